@@ -1,0 +1,87 @@
+"""Reading published rows with care: one message for every way in which a file is not what it should be."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medical_vqa.errors import DataError
+
+
+def read_json_rows(path: Path) -> list[Any]:
+    """The list in a JSON file; raises `DataError` where the file is not UTF-8, not JSON or not a list."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}); get the file again") from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{path}: expected a JSON list of rows, got {type(rows).__name__}; get the published file"
+        )
+    return rows
+
+
+def check_fields(row: Any, where: str, *, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise `DataError` where a row is no object, lacks a required field or has an unknown one.
+
+    Args:
+        row: One row.
+        where: File and row number, as the message shows them: ``train.json row 17``.
+        required: Fields that every row has.
+        optional: Fields that a row may have.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"{where}: expected an object, got {type(row).__name__}; write one object per question"
+        )
+    known = [*required, *optional]
+    if unknown := sorted(str(key) for key in row if key not in known):
+        nearest = difflib.get_close_matches(unknown[0], known, n=1)
+        advice = f"did you mean {nearest[0]!r}?" if nearest else f"the fields are {', '.join(known)}"
+        raise DataError(f"{where}: unknown field {unknown[0]!r}; {advice}")
+    if missing := [key for key in required if key not in row]:
+        raise DataError(f"{where}: field {missing[0]!r} is missing; add it or get the published file")
+
+
+def text(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A field as text, unchanged; a whole number is written out; raises `DataError` on any other type."""
+    value = row[key]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(
+        f"{where}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it"
+    )
+
+
+def filled(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Like `text`, and raises `DataError` where nothing but blanks is there."""
+    value = text(row, key, where)
+    if not value.strip():
+        raise DataError(f"{where}: field {key!r} is empty; fill it in or take the row out")
+    return value
+
+
+def refuse_twice(seen: dict[str, str], key: str, where: str, what: str) -> None:
+    """Remember a key in `seen` (key -> where); raises `DataError` when it was there already."""
+    if key in seen:
+        raise DataError(f"{where}: {what} {key!r} is already used by {seen[key]}; give every row its own")
+    seen[key] = where
+
+
+def inside(name: str, where: str) -> str:
+    """A relative file name with forward slashes; raises `DataError` where it would leave its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name or not path.parts:
+        raise DataError(f"{where}: image {name!r} leads out of the dataset's folder; give a path inside it")
+    return str(path)
