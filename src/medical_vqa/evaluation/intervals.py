@@ -1,0 +1,111 @@
+"""Bootstrap intervals that resample whole groups, because questions about one image depend on each other.
+
+SLAKE asks eleven questions per image; an interval that resamples single questions comes out about half as
+wide as it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.errors import ConfigError
+
+Floats = NDArray[np.float64]
+METHOD = "percentile bootstrap over groups"
+_DRAWS_AT_ONCE = 4_000_000  # resamples x groups held in memory together: 32 MB of weights
+_SAME = 1e-12  # resampled values closer than this are one value
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval, or the reason why there is none."""
+
+    low: float | None
+    """Lower bound, in the units of the score; None where undefined."""
+    high: float | None
+    """Upper bound; None where undefined."""
+    level: float
+    """Nominal coverage: 0.95."""
+    method: str
+    """How it was computed."""
+    reason: str | None = None
+    """Why there is no interval; None where there is one."""
+
+
+def clustered_bootstrap(
+    counts: Floats,
+    clusters: Sequence[str],
+    value: Callable[[Floats], Floats],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of `value`, drawing whole clusters with replacement.
+
+    Args:
+        counts: Per-example counts, (examples, k).
+        clusters: The group of each example; examples of one group are drawn together or not at all.
+        value: Totals (resamples, k) -> scores (resamples,).
+        resamples: How many times to draw as many clusters as there are.
+        level: Nominal coverage in (0, 1).
+        seed: Of the draws: equal input and seed give an equal interval.
+
+    Returns:
+        The interval; without bounds, and with a reason, for fewer than two clusters or where every resample
+        gives the same score. There a width of zero would claim a certainty that the data do not have.
+
+    Raises:
+        ConfigError: If `resamples` or `level` is out of range.
+        ValueError: If the lengths differ.
+
+    Source: the cluster bootstrap of Field and Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69
+    (2007).
+    """
+    _check(counts, clusters, resamples, level)
+    sums = cluster_sums(counts, clusters)
+    if len(sums) < 2:
+        return _undefined(level, "fewer than two groups")
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([value(weights @ sums) for weights in _weights(rng, resamples, len(sums))])
+    if np.ptp(drawn) < _SAME:
+        return _undefined(level, "every resample gives the same score")
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, METHOD)
+
+
+def cluster_sums(counts: Floats, clusters: Sequence[str]) -> Floats:
+    """Counts added up per cluster, (clusters, k); in the order of the sorted cluster names."""
+    names, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), counts.shape[1]))
+    np.add.at(sums, index, counts)
+    return sums
+
+
+def _weights(rng: np.random.Generator, resamples: int, clusters: int) -> Iterator[Floats]:
+    """How often each cluster was drawn, (some resamples, clusters), until there were `resamples` of them."""
+    step = max(1, _DRAWS_AT_ONCE // clusters)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, clusters, size=(rows, clusters))
+        drawn += (
+            np.arange(rows)[:, None] * clusters
+        )  # a separate range of bins per resample: one bincount for all
+        yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
+
+
+def _undefined(level: float, reason: str) -> Interval:
+    return Interval(None, None, level, METHOD, reason)
+
+
+def _check(counts: Floats, clusters: Sequence[str], resamples: int, level: float) -> None:
+    if counts.ndim != 2 or len(counts) != len(clusters):
+        raise ValueError(
+            f"expected one row of counts per cluster name, got {counts.shape} and {len(clusters)} names"
+        )
+    if resamples < 1 or not 0 < level < 1:
+        raise ConfigError(f"an interval needs resamples >= 1 and 0 < level < 1, got {resamples} and {level}")

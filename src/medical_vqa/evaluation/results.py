@@ -1,0 +1,292 @@
+"""Predictions joined to a dataset and scored: what results.json holds, and the one line that sums it up.
+
+``headline(results)``::
+
+    EM 82.3 [80.1, 84.4] · n=1,053 questions on 96 images · question-only floor 54.1 · squad_v2
+
+A question is scored only if it has an accepted answer and exactly one prediction. Every other one is set
+aside, counted and named: it is neither right nor wrong, and the headline says how many were scored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
+from medical_vqa.evaluation.protocols import find_protocol
+from medical_vqa.evaluation.tally import Bootstrap, Score, Tally, tally
+from medical_vqa.evaluation.wording import bounds, count, percent
+from medical_vqa.records import Example, Prediction
+
+FORMAT: Final = 1
+NAMED_IDS = 100
+_NO_PREDICTION = "no prediction"
+_NO_ANSWER = "no accepted answer in the dataset"
+_TWICE = "predicted more than once"
+_NO_EXAMPLE = "prediction for a question that is not in this split"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DatasetRef(_Part):
+    """Which questions were asked."""
+
+    name: str
+    """The dataset's name: ``slake``."""
+    split: str
+    """``train``, ``validation`` or ``test``."""
+    where: dict[str, str] = {}
+    """Facts that selected the rows: ``{"language": "en"}``."""
+    manifest: str = ""
+    """SHA-256 of the prepared dataset's manifest, lower-case hex."""
+    title: str = ""
+    """The dataset's own name."""
+    licence: str = ""
+    """Under which it may be used."""
+    citation: str = ""
+    """How its authors want to be cited."""
+    homepage: str = ""
+    """Where a person reads about it."""
+
+
+class ProtocolRef(_Part):
+    """By which rule the answers were scored."""
+
+    name: str
+    """``squad_v2``."""
+    rule: str
+    """What the rule does, in one sentence."""
+    citation: str
+    """Where it was published."""
+
+
+class Counts(_Part):
+    """How much was scored."""
+
+    examples: int
+    """Questions in the split."""
+    predictions: int
+    """Predictions given, all of them."""
+    scored: int
+    """Questions with an accepted answer and exactly one prediction."""
+    images: int
+    """Images the scored questions are about."""
+    groups: int
+    """Groups (patients where known, else images) they belong to: what is resampled whole."""
+
+
+class SetAside(_Part):
+    """Questions or predictions that were not scored, and why."""
+
+    reason: str
+    """Why, as a short phrase."""
+    n: int
+    """How many."""
+    ids: list[str]
+    """Which: the first hundred ids, sorted."""
+
+
+class MetricResult(_Part):
+    """One metric: the model, the floors under it, and the distance between them."""
+
+    name: str
+    """``em``."""
+    label: str
+    """``EM``."""
+    signature: str
+    """Everything that moves the number."""
+    score: Score
+    """The model's."""
+    floors: dict[str, Score]
+    """Floor name -> its score on the same questions."""
+    differences: dict[str, Score]
+    """Floor name -> model minus floor, resampled as pairs."""
+
+
+class Results(_Part):
+    """Everything that results.json holds."""
+
+    format: Literal[1] = FORMAT
+    """Version of this layout."""
+    dataset: DatasetRef
+    """Which questions were asked."""
+    model: dict[str, Any] = {}
+    """Excerpt of the model's card: name, family, training data, selection, licence."""
+    protocol: ProtocolRef
+    """By which rule the answers were scored."""
+    bootstrap: Bootstrap
+    """How the intervals were drawn."""
+    counts: Counts
+    """How much was scored."""
+    set_aside: list[SetAside]
+    """What was not scored; empty when everything was."""
+    metrics: list[MetricResult]
+    """One per metric of the protocol; the first is the headline."""
+    breakdowns: list[Breakdown]
+    """The same metrics by fact."""
+
+    def to_json(self) -> str:
+        """The text of results.json."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Results:
+        """Read back what `to_json` wrote; raises `DataError` if it is not that."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise DataError(
+                f"not a results.json of format {FORMAT}: {where}: {first['msg']}; score again"
+            ) from error
+
+
+def evaluate(
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    *,
+    floors: Mapping[str, Sequence[Prediction]],
+    dataset: DatasetRef,
+    model: Mapping[str, Any] | None = None,
+    facts: Sequence[str | Facts] | None = None,
+    protocol: str = "squad_v2",
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Results:
+    """Join predictions to examples by id and score them beside their floors.
+
+    Args:
+        examples: The rows of one split.
+        predictions: What the model answered; rows that match nothing are counted and named.
+        floors: Floor name (``question-only``) -> its predictions of at least the questions that are scored.
+        dataset: Which questions these are.
+        model: Excerpt of the model's card.
+        facts: Breakdowns to make, a fact or a tuple of facts to be crossed; by default every fact that takes
+            2 to 40 values here.
+        protocol: Name of the scoring rule.
+        resamples: Of the bootstrap over groups.
+        level: Nominal coverage of the intervals.
+        seed: Of the bootstrap; equal input and seed give an equal file.
+
+    Raises:
+        DataError: If two examples share an id, nothing can be scored, a floor lacks a question or a fact is
+            unknown.
+        ConfigError: If the protocol is unknown, or `resamples` or `level` is out of range.
+    """
+    rule, how = find_protocol(protocol), Bootstrap(resamples, level, seed)
+    scored, answers, set_aside = _join(examples, predictions)
+    under = {name: _floor(name, given, scored) for name, given in floors.items()}
+    tallies = [tally(metric, scored, answers) for metric in rule.metrics]
+    floor_tallies = {
+        name: [tally(metric, scored, given) for metric in rule.metrics] for name, given in under.items()
+    }
+    chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
+    return Results(
+        dataset=dataset,
+        model=dict(model or {}),
+        protocol=ProtocolRef(name=rule.name, rule=rule.rule, citation=rule.citation),
+        bootstrap=how,
+        counts=_counts(examples, predictions, scored),
+        set_aside=set_aside,
+        metrics=[
+            _metric(ours, {name: given[number] for name, given in floor_tallies.items()}, how)
+            for number, ours in enumerate(tallies)
+        ],
+        breakdowns=[break_down(names, tallies, floor_tallies, how) for names in chosen],
+    )
+
+
+def headline(results: Results) -> str:
+    """The result in one line: metrics with intervals, questions and images, floors, protocol."""
+    scores = [f"{m.label} {percent(m.score.value)} {bounds(m.score.interval)}" for m in results.metrics]
+    first = results.metrics[0]
+    floors = [f"{name} floor {percent(score.value)}" for name, score in first.floors.items()]
+    return " · ".join([*scores, f"n={scope(results)}", *floors, results.protocol.name])
+
+
+def scope(results: Results) -> str:
+    """What the numbers rest on: ``1,053 questions on 96 images``, or ``1,000 of 1,053 questions on ...``."""
+    counts = results.counts
+    of = f"{counts.scored:,} of " if counts.scored < counts.examples else ""
+    return f"{of}{count(counts.examples, 'question')} on {count(counts.images, 'image')}"
+
+
+def _join(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> tuple[list[Example], dict[str, Prediction], list[SetAside]]:
+    _check_unique(examples)
+    times = Counter(prediction.id for prediction in predictions)
+    answers = {prediction.id: prediction for prediction in predictions}
+    reasons = {example.id: _reason(example, times[example.id]) for example in examples}
+    scored = [example for example in examples if reasons[example.id] is None]
+    if not scored:
+        raise DataError(
+            f"none of {len(predictions)} predictions answers one of {len(examples)} questions with an "
+            f"accepted answer; check that dataset, split and filter are those the predictions were made for"
+        )
+    extra = {id_: _NO_EXAMPLE for id_ in times if id_ not in reasons}
+    return scored, answers, _set_aside({id_: reason for id_, reason in reasons.items() if reason} | extra)
+
+
+def _reason(example: Example, times: int) -> str | None:
+    if not example.answers:
+        return _NO_ANSWER
+    return None if times == 1 else _NO_PREDICTION if times == 0 else _TWICE
+
+
+def _set_aside(reasons: Mapping[str, str]) -> list[SetAside]:
+    found = []
+    for reason in (_NO_PREDICTION, _NO_ANSWER, _TWICE, _NO_EXAMPLE):
+        ids = sorted(id_ for id_, why in reasons.items() if why == reason)
+        if ids:
+            found.append(SetAside(reason=reason, n=len(ids), ids=ids[:NAMED_IDS]))
+    return found
+
+
+def _check_unique(examples: Sequence[Example]) -> None:
+    times = Counter(example.id for example in examples)
+    if twice := next((id_ for id_, n in times.items() if n > 1), None):
+        raise DataError(
+            f"two examples have the id {twice!r}; ids must be unique, so prepare the dataset again"
+        )
+
+
+def _floor(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
+    found = {prediction.id: prediction for prediction in predictions}
+    if missing := next((example.id for example in scored if example.id not in found), None):
+        raise DataError(
+            f"the {name} floor has no prediction for {missing!r}; compute it over the same questions"
+        )
+    return found
+
+
+def _counts(
+    examples: Sequence[Example], predictions: Sequence[Prediction], scored: Sequence[Example]
+) -> Counts:
+    return Counts(
+        examples=len(examples),
+        predictions=len(predictions),
+        scored=len(scored),
+        images=len({example.image_id for example in scored}),
+        groups=len({example.group for example in scored}),
+    )
+
+
+def _metric(ours: Tally, floors: Mapping[str, Tally], how: Bootstrap) -> MetricResult:
+    return MetricResult(
+        name=ours.metric.name,
+        label=ours.metric.label,
+        signature=ours.metric.signature(),
+        score=ours.score(how),
+        floors={name: floor.score(how) for name, floor in floors.items()},
+        differences={name: ours.difference(floor, how) for name, floor in floors.items()},
+    )
