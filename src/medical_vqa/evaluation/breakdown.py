@@ -87,9 +87,7 @@ def check_facts(facts: Sequence[str | Facts], examples: Sequence[Example]) -> li
     chosen = [(fact,) if isinstance(fact, str) else tuple(fact) for fact in facts]
     for fact in (name for names in chosen for name in names):
         if fact not in known:
-            raise DataError(
-                f"no example has a fact {fact!r}; choose among {', '.join(sorted(known)) or 'none'}"
-            )
+            raise DataError(f"no example has a fact {fact!r}; choose among {', '.join(sorted(known)) or 'none'}")
     return chosen
 
 
@@ -98,9 +96,7 @@ def is_small(n: int, clusters: int) -> bool:
     return n < SMALL_ROWS or clusters < SMALL_CLUSTERS
 
 
-def _row(
-    levels: Levels, parts: Sequence[Parts], under: Mapping[str, Sequence[Parts]], how: Bootstrap
-) -> BreakdownRow:
+def _row(levels: Levels, parts: Sequence[Parts], under: Mapping[str, Sequence[Parts]], how: Bootstrap) -> BreakdownRow:
     here = [part[levels] for part in parts if levels in part]
     n, clusters = len(here[0].examples), len({example.group for example in here[0].examples})
     scores = {part.metric.name: part.score(how) for part in here}

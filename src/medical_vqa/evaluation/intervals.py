@@ -92,9 +92,7 @@ def _weights(rng: np.random.Generator, resamples: int, clusters: int) -> Iterato
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(0, clusters, size=(rows, clusters))
-        drawn += (
-            np.arange(rows)[:, None] * clusters
-        )  # a separate range of bins per resample: one bincount for all
+        drawn += np.arange(rows)[:, None] * clusters  # a separate range of bins per resample: one bincount for all
         yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
 
 
@@ -104,8 +102,6 @@ def _undefined(level: float, reason: str) -> Interval:
 
 def _check(counts: Floats, clusters: Sequence[str], resamples: int, level: float) -> None:
     if counts.ndim != 2 or len(counts) != len(clusters):
-        raise ValueError(
-            f"expected one row of counts per cluster name, got {counts.shape} and {len(clusters)} names"
-        )
+        raise ValueError(f"expected one row of counts per cluster name, got {counts.shape} and {len(clusters)} names")
     if resamples < 1 or not 0 < level < 1:
         raise ConfigError(f"an interval needs resamples >= 1 and 0 < level < 1, got {resamples} and {level}")

@@ -48,9 +48,7 @@ PUBLISHED = (
     PublishedRow("slake", "LLaVA-Med", _RECALL, open=87.1, closed=86.8),
     PublishedRow("slake", "Lingshu-32B", _JUDGED, overall=89.2),
     PublishedRow("slake", "Hulu-Med-32B", _JUDGED, overall=85.7),
-    PublishedRow(
-        "vqa-rad", "MEVF+BAN", "classifier; freeform rows only", open=43.9, closed=75.1, overall=62.6
-    ),
+    PublishedRow("vqa-rad", "MEVF+BAN", "classifier; freeform rows only", open=43.9, closed=75.1, overall=62.6),
     PublishedRow("vqa-rad", "PubMedCLIP", _LABELS, open=60.1, closed=80.0, overall=72.1),
     PublishedRow("vqa-rad", "M2I2", _RANKED, open=66.5, closed=83.5),
     PublishedRow("vqa-rad", "M3AE", _LABELS, open=67.2, closed=83.5, overall=77.0),
@@ -70,9 +68,5 @@ def published(dataset: str) -> list[PublishedRow]:
 
 def caveat(split: str) -> str:
     """Why these rows and a score of ours on `split` are not one ranking."""
-    where = (
-        "All scores are on the test split"
-        if split == "test"
-        else f"Theirs are on the test split, ours on {split}"
-    )
+    where = "All scores are on the test split" if split == "test" else f"Theirs are on the test split, ours on {split}"
     return f"{where}; protocols and training data differ from row to row: context, not a ranking."

@@ -144,9 +144,7 @@ class Results(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise DataError(
-                f"not a results.json of format {FORMAT}: {where}: {first['msg']}; score again"
-            ) from error
+            raise DataError(f"not a results.json of format {FORMAT}: {where}: {first['msg']}; score again") from error
 
 
 def evaluate(
@@ -186,9 +184,7 @@ def evaluate(
     scored, answers, set_aside = _join(examples, predictions)
     under = {name: _floor(name, given, scored) for name, given in floors.items()}
     tallies = [tally(metric, scored, answers) for metric in rule.metrics]
-    floor_tallies = {
-        name: [tally(metric, scored, given) for metric in rule.metrics] for name, given in under.items()
-    }
+    floor_tallies = {name: [tally(metric, scored, given) for metric in rule.metrics] for name, given in under.items()}
     chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
     return Results(
         dataset=dataset,
@@ -255,23 +251,17 @@ def _set_aside(reasons: Mapping[str, str]) -> list[SetAside]:
 def _check_unique(examples: Sequence[Example]) -> None:
     times = Counter(example.id for example in examples)
     if twice := next((id_ for id_, n in times.items() if n > 1), None):
-        raise DataError(
-            f"two examples have the id {twice!r}; ids must be unique, so prepare the dataset again"
-        )
+        raise DataError(f"two examples have the id {twice!r}; ids must be unique, so prepare the dataset again")
 
 
 def _floor(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
     found = {prediction.id: prediction for prediction in predictions}
     if missing := next((example.id for example in scored if example.id not in found), None):
-        raise DataError(
-            f"the {name} floor has no prediction for {missing!r}; compute it over the same questions"
-        )
+        raise DataError(f"the {name} floor has no prediction for {missing!r}; compute it over the same questions")
     return found
 
 
-def _counts(
-    examples: Sequence[Example], predictions: Sequence[Prediction], scored: Sequence[Example]
-) -> Counts:
+def _counts(examples: Sequence[Example], predictions: Sequence[Prediction], scored: Sequence[Example]) -> Counts:
     return Counts(
         examples=len(examples),
         predictions=len(predictions),

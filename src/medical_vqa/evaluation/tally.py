@@ -73,9 +73,7 @@ class Tally:
         value = None if ours is None or theirs is None else ours - theirs
         values, width = per_resample(self.metric), self.counts.shape[1]
         paired = np.hstack([self.counts, other.counts])
-        return self._with_interval(
-            value, paired, lambda t: values(t[:, :width]) - values(t[:, width:]), bootstrap
-        )
+        return self._with_interval(value, paired, lambda t: values(t[:, :width]) - values(t[:, width:]), bootstrap)
 
     def subset(self, rows: Sequence[int]) -> Tally:
         """The rows at these positions, in the order given."""

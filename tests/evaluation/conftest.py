@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from medical_vqa.evaluation.results import DatasetRef
+from medical_vqa.records import Example, Prediction
+
+ROWS = [
+    ("1", "scan-1", "Which organ is it?", "Lung", "OPEN", "CT", "lung", 0.9, "lung"),
+    ("2", "scan-1", "Is it healthy?", "Yes", "CLOSED", "CT", "yes", 0.8, "yes"),
+    ("3", "scan-2", "Which organ is it?", "Liver", "OPEN", "MRI", "left lung", 0.7, "lung"),
+    ("4", "scan-2", "Is it healthy?", "No", "CLOSED", "MRI", "no", 0.6, "yes"),
+    ("5", "scan-3", "Where is the mass?", "Left lung", "OPEN", "MRI", "right lung", 0.5, "lung"),
+    ("6", "scan-3", "Is it healthy?", "No", "CLOSED", "MRI", "yes", None, "yes"),
+]
+
+
+@pytest.fixture
+def examples():
+    return [
+        Example(id_, image, question, (answer,), image, {"answer_type": kind, "modality": modality})
+        for id_, image, question, answer, kind, modality, *_ in ROWS
+    ]
+
+
+@pytest.fixture
+def predictions():
+    return [Prediction(row[0], row[6], row[6], row[7], (("spleen", 0.05),)) for row in ROWS]
+
+
+@pytest.fixture
+def floor():
+    return [Prediction(row[0], row[8]) for row in ROWS]
+
+
+@pytest.fixture
+def dataset():
+    return DatasetRef(
+        name="slake",
+        split="validation",
+        where={"language": "en"},
+        manifest="ab" * 32,
+        title="SLAKE",
+        licence="CC BY 4.0",
+        citation="Liu et al. 2021",
+    )
+
+
+class Pictures:
+    """Three plain pictures; counts how often each is decoded."""
+
+    def __init__(self):
+        self.loaded: list[str] = []
+
+    def load(self, image_id):
+        self.loaded.append(image_id)
+        return Image.new("RGB", (300, 200), (40 * int(image_id[-1]), 60, 60))
+
+    def digest(self, image_id):
+        return image_id[-1] * 64
+
+
+@pytest.fixture
+def images():
+    return Pictures()

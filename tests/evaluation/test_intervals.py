@@ -1,0 +1,100 @@
+import time
+
+import numpy as np
+import pytest
+
+from medical_vqa.errors import ConfigError
+from medical_vqa.evaluation.intervals import cluster_sums, clustered_bootstrap
+
+
+def mean(totals):
+    return totals[:, 0] / totals[:, 1]
+
+
+def counts_of(right):
+    return np.stack([np.asarray(right, dtype=float), np.ones(len(right))], axis=1)
+
+
+def simulated(rng, clusters, per_cluster):
+    """Right or wrong answers whose chance of being right is drawn once per cluster: the mean is 0.6."""
+    chance = np.repeat(rng.beta(3, 2, size=clusters), per_cluster)
+    names = np.repeat(np.arange(clusters), per_cluster).astype(str)
+    return counts_of(rng.random(len(chance)) < chance), names.tolist()
+
+
+def test_nineteen_in_twenty_intervals_cover_the_true_mean_of_clustered_data():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for seed in range(300):
+        counts, names = simulated(rng, clusters=60, per_cluster=10)
+        interval = clustered_bootstrap(counts, names, mean, resamples=400, seed=seed)
+        hits += interval.low <= 0.6 <= interval.high
+    assert 0.90 <= hits / 300 <= 0.98  # 0.95 is nominal; the binomial error of 300 trials is 0.0126
+
+
+def test_resampling_single_questions_would_give_a_much_narrower_interval():
+    counts, names = simulated(np.random.default_rng(2), clusters=60, per_cluster=10)
+    grouped = clustered_bootstrap(counts, names, mean)
+    single = clustered_bootstrap(counts, [str(i) for i in range(len(names))], mean)
+    assert grouped.high - grouped.low > 1.3 * (single.high - single.low)
+
+
+def test_the_interval_agrees_with_a_plain_loop_over_resampled_groups():
+    counts, names = simulated(np.random.default_rng(3), clusters=40, per_cluster=5)
+    interval = clustered_bootstrap(counts, names, mean, resamples=4000)
+    by_name = {name: counts[[n == name for n in names]] for name in set(names)}
+    rng, values = np.random.default_rng(9), []
+    for _ in range(4000):
+        drawn = np.concatenate([by_name[name] for name in rng.choice(sorted(by_name), size=len(by_name))])
+        values.append(drawn[:, 0].sum() / drawn[:, 1].sum())
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert interval.low == pytest.approx(low, abs=0.01)
+    assert interval.high == pytest.approx(high, abs=0.01)
+
+
+def test_equal_seeds_give_equal_intervals_and_the_order_of_rows_does_not_matter():
+    counts, names = simulated(np.random.default_rng(4), clusters=10, per_cluster=3)
+    turned = clustered_bootstrap(counts[::-1], names[::-1], mean, resamples=100, seed=5)
+    assert clustered_bootstrap(counts, names, mean, resamples=100, seed=5) == turned
+
+
+def test_groups_of_one_are_the_ordinary_bootstrap():
+    right = np.arange(100) < 70
+    interval = clustered_bootstrap(counts_of(right), [str(i) for i in range(100)], mean, resamples=4000)
+    assert interval.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.015)  # standard error of a share of 0.7 in 100
+    assert interval.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("right", "names", "reason"),
+    [
+        ([1, 0, 1], ["a", "a", "a"], "fewer than two groups"),
+        ([], [], "fewer than two groups"),
+        ([1, 1, 1], ["a", "b", "c"], "every resample gives the same score"),
+    ],
+)
+def test_an_interval_that_would_mislead_is_refused_with_its_reason(right, names, reason):
+    interval = clustered_bootstrap(counts_of(right), names, mean, resamples=50)
+    assert (interval.low, interval.high, interval.reason) == (None, None, reason)
+
+
+def test_cluster_sums_add_up_the_rows_of_each_group():
+    counts = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    assert cluster_sums(counts, ["b", "a", "b"]).tolist() == [[0.0, 1.0], [2.0, 2.0]]
+
+
+def test_impossible_settings_are_refused():
+    for settings in ({"resamples": 0}, {"level": 1.0}):
+        with pytest.raises(ConfigError, match="resamples >= 1 and 0 < level < 1"):
+            clustered_bootstrap(counts_of([1, 0]), ["a", "b"], mean, **settings)
+    with pytest.raises(ValueError, match="one row of counts per cluster name"):
+        clustered_bootstrap(counts_of([1, 0]), ["a"], mean)
+
+
+@pytest.mark.parametrize("groups", [900, 10_000])
+def test_two_thousand_resamples_of_ten_thousand_rows_take_about_a_second(groups):
+    rng = np.random.default_rng(6)
+    names = [str(i % groups) for i in range(10_000)]
+    start = time.perf_counter()
+    clustered_bootstrap(counts_of(rng.random(10_000) < 0.8), names, mean)
+    assert time.perf_counter() - start < 3.0  # one second on a quiet machine

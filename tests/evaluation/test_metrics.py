@@ -1,0 +1,74 @@
+import importlib.util
+import json
+import math
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medical_vqa.evaluation.metrics import ExactMatch, TokenF1, exact_match, scored_answers, token_f1
+from medical_vqa.records import Example, Prediction
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "squad_v2.json").read_text(encoding="utf-8"))
+ANSWERS = st.text(alphabet="abtheln lung.,-é肺\u0301") | st.text()
+METRICS = [ExactMatch(), TokenF1()]
+
+
+def example(*answers):
+    return Example("1", "scan", "What is it?", answers, "scan")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case["prediction"]))
+def test_both_metrics_equal_the_official_rule(case):
+    prediction, gold = Prediction("1", case["prediction"]), example(*case["gold"])
+    assert ExactMatch().counts(prediction, gold) == (case["em"], 1.0)
+    assert TokenF1().counts(prediction, gold) == (pytest.approx(case["f1"], abs=1e-12), 1.0)
+
+
+def test_the_golden_file_is_what_its_script_writes():
+    spec = importlib.util.spec_from_file_location("make_squad_v2", GOLDEN / "make_squad_v2.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (GOLDEN / "squad_v2.json").read_text(encoding="utf-8") == script.golden_text()
+
+
+@given(ANSWERS, ANSWERS)
+def test_f1_lies_between_exact_match_and_one_and_is_symmetric(ours, theirs):
+    assert exact_match(ours, theirs) <= token_f1(ours, theirs) <= 1.0
+    assert token_f1(ours, theirs) == token_f1(theirs, ours)
+
+
+@given(ANSWERS)
+def test_an_answer_matches_itself(answer):
+    assert exact_match(answer, answer) == token_f1(answer, answer) == 1.0
+
+
+@given(st.lists(st.sampled_from(["Lung", "liver", "the", "2", "肺"]), max_size=5), st.sampled_from(string.punctuation))
+def test_case_punctuation_and_articles_move_neither_metric(words, mark):
+    plain, dressed = " ".join(words), f"The {mark}" + f" an {mark} ".join(word.upper() for word in words)
+    assert exact_match(dressed, plain) == token_f1(dressed, plain) == 1.0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_question_without_accepted_answers_is_not_scored(metric):
+    assert metric.counts(Prediction("1", "lung"), example()) is None
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_the_value_is_the_mean_and_nan_for_nothing(metric):
+    assert metric.value((3.0, 4.0)) == 0.75
+    assert math.isnan(metric.value((0.0, 0.0)))
+
+
+def test_accepted_answers_without_words_count_only_where_there_are_no_others():
+    assert scored_answers(["the", "lung"]) == ("lung",)
+    assert scored_answers(["the"]) == ("",)
+
+
+def test_signatures_differ_between_metrics_and_name_the_rule():
+    first, second = (metric.signature() for metric in METRICS)
+    assert first == "em|case:lower|punct:strip|articles:strip|answers:max|v:1"
+    assert second.startswith("f1|") and second != first

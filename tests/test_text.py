@@ -1,0 +1,38 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medical_vqa.text import squad_normalize, tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("The left lung.", "left lung"),
+        ("X-Ray", "xray"),
+        ("a.n", ""),
+        ("theatre", "theatre"),
+        ("  Lung \t cancer\n", "lung cancer"),
+        ("左肺", "左肺"),
+        ("", ""),
+    ],
+)
+def test_squad_normalisation_lowers_drops_punctuation_then_articles_and_squeezes_blanks(text, normalised):
+    assert squad_normalize(text) == normalised
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text):
+    once = squad_normalize(text)
+    assert squad_normalize(once) == once
+
+
+@given(st.text(alphabet="aAnNtThHeE .,-_'\u0301 1é"))
+def test_normalising_twice_changes_nothing_near_articles(text):
+    once = squad_normalize(text)
+    assert squad_normalize(once) == once
+
+
+def test_tokens_are_the_words_left_in_order():
+    assert tokens("The upper lobe of the left lung") == ["upper", "lobe", "of", "left", "lung"]
+    assert tokens("the ...") == []
