@@ -12,10 +12,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -24,6 +23,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from medical_vqa.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MIN_SIDE = 8
 """Pixels; a smaller picture shows nothing that a question could be about."""
@@ -87,9 +89,7 @@ def read_image_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror}); check the file's permissions"
-        ) from error
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
@@ -109,17 +109,13 @@ def _opened(data: bytes, name: str) -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if data.startswith(magic):
             return plugin(io.BytesIO(data))
-    raise ImageError(
-        f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got something else; convert it to PNG"
-    )
+    raise ImageError(f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got something else; convert it to PNG")
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{name}: is {width}x{height} pixels; give a picture of at least {MIN_SIDE} pixels a side"
-        )
+        raise ImageError(f"{name}: is {width}x{height} pixels; give a picture of at least {MIN_SIDE} pixels a side")
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{name}: is {width}x{height} pixels; make it smaller than {MAX_PIXELS // 1_000_000} million pixels"
@@ -161,9 +157,7 @@ class PictureSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.side, int) or not MIN_SIDE <= self.side <= 4096:
-            raise ConfigError(
-                f"picture side is {self.side!r}; give a whole number of pixels from {MIN_SIDE} to 4096"
-            )
+            raise ConfigError(f"picture side is {self.side!r}; give a whole number of pixels from {MIN_SIDE} to 4096")
         if self.mode not in ("L", "RGB"):
             raise ConfigError(f"picture mode is {self.mode!r}; give L or RGB")
         if self.fit not in ("stretch", "pad", "inside"):

@@ -111,9 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
         row = json.loads(path.read_text(encoding="utf-8"))
         found = row.get("format") if isinstance(row, dict) else None
         if found != FORMAT:
-            raise DataError(
-                f"{path}: has format {found}, this version reads {FORMAT}; prepare the dataset again"
-            )
+            raise DataError(f"{path}: has format {found}, this version reads {FORMAT}; prepare the dataset again")
         return Manifest.model_validate(row)
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: is damaged; delete {folder} and prepare the dataset again") from error

@@ -2,7 +2,8 @@
 
 Under the cache's folder every `PictureSpec` has a folder of its own::
 
-    L-160-stretch/index.json          {"format": 1, "file": "pictures-3f2a.bin", "pictures": {SHA-256: [offset, height, width, channels]}}
+    L-160-stretch/index.json          {"format": 1, "file": "pictures-3f2a.bin",
+                                       "pictures": {SHA-256: [offset, height, width, channels]}}
     L-160-stretch/pictures-3f2a.bin   the pixels, one picture after the other, only ever appended to
     L-160-stretch/lock                held while a process appends
 
@@ -86,9 +87,7 @@ class PictureCache:
         if digest not in self._index.pictures:
             self._load()  # another process may have added it
         if digest not in self._index.pictures:
-            raise DataError(
-                f"{self.folder}: has no picture {digest[:12]}; call ensure() with its image first"
-            )
+            raise DataError(f"{self.folder}: has no picture {digest[:12]}; call ensure() with its image first")
         offset, height, width, channels = self._index.pictures[digest]
         return self._pixels[offset : offset + height * width * channels].reshape(height, width, channels)
 
@@ -126,9 +125,7 @@ class PictureCache:
         with ThreadPoolExecutor(_WORKERS) as pool:
             for start in range(0, len(digests), _BATCH):
                 batch = digests[start : start + _BATCH]
-                pictures = pool.map(
-                    lambda digest: prepare_picture(source.load(wanted[digest]), self.spec), batch
-                )
+                pictures = pool.map(lambda digest: prepare_picture(source.load(wanted[digest]), self.spec), batch)
                 index = self._commit(index, dict(zip(batch, pictures, strict=True)))
                 if progress is not None:
                     progress(start + len(batch), len(digests))

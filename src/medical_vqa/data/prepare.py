@@ -16,8 +16,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from medical_vqa.data.dataset import DatasetCard, Published, VqaDataset
 from medical_vqa.data.files import sha256, sha256_file, write_whole, writing
 from medical_vqa.data.images import image_size, open_image
 from medical_vqa.data.manifest import (
@@ -31,6 +31,9 @@ from medical_vqa.data.manifest import (
 from medical_vqa.data.rows import refuse_twice
 from medical_vqa.errors import DataError, ImageError, IncompleteError
 from medical_vqa.records import SPLITS, Example, Split, write_jsonl
+
+if TYPE_CHECKING:
+    from medical_vqa.data.dataset import DatasetCard, Published, VqaDataset
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, how many are done and how many there are."""
@@ -76,9 +79,7 @@ def prepare(
         DataError: A row or an image is not what it should be, or the disk is full.
     """
     if not source.is_dir():
-        raise DataError(
-            f"{source}: expected the folder of {dataset.card.name}, but it is not there; check --source"
-        )
+        raise DataError(f"{source}: expected the folder of {dataset.card.name}, but it is not there; check --source")
     name = name or dataset.card.name
     published = dataset.read(source)
     _check_rows(published)
@@ -102,9 +103,7 @@ def _check_rows(published: Published) -> None:
         for number, example in enumerate(published.examples[split], 1):
             refuse_twice(seen, example.id, f"{split} row {number}", "id")
             if example.image_id not in published.image_names:
-                raise DataError(
-                    f"{split} row {number}: image {example.image_id!r} is unknown; name one that is there"
-                )
+                raise DataError(f"{split} row {number}: image {example.image_id!r} is unknown; name one that is there")
         total += len(published.examples[split])
     if not total:
         raise DataError("the dataset has no rows; give a source with at least one question")
@@ -157,12 +156,7 @@ def _hash_images(task: _Task) -> dict[str, str]:
 
 
 def _first_row(published: Published, image_id: str) -> str:
-    ids = (
-        e.id
-        for split in _ordered(published.examples)
-        for e in published.examples[split]
-        if e.image_id == image_id
-    )
+    ids = (e.id for split in _ordered(published.examples) for e in published.examples[split] if e.image_id == image_id)
     return next(ids, image_id)
 
 
@@ -238,9 +232,7 @@ def _store_image(task: _Task, image_id: str, digest: str) -> ImageFile:
     name = task.published.image_names[image_id]
     data = task.published.read_image(image_id)
     if sha256(data) != digest:
-        raise DataError(
-            f"{name}: changed while it was being prepared; leave the source alone and run it again"
-        )
+        raise DataError(f"{name}: changed while it was being prepared; leave the source alone and run it again")
     file = f"images/{digest[:2]}/{digest}{PurePosixPath(name).suffix.lower()}"
     target = task.folder / file
     if target.is_file() and target.stat().st_size == len(data) and sha256_file(target) == digest:

@@ -46,9 +46,7 @@ class PreparedImages:
     def path(self, image_id: str) -> Path:
         """The image's file; raises `DataError` for an unknown id."""
         if image_id not in self.manifest.images:
-            raise DataError(
-                f"{self.folder}: has no image {image_id!r}; prepare the dataset that it belongs to"
-            )
+            raise DataError(f"{self.folder}: has no image {image_id!r}; prepare the dataset that it belongs to")
         return self.folder / self.manifest.images[image_id].file
 
 
@@ -94,9 +92,7 @@ class PreparedDataset:
             raise DataError(f"{path}: is missing; prepare {self.manifest.name} again")
         rows = [Example.from_json(row) for row in read_jsonl(path)]
         if len(rows) != file.rows:
-            raise DataError(
-                f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again"
-            )
+            raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
         return select(rows, where or {})
 
 

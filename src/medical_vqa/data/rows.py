@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,13 +20,9 @@ def read_json_rows(path: Path) -> list[Any]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}); get the file again") from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     if not isinstance(rows, list):
-        raise DataError(
-            f"{path}: expected a JSON list of rows, got {type(rows).__name__}; get the published file"
-        )
+        raise DataError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}; get the published file")
     return rows
 
 
@@ -40,9 +36,7 @@ def check_fields(row: Any, where: str, *, required: Collection[str], optional: C
         optional: Fields that a row may have.
     """
     if not isinstance(row, Mapping):
-        raise DataError(
-            f"{where}: expected an object, got {type(row).__name__}; write one object per question"
-        )
+        raise DataError(f"{where}: expected an object, got {type(row).__name__}; write one object per question")
     known = [*required, *optional]
     if unknown := sorted(str(key) for key in row if key not in known):
         nearest = difflib.get_close_matches(unknown[0], known, n=1)
@@ -52,6 +46,12 @@ def check_fields(row: Any, where: str, *, required: Collection[str], optional: C
         raise DataError(f"{where}: field {missing[0]!r} is missing; add it or get the published file")
 
 
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """`` (there is 'imge')`` where a known name is close to this one, otherwise nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f" (there is {nearest[0]!r})" if nearest else ""
+
+
 def text(row: Mapping[str, Any], key: str, where: str) -> str:
     """A field as text, unchanged; a whole number is written out; raises `DataError` on any other type."""
     value = row[key]
@@ -59,9 +59,7 @@ def text(row: Mapping[str, Any], key: str, where: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise DataError(
-        f"{where}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it"
-    )
+    raise DataError(f"{where}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it")
 
 
 def filled(row: Mapping[str, Any], key: str, where: str) -> str:

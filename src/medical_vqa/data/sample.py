@@ -43,7 +43,5 @@ class SlakeMini:
         """The sample's folder inside the package; raises `DataError` where the package lies in an archive."""
         folder = importlib.resources.files("medical_vqa") / "assets" / "slake-mini"
         if not isinstance(folder, Path):
-            raise DataError(
-                "the package lies inside an archive; install it unpacked with pip to use its sample"
-            )
+            raise DataError("the package lies inside an archive; install it unpacked with pip to use its sample")
         return folder

@@ -104,9 +104,7 @@ def read_slake(source: Path, *, name: str, splits: Sequence[Split]) -> Published
         reader = _zip_reader(archive, image_names)
     if not (source / "imgs").is_dir() and not archive.is_file():
         missing.append("imgs/ or imgs.zip")
-    return Published(
-        examples=examples, image_names=image_names, read_image=reader, missing=missing, notes=notes
-    )
+    return Published(examples=examples, image_names=image_names, read_image=reader, missing=missing, notes=notes)
 
 
 def _find_files(source: Path, splits: Sequence[Split]) -> tuple[dict[Split, Path], list[str]]:
@@ -127,9 +125,7 @@ def _find_files(source: Path, splits: Sequence[Split]) -> tuple[dict[Split, Path
     return found, missing
 
 
-def _read_split(
-    path: Path, split: Split, name: str, image_names: dict[str, str], notes: list[str]
-) -> list[Example]:
+def _read_split(path: Path, split: Split, name: str, image_names: dict[str, str], notes: list[str]) -> list[Example]:
     seen: dict[str, str] = {}
     examples = []
     for number, row in enumerate(read_json_rows(path), 1):
@@ -219,12 +215,8 @@ def _read_member(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo
     if info is None:
         raise ImageError(f"{archive.filename}: has no {name}; download the archive again")
     if info.file_size > _MAX_IMAGE_BYTES:
-        raise ImageError(
-            f"{archive.filename}: {name} unpacks to {info.file_size:,} bytes; get the published archive"
-        )
+        raise ImageError(f"{archive.filename}: {name} unpacks to {info.file_size:,} bytes; get the published archive")
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ImageError(
-            f"{archive.filename}: {name} cannot be unpacked ({error}); download it again"
-        ) from error
+        raise ImageError(f"{archive.filename}: {name} cannot be unpacked ({error}); download it again") from error
