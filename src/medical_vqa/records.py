@@ -2,7 +2,7 @@
 
 Both are written as one JSON object per line::
 
-    {"id": "slake/train/1", "image_id": "slake/xmlab1", "question": "Which part of the body?", "answers": ["Abdomen"],
+    {"id": "slake/train/1", "image_id": "slake/xmlab1", "question": "Which part?", "answers": ["Abdomen"],
      "group": "slake/xmlab1", "facts": {"answer_type": "OPEN", "modality": "MRI"}}
     {"id": "slake/train/1", "answer": "abdomen", "raw": "abdomen", "confidence": 0.98, "alternatives": [["chest", 0.01]]}
 """
@@ -75,7 +75,9 @@ class Prediction:
         if not isinstance(row["id"], str) or not isinstance(row["answer"], str):
             raise DataError(f"prediction {row['id']!r}: expected id and answer as text; quote them in the file")
         if confidence is not None and not (isinstance(confidence, int | float) and 0 <= confidence <= 1):
-            raise DataError(f"prediction {row['id']!r}: confidence is {confidence!r}; give a number from 0 to 1 or null")
+            raise DataError(
+                f"prediction {row['id']!r}: confidence is {confidence!r}; give a number from 0 to 1 or null"
+            )
         alternatives = tuple((str(answer), float(value)) for answer, value in row.get("alternatives") or ())
         return cls(**{**row, "raw": row.get("raw", row["answer"]), "alternatives": alternatives})
 
@@ -91,7 +93,9 @@ class Prediction:
 
 def _check_fields(cls: type[Example] | type[Prediction], row: Mapping[str, Any]) -> None:
     if not isinstance(row, Mapping):
-        raise DataError(f"expected a JSON object for a {cls.__name__}, got {type(row).__name__}; write one object per line")
+        raise DataError(
+            f"expected a JSON object for a {cls.__name__}, got {type(row).__name__}; write one object per line"
+        )
     known = {f.name for f in fields(cls)}
     required = {"id", "answer"} if cls is Prediction else known - {"facts"}
     if unknown := sorted(set(row) - known):

@@ -1,0 +1,1 @@
+"""Training: the loop, its batches, its optimiser and its journal; knows no model family."""

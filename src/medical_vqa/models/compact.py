@@ -1,0 +1,250 @@
+"""The compact family: the embedded default, trained from scratch on a CPU; a classifier over the training answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from medical_vqa.data.images import PictureSpec
+from medical_vqa.errors import BundleError, ModelError
+from medical_vqa.models.augment import Augment
+from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
+from medical_vqa.models.model import Batch, Decoding, Query, Visual, check_question
+from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.records import Example, Prediction
+
+_SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What fixes the shape of the network."""
+
+    channels: tuple[int, ...]
+    """Output channels of the stem and of each residual block."""
+    width: int
+    """Width of words and image tokens."""
+    heads: int
+    """Attention heads."""
+    layers: int
+    """Layers of attention."""
+    dropout: float
+    """Share of activations dropped in training."""
+    question_words: int
+    """Words of a question that are read."""
+
+
+class Compact:
+    """The network with its vocabularies: question and picture in, one of the training answers out."""
+
+    family = "compact"
+
+    def __init__(
+        self,
+        *,
+        picture: PictureSpec,
+        sizes: Sizes,
+        words: WordVocabulary,
+        answers: AnswerVocabulary,
+        label_smoothing: float = 0.0,
+        augment: Augment | None = None,
+    ) -> None:
+        if picture.mode != "L" or picture.fit == "inside":
+            raise ModelError(
+                f"the compact model takes square greyscale pictures, not {picture.key}; use mode L, fit stretch or pad"
+            )
+        if sizes.width % sizes.heads:
+            raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
+        self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
+        shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
+        self.module = CompactNet(
+            side=picture.side,
+            words=len(words),
+            answers=len(answers),
+            smoothing=label_smoothing,
+            augment=augment,
+            **shape,
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def build(
+        cls,
+        examples: Sequence[Example],
+        *,
+        picture: Mapping[str, Any],
+        augment: Mapping[str, float] | None,
+        label_smoothing: float,
+        channels: Sequence[int],
+        width: int,
+        heads: int,
+        layers: int,
+        dropout: float,
+        question_words: int,
+    ) -> Self:
+        """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer."""
+        answered = [e for e in examples if e.answers]
+        return cls(
+            picture=PictureSpec(**picture),
+            sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
+            label_smoothing=label_smoothing,
+            augment=Augment(**augment) if augment else None,
+            words=WordVocabulary.from_questions(e.question for e in answered),
+            answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
+        )
+
+    @property
+    def vision(self) -> CompactVision:
+        """The image encoder: trained, so its features are good for answering only."""
+        return CompactVision(self.module.image, self.picture)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.module.image.position.device
+        return device
+
+    def collate(self, queries: Sequence[Query]) -> Batch:
+        """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised ()."""
+        visuals, image_of = distinct(queries)
+        targets = [self.answers.index(q.target) for q in queries if q.target is not None]
+        if len(targets) != len(queries):
+            raise ModelError("a training batch holds a question without an answer; leave such rows out")
+        return {
+            "pictures": _stack_pictures(visuals),
+            "image_of": torch.tensor(image_of),
+            "words": self._words(queries),
+            "target": torch.tensor(targets),
+            "supervised": torch.tensor(len(targets)),
+        }
+
+    @torch.inference_mode()
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """The most probable training answer to each question; every image among the queries is encoded once."""
+        if not queries:
+            return []
+        self.module.eval()
+        visuals, image_of = distinct(queries)
+        words = self._words(queries).to(self.device)
+        logits = self.module.logits(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
+        best = logits.float().softmax(-1).topk(min(decoding.alternatives + 1, len(self.answers)))
+        rows = zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
+        return [self._prediction(query.id, indices, values) for query, indices, values in rows]
+
+    def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
+        (answer, confidence), *rest = (
+            (self.answers.answers[i], min(v, 1.0)) for i, v in zip(indices, values, strict=True)
+        )
+        return Prediction(id_, answer, answer, confidence, tuple(rest))
+
+    def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
+        """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
+        pictures = [v for v in visuals if isinstance(v, np.ndarray)]
+        encoded = iter(self.vision.encode(pictures))
+        features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
+        return torch.stack([f["tokens"].to(self.device) for f in features])
+
+    def _words(self, queries: Sequence[Query]) -> Tensor:
+        """Word indices (N, L), padded with 0 to the longest question of the batch."""
+        rows = [self.words.encode(check_question(q.question), limit=self.sizes.question_words) for q in queries]
+        length = max(map(len, rows))
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies)."""
+        save_file({k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}, folder / _WEIGHTS)
+        settings = {
+            "picture": self.picture.to_json(),
+            "sizes": dataclasses.asdict(self.sizes),
+            "words": list(self.words.known),
+            "answers": list(self.answers.answers),
+        }
+        (folder / _SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: torch.device) -> Self:
+        """Read back what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
+        try:
+            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            sizes = settings["sizes"]
+            model = cls(
+                picture=PictureSpec.from_json(settings["picture"]),
+                sizes=Sizes(**{**sizes, "channels": tuple(sizes["channels"])}),
+                words=WordVocabulary(tuple(settings["words"])),
+                answers=AnswerVocabulary(tuple(settings["answers"])),
+            )
+            model.module.load_state_dict(load_file(folder / _WEIGHTS))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"the bundle {folder} is damaged ({reason}); train or copy it again") from error
+        model.module.to(device).eval()
+        return model
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters, answers and words."""
+        count = sum(p.numel() for p in self.module.parameters())
+        return {
+            "parameters": count,
+            "answers": len(self.answers),
+            "words": len(self.words),
+            **dataclasses.asdict(self.sizes),
+        }
+
+
+class CompactVision:
+    """The image encoder of a compact model, for answering: one picture in, its tokens out."""
+
+    frozen = False
+
+    def __init__(self, encoder: ImageEncoder, picture: PictureSpec) -> None:
+        self._encoder, self._picture = encoder, picture
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the picture's preparation and the encoder's weights."""
+        digest = hashlib.sha256(self._picture.key.encode())
+        for name, value in self._encoder.state_dict().items():
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
+        """Prepared pictures -> {"tokens": (T, D)} each."""
+        if not pictures:
+            return []
+        self._encoder.eval()
+        device = self._encoder.position.device
+        return [{"tokens": tokens} for tokens in self._encoder(to_unit(_stack_pictures(pictures).to(device)))]
+
+
+def distinct(queries: Sequence[Query]) -> tuple[list[Visual], list[int]]:
+    """The visuals of the queries, each image once, and for every query the place of its image among them."""
+    places: dict[str, int] = {}
+    visuals: list[Visual] = []
+    for query in queries:
+        if query.image not in places:
+            places[query.image] = len(visuals)
+            visuals.append(query.visual)
+    return visuals, [places[query.image] for query in queries]
+
+
+def _stack_pictures(visuals: Sequence[Visual]) -> Tensor:
+    pictures = [v for v in visuals if isinstance(v, np.ndarray)]
+    if len(pictures) != len(visuals):
+        raise ModelError("the compact model trains on pictures and got cached features; set no feature cache for it")
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) > 1:
+        raise ModelError(
+            f"pictures of one batch differ in size ({sorted(shapes)[:2]}); prepare them with the model's own spec"
+        )
+    return torch.from_numpy(np.stack(pictures))

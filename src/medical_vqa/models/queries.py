@@ -1,0 +1,40 @@
+"""From published rows to what a model sees: `PictureQueries` makes each `Query` when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medical_vqa.data.picture_cache import PictureCache
+from medical_vqa.models.model import Query
+from medical_vqa.records import Example
+
+NO_PICTURE = np.zeros((1, 1, 1), np.uint8)
+"""What a model that never looks gets to see."""
+
+
+class PictureQueries(Sequence[Query]):
+    """Queries over a cache of prepared pictures; no picture is decoded twice, however many questions ask about it."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        digests: Sequence[str],
+        cache: PictureCache | None,
+        *,
+        learn: bool = False,
+    ) -> None:
+        """`digests[i]` is the image of ``examples[i]``; `learn` gives each query its first accepted answer."""
+        self.ids = [example.id for example in examples]
+        self.images = list(digests)
+        self._examples, self._cache, self._learn = examples, cache, learn
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Query:  # type: ignore[override]  # no slices: nobody asks for them
+        example, image = self._examples[index], self.images[index]
+        target = example.answers[0] if self._learn and example.answers else None
+        visual = self._cache.get(image) if self._cache is not None else NO_PICTURE
+        return Query(example.id, example.question, image, visual, target)

@@ -1,0 +1,95 @@
+"""Closed lists: `AnswerVocabulary` (answer <-> class index) and `WordVocabulary` (question word <-> index).
+
+Both are made from the training split alone and in a deterministic order, so that the same rows give the same model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from medical_vqa.errors import ModelError
+from medical_vqa.text import squad_normalize
+
+_WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
+
+
+def words(question: str) -> list[str]:
+    """Lower-case words, numbers and marks; every character of a script without blanks stands alone."""
+    return _WORD.findall(question.lower())
+
+
+@dataclass(frozen=True)
+class AnswerVocabulary:
+    """A closed list of answers; spellings that SQuAD's rule does not tell apart share one class."""
+
+    answers: tuple[str, ...]
+    """The commonest spelling of each class, by falling frequency, then alphabetically."""
+
+    @classmethod
+    def from_answers(cls, answers: Iterable[str], *, min_count: int = 1) -> AnswerVocabulary:
+        """Collect the classes of training answers; raises `ModelError` when there are none."""
+        spellings: dict[str, Counter[str]] = {}
+        for answer in answers:
+            spellings.setdefault(squad_normalize(answer), Counter())[" ".join(answer.split())] += 1
+        ranked = sorted(spellings.items(), key=lambda item: (-item[1].total(), item[0]))
+        kept = [min(s, key=lambda a: (-s[a], a)) for key, s in ranked if key and s.total() >= min_count]
+        if not kept:
+            raise ModelError("no answers to learn: expected training rows with answers; check the split and its filter")
+        return cls(tuple(kept))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {squad_normalize(answer): index for index, answer in enumerate(self.answers)}
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def index(self, answer: str) -> int:
+        """Class of an answer; raises `ModelError` on one that training never saw."""
+        try:
+            return self._index[squad_normalize(answer)]
+        except KeyError:
+            raise ModelError(
+                f"the answer {answer!r} is not among the {len(self)} answers of the training split; "
+                "leave its row out or train with it"
+            ) from None
+
+    def __contains__(self, answer: str) -> bool:
+        return squad_normalize(answer) in self._index
+
+    def coverage(self, answers: Sequence[str]) -> float:
+        """Share of answers that this list holds, in [0, 1]: the best score a classifier over it can reach."""
+        return sum(answer in self for answer in answers) / len(answers) if answers else 1.0
+
+
+@dataclass(frozen=True)
+class WordVocabulary:
+    """Words of the training questions; index 0 pads and index 1 stands for every other word."""
+
+    known: tuple[str, ...]
+    """Words from index 2 on, by falling frequency, then alphabetically."""
+
+    @classmethod
+    def from_questions(cls, questions: Iterable[str], *, min_count: int = 1) -> WordVocabulary:
+        """Collect the words of training questions."""
+        counts = Counter(word for question in questions for word in words(question))
+        return cls(tuple(sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: index for index, word in enumerate(self.known, 2)}
+
+    def __len__(self) -> int:
+        return len(self.known) + 2
+
+    def encode(self, question: str, *, limit: int) -> list[int]:
+        """Indices of the first `limit` words, at least one."""
+        return [self._index.get(word, 1) for word in words(question)[:limit]] or [1]
+
+    def unknown(self, question: str) -> list[str]:
+        """Words that training never saw, in their order."""
+        return [word for word in words(question) if word not in self._index]

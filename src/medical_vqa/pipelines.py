@@ -1,0 +1,473 @@
+"""The main path, one short function per stage: prepare → train → predict → score → report → ask.
+
+This is the only module in which stages meet. They talk through files: `train` writes a bundle, `predict` reads one and
+writes ``predictions-SPLIT.jsonl`` with a card beside it, `score` and `report` read those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa import catalog
+from medical_vqa.config import Recipe, load_recipe
+from medical_vqa.data.images import open_image_file, prepare_picture
+from medical_vqa.data.manifest import Manifest
+from medical_vqa.data.prepare import Progress, prepare
+from medical_vqa.data.prepared import default_root
+from medical_vqa.data.selection import Selection
+from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.records import Example, Prediction, Split, read_predictions
+
+if TYPE_CHECKING:
+    from medical_vqa.evaluation.results import Results
+    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.models.model import Trainable, VqaModel
+    from medical_vqa.models.queries import PictureQueries
+    from medical_vqa.training.journal import Journal
+    from medical_vqa.training.loop import Fitted, Scores, Watcher
+
+Counter = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def prepare_dataset(
+    name: str,
+    *,
+    source: Path | None,
+    root: Path,
+    partial: bool = False,
+    under: str | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Check a published dataset and lay it out under ``root/NAME``.
+
+    Without a `source` the shipped sample is taken where there is one; otherwise, or with `download`, the hub is asked.
+    Raises `IncompleteError` when part of it is missing and `partial` is not set, `OfflineError` without a network.
+    """
+    dataset = catalog.find("datasets", name)()
+    folder = source or (None if download else dataset.bundled())
+    if folder is None:
+        from medical_vqa.data.download import download as from_hub
+
+        folder = from_hub(dataset.card, root / f"{name}.download")
+    return prepare(dataset, folder, root, partial=partial, name=under, progress=progress)
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training run left behind."""
+
+    run: Path
+    """The run folder."""
+    bundle: Path
+    """The model, inside it."""
+    fitted: Fitted | None
+    """Steps, best epoch, seconds; None for a floor, which is counted in one go."""
+
+
+def train(
+    recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False, pictures: Counter | None = None
+) -> Trained:
+    """Train by the recipe into the run folder, going on from its checkpoint when a run of this recipe was cut short.
+
+    Raises `ConfigError` when the folder holds a finished run or one of another recipe, and `fresh` is not set.
+    """
+    from medical_vqa.training.journal import Journal
+
+    selection = selection_of(recipe)
+    rows, held_out = learnable(selection.rows("train")), selection.rows("validation")
+    refuse_shared_groups(rows, held_out)
+    family = catalog.find("models", recipe.model.family)
+    journal = Journal(run)
+    with main_process_first() as main:
+        if main:
+            claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest)
+    if not hasattr(family, "build"):
+        return _count_floor(family, recipe, selection, rows, journal)
+    fitted = _fit(recipe, selection, rows, held_out, journal, watcher, pictures)
+    return Trained(run, journal.bundle, fitted)
+
+
+def _count_floor(
+    family: Any, recipe: Recipe, selection: Selection, rows: Sequence[Example], journal: Journal
+) -> Trained:
+    from medical_vqa.models.bundle import write_bundle
+
+    floor = family.fit(rows)
+    write_bundle(journal.bundle, card_for(recipe, selection, rows, floor), floor.save)
+    journal.finish({})
+    return Trained(journal.folder, journal.bundle, None)
+
+
+def _fit(
+    recipe: Recipe,
+    selection: Selection,
+    rows: Sequence[Example],
+    held_out: Sequence[Example],
+    journal: Journal,
+    watcher: Watcher,
+    pictures: Counter | None,
+) -> Fitted:
+    from medical_vqa.models.bundle import write_bundle
+    from medical_vqa.runtime import choose_device, choose_precision, seed_everything, use_all_cores
+    from medical_vqa.training.loop import fit
+
+    settings = recipe.training
+    use_all_cores()
+    choice = choose_precision(settings.precision, choose_device(settings.device))
+    seed_everything(settings.seed)
+    options = recipe.model.model_dump(exclude={"family"})
+    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options)
+    card = card_for(recipe, selection, rows, model)
+    asked = queries(selection, held_out, model, progress=pictures)
+    data = queries(selection, rows, model, learn=True, progress=pictures)
+
+    def keep(scores: Scores, epoch: int) -> None:
+        chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
+        write_bundle(journal.bundle, dataclasses.replace(card, selection=chosen), model.save)
+
+    fitted = fit(
+        model,
+        data,
+        images=data.images,
+        journal=journal,
+        watcher=watcher,
+        keep=keep,
+        evaluate=lambda: validation_scores(model, asked, held_out, card),
+        device=choice.device,
+        precision=choice.precision,
+        **settings.model_dump(exclude={"device", "precision"}),
+    )
+    journal.finish(dataclasses.asdict(fitted))
+    return fitted
+
+
+def validation_scores(
+    model: VqaModel, asked: PictureQueries, held_out: Sequence[Example], card: BundleCard
+) -> dict[str, float]:
+    """EM and F1 on the rows that choose the checkpoint, each in [0, 1], answered as the bundle will answer."""
+    from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
+    from medical_vqa.evaluation.predict import answer_all
+    from medical_vqa.evaluation.tally import tally
+
+    answers = {a.id: a for a in answer_all(model, asked, card.decoding, batch_size=ANSWER_BATCH)}
+    return {metric.name: tally(metric, held_out, answers).total() or 0.0 for metric in (ExactMatch(), TokenF1())}
+
+
+def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str) -> None:
+    """Make the run folder ours: new, emptied because `fresh` was asked for, or cut short and taken up again."""
+    from medical_vqa.runtime import environment
+
+    old = journal.folder / "recipe.yaml"
+    if fresh:
+        journal.clear()
+    if old.is_file():
+        if load_recipe(old).digest() != recipe.digest():
+            raise ConfigError(
+                f"{journal.folder} holds a run of another recipe; train with --fresh to replace it, or into --run DIR"
+            )
+        if journal.finished:
+            raise ConfigError(
+                f"{journal.folder} holds this run, finished; train with --fresh to do it again, or into --run DIR"
+            )
+        if journal.manifest() != manifest:
+            raise ConfigError(
+                f"the rows have changed since {journal.folder} was begun; train with --fresh to begin again"
+            )
+        if journal.checkpoint() is not None:
+            return
+        journal.clear()
+    journal.start(recipe_yaml=recipe.to_yaml(), environment=environment() | {"dataset_manifest": manifest})
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def predict(
+    bundle: Path,
+    *,
+    split: Split,
+    out: Path | None = None,
+    selection: Selection | None = None,
+    device: str = "auto",
+    progress: Counter | None = None,
+) -> Path:
+    """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
+
+    `bundle` may also be a run folder. Cut short, it goes on where it stopped.
+    """
+    from medical_vqa.evaluation import predict as stage
+
+    folder = find_bundle(bundle)
+    model, card = load_model(folder, device)
+    chosen = selection or Selection.from_json(card.data["selection"])
+    path = out or folder.parent / f"predictions-{split}.jsonl"
+    about = {
+        "model": excerpt(card, folder),
+        "selection": chosen.to_json(),
+        "split": split,
+        "manifest": chosen.open().manifest.digest,
+    }
+    asked = queries(chosen, chosen.rows(split), model)
+    stage.predict(
+        model,
+        asked,
+        decoding=card.decoding,
+        path=path,
+        card=about,
+        batch_size=ANSWER_BATCH,
+        progress=progress,
+    )
+    return path
+
+
+# --- score and report -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A predictions file joined to its rows, scored beside its floors."""
+
+    selection: Selection
+    """Which rows."""
+    split: Split
+    """Of which split."""
+    examples: list[Example]
+    """The rows themselves."""
+    predictions: list[Prediction]
+    """What the model answered."""
+    floors: Mapping[str, list[Prediction]]
+    """What answers without looking are worth."""
+    results: Results
+    """The numbers."""
+
+
+def score(predictions: Path, *, selection: Selection | None = None, split: Split | None = None) -> Scored:
+    """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
+
+    `selection` and `split` say which rows were asked, for a file without a card.
+    """
+    from medical_vqa.evaluation.predict import card_path, read_prediction_card
+    from medical_vqa.evaluation.results import evaluate
+
+    answered = read_predictions(predictions)
+    if selection is None or split is None or card_path(predictions).is_file():
+        card = read_prediction_card(predictions)
+        selection = selection or Selection.from_json(card["selection"])
+        split = split or card["split"]
+        model = card.get("model", {})
+    else:
+        model = {}
+    examples = selection.rows(split)
+    floors = floor_answers(learnable(selection.rows("train")), examples)
+    results = evaluate(examples, answered, floors=floors, dataset=dataset_ref(selection, split), model=model)
+    return Scored(selection, split, examples, answered, floors, results)
+
+
+def write_results(scored: Scored, path: Path) -> Path:
+    """Write ``results.json``; returns its path."""
+    from medical_vqa.training.journal import write_text
+
+    write_text(path, scored.results.to_json() + "\n")
+    return path
+
+
+def report(scored: Scored, predictions: Path, path: Path) -> Path:
+    """Write one self-contained HTML page on scored predictions; returns its path."""
+    from medical_vqa.evaluation.report import write_report
+    from medical_vqa.training.journal import Journal
+
+    name = scored.results.model.get("name", predictions.stem)
+    history = Journal(predictions.parent).rows()
+    write_report(
+        path,
+        results=scored.results,
+        examples=scored.examples,
+        predictions=scored.predictions,
+        floors=scored.floors,
+        images=scored.selection.open().images,
+        title=f"{name} on {scored.selection.dataset}, {scored.split}",
+        card=scored.results.model or None,
+        history=history or None,
+        reproduce=commands(scored, predictions),
+    )
+    return path
+
+
+def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+    """What the training rows answer to these questions without an image, under each floor's name."""
+    from medical_vqa.models.floor import Majority, QuestionLookup
+    from medical_vqa.models.model import Decoding
+    from medical_vqa.models.queries import PictureQueries
+
+    asked = list(PictureQueries(examples, [e.image_id for e in examples], None))
+    floors = {"question-only": QuestionLookup, "majority": Majority}
+    return {name: floor.fit(train_rows).answer(asked, Decoding()) for name, floor in floors.items()}
+
+
+# --- ask --------------------------------------------------------------------------------------------------------------
+
+
+def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tuple[Prediction, BundleCard]:
+    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`."""
+    from medical_vqa.models.model import Query, check_question
+    from medical_vqa.models.queries import NO_PICTURE
+
+    asked = check_question(question)
+    picture = open_image_file(image)
+    model, card = load_model(find_bundle(bundle), device)
+    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
+    return model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card
+
+
+# --- what the stages share --------------------------------------------------------------------------------------------
+
+
+def selection_of(recipe: Recipe) -> Selection:
+    """The rows that a recipe's data section selects."""
+    data = recipe.data
+    root = (data.root or default_root()).expanduser().resolve()
+    return Selection(data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction)
+
+
+def learnable(rows: Sequence[Example]) -> list[Example]:
+    """The rows that have an answer to learn; raises `DataError` when none has."""
+    answered = [row for row in rows if row.answers]
+    if not answered:
+        raise DataError(f"none of the {len(rows)} training rows has an answer; choose another split or filter")
+    return answered
+
+
+def refuse_shared_groups(rows: Sequence[Example], held_out: Sequence[Example]) -> None:
+    """Raise `DataError` when an image or patient is both learned from and chosen on: the score would mean nothing."""
+    shared = {row.group for row in rows} & {row.group for row in held_out}
+    if shared:
+        raise DataError(
+            f"{len(shared)} images or patients (such as {min(shared)}) are in both the training and the validation "
+            "rows; select one language with data.where, or hold groups out with data.validation: null"
+        )
+
+
+def queries(
+    selection: Selection,
+    rows: Sequence[Example],
+    model: VqaModel,
+    *,
+    learn: bool = False,
+    progress: Counter | None = None,
+) -> PictureQueries:
+    """What the model sees of these rows, its pictures prepared once and kept in the dataset's cache."""
+    from medical_vqa.data.picture_cache import PictureCache
+    from medical_vqa.models.queries import PictureQueries
+
+    prepared = selection.open()
+    digests = [prepared.images.digest(row.image_id) for row in rows]
+    if model.picture is None:
+        return PictureQueries(rows, digests, None, learn=learn)
+    cache = PictureCache(prepared.folder / "pictures", model.picture)
+    cache.ensure(prepared.images, [row.image_id for row in rows], progress)
+    return PictureQueries(rows, digests, cache, learn=learn)
+
+
+def card_for(recipe: Recipe, selection: Selection, rows: Sequence[Example], model: Any) -> BundleCard:
+    """The card of the model that this recipe makes from these rows; scores come later."""
+    from medical_vqa.models.bundle import BundleCard
+
+    manifest = selection.open().manifest
+    data = {
+        "selection": selection.to_json(),
+        "title": manifest.title,
+        "manifest": manifest.digest,
+        "licence": manifest.licence,
+        "citation": manifest.citation,
+        "rows": len(rows),
+        "images": len({row.image_id for row in rows}),
+    }
+    return BundleCard(recipe.model.family, recipe.name, data=data, model=model.describe(), licence=manifest.licence)
+
+
+def dataset_ref(selection: Selection, split: Split) -> Any:
+    """What results say about the rows they were computed on."""
+    from medical_vqa.evaluation.results import DatasetRef
+
+    manifest = selection.open().manifest
+    return DatasetRef(
+        name=selection.dataset,
+        split=split,
+        where=dict(selection.where),
+        manifest=manifest.digest,
+        title=manifest.title,
+        licence=manifest.licence,
+        citation=manifest.citation,
+        homepage=manifest.homepage,
+    )
+
+
+def find_bundle(folder: Path) -> Path:
+    """The bundle that a path means: itself, or the one in a run folder."""
+    inside = folder / "bundle"
+    return inside if not (folder / "card.json").is_file() and inside.is_dir() else folder
+
+
+def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
+    """The model in a bundle, on the device; a floor needs no torch."""
+    from medical_vqa.models.bundle import load_bundle, read_card
+
+    if not hasattr(catalog.find("models", read_card(folder).family), "build"):
+        return load_bundle(folder)
+    from medical_vqa.runtime import choose_device, use_all_cores
+
+    chosen = choose_device(device)
+    use_all_cores()
+    return load_bundle(folder, device=chosen)
+
+
+def excerpt(card: BundleCard, folder: Path) -> dict[str, Any]:
+    """What predictions and results say about the model."""
+    kept = {
+        key: getattr(card, key) for key in ("name", "family", "model", "selection", "licence", "created", "version")
+    }
+    return {**kept, "bundle": str(folder), "trained_on": card.data, "files": dict(card.files)}
+
+
+def commands(scored: Scored, predictions: Path) -> list[str]:
+    """How to make these numbers again."""
+    folder = predictions.parent
+    made = [f"medical-vqa prepare {scored.selection.dataset} --root {scored.selection.root}"]
+    if (folder / "recipe.yaml").is_file():
+        made += [
+            f"medical-vqa train {folder / 'recipe.yaml'}",
+            f"medical-vqa predict {folder} --split {scored.split}",
+        ]
+    return [*made, f"medical-vqa report {predictions}"]
+
+
+def main_process_first() -> AbstractContextManager[bool]:
+    """Under `accelerate launch` the others wait for the main process; yields whether this is the main one."""
+    import os
+    from contextlib import contextmanager, nullcontext
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext(True)
+    from accelerate import PartialState
+
+    @contextmanager
+    def in_turn() -> Any:
+        state = PartialState()
+        with state.main_process_first():
+            yield state.is_main_process
+
+    return in_turn()

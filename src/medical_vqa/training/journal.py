@@ -1,0 +1,168 @@
+"""The run folder: what was asked, with what, what happened, and where to go on after a kill.
+
+runs/slake-compact/
+  recipe.yaml        the resolved recipe
+  environment.json   versions, git revision, device and precision with the reason, dataset manifest hash
+  metrics.jsonl      one row per step {"step": 7, "loss": 1.9, ...} and per score {"epoch": 3, "em": 0.78, ...}
+  checkpoints/       step-00000120: the newest complete state; replaced only once a newer one is complete
+  bundle/            the best model so far
+  finished.json      written last: the run is complete
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.errors import TrainingError
+from medical_vqa.records import read_jsonl
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come; enough, with a checkpoint's tensors, to go on as if nothing had happened."""
+
+    epoch: int = 0
+    """Epochs that are complete."""
+    batch: int = 0
+    """Optimiser steps taken of the epoch under way."""
+    step: int = 0
+    """Optimiser steps in all."""
+    best: float | None = None
+    """The best selection score so far."""
+    best_epoch: int | None = None
+    """Epochs complete when it was reached."""
+    stale: int = 0
+    """Scores since then."""
+    seconds: float = 0.0
+    """Wall-clock time spent, over all resumptions."""
+    loss_sum: float = 0.0
+    """Loss of the epoch under way, summed over its items."""
+    loss_items: int = 0
+    """How many items that sums over."""
+
+
+class Journal:
+    """Reads and writes a run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics_path = folder / "metrics.jsonl"
+        self.bundle = folder / "bundle"
+        self._checkpoints = folder / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been completed."""
+        return (self.folder / "finished.json").is_file()
+
+    def start(self, *, recipe_yaml: str, environment: Mapping[str, Any]) -> None:
+        """Create the folder with the recipe and the environment."""
+        with disk_errors(self.folder, kept="nothing was trained yet"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "recipe.yaml", recipe_yaml)
+            write_text(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def clear(self) -> None:
+        """Empty the folder of an earlier run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def manifest(self) -> str | None:
+        """The hash of the dataset manifest that the run was begun with."""
+        path = self.folder / "environment.json"
+        return json.loads(path.read_text(encoding="utf-8")).get("dataset_manifest") if path.is_file() else None
+
+    def log(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows to ``metrics.jsonl``."""
+        with disk_errors(self.folder, kept=self.kept()), self.metrics_path.open("a", encoding="utf-8") as out:
+            out.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row of ``metrics.jsonl``."""
+        return list(read_jsonl(self.metrics_path)) if self.metrics_path.is_file() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop rows that a killed run wrote after its last checkpoint: they will be written again."""
+        if not self.metrics_path.is_file():
+            return
+        whole = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in whole if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+        write_text(self.metrics_path, "".join(kept))
+
+    def checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        complete = sorted(self._checkpoints.glob("step-*/progress.json"))
+        return complete[-1].parent if complete else None
+
+    def kept(self) -> str:
+        """In words, what is safe on disk."""
+        newest = self.checkpoint()
+        return f"the checkpoint {newest.name} is kept" if newest else "there is no checkpoint yet"
+
+    def save(self, progress: Progress, save_state: Callable[[Path], None]) -> None:
+        """Write a checkpoint beside the old one, then drop the old one; a full disk leaves the old one as it was."""
+        final = self._checkpoints / f"step-{progress.step:08d}"
+        partial = self._checkpoints / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        with disk_errors(self.folder, kept=self.kept()):
+            try:
+                partial.mkdir(parents=True)
+                save_state(partial)
+                write_text(partial / "progress.json", json.dumps(asdict(progress)))
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        for older in self._checkpoints.glob("step-*"):
+            if older != final:
+                shutil.rmtree(older, ignore_errors=True)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run complete and drop the checkpoints, which nobody needs any more."""
+        with disk_errors(self.folder, kept=self.kept()):
+            write_text(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """The progress stored with a checkpoint."""
+    return Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(folder: Path, *, kept: str) -> Iterator[None]:
+    """Turn a full disk, however a library reports it, into one sentence; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        raise TrainingError(
+            f"the disk is full while saving under {folder} ({free // 2**20:,} MiB free); {kept}: "
+            "make room and run the same command again to go on"
+        ) from error
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    # torch and safetensors write in native code and report the system's message inside their own exceptions
+    words = str(error)
+    return "No space left on device" in words or "PytorchStreamWriter failed" in words or "os error 28" in words
