@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.model import Batch, Decoding, Query, Visual, check_question
+from medical_vqa.models.model import Decoding, Query, check_question
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
+
+if TYPE_CHECKING:
+    from medical_vqa.models.model import Batch, Visual
 
 _SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
 
