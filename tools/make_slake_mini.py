@@ -42,16 +42,12 @@ def main() -> None:
         others = {row["img_name"] for name in rows if name != split for row in rows[name]}
         chosen = choose([row for row in rows[split] if row["img_name"] not in others | seen], count)
         seen |= chosen
-        write_rows(
-            options.target / f"{split}.json", [row for row in rows[split] if row["img_name"] in chosen]
-        )
+        write_rows(options.target / f"{split}.json", [row for row in rows[split] if row["img_name"] in chosen])
         for name in sorted(chosen):
             write_picture(options.source / "imgs" / name, options.target / "imgs" / name, options.quality)
     size = sum(path.stat().st_size for path in options.target.rglob("*") if path.is_file())
     if size > MOST_BYTES:
-        raise SystemExit(
-            f"the sample has {size:,} bytes, at most {MOST_BYTES:,} may ship; choose fewer pictures"
-        )
+        raise SystemExit(f"the sample has {size:,} bytes, at most {MOST_BYTES:,} may ship; choose fewer pictures")
 
 
 def read_english(source: Path) -> dict[str, list[Row]]:

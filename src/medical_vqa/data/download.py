@@ -45,6 +45,7 @@ def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415  (a third of a second that other commands save)
     from huggingface_hub.errors import (  # noqa: PLC0415
         HfHubHTTPError,
+        HTTPError,  # type: ignore[attr-defined]  # of httpx or of httpx2, as the hub's version has it
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
@@ -61,6 +62,8 @@ def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"{folder}: the disk is full; free some space and run it again") from error
+        raise OfflineError(_what_to_do(card, folder)) from error
+    except HTTPError as error:  # the connection broke while a file was coming
         raise OfflineError(_what_to_do(card, folder)) from error
 
 

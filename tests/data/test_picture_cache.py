@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medical_vqa.data.files import sha256
+from medical_vqa.data.images import PictureSpec, prepare_picture
+from medical_vqa.data.picture_cache import PictureCache
+from medical_vqa.errors import DataError, ImageError
+
+SPEC = PictureSpec(side=16)
+
+
+class Greys:
+    """An image source in memory: image "7" is grey of value 7, and "7b" has the same content."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def load(self, image_id: str) -> Image.Image:
+        self.loaded.append(image_id)
+        if image_id == "broken":
+            raise ImageError("broken: expected a whole picture; get the file again")
+        value = int(image_id.rstrip("b"))
+        return Image.new("RGB", (20, 10), (value, value, value))
+
+    def digest(self, image_id: str) -> str:
+        return sha256(image_id.rstrip("b").encode()) if image_id != "broken" else sha256(image_id.encode())
+
+
+def value_of(cache: PictureCache, image_id: str) -> int:
+    picture = cache.get(Greys().digest(image_id))
+    assert picture.shape == (16, 16, 1)
+    return int(picture[0, 0, 0])
+
+
+def fill(folder: Path, first: int) -> None:
+    PictureCache(folder, SPEC).ensure(Greys(), [str(n) for n in range(first, first + 100)])
+
+
+def test_each_content_is_decoded_once(tmp_path: Path) -> None:
+    source, cache = Greys(), PictureCache(tmp_path, SPEC)
+    cache.ensure(source, ["7", "8", "7", "7b"])
+    cache.ensure(source, ["8", "7"])
+    assert len(source.loaded) == len(cache) == 2
+    assert (value_of(cache, "7"), value_of(cache, "8")) == (7, 8)
+
+
+def test_a_cached_picture_is_the_prepared_one_and_cannot_be_written_to(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, PictureSpec(side=16, mode="RGB", fit="inside"))
+    cache.ensure(Greys(), ["9"])
+    picture = cache.get(Greys().digest("9"))
+    assert np.array_equal(picture, prepare_picture(Greys().load("9"), cache.spec))
+    assert not picture.flags.writeable
+
+
+def test_another_process_finds_them_later_and_each_specification_has_its_own(tmp_path: Path) -> None:
+    early = PictureCache(tmp_path, SPEC)
+    PictureCache(tmp_path, SPEC).ensure(Greys(), ["7"])
+    assert value_of(early, "7") == 7
+    assert len(PictureCache(tmp_path, PictureSpec(side=32))) == 0
+
+
+def test_a_picture_that_was_never_ensured_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no picture abcdef; call ensure"):
+        PictureCache(tmp_path, SPEC).get("abcdef")
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    PictureCache(tmp_path, SPEC).ensure(Greys(), [str(n) for n in range(70)], lambda *now: told.append(now))
+    assert told == [(64, 70), (70, 70)]
+
+
+def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:
+    ids = [str(n) for n in range(64)]
+    with pytest.raises(ImageError, match="broken"):
+        PictureCache(tmp_path, SPEC).ensure(Greys(), [*ids, "broken", "99"])
+    source, cache = Greys(), PictureCache(tmp_path, SPEC)
+    cache.ensure(source, [*ids, "99"])
+    assert source.loaded == ["99"]
+    assert [value_of(cache, image_id) for image_id in ("0", "63", "99")] == [0, 63, 99]
+
+
+def test_bytes_beyond_the_index_are_written_over(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, SPEC)
+    cache.ensure(Greys(), ["7"])
+    (pixels,) = cache.folder.glob("*.bin")
+    with pixels.open("ab") as file:
+        file.write(b"what a killed process left")
+    cache.ensure(Greys(), ["8"])
+    assert (value_of(cache, "7"), value_of(cache, "8")) == (7, 8)
+    assert pixels.stat().st_size == 2 * 16 * 16
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "index", "version", "place"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
+    cache = PictureCache(tmp_path, SPEC)
+    cache.ensure(Greys(), ["7", "8"])
+    reader, (pixels,), index = (
+        PictureCache(tmp_path, SPEC),
+        list(cache.folder.glob("*.bin")),
+        cache.folder / "index.json",
+    )
+    row = json.loads(index.read_bytes())
+    if damage == "gone":
+        pixels.unlink()
+    elif damage == "cut":
+        pixels.write_bytes(pixels.read_bytes()[:-1])
+    elif damage == "index":
+        index.write_bytes(b"{")
+    elif damage == "version":
+        index.write_text(json.dumps({**row, "format": 0}), encoding="utf-8")
+    else:
+        index.write_text(json.dumps({**row, "pictures": {"x": [-1, 1, 1, 1]}}), encoding="utf-8")
+    again = PictureCache(tmp_path, SPEC)
+    assert len(again) == 0
+    again.ensure(Greys(), ["7", "8"])
+    assert (value_of(again, "7"), value_of(again, "8")) == (7, 8)
+    assert value_of(reader, "7") == 7 or damage == "cut"
+    assert len(list(cache.folder.glob("*.bin"))) == 1
+
+
+def test_a_pickled_cache_carries_no_pixels(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, SPEC)
+    cache.ensure(Greys(), [str(n) for n in range(60)])
+    data = pickle.dumps(cache)
+    assert len(data) < 1000
+    assert value_of(pickle.loads(data), "7") == 7
+
+
+def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=fill, args=(tmp_path, first)) for first in (0, 50)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join(60)
+    assert [other.exitcode for other in others] == [0, 0]
+    cache = PictureCache(tmp_path, SPEC)
+    assert [value_of(cache, str(n)) for n in range(150)] == list(range(150))
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"L-16-stretch: the disk is full, 512 more bytes are needed"):
+        PictureCache(tmp_path, SPEC).ensure(Greys(), ["7", "8"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be written"):
+        PictureCache(tmp_path / "file", SPEC).ensure(Greys(), ["7"])
+
+
+def test_a_real_picture_goes_through(tmp_path: Path, own_folder: Any) -> None:
+    from medical_vqa.data.folder import Folder
+    from medical_vqa.data.prepare import prepare
+    from medical_vqa.data.prepared import PreparedDataset
+
+    prepare(Folder(), own_folder("image,question,answer\n1.png,a?,b\n2.png,c?,d\n"), tmp_path)
+    images = PreparedDataset(tmp_path, "folder").images
+    cache = PictureCache(tmp_path / "cache", SPEC)
+    cache.ensure(images, ["mine/1.png", "mine/2.png"])
+    expected = prepare_picture(images.load("mine/2.png"), SPEC)
+    assert np.array_equal(cache.get(images.digest("mine/2.png")), expected)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medical_vqa.data.folder import Folder
+from medical_vqa.data.manifest import MANIFEST_NAME
+from medical_vqa.data.prepare import prepare
+from medical_vqa.data.prepared import PreparedDataset, default_root
+from medical_vqa.data.summary import manifest_table, shared_images
+from medical_vqa.errors import ConfigError, DataError
+
+CSV = "image,question,answer,split,organ\n1.png,a?,b,train,chest\n2.png,c?,d,train,head\n1.png,e?,f,test,chest\n"
+
+
+@pytest.fixture
+def root(own_folder: Any, tmp_path: Path) -> Path:
+    prepare(Folder(), own_folder(CSV), tmp_path / "root", name="mine")
+    return tmp_path / "root"
+
+
+def test_rows_and_images_come_back(root: Path) -> None:
+    data = PreparedDataset(root, "mine")
+    assert data.splits == ("train", "test")
+    assert [e.question for e in data.examples("train")] == ["a?", "c?"]
+    assert data.images.load("mine/1.png").mode == "RGB"
+    assert data.images.digest("mine/1.png") == data.manifest.images["mine/1.png"].sha256
+
+
+def test_facts_select_rows(root: Path) -> None:
+    data = PreparedDataset(root, "mine")
+    assert [e.id for e in data.examples("train", {"organ": "head"})] == ["mine/train/2"]
+    with pytest.raises(ConfigError, match=r"no question has the fact 'orgn'; did you mean 'organ'\? known are organ"):
+        data.examples("train", {"orgn": "head"})
+    with pytest.raises(ConfigError, match="no question has organ 'knee'; known are chest, head"):
+        data.examples("train", {"organ": "knee"})
+
+
+def test_what_is_not_there_is_named(root: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"slake is not prepared under .*medical-vqa prepare slake --source DIR --root "
+    ):
+        PreparedDataset(root, "slake")
+    data = PreparedDataset(root, "mine")
+    with pytest.raises(DataError, match="mine was prepared without a validation split; it has train, test"):
+        data.examples("validation")
+    with pytest.raises(DataError, match=r"has no image 'mine/9\.png'"):
+        data.images.digest("mine/9.png")
+
+
+def test_a_damaged_folder_is_not_read(root: Path) -> None:
+    data = PreparedDataset(root, "mine")
+    path = root / "mine" / "train.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has 1 of 2 rows; prepare mine again"):
+        data.examples("train")
+    path.unlink()
+    with pytest.raises(DataError, match="is missing; prepare mine again"):
+        data.examples("train")
+
+
+def test_a_manifest_of_another_version_is_not_read(root: Path) -> None:
+    path = root / "mine" / MANIFEST_NAME
+    row = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**row, "format": 99}), encoding="utf-8")
+    with pytest.raises(DataError, match="has format 99, this version reads 1; prepare the dataset again"):
+        PreparedDataset(root, "mine")
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="is damaged; delete"):
+        PreparedDataset(root, "mine")
+
+
+def test_the_table_counts_per_split_and_fact(root: Path) -> None:
+    data = PreparedDataset(root, "mine")
+    examples = {split: data.examples(split) for split in data.splits}
+    table = [(row.fact, row.value, dict(row.counts)) for row in manifest_table(data.manifest, examples)]
+    assert table == [
+        ("questions", "", {"train": 2, "test": 1}),
+        ("images", "", {"train": 2, "test": 1}),
+        ("organ", "chest", {"train": 1, "test": 1}),
+        ("organ", "head", {"train": 1, "test": 0}),
+    ]
+    assert shared_images(data.manifest, examples) == ["1 image is in both train and test"]
+
+
+def test_a_fact_with_very_many_values_is_left_out_of_the_table(own_folder: Any, tmp_path: Path) -> None:
+    lines = [f"1.png,a?,b,{number}" for number in range(21)]
+    manifest = prepare(Folder(), own_folder("image,question,answer,case\n" + "\n".join(lines)), tmp_path)
+    rows = PreparedDataset(tmp_path, "folder").examples("train")
+    assert [row.fact for row in manifest_table(manifest, {"train": rows})] == ["questions", "images"]
+
+
+def test_the_default_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MEDICAL_VQA_HOME", str(tmp_path))
+    assert default_root() == tmp_path / "data"
