@@ -7,8 +7,7 @@ without its letters being scaled. Colours: ``--model``, ``--floor``, ``--wrong``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
@@ -19,7 +18,6 @@ _LEFT, _RIGHT = 11.0, 98.0  # per cent: the plot area between the axis labels an
 _TOP, _PLOT = 14, 150  # pixels: above the plot area, and its height
 _FOOT = 40  # pixels below the plot area, for tick labels and the axis title
 _SERIES = ("var(--model)", "var(--wrong)", "var(--floor)")
-_numbers = count()
 
 
 def interval_row(value: float | None, low: float | None, high: float | None, floor: float | None, label: str) -> Markup:
@@ -98,12 +96,11 @@ def series_colour(number: int) -> str:
 
 
 def _svg(label: str, parts: Sequence[Markup], *, height: int, css: str = "plot") -> Markup:
-    key = f"figure-{next(_numbers)}"
-    head = Markup('<svg class="{}" role="img" aria-labelledby="{}" width="100%" height="{}"><title id="{}">{}</title>')
-    return head.format(css, key, height, key, label) + Markup("").join(parts) + Markup("</svg>")
+    head = Markup('<svg class="{}" role="img" width="100%" height="{}"><title>{}</title>')
+    return head.format(css, height, label) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _tag(name: str, content: str = "", **attributes: object) -> Markup:
+def _tag(name: str, content: str = "", /, **attributes: object) -> Markup:
     pairs = (Markup(' {}="{}"').format(key.replace("_", "-"), value) for key, value in attributes.items())
     return Markup("<{}{}>{}</{}>").format(Markup(name), Markup("").join(pairs), escape(content), Markup(name))
 
@@ -128,7 +125,7 @@ def _bar(left: float, width: float, below: int, n: int, top: float, colour: str,
     return [place.format(_pc(left + 0.06 * width), _pc(0.88 * width), y, height, colour, label)]
 
 
-def _horizontal_grid(ticks: Sequence[float], low: float, high: float, write: object) -> list[Markup]:
+def _horizontal_grid(ticks: Sequence[float], low: float, high: float, write: Callable[[float], str]) -> list[Markup]:
     parts = []
     for tick in ticks:
         y = round(_TOP + _PLOT * (high - tick) / (high - low), 1)
@@ -158,14 +155,14 @@ def _short(value: float) -> str:
 
 def _nice(top: float) -> float:
     """The smallest of 2, 4, 10, 20, 40, 100 ... that is at least `top`, so that its half is round too."""
-    scale = 10 ** math.floor(math.log10(max(top, 1)))
+    scale: float = 10.0 ** math.floor(math.log10(max(top, 1)))
     return next(step * scale for step in (1, 2, 4, 10) if step * scale >= top and step * scale >= 2)
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """Four to seven round numbers that enclose both bounds."""
     span = high - low or abs(high) or 1.0
-    scale = 10 ** math.floor(math.log10(span))
+    scale: float = 10.0 ** math.floor(math.log10(span))
     step = next(s * scale for s in (0.2, 0.5, 1, 2) if span / (s * scale) <= 5)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]

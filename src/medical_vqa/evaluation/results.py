@@ -134,7 +134,7 @@ class Results(_Part):
 
     def to_json(self) -> str:
         """The text of results.json."""
-        return self.model_dump_json(indent=1) + "\n"
+        return self.model_dump_json(indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Results:
@@ -202,10 +202,10 @@ def evaluate(
 
 
 def headline(results: Results) -> str:
-    """The result in one line: metrics with intervals, questions and images, floors, protocol."""
+    """The result in one line: metrics with intervals, questions and images, the first floor, protocol."""
     scores = [f"{m.label} {percent(m.score.value)} {bounds(m.score.interval)}" for m in results.metrics]
     first = results.metrics[0]
-    floors = [f"{name} floor {percent(score.value)}" for name, score in first.floors.items()]
+    floors = [f"{name} floor {percent(score.value)}" for name, score in list(first.floors.items())[:1]]
     return " · ".join([*scores, f"n={scope(results)}", *floors, results.protocol.name])
 
 

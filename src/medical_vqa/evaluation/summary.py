@@ -10,7 +10,7 @@ from medical_vqa.evaluation.wording import bounds, count, percent, title
 def plain_words(results: Results) -> list[str]:
     """Up to five sentences or pairs of sentences: how often right, how sure, what looking is worth, where weakest."""
     first = results.metrics[0]
-    found = [_how_often(first, results), _how_sure(first, results), _floor(first), _weakest(results)]
+    found = [_how_often(first), _how_sure(first, results), _floor(first), _weakest(results)]
     return [sentence for sentence in found if sentence]
 
 
@@ -26,7 +26,9 @@ def limits(results: Results) -> list[str]:
             "on it a little too good; a test split that nothing was chosen on is the sterner judge."
         )
     if results.dataset.split == "train":
-        found.append("These are the questions that the model may have been trained on: they say nothing about new ones.")
+        found.append(
+            "These are the questions that the model may have been trained on: they say nothing about new ones."
+        )
     found.append(
         "Images of one dataset come from few scanners and hospitals. Other equipment, other patients and other "
         "questions are not covered by any number here."
@@ -43,7 +45,7 @@ def not_scored(results: Results) -> list[str]:
     return lines
 
 
-def _how_often(metric: MetricResult, results: Results) -> str:
+def _how_often(metric: MetricResult) -> str:
     value, n = metric.score.value, metric.score.n
     if value is None:
         return "Nothing could be scored."

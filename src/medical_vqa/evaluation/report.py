@@ -1,0 +1,226 @@
+"""One self-contained HTML page about scored predictions, for someone who must decide whether to trust the model.
+
+The page needs nothing but itself: pictures are embedded (each once), styles and the small filter script are inline,
+and a content security policy forbids any request. Without scripts everything is there, only unfiltered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medical_vqa.data.dataset import ImageSource
+from medical_vqa.data.files import write_whole
+from medical_vqa.evaluation import figures, summary, wording
+from medical_vqa.evaluation.answers import Answered, ConfidenceBin, confidence_bins, confusions, judge
+from medical_vqa.evaluation.gallery import choose, thumbnails
+from medical_vqa.evaluation.protocols import find_protocol
+from medical_vqa.evaluation.published import caveat, published
+from medical_vqa.evaluation.results import Results, headline, scope
+from medical_vqa.records import Example, Prediction
+from medical_vqa.text import squad_normalize
+
+_MOST_CONFUSIONS = 12
+_SURE, _UNSURE = 0.9, 0.5
+_USUAL_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A training curve with its legend."""
+
+    title: str
+    """Above the figure."""
+    figure: str
+    """SVG."""
+    legend: Sequence[tuple[str, str]]
+    """(label, colour), in the order of the lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often the model is right above or below some confidence."""
+
+    label: str
+    """``at least 90 % sure``."""
+    right: int
+    """Right answers."""
+    n: int
+    """Answers."""
+
+
+def write_report(
+    path: Path,
+    *,
+    results: Results,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    floors: Mapping[str, Sequence[Prediction]],
+    images: ImageSource,
+    title: str,
+    card: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
+    reproduce: Sequence[str] = (),
+) -> None:
+    """Write the page; it appears whole or not at all.
+
+    Args:
+        path: The HTML file.
+        results: What `evaluate` made of the same examples and predictions.
+        examples: The rows of the split.
+        predictions: What the model answered.
+        floors: Floor name -> its predictions, shown beside the gallery's answers.
+        images: Where the gallery's pictures come from; one that cannot be read is left out.
+        title: Of the page.
+        card: What is known about the model; nested values are shown as they are.
+        history: Rows of a run's metrics.jsonl, for the training curve.
+        reproduce: Commands that make these numbers again.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    metric = find_protocol(results.protocol.name).metrics[0]
+    answered = judge(metric, examples, predictions)
+    shown = choose(answered)
+    page = _environment().get_template("report.html.j2")
+    text = page.render(
+        title=title,
+        results=results,
+        headline=headline(results),
+        scope=scope(results),
+        words=summary.plain_words(results),
+        limits=summary.limits(results),
+        not_scored=summary.not_scored(results),
+        breakdowns=sorted(results.breakdowns, key=lambda b: _order(b.facts)),
+        published=published(results.dataset.name),
+        caveat=caveat(results.dataset.split),
+        **_confidence(answered),
+        **_gallery(shown, floors, images),
+        right=sum(a.right for a in answered),
+        wrong=sum(not a.right for a in answered),
+        confusions=confusions(answered, _MOST_CONFUSIONS),
+        charts=training_charts(history or ()),
+        card=_flat(card or {}),
+        reproduce=list(reproduce),
+        version=_version(),
+    )
+    write_whole(path, text.encode())
+
+
+def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Training loss and validation scores by epoch; empty where there are fewer than two scored epochs."""
+    epochs = [row for row in history if "train_loss" in row and "epoch" in row]
+    if len(epochs) < 2:
+        return []
+    kept = [float(row["epoch"]) for row in epochs if row.get("best")]
+    mark = kept[-1] if kept else None
+    wanted = {
+        "Training loss": {"loss": "train_loss"},
+        "Validation score, per cent": {"EM": "em", "F1": "f1"},
+    }
+    return [chart for name, keys in wanted.items() if (chart := _chart(name, keys, epochs, mark))]
+
+
+def reliability(answered: Sequence[Answered]) -> list[Reliability]:
+    """How often the model is right when it is sure, when it is not, and between; empty ranges are left out."""
+    ranges = (
+        (f"at least {100 * _SURE:.0f} % sure", _SURE, 2.0),
+        (f"{100 * _UNSURE:.0f} to {100 * _SURE:.0f} % sure", _UNSURE, _SURE),
+        (f"less than {100 * _UNSURE:.0f} % sure", 0.0, _UNSURE),
+    )
+    found = []
+    for label, low, high in ranges:
+        inside = [a.right for a in answered if a.confidence is not None and low <= a.confidence < high]
+        if inside:
+            found.append(Reliability(label, sum(inside), len(inside)))
+    return found
+
+
+def _confidence(answered: Sequence[Answered]) -> dict[str, Any]:
+    bins: list[ConfidenceBin] = confidence_bins(answered)
+    return {
+        "histogram": figures.confidence_histogram(bins) if bins else None,
+        "reliability": reliability(answered),
+    }
+
+
+def _gallery(
+    shown: Sequence[Answered], floors: Mapping[str, Sequence[Prediction]], images: ImageSource
+) -> dict[str, Any]:
+    facts = sorted({fact for answer in shown for fact in answer.example.facts}, key=lambda fact: _order((fact,)))
+    values = {fact: sorted({a.example.facts.get(fact, "") for a in shown} - {""}) for fact in facts}
+    name = next(iter(floors), None)
+    return {
+        "shown": shown,
+        "pictures": thumbnails(shown, images),
+        "filters": {fact: options for fact, options in values.items() if len(options) > 1},
+        "floor_name": name,
+        "floor_answers": {p.id: p.answer for p in floors[name]} if name else {},
+    }
+
+
+def _chart(name: str, keys: Mapping[str, str], rows: Sequence[Mapping[str, Any]], mark: float | None) -> Chart | None:
+    scale = 1.0 if "train_loss" in keys.values() else 100.0
+    series = {
+        label: [(float(row["epoch"]), scale * float(row[key])) for row in rows if row.get(key) is not None]
+        for label, key in keys.items()
+    }
+    drawn = {label: points for label, points in series.items() if len(points) > 1}
+    if not drawn:
+        return None
+    figure = figures.line_chart(f"{name} by epoch", drawn, x_title="epoch", mark=mark)
+    legend = [(label, figures.series_colour(number)) for number, label in enumerate(drawn)]
+    return Chart(name, figure, legend if len(legend) > 1 else [])
+
+
+def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:
+    """Single facts first, the well-known ones in their usual order."""
+    first = _USUAL_ORDER.index(facts[0]) if facts[0] in _USUAL_ORDER else len(_USUAL_ORDER)
+    return len(facts), first, tuple(facts)
+
+
+def _flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested entries as ``outer inner`` -> text, in order; empty ones are left out."""
+    found: list[tuple[str, str]] = []
+    for key, value in card.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, Mapping):
+            found += _flat(value, name)
+        elif value not in (None, "", [], ()):
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            found.append((name.replace("_", " "), text))
+    return found
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("medical_vqa.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "bounds": wording.bounds,
+        "title_of": wording.title,
+        "plain": squad_normalize,
+    }
+    environment.globals |= {
+        "interval_row": figures.interval_row,
+        "interval_axis": figures.interval_axis,
+        "count": wording.count,
+    }
+    return environment
+
+
+def _version() -> str:
+    try:
+        return version("medical-vqa")
+    except PackageNotFoundError:
+        return "unknown"
