@@ -42,14 +42,16 @@ def download(card: DatasetCard, folder: Path, progress: Callable[[int, int], Non
 
 
 def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (a third of a second that other commands save)
-    from huggingface_hub.errors import (  # noqa: PLC0415
+    from huggingface_hub import hf_hub_download, utils  # noqa: PLC0415  (a third of a second that other commands save)
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415
         HfHubHTTPError,
-        HTTPError,  # type: ignore[attr-defined]  # of httpx or of httpx2, as the hub's version has it
+        HTTPError,  # of httpx or of httpx2, as the hub's version has it
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
 
+    loudness = utils.logging.get_verbosity()
+    utils.logging.set_verbosity(utils.logging.ERROR)  # its retries would come between the user and our one sentence
     try:
         hf_hub_download(str(card.hub_repo), file, repo_type="dataset", revision=card.hub_revision, local_dir=folder)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
@@ -65,6 +67,8 @@ def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
         raise OfflineError(_what_to_do(card, folder)) from error
     except HTTPError as error:  # the connection broke while a file was coming
         raise OfflineError(_what_to_do(card, folder)) from error
+    finally:
+        utils.logging.set_verbosity(loudness)
 
 
 def _what_to_do(card: DatasetCard, folder: Path) -> str:
