@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
     )
 
     loudness = utils.logging.get_verbosity()
-    utils.logging.set_verbosity(utils.logging.ERROR)  # its retries would come between the user and our one sentence
+    utils.logging.set_verbosity(logging.ERROR)  # its retries would come between the user and our one sentence
     try:
         hf_hub_download(str(card.hub_repo), file, repo_type="dataset", revision=card.hub_revision, local_dir=folder)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
