@@ -154,9 +154,10 @@ def _short(value: float) -> str:
 
 
 def _nice(top: float) -> float:
-    """The smallest of 2, 4, 10, 20, 40, 100 ... that is at least `top`, so that its half is round too."""
-    scale: float = 10.0 ** math.floor(math.log10(max(top, 1)))
-    return next(step * scale for step in (1, 2, 4, 10) if step * scale >= top and step * scale >= 2)
+    """A round number that is at least `top` and has a whole half: 2, 4, 6, 8, 10, 20, 30, 40, 50, 60, 80, 100 ..."""
+    scale = 10.0 ** max(math.floor(math.log10(max(top, 1))), 0)
+    steps = (2, 4, 6, 8, 10) if scale == 1 else (1, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * scale for step in steps if step * scale >= top)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -93,12 +93,14 @@ def write_report(
         results=results,
         headline=headline(results),
         scope=scope(results),
+        group_noun="images" if all(e.group == e.image_id for e in examples) else "groups",
         words=summary.plain_words(results),
         limits=summary.limits(results),
         not_scored=summary.not_scored(results),
         breakdowns=sorted(results.breakdowns, key=lambda b: _order(b.facts)),
         published=published(results.dataset.name),
         caveat=caveat(results.dataset.split),
+        ours=_open_and_closed(results),
         **_confidence(answered),
         **_gallery(shown, floors, images),
         right=sum(a.right for a in answered),
@@ -176,6 +178,13 @@ def _chart(name: str, keys: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
     figure = figures.line_chart(f"{name} by epoch", drawn, x_title="epoch", mark=mark)
     legend = [(label, figures.series_colour(number)) for number, label in enumerate(drawn)]
     return Chart(name, figure, legend if len(legend) > 1 else [])
+
+
+def _open_and_closed(results: Results) -> dict[str, float | None]:
+    """The first metric on open and on closed questions, as published tables split it; empty where unknown."""
+    rows = [row for breakdown in results.breakdowns if breakdown.facts == ("answer_type",) for row in breakdown.rows]
+    name = results.metrics[0].name
+    return {row.levels[0].lower(): row.scores[name].value for row in rows}
 
 
 def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:

@@ -37,11 +37,12 @@ class BatchPlan:
         order.shuffle(units)
         batches: list[Batch] = [[]]
         for unit in units:
-            if batches[-1] and len(batches[-1]) + len(unit) > self.batch_size * self.processes:
+            full = len(batches[-1]) + len(unit) > self.batch_size * self.processes
+            if full and len(batches[-1]) >= self.processes:  # no process may be left without a row
                 batches.append([])
             batches[-1].extend(unit)
         if len(batches) > 1 and len(batches[-1]) < self.processes:
-            batches[-2:] = [batches[-2] + batches[-1]]  # no process may be left without a row
+            batches[-2:] = [batches[-2] + batches[-1]]
         return batches
 
     def share(self, batch: Batch, process: int) -> Batch:

@@ -80,6 +80,7 @@ class Journal:
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to ``metrics.jsonl``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with disk_errors(self.folder, kept=self.kept()), self.metrics_path.open("a", encoding="utf-8") as out:
             out.write("".join(json.dumps(row) + "\n" for row in rows))
 

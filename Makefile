@@ -1,0 +1,49 @@
+# make demo   train, evaluate and ask on the shipped sample: minutes, offline after the install
+# make test   the checks and the whole test suite, as CI runs them
+# make check  formatting, lint, types, import contracts
+# make bench  every benchmark, both sides of each ratio in one run
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SAMPLE := src/medical_vqa/assets/slake-mini
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.train
+	$(BIN)/medical-vqa prepare slake-mini
+	$(BIN)/medical-vqa train demo --fresh
+	$(BIN)/medical-vqa predict runs/demo --split validation
+	$(BIN)/medical-vqa report runs/demo/predictions-validation.jsonl
+	$(BIN)/medical-vqa ask $(SAMPLE)/imgs/xmlab0/source.jpg "What modality is used to take this image?" --model runs/demo
+	@echo
+	@echo "Done. Open in a browser:  $(CURDIR)/runs/demo/report-validation.html"
+	@echo "The model:                $(CURDIR)/runs/demo/bundle"
+	@echo "Ask it something else:    $(BIN)/medical-vqa ask IMAGE \"QUESTION\" --model runs/demo"
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/grouped_training.py
+
+# The stamps say what the environment holds; a changed pyproject.toml or constraints.txt installs anew.
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.dev $(VENV)/.train
+
+$(VENV)/.train: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[train]'
+	@touch $(VENV)/.train
+
+clean:
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

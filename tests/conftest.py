@@ -1,0 +1,97 @@
+"""What every test may use: the shipped sample, prepared once, and a compact model small enough to train in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medical_vqa import pipelines
+from medical_vqa.config import Recipe, parse_recipe
+
+TINY_MODEL = {
+    "family": "compact",
+    "picture": {"side": 32},
+    "channels": [8, 16],
+    "width": 16,
+    "heads": 2,
+    "layers": 1,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A home of the tests' own, so that nothing of the user's is read or written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDICAL_VQA_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root under which the shipped sample is prepared."""
+    folder = tmp_path_factory.mktemp("root")
+    pipelines.prepare_dataset("slake-mini", source=None, root=folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(root: Path) -> Any:
+    """Makes recipes that train a tiny compact model on the sample; keywords change the training section."""
+
+    def make(*, name: str = "tiny", model: dict[str, Any] | None = None, **training: Any) -> Recipe:
+        settings = {"epochs": 2, "batch_size": 128, "device": "cpu", "precision": "fp32", **training}
+        data = {"name": "slake-mini", "root": str(root)}
+        content = {"name": name, "data": data, "model": TINY_MODEL | (model or {}), "training": settings}
+        return parse_recipe(content, origin="test")
+
+    return make
+
+
+class Silent:
+    """A watcher that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.scores: list[dict[str, float]] = []
+        self.began: list[int] = []
+
+    def begin(self, *, total_steps: int, done_steps: int, device: str) -> None:
+        self.began.append(done_steps)
+
+    def step(self, *, done: int, epoch: int, loss: float, questions_per_second: float) -> None:
+        pass
+
+    def score(self, *, epoch: int, train_loss: float, scores: Any, best: bool) -> None:
+        self.scores.append(dict(scores))
+
+
+@pytest.fixture
+def watcher() -> Silent:
+    return Silent()
+
+
+@pytest.fixture(scope="session")
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny model, with predictions on validation."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    content = {
+        "name": "tiny",
+        "data": {"name": "slake-mini", "root": str(root)},
+        "model": TINY_MODEL,
+        "training": {"epochs": 3, "batch_size": 64, "learning_rate": 3e-3, "device": "cpu"},
+    }
+    pipelines.train(parse_recipe(content, origin="test"), folder, watcher=Silent())
+    pipelines.predict(folder, split="validation", device="cpu")
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A small greyscale picture file."""
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(path)
+    return path
