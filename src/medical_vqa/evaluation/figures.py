@@ -17,7 +17,7 @@ Point = tuple[float, float]
 _LEFT, _RIGHT = 11.0, 98.0  # per cent: the plot area between the axis labels and the right edge
 _TOP, _PLOT = 14, 150  # pixels: above the plot area, and its height
 _FOOT = 40  # pixels below the plot area, for tick labels and the axis title
-_SERIES = ("var(--model)", "var(--wrong)", "var(--floor)")
+_SERIES = ("var(--model)", "var(--floor)", "var(--wrong)")
 
 
 def interval_row(value: float | None, low: float | None, high: float | None, floor: float | None, label: str) -> Markup:

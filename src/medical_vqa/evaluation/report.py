@@ -39,7 +39,9 @@ class Chart:
     figure: str
     """SVG."""
     legend: Sequence[tuple[str, str]]
-    """(label, colour), in the order of the lines."""
+    """(label, colour), in the order of the lines; empty where there is one line."""
+    marked: bool
+    """Whether a line marks the epoch that was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ def _chart(name: str, keys: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
         return None
     figure = figures.line_chart(f"{name} by epoch", drawn, x_title="epoch", mark=mark)
     legend = [(label, figures.series_colour(number)) for number, label in enumerate(drawn)]
-    return Chart(name, figure, legend if len(legend) > 1 else [])
+    return Chart(name, figure, legend if len(legend) > 1 else [], mark is not None)
 
 
 def _open_and_closed(results: Results) -> dict[str, float | None]:
