@@ -16,7 +16,7 @@ demo: $(VENV)/.train
 	$(BIN)/medical-vqa train demo --fresh
 	$(BIN)/medical-vqa predict runs/demo --split validation
 	$(BIN)/medical-vqa report runs/demo/predictions-validation.jsonl
-	$(BIN)/medical-vqa ask $(SAMPLE)/imgs/xmlab0/source.jpg "What modality is used to take this image?" --model runs/demo
+	$(BIN)/medical-vqa ask $(SAMPLE)/imgs/xmlab112/source.jpg "What modality is used to take this image?" --model runs/demo
 	@echo
 	@echo "Done. Open in a browser:  $(CURDIR)/runs/demo/report-validation.html"
 	@echo "The model:                $(CURDIR)/runs/demo/bundle"

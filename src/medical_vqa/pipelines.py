@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.model import Trainable, VqaModel
     from medical_vqa.models.queries import PictureQueries
+    from medical_vqa.runtime import Choice
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.loop import Fitted, Scores, Watcher
 
@@ -91,13 +92,14 @@ def train(
     rows, held_out = learnable(selection.rows("train")), selection.rows("validation")
     refuse_shared_groups(rows, held_out)
     family = catalog.find("models", recipe.model.family)
+    choice = chosen_runtime(recipe) if hasattr(family, "build") else None
     journal = Journal(run)
     with main_process_first() as main:
         if main:
-            claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest)
-    if not hasattr(family, "build"):
+            claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest, choice=choice)
+    if choice is None:
         return _count_floor(family, recipe, selection, rows, journal)
-    fitted = _fit(recipe, selection, rows, held_out, journal, watcher, pictures)
+    fitted = _fit(recipe, selection, rows, held_out, choice, journal, watcher, pictures)
     return Trained(run, journal.bundle, fitted)
 
 
@@ -117,21 +119,21 @@ def _fit(
     selection: Selection,
     rows: Sequence[Example],
     held_out: Sequence[Example],
+    choice: Choice,
     journal: Journal,
     watcher: Watcher,
     pictures: Counter | None,
 ) -> Fitted:
     from medical_vqa.models.bundle import write_bundle
-    from medical_vqa.runtime import choose_device, choose_precision, seed_everything, use_all_cores
+    from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
 
     settings = recipe.training
     use_all_cores()
-    choice = choose_precision(settings.precision, choose_device(settings.device))
     seed_everything(settings.seed)
     options = recipe.model.model_dump(exclude={"family"})
     model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options)
-    card = card_for(recipe, selection, rows, model)
+    card = card_for(recipe, selection, rows, model, held_out)
     asked = queries(selection, held_out, model, progress=pictures)
     data = queries(selection, rows, model, learn=True, progress=pictures)
 
@@ -167,7 +169,7 @@ def validation_scores(
     return {metric.name: tally(metric, held_out, answers).total() or 0.0 for metric in (ExactMatch(), TokenF1())}
 
 
-def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str) -> None:
+def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str, choice: Choice | None) -> None:
     """Make the run folder ours: new, emptied because `fresh` was asked for, or cut short and taken up again."""
     from medical_vqa.runtime import environment
 
@@ -190,7 +192,15 @@ def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str) -> No
         if journal.checkpoint() is not None:
             return
         journal.clear()
-    journal.start(recipe_yaml=recipe.to_yaml(), environment=environment() | {"dataset_manifest": manifest})
+    facts = {"dataset_manifest": manifest, "device": dataclasses.asdict(choice) if choice else None}
+    journal.start(recipe_yaml=recipe.to_yaml(), environment=environment() | facts)
+
+
+def chosen_runtime(recipe: Recipe) -> Choice:
+    """Device and precision of a training run, with the reason; raises `ConfigError` when they are not to be had."""
+    from medical_vqa.runtime import choose_device, choose_precision
+
+    return choose_precision(recipe.training.precision, choose_device(recipe.training.device))
 
 
 # --- predict ----------------------------------------------------------------------------------------------------------
@@ -382,11 +392,14 @@ def queries(
     return PictureQueries(rows, digests, cache, learn=learn)
 
 
-def card_for(recipe: Recipe, selection: Selection, rows: Sequence[Example], model: Any) -> BundleCard:
+def card_for(
+    recipe: Recipe, selection: Selection, rows: Sequence[Example], model: Any, held_out: Sequence[Example] = ()
+) -> BundleCard:
     """The card of the model that this recipe makes from these rows; scores come later."""
     from medical_vqa.models.bundle import BundleCard
 
     manifest = selection.open().manifest
+    images = len({row.image_id for row in rows})
     data = {
         "selection": selection.to_json(),
         "title": manifest.title,
@@ -394,8 +407,11 @@ def card_for(recipe: Recipe, selection: Selection, rows: Sequence[Example], mode
         "licence": manifest.licence,
         "citation": manifest.citation,
         "rows": len(rows),
-        "images": len({row.image_id for row in rows}),
+        "images": images,
     }
+    if answers := getattr(model, "answers", None):
+        accepted = [row.answers[0] for row in held_out if row.answers]
+        data["answer_coverage"] = {"validation": round(answers.coverage(accepted), 4)}
     return BundleCard(recipe.model.family, recipe.name, data=data, model=model.describe(), licence=manifest.licence)
 
 

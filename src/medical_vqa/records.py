@@ -4,7 +4,7 @@ Both are written as one JSON object per line::
 
     {"id": "slake/train/1", "image_id": "slake/xmlab1", "question": "Which part?", "answers": ["Abdomen"],
      "group": "slake/xmlab1", "facts": {"answer_type": "OPEN", "modality": "MRI"}}
-    {"id": "slake/train/1", "answer": "abdomen", "raw": "abdomen", "confidence": 0.98, "alternatives": [["chest", 0.01]]}
+    {"id": "slake/train/1", "answer": "abdomen", "raw": "abdomen", "confidence": 0.9, "alternatives": [["chest", 0.1]]}
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -187,7 +188,7 @@ class Compact:
                 answers=AnswerVocabulary(tuple(settings["answers"])),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BundleError(f"the bundle {folder} is damaged ({reason}); train or copy it again") from error
         model.module.to(device).eval()

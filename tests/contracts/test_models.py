@@ -1,0 +1,183 @@
+"""What every model family owes, checked on each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medical_vqa.data.images import PictureSpec
+from medical_vqa.errors import ModelError
+from medical_vqa.models.compact import Compact
+from medical_vqa.models.floor import Majority, QuestionLookup
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.records import Example
+
+ROWS = [
+    Example(f"t/{i}", f"image{i % 3}", question, (answer,), f"image{i % 3}")
+    for i, (question, answer) in enumerate(
+        [
+            ("What modality is this?", "MRI"),
+            ("What modality is this?", "CT"),
+            ("Is the liver healthy?", "Yes"),
+            ("Where is the liver?", "Left"),
+            ("Is the lung healthy?", "No"),
+            ("What modality is this?", "MRI"),
+            ("Where is the lung?", "Right Lung"),
+            ("How many kidneys are there?", "2"),
+        ]
+    )
+]
+
+
+def compact() -> Compact:
+    torch.manual_seed(0)
+    return Compact.build(
+        ROWS, picture={"side": 32, "mode": "L", "fit": "stretch"}, augment=None, label_smoothing=0.1, channels=(8, 16),
+        width=16, heads=2, layers=2, dropout=0.1, question_words=12,
+    )  # fmt: skip
+
+
+FAMILIES = {
+    "floor": lambda: QuestionLookup.fit(ROWS),
+    "majority": lambda: Majority.fit(ROWS),
+    "compact": compact,
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: Any) -> Any:
+    return FAMILIES[request.param]()
+
+
+def picture(name: str, spec: PictureSpec | None) -> Any:
+    if spec is None:
+        return NO_PICTURE
+    shape = (spec.side, spec.side, spec.channels)
+    return np.random.default_rng(int(name[-1])).integers(0, 256, shape, dtype=np.uint8)
+
+
+def queries(model: Any, *, learn: bool = False) -> list[Query]:
+    return [
+        Query(e.id, e.question, e.image_id, picture(e.image_id, model.picture), e.answers[0] if learn else None)
+        for e in ROWS
+    ]
+
+
+def test_one_prediction_per_query_in_order(model):
+    asked = queries(model)
+    for order in (asked, asked[::-1]):
+        assert [p.id for p in model.answer(order, Decoding())] == [q.id for q in order]
+
+
+def test_nothing_asked_nothing_answered(model):
+    assert model.answer([], Decoding()) == []
+
+
+def test_a_batch_of_eight_equals_eight_batches_of_one(model):
+    together = model.answer(queries(model), Decoding())
+    alone = [model.answer([query], Decoding())[0] for query in queries(model)]
+    assert [p.answer for p in together] == [p.answer for p in alone]
+    assert [p.confidence for p in together] == pytest.approx([p.confidence for p in alone], abs=1e-5)
+
+
+def test_confidence_is_a_share_and_alternatives_fall(model):
+    for prediction in model.answer(queries(model), Decoding(alternatives=3)):
+        shares = [prediction.confidence, *(share for _, share in prediction.alternatives)]
+        assert all(0 <= share <= 1 for share in shares)
+        assert shares == sorted(shares, reverse=True)
+        assert len(prediction.alternatives) <= 3
+        assert prediction.answer not in [answer for answer, _ in prediction.alternatives]
+
+
+def test_answering_again_gives_the_same(model):
+    assert model.answer(queries(model), Decoding()) == model.answer(queries(model), Decoding())
+
+
+def test_what_was_saved_answers_the_same(model, tmp_path):
+    model.save(tmp_path)
+    options = {"device": torch.device("cpu")} if hasattr(model, "module") else {}
+    again = type(model).load(tmp_path, **options)
+    assert again.answer(queries(again), Decoding()) == model.answer(queries(model), Decoding())
+
+
+@pytest.mark.parametrize("question", ["", "   ", "why " * 2500])
+def test_an_impossible_question_is_refused(model, question):
+    with pytest.raises(ModelError, match="question"):
+        model.answer([Query("q", question, "image1", picture("image1", model.picture))], Decoding())
+
+
+def test_words_and_scripts_never_seen_are_answered(model):
+    for question in ("Zxqv blorp?", "肺在哪里？", "🙂", "هل الكبد سليم؟", "\x00\x07"):
+        query = Query("q", question, "image1", picture("image1", model.picture))
+        assert model.answer([query], Decoding())[0].answer
+
+
+def test_the_description_is_numbers_and_words(model):
+    assert model.describe()
+
+
+TRAINABLE = {name: make for name, make in FAMILIES.items() if name not in ("floor", "majority")}
+
+
+@pytest.fixture(params=TRAINABLE)
+def learner(request: Any) -> Any:
+    return TRAINABLE[request.param]()
+
+
+def test_the_loss_is_summed_over_what_is_supervised(learner):
+    learner.module.eval()
+    rows = queries(learner, learn=True)
+    whole = learner.collate(rows)
+    alone = sum(learner.module(learner.collate([row])).item() for row in rows)
+    assert whole["supervised"].item() == len(rows)
+    assert learner.module(whole).item() == pytest.approx(alone, rel=1e-4)
+
+
+def test_the_loss_falls_on_two_examples(learner):
+    batch = learner.collate(queries(learner, learn=True)[2:4])
+    optimizer = torch.optim.Adam(learner.module.parameters(), lr=1e-2)
+    learner.module.train()
+    first = learner.module(batch).item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        learner.module(batch).backward()
+        optimizer.step()
+    learner.module.eval()
+    assert learner.module(batch).item() < first / 2
+
+
+def test_features_give_the_answers_that_pictures_give(learner):
+    asked = queries(learner)
+    names = sorted({q.image for q in asked})
+    encoded = dict(zip(names, learner.vision.encode([picture(n, learner.picture) for n in names]), strict=True))
+    cached = [Query(q.id, q.question, q.image, encoded[q.image]) for q in asked]
+    for ours, theirs in zip(learner.answer(cached, Decoding()), learner.answer(asked, Decoding()), strict=True):
+        assert ours.answer == theirs.answer
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
+
+
+def test_an_image_is_encoded_once_for_all_its_questions(learner):
+    assert len(learner.collate(queries(learner, learn=True))["pictures"]) == 3
+
+
+def test_the_fingerprint_follows_the_weights(learner):
+    before = learner.vision.fingerprint
+    assert before == learner.vision.fingerprint
+    with torch.no_grad():
+        next(learner.module.parameters()).add_(1.0)
+    assert learner.vision.fingerprint != before
+
+
+def test_a_batch_without_an_answer_cannot_be_learned_from(learner):
+    with pytest.raises(ModelError, match="without an answer"):
+        learner.collate(queries(learner))
+
+
+def test_an_answer_unseen_in_training_is_refused(learner):
+    row = queries(learner, learn=True)[0]
+    with pytest.raises(ModelError, match="'Spleen' is not among"):
+        learner.collate([Query(row.id, row.question, row.image, row.visual, "Spleen")])

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from medical_vqa.errors import BundleError, ConfigError
+from medical_vqa.models.bundle import BundleCard, load_bundle, read_card, write_bundle
+from medical_vqa.models.floor import QuestionLookup
+from medical_vqa.models.model import Decoding
+from medical_vqa.records import Example
+
+FLOOR = QuestionLookup.fit([Example("a", "i", "Is it?", ("Yes",), "i")])
+CARD = BundleCard("floor", "mine", data={"title": "T"}, decoding=Decoding(alternatives=2), licence="CC BY 4.0")
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    write_bundle(tmp_path / "bundle", CARD, FLOOR.save)
+    return tmp_path / "bundle"
+
+
+def change_card(bundle, **changes):
+    card = json.loads((bundle / "card.json").read_text())
+    (bundle / "card.json").write_text(json.dumps(card | changes))
+
+
+def test_what_is_written_is_read_back(bundle):
+    model, card = load_bundle(bundle)
+    assert model.every == FLOOR.every
+    assert (card.name, card.decoding, card.licence) == ("mine", Decoding(alternatives=2), "CC BY 4.0")
+    assert set(card.files) == {"floor.json"}
+    assert card.created
+    assert card.version
+    assert "not for diagnosis" in card.intended_use
+
+
+def test_another_format_version_says_both_versions(bundle):
+    change_card(bundle, format=99)
+    with pytest.raises(BundleError, match=r"has format 99 and this medical-vqa .* reads format 1"):
+        load_bundle(bundle)
+
+
+def test_a_changed_file_is_noticed(bundle):
+    (bundle / "floor.json").write_text("{}")
+    with pytest.raises(BundleError, match="is not the file the bundle was written with"):
+        load_bundle(bundle)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle / "floor.json").unlink()
+    with pytest.raises(BundleError, match=r"lacks floor\.json"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null"])
+def test_a_broken_card_is_one_sentence(bundle, content):
+    (bundle / "card.json").write_text(content)
+    with pytest.raises(BundleError) as error:
+        read_card(bundle)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_and_missing_fields_are_refused(bundle):
+    change_card(bundle, colour="red")
+    with pytest.raises(BundleError, match="unknown field 'colour'"):
+        read_card(bundle)
+
+
+def test_an_unknown_family_is_refused(bundle):
+    change_card(bundle, family="flor")
+    with pytest.raises(ConfigError, match="did you mean 'floor'"):
+        load_bundle(bundle)
+
+
+def test_no_bundle_says_what_was_expected(tmp_path):
+    with pytest.raises(BundleError, match="no bundle at"):
+        load_bundle(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_bundle(bundle):
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    before = (bundle / "card.json").read_text()
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(bundle, CARD, fail)
+    assert (bundle / "card.json").read_text() == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_writing_again_replaces_it(bundle):
+    write_bundle(bundle, BundleCard("floor", "second"), FLOOR.save)
+    assert read_card(bundle).name == "second"
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

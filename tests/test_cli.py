@@ -1,0 +1,284 @@
+"""The command line as a person meets it: what it prints, and one sentence with exit status 2 for every mistake."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from medical_vqa import cli
+
+SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs a command line in an empty folder; gives its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_it(*words):
+        monkeypatch.setattr("sys.argv", ["medical-vqa", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    return run_it
+
+
+@pytest.fixture
+def refused(call):
+    """Runs a command line that must be refused: exit 2, one sentence on stderr, nothing on stdout."""
+
+    def run_it(*words):
+        code, out, err = call(*words)
+        assert code == 2, err
+        assert out == ""
+        assert err.startswith("medical-vqa: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return run_it
+
+
+def slake_row(qid, **changes):
+    row = {
+        "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Is it?", "answer": "Yes", "q_lang": "en",
+        "location": "Lung", "modality": "CT", "answer_type": "CLOSED", "base_type": "vqa", "content_type": "Organ",
+        "triple": ["vhead", "_", "_"], "qid": qid,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+@pytest.fixture
+def slake(tmp_path):
+    """Writes a folder in SLAKE's layout; `image` replaces the bytes of its only image."""
+
+    def write(rows, image=None):
+        folder = tmp_path / "Slake1.0"
+        (folder / "imgs/xmlab1").mkdir(parents=True)
+        (folder / "train.json").write_text(json.dumps(rows), encoding="utf-8")
+        path = folder / "imgs/xmlab1/source.jpg"
+        shutil.copy(SAMPLE / "imgs/xmlab112/source.jpg", path)
+        if image is not None:
+            path.write_bytes(image)
+        return folder
+
+    return write
+
+
+def test_help_lists_the_main_path_in_its_order():
+    lines = CliRunner().invoke(cli.cli, ["--help"]).output
+    places = [lines.index(f"\n  {name} ") for name in ("prepare", "train", "predict", "score", "report", "ask")]
+    assert places == sorted(places)
+    assert "not for diagnosis" in lines
+
+
+@pytest.mark.parametrize("command", list(cli.cli.commands))
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(cli.cli, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_prepare_prints_counts_and_where_it_is(call, tmp_path):
+    code, out, _ = call("prepare", "slake-mini", "--root", tmp_path / "data")
+    assert code == 0
+    assert "1,226" in out
+    assert str(tmp_path / "data" / "slake-mini") in out
+    assert "CC BY 4.0" in out
+
+
+def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
+    tiny = ["model.picture.side=32", "model.channels=[8,16]", "model.width=16", "model.heads=2", "training.epochs=1",
+            "training.device=cpu", f"data.root={root}"]  # fmt: skip
+    code, out, err = call("train", "demo", *(word for setting in tiny for word in ("--set", setting)))
+    assert code == 0, err
+    assert "validation EM" in out
+    assert "runs/demo/bundle" in out
+    assert call("predict")[:2] == (0, "predictions: runs/demo/predictions-validation.jsonl\n")
+    code, out, _ = call("score")
+    assert code == 0
+    assert "EM" in out
+    assert "question-only floor" in out
+    code, out, err = call("score", "--json")
+    assert json.loads(out)["format"] == 1
+    code, out, _ = call("report")
+    assert code == 0
+    assert Path("runs/demo/report-validation.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert set(answer) == {"image", "question", "answer", "raw", "confidence", "alternatives", "model"}
+    code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?")
+    assert out.splitlines()[0] == answer["answer"]
+    assert "confidence" in out
+    assert "not for diagnosis" in err
+
+
+# --- bad input: images
+
+
+def test_a_missing_image(refused, run):
+    assert "does not exist" in refused("ask", "none.png", "Is it?", "--model", run)
+
+
+def test_a_corrupt_image(refused, run, tmp_path):
+    path = tmp_path / "half.jpg"
+    whole = (SAMPLE / "imgs/xmlab112/source.jpg").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cannot be decoded" in refused("ask", path, "Is it?", "--model", run)
+
+
+@pytest.mark.parametrize("side", [1, 30_000])
+def test_an_image_too_small_or_too_large(refused, run, tmp_path, side):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((side, side), bool)).save(path)
+    assert f"{side}x{side} pixels" in refused("ask", path, "Is it?", "--model", run)
+
+
+def test_a_text_file_is_no_image(refused, run, tmp_path):
+    (tmp_path / "a.jpg").write_text("hello")
+    assert "JPEG, PNG" in refused("ask", tmp_path / "a.jpg", "Is it?", "--model", run)
+
+
+# --- bad input: questions
+
+
+def test_a_question_of_ten_thousand_characters(refused, run, picture):
+    assert "10,000 characters" in refused("ask", picture, "x" * 10_000, "--model", run)
+
+
+def test_an_empty_question(refused, run, picture):
+    assert "question is empty" in refused("ask", picture, " ", "--model", run)
+
+
+# --- bad input: datasets, none of which may leave anything behind
+
+
+def left_behind(tmp_path):
+    return list((tmp_path / "data").rglob("manifest.json")) if (tmp_path / "data").exists() else []
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([slake_row(0, colour="red")], ["train.json", "colour"]),
+        ([{k: v for k, v in slake_row(0).items() if k != "answer"}], ["train.json", "answer"]),
+        ([slake_row(0, answer="")], ["train.json", "answer"]),
+        ([slake_row(0), slake_row(0)], ["train.json", "0"]),
+        ([slake_row(0, img_name="xmlab9/source.jpg", img_id=9)], ["xmlab9"]),
+        ("not rows", ["train.json"]),
+    ],
+    ids=["unknown field", "missing field", "empty answer", "duplicate id", "missing image", "no rows"],
+)
+def test_a_bad_row(refused, slake, tmp_path, rows, words):
+    err = refused("prepare", "slake", "--source", slake(rows), "--root", tmp_path / "data", "--partial")
+    assert all(word in err for word in words), err
+    assert not left_behind(tmp_path)
+
+
+def test_a_corrupt_image_in_a_dataset(refused, slake, tmp_path):
+    folder = slake([slake_row(0)], image=b"\xff\xd8\xff\xe0 not a picture")
+    err = refused("prepare", "slake", "--source", folder, "--root", tmp_path / "data", "--partial")
+    assert "xmlab1" in err
+    assert not left_behind(tmp_path)
+
+
+def test_part_of_a_dataset_names_what_is_missing(refused, slake, tmp_path):
+    err = refused("prepare", "slake", "--source", slake([slake_row(0)]), "--root", tmp_path / "data")
+    assert "test.json" in err
+    assert "--partial" in err
+    assert not left_behind(tmp_path)
+
+
+def test_a_dataset_without_a_network(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    err = refused("prepare", "slake", "--source", "hub", "--root", tmp_path / "data")
+    assert "medical-vqa prepare slake --source" in err
+
+
+def test_an_unknown_dataset(refused):
+    assert "did you mean 'slake'" in refused("prepare", "slak")
+
+
+def test_a_dataset_that_is_not_prepared(refused, tmp_path):
+    err = refused("train", "slake-compact", "--set", f"data.root={tmp_path}")
+    assert "medical-vqa prepare slake" in err
+    assert not Path("runs").exists()
+
+
+# --- bad input: recipes and bundles
+
+
+def test_a_recipe_with_an_unknown_key(refused):
+    assert "did you mean 'epochs'" in refused("train", "demo", "--set", "training.epoch=3")
+    assert not Path("runs").exists()
+
+
+def test_a_setting_without_a_value(refused):
+    assert "KEY=VALUE" in refused("train", "demo", "--set", "training.epochs")
+
+
+def test_a_missing_recipe(refused):
+    assert "no recipe at nothing.yaml" in refused("train", "nothing.yaml")
+
+
+def test_a_bundle_of_another_version(refused, run, picture, tmp_path):
+    shutil.copytree(run / "bundle", tmp_path / "bundle")
+    card = json.loads((tmp_path / "bundle/card.json").read_text())
+    (tmp_path / "bundle/card.json").write_text(json.dumps(card | {"format": 0}))
+    assert "has format 0" in refused("ask", picture, "Is it?", "--model", tmp_path / "bundle")
+
+
+def test_no_run_yet(refused, picture):
+    assert "no finished run" in refused("ask", picture, "Is it?")
+    assert "no finished run" in refused("predict")
+    assert "no predictions" in refused("score")
+
+
+def test_a_split_that_was_not_prepared(refused, run):
+    err = refused("predict", run, "--split", "test", "--device", "cpu")
+    assert "without a test split" in err
+
+
+def test_predictions_that_match_nothing(refused, root, tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "other/1", "answer": "yes"}\n')
+    refused("score", path, "--dataset", "slake-mini", "--root", root, "--split", "validation")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": "a"}', "answer"),
+        ('{"id": "a", "answer": "b", "score": 1}', "score"),
+        ('{"id": "a", "answer": "b", "confidence": 7}', "confidence"),
+        ("{broken", ":1:"),
+        ('{"id": "a", "answer": "b"}\n{"id": "a", "answer": "c"}', "twice"),
+    ],
+)
+def test_a_bad_predictions_file(refused, tmp_path, line, words):
+    path = tmp_path / "p.jsonl"
+    path.write_text(line + "\n")
+    assert words in refused("score", path)
+
+
+def test_rows_need_a_dataset_to_be_selected_from(refused, run):
+    assert "--dataset" in refused("predict", run, "--where", "modality=CT")
+
+
+def test_cuda_where_there_is_none(refused, run, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no CUDA device" in refused("predict", run, "--device", "cuda")
+
+
+def test_half_precision_on_a_cpu(refused, root):
+    err = refused("train", "demo", "--set", f"data.root={root}", "--set", "training.precision=fp16",
+                  "--set", "training.device=cpu")  # fmt: skip
+    assert "fp16" in err

@@ -1,0 +1,206 @@
+"""The main path on the shipped sample, stage by stage, and what stops it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medical_vqa import pipelines
+from medical_vqa.config import load_recipe, parse_recipe
+from medical_vqa.data.selection import Selection
+from medical_vqa.errors import BundleError, ConfigError, DataError
+from medical_vqa.evaluation.predict import card_path, image_batches
+from medical_vqa.models.bundle import read_card
+from medical_vqa.records import read_predictions
+from medical_vqa.training.journal import Journal
+
+SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in Journal(run).rows() if "loss" in row]
+
+
+def test_the_bundle_says_what_it_is(run):
+    card = read_card(run / "bundle")
+    assert card.family == "compact"
+    assert card.data["rows"] == 1225  # qid 1622 has no answer to learn
+    assert card.data["images"] == 110
+    assert card.selection["by"] == "em"
+    assert card.selection["split"] == "validation"
+    assert 0 < card.selection["scores"]["em"] < 1
+    assert "CC BY" in card.licence
+    assert 0.9 < card.data["answer_coverage"]["validation"] <= 1
+    assert set(card.files) == {"compact.json", "weights.safetensors"}
+
+
+def test_the_run_folder_holds_the_resolved_recipe_and_the_environment(run):
+    assert load_recipe(run / "recipe.yaml").training.epochs == 3
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"python", "packages", "git", "device", "dataset_manifest"} <= set(environment)
+    assert environment["device"]["reason"]
+    assert (run / "finished.json").is_file()
+    assert not (run / "checkpoints").exists()
+
+
+def test_validation_is_scored_while_training(run):
+    scored = [row for row in Journal(run).rows() if "em" in row]
+    assert [row["epoch"] for row in scored] == [1, 2, 3]
+    assert all({"em", "f1", "train_loss", "seconds"} <= set(row) for row in scored)
+
+
+def test_the_score_of_the_predictions_is_the_score_that_chose_the_checkpoint(run):
+    scored = pipelines.score(run / "predictions-validation.jsonl")
+    metrics = {metric.name: metric for metric in scored.results.metrics}
+    chosen = read_card(run / "bundle").selection["scores"]
+    assert metrics["em"].score.value == pytest.approx(chosen["em"])
+    assert metrics["f1"].score.value == pytest.approx(chosen["f1"])
+    assert set(metrics["em"].floors) == {"question-only", "majority"}
+    assert metrics["em"].score.clusters == 40
+
+
+def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
+    whole = read_predictions(run / "predictions-validation.jsonl")
+    path = tmp_path / "p.jsonl"
+    partial = tmp_path / "p.jsonl.partial"
+    lines = (run / "predictions-validation.jsonl").read_text().splitlines(keepends=True)
+    partial.write_text("".join(lines[:200]) + lines[200][:10])  # the kill came in the middle of a line
+    shutil.copy(card_path(run / "predictions-validation.jsonl"), card_path(partial))
+    answered = []
+    real = pipelines.load_model
+
+    def counting(folder, device):
+        model, card = real(folder, device)
+        answer = model.answer
+        monkeypatch.setattr(model, "answer", lambda q, d: answered.extend(q) or answer(q, d))
+        return model, card
+
+    monkeypatch.setattr(pipelines, "load_model", counting)
+    pipelines.predict(run, split="validation", out=path, device="cpu")
+    assert len(answered) == len(whole) - 200
+    assert [p.id for p in read_predictions(path)] == [p.id for p in whole]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.card.json", "p.jsonl"]
+
+
+def test_answers_of_another_model_are_not_taken_up(run, tmp_path):
+    partial = tmp_path / "p.jsonl.partial"
+    partial.write_text('{"id": "x", "answer": "y"}\n')
+    card_path(partial).write_text('{"model": "another"}')
+    path = pipelines.predict(run, split="validation", out=tmp_path / "p.jsonl", device="cpu")
+    assert "x" not in [p.id for p in read_predictions(path)]
+
+
+def test_a_batch_for_answering_holds_whole_images():
+    batches = list(image_batches(["a", "b", "a", "c", "b"], range(5), 3))
+    assert batches == [[0, 2], [1, 4, 3]]
+    assert list(image_batches(["a"] * 5, range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_floor_is_trained_and_asked_like_any_model(root, tmp_path, watcher, tiny):
+    content = tiny().model_dump(mode="json") | {"model": {"family": "floor"}}
+    recipe = parse_recipe(content, origin="test")
+    trained = pipelines.train(recipe, tmp_path / "floor", watcher=watcher)
+    path = pipelines.predict(trained.bundle, split="validation")
+    results = pipelines.score(path).results
+    em = next(metric for metric in results.metrics if metric.name == "em")
+    assert em.score.value == pytest.approx(em.floors["question-only"].value)
+    answer, _ = pipelines.ask(tmp_path / "floor", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
+    assert answer.answer
+
+
+def test_ask_answers_with_confidence_and_alternatives(run):
+    answer, card = pipelines.ask(run, SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", device="cpu")
+    assert answer.answer
+    assert 0 < answer.confidence <= 1
+    assert len(answer.alternatives) == card.decoding.alternatives
+
+
+def test_a_finished_run_is_not_overwritten_unless_asked(tiny, tmp_path, watcher):
+    recipe = tiny(epochs=1, batch_size=512)
+    pipelines.train(recipe, tmp_path / "r", watcher=watcher)
+    with pytest.raises(ConfigError, match="finished; train with --fresh"):
+        pipelines.train(recipe, tmp_path / "r", watcher=watcher)
+    with pytest.raises(ConfigError, match="another recipe"):
+        pipelines.train(tiny(epochs=2, batch_size=512), tmp_path / "r", watcher=watcher)
+    pipelines.train(recipe, tmp_path / "r", watcher=watcher, fresh=True)
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_does_not(tiny, tmp_path, watcher):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        pipelines.train(tiny(epochs=1, seed=seed), tmp_path / name, watcher=watcher)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+def test_rows_that_changed_since_the_run_began_are_noticed(tiny, tmp_path, watcher):
+    run = tmp_path / "r"
+    recipe = tiny(epochs=1)
+    pipelines.train(recipe, run, watcher=watcher)
+    (run / "finished.json").unlink()
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(environment | {"dataset_manifest": "0" * 64}))
+    with pytest.raises(ConfigError, match="rows have changed"):
+        pipelines.train(recipe, run, watcher=watcher)
+
+
+def test_an_image_in_training_and_validation_is_refused(root):
+    rows = Selection("slake-mini", root).rows("train")
+    with pytest.raises(DataError, match="both the training and the validation"):
+        pipelines.refuse_shared_groups(rows, [replace(rows[0], id="other")])
+
+
+def test_validation_can_be_carved_from_the_training_split(root):
+    selection = Selection("slake-mini", root, validation=None, validation_fraction=0.2)
+    train, held_out = selection.rows("train"), selection.rows("validation")
+    assert not {row.group for row in train} & {row.group for row in held_out}
+    assert len(train) + len(held_out) == len(Selection("slake-mini", root).rows("train"))
+    assert Selection.from_json(json.loads(json.dumps(selection.to_json()))) == selection
+
+
+def test_a_bundle_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(BundleError, match="no bundle at"):
+        pipelines.predict(tmp_path, split="validation")
+
+
+def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):
+    path = tmp_path / "theirs.jsonl"
+    shutil.copy(run / "predictions-validation.jsonl", path)
+    with pytest.raises(DataError, match="--dataset and --split"):
+        pipelines.score(path)
+    scored = pipelines.score(path, selection=Selection("slake-mini", root), split="validation")
+    assert scored.results.counts.scored == 424
+
+
+@pytest.mark.slow
+def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
+    recipe = Path(__file__).parents[1] / "recipes/demo.yaml"
+    settings = [f"data.root={root}", "training.epochs=6", "training.checkpoint_minutes=0", "training.batch_size=64"]
+    settings += [
+        "training.device=cpu",
+        "model.picture.side=32",
+        "model.channels=[8,16]",
+        "model.width=16",
+        "model.heads=2",
+    ]
+    command = [sys.executable, "-m", "medical_vqa", "train", str(recipe), "--run"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole"), *options], check=True, env=environment, capture_output=True)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen([*command, str(cut), *options], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while len(losses(cut)) < 40 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "finished.json").exists(), "it finished before it could be killed"
+    subprocess.run([*command, str(cut), *options], check=True, env=environment, capture_output=True)
+    assert losses(cut) == losses(tmp_path / "whole")
+    weights = [(folder / "bundle" / "weights.safetensors").read_bytes() for folder in (cut, tmp_path / "whole")]
+    assert weights[0] == weights[1]
