@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that ``medical-vqa --help`` a
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import warnings
@@ -52,6 +53,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(f"medical-vqa: the disk is full ({error.filename or error}); make room and run it again", err=True)
+        sys.exit(2)
 
 
 def _console(*, stderr: bool = False) -> Console:

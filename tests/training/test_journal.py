@@ -1,10 +1,13 @@
 import errno
 import os
+import resource
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from medical_vqa.errors import TrainingError
-from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
+from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress, write_text
 
 
 def full_disk(folder):
@@ -76,3 +79,29 @@ def test_a_finished_run_keeps_no_checkpoints(tmp_path):
     journal.finish({"steps": 1})
     assert journal.finished
     assert journal.checkpoint() is None
+
+
+def with_torch(folder):
+    torch.save({"weights": torch.zeros(100_000)}, folder / "model.bin")
+
+
+def with_safetensors(folder):
+    save_file({"weights": torch.zeros(100_000)}, folder / "model.safetensors")
+
+
+def with_text(folder):
+    write_text(folder / "model.txt", "x" * 100_000)
+
+
+@pytest.mark.parametrize("write", [with_torch, with_safetensors, with_text])
+def test_a_real_writer_that_runs_out_of_room_is_understood(write, tmp_path):
+    journal = Journal(tmp_path)
+    journal.save(Progress(step=1), write_state)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # the kernel refuses to let any file grow further
+    try:
+        with pytest.raises(TrainingError, match="checkpoint step-00000001 is kept"):
+            journal.save(Progress(step=2), write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]

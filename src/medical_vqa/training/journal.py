@@ -161,9 +161,19 @@ def disk_errors(folder: Path, *, kept: str) -> Iterator[None]:
         ) from error
 
 
+# torch and safetensors write in native code and report the system's refusal in words of their own, if at all
+_NATIVE_WORDS = (
+    "No space left on device",
+    "File too large",
+    "inline_container.cc",
+    "iostream error",
+    "PytorchStreamWriter",
+)
+
+
 def _is_full_disk(error: BaseException | None) -> bool:
+    if error is None:
+        return False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    # torch and safetensors write in native code and report the system's message inside their own exceptions
-    words = str(error)
-    return "No space left on device" in words or "PytorchStreamWriter failed" in words or "os error 28" in words
+    return any(words in str(error) for words in _NATIVE_WORDS) or _is_full_disk(error.__context__)

@@ -24,7 +24,7 @@ from medical_vqa.errors import TrainingError
 from medical_vqa.models.model import Query, Trainable
 from medical_vqa.runtime import Precision, seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, Grouping
-from medical_vqa.training.journal import Journal, Progress, read_progress
+from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
 from medical_vqa.training.optimizer import WeightAverage, adamw, rate
 
 Scores = Mapping[str, float]
@@ -276,7 +276,7 @@ class _Run:
             best = self.select != "last" and (progress.best is None or scores[self.select] > progress.best)
             if best:
                 progress.best, progress.best_epoch, progress.stale = scores[self.select], progress.epoch, 0
-                self.keep(scores, progress.epoch)
+                self._keep(scores)
             else:
                 progress.stale += 1
         progress.seconds += time.monotonic() - began
@@ -291,12 +291,16 @@ class _Run:
         self.accelerator.log({f"validation/{k}": v for k, v in scores.items()}, step=progress.step)
         self.watcher.score(epoch=progress.epoch, train_loss=train_loss, scores=scores, best=best)
 
+    def _keep(self, scores: Scores) -> None:
+        with disk_errors(self.journal.folder, kept=self.journal.kept()):
+            self.keep(scores, self.progress.epoch)
+
     def keep_last(self) -> None:
         """Save the weights as they ended."""
         if self.accelerator.is_main_process:
             with self.average.swapped_in():
                 scores = self.evaluate() if self.evaluate else {}
-                self.keep(scores, self.progress.epoch)
+                self._keep(scores)
 
 
 def _out_of_patience(progress: Progress, patience: int | None) -> bool:
