@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.text import squad_normalize, tokens
+from medical_vqa.text import squad_normalize, tokens, vqa_normalize
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,24 @@ def test_normalising_twice_changes_nothing_near_articles(text):
 def test_tokens_are_the_words_left_in_order():
     assert tokens("The upper lobe of the left lung") == ["upper", "lobe", "of", "left", "lung"]
     assert tokens("the ...") == []
+
+
+@pytest.mark.parametrize(
+    ("given_text", "normalised"),
+    [
+        ("X-Ray", "x ray"),
+        ("Heart, Liver", "heart liver"),
+        ("Heart,Liver", "heart liver"),
+        ("None", "0"),
+        ("two kidneys", "2 kidneys"),
+        ("The left lung.", "left lung"),
+        ("3.5 cm", "3.5 cm"),
+        ("1,000 - 2", "1000 2"),
+        ("it isnt", "it isn't"),
+        ("theyd've", "they'd've"),
+        ("肺", "肺"),
+        ("", ""),
+    ],
+)
+def test_the_vqa_rule(given_text, normalised):
+    assert vqa_normalize(given_text) == normalised
