@@ -26,6 +26,9 @@ RUNS = Path("runs")
 EPILOG = "Research software: not a medical device and not for diagnosis."
 
 
+MAP_HELP = "Columns of another program's file: id (or image and question) and answer, e.g. id=qid,answer=text."
+
+
 class _Commands(click.Group):
     """Lists commands in the order of the main path, not of the alphabet."""
 
@@ -235,11 +238,15 @@ def predict(
 @cli.command()
 @click.argument("predictions", required=False, type=click.Path(path_type=Path))
 @click.option("--split", help="Of the rows that were asked, for a file without a card.")
+@click.option("--protocol", help="Also score by this published rule, or by `all` of them, in one table.")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_with(dataset_options)
 def score(
     predictions: Path | None,
     split: str | None,
+    protocol: str | None,
+    columns: str | None,
     as_json: bool,
     dataset: str | None,
     root: Path | None,
@@ -247,15 +254,22 @@ def score(
 ) -> None:
     """Score predictions: EM and F1 with intervals, beside the question-only floor.
 
-    PREDICTIONS is a predictions.jsonl; by default the newest one under runs/.
+    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or, with --map, a CSV, JSON or JSONL
+    file of another program.
     """
     from medical_vqa import pipelines
     from medical_vqa.evaluation.results import headline
+    from medical_vqa.evaluation.summary import not_scored
 
     chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
-    scored = _scored(chosen, split, _selection(dataset, root, _pairs(where, "--where")))
+    selection = _selection(dataset, root, _pairs(where, "--where"))
+    scored = _scored(chosen, split, selection, columns=columns, protocol=protocol)
     path = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
     click.echo(scored.results.to_json() if as_json else headline(scored.results))
+    for line in not_scored(scored.results):
+        click.echo(f"not scored, {line}", err=True)
+    if protocol and not as_json:
+        click.echo(_protocol_table(scored.results))
     click.echo(f"results: {path}", err=as_json)
 
 
@@ -287,11 +301,41 @@ def report(
     click.echo(f"report: {page}\nresults: {results}")
 
 
-def _scored(predictions: Path, split: str | None, selection: Selection | None) -> Any:
+def _scored(
+    predictions: Path,
+    split: str | None,
+    selection: Selection | None,
+    *,
+    columns: str | None = None,
+    protocol: str | None = None,
+) -> Any:
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
+    from medical_vqa.evaluation.foreign import parse_map
+    from medical_vqa.evaluation.protocols import find_protocol, protocol_names
 
-    return pipelines.score(predictions, selection=selection, split=where_split(split) if split else None)
+    named = protocol_names() if protocol == "all" else [find_protocol(protocol).name] if protocol else []
+    return pipelines.score(
+        predictions,
+        selection=selection,
+        split=where_split(split) if split else None,
+        protocols=named,
+        columns=parse_map(columns) if columns else None,
+    )
+
+
+def _protocol_table(results: Any) -> str:
+    """The table, and under it what each defect changes and where each rule was published."""
+    from medical_vqa.evaluation.protocol_table import table_text
+    from medical_vqa.evaluation.protocols import find_protocol
+
+    lines = ["", table_text(results.protocols), ""]
+    for name in dict.fromkeys(score.protocol for score in results.protocols):
+        rule = find_protocol(name)
+        lines.append(f"{name}: {rule.citation}")
+        changes = dict.fromkeys(score.changes for score in results.protocols if score.protocol == name)
+        lines += [f"  - {sentence}" for sentence in [*changes, rule.beyond] if sentence]
+    return "\n".join(lines)
 
 
 def _beside(predictions: Path, word: str, suffix: str) -> Path:

@@ -265,26 +265,60 @@ class Scored:
     """The numbers."""
 
 
-def score(predictions: Path, *, selection: Selection | None = None, split: Split | None = None) -> Scored:
+def score(
+    predictions: Path,
+    *,
+    selection: Selection | None = None,
+    split: Split | None = None,
+    protocols: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    facts: Sequence[tuple[str, ...]] | None = None,
+) -> Scored:
     """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
 
-    `selection` and `split` say which rows were asked, for a file without a card.
+    `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
+    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `facts`
+    are further breakdowns.
     """
-    from medical_vqa.evaluation.predict import card_path, read_prediction_card
     from medical_vqa.evaluation.results import evaluate
 
-    answered = read_predictions(predictions)
-    if selection is None or split is None or card_path(predictions).is_file():
-        card = read_prediction_card(predictions)
-        selection = selection or Selection.from_json(card["selection"])
-        split = split or card["split"]
-        model = card.get("model", {})
-    else:
-        model = {}
+    selection, split, card = asked_rows(predictions, selection, split)
     examples = selection.rows(split)
-    floors = floor_answers(learnable(selection.rows("train")), examples)
-    results = evaluate(examples, answered, floors=floors, dataset=dataset_ref(selection, split), model=model)
+    answered = read_answers(predictions, columns, examples)
+    train_rows = learnable(selection.rows("train"))
+    floors = floor_answers(train_rows, examples)
+    results = evaluate(
+        examples,
+        answered,
+        floors=floors,
+        dataset=dataset_ref(selection, split),
+        model=card.get("model", {}),
+        facts=facts,
+        protocols=protocols,
+        train=train_rows,
+    )
     return Scored(selection, split, examples, answered, floors, results)
+
+
+def asked_rows(
+    predictions: Path, selection: Selection | None, split: Split | None
+) -> tuple[Selection, Split, dict[str, Any]]:
+    """Which rows a predictions file answers: as its card says, or as it was said; and the card, empty without one."""
+    from medical_vqa.evaluation.predict import card_path, read_prediction_card
+
+    if selection is not None and split is not None and not card_path(predictions).is_file():
+        return selection, split, {}
+    card = read_prediction_card(predictions)
+    return selection or Selection.from_json(card["selection"]), split or card["split"], card
+
+
+def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> list[Prediction]:
+    """The predictions in a file of ours, or in another program's whose columns are named."""
+    if columns is None:
+        return read_predictions(predictions)
+    from medical_vqa.evaluation.foreign import read_foreign
+
+    return read_foreign(predictions, columns, examples)
 
 
 def write_results(scored: Scored, path: Path) -> Path:

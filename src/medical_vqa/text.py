@@ -44,13 +44,16 @@ _VQA_NUMBERS = {
         ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     )
 } | {"none": "0"}
-_BEFORE_NT = "ai are ca could did does do had has have is might must need ought sha should was were wo would".split()
-_BEFORE_VE = "could might must not should we they what who would you".split()
-_BEFORE_D = "he how it someone there they where who you".split()
-_BEFORE_LL = "how it somebody someone something they what who why".split()
-_BEFORE_RE = "there they what why you".split()
-_BEFORE_S = "he how somebody someone that there what where who".split()
-_BEFORE_DVE = "he it she somebody someone something there they we who you y'all".split()
+_BEFORE_NT = [
+    "ai", "are", "ca", "could", "did", "does", "do", "had", "has", "have", "is", "might", "must", "need", "ought",
+    "sha", "should", "was", "were", "wo", "would",
+]  # fmt: skip
+_BEFORE_VE = ["could", "might", "must", "not", "should", "we", "they", "what", "who", "would", "you"]
+_BEFORE_D = ["he", "how", "it", "someone", "there", "they", "where", "who", "you"]
+_BEFORE_LL = ["how", "it", "somebody", "someone", "something", "they", "what", "who", "why"]
+_BEFORE_RE = ["there", "they", "what", "why", "you"]
+_BEFORE_S = ["he", "how", "somebody", "someone", "that", "there", "what", "where", "who"]
+_BEFORE_DVE = ["he", "it", "she", "somebody", "someone", "something", "there", "they", "we", "who", "you", "y'all"]
 _CONTRACTIONS = (
     {f"{w}nt": f"{w}n't" for w in _BEFORE_NT}
     | {f"{w}ve": f"{w}'ve" for w in _BEFORE_VE}

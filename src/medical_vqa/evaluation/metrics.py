@@ -174,7 +174,7 @@ def list_items(answer: str) -> tuple[str, ...]:
 def sides(answer: str) -> frozenset[str]:
     """``left`` and ``right``, as far as an English or Chinese answer names them."""
     words = set(tokens(answer))
-    found = {side for side in ("left", "right") if any(word == side or word == f"{side}sided" for word in words)}
+    found = {side for side in ("left", "right") if any(word in (side, f"{side}sided") for word in words)}
     return frozenset(found | {side for mark, side in (("左", "left"), ("右", "right")) if mark in answer})
 
 

@@ -86,7 +86,7 @@ def write_report(
     Raises:
         DataError: If the file cannot be written.
     """
-    metric = find_protocol(results.protocol.name).metrics[0]
+    metric = find_protocol(results.protocol.name).metrics()[0]
     answered = judge(metric, examples, predictions)
     shown = choose(answered)
     page = _environment().get_template("report.html.j2")

@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
-from medical_vqa.evaluation.protocols import find_protocol
+from medical_vqa.evaluation.metrics import (
+    Metric,
+    closed_accuracy,
+    laterality_errors,
+    list_match,
+    open_recall,
+)
+from medical_vqa.evaluation.overlap import Bleu, rouge_l
+from medical_vqa.evaluation.protocol_table import ProtocolScore, protocol_scores
+from medical_vqa.evaluation.protocols import Context, find_protocol
 from medical_vqa.evaluation.tally import Bootstrap, Score, Tally, tally
 from medical_vqa.evaluation.wording import bounds, count, percent
 from medical_vqa.records import Example, Prediction
@@ -131,6 +140,10 @@ class Results(_Part):
     """One per metric of the protocol; the first is the headline."""
     breakdowns: list[Breakdown]
     """The same metrics by fact."""
+    more: list[MetricResult] = []
+    """Metrics beside the protocol's: closed accuracy, open recall, BLEU, ROUGE-L, lists, wrong sides."""
+    protocols: list[ProtocolScore] = []
+    """The same predictions under the protocols that were asked for, as published and repaired."""
 
     def to_json(self) -> str:
         """The text of results.json."""
@@ -156,6 +169,8 @@ def evaluate(
     model: Mapping[str, Any] | None = None,
     facts: Sequence[str | Facts] | None = None,
     protocol: str = "squad_v2",
+    protocols: Sequence[str] = (),
+    train: Sequence[Example] = (),
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -171,6 +186,8 @@ def evaluate(
         facts: Breakdowns to make, a fact or a tuple of facts to be crossed; by default every fact that takes
             2 to 40 values here.
         protocol: Name of the scoring rule.
+        protocols: Names of rules to score the same predictions by beside it.
+        train: Training rows, for the rules that take their labels from them.
         resamples: Of the bootstrap over groups.
         level: Nominal coverage of the intervals.
         seed: Of the bootstrap; equal input and seed give an equal file.
@@ -183,8 +200,9 @@ def evaluate(
     rule, how = find_protocol(protocol), Bootstrap(resamples, level, seed)
     scored, answers, set_aside = _join(examples, predictions)
     under = {name: _floor(name, given, scored) for name, given in floors.items()}
-    tallies = [tally(metric, scored, answers) for metric in rule.metrics]
-    floor_tallies = {name: [tally(metric, scored, given) for metric in rule.metrics] for name, given in under.items()}
+    metrics = rule.metrics(Context(train, scored))
+    tallies = [tally(metric, scored, answers) for metric in metrics]
+    floor_tallies = {name: [tally(metric, scored, given) for metric in metrics] for name, given in under.items()}
     chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
     return Results(
         dataset=dataset,
@@ -198,6 +216,15 @@ def evaluate(
             for number, ours in enumerate(tallies)
         ],
         breakdowns=[break_down(names, tallies, floor_tallies, how) for names in chosen],
+        more=_more(scored, answers, under, how),
+        protocols=protocol_scores(
+            [find_protocol(name) for name in protocols],
+            scored,
+            answers,
+            train=train,
+            floor=next(iter(under.values()), None),
+            bootstrap=how,
+        ),
     )
 
 
@@ -269,6 +296,26 @@ def _counts(examples: Sequence[Example], predictions: Sequence[Prediction], scor
         images=len({example.image_id for example in scored}),
         groups=len({example.group for example in scored}),
     )
+
+
+def more_metrics() -> list[Metric]:
+    """The metrics that stand beside a protocol's own."""
+    return [closed_accuracy(), open_recall(), list_match(), laterality_errors(), rouge_l(), Bleu(1), Bleu(4)]
+
+
+def _more(
+    scored: Sequence[Example],
+    answers: Mapping[str, Prediction],
+    floors: Mapping[str, Mapping[str, Prediction]],
+    how: Bootstrap,
+) -> list[MetricResult]:
+    """The metrics beside the protocol's that apply to any of these questions."""
+    tallies = [tally(metric, scored, answers) for metric in more_metrics()]
+    return [
+        _metric(ours, {name: tally(ours.metric, scored, given) for name, given in floors.items()}, how)
+        for ours in tallies
+        if ours.examples
+    ]
 
 
 def _metric(ours: Tally, floors: Mapping[str, Tally], how: Bootstrap) -> MetricResult:
