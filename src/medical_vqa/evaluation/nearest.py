@@ -18,7 +18,9 @@ class NearestLabel:
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._column = {letter: n for n, letter in enumerate(sorted({letter for label in labels for letter in label}))}
-        self._counts = np.array([self._letters(label) for label in labels], dtype=np.int32).reshape(len(labels), -1)
+        self._counts = np.array([self._letters(label) for label in labels], dtype=np.int32).reshape(
+            len(labels), len(self._column)
+        )
         self._lengths = np.array([len(label) for label in labels])
 
     def __call__(self, text: str) -> str | None:
