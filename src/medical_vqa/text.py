@@ -28,3 +28,8 @@ def squad_normalize(text: str) -> str:
 def tokens(text: str) -> list[str]:
     """The words of an answer after `squad_normalize`, in order; Chinese without blanks is one word."""
     return squad_normalize(text).split()
+
+
+def per_cent(share: float) -> str:
+    """A share in [0, 1] for people: ``83%``, and ``<1%`` instead of a zero that is none."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
