@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.text import squad_normalize, tokens, vqa_normalize
+from medical_vqa.text import per_cent, squad_normalize, tokens, vqa_normalize
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,10 @@ def test_normalising_twice_changes_nothing_near_articles(text):
 def test_tokens_are_the_words_left_in_order():
     assert tokens("The upper lobe of the left lung") == ["upper", "lobe", "of", "left", "lung"]
     assert tokens("the ...") == []
+
+
+def test_shares_are_said_in_whole_per_cent_and_never_rounded_to_nothing():
+    assert [per_cent(share) for share in (1.0, 0.826, 0.01, 0.004, 0.0)] == ["100%", "83%", "1%", "<1%", "0%"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
+from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -369,9 +370,9 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
         return
     click.secho(answer.answer, bold=True)
     if answer.confidence is not None:
-        click.echo(f"confidence {answer.confidence:.0%}")
+        click.echo(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:
-        click.echo("or: " + ", ".join(f"{text} ({share:.0%})" for text, share in answer.alternatives))
+        click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
     click.echo(f"{card.name}, {card.family}. {EPILOG}", err=True)
 
 

@@ -32,6 +32,11 @@ def tokens(text: str) -> list[str]:
     return squad_normalize(text).split()
 
 
+def per_cent(share: float) -> str:
+    """A share in [0, 1] for people: ``83%``, and ``<1%`` instead of a zero that is none."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 # --- the VQA v2 evaluation's rule -------------------------------------------------------------------------------------
 
 _VQA_MARKS = ';/[]"{}()=+\\_-><@`,?!'

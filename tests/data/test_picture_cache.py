@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,15 @@ def value_of(cache: PictureCache, image_id: str) -> int:
     return int(picture[0, 0, 0])
 
 
-def fill(folder: Path, first: int) -> None:
-    PictureCache(folder, SPEC).ensure(Greys(), [str(n) for n in range(first, first + 100)])
+# Run by path and not by import: a spawned worker could not import this file as a module.
+FILL = """
+import runpy, sys
+from pathlib import Path
+names = runpy.run_path(sys.argv[1])
+cache = names["PictureCache"](Path(sys.argv[2]), names["SPEC"])
+first = int(sys.argv[3])
+cache.ensure(names["Greys"](), [str(n) for n in range(first, first + 100)])
+"""
 
 
 def test_each_content_is_decoded_once(tmp_path: Path) -> None:
@@ -139,13 +147,9 @@ def test_a_pickled_cache_carries_no_pixels(tmp_path: Path) -> None:
 
 
 def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=fill, args=(tmp_path, first)) for first in (0, 50)]
-    for other in others:
-        other.start()
-    for other in others:
-        other.join(60)
-    assert [other.exitcode for other in others] == [0, 0]
+    command = [sys.executable, "-c", FILL, __file__, str(tmp_path)]
+    others = [subprocess.Popen([*command, first]) for first in ("0", "50")]
+    assert [other.wait(60) for other in others] == [0, 0]
     cache = PictureCache(tmp_path, SPEC)
     assert [value_of(cache, str(n)) for n in range(150)] == list(range(150))
 

@@ -23,10 +23,11 @@ from medical_vqa.evaluation.protocols import find_protocol
 from medical_vqa.evaluation.published import caveat, published
 from medical_vqa.evaluation.results import Results, headline, scope
 from medical_vqa.records import Example, Prediction
-from medical_vqa.text import squad_normalize
+from medical_vqa.text import per_cent, squad_normalize
 
 _MOST_CONFUSIONS = 12
 _SURE, _UNSURE = 0.9, 0.5
+_MOST_OPTIONS = 40  # a fact with more values is an identifier: nobody picks one from a list
 _USUAL_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
 
 
@@ -162,7 +163,7 @@ def _gallery(
     return {
         "shown": shown,
         "pictures": thumbnails(shown, images),
-        "filters": {fact: options for fact, options in values.items() if len(options) > 1},
+        "filters": {fact: options for fact, options in values.items() if 1 < len(options) <= _MOST_OPTIONS},
         "floor_name": name,
         "floor_answers": {p.id: p.answer for p in floors[name]} if name else {},
     }
@@ -218,6 +219,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "percent": wording.percent,
+        "share": per_cent,
         "bounds": wording.bounds,
         "title_of": wording.title,
         "plain": squad_normalize,
