@@ -10,7 +10,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 from medical_vqa.evaluation.metrics import exact_match, list_items
 from medical_vqa.evaluation.nearest import NearestLabel
@@ -254,8 +253,8 @@ def vila_equal(predicted: str, gold: str) -> float:
 
 def nearest_among(labels: Iterable[str]) -> Scorer:
     """Right if the label nearest to the text by difflib's ratio, the first of equals, is the reference; lower case."""
-    nearest = lru_cache(maxsize=1 << 16)(NearestLabel(list(dict.fromkeys(label.lower() for label in labels))))
-    return lambda predicted, gold: float(nearest(predicted.lower()) == gold.lower())
+    nearest = NearestLabel([label.lower() for label in labels])
+    return lambda predicted, gold: float(nearest.is_nearest(gold.lower(), predicted.lower()))
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
