@@ -302,6 +302,43 @@ def report(
     click.echo(f"report: {page}\nresults: {results}")
 
 
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", help="Of the rows that were asked, for files without a card.")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per comparison.")
+@_with(dataset_options)
+def compare(
+    files: tuple[Path, ...],
+    split: str | None,
+    columns: str | None,
+    as_json: bool,
+    dataset: str | None,
+    root: Path | None,
+    where: tuple[str, ...],
+) -> None:
+    """Compare prediction files of the same rows, paired by question.
+
+    Prints the difference of every two with its interval, McNemar's exact test, a permutation test over whole images,
+    Holm's correction over all of them, and what difference these questions could show.
+    """
+    import dataclasses
+
+    from medical_vqa import pipelines
+    from medical_vqa.config import where_split
+    from medical_vqa.evaluation.compare_table import comparison_text
+    from medical_vqa.evaluation.foreign import parse_map
+
+    pairs = pipelines.compare(
+        files,
+        selection=_selection(dataset, root, _pairs(where, "--where")),
+        split=where_split(split) if split else None,
+        columns=parse_map(columns) if columns else None,
+    )
+    lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
+    click.echo("\n".join(lines) if as_json else comparison_text(pairs))
+
+
 def _scored(
     predictions: Path,
     split: str | None,

@@ -24,6 +24,7 @@ from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.records import Example, Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
+    from medical_vqa.evaluation.compare import Comparison
     from medical_vqa.evaluation.results import Results
     from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.model import Trainable, VqaModel
@@ -298,6 +299,48 @@ def score(
         train=train_rows,
     )
     return Scored(selection, split, examples, answered, floors, results)
+
+
+def compare(
+    files: Sequence[Path],
+    *,
+    selection: Selection | None = None,
+    split: Split | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[Comparison]:
+    """Compare prediction files of the same rows, every two of them, under SQuAD v2's EM and F1.
+
+    Raises `DataError` when their cards say that they answer different rows.
+    """
+    from medical_vqa.evaluation.compare import compare as stage
+    from medical_vqa.evaluation.protocols import find_protocol
+
+    asked = [asked_rows(path, selection, split) for path in files]
+    refuse_other_rows(files, asked)
+    examples = asked[0][0].rows(asked[0][1])
+    models = {name: read_answers(path, columns, examples) for name, path in zip(names(files), files, strict=True)}
+    return [pair for metric in find_protocol("squad_v2").metrics() for pair in stage(metric, examples, models)]
+
+
+def refuse_other_rows(files: Sequence[Path], asked: Sequence[tuple[Selection, Split, Any]]) -> None:
+    """Raise `DataError` when two prediction files answer different datasets or splits."""
+    seen = [(chosen.dataset, split) for chosen, split, _ in asked]
+    for path, place in zip(files[1:], seen[1:], strict=True):
+        if place != seen[0]:
+            raise DataError(
+                f"{files[0]} answers {' '.join(seen[0])} and {path} answers {' '.join(place)}; "
+                "compare predictions of the same rows"
+            )
+
+
+def names(files: Sequence[Path]) -> list[str]:
+    """A short name for each predictions file: its run's folder where those differ, else the path."""
+    folders = [path.resolve().parent.name for path in files]
+    stems = [path.stem for path in files]
+    for chosen in (folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
+        if len(set(chosen)) == len(files):
+            return chosen
+    return [f"{number}: {path}" for number, path in enumerate(files, 1)]
 
 
 def asked_rows(
