@@ -9,7 +9,7 @@ import errno
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,12 +205,14 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: beside the bundle]")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--shuffle-images", is_flag=True, help="Ask of another row's image: a floor that `score` then shows.")
 @_with(dataset_options)
 def predict(
     model: Path | None,
     split: str,
     out: Path | None,
     device: str,
+    shuffle_images: bool,
     dataset: str | None,
     root: Path | None,
     where: tuple[str, ...],
@@ -230,6 +232,7 @@ def predict(
             split=where_split(split),
             out=out,
             device=device,
+            shuffle_images=shuffle_images,
             progress=progress,
             selection=_selection(dataset, root, _pairs(where, "--where")),
         )
@@ -275,27 +278,42 @@ def score(
 
 
 @cli.command()
-@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.argument("predictions", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--split", help="Of the rows that were asked, for a file without a card.")
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: beside the predictions]")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
+@click.option("--by", "crossed", multiple=True, metavar="FACT,FACT", help="Also break scores down by facts crossed.")
+@click.option("--risk", type=float, default=0.1, show_default=True, help="Tolerated share of wrong answers.")
 @_with(dataset_options)
 def report(
-    predictions: Path | None,
+    predictions: tuple[Path, ...],
     split: str | None,
     out: Path | None,
+    columns: str | None,
+    crossed: tuple[str, ...],
+    risk: float,
     dataset: str | None,
     root: Path | None,
     where: tuple[str, ...],
 ) -> None:
     """Write a report: one HTML page with scores, intervals, breakdowns and a gallery of answers.
 
-    PREDICTIONS is a predictions.jsonl; by default the newest one under runs/.
+    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; several are compared in one page.
     """
-    from medical_vqa import pipelines
+    from medical_vqa import pipelines, trust
     from medical_vqa.evaluation.results import headline
 
-    chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
-    scored = _scored(chosen, split, _selection(dataset, root, _pairs(where, "--where")))
+    selection = _selection(dataset, root, _pairs(where, "--where"))
+    given = predictions or (_newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict"),)
+    facts = [tuple(part.strip() for part in pair.split(",")) for pair in crossed]
+    all_scored = [
+        _scored(path, split, selection, columns=columns, protocol="all", crossed=facts, risk=risk) for path in given
+    ]
+    if len(given) > 1:
+        page = trust.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
+        click.echo(f"report: {page}")
+        return
+    (chosen,), (scored,) = given, all_scored
     results = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
     page = pipelines.report(scored, chosen, out or _beside(chosen, "report", ".html"))
     click.echo(headline(scored.results))
@@ -324,12 +342,12 @@ def compare(
     """
     import dataclasses
 
-    from medical_vqa import pipelines
+    from medical_vqa import trust
     from medical_vqa.config import where_split
     from medical_vqa.evaluation.compare_table import comparison_text
     from medical_vqa.evaluation.foreign import parse_map
 
-    pairs = pipelines.compare(
+    pairs = trust.compare(
         files,
         selection=_selection(dataset, root, _pairs(where, "--where")),
         split=where_split(split) if split else None,
@@ -339,6 +357,54 @@ def compare(
     click.echo("\n".join(lines) if as_json else comparison_text(pairs))
 
 
+@cli.command()
+@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.option("--risk", type=float, default=0.1, show_default=True, help="Tolerated share of wrong answers.")
+def calibrate(predictions: Path | None, risk: float) -> None:
+    """Fit the confidence's temperature on validation predictions, and keep it in the bundle.
+
+    Also chooses the confidence below which the model should say that it does not know, so that of the answers it does
+    give at most the share --risk is wrong. `ask` and reports on other splits use both.
+    """
+    from medical_vqa import trust
+    from medical_vqa.evaluation.wording import percent
+
+    chosen = predictions or _newest("*/predictions-validation.jsonl", "predictions", "medical-vqa predict")
+    found = trust.calibrate(chosen, risk=risk)
+    click.echo(f"temperature {found.temperature:.2f}, from {found.n:,} answers")
+    click.echo(f"calibration error {percent(found.ece)} before, {percent(found.ece_after)} after (on other images)")
+    if (when := found.abstention) is None:
+        click.echo(f"no threshold keeps the share of wrong answers at {risk:.0%} or below")
+    else:
+        click.echo(
+            f"answer from a confidence of {when.threshold:.2f} (before the temperature): {when.coverage:.0%} of "
+            f"questions, {when.wrong:,} of {when.answered:,} wrong, at most {when.upper:.1%} with 95 % confidence"
+        )
+
+
+@cli.command()
+@click.argument("dataset")
+@click.option("--root", type=click.Path(path_type=Path), help="Where it was prepared.")
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: audit-DATASET.html]")
+@click.option("--quick", is_flag=True, help="Compare files only; do not look for near-duplicates.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_json: bool) -> None:
+    """Look for leaks in a prepared dataset: images shared between splits and languages, twins, contradictions.
+
+    What is found is kept beside the dataset; `score` and `report` then also score without the leaked rows.
+    """
+    from medical_vqa import trust
+    from medical_vqa.evaluation.audit_report import audit_text
+    from medical_vqa.progress import counting
+
+    place = _root(root)
+    with counting(_console(stderr=True), f"looking at {dataset}", "images") as progress:
+        found = trust.audit(dataset, place, look=not quick, progress=progress)
+    page = trust.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
+    click.echo(found.model_dump_json(indent=1) if as_json else audit_text(found))
+    click.echo(f"page: {page}", err=as_json)
+
+
 def _scored(
     predictions: Path,
     split: str | None,
@@ -346,6 +412,8 @@ def _scored(
     *,
     columns: str | None = None,
     protocol: str | None = None,
+    crossed: Sequence[tuple[str, ...]] = (),
+    risk: float = 0.1,
 ) -> Any:
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
@@ -359,6 +427,8 @@ def _scored(
         split=where_split(split) if split else None,
         protocols=named,
         columns=parse_map(columns) if columns else None,
+        crossed=crossed,
+        risk=risk,
     )
 
 
@@ -406,6 +476,9 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
         )
         return
     click.secho(answer.answer, bold=True)
+    if (threshold := card.calibration.get("threshold")) and (answer.confidence or 0.0) < threshold:
+        risk = f"{card.calibration['risk']:.0%}"
+        click.echo(f"Do not rely on this: below the confidence {threshold:.0%} more than {risk} of answers are wrong.")
     if answer.confidence is not None:
         click.echo(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:

@@ -21,10 +21,9 @@ from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.records import Example, Prediction, Split, read_predictions
+from medical_vqa.records import Example, Prediction, Split
 
 if TYPE_CHECKING:
-    from medical_vqa.evaluation.compare import Comparison
     from medical_vqa.evaluation.results import Results
     from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.model import Trainable, VqaModel
@@ -214,25 +213,31 @@ def predict(
     out: Path | None = None,
     selection: Selection | None = None,
     device: str = "auto",
+    shuffle_images: bool = False,
     progress: Counter | None = None,
 ) -> Path:
     """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
 
-    `bundle` may also be a run folder. Cut short, it goes on where it stopped.
+    `bundle` may also be a run folder. Cut short, it goes on where it stopped. `shuffle_images` asks every question of
+    another row's image: what is right then owes nothing to the image, and is a floor of this very model.
     """
     from medical_vqa.evaluation import predict as stage
 
     folder = find_bundle(bundle)
     model, card = load_model(folder, device)
     chosen = selection or Selection.from_json(card.data["selection"])
-    path = out or folder.parent / f"predictions-{split}.jsonl"
+    path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
     about = {
         "model": excerpt(card, folder),
         "selection": chosen.to_json(),
         "split": split,
         "manifest": chosen.open().manifest.digest,
+        **({"shuffled_images": True} if shuffle_images else {}),
+        **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
     asked = queries(chosen, chosen.rows(split), model)
+    if shuffle_images:
+        asked.images = other_images(asked.images)
     stage.predict(
         model,
         asked,
@@ -243,6 +248,19 @@ def predict(
         progress=progress,
     )
     return path
+
+
+def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
+    """Every image replaced by another one, the same for all its questions; raises `DataError` for a single image."""
+    import random
+
+    distinct = sorted(set(images))
+    if len(distinct) < 2:
+        raise DataError("every question is about one image, so there is no other to ask about; choose more rows")
+    shuffled = distinct[:]
+    random.Random(seed).shuffle(shuffled)
+    following = dict(zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True))
+    return [following[image] for image in images]
 
 
 # --- score and report -------------------------------------------------------------------------------------------------
@@ -273,95 +291,40 @@ def score(
     split: Split | None = None,
     protocols: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
-    facts: Sequence[tuple[str, ...]] | None = None,
+    crossed: Sequence[tuple[str, ...]] = (),
+    risk: float = 0.1,
 ) -> Scored:
     """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
 
     `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
-    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `facts`
-    are further breakdowns.
+    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `crossed`
+    are breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
     """
+    from medical_vqa.evaluation.breakdown import usual_cross
+    from medical_vqa.evaluation.inputs import asked_rows, leaks_of, read_answers, shuffled_floor
     from medical_vqa.evaluation.results import evaluate
 
     selection, split, card = asked_rows(predictions, selection, split)
     examples = selection.rows(split)
     answered = read_answers(predictions, columns, examples)
     train_rows = learnable(selection.rows("train"))
-    floors = floor_answers(train_rows, examples)
+    floors = floor_answers(train_rows, examples) | shuffled_floor(predictions, examples)
+    calibration = card.get("calibration") or {}
     results = evaluate(
         examples,
         answered,
         floors=floors,
         dataset=dataset_ref(selection, split),
         model=card.get("model", {}),
-        facts=facts,
+        crossed=[*usual_cross(examples), *crossed],
         protocols=protocols,
         train=train_rows,
+        leaks=leaks_of(selection, split),
+        temperature=calibration.get("temperature"),
+        temperature_from=calibration.get("fitted_on", ""),
+        risk=risk,
     )
     return Scored(selection, split, examples, answered, floors, results)
-
-
-def compare(
-    files: Sequence[Path],
-    *,
-    selection: Selection | None = None,
-    split: Split | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> list[Comparison]:
-    """Compare prediction files of the same rows, every two of them, under SQuAD v2's EM and F1.
-
-    Raises `DataError` when their cards say that they answer different rows.
-    """
-    from medical_vqa.evaluation.compare import compare as stage
-    from medical_vqa.evaluation.protocols import find_protocol
-
-    asked = [asked_rows(path, selection, split) for path in files]
-    refuse_other_rows(files, asked)
-    examples = asked[0][0].rows(asked[0][1])
-    models = {name: read_answers(path, columns, examples) for name, path in zip(names(files), files, strict=True)}
-    return [pair for metric in find_protocol("squad_v2").metrics() for pair in stage(metric, examples, models)]
-
-
-def refuse_other_rows(files: Sequence[Path], asked: Sequence[tuple[Selection, Split, Any]]) -> None:
-    """Raise `DataError` when two prediction files answer different datasets or splits."""
-    seen = [(chosen.dataset, split) for chosen, split, _ in asked]
-    for path, place in zip(files[1:], seen[1:], strict=True):
-        if place != seen[0]:
-            raise DataError(
-                f"{files[0]} answers {' '.join(seen[0])} and {path} answers {' '.join(place)}; "
-                "compare predictions of the same rows"
-            )
-
-
-def names(files: Sequence[Path]) -> list[str]:
-    """A short name for each predictions file: its run's folder where those differ, else the path."""
-    folders = [path.resolve().parent.name for path in files]
-    stems = [path.stem for path in files]
-    for chosen in (folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
-        if len(set(chosen)) == len(files):
-            return chosen
-    return [f"{number}: {path}" for number, path in enumerate(files, 1)]
-
-
-def asked_rows(
-    predictions: Path, selection: Selection | None, split: Split | None
-) -> tuple[Selection, Split, dict[str, Any]]:
-    """Which rows a predictions file answers: as its card says, or as it was said; and the card, empty without one."""
-    from medical_vqa.evaluation.predict import card_path, read_prediction_card
-
-    if selection is not None and split is not None and not card_path(predictions).is_file():
-        return selection, split, {}
-    card = read_prediction_card(predictions)
-    return selection or Selection.from_json(card["selection"]), split or card["split"], card
-
-
-def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> list[Prediction]:
-    """The predictions in a file of ours, or in another program's whose columns are named."""
-    if columns is None:
-        return read_predictions(predictions)
-    from medical_vqa.evaluation.foreign import read_foreign
-
-    return read_foreign(predictions, columns, examples)
 
 
 def write_results(scored: Scored, path: Path) -> Path:
@@ -374,6 +337,8 @@ def write_results(scored: Scored, path: Path) -> Path:
 
 def report(scored: Scored, predictions: Path, path: Path) -> Path:
     """Write one self-contained HTML page on scored predictions; returns its path."""
+    from medical_vqa.evaluation.audit_report import findings
+    from medical_vqa.evaluation.inputs import read_audit
     from medical_vqa.evaluation.report import write_report
     from medical_vqa.training.journal import Journal
 
@@ -390,6 +355,7 @@ def report(scored: Scored, predictions: Path, path: Path) -> Path:
         card=scored.results.model or None,
         history=history or None,
         reproduce=commands(scored, predictions),
+        audit=findings(looked) if (looked := read_audit(scored.selection.open())) else (),
     )
     return path
 
@@ -417,7 +383,17 @@ def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tu
     picture = open_image_file(image)
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    return model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card
+    return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
+
+
+def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
+    """The answer with the confidence that the bundle's temperature makes of the model's own."""
+    from medical_vqa.evaluation.calibration import warmed
+
+    temperature = card.calibration.get("temperature")
+    if answer.confidence is None or temperature is None:
+        return answer
+    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
 
 
 # --- what the stages share --------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) -> float:
@@ -114,7 +114,7 @@ def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) 
     drawn = np.abs(values(ours.sum(axis=0) + swapped) - values(theirs.sum(axis=0) - swapped))
     observed: float = abs((first.total() or 0.0) - (second.total() or 0.0))
     reached = int(np.count_nonzero(drawn >= observed - _SAME))
-    return (1 + reached) / (1 + resamples)
+    return float(1 + reached) / (1 + resamples)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
