@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
+from medical_vqa.runtime import wait_politely
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: a user's mistake is one sentence on stderr and exit status 2."""
     warnings.filterwarnings("ignore", module=r"torch\.|accelerate\.")
+    wait_politely()
     try:
         cli()
     except MedicalVqaError as error:

@@ -28,7 +28,7 @@ from medical_vqa.training.journal import Journal, Progress, disk_errors, read_pr
 from medical_vqa.training.optimizer import WeightAverage, adamw, rate
 
 Scores = Mapping[str, float]
-_LOG_EVERY = 10  # steps between looks at the losses: each look waits for the device
+_LOG_STEPS, _LOG_SECONDS = 10, 2.0  # between looks at the losses: each look waits for the device
 
 
 class Watcher(Protocol):
@@ -196,7 +196,7 @@ class _Run:
         row = {"step": progress.step, "epoch": progress.epoch + 1, "items": items, "lr": learning_rate}
         self.pending.append((row, loss))
         self.questions += items
-        if progress.step % _LOG_EVERY == 0:
+        if progress.step % _LOG_STEPS == 0 or time.monotonic() - self.clock > _LOG_SECONDS:
             self.flush()
 
     def flush(self) -> None:
