@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 EPILOG = "Research software: not a medical device and not for diagnosis."
+
+
+MAP_HELP = "Columns of another program's file: id (or image and question) and answer, e.g. id=qid,answer=text."
 
 
 class _Commands(click.Group):
@@ -205,12 +208,14 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: beside the bundle]")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--shuffle-images", is_flag=True, help="Ask of another row's image: a floor that `score` then shows.")
 @_with(dataset_options)
 def predict(
     model: Path | None,
     split: str,
     out: Path | None,
     device: str,
+    shuffle_images: bool,
     dataset: str | None,
     root: Path | None,
     where: tuple[str, ...],
@@ -230,6 +235,7 @@ def predict(
             split=where_split(split),
             out=out,
             device=device,
+            shuffle_images=shuffle_images,
             progress=progress,
             selection=_selection(dataset, root, _pairs(where, "--where")),
         )
@@ -239,11 +245,15 @@ def predict(
 @cli.command()
 @click.argument("predictions", required=False, type=click.Path(path_type=Path))
 @click.option("--split", help="Of the rows that were asked, for a file without a card.")
+@click.option("--protocol", help="Also score by this published rule, or by `all` of them, in one table.")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_with(dataset_options)
 def score(
     predictions: Path | None,
     split: str | None,
+    protocol: str | None,
+    columns: str | None,
     as_json: bool,
     dataset: str | None,
     root: Path | None,
@@ -251,51 +261,192 @@ def score(
 ) -> None:
     """Score predictions: EM and F1 with intervals, beside the question-only floor.
 
-    PREDICTIONS is a predictions.jsonl; by default the newest one under runs/.
+    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or, with --map, a CSV, JSON or JSONL
+    file of another program.
     """
     from medical_vqa import pipelines
     from medical_vqa.evaluation.results import headline
+    from medical_vqa.evaluation.summary import not_scored
 
     chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
-    scored = _scored(chosen, split, _selection(dataset, root, _pairs(where, "--where")))
+    selection = _selection(dataset, root, _pairs(where, "--where"))
+    scored = _scored(chosen, split, selection, columns=columns, protocol=protocol)
     path = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
     click.echo(scored.results.to_json() if as_json else headline(scored.results))
+    for line in not_scored(scored.results):
+        click.echo(f"not scored, {line}", err=True)
+    if protocol and not as_json:
+        click.echo(_protocol_table(scored.results))
     click.echo(f"results: {path}", err=as_json)
 
 
 @cli.command()
-@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.argument("predictions", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--split", help="Of the rows that were asked, for a file without a card.")
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: beside the predictions]")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
+@click.option("--by", "crossed", multiple=True, metavar="FACT,FACT", help="Also break scores down by facts crossed.")
+@click.option("--risk", type=float, default=0.1, show_default=True, help="Tolerated share of wrong answers.")
 @_with(dataset_options)
 def report(
-    predictions: Path | None,
+    predictions: tuple[Path, ...],
     split: str | None,
     out: Path | None,
+    columns: str | None,
+    crossed: tuple[str, ...],
+    risk: float,
     dataset: str | None,
     root: Path | None,
     where: tuple[str, ...],
 ) -> None:
     """Write a report: one HTML page with scores, intervals, breakdowns and a gallery of answers.
 
-    PREDICTIONS is a predictions.jsonl; by default the newest one under runs/.
+    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; several are compared in one page.
     """
-    from medical_vqa import pipelines
+    from medical_vqa import pipelines, trust
     from medical_vqa.evaluation.results import headline
 
-    chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
-    scored = _scored(chosen, split, _selection(dataset, root, _pairs(where, "--where")))
+    selection = _selection(dataset, root, _pairs(where, "--where"))
+    given = predictions or (_newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict"),)
+    facts = [tuple(part.strip() for part in pair.split(",")) for pair in crossed]
+    all_scored = [
+        _scored(path, split, selection, columns=columns, protocol="all", crossed=facts, risk=risk) for path in given
+    ]
+    if len(given) > 1:
+        page = trust.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
+        click.echo(f"report: {page}")
+        return
+    (chosen,), (scored,) = given, all_scored
     results = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
     page = pipelines.report(scored, chosen, out or _beside(chosen, "report", ".html"))
     click.echo(headline(scored.results))
     click.echo(f"report: {page}\nresults: {results}")
 
 
-def _scored(predictions: Path, split: str | None, selection: Selection | None) -> Any:
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", help="Of the rows that were asked, for files without a card.")
+@click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per comparison.")
+@_with(dataset_options)
+def compare(
+    files: tuple[Path, ...],
+    split: str | None,
+    columns: str | None,
+    as_json: bool,
+    dataset: str | None,
+    root: Path | None,
+    where: tuple[str, ...],
+) -> None:
+    """Compare prediction files of the same rows, paired by question.
+
+    Prints the difference of every two with its interval, McNemar's exact test, a permutation test over whole images,
+    Holm's correction over all of them, and what difference these questions could show.
+    """
+    import dataclasses
+
+    from medical_vqa import trust
+    from medical_vqa.config import where_split
+    from medical_vqa.evaluation.compare_table import comparison_text
+    from medical_vqa.evaluation.foreign import parse_map
+
+    pairs = trust.compare(
+        files,
+        selection=_selection(dataset, root, _pairs(where, "--where")),
+        split=where_split(split) if split else None,
+        columns=parse_map(columns) if columns else None,
+    )
+    lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
+    click.echo("\n".join(lines) if as_json else comparison_text(pairs))
+
+
+@cli.command()
+@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.option("--risk", type=float, default=0.1, show_default=True, help="Tolerated share of wrong answers.")
+def calibrate(predictions: Path | None, risk: float) -> None:
+    """Fit the confidence's temperature on validation predictions, and keep it in the bundle.
+
+    Also chooses the confidence below which the model should say that it does not know, so that of the answers it does
+    give at most the share --risk is wrong. `ask` and reports on other splits use both.
+    """
+    from medical_vqa import trust
+    from medical_vqa.evaluation.wording import percent
+
+    chosen = predictions or _newest("*/predictions-validation.jsonl", "predictions", "medical-vqa predict")
+    found = trust.calibrate(chosen, risk=risk)
+    click.echo(f"temperature {found.temperature:.2f}, from {found.n:,} answers")
+    click.echo(f"calibration error {percent(found.ece)} before, {percent(found.ece_after)} after (on other images)")
+    if (when := found.abstention) is None:
+        click.echo(f"no threshold keeps the share of wrong answers at {risk:.0%} or below")
+    else:
+        click.echo(
+            f"answer from a confidence of {when.threshold:.2f} (before the temperature): {when.coverage:.0%} of "
+            f"questions, {when.wrong:,} of {when.answered:,} wrong, at most {when.upper:.1%} with 95 % confidence"
+        )
+
+
+@cli.command()
+@click.argument("dataset")
+@click.option("--root", type=click.Path(path_type=Path), help="Where it was prepared.")
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: audit-DATASET.html]")
+@click.option("--quick", is_flag=True, help="Compare files only; do not look for near-duplicates.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_json: bool) -> None:
+    """Look for leaks in a prepared dataset: images shared between splits and languages, twins, contradictions.
+
+    What is found is kept beside the dataset; `score` and `report` then also score without the leaked rows.
+    """
+    from medical_vqa import trust
+    from medical_vqa.evaluation.audit_report import audit_text
+    from medical_vqa.progress import counting
+
+    place = _root(root)
+    with counting(_console(stderr=True), f"looking at {dataset}", "images") as progress:
+        found = trust.audit(dataset, place, look=not quick, progress=progress)
+    page = trust.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
+    click.echo(found.model_dump_json(indent=1) if as_json else audit_text(found))
+    click.echo(f"page: {page}", err=as_json)
+
+
+def _scored(
+    predictions: Path,
+    split: str | None,
+    selection: Selection | None,
+    *,
+    columns: str | None = None,
+    protocol: str | None = None,
+    crossed: Sequence[tuple[str, ...]] = (),
+    risk: float = 0.1,
+) -> Any:
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
+    from medical_vqa.evaluation.foreign import parse_map
+    from medical_vqa.evaluation.protocols import find_protocol, protocol_names
 
-    return pipelines.score(predictions, selection=selection, split=where_split(split) if split else None)
+    named = protocol_names() if protocol == "all" else [find_protocol(protocol).name] if protocol else []
+    return pipelines.score(
+        predictions,
+        selection=selection,
+        split=where_split(split) if split else None,
+        protocols=named,
+        columns=parse_map(columns) if columns else None,
+        crossed=crossed,
+        risk=risk,
+    )
+
+
+def _protocol_table(results: Any) -> str:
+    """The table, and under it what each defect changes and where each rule was published."""
+    from medical_vqa.evaluation.protocol_table import table_text
+    from medical_vqa.evaluation.protocols import find_protocol
+
+    lines = ["", table_text(results.protocols), ""]
+    for name in dict.fromkeys(score.protocol for score in results.protocols):
+        rule = find_protocol(name)
+        lines.append(f"{name}: {rule.citation}")
+        changes = dict.fromkeys(score.changes for score in results.protocols if score.protocol == name)
+        lines += [f"  - {sentence}" for sentence in [*changes, rule.beyond] if sentence]
+    return "\n".join(lines)
 
 
 def _beside(predictions: Path, word: str, suffix: str) -> Path:
@@ -328,6 +479,9 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
         )
         return
     click.secho(answer.answer, bold=True)
+    if (threshold := card.calibration.get("threshold")) and (answer.confidence or 0.0) < threshold:
+        risk = f"{card.calibration['risk']:.0%}"
+        click.echo(f"Do not rely on this: below the confidence {threshold:.0%} more than {risk} of answers are wrong.")
     if answer.confidence is not None:
         click.echo(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:

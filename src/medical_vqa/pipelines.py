@@ -21,7 +21,7 @@ from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.records import Example, Prediction, Split, read_predictions
+from medical_vqa.records import Example, Prediction, Split
 
 if TYPE_CHECKING:
     from medical_vqa.evaluation.results import Results
@@ -215,25 +215,31 @@ def predict(
     out: Path | None = None,
     selection: Selection | None = None,
     device: str = "auto",
+    shuffle_images: bool = False,
     progress: Counter | None = None,
 ) -> Path:
     """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
 
-    `bundle` may also be a run folder. Cut short, it goes on where it stopped.
+    `bundle` may also be a run folder. Cut short, it goes on where it stopped. `shuffle_images` asks every question of
+    another row's image: what is right then owes nothing to the image, and is a floor of this very model.
     """
     from medical_vqa.evaluation import predict as stage
 
     folder = find_bundle(bundle)
     model, card = load_model(folder, device)
     chosen = selection or Selection.from_json(card.data["selection"])
-    path = out or folder.parent / f"predictions-{split}.jsonl"
+    path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
     about = {
         "model": excerpt(card, folder),
         "selection": chosen.to_json(),
         "split": split,
         "manifest": chosen.open().manifest.digest,
+        **({"shuffled_images": True} if shuffle_images else {}),
+        **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
     asked = queries(chosen, chosen.rows(split), model)
+    if shuffle_images:
+        asked.images = other_images(asked.images)
     stage.predict(
         model,
         asked,
@@ -244,6 +250,19 @@ def predict(
         progress=progress,
     )
     return path
+
+
+def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
+    """Every image replaced by another one, the same for all its questions; raises `DataError` for a single image."""
+    import random
+
+    distinct = sorted(set(images))
+    if len(distinct) < 2:
+        raise DataError("every question is about one image, so there is no other to ask about; choose more rows")
+    shuffled = distinct[:]
+    random.Random(seed).shuffle(shuffled)
+    following = dict(zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True))
+    return [following[image] for image in images]
 
 
 # --- score and report -------------------------------------------------------------------------------------------------
@@ -267,25 +286,46 @@ class Scored:
     """The numbers."""
 
 
-def score(predictions: Path, *, selection: Selection | None = None, split: Split | None = None) -> Scored:
+def score(
+    predictions: Path,
+    *,
+    selection: Selection | None = None,
+    split: Split | None = None,
+    protocols: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    crossed: Sequence[tuple[str, ...]] = (),
+    risk: float = 0.1,
+) -> Scored:
     """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
 
-    `selection` and `split` say which rows were asked, for a file without a card.
+    `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
+    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `crossed`
+    are breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
     """
-    from medical_vqa.evaluation.predict import card_path, read_prediction_card
+    from medical_vqa.evaluation.breakdown import usual_cross
+    from medical_vqa.evaluation.inputs import asked_rows, leaks_of, read_answers, shuffled_floor
     from medical_vqa.evaluation.results import evaluate
 
-    answered = read_predictions(predictions)
-    if selection is None or split is None or card_path(predictions).is_file():
-        card = read_prediction_card(predictions)
-        selection = selection or Selection.from_json(card["selection"])
-        split = split or card["split"]
-        model = card.get("model", {})
-    else:
-        model = {}
+    selection, split, card = asked_rows(predictions, selection, split)
     examples = selection.rows(split)
-    floors = floor_answers(learnable(selection.rows("train")), examples)
-    results = evaluate(examples, answered, floors=floors, dataset=dataset_ref(selection, split), model=model)
+    answered = read_answers(predictions, columns, examples)
+    train_rows = learnable(selection.rows("train"))
+    floors = floor_answers(train_rows, examples) | shuffled_floor(predictions, examples)
+    calibration = card.get("calibration") or {}
+    results = evaluate(
+        examples,
+        answered,
+        floors=floors,
+        dataset=dataset_ref(selection, split),
+        model=card.get("model", {}),
+        crossed=[*usual_cross(examples), *crossed],
+        protocols=protocols,
+        train=train_rows,
+        leaks=leaks_of(selection, split),
+        temperature=calibration.get("temperature"),
+        temperature_from=calibration.get("fitted_on", ""),
+        risk=risk,
+    )
     return Scored(selection, split, examples, answered, floors, results)
 
 
@@ -299,6 +339,8 @@ def write_results(scored: Scored, path: Path) -> Path:
 
 def report(scored: Scored, predictions: Path, path: Path) -> Path:
     """Write one self-contained HTML page on scored predictions; returns its path."""
+    from medical_vqa.evaluation.audit_report import findings
+    from medical_vqa.evaluation.inputs import read_audit
     from medical_vqa.evaluation.report import write_report
     from medical_vqa.training.journal import Journal
 
@@ -315,6 +357,7 @@ def report(scored: Scored, predictions: Path, path: Path) -> Path:
         card=scored.results.model or None,
         history=history or None,
         reproduce=commands(scored, predictions),
+        audit=findings(looked) if (looked := read_audit(scored.selection.open())) else (),
     )
     return path
 
@@ -342,7 +385,17 @@ def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tu
     picture = open_image_file(image)
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    return model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card
+    return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
+
+
+def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
+    """The answer with the confidence that the bundle's temperature makes of the model's own."""
+    from medical_vqa.evaluation.calibration import warmed
+
+    temperature = card.calibration.get("temperature")
+    if answer.confidence is None or temperature is None:
+        return answer
+    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
 
 
 # --- what the stages share --------------------------------------------------------------------------------------------

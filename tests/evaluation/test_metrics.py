@@ -8,13 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.evaluation.metrics import ExactMatch, TokenF1, exact_match, scored_answers, token_f1
+from medical_vqa.evaluation.metrics import (
+    ExactMatch,
+    TokenF1,
+    closed_accuracy,
+    exact_match,
+    laterality_errors,
+    list_match,
+    open_recall,
+    scored_answers,
+    sides,
+    token_f1,
+)
 from medical_vqa.records import Example, Prediction
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "squad_v2.json").read_text(encoding="utf-8"))
 ANSWERS = st.text(alphabet="abtheln lung.,-é肺\u0301") | st.text()
-METRICS = [ExactMatch(), TokenF1()]
+METRICS = [ExactMatch(), TokenF1(), closed_accuracy(), open_recall(), list_match(), laterality_errors()]
 
 
 def example(*answers):
@@ -69,6 +80,60 @@ def test_accepted_answers_without_words_count_only_where_there_are_no_others():
 
 
 def test_signatures_differ_between_metrics_and_name_the_rule():
-    first, second = (metric.signature() for metric in METRICS)
+    first, second, *_ = (metric.signature() for metric in METRICS)
     assert first == "em|case:lower|punct:strip|articles:strip|answers:max|v:1"
     assert second.startswith("f1|") and second != first
+
+
+def typed(kind, *answers):
+    return Example("1", "scan", "What is it?", answers, "scan", {"answer_type": kind})
+
+
+def test_closed_accuracy_counts_closed_questions_only():
+    assert closed_accuracy().counts(Prediction("1", "Yes."), typed("CLOSED", "yes")) == (1.0, 1.0)
+    assert closed_accuracy().counts(Prediction("1", "Yes."), typed("OPEN", "yes")) is None
+    assert closed_accuracy().counts(Prediction("1", "Yes."), example("yes")) is None
+
+
+def test_open_recall_is_the_share_of_the_references_words():
+    assert open_recall().counts(Prediction("1", "the left lung is dark"), typed("OPEN", "left upper lung")) == (
+        pytest.approx(2 / 3),
+        1.0,
+    )
+    assert open_recall().counts(Prediction("1", "lung"), typed("CLOSED", "lung")) is None
+
+
+@pytest.mark.parametrize(
+    ("predicted", "right"),
+    [
+        ("Liver, Heart", 1.0),
+        ("liver and heart", 1.0),
+        ("heart，liver", 1.0),
+        ("heart", 0.0),
+        ("heart, liver, lung", 0.0),
+    ],
+)
+def test_a_list_is_right_in_any_order_and_only_whole(predicted, right):
+    assert list_match().counts(Prediction("1", predicted), example("Heart, Liver")) == (right, 1.0)
+    assert list_match().counts(Prediction("1", predicted), example("Heart")) is None
+
+
+@pytest.mark.parametrize(
+    ("predicted", "wrong"),
+    [
+        ("right lung", 1.0),
+        ("Left lung", 0.0),
+        ("both left and right", 0.0),
+        ("lung", 0.0),
+        ("右肺", 1.0),
+        ("左肺", 0.0),
+    ],
+)
+def test_only_the_other_side_alone_is_a_laterality_error(predicted, wrong):
+    assert laterality_errors().counts(Prediction("1", predicted), example("Left Lung")) == (wrong, 1.0)
+    assert laterality_errors().counts(Prediction("1", predicted), example("Lung")) is None
+    assert laterality_errors().counts(Prediction("1", predicted), example("left and right")) is None
+
+
+def test_a_bright_spot_names_no_side():
+    assert sides("a bright spot, upright") == frozenset()

@@ -11,7 +11,8 @@ One row of ``VQA_RAD Dataset Public.json``::
 Rows whose ``phrase_type`` starts with ``test`` are the test split, all others train; there is no published validation
 split. Questions and answers stay as published, answers that are numbers are written out. In the facts, which are for
 breakdowns, blanks at the ends and the misspelled types ``PRSE`` and ``ATRIB`` are mended, several types of one
-question are put in alphabetical order, and ``NULL`` is left out.
+question are put in alphabetical order, and ``NULL`` is left out. ``pair`` links a question to its rewording, and
+``relation`` says how the two relate (``strict agreement``).
 """
 
 from __future__ import annotations
@@ -114,8 +115,10 @@ def _facts(row: Mapping[str, Any], where: str) -> dict[str, str]:
         "phrase_type": filled(row, "phrase_type", where).strip(),
         "organ": filled(row, "image_organ", where).strip().upper(),
         "qid": filled(row, "qid", where).strip(),
+        "pair": str(row.get("qid_linked_id") or "NULL").strip(),
+        "relation": str(row.get("question_relation") or "NULL").strip().lower(),
     }
-    return {key: value for key, value in facts.items() if value != "NULL"}
+    return {key: value for key, value in facts.items() if value.upper() != "NULL"}
 
 
 def _question_type(published: str) -> str:

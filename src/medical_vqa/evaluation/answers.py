@@ -85,6 +85,31 @@ def confusions(answered: Iterable[Answered], most: int) -> list[Confusion]:
     return [Confusion(*shown[pair], counted[pair]) for pair in ranked]
 
 
+@dataclass(frozen=True, slots=True)
+class ConfusionTable:
+    """How often each of the commonest reference answers was taken for each of them."""
+
+    answers: tuple[str, ...]
+    """The commonest reference answers, as first seen."""
+    counts: tuple[tuple[int, ...], ...]
+    """One row per reference; a column per predicted answer, and the last for all others."""
+
+
+def confusion_table(answered: Iterable[Answered], most: int) -> ConfusionTable | None:
+    """Reference by prediction among the commonest answers; None with fewer than two of them."""
+    rows = [(squad_normalize(a.example.answers[0]), squad_normalize(a.prediction.answer), a) for a in answered]
+    common = [gold for gold, _ in Counter(gold for gold, _, _ in rows).most_common(most)]
+    if len(common) < 2:
+        return None
+    shown = {gold: a.example.answers[0] for gold, _, a in reversed(rows)}
+    place = {answer: number for number, answer in enumerate(common)}
+    counts = [[0] * (len(common) + 1) for _ in common]
+    for gold, said, _ in rows:
+        if gold in place:
+            counts[place[gold]][place.get(said, len(common))] += 1
+    return ConfusionTable(tuple(shown[gold] for gold in common), tuple(map(tuple, counts)))
+
+
 def confidence_bins(answered: Iterable[Answered]) -> list[ConfidenceBin]:
     """Right and wrong answers in ten bins of equal width; empty when no answer has a confidence."""
     tallies: Mapping[bool, list[int]] = {True: [0] * BINS, False: [0] * BINS}

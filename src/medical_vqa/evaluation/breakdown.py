@@ -81,6 +81,13 @@ def usual_facts(examples: Sequence[Example]) -> list[Facts]:
     return [(fact,) for fact, found in values.items() if 2 <= len(found) <= _MOST_LEVELS]
 
 
+def usual_cross(examples: Sequence[Example]) -> list[Facts]:
+    """Two facts worth crossing: the answer's type with the first of modality, organ and question type that is there."""
+    known = {fact for (fact,) in usual_facts(examples)}
+    other = next((fact for fact in ("modality", "organ", "question_type") if fact in known), None)
+    return [("answer_type", other)] if "answer_type" in known and other else []
+
+
 def check_facts(facts: Sequence[str | Facts], examples: Sequence[Example]) -> list[Facts]:
     """Facts as tuples; raises `DataError` for one that no example has."""
     known = {fact for example in examples for fact in example.facts}

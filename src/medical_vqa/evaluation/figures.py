@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup, escape
 
 from medical_vqa.evaluation.answers import ConfidenceBin
+from medical_vqa.evaluation.calibration import Bin
 
 Point = tuple[float, float]
 _LEFT, _RIGHT = 11.0, 98.0  # per cent: the plot area between the axis labels and the right edge
@@ -88,6 +89,32 @@ def line_chart(name: str, series: Mapping[str, Sequence[Point]], *, x_title: str
     parts.append(_text(_RIGHT, _TOP + _PLOT + 16, _short(right), anchor="end"))
     parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, x_title))
     return _svg(name, parts, height=_TOP + _PLOT + _FOOT)
+
+
+def reliability_diagram(bins: Sequence[Bin]) -> Markup:
+    """The share of right answers against confidence, with intervals; on the dashed line confidence means itself."""
+    parts = _horizontal_grid([0, 50, 100], 0, 100, lambda tick: f"{tick:.0f}")
+    parts.append(_line(_across(0), _TOP + _PLOT, _across(100), _TOP, "var(--muted)", dash="3 3"))
+    for one in bins:
+        x = _across(100 * one.confidence)
+        if one.interval.low is not None and one.interval.high is not None:
+            low, high = _down(100 * one.interval.low), _down(100 * one.interval.high)
+            parts.append(_line(x, low, x, high, "var(--model)", width=2))
+        place = Markup('<circle cx="{}" cy="{:.1f}" r="{}" fill="var(--model)"><title>{}</title></circle>')
+        said = f"{one.n:,} answers, {100 * one.confidence:.0f} % sure, {100 * one.right:.0f} % right"
+        parts.append(place.format(_pc(x), _down(100 * one.right), 4 if one.n >= 20 else 2.5, said))
+    for tick in (0, 50, 100):
+        parts.append(_text(_across(tick), _TOP + _PLOT + 16, str(tick)))
+    parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, "confidence, per cent"))
+    return _svg("Share of right answers by confidence, per cent", parts, height=_TOP + _PLOT + _FOOT)
+
+
+def _across(per_cent: float) -> float:
+    return _LEFT + per_cent / 100 * (_RIGHT - _LEFT)
+
+
+def _down(per_cent: float) -> float:
+    return round(_TOP + _PLOT * (1 - per_cent / 100), 1)
 
 
 def series_colour(number: int) -> str:

@@ -47,8 +47,13 @@ def choose(answered: Sequence[Answered], *, wrong: int = WRONG, right: int = RIG
 
 def thumbnails(shown: Iterable[Answered], images: ImageSource) -> dict[str, Thumbnail]:
     """Image id -> thumbnail; an image that cannot be read has none."""
+    return pictures((answer.example.image_id for answer in shown), images)
+
+
+def pictures(image_ids: Iterable[str], images: ImageSource) -> dict[str, Thumbnail]:
+    """Image id -> thumbnail, each once; an image that cannot be read has none."""
     made: dict[str, Thumbnail] = {}
-    for image_id in dict.fromkeys(answer.example.image_id for answer in shown):
+    for image_id in dict.fromkeys(image_ids):
         try:
             picture = images.load(image_id)
         except DataError:

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from medical_vqa.data.dataset import ImageSource
 from medical_vqa.data.files import write_whole
-from medical_vqa.evaluation import figures, summary, wording
-from medical_vqa.evaluation.answers import Answered, ConfidenceBin, confidence_bins, confusions, judge
+from medical_vqa.evaluation import figures, summary
+from medical_vqa.evaluation.answers import Answered, ConfidenceBin, confidence_bins, confusion_table, confusions, judge
 from medical_vqa.evaluation.gallery import choose, thumbnails
+from medical_vqa.evaluation.page import environment
 from medical_vqa.evaluation.protocols import find_protocol
 from medical_vqa.evaluation.published import caveat, published
 from medical_vqa.evaluation.results import Results, headline, scope
 from medical_vqa.records import Example, Prediction
-from medical_vqa.text import per_cent, squad_normalize
 
 _MOST_CONFUSIONS = 12
+_MOST_ANSWERS = 8
 _SURE, _UNSURE = 0.9, 0.5
 _MOST_OPTIONS = 40  # a fact with more values is an identifier: nobody picks one from a list
 _USUAL_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
@@ -69,6 +67,7 @@ def write_report(
     card: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] | None = None,
     reproduce: Sequence[str] = (),
+    audit: Sequence[str] = (),
 ) -> None:
     """Write the page; it appears whole or not at all.
 
@@ -83,14 +82,15 @@ def write_report(
         card: What is known about the model; nested values are shown as they are.
         history: Rows of a run's metrics.jsonl, for the training curve.
         reproduce: Commands that make these numbers again.
+        audit: What an audit of the dataset found, a sentence each.
 
     Raises:
         DataError: If the file cannot be written.
     """
-    metric = find_protocol(results.protocol.name).metrics[0]
+    metric = find_protocol(results.protocol.name).metrics()[0]
     answered = judge(metric, examples, predictions)
     shown = choose(answered)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     text = page.render(
         title=title,
         results=results,
@@ -105,14 +105,17 @@ def write_report(
         caveat=caveat(results.dataset.split),
         ours=_open_and_closed(results),
         **_confidence(answered),
+        **_calibration(results),
         **_gallery(shown, floors, images),
         right=sum(a.right for a in answered),
         wrong=sum(not a.right for a in answered),
         confusions=confusions(answered, _MOST_CONFUSIONS),
+        matrix=confusion_table(answered, _MOST_ANSWERS),
+        rules={name: find_protocol(name) for name in dict.fromkeys(score.protocol for score in results.protocols)},
+        audit=list(audit),
         charts=training_charts(history or ()),
         card=_flat(card or {}),
         reproduce=list(reproduce),
-        version=_version(),
     )
     write_whole(path, text.encode())
 
@@ -152,6 +155,18 @@ def _confidence(answered: Sequence[Answered]) -> dict[str, Any]:
         "histogram": figures.confidence_histogram(bins) if bins else None,
         "reliability": reliability(answered),
     }
+
+
+def _calibration(results: Results) -> dict[str, Any]:
+    """The figures of the confidence section; None where there is no confidence."""
+    found = results.calibration
+    if found is None:
+        return {"diagram": None, "risk_curve": None}
+    points = [(100 * coverage, 100 * risk) for coverage, risk in found.curve]
+    title = "share of questions answered, per cent"
+    mark = 100 * found.abstention.coverage if found.abstention else None
+    curve = figures.line_chart("Risk by coverage", {"wrong": points}, x_title=title, mark=mark) if points[1:] else None
+    return {"diagram": figures.reliability_diagram(found.bins), "risk_curve": curve}
 
 
 def _gallery(
@@ -207,33 +222,3 @@ def _flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             found.append((name.replace("_", " "), text))
     return found
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("medical_vqa.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "share": per_cent,
-        "bounds": wording.bounds,
-        "title_of": wording.title,
-        "plain": squad_normalize,
-    }
-    environment.globals |= {
-        "interval_row": figures.interval_row,
-        "interval_axis": figures.interval_axis,
-        "count": wording.count,
-    }
-    return environment
-
-
-def _version() -> str:
-    try:
-        return version("medical-vqa")
-    except PackageNotFoundError:
-        return "unknown"

@@ -12,13 +12,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.answers import judge
 from medical_vqa.evaluation.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
-from medical_vqa.evaluation.protocols import find_protocol
+from medical_vqa.evaluation.calibration import RISK, Calibration, calibrate
+from medical_vqa.evaluation.consistency import Consistency, consistency
+from medical_vqa.evaluation.metrics import (
+    Metric,
+    closed_accuracy,
+    laterality_errors,
+    list_match,
+    open_recall,
+)
+from medical_vqa.evaluation.overlap import Bleu, rouge_l
+from medical_vqa.evaluation.protocol_table import ProtocolScore, protocol_scores
+from medical_vqa.evaluation.protocols import Context, find_protocol
 from medical_vqa.evaluation.tally import Bootstrap, Score, Tally, tally
 from medical_vqa.evaluation.wording import bounds, count, percent
 from medical_vqa.records import Example, Prediction
@@ -110,6 +123,21 @@ class MetricResult(_Part):
     """Floor name -> model minus floor, resampled as pairs."""
 
 
+class Clean(_Part):
+    """The same metrics on the rows that training cannot have shown."""
+
+    exact: int
+    """Scored rows left out because their image is in a training part, in any language."""
+    near: int
+    """Scored rows left out because a near-duplicate of their image is."""
+    looked: bool
+    """Whether near-duplicates were looked for; otherwise only equal files are known."""
+    scores: dict[str, Score]
+    """Metric name -> score on what is left."""
+    floors: dict[str, dict[str, float | None]]
+    """Floor name -> metric name -> value on what is left."""
+
+
 class Results(_Part):
     """Everything that results.json holds."""
 
@@ -131,6 +159,16 @@ class Results(_Part):
     """One per metric of the protocol; the first is the headline."""
     breakdowns: list[Breakdown]
     """The same metrics by fact."""
+    more: list[MetricResult] = []
+    """Metrics beside the protocol's: closed accuracy, open recall, BLEU, ROUGE-L, lists, wrong sides."""
+    protocols: list[ProtocolScore] = []
+    """The same predictions under the protocols that were asked for, as published and repaired."""
+    calibration: Calibration | None = None
+    """How far confidence can be trusted; None where the model gives none."""
+    consistency: Consistency | None = None
+    """How far the model agrees with itself."""
+    clean: Clean | None = None
+    """Scores without leaked rows; None where no training part is known to share an image."""
 
     def to_json(self) -> str:
         """The text of results.json."""
@@ -147,6 +185,18 @@ class Results(_Part):
             raise DataError(f"not a results.json of format {FORMAT}: {where}: {first['msg']}; score again") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """Ids of rows that training may have shown."""
+
+    exact: frozenset[str]
+    """Rows whose image is in a training part."""
+    near: frozenset[str]
+    """Rows whose image is nearly the same as one there."""
+    looked: bool
+    """Whether near-duplicates were looked for."""
+
+
 def evaluate(
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
@@ -155,7 +205,14 @@ def evaluate(
     dataset: DatasetRef,
     model: Mapping[str, Any] | None = None,
     facts: Sequence[str | Facts] | None = None,
+    crossed: Sequence[Facts] = (),
     protocol: str = "squad_v2",
+    protocols: Sequence[str] = (),
+    train: Sequence[Example] = (),
+    leaks: Leaks | None = None,
+    temperature: float | None = None,
+    temperature_from: str = "",
+    risk: float = RISK,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -170,7 +227,14 @@ def evaluate(
         model: Excerpt of the model's card.
         facts: Breakdowns to make, a fact or a tuple of facts to be crossed; by default every fact that takes
             2 to 40 values here.
+        crossed: Further breakdowns, beside those.
         protocol: Name of the scoring rule.
+        protocols: Names of rules to score the same predictions by beside it.
+        train: Training rows, for the rules that take their labels from them.
+        leaks: Rows that training may have shown, to be scored without.
+        temperature: Of the confidence, from the model's bundle.
+        temperature_from: What it was fitted on.
+        risk: The share of wrong answers among those given that is tolerated when the model may abstain.
         resamples: Of the bootstrap over groups.
         level: Nominal coverage of the intervals.
         seed: Of the bootstrap; equal input and seed give an equal file.
@@ -183,9 +247,11 @@ def evaluate(
     rule, how = find_protocol(protocol), Bootstrap(resamples, level, seed)
     scored, answers, set_aside = _join(examples, predictions)
     under = {name: _floor(name, given, scored) for name, given in floors.items()}
-    tallies = [tally(metric, scored, answers) for metric in rule.metrics]
-    floor_tallies = {name: [tally(metric, scored, given) for metric in rule.metrics] for name, given in under.items()}
+    metrics = rule.metrics(Context(train, scored))
+    tallies = [tally(metric, scored, answers) for metric in metrics]
+    floor_tallies = {name: [tally(metric, scored, given) for metric in metrics] for name, given in under.items()}
     chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
+    chosen += [names for names in check_facts(crossed, scored) if names not in chosen]
     return Results(
         dataset=dataset,
         model=dict(model or {}),
@@ -198,6 +264,23 @@ def evaluate(
             for number, ours in enumerate(tallies)
         ],
         breakdowns=[break_down(names, tallies, floor_tallies, how) for names in chosen],
+        more=_more(scored, answers, under, how),
+        protocols=protocol_scores(
+            [find_protocol(name) for name in protocols],
+            scored,
+            answers,
+            train=train,
+            floor=next(iter(under.values()), None),
+            bootstrap=how,
+        ),
+        calibration=calibrate(
+            judge(metrics[0], scored, [answers[example.id] for example in scored]),
+            risk=risk,
+            temperature=temperature,
+            source=temperature_from,
+        ),
+        consistency=consistency(scored, {example.id: answers[example.id].answer for example in scored}),
+        clean=_clean(leaks, tallies, floor_tallies, how) if leaks else None,
     )
 
 
@@ -269,6 +352,48 @@ def _counts(examples: Sequence[Example], predictions: Sequence[Prediction], scor
         images=len({example.image_id for example in scored}),
         groups=len({example.group for example in scored}),
     )
+
+
+def _clean(
+    leaks: Leaks, tallies: Sequence[Tally], floors: Mapping[str, Sequence[Tally]], how: Bootstrap
+) -> Clean | None:
+    """The metrics without leaked rows; None where there is none to leave out."""
+    ids = [example.id for example in tallies[0].examples]
+    exact, near = sum(id_ in leaks.exact for id_ in ids), sum(id_ in leaks.near for id_ in ids)
+    if not exact and not near:
+        return None
+    left = leaks.exact | leaks.near
+
+    def without(given: Tally) -> Tally:
+        return given.subset([n for n, example in enumerate(given.examples) if example.id not in left])
+
+    return Clean(
+        exact=exact,
+        near=near,
+        looked=leaks.looked,
+        scores={one.metric.name: without(one).score(how) for one in tallies},
+        floors={name: {one.metric.name: without(one).total() for one in given} for name, given in floors.items()},
+    )
+
+
+def more_metrics() -> list[Metric]:
+    """The metrics that stand beside a protocol's own."""
+    return [closed_accuracy(), open_recall(), list_match(), laterality_errors(), rouge_l(), Bleu(1), Bleu(4)]
+
+
+def _more(
+    scored: Sequence[Example],
+    answers: Mapping[str, Prediction],
+    floors: Mapping[str, Mapping[str, Prediction]],
+    how: Bootstrap,
+) -> list[MetricResult]:
+    """The metrics beside the protocol's that apply to any of these questions."""
+    tallies = [tally(metric, scored, answers) for metric in more_metrics()]
+    return [
+        _metric(ours, {name: tally(ours.metric, scored, given) for name, given in floors.items()}, how)
+        for ours in tallies
+        if ours.examples
+    ]
 
 
 def _metric(ours: Tally, floors: Mapping[str, Tally], how: Bootstrap) -> MetricResult:

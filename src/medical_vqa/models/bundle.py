@@ -46,6 +46,8 @@ class BundleCard:
     """Parameter counts and sizes."""
     decoding: Decoding = field(default_factory=Decoding)
     """How answers are chosen, at training's validation and ever after."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """Temperature of the confidence and the threshold below which to abstain, with what they were fitted on."""
     prompt: str | None = None
     """Template of the question, for families that use one."""
     licence: str = ""

@@ -1,0 +1,118 @@
+"""Pictures that are nearly the same: at another size, saved again, or cropped.
+
+A perceptual hash (64 signs of the low frequencies of a cosine transform) finds candidates; the correlation of small
+copies confirms them. Every picture is hashed whole and in parts, so that a crop meets the part it was cut from.
+Source of the hash: Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), ch. 3.2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+Floats = NDArray[np.float32]
+
+_SIDE = 32  # pixels of the small copies
+_LOW = 8  # frequencies kept in each direction
+_FAR = 12  # bits in which two hashes of near-duplicates may differ, of 64
+LIKENESS = 0.98
+"""Correlation of two small copies from which pictures count as near-duplicates."""
+_AT_ONCE = 512  # rows of a block of comparisons
+
+VIEWS: tuple[Box, ...] = (
+    (0.0, 0.0, 1.0, 1.0),
+    *((m, m, 1 - m, 1 - m) for m in (0.025, 0.05, 0.075, 0.1, 0.15, 0.2)),
+    *((x, y, x + 0.85, y + 0.85) for x in (0.0, 0.15) for y in (0.0, 0.15)),
+    *((0.0, m, 1.0, 1 - m) for m in (0.05, 0.1)),
+    *((m, 0.0, 1 - m, 1.0) for m in (0.05, 0.1)),
+)
+"""The parts that are hashed, as shares of width and height: left, top, right, bottom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What is kept of a picture to find its near-duplicates."""
+
+    hashes: NDArray[np.uint64]
+    """(views,)"""
+    copies: Floats
+    """(views, 32 x 32), each of mean 0 and length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Two pictures that are nearly the same."""
+
+    first: int
+    """Position of the one."""
+    second: int
+    """Position of the other, which is the whole or a part of the first."""
+    likeness: float
+    """Correlation of the small copies, at most 1."""
+    box: Box
+    """Which part of the first it is; ``VIEWS[0]`` for the whole."""
+
+
+def fingerprint(picture: Image.Image) -> Fingerprint:
+    """Hashes and small copies of a picture and its parts; a picture of one colour is like nothing."""
+    grey = picture.convert("L")
+    grey.thumbnail((256, 256), Image.Resampling.BOX)
+    copies = np.stack([_copy(grey, box) for box in VIEWS])
+    return Fingerprint(_hashes(copies), _unit(copies))
+
+
+def near_duplicates(prints: Sequence[Fingerprint], likeness: float = LIKENESS) -> list[Near]:
+    """Every two pictures that are nearly the same, each pair once at its best likeness, in order of position."""
+    if len(prints) < 2:
+        return []
+    whole = np.array([one.hashes[0] for one in prints])
+    best: dict[tuple[int, int], Near] = {}
+    for view in range(len(VIEWS)):
+        parts = np.array([one.hashes[view] for one in prints])
+        for first, second in _close(parts, whole):
+            found = float(prints[first].copies[view] @ prints[second].copies[0])
+            pair = min(first, second), max(first, second)
+            if found >= likeness and (pair not in best or found > best[pair].likeness):
+                best[pair] = Near(first, second, found, VIEWS[view])
+    return [best[pair] for pair in sorted(best)]
+
+
+def _close(parts: NDArray[np.uint64], whole: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Positions (part of, whole) of different pictures whose hashes differ in few bits."""
+    for start in range(0, len(parts), _AT_ONCE):
+        distance = np.bitwise_count(parts[start : start + _AT_ONCE, None] ^ whole[None, :])
+        for row, column in np.argwhere(distance <= _FAR).tolist():
+            if start + row != column:
+                yield start + row, column
+
+
+def _copy(grey: Image.Image, box: Box) -> Floats:
+    width, height = grey.size
+    place = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    small = grey.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=place)
+    return np.asarray(small, dtype=np.float32).ravel()
+
+
+def _unit(copies: Floats) -> Floats:
+    centred = copies - copies.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.where(length > 1e-3, centred / np.maximum(length, 1e-3), 0.0).astype(np.float32)
+
+
+def _hashes(copies: Floats) -> NDArray[np.uint64]:
+    basis = _cosines()
+    low = np.einsum("ua,nab,vb->nuv", basis, copies.reshape(-1, _SIDE, _SIDE), basis).reshape(len(copies), -1)
+    low[:, 0] = np.median(low[:, 1:], axis=1)  # brightness says nothing: its bit is always 0
+    bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64).ravel()
+
+
+def _cosines() -> Floats:
+    """(frequencies, pixels): the first rows of the cosine transform (DCT-II)."""
+    pixels, frequencies = np.arange(_SIDE), np.arange(_LOW)
+    return np.cos(np.pi * (2 * pixels[None, :] + 1) * frequencies[:, None] / (2 * _SIDE)).astype(np.float32)

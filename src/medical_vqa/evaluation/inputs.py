@@ -1,0 +1,92 @@
+"""What scoring starts from: which rows a predictions file answers, its answers, and what lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.data.audit import AUDIT_NAME, Audit
+from medical_vqa.data.audit import audit as look_into
+from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.selection import Selection
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.foreign import read_foreign
+from medical_vqa.evaluation.predict import card_path, read_prediction_card
+from medical_vqa.evaluation.results import Leaks
+from medical_vqa.records import Example, Prediction, Split, read_predictions
+
+
+def asked_rows(
+    predictions: Path, selection: Selection | None, split: Split | None
+) -> tuple[Selection, Split, dict[str, Any]]:
+    """Which rows a predictions file answers: as its card says, or as it was said; and the card, empty without one."""
+    if selection is not None and split is not None and not card_path(predictions).is_file():
+        return selection, split, {}
+    card = read_prediction_card(predictions)
+    return selection or Selection.from_json(card["selection"]), split or card["split"], card
+
+
+def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> list[Prediction]:
+    """The predictions in a file of ours, or in another program's whose columns are named."""
+    if columns is None:
+        return read_predictions(predictions)
+    return read_foreign(predictions, columns, examples)
+
+
+def refuse_other_rows(files: Sequence[Path], asked: Sequence[tuple[Selection, Split, Any]]) -> None:
+    """Raise `DataError` when two prediction files answer different datasets or splits."""
+    seen = [(chosen.dataset, split) for chosen, split, _ in asked]
+    for path, place in zip(files[1:], seen[1:], strict=True):
+        if place != seen[0]:
+            raise DataError(
+                f"{files[0]} answers {' '.join(seen[0])} and {path} answers {' '.join(place)}; "
+                "compare predictions of the same rows"
+            )
+
+
+def names(files: Sequence[Path]) -> list[str]:
+    """A short name for each predictions file: its run's folder where those differ, else the path."""
+    folders = [path.resolve().parent.name for path in files]
+    stems = [path.stem for path in files]
+    for chosen in (folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
+        if len(set(chosen)) == len(files):
+            return chosen
+    return [f"{number}: {path}" for number, path in enumerate(files, 1)]
+
+
+def shuffled_floor(predictions: Path, examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+    """What the same model answers to these questions with other images, where `predict --shuffle-images` was run."""
+    beside = predictions.with_name(predictions.name.replace("predictions", "shuffled"))
+    if beside == predictions or not beside.is_file() or not card_path(beside).is_file():
+        return {}
+    mine, theirs = read_prediction_card(predictions), read_prediction_card(beside)
+    answers = read_predictions(beside)
+    same = all(mine.get(key) == theirs.get(key) for key in ("selection", "split", "manifest"))
+    whole = {example.id for example in examples} <= {answer.id for answer in answers}
+    same_model = mine.get("model", {}).get("files") == theirs.get("model", {}).get("files")
+    return {"image-shuffled": answers} if same and same_model and whole else {}
+
+
+def leaks_of(selection: Selection, split: Split) -> Leaks | None:
+    """The rows of a split that some training part may have shown: by ``audit.json`` where it is, else by content."""
+    if split == "train":
+        return None
+    prepared = selection.open()
+    found = read_audit(prepared) or look_into(prepared, look=False)
+    parts = [leak for leak in found.leaks if leak.part.partition(" ")[0] == split]
+    exact = frozenset(id_ for leak in parts for id_ in leak.exact)
+    near = frozenset(id_ for leak in parts for id_ in leak.near)
+    return Leaks(exact, near, looked=found.looked)
+
+
+def read_audit(prepared: PreparedDataset) -> Audit | None:
+    """The audit that was kept of these very rows and images; None where there is none."""
+    path = prepared.folder / AUDIT_NAME
+    if not path.is_file():
+        return None
+    try:
+        found = Audit.from_json(path.read_text(encoding="utf-8"))
+    except DataError:
+        return None
+    return found if found.manifest == prepared.manifest.digest else None

@@ -1,0 +1,122 @@
+"""Two models on the same questions: differences, tests and their corrections, against SciPy where it has them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.compare import compare, holm, mcnemar_exact, shared_rows, verdict
+from medical_vqa.evaluation.compare_table import comparison_text, p_value
+from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.tally import Bootstrap
+from medical_vqa.records import Example, Prediction
+
+HOW = Bootstrap(resamples=400)
+
+
+def rows(images=30, per_image=4):
+    return [
+        Example(f"{i}-{q}", f"scan-{i}", f"Question {q}?", ("yes",), f"scan-{i}")
+        for i in range(images)
+        for q in range(per_image)
+    ]
+
+
+def answers(examples, right):
+    """`right(image, question)` says which are answered correctly."""
+    return [Prediction(e.id, "yes" if right(*map(int, e.id.split("-"))) else "no") for e in examples]
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 71)])
+def test_mcnemar_equals_the_binomial_test(won, lost):
+    from scipy.stats import binomtest
+
+    expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
+    assert mcnemar_exact(won, lost) == pytest.approx(expected)
+
+
+def test_holm_multiplies_the_smallest_most_and_never_falls():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_clear_difference_is_found_and_said():
+    examples = rows()
+    models = {"a": answers(examples, lambda i, q: q < 3), "b": answers(examples, lambda i, q: q < 1 or i % 5 == 0)}
+    (pair,) = compare(ExactMatch(), examples, models, HOW)
+    assert pair.difference.value == pytest.approx(0.75 - 0.4)
+    assert pair.difference.interval.low > 0
+    assert (pair.only_first, pair.only_second) == (48, 6)
+    assert max(pair.permutation, pair.mcnemar, pair.holm) < 0.01
+    assert verdict(pair) == "a is better than b by 35.0 points EM."
+
+
+def test_a_model_against_itself_differs_in_nothing():
+    examples = rows()
+    (pair,) = compare(ExactMatch(), examples, {"a": answers(examples, min), "b": answers(examples, min)}, HOW)
+    assert (pair.difference.value, pair.permutation, pair.mcnemar, pair.detectable) == (0.0, 1.0, 1.0, None)
+    assert verdict(pair) == "a and b have the same EM."
+
+
+def test_images_decide_where_single_questions_would_be_too_sure():
+    examples = rows(images=6, per_image=20)
+    models = {"a": answers(examples, lambda i, q: i < 4), "b": answers(examples, lambda i, q: i >= 4)}
+    (pair,) = compare(ExactMatch(), examples, models, HOW)
+    assert pair.mcnemar < 0.001
+    assert pair.permutation > 0.3
+
+
+def test_under_the_null_the_permutation_test_errs_as_often_as_it_says():
+    rng, examples, found = np.random.default_rng(1), rows(images=20), []
+    for _ in range(120):
+        models = {name: answers(examples, lambda i, q: rng.random() < 0.5) for name in "ab"}
+        found.append(compare(ExactMatch(), examples, models, Bootstrap(resamples=99))[0].permutation)
+    assert 0.0 <= np.mean(np.array(found) <= 0.1) <= 0.2
+
+
+def test_the_detectable_difference_shrinks_with_the_number_of_images():
+    sizes = []
+    for images in (20, 80):
+        examples = rows(images)
+        models = {"a": answers(examples, lambda i, q: (i + q) % 3), "b": answers(examples, lambda i, q: (i * q) % 2)}
+        sizes.append(compare(ExactMatch(), examples, models, HOW)[0].detectable)
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.3)
+
+
+def test_a_difference_that_chance_can_give_is_said_with_what_could_be_shown():
+    examples = rows()
+    models = {"a": answers(examples, lambda i, q: (i + q) % 2), "b": answers(examples, lambda i, q: (i * q) % 2)}
+    (pair,) = compare(ExactMatch(), examples, models, Bootstrap(resamples=200))
+    chance = replace(pair, holm=0.4)
+    assert "which chance alone can give; these questions would show a difference of" in verdict(chance)
+
+
+def test_three_models_make_three_pairs_and_a_text():
+    examples = rows()
+    models = {name: answers(examples, lambda i, q, n=n: (i + n * q) % 2) for n, name in enumerate("abc")}
+    pairs = compare(TokenF1(), examples, models, HOW)
+    assert [(p.first, p.second) for p in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert comparison_text(pairs).count("McNemar exact") == 3
+    assert (p_value(0.0004), p_value(0.0316)) == ("<0.001", "0.032")
+
+
+def test_only_questions_that_all_answered_once_count():
+    examples = rows(images=2)
+    some, twice = answers(examples, min)[1:], [*answers(examples, min), Prediction("1-3", "yes")]
+    assert [e.id for e in shared_rows(examples, {"a": some, "b": twice})] == [e.id for e in examples[1:-1]]
+
+
+def test_files_without_a_common_question_and_a_single_file_are_refused():
+    examples = rows(images=1)
+    with pytest.raises(DataError, match="answered by all of a, b"):
+        compare(ExactMatch(), examples, {"a": answers(examples, min), "b": [Prediction("x", "yes")]})
+    with pytest.raises(DataError, match="at least two"):
+        compare(ExactMatch(), examples, {"a": answers(examples, min)})
+
+
+def test_groups_of_one_can_be_compared():
+    examples = rows(images=2, per_image=1)
+    (pair,) = compare(ExactMatch(), examples, {"a": answers(examples, max), "b": answers(examples, min)}, HOW)
+    assert 0 < pair.permutation <= 1.0

@@ -1,0 +1,137 @@
+"""Every protocol on the same six predictions, and the table of them all."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from medical_vqa.evaluation.protocol_table import protocol_scores, table_text
+from medical_vqa.evaluation.protocols import Context, find_protocol, protocol_names
+from medical_vqa.evaluation.results import evaluate
+from medical_vqa.evaluation.tally import Bootstrap
+from medical_vqa.records import Example, Prediction
+
+HOW = Bootstrap(resamples=20)
+
+
+def scores(names, examples, predictions, train=(), floor=None):
+    given = {p.id: p for p in predictions}
+    found = protocol_scores(
+        [find_protocol(name) for name in names], examples, given, train=train, floor=floor, bootstrap=HOW
+    )
+    return {(s.protocol, s.metric): s for s in found}
+
+
+def test_the_table_of_the_design_is_there_row_by_row():
+    assert protocol_names() == [
+        "squad_v2", "llava_med", "medevalkit", "lmms_eval", "m2i2", "mevf", "qcr", "medvint", "multimedeval", "helm",
+        "vila_m3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_has_a_rule_a_citation_and_signatures_of_its_own(name, examples):
+    protocol = find_protocol(name)
+    assert protocol.rule.endswith(".")
+    assert len(protocol.citation) > 20
+    lines = protocol.lines(Context(examples, examples))
+    signatures = [line.published.signature() for line in lines]
+    assert len(set(signatures)) == len(signatures)
+    for line in lines:
+        assert line.repaired is not None
+        differs = line.repaired.signature() != line.published.signature()
+        assert differs == bool(line.changes), line.published.name
+
+
+def test_dressing_an_answer_moves_what_is_published_as_the_design_says(examples):
+    bare = [Prediction(e.id, e.answers[0]) for e in examples]
+    dressed = [replace(p, answer=f"The answer is {p.answer}.") for p in bare]
+    both = [replace(p, answer=f"yes no {p.answer}") for p in bare]
+    wrong = [Prediction(e.id, "yes no") for e in examples]
+    keys = {
+        "squad": ("squad_v2", "em"),
+        "recall": ("llava_med", "open_recall"),
+        "closed": ("llava_med", "closed"),
+        "kit": ("medevalkit", "closed"),
+        "multi": ("multimedeval", "closed"),
+    }
+    names = ["squad_v2", "llava_med", "medevalkit", "multimedeval"]
+    found = [scores(names, examples, given) for given in (bare, dressed, both, wrong)]
+    values = {key: [one[place].published.value for one in found] for key, place in keys.items()}
+    assert values == {
+        "squad": [1.0, 0.0, 0.0, 0.0],
+        "recall": [1.0, 1.0, 1.0, 0.0],
+        "closed": [1.0, 1.0, 1.0, 1.0],
+        "kit": [1.0, 0.0, 0.0, 0.0],
+        "multi": [1.0, 1.0, 1.0, 1.0],
+    }
+    repaired = [one["llava_med", "closed"].repaired.value for one in found]
+    assert repaired == [1.0, 1.0, 0.0, 0.0]
+    assert [one["medevalkit", "closed"].repaired.value for one in found] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_mevf_scores_freeform_rows_only_and_is_nothing_where_there_are_none(examples, predictions):
+    marked = [replace(e, facts={**e.facts, "phrase_type": "freeform" if e.id < "3" else "para"}) for e in examples]
+    assert scores(["mevf"], marked, predictions)["mevf", "overall"].published.n == 2
+    assert scores(["mevf"], marked, predictions)["mevf", "overall"].repaired.n == 6
+    assert scores(["mevf"], examples, predictions)["mevf", "overall"].published.value is None
+
+
+def test_qcr_counts_rows_by_what_the_model_took_them_for(examples, predictions):
+    given = [replace(p, answer="lung") if p.id == "6" else p for p in predictions]  # a closed question taken for open
+    found = scores(["qcr"], examples, given, train=examples)
+    assert (found["qcr", "closed"].published.n, found["qcr", "closed"].repaired.n) == (2, 3)
+    assert (found["qcr", "open"].published.n, found["qcr", "open"].repaired.n) == (4, 3)
+
+
+def test_medvint_takes_its_labels_from_the_scored_rows_and_repaired_from_training(examples):
+    given = [Prediction(e.id, "livers") for e in examples]
+    found = scores(["medvint"], examples, given, train=[e for e in examples if e.answers[0] == "Yes"])
+    assert found["medvint", "open"].published.value == pytest.approx(1 / 3)
+    assert found["medvint", "open"].repaired.value == 0.0  # no open label in training: nothing is near
+    assert scores(["medvint"], examples, given)["medvint", "open"].repaired is None
+
+
+def test_rows_without_an_answer_type_are_neither_open_nor_closed(examples, predictions):
+    bare = [replace(e, facts={}) for e in examples]
+    found = scores(protocol_names(), bare, predictions, train=bare)
+    assert found["llava_med", "closed"].published.value is None
+    assert found["m2i2", "overall"].published.n == 6
+    assert "llava_med" in table_text(list(found.values()))
+
+
+def test_results_hold_the_protocols_asked_for_with_the_floor_beside_them(examples, predictions, floor, dataset):
+    results = evaluate(
+        examples, predictions, floors={"question-only": floor}, dataset=dataset, protocols=["m2i2"], resamples=20
+    )
+    assert [score.metric for score in results.protocols] == ["overall", "open", "closed"]
+    assert results.protocols[0].floor == pytest.approx(2 / 6)
+    assert {metric.name for metric in results.more} >= {"closed", "open_recall", "rouge_l", "bleu1", "laterality"}
+
+
+def test_all_protocols_on_two_thousand_different_texts_take_less_than_five_seconds():
+    organs = ["lung", "liver", "heart", "kidney", "spleen", "brain", "bladder", "colon", "trachea"]
+    findings = [
+        "mass",
+        "nodule",
+        "cyst",
+        "edema",
+        "effusion",
+        "atelectasis",
+        "pneumonia",
+        "cancer",
+        "stone",
+        "infarction",
+    ]
+    labels = [f"{side} {organ} {finding}" for side in ("left", "right") for organ in organs for finding in findings]
+    rows = [
+        Example(str(n), f"scan-{n % 200}", "What?", (labels[n % 180],), f"scan-{n % 200}", {"answer_type": "OPEN"})
+        for n in range(2000)
+    ]
+    answers = [Prediction(str(n), f"In picture {n} I think I see a {labels[n % 77]}.") for n in range(2000)]
+    start = time.perf_counter()
+    given = {p.id: p for p in answers}
+    protocol_scores(
+        [find_protocol(name) for name in protocol_names()], rows, given, train=rows, floor=given, bootstrap=Bootstrap()
+    )
+    assert time.perf_counter() - start < 5
