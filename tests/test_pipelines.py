@@ -204,3 +204,28 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     assert losses(cut) == losses(tmp_path / "whole")
     weights = [(folder / "bundle" / "weights.safetensors").read_bytes() for folder in (cut, tmp_path / "whole")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_two_processes_under_a_launcher_make_one_run(root, tmp_path):
+    settings = [f"data.root={root}", "training.epochs=2", "training.batch_size=64", "training.device=cpu"]
+    settings += ["model.picture.side=32", "model.channels=[8,16]", "model.width=16", "model.heads=2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "2",
+        "--cpu",
+        "-m",
+        "medical_vqa",
+    ]
+    options = [word for setting in settings for word in ("--set", setting)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*launcher, "train", "demo", *options]
+    done = subprocess.run(command, check=False, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("steps on cpu") == 1
+    run = tmp_path / "runs" / "demo"
+    assert json.loads((run / "finished.json").read_text())["steps"] == len(losses(run))
+    assert read_card(run / "bundle").selection["scores"]["em"] > 0

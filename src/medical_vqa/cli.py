@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -66,10 +67,10 @@ def main() -> None:
         sys.exit(2)
 
 
-def _console(*, stderr: bool = False) -> Console:
+def _console(*, stderr: bool = False, quiet: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, soft_wrap=True)
+    return Console(stderr=stderr, soft_wrap=True, quiet=quiet)
 
 
 def _root(root: Path | None) -> Path:
@@ -187,7 +188,7 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     resolved = load_recipe(find_recipe(recipe), _pairs(overrides, "--set"))
     if resolved.model.family not in ("floor", "majority"):
         require_torch()
-    console = _console()
+    console = _console(quiet=os.environ.get("RANK", "0") != "0")  # under a launcher the main process speaks for all
     folder = run or RUNS / resolved.name
     with TrainingBar(console) as bar:
         trained = pipelines.train(resolved, folder, watcher=bar, fresh=fresh)

@@ -153,7 +153,9 @@ def _fit(
         precision=choice.precision,
         **settings.model_dump(exclude={"device", "precision"}),
     )
-    journal.finish(dataclasses.asdict(fitted))
+    with main_process_first() as main:
+        if main:
+            journal.finish(dataclasses.asdict(fitted))
     return fitted
 
 

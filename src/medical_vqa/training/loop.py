@@ -105,7 +105,8 @@ def fit(
         accelerator.init_trackers("medical-vqa", config={"learning_rate": learning_rate, "batch_size": batch_size})
     progress = run.progress
     total = sum(math.ceil(len(plan.epoch(e)) / accumulate) for e in range(epochs))
-    watcher.begin(total_steps=total, done_steps=progress.step, device=f"{accelerator.device.type}, {precision}")
+    if accelerator.is_main_process:
+        watcher.begin(total_steps=total, done_steps=progress.step, device=f"{accelerator.device.type}, {precision}")
     run.last_saved = time.monotonic()
     while progress.epoch < epochs and not _out_of_patience(progress, patience):
         steps = _chunks(plan.epoch(progress.epoch), accumulate)[progress.batch :]
