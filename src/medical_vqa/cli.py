@@ -208,6 +208,11 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: beside the bundle]")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--base-url", help="Of openai:MODEL, up to and with /v1, e.g. http://localhost:8000/v1.")
+@click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="Where the endpoint's key is.")
+@click.option("--concurrency", default=8, show_default=True, help="Requests at once, for openai:MODEL.")
+@click.option("--logprobs/--no-logprobs", default=True, help="Ask openai:MODEL for a confidence.")
+@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @click.option("--shuffle-images", is_flag=True, help="Ask of another row's image: a floor that `score` then shows.")
 @_with(dataset_options)
 def predict(
@@ -215,6 +220,11 @@ def predict(
     split: str,
     out: Path | None,
     device: str,
+    base_url: str | None,
+    api_key_env: str,
+    concurrency: int,
+    logprobs: bool,
+    price: tuple[float, float] | None,
     shuffle_images: bool,
     dataset: str | None,
     root: Path | None,
@@ -222,12 +232,17 @@ def predict(
 ) -> None:
     """Answer every question of a split.
 
-    MODEL is a run folder or a bundle; by default the newest finished run.
+    MODEL is a run folder or a bundle, by default the newest finished run; or openai:MODEL, which asks any
+    OpenAI-compatible endpoint at --base-url about --dataset.
     """
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
     from medical_vqa.progress import counting
 
+    if model is not None and str(model).startswith("openai:"):
+        selection = _selection(dataset, root, _pairs(where, "--where"))
+        _predict_served(str(model), base_url, api_key_env, concurrency, logprobs, price, selection, split, out)
+        return
     chosen = model or _newest_run()
     with counting(_console(stderr=True), f"answering with {chosen}", "questions") as progress:
         path = pipelines.predict(
@@ -240,6 +255,47 @@ def predict(
             selection=_selection(dataset, root, _pairs(where, "--where")),
         )
     click.echo(f"predictions: {path}")
+
+
+def _predict_served(
+    name: str,
+    base_url: str | None,
+    api_key_env: str,
+    concurrency: int,
+    logprobs: bool,
+    price: tuple[float, float] | None,
+    selection: Selection | None,
+    split: str,
+    out: Path | None,
+) -> None:
+    import os
+
+    from medical_vqa import trust
+    from medical_vqa.config import where_split
+    from medical_vqa.models.served import Endpoint
+    from medical_vqa.progress import counting
+
+    if base_url is None or selection is None:
+        raise ConfigError(f"{name} needs --base-url, such as http://localhost:8000/v1, and --dataset, to ask about")
+    endpoint = Endpoint(name.removeprefix("openai:"), base_url, logprobs=logprobs)
+    folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
+    path = out or RUNS / folder / f"predictions-{split}.jsonl"
+    with counting(_console(stderr=True), f"asking {name}", "questions") as progress:
+        path, usage = trust.predict_served(
+            endpoint,
+            selection,
+            where_split(split),
+            out=path,
+            api_key=os.environ.get(api_key_env, ""),
+            concurrency=concurrency,
+            progress=progress,
+        )
+    click.echo(f"predictions: {path}")
+    cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
+    click.echo(
+        f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
+        f"{usage.completion_tokens:,} out{cost}"
+    )
 
 
 @cli.command()

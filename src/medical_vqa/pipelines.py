@@ -21,7 +21,7 @@ from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.records import Example, Prediction, Split
+from medical_vqa.records import Example, Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
     from medical_vqa.evaluation.results import Results
@@ -306,9 +306,10 @@ def score(
     from medical_vqa.evaluation.inputs import asked_rows, leaks_of, read_answers, shuffled_floor
     from medical_vqa.evaluation.results import evaluate
 
+    ours = read_predictions(predictions) if columns is None else None
     selection, split, card = asked_rows(predictions, selection, split)
     examples = selection.rows(split)
-    answered = read_answers(predictions, columns, examples)
+    answered = read_answers(predictions, columns, examples) if ours is None else ours
     train_rows = learnable(selection.rows("train"))
     floors = floor_answers(train_rows, examples) | shuffled_floor(predictions, examples)
     calibration = card.get("calibration") or {}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medical_vqa.data.selection import Selection
     from medical_vqa.evaluation.calibration import Calibration
     from medical_vqa.evaluation.compare import Comparison
+    from medical_vqa.models.served import Endpoint, Usage
     from medical_vqa.pipelines import Scored
 
 Counter = Callable[[int, int], None]
@@ -117,3 +118,52 @@ def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path)
         files=[str(file) for file in files],
     )
     return path
+
+
+def predict_served(
+    endpoint: Endpoint,
+    selection: Selection,
+    split: Split,
+    *,
+    out: Path,
+    api_key: str = "",
+    concurrency: int = 8,
+    progress: Counter | None = None,
+) -> tuple[Path, Usage]:
+    """Let a served model answer a split; returns the predictions' path and what was spent, earlier tries included.
+
+    Cut short, it goes on where it stopped. What was spent is kept in ``….usage.json`` beside the predictions.
+    """
+    from medical_vqa.evaluation import predict as stage
+    from medical_vqa.models.model import Decoding
+    from medical_vqa.models.served import Served
+
+    model = Served(endpoint, api_key=api_key, concurrency=concurrency)
+    about = {
+        "model": {"name": endpoint.model, "family": model.family, "model": model.describe()},
+        "selection": selection.to_json(),
+        "split": split,
+        "manifest": selection.open().manifest.digest,
+    }
+    spent = out.with_name(out.name.removesuffix(".jsonl") + ".usage.json")
+    asked = pipelines.queries(selection, selection.rows(split), model)
+    try:
+        stage.predict(
+            model, asked, decoding=Decoding(), path=out, card=about, batch_size=4 * concurrency, progress=progress
+        )
+    finally:
+        model.close()
+        add_usage(spent, model.usage)
+    return out, model.usage
+
+
+def add_usage(path: Path, usage: Usage) -> None:
+    """Add what was spent to what stands in the file."""
+    import json
+
+    from medical_vqa.data.files import write_whole
+
+    before: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, n in before.items():
+        setattr(usage, name, getattr(usage, name) + n)
+    write_whole(path, (json.dumps(usage.to_json(), indent=2) + "\n").encode())

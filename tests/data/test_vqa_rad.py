@@ -59,6 +59,7 @@ def test_quirks_are_mended_in_the_facts_only(folder: Path) -> None:
         "question_type": "ATTRIB, PRES",
         "phrase_type": "freeform",
         "qid": "3",
+        "pair": "03f451ca",
     }
 
 

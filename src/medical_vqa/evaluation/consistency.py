@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medical_vqa.evaluation.metrics import list_items
 from medical_vqa.records import Example
@@ -89,6 +90,7 @@ def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Cons
     return Consistency(comparable, contradictory, reference, len(pairs), differ, tuple(found[:_SHOWN]))
 
 
+@lru_cache(maxsize=1 << 16)
 def claims(question: str, answer: str) -> frozenset[Claim]:
     """What a question and its answer claim about the image; empty where no pattern fits."""
     asked, said = squad_normalize(question), squad_normalize(answer)
@@ -157,8 +159,11 @@ def _organ(name: str) -> str:
 
 def _clash(first: Example, second: Example, answers: Mapping[str, str]) -> bool | None:
     """Whether two answers contradict each other; None where they claim nothing about the same thing."""
-    ours = {(about, what): value for about, what, value in claims(first.question, answers[first.id])}
-    theirs = {(about, what): value for about, what, value in claims(second.question, answers[second.id])}
+    mine, other = claims(first.question, answers[first.id]), claims(second.question, answers[second.id])
+    if not mine or not other:
+        return None
+    ours = {(about, what): value for about, what, value in mine}
+    theirs = {(about, what): value for about, what, value in other}
     both = ours.keys() & theirs.keys()
     return any(ours[thing] != theirs[thing] for thing in both) if both else None
 

@@ -7,8 +7,9 @@ wide as it should.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -74,9 +75,8 @@ def clustered_bootstrap(
     sums = cluster_sums(counts, clusters)
     if len(sums) < 2:
         return _undefined(level, "fewer than two groups")
-    rng = np.random.default_rng(seed)
-    sums = _merged(sums, rng)
-    drawn = np.concatenate([value(weights @ sums) for weights in _weights(rng, resamples, len(sums))])
+    sums = _merged(sums, np.random.default_rng(seed))
+    drawn = np.concatenate([value(weights @ sums) for weights in _weights(seed, resamples, len(sums))])
     if np.ptp(drawn) < _SAME:
         return _undefined(level, "every resample gives the same score")
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
@@ -91,9 +91,19 @@ def cluster_sums(counts: Floats, clusters: Sequence[str]) -> Floats:
     return sums
 
 
-def _weights(rng: np.random.Generator, resamples: int, clusters: int) -> Iterator[Floats]:
+def _weights(seed: int, resamples: int, clusters: int) -> Iterable[Floats]:
     """How often each cluster was drawn, (some resamples, clusters), until there were `resamples` of them."""
-    step = max(1, _DRAWS_AT_ONCE // clusters)
+    small = resamples * clusters <= _DRAWS_AT_ONCE
+    return _kept_weights(seed, resamples, clusters) if small else _draw(seed, resamples, clusters)
+
+
+@lru_cache(maxsize=4)  # the metrics of one table resample the same groups: 32 MB each at most
+def _kept_weights(seed: int, resamples: int, clusters: int) -> tuple[Floats, ...]:
+    return tuple(_draw(seed, resamples, clusters))
+
+
+def _draw(seed: int, resamples: int, clusters: int) -> Iterator[Floats]:
+    rng, step = np.random.default_rng(seed), max(1, _DRAWS_AT_ONCE // clusters)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(0, clusters, size=(rows, clusters))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from medical_vqa.evaluation.metrics import Counts, Mean, scored_answers
@@ -31,12 +32,7 @@ class Bleu:
 
     def counts(self, prediction: Prediction, example: Example) -> Counts | None:
         """Matches and candidates of each n, then the lengths of answer and closest reference: 2 x order + 2 numbers."""
-        if not example.answers:
-            return None
-        ours, theirs = tokens(prediction.answer), [tokens(answer) for answer in scored_answers(example.answers)]
-        found = [_clipped(ours, theirs, n) for n in range(1, self.order + 1)]
-        closest = min((len(gold) for gold in theirs), key=lambda length: (abs(length - len(ours)), length))
-        return *(float(hits) for hits, _ in found), *(float(n) for _, n in found), float(len(ours)), float(closest)
+        return _bleu_counts(prediction.answer, example.answers, self.order) if example.answers else None
 
     def value(self, totals: Sequence[float]) -> float:
         """BLEU in [0, 1] of summed counts; nan when there was nothing to score."""
@@ -86,6 +82,14 @@ def sentence_bleu(ours: Sequence[str], theirs: Sequence[str], order: int) -> flo
     if not hits or not matched:
         return 0.0
     return matched / candidates * (1.0 if len(ours) > len(theirs) else math.exp(1.0 - len(theirs) / len(ours)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _bleu_counts(answer: str, answers: tuple[str, ...], order: int) -> Counts:
+    ours, theirs = tokens(answer), [tokens(gold) for gold in scored_answers(answers)]
+    found = [_clipped(ours, theirs, n) for n in range(1, order + 1)]
+    closest = min((len(gold) for gold in theirs), key=lambda length: (abs(length - len(ours)), length))
+    return *(float(hits) for hits, _ in found), *(float(n) for _, n in found), float(len(ours)), float(closest)
 
 
 def _clipped(ours: Sequence[str], theirs: Sequence[Sequence[str]], n: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation import scorers
@@ -84,11 +85,13 @@ def find_protocol(name: str) -> Protocol:
 def _mean(name: str, label: str, judge: Judge, rows: Rows | None = None) -> Mean:
     """The best score over the accepted answers, on some rows; the rule's name is the judge's."""
 
-    def score(prediction: Prediction, example: Example) -> float | None:
-        if rows is not None and not rows(example):
-            return None
-        found = [judge(prediction.answer, answer) for answer in scored_answers(example.answers)]
+    @lru_cache(maxsize=1 << 16)  # the same pair of answers comes often
+    def best(said: str, answers: tuple[str, ...]) -> float | None:
+        found = [judge(said, answer) for answer in scored_answers(answers)]
         return max((one for one in found if one is not None), default=None)
+
+    def score(prediction: Prediction, example: Example) -> float | None:
+        return best(prediction.answer, example.answers) if rows is None or rows(example) else None
 
     over = rows.__name__.strip("_") if rows else "all"
     return Mean(name, label, f"{judge.__name__}|rows:{over}|answers:max|v:1", score)

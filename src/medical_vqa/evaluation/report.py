@@ -24,6 +24,7 @@ from medical_vqa.records import Example, Prediction
 
 _MOST_CONFUSIONS = 12
 _MOST_ANSWERS = 8
+_LEAST_COVERAGE = 0.01  # the risk of a handful of answers is noise
 _SURE, _UNSURE = 0.9, 0.5
 _MOST_OPTIONS = 40  # a fact with more values is an identifier: nobody picks one from a list
 _USUAL_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
@@ -162,7 +163,7 @@ def _calibration(results: Results) -> dict[str, Any]:
     found = results.calibration
     if found is None:
         return {"diagram": None, "risk_curve": None}
-    points = [(100 * coverage, 100 * risk) for coverage, risk in found.curve]
+    points = [(100 * coverage, 100 * risk) for coverage, risk in found.curve if coverage >= _LEAST_COVERAGE]
     title = "share of questions answered, per cent"
     mark = 100 * found.abstention.coverage if found.abstention else None
     curve = figures.line_chart("Risk by coverage", {"wrong": points}, x_title=title, mark=mark) if points[1:] else None

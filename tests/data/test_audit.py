@@ -1,0 +1,180 @@
+"""Leaks across splits and languages, on folders built in the shape of the published ones."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medical_vqa import pipelines, trust
+from medical_vqa.data.audit import Audit, audit, part_name
+from medical_vqa.data.near import VIEWS, fingerprint, near_duplicates
+from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.audit_report import audit_text
+from medical_vqa.evaluation.inputs import leaks_of, read_audit
+
+SAMPLE = Path(__file__).parents[2] / "src/medical_vqa/assets/slake-mini/imgs"
+SCANS = sorted(path.parent.name for path in SAMPLE.glob("*/source.jpg"))
+
+
+def scan(number: int) -> Image.Image:
+    return Image.open(SAMPLE / SCANS[number] / "source.jpg").convert("RGB")
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 24), dtype=np.uint8))
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return Image.open(out)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Prepares questions.jsonl rows (image, question, answer, split, language) over drawn pictures."""
+
+    def make(rows, pictures):
+        source = tmp_path / "source"
+        source.mkdir()
+        for name, picture in pictures.items():
+            picture.save(source / name)
+        lines = [json.dumps({"question": "Which organ?", "answer": "lung", **row}) for row in rows]
+        (source / "questions.jsonl").write_text("\n".join(lines) + "\n")
+        pipelines.prepare_dataset("folder", source=source, root=tmp_path / "root", under="mine")
+        return PreparedDataset(tmp_path / "root", "mine")
+
+    return make
+
+
+def test_languages_whose_splits_were_drawn_apart_share_the_images_that_slake_shares(folder):
+    """SLAKE's shape: of 96 English test images 72 are Chinese training images, and 24 are not."""
+    pictures = {f"{n}.png": noise(n) for n in range(120)}
+    rows = [{"image": f"{n}.png", "split": "test", "language": "en"} for n in range(96)]
+    rows += [{"image": f"{n}.png", "split": "train", "language": "zh"} for n in range(24, 120)]
+    rows += [{"image": f"{n}.png", "split": "train", "language": "en"} for n in range(96, 120)]
+    found = audit(folder(rows, pictures))
+    shared = {(one.first, one.second): (one.images, one.of, one.rows, one.of_rows) for one in found.shared}
+    assert shared["train zh", "test en"] == (72, 96, 72, 96)
+    assert ("train en", "test en") not in shared
+    assert len(found.leaked("test en")) == 72
+    assert "72 of 96 images of test en are also in train zh" in audit_text(found)
+
+
+def test_every_test_image_in_training_is_found_as_in_vqa_rad(folder):
+    """VQA-RAD's shape: 203 test images, all of them training images too, and a question asked of both."""
+    pictures = {f"{n}.png": noise(n) for n in range(210)}
+    rows = [{"image": f"{n}.png", "split": "train"} for n in range(210)]
+    rows += [{"image": f"{n}.png", "split": "test", "question": f"Where {n}?"} for n in range(202)]
+    rows += [{"image": "202.png", "split": "test"}]
+    found = audit(folder(rows, pictures))
+    assert [(one.images, one.of) for one in found.shared] == [(203, 203)]
+    assert (found.twins[0].same_question, found.twins[0].same_image_too) == (1, 1)
+    assert len(found.leaks[0].exact) == 203
+
+
+def test_another_size_another_quality_and_crops_are_near_duplicates_and_other_scans_are_not():
+    whole = scan(0)
+    w, h = whole.size
+    copies = [
+        whole.resize((w // 2, h // 2)),
+        jpeg(whole, 30),
+        whole.crop((w // 20, h // 20, w - w // 20, h - h // 20)),
+        whole.crop((w // 10, h // 10, w - w // 10, h - h // 10)).resize((200, 200)),
+    ]
+    others = [scan(n) for n in range(1, 40, 4)]
+    pairs = near_duplicates([fingerprint(one) for one in [whole, *copies, *others]])
+    assert {(0, n) for n in (1, 2, 3, 4)} <= {(min(p.first, p.second), max(p.first, p.second)) for p in pairs}
+    assert not [p for p in pairs if max(p.first, p.second) > 4]
+    assert next(p for p in pairs if {p.first, p.second} == {0, 3}).box != VIEWS[0]
+
+
+def test_pictures_of_one_colour_are_like_nothing():
+    flat = [fingerprint(Image.new("L", (40, 40), shade)) for shade in (0, 0, 200)]
+    assert near_duplicates(flat) == []
+    assert near_duplicates(flat[:1]) == []
+
+
+def test_a_near_duplicate_of_a_training_image_makes_a_row_unclean(folder):
+    copy = scan(0).resize((150, 150))
+    dataset = folder(
+        [
+            {"image": "a.png", "split": "train"},
+            {"image": "b.png", "split": "test"},
+            {"image": "c.png", "split": "test"},
+        ],
+        {"a.png": scan(0), "b.png": copy, "c.png": scan(1)},
+    )
+    found = audit(dataset)
+    assert (len(found.near), found.leaks[0].exact, len(found.leaks[0].near)) == (1, [], 1)
+    assert audit(dataset, look=False).leaks[0].near == []
+
+
+def test_duplicates_contradictions_and_unseen_answers_are_told_apart(folder):
+    rows = [
+        {"image": "a.png", "split": "train"},
+        {"image": "a.png", "split": "train", "answer": "Lung."},
+        {"image": "b.png", "split": "train"},
+        {"image": "b.png", "split": "train", "answer": "liver"},
+        {"image": "c.png", "split": "test", "answer": "spleen"},
+        {"image": "c.png", "split": "test", "question": "Why?", "answer": "lung"},
+    ]
+    found = audit(folder(rows, {name: noise(n) for n, name in enumerate(("a.png", "b.png", "c.png"))}))
+    assert (found.duplicates_n, found.contradictions_n) == (1, 1)
+    assert found.contradictions[0].answers == ["lung", "liver"]
+    assert [(one.rows, one.of_rows, one.answers) for one in found.unseen] == [(1, 2, ["spleen"])]
+
+
+def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(folder, tmp_path):
+    from medical_vqa.data.selection import Selection
+
+    dataset = folder(
+        [{"image": "a.png", "split": "train"}, {"image": "a.png", "split": "test", "question": "Where?"}],
+        {"a.png": noise(1)},
+    )
+    root, chosen = tmp_path / "root", Selection("mine", tmp_path / "root")
+    assert read_audit(dataset) is None
+    assert not leaks_of(chosen, "test").looked
+    found = trust.audit("mine", root)
+    assert read_audit(dataset) == found
+    assert leaks_of(chosen, "test").looked
+    assert leaks_of(chosen, "train") is None
+    path = dataset.folder / "audit.json"
+    path.write_text(found.model_copy(update={"manifest": "other"}).model_dump_json())
+    assert read_audit(dataset) is None
+    path.write_text("{")
+    assert read_audit(dataset) is None
+    with pytest.raises(DataError, match="run `medical-vqa audit` again"):
+        Audit.from_json("{}")
+
+
+def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
+    dataset = folder(
+        [
+            {"image": "a.png", "split": "train"},
+            {"image": "a.png", "split": "test", "question": "<b>Where?</b>"},
+            {"image": "b.png", "split": "test"},
+        ],
+        {"a.png": scan(0), "b.png": scan(0).resize((120, 120))},
+    )
+    path = trust.audit_page(audit(dataset), tmp_path / "root", tmp_path / "audit.html")
+    text = path.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg") == 2
+    assert "&lt;b&gt;Where?" in text
+    assert "Nearly the same image" in text
+
+
+def test_a_dataset_with_one_part_has_nothing_to_share(folder):
+    found = audit(folder([{"image": "a.png", "split": "train"}], {"a.png": noise(1)}))
+    assert (found.shared, found.twins, found.leaks) == ([], [], [])
+    assert "no image is in two parts" in audit_text(found)
+
+
+def test_parts_are_named_by_split_and_language():
+    assert (part_name("train", "zh"), part_name("test")) == ("train zh", "test")

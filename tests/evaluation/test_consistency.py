@@ -1,0 +1,66 @@
+"""Answers about one image that cannot both be true."""
+
+import pytest
+
+from medical_vqa.evaluation.consistency import claims, consistency
+from medical_vqa.records import Example
+
+
+def row(id_, question, gold, **facts):
+    return Example(id_, "scan", question, (gold,), "scan", facts)
+
+
+def found(*asked):
+    rows = [row(str(n), question, gold) for n, (question, gold, _) in enumerate(asked)]
+    return consistency(rows, {str(n): said for n, (*_, said) in enumerate(asked)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "clash"),
+    [
+        (("What diseases are included in the picture?", "Lung Cancer"), ("Is the lung healthy?", "Yes"), True),
+        (("What diseases are included in the picture?", "Lung Cancer"), ("Is the lung healthy?", "No"), False),
+        (
+            ("What diseases are included in the picture?", "None"),
+            ("Are there abnormalities in this image?", "Yes"),
+            True,
+        ),
+        (("Does the lung look abnormal?", "Yes"), ("Is the lung healthy?", "Yes"), True),
+        (("Is this image normal?", "Yes"), ("Is the lung healthy?", "No"), True),
+        (("Does the picture contain liver?", "No"), ("Where is the liver?", "Left"), True),
+        (("Does the picture contain liver?", "No"), ("Where is the liver?", "Not seen"), False),
+        (("What modality is used to take this image?", "CT"), ("Is this an MRI scan?", "Yes"), True),
+        (("What modality is used to take this image?", "X-Ray"), ("Is this image taken via X-Ray?", "Yes"), False),
+    ],
+)
+def test_two_answers(first, second, clash):
+    about = found((*first, first[1]), (*second, second[1]))
+    assert (about.comparable, about.contradictory) == (1, int(clash))
+
+
+def test_a_contradiction_is_shown_where_the_references_have_none():
+    about = found(("Is the lung healthy?", "No", "Yes"), ("Does the lung look abnormal?", "Yes", "Yes"))
+    assert (about.contradictory, about.reference) == (1, 0)
+    assert about.examples[0].first == "Is the lung healthy? Yes"
+    assert about.examples[0].ids == ("0", "1")
+
+
+def test_what_no_pattern_fits_claims_nothing():
+    assert claims("How many kidneys?", "2") == frozenset()
+    assert claims("图中有什么?", "肺") == frozenset()
+    assert claims("", "") == frozenset()
+
+
+def test_rewordings_are_those_that_the_dataset_calls_the_same():
+    rows = [
+        row("1", "Is there a mass?", "Yes", pair="a", relation="strict agreement"),
+        row("2", "Can a mass be seen?", "Yes", pair="a", relation="strict agreement"),
+        row("3", "Is it large?", "Yes", pair="b", relation="not similar"),
+        row("4", "Is it a mass?", "Yes", pair="b", relation="not similar"),
+    ]
+    about = consistency(rows, {"1": "yes", "2": "No", "3": "yes", "4": "no"})
+    assert (about.reworded, about.reworded_differently) == (1, 1)
+
+
+def test_rows_without_an_answer_are_left_out():
+    assert consistency([row("1", "Is the lung healthy?", "Yes")], {}).comparable == 0

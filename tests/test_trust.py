@@ -1,0 +1,180 @@
+"""The stages that say how far a score can be trusted, on a tiny model and on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from medical_vqa import cli, pipelines, trust
+from medical_vqa.errors import DataError
+from medical_vqa.models.bundle import read_card
+from medical_vqa.records import Prediction, read_predictions, write_jsonl
+
+
+@pytest.fixture
+def mine(run, tmp_path):
+    """A copy of the tiny run, to be written into."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(run, folder)
+    card = folder / "predictions-validation.card.json"
+    content = json.loads(card.read_text())
+    content["model"]["bundle"] = str(folder / "bundle")
+    card.write_text(json.dumps(content))
+    return folder
+
+
+def call(*words):
+    result = CliRunner().invoke(cli.cli, [*map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_shuffled_images_become_a_floor_of_the_same_model(mine):
+    path = pipelines.predict(mine, split="validation", device="cpu", shuffle_images=True)
+    assert path.name == "shuffled-validation.jsonl"
+    predictions = mine / "predictions-validation.jsonl"
+    assert list(pipelines.score(predictions).floors) == ["question-only", "majority", "image-shuffled"]
+    write_jsonl(path, read_predictions(path)[:-1])  # incomplete: no floor
+    assert list(pipelines.score(predictions).floors) == ["question-only", "majority"]
+
+
+def test_every_question_gets_an_image_that_is_not_its_own():
+    images = ["a", "a", "b", "c", "b"]
+    other = pipelines.other_images(images)
+    assert all(ours != theirs for ours, theirs in zip(images, other, strict=True))
+    assert other[0] == other[1]
+    assert sorted(set(other)) == ["a", "b", "c"]
+    with pytest.raises(DataError, match="no other to ask about"):
+        pipelines.other_images(["a", "a"])
+
+
+def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
+    before, _ = pipelines.ask(mine, picture, "Is the liver healthy?", device="cpu")
+    found = trust.calibrate(mine / "predictions-validation.jsonl", risk=0.9)
+    kept = read_card(mine / "bundle").calibration
+    assert kept["temperature"] == round(found.temperature, 4)
+    assert kept["risk"] == 0.9
+    after, card = pipelines.ask(mine, picture, "Is the liver healthy?", device="cpu")
+    assert after.answer == before.answer
+    assert after.confidence == pytest.approx(pipelines.calibrated(before, card).confidence)
+    again = pipelines.predict(mine, split="validation", device="cpu", out=mine / "predictions-again.jsonl")
+    assert pipelines.score(again).results.calibration.temperature_from.startswith("slake-mini validation")
+
+
+def test_a_temperature_is_fitted_on_validation_predictions_with_a_confidence_only(mine):
+    train = pipelines.predict(mine, split="train", device="cpu")
+    with pytest.raises(DataError, match="fitted on validation"):
+        trust.calibrate(train, risk=0.1)
+    path = mine / "predictions-validation.jsonl"
+    write_jsonl(path, [replace(one, confidence=None) for one in read_predictions(path)])
+    with pytest.raises(DataError, match="gives no confidence"):
+        trust.calibrate(path, risk=0.1)
+
+
+def test_files_of_other_rows_are_not_compared(mine):
+    train = pipelines.predict(mine, split="train", device="cpu")
+    with pytest.raises(DataError, match=r"answers slake-mini validation and .* answers slake-mini train"):
+        trust.compare([mine / "predictions-validation.jsonl", train])
+
+
+def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours, floor = mine / "predictions-validation.jsonl", tmp_path / "floor" / "other.csv"
+    floor.parent.mkdir()
+    scored = pipelines.score(ours)
+    lines = ["qid,text", *(f"{p.id},{p.answer}" for p in scored.floors["majority"]), "nothing,No"]
+    floor.write_text("\n".join(lines) + "\n")
+    rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
+    table = call("score", ours, "--protocol", "all")
+    assert "llava_med" in table
+    assert "microsoft/LLaVA-Med" in table
+    mapped = call("score", floor, *rows, "--map", "id=qid,answer=text", "--protocol", "m2i2")
+    assert "prediction for a question that is not in this split (nothing)" in mapped
+    shutil.copy(ours, other := tmp_path / "other.jsonl")
+    assert "have the same EM" in call("compare", ours, other, *rows)
+    page = tmp_path / "compare.html"
+    call("report", ours, other, *rows, "--out", page)
+    assert "Is one better?" in page.read_text(encoding="utf-8")
+    call("audit", "slake-mini", "--root", root, "--out", tmp_path / "audit.html", "--quick")
+    call("report", ours, "--by", "modality,content_type")
+    text = (mine / "report-validation.html").read_text(encoding="utf-8")
+    assert "The same answers under other rules" in text
+    assert "Modality × Content type" in text
+    assert "Reliability" in text
+    assert "temperature" in call("calibrate", ours, "--risk", "0.5")
+
+
+def test_a_served_model_needs_a_place_and_rows():
+    with pytest.raises(Exception, match="needs --base-url"):
+        CliRunner().invoke(cli.cli, ["predict", "openai:m"], catch_exceptions=False)
+
+
+def test_scoring_on_the_command_line_imports_no_torch(run):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom medical_vqa import cli\n"
+        f"words = ['score', {str(run / 'predictions-validation.jsonl')!r}, '--protocol', 'all']\n"
+        "r = CliRunner().invoke(cli.cli, words)\n"
+        "print(r.exit_code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "False"]
+
+
+STRANGE = ["", "肺", "רֵאָה", "Сancer", "a" * 5000, "\u202eyes", "yes\u0000no", "😀"]  # the C of Cancer is Cyrillic
+
+
+def test_strange_texts_pass_through_every_page(mine, tmp_path):
+    path = mine / "predictions-validation.jsonl"
+    given = read_predictions(path)
+    strange = [replace(one, answer=STRANGE[n % len(STRANGE)], raw="") for n, one in enumerate(given)]
+    write_jsonl(path, strange)
+    scored = pipelines.score(path, protocols=["llava_med", "medvint", "helm"])
+    assert scored.results.counts.scored == len(given)
+    page = pipelines.report(scored, path, tmp_path / "report.html")
+    assert "רֵאָה" in page.read_text(encoding="utf-8")
+
+
+def test_predictions_with_missing_and_extra_ids_are_counted_and_named(mine):
+    path = mine / "predictions-validation.jsonl"
+    given = read_predictions(path)
+    write_jsonl(path, [*given[2:], Prediction("extra/1", "yes")])
+    results = pipelines.score(path).results
+    assert {part.reason: part.n for part in results.set_aside} == {
+        "no prediction": 2,
+        "prediction for a question that is not in this split": 1,
+    }
+
+
+def test_a_dataset_without_readable_images_still_has_its_report(mine, root, tmp_path):
+    copy = tmp_path / "root"
+    shutil.copytree(root, copy)
+    shutil.rmtree(copy / "slake-mini" / "images")
+    from medical_vqa.data.selection import Selection
+
+    path = mine / "predictions-validation.jsonl"
+    scored = pipelines.score(path, selection=Selection("slake-mini", copy, {"language": "en"}))
+    page = pipelines.report(scored, path, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "image not available" in page
+
+
+def test_a_nan_confidence_in_a_file_of_ours_is_refused_with_its_row(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "a", "answer": "b", "confidence": NaN}\n')
+    with pytest.raises(DataError, match="confidence is nan"):
+        read_predictions(path)
+
+
+def test_names_of_files_are_the_shortest_that_differ():
+    from medical_vqa.evaluation.inputs import names
+
+    assert names([Path("/r/a/p.jsonl"), Path("/r/b/p.jsonl")]) == ["a", "b"]
+    assert names([Path("/r/a/p.jsonl"), Path("/r/a/q.jsonl")]) == ["p", "q"]
+    assert len(set(names([Path("/r/a/p.jsonl"), Path("/r/a/p.jsonl")]))) == 2
