@@ -1,0 +1,124 @@
+"""What both throughput benchmarks share: a BLIP-2 of a chosen size with random weights, rows, the machine's rate.
+
+`SIZES` are proportional: ``small`` has an eighth of the width and of the depth of flan-t5-xl's BLIP-2 and the same 257
+image tokens, 32 queries and prompts; ``xl`` has the published sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medical_vqa import pipelines, runtime
+from medical_vqa.data.images import prepare_picture
+from medical_vqa.data.selection import Selection
+from medical_vqa.models.blip2 import Blip2
+from medical_vqa.models.model import Query
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests" / "hub"))
+import tiny_hub  # noqa: E402 - found beside the tests
+
+PROMPT = "Answer the following question based on the image: {question}"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "vision": {"hidden_size": 176, "intermediate_size": 768, "num_hidden_layers": 5, "num_attention_heads": 4,
+                   "image_size": 224, "patch_size": 14},
+        "qformer": {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "d_model": 256, "d_kv": 32, "d_ff": 640, "num_layers": 3, "num_decoder_layers": 3, "num_heads": 8,
+    },
+    "xl": {
+        "vision": {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16,
+                   "image_size": 224, "patch_size": 14},
+        "qformer": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32,
+    },
+}  # fmt: skip
+
+
+def rows(root: Path, count: int, images: int) -> tuple[Selection, list[Any]]:
+    """That many rows of the shipped sample on that many images, in published order."""
+    pipelines.prepare_dataset("slake-mini", source=None, root=root)
+    selection = Selection("slake-mini", root, {})
+    asked: dict[str, list[Any]] = {}
+    for row in selection.rows("train"):
+        if row.answers and (row.image_id in asked or len(asked) < images):
+            asked.setdefault(row.image_id, []).append(row)
+    turns = max(map(len, asked.values()))
+    kept = [rows[turn] for turn in range(turns) for rows in asked.values() if turn < len(rows)]
+    return selection, (kept * (count // len(kept) + 1))[:count]
+
+
+def build(folder: Path, size: str, examples: list[Any], targets: str, dtype: str, dropout: float = 0.1) -> Blip2:
+    """The model, its checkpoint saved once under `folder` in the hub's layout."""
+    hub = folder / size
+    if not (hub / "config.json").is_file():
+        tiny_hub.blip2(
+            hub, "t5", [PROMPT, *(f"{e.question} {e.answers[0]}" for e in examples)], queries=32, **SIZES[size]
+        )
+    lora = {"targets": targets, "rank": 8, "alpha": 32.0, "dropout": dropout, "dora": False, "modules": None}
+    torch.manual_seed(0)
+    return Blip2.build(examples, checkpoint=str(hub), lora=lora, prompt=PROMPT, dtype=dtype)  # type: ignore[arg-type]
+
+
+def queries(selection: Selection, examples: list[Any], model: Blip2) -> list[Query]:
+    """Queries with pictures, each image prepared once."""
+    images = selection.open().images
+    pictures = {i: prepare_picture(images.load(i), model.picture) for i in {e.image_id for e in examples}}
+    return [Query(f"{n}", e.question, e.image_id, pictures[e.image_id], e.answers[0]) for n, e in enumerate(examples)]
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """The machine's measured rate of matrix products, operations per second, best of several sizes."""
+    best = 0.0
+    for side in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        a @ b
+        count, began = 0, clock(device)
+        while clock(device) - began < seconds / 2:
+            a @ b
+            count += 1
+        best = max(best, 2 * side**3 * count / (clock(device) - began))
+    return best
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> float:
+    """Seconds that the work takes."""
+    began = clock(device)
+    work()
+    return clock(device) - began
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most GPU memory held since the last reset; None on a CPU, where a process's peak never falls again."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where this ran."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    about = runtime.environment()
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "packages": about["packages"],
+            "command": " ".join(sys.argv)}  # fmt: skip
+
+
+def write(name: str, figures: dict[str, Any]) -> None:
+    """Print the figures and keep them."""
+    text = json.dumps(figures, indent=2) + "\n"
+    print(text)
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{name}.json").write_text(text, encoding="utf-8")
