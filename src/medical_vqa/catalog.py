@@ -26,6 +26,9 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "floor": "medical_vqa.models.floor:QuestionLookup",
         "majority": "medical_vqa.models.floor:Majority",
         "compact": "medical_vqa.models.compact:Compact",
+        "vilt": "medical_vqa.models.vilt:Vilt",
+        "blip2": "medical_vqa.models.blip2:Blip2",
+        "chat": "medical_vqa.models.chat_vlm:ChatVlm",
     },
 }
 

@@ -178,7 +178,8 @@ def prepare(name: str, source: str | None, root: Path | None, partial: bool, und
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--fresh", is_flag=True, help="Throw away an earlier run in that folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=5.")
-def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...]) -> None:
+@click.option("--plan", "only_plan", is_flag=True, help="Print parameters, memory and steps, and train nothing.")
+def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...], only_plan: bool) -> None:
     """Train by a recipe; the same command goes on after an interruption."""
     from medical_vqa import pipelines
     from medical_vqa.config import find_recipe, load_recipe
@@ -188,6 +189,9 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     resolved = load_recipe(find_recipe(recipe), _pairs(overrides, "--set"))
     if resolved.model.family not in ("floor", "majority"):
         require_torch()
+    if only_plan:
+        click.echo("\n".join(pipelines.plan(resolved).lines()))
+        return
     console = _console(quiet=os.environ.get("RANK", "0") != "0")  # under a launcher the main process speaks for all
     folder = run or RUNS / resolved.name
     with TrainingBar(console) as bar:
@@ -543,6 +547,24 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
     if answer.alternatives:
         click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
     click.echo(f"{card.name}, {card.family}. {EPILOG}", err=True)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("repository", required=False)
+@click.option("--to", required=True, metavar="hub|DIR", help="`hub`, with REPOSITORY, or a new folder.")
+@click.option("--public", is_flag=True, help="Make a new repository public.")
+def export(model: Path, repository: str | None, to: str, public: bool) -> None:
+    """Write a model with its model card for use elsewhere.
+
+    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub.
+    """
+    from medical_vqa import pipelines
+
+    click.echo(f"exported: {pipelines.export(model, to=to, repository=repository, public=public)}")
 
 
 if __name__ == "__main__":

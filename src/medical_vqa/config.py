@@ -15,10 +15,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.records import Split
@@ -105,7 +105,118 @@ class FloorRecipe(_Part):
     """``floor`` looks the question up, ``majority`` always gives the commonest answer."""
 
 
-ModelRecipe = Annotated[CompactRecipe | FloorRecipe, Field(discriminator="family")]
+class LoraRecipe(_Part):
+    """Low-rank adapters: where they go and how large they are."""
+
+    targets: Literal["qformer", "language", "both"] = "language"
+    """Query and value projections of the Q-Former, of the language model, or of both."""
+    modules: str | None = None
+    """A regular expression over whole dotted layer names, in place of `targets`."""
+    rank: Count = 8
+    """Width of the bottleneck."""
+    alpha: Positive = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: Share = 0.1
+    """Share of an adapter's input dropped in training."""
+    dora: bool = False
+    """Learn magnitudes apart from directions."""
+
+
+class _Published(_Part):
+    """What every published checkpoint needs."""
+
+    checkpoint: str
+    """A hub id, or a folder in the hub's layout."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None for its newest. The commit found is written into the bundle."""
+    augment: AugmentRecipe | None = None
+    """Changes to training pictures; not together with `features`."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+
+
+class ViltRecipe(_Published):
+    """ViLT with a fresh classification head, trained whole."""
+
+    family: Literal["vilt"]
+    """ViLT."""
+    checkpoint: str = "dandelin/vilt-b32-mlm"
+    """A hub id, or a folder in the hub's layout."""
+
+
+class _Prompted(_Published):
+    """A frozen language model with adapters."""
+
+    features: bool = True
+    """Keep what the frozen vision part makes of each picture, so that it runs once per image and never again."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Of the frozen weights; auto is the precision of the run. Adapters stay fp32."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.features and self.augment is not None:
+            raise ValueError(
+                "augment changes the pictures in every epoch while features keeps what the vision part made of the "
+                "unchanged ones; set augment: null or features: false"
+            )
+        return self
+
+
+class Blip2Recipe(_Prompted):
+    """BLIP-2 with LoRA."""
+
+    family: Literal["blip2"]
+    """BLIP-2."""
+    checkpoint: str = "Salesforce/blip2-flan-t5-xl"
+    """A hub id, or a folder in the hub's layout."""
+    prompt: str = "Answer the following question based on the image: {question}"
+    """What the language model reads after the image."""
+    lora: LoraRecipe = LoraRecipe()
+    """Adapters."""
+
+
+class ChatLoraRecipe(LoraRecipe):
+    """Low-rank adapters of a chat model."""
+
+    targets: Literal["language"] = "language"
+    """Query and value projections of the language model."""
+    rank: Count = 16
+    """Width of the bottleneck."""
+
+
+class ChatRecipe(_Prompted):
+    """A vision-language chat model with LoRA, DoRA or 4-bit QLoRA."""
+
+    family: Literal["chat"]
+    """Any model transformers loads as AutoModelForImageTextToText."""
+    checkpoint: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    """A hub id, or a folder in the hub's layout."""
+    prompt: str = "{question}\nAnswer with a word or a short phrase."
+    """The user's turn, after the image."""
+    lora: ChatLoraRecipe = ChatLoraRecipe()
+    """Adapters."""
+    four_bit: bool = False
+    """Keep the frozen weights in 4 bits (NF4), by bitsandbytes: needs an NVIDIA GPU and the extra `qlora`."""
+    side: Annotated[int, Field(ge=28, le=2048)] = 448
+    """Longest side of a picture, pixels: more pixels are more tokens."""
+
+
+ModelRecipe = Annotated[
+    CompactRecipe | FloorRecipe | ViltRecipe | Blip2Recipe | ChatRecipe, Field(discriminator="family")
+]
+
+
+class DecodingRecipe(_Part):
+    """How answers are chosen, at validation and ever after."""
+
+    method: Literal["greedy", "beam", "rank"] = "greedy"
+    """Of models that write: word by word, by beams, or by ranking the training answers. A classifier always ranks."""
+    beams: Annotated[int, Field(ge=2, le=64)] = 4
+    """How many beginnings ``beam`` follows."""
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 24
+    """Longest answer that is written, in tokens."""
+    alternatives: Annotated[int, Field(ge=0, le=20)] = 4
+    """How many next best answers a prediction carries."""
 
 
 class TrainingRecipe(_Part):
@@ -119,6 +230,11 @@ class TrainingRecipe(_Part):
     """``image``: all questions of an image in one step, so that it is encoded once; ``question``: rows in any order."""
     accumulate: Count = 1
     """Batches per optimiser step."""
+    micro_batch: Count | Literal["auto"] = "auto"
+    """Questions on the device at once; a batch is taken in so many parts. ``auto`` begins with the whole batch and
+    halves when the device runs out of memory."""
+    length_buckets: bool = False
+    """Questions of like length share a batch, so that less is padded."""
     learning_rate: Positive = 1e-3
     """Peak rate of AdamW, after the warm-up and before the cosine."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
@@ -158,6 +274,8 @@ class Recipe(_Part):
     """What learns."""
     training: TrainingRecipe = TrainingRecipe()
     """How."""
+    decoding: DecodingRecipe = DecodingRecipe()
+    """How it answers."""
 
     def to_yaml(self) -> str:
         """Every field, defaults included."""
@@ -233,7 +351,7 @@ def _set(content: dict[str, Any], key: str, value: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    families = {"compact", "floor", "majority"}
+    families = {"compact", "floor", "majority", "vilt", "blip2", "chat"}
     location = [str(part) for part in first["loc"] if str(part) not in families]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
@@ -252,7 +370,9 @@ def _keys_at(location: list[str]) -> set[str]:
     tables: dict[str, tuple[type[_Part], ...]] = {
         "": (Recipe,),
         "data": (DataRecipe,),
-        "model": (CompactRecipe, FloorRecipe),
+        "model": (CompactRecipe, FloorRecipe, ViltRecipe, Blip2Recipe, ChatRecipe),
+        "model.lora": (LoraRecipe,),
+        "decoding": (DecodingRecipe,),
         "training": (TrainingRecipe,),
         "model.picture": (PictureRecipe,),
         "model.augment": (AugmentRecipe,),

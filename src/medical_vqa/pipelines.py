@@ -7,6 +7,7 @@ writes ``predictions-SPLIT.jsonl`` with a card beside it, `score` and `report` r
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,13 +25,17 @@ from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.records import Example, Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
+    from medical_vqa.data.features import FeatureStore
+    from medical_vqa.data.picture_cache import PictureCache
+    from medical_vqa.data.prepared import PreparedDataset
     from medical_vqa.evaluation.results import Results
     from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.model import Trainable, VqaModel
+    from medical_vqa.models.model import Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.loop import Fitted, Scores, Watcher
+    from medical_vqa.training.plan import Plan
 
 Counter = Callable[[int, int], None]
 """Told how many are done, and of how many."""
@@ -103,6 +108,35 @@ def train(
     return Trained(run, journal.bundle, fitted)
 
 
+def plan(recipe: Recipe) -> Plan:
+    """What training by the recipe will take, from configurations alone; raises like `train`."""
+    from medical_vqa.models.sketch import sketch_of
+    from medical_vqa.runtime import choose_device, choose_precision, memory_of
+    from medical_vqa.training.plan import Plan, steps_of
+
+    family, settings = catalog.find("models", recipe.model.family), recipe.training
+    if not hasattr(family, "build"):
+        raise ConfigError(f"{recipe.model.family} is counted in one go and needs no plan; train it")
+    selection = selection_of(recipe)
+    rows = learnable(selection.rows("train"))
+    device = choose_device(settings.device)
+    choice = choose_precision(settings.precision, device)
+    options = options_of(recipe, choice.precision)
+    sketched = hasattr(family, "sketch")
+    sketch = family.sketch(rows, **options) if sketched else sketch_of(family.build(rows, **options).module)
+    memory = sketch.memory(
+        batch_size=settings.batch_size,
+        precision=choice.precision,
+        features=options.get("features", False),
+        checkpointing=options.get("gradient_checkpointing", False),
+    )
+    images = [row.image_id for row in rows]
+    keys = {"epochs", "batch_size", "grouping", "accumulate", "seed"}
+    steps = steps_of(images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys))
+    where = f"{choice.device}, {choice.precision}"
+    return Plan(sketch, memory, len(rows), len(set(images)), steps, where, memory_of(device))
+
+
 def _count_floor(
     family: Any, recipe: Recipe, selection: Selection, rows: Sequence[Example], journal: Journal
 ) -> Trained:
@@ -129,13 +163,14 @@ def _fit(
     from medical_vqa.training.loop import fit
 
     settings = recipe.training
+    if choice.device == "cuda" and hasattr(catalog.find("models", recipe.model.family), "sketch"):
+        plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
-    options = recipe.model.model_dump(exclude={"family"})
-    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options)
+    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options_of(recipe, choice.precision))
     card = card_for(recipe, selection, rows, model, held_out)
-    asked = queries(selection, held_out, model, progress=pictures)
-    data = queries(selection, rows, model, learn=True, progress=pictures)
+    asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
+    data = queries(selection, rows, model, learn=True, progress=pictures, device=choice.device)
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
@@ -151,11 +186,11 @@ def _fit(
         evaluate=lambda: validation_scores(model, asked, held_out, card),
         device=choice.device,
         precision=choice.precision,
-        **settings.model_dump(exclude={"device", "precision"}),
+        lengths=lengths_of(rows) if settings.length_buckets else None,
+        **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
     )
-    with main_process_first() as main:
-        if main:
-            journal.finish(dataclasses.asdict(fitted))
+    if os.environ.get("RANK", "0") == "0":  # `fit` has ended the process group, so there is none to wait with
+        journal.finish(dataclasses.asdict(fitted))
     return fitted
 
 
@@ -399,6 +434,27 @@ def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
 
 
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def export(bundle: Path, *, to: str, repository: str | None = None, public: bool = False) -> str:
+    """Write a bundle with a model card into a folder, or push it to the hub; returns where it is.
+
+    Raises `BundleError` when a file of the bundle is damaged, `OfflineError` without a network.
+    """
+    from medical_vqa.hub import push, write_export
+    from medical_vqa.models.bundle import check_files, read_card
+
+    folder = find_bundle(bundle)
+    card = read_card(folder)
+    check_files(folder, card)
+    if to != "hub":
+        return str(write_export(folder, card, Path(to)))
+    if repository is None:
+        raise ConfigError("the hub needs a repository: medical-vqa export BUNDLE --to hub USER/NAME")
+    return push(folder, card, repository, private=not public)
+
+
 # --- what the stages share --------------------------------------------------------------------------------------------
 
 
@@ -434,8 +490,12 @@ def queries(
     *,
     learn: bool = False,
     progress: Counter | None = None,
+    device: str | None = None,
 ) -> PictureQueries:
-    """What the model sees of these rows, its pictures prepared once and kept in the dataset's cache."""
+    """What the model sees of these rows: pictures prepared once, or what its frozen vision part made of them, once.
+
+    `device` is where to encode; None leaves the model where it is.
+    """
     from medical_vqa.data.picture_cache import PictureCache
     from medical_vqa.models.queries import PictureQueries
 
@@ -444,8 +504,48 @@ def queries(
     if model.picture is None:
         return PictureQueries(rows, digests, None, learn=learn)
     cache = PictureCache(prepared.folder / "pictures", model.picture)
+    if model.vision is not None and model.vision.frozen:
+        images = {digest: row.image_id for digest, row in zip(digests, rows, strict=True)}
+        store = feature_store(prepared, images, cache, model.vision, progress, device)
+        return PictureQueries(rows, digests, store, learn=learn)
     cache.ensure(prepared.images, [row.image_id for row in rows], progress)
     return PictureQueries(rows, digests, cache, learn=learn)
+
+
+def feature_store(
+    prepared: PreparedDataset,
+    images: Mapping[str, str],
+    cache: PictureCache,
+    vision: Vision,
+    progress: Counter | None,
+    device: str | None,
+) -> FeatureStore:
+    """The features of `images` (digest -> id) by this vision part, those encoded that no run or server has yet."""
+    import torch
+
+    from medical_vqa.data.features import FeatureStore
+
+    with main_process_first():
+        store = FeatureStore(prepared.folder / "features", vision.fingerprint)
+        if missing := store.missing(list(images)):
+            cache.ensure(prepared.images, [images[digest] for digest in missing])
+            if device is not None:
+                vision.to(torch.device(device))
+            store.ensure(missing, cache.get, vision.encode, progress)
+            if device is not None:
+                vision.to(torch.device("cpu"))  # training needs the device's memory for the rest
+    return store
+
+
+def lengths_of(rows: Sequence[Example]) -> list[int]:
+    """Characters of each row's question and answer: near enough to tokens to bring like lengths together."""
+    return [len(row.question) + len(row.answers[0]) for row in rows]
+
+
+def options_of(recipe: Recipe, precision: str) -> dict[str, Any]:
+    """What a family's `build` is given: its recipe section, `auto` precision resolved to the run's."""
+    options = recipe.model.model_dump(exclude={"family"})
+    return options | {"dtype": precision} if options.get("dtype") == "auto" else options
 
 
 def card_for(
@@ -453,6 +553,7 @@ def card_for(
 ) -> BundleCard:
     """The card of the model that this recipe makes from these rows; scores come later."""
     from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.models.model import Decoding
 
     manifest = selection.open().manifest
     images = len({row.image_id for row in rows})
@@ -468,7 +569,15 @@ def card_for(
     if answers := getattr(model, "answers", None):
         accepted = [row.answers[0] for row in held_out if row.answers]
         data["answer_coverage"] = {"validation": round(answers.coverage(accepted), 4)}
-    return BundleCard(recipe.model.family, recipe.name, data=data, model=model.describe(), licence=manifest.licence)
+    return BundleCard(
+        recipe.model.family,
+        recipe.name,
+        data=data,
+        model=model.describe(),
+        decoding=Decoding(**recipe.decoding.model_dump()),
+        prompt=getattr(model, "prompt", None),
+        licence=manifest.licence,
+    )
 
 
 def dataset_ref(selection: Selection, split: Split) -> Any:
@@ -529,16 +638,16 @@ def commands(scored: Scored, predictions: Path) -> list[str]:
 
 def main_process_first() -> AbstractContextManager[bool]:
     """Under `accelerate launch` the others wait for the main process; yields whether this is the main one."""
-    import os
     from contextlib import contextmanager, nullcontext
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return nullcontext(True)
+    import torch
     from accelerate import PartialState
 
     @contextmanager
     def in_turn() -> Any:
-        state = PartialState()
+        state = PartialState(cpu=not torch.cuda.is_available())  # otherwise it sees one process where no GPU is
         with state.main_process_first():
             yield state.is_main_process
 

@@ -82,6 +82,13 @@ def choose_precision(wanted: Precision | Literal["auto"], device: torch.device) 
     return Choice(device.type, "fp32", "exact, and the fastest that every CPU has")
 
 
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that a GPU has; None for other devices."""
+    import torch  # noqa: PLC0415
+
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     import numpy as np  # noqa: PLC0415

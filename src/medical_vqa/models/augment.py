@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -47,3 +50,16 @@ class Augment:
 def _uniform(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform in [-1, 1), one set of values per picture: (B, *shape)."""
     return torch.rand(len(like), *shape, device=like.device) * 2 - 1
+
+
+def augmented(pictures: Sequence[NDArray[np.uint8]], augment: Augment | None) -> list[NDArray[np.uint8]]:
+    """Prepared pictures (H, W, C), each changed a little; as they are where `augment` is None."""
+    if augment is None:
+        return list(pictures)
+    return [_changed(picture, augment) for picture in pictures]
+
+
+def _changed(picture: NDArray[np.uint8], augment: Augment) -> NDArray[np.uint8]:
+    moved = augment(torch.tensor(picture).permute(2, 0, 1).unsqueeze(0) / 255.0)
+    pixels: NDArray[np.uint8] = (moved[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+    return pixels

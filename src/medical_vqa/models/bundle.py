@@ -124,14 +124,19 @@ def load_bundle(folder: Path, *, device: torch.device | None = None) -> tuple[Vq
     Raises `BundleError` when a file is missing or changed, and `ConfigError` when the family is unknown.
     """
     card = read_card(folder)
+    check_files(folder, card)
+    family = find("models", card.family)
+    model: VqaModel = family.load(folder) if device is None else family.load(folder, device=device)
+    return model, card
+
+
+def check_files(folder: Path, card: BundleCard) -> None:
+    """Raise `BundleError` when a file of the bundle is missing or changed."""
     for name, digest in card.files.items():
         if not (folder / name).is_file():
             raise BundleError(f"the bundle {folder} lacks {name}; copy or train it again")
         if _sha256(folder / name) != digest:
             raise BundleError(f"{folder / name} is not the file the bundle was written with; copy or train it again")
-    family = find("models", card.family)
-    model: VqaModel = family.load(folder) if device is None else family.load(folder, device=device)
-    return model, card
 
 
 def update_card(folder: Path, card: BundleCard) -> None:

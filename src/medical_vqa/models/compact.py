@@ -21,7 +21,7 @@ from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.model import Decoding, Query, check_question
+from medical_vqa.models.model import Decoding, Query, check_question, distinct
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
@@ -230,16 +230,9 @@ class CompactVision:
         device = self._encoder.position.device
         return [{"tokens": tokens} for tokens in self._encoder(to_unit(_stack_pictures(pictures).to(device)))]
 
-
-def distinct(queries: Sequence[Query]) -> tuple[list[Visual], list[int]]:
-    """The visuals of the queries, each image once, and for every query the place of its image among them."""
-    places: dict[str, int] = {}
-    visuals: list[Visual] = []
-    for query in queries:
-        if query.image not in places:
-            places[query.image] = len(visuals)
-            visuals.append(query.visual)
-    return visuals, [places[query.image] for query in queries]
+    def to(self, device: torch.device) -> None:
+        """Move the encoder, which is part of the network."""
+        self._encoder.to(device)
 
 
 def _stack_pictures(visuals: Sequence[Visual]) -> Tensor:

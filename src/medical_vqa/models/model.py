@@ -51,8 +51,13 @@ class Decoding:
 
     alternatives: int = 4
     """How many next best answers a prediction carries."""
-    method: Literal["greedy"] = "greedy"
-    """The most probable answer."""
+    method: Literal["greedy", "beam", "rank"] = "greedy"
+    """For models that write: word by word, several beginnings at once, or by ranking the training answers.
+    A classifier ranks its answers whatever this says."""
+    beams: int = 4
+    """How many beginnings ``beam`` follows."""
+    max_tokens: int = 24
+    """Longest answer that is written, in tokens; SLAKE's longest has 12 words."""
 
 
 class Vision(Protocol):
@@ -68,6 +73,9 @@ class Vision(Protocol):
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
         """Features of each picture, one mapping each, without a batch axis."""
+
+    def to(self, device: torch.device) -> None:
+        """Move it there; a frozen one is needed there only while it encodes."""
 
 
 class VqaModel(Protocol):
@@ -144,3 +152,14 @@ def check_question(question: str) -> str:
             f"the question has {len(text):,} characters; at most {MAX_QUESTION_CHARACTERS:,} are read: shorten it"
         )
     return text
+
+
+def distinct(queries: Sequence[Query]) -> tuple[list[Visual], list[int]]:
+    """The visuals of the queries, each image once, and for every query the place of its image among them."""
+    places: dict[str, int] = {}
+    visuals: list[Visual] = []
+    for query in queries:
+        if query.image not in places:
+            places[query.image] = len(visuals)
+            visuals.append(query.visual)
+    return visuals, [places[query.image] for query in queries]

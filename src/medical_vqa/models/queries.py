@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from medical_vqa.data.picture_cache import PictureCache
 from medical_vqa.models.model import Query
 from medical_vqa.records import Example
+
+if TYPE_CHECKING:
+    from medical_vqa.models.model import Visual
 
 NO_PICTURE = np.zeros((1, 1, 1), np.uint8)
 """What a model that never looks gets to see."""
 
 
+class Visuals(Protocol):
+    """Where pictures or features are found: a `PictureCache` or a `FeatureStore`."""
+
+    def get(self, digest: str) -> Visual:
+        """What a model sees of the image with this SHA-256."""
+
+
 class PictureQueries(Sequence[Query]):
-    """Queries over a cache of prepared pictures; no picture is decoded twice, however many questions ask about it."""
+    """Queries over a cache of prepared pictures, or of features; none is made twice, however many ask about it."""
 
     def __init__(
         self,
         examples: Sequence[Example],
         digests: Sequence[str],
-        cache: PictureCache | None,
+        cache: Visuals | None,
         *,
         learn: bool = False,
     ) -> None:

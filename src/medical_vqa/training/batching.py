@@ -9,6 +9,7 @@ from typing import Literal
 
 Grouping = Literal["image", "question"]
 Batch = list[int]
+_WINDOW = 16  # batches among which rows are sorted by length
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,20 @@ class BatchPlan:
     """Of the order."""
     processes: int = 1
     """Among how many processes each batch is shared."""
+    lengths: Sequence[int] | None = None
+    """Of every row, in any unit; where given, rows of like length share a batch, so that less is padded."""
 
     def epoch(self, number: int) -> list[Batch]:
         """Every row once, in batches."""
         order = random.Random(f"{self.seed}/{number}")
         units = self._units()
         order.shuffle(units)
+        batches = self._fill(units if self.lengths is None else self._alike(units))
+        if self.lengths is not None:
+            order.shuffle(batches)
+        return batches
+
+    def _fill(self, units: list[Batch]) -> list[Batch]:
         batches: list[Batch] = [[]]
         for unit in units:
             full = len(batches[-1]) + len(unit) > self.batch_size * self.processes
@@ -55,6 +64,16 @@ class BatchPlan:
         mine = set(images[process :: self.processes])
         return [row for row in batch if self.images[row] in mine]
 
+    def _alike(self, units: list[Batch]) -> list[Batch]:
+        """The units, sorted by length within windows of a few batches: like lengths meet, and chance stays."""
+        lengths = self.lengths or ()
+        longest = [max(lengths[row] for row in unit) for unit in units]
+        mean = len(self.images) / max(1, len(units))
+        window = max(1, round(_WINDOW * self.batch_size * self.processes / mean))
+        places = range(len(units))
+        parts = [sorted(places[start : start + window], key=longest.__getitem__) for start in places[::window]]
+        return [units[place] for part in parts for place in part]
+
     def _units(self) -> list[Batch]:
         """What is never parted: the questions of an image, or single questions."""
         if self.grouping == "question":
@@ -64,3 +83,8 @@ class BatchPlan:
             rows.setdefault(image, []).append(row)
         size = self.batch_size * self.processes
         return [unit[start : start + size] for unit in rows.values() for start in range(0, len(unit), size)]
+
+
+def pieces(batch: Batch, size: int | None) -> list[Batch]:
+    """A batch in parts of at most `size` rows, its order kept so that the questions of an image stay together."""
+    return [batch] if size is None else [batch[start : start + size] for start in range(0, len(batch), size)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from medical_vqa.errors import TrainingError
 from medical_vqa.models.model import Query, Trainable
 from medical_vqa.runtime import Precision, seed_everything
-from medical_vqa.training.batching import Batch, BatchPlan, Grouping
+from medical_vqa.training.batching import Batch, BatchPlan, Grouping, pieces
 from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
 from medical_vqa.training.optimizer import WeightAverage, adamw, rate
 
@@ -71,6 +71,8 @@ def fit(
     batch_size: int,
     grouping: Grouping = "image",
     accumulate: int = 1,
+    micro_batch: int | Literal["auto"] = "auto",
+    lengths: Sequence[int] | None = None,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.05,
     warmup: float = 0.03,
@@ -89,7 +91,9 @@ def fit(
     """Train `model` on `data`, whose row i asks about ``images[i]``, and go on from the journal's checkpoint if any.
 
     `evaluate` scores the model as it is; `keep` is called with its scores and the epoch whenever it should be saved.
-    Raises `TrainingError` when the loss is not a number or the disk is full.
+    A batch is taken in parts of `micro_batch` rows; `auto` halves them whenever the device runs out of memory, and
+    the step stays the same. Rows of like `lengths`, where given, share a batch.
+    Raises `TrainingError` when the loss is not a number, the disk is full, or one row is too much for the device.
     """
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -99,7 +103,8 @@ def fit(
     )
     seed_everything(seed)
     run = _Run(accelerator, model, data, journal, evaluate, keep, watcher, select)
-    plan = BatchPlan(images, batch_size, grouping, seed, accelerator.num_processes)
+    run.micro = None if micro_batch == "auto" else micro_batch
+    plan = BatchPlan(images, batch_size, grouping, seed, accelerator.num_processes, lengths)
     run.prepare(learning_rate=learning_rate, weight_decay=weight_decay, average=average)
     if trackers:
         accelerator.init_trackers("medical-vqa", config={"learning_rate": learning_rate, "batch_size": batch_size})
@@ -110,14 +115,19 @@ def fit(
     run.last_saved = time.monotonic()
     while progress.epoch < epochs and not _out_of_patience(progress, patience):
         steps = _chunks(plan.epoch(progress.epoch), accumulate)[progress.batch :]
-        for batches in run.load(steps, plan, workers):
-            share = rate(progress.step, total=total, warmup=warmup)
-            run.step(batches, learning_rate * share, clip)
-            if time.monotonic() - run.last_saved > 60 * checkpoint_minutes:
-                run.save()
+        try:
+            for batches in run.load(steps, plan, workers):
+                share = rate(progress.step, total=total, warmup=warmup)
+                run.step(batches, learning_rate * share, clip)
+                if time.monotonic() - run.last_saved > 60 * checkpoint_minutes:
+                    run.save()
+        except torch.OutOfMemoryError as error:
+            run.halve(error, batch_size, fixed=micro_batch != "auto")
+            continue  # with the step that was too much
         run.end_epoch(score=(progress.epoch + 1) % evaluate_every == 0 or progress.epoch + 1 == epochs)
     if select == "last" or evaluate is None:
         run.keep_last()
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return Fitted(progress.step, progress.best_epoch, progress.epoch < epochs, progress.seconds)
 
@@ -142,6 +152,7 @@ class _Run:
         self.pending: list[tuple[dict[str, Any], Tensor]] = []
         self.last_saved = self.clock = time.monotonic()
         self.questions = 0  # since the last look at the losses
+        self.micro: int | None = None  # rows on the device at once; None: the whole batch
 
     def prepare(self, *, learning_rate: float, weight_decay: float, average: float) -> None:
         """Move to the device, wrap for several processes, and take up the newest checkpoint."""
@@ -158,14 +169,29 @@ class _Run:
     def load(self, steps: list[list[Batch]], plan: BatchPlan, workers: int) -> Iterator[list[dict[str, Tensor]]]:
         """The batches of each step, collated, this process's share of them."""
         rank = self.accelerator.process_index
-        shares = [plan.share(batch, rank) for step in steps for batch in step]
+        parts = [[p for batch in step for p in pieces(plan.share(batch, rank), self.micro)] for step in steps]
+        shares = [part for step in parts for part in step]
         order = torch.Generator()  # its own: the loader must not draw from the generator that a resumed run continues
         data = cast("Dataset[Query]", self.data)
         loader = iter(
             DataLoader(data, batch_sampler=shares, collate_fn=self.model.collate, num_workers=workers, generator=order)
         )
-        for step in steps:
+        for step in parts:
             yield [send_to_device(next(loader), self.accelerator.device) for _ in step]
+
+    def halve(self, error: torch.OutOfMemoryError, batch_size: int, *, fixed: bool) -> None:
+        """Take half as many rows at once from here on; raises `TrainingError` where that cannot be."""
+        self.optimizer.zero_grad()
+        size = self.micro or batch_size
+        if size == 1 or fixed or self.accelerator.num_processes > 1:
+            raise TrainingError(
+                f"the device ran out of memory with {size} questions at once ({str(error).split('.')[0]}); "
+                f"{self.journal.kept()}: set a smaller training.micro_batch, model.gradient_checkpointing: true, "
+                "a smaller checkpoint or 4-bit weights, or use a larger GPU"
+            ) from error
+        self.micro = size // 2
+        if self.accelerator.is_main_process:
+            self.journal.log([{"step": self.progress.step, "micro_batch": self.micro}])
 
     def step(self, batches: list[dict[str, Tensor]], learning_rate: float, clip: float) -> None:
         """One optimiser step over all the batches."""

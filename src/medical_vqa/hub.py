@@ -1,0 +1,119 @@
+"""Pushing a bundle to the Hugging Face hub, with a model card that a person and the hub's search can read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from medical_vqa.errors import ModelError, OfflineError
+
+if TYPE_CHECKING:
+    from medical_vqa.models.bundle import BundleCard
+
+_LIBRARIES = {"blip2": "peft", "chat": "peft", "vilt": "transformers"}
+_LICENCES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
+
+
+def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = True) -> str:
+    """Upload a bundle with its model card; returns the page's address.
+
+    Raises `OfflineError` without a network and `ModelError` when the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "bundle"
+        write_export(bundle, card, folder)
+        try:
+            api = HfApi()
+            page = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {card.name}")
+            return str(page)
+        except HFValidationError as error:
+            raise ModelError(f"{repository!r} is no hub repository name ({error}); write it as USER/NAME") from error
+        except HfHubHTTPError as error:
+            raise ModelError(
+                f"the hub refused {repository} ({str(error).splitlines()[0]}); run: hf auth login, with a token that "
+                "may write there"
+            ) from error
+        except (OfflineModeIsEnabled, OSError) as error:
+            raise OfflineError(
+                f"the hub cannot be reached, so {repository} was not written; try again where there is a network, or "
+                f"export to a folder: medical-vqa export {bundle} --to DIR"
+            ) from error
+
+
+def write_export(bundle: Path, card: BundleCard, folder: Path) -> Path:
+    """Copy a bundle with its model card beside it, as ``from_pretrained`` reads it elsewhere; returns the folder."""
+    if folder.exists():
+        raise ModelError(f"{folder} is there already; export into a new folder")
+    shutil.copytree(bundle, folder)
+    (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+    return folder
+
+
+def model_card(card: BundleCard) -> str:
+    """The hub's model card: metadata on top, then data, scores, use and limits in words."""
+    head = yaml.safe_dump(_metadata(card), sort_keys=False, allow_unicode=True)
+    scores = _scores(card)
+    sections = [
+        f"# {card.name}",
+        f"A {card.family} model that answers questions about medical images. {card.intended_use}",
+        "## Data",
+        f"{card.data.get('title', 'unknown')}: {card.data.get('rows', '?')} questions on "
+        f"{card.data.get('images', '?')} images. Licence: {card.data.get('licence', 'unknown')}\n\n"
+        f"{card.data.get('citation', '')}",
+        "## Scores",
+        *([f"| metric | value |\n|---|---|\n{scores}"] if scores else ["None were recorded."]),
+        f"On the {card.selection.get('split', 'validation')} split that chose this checkpoint, so a little too good; "
+        "SQuAD v2 rules.",
+        "## Limits",
+        "Trained on one data set of radiographs, CT and MRI slices; answers are short phrases like its own. It can be "
+        "confidently wrong, and much can be answered without looking at the image: compare with the question-only "
+        "floor. Not a medical device and not for diagnosis.",
+        "## Use",
+        f"```\n{_usage(card)}\n```",
+    ]
+    return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metadata(card: BundleCard) -> dict[str, Any]:
+    licence = next((key for name, key in _LICENCES.items() if card.licence.startswith(name)), "other")
+    base = card.model.get("checkpoint")
+    metrics = [{"type": name, "value": round(value, 4)} for name, value in _numbers(card).items()]
+    result = {
+        "task": {"type": "visual-question-answering"},
+        "dataset": {"name": card.data.get("title", "unknown"), "type": card.data.get("selection", {}).get("dataset")},
+        "metrics": metrics,
+    }
+    return {
+        "license": licence,
+        "library_name": _LIBRARIES.get(card.family, "medical-vqa"),
+        "pipeline_tag": "visual-question-answering",
+        "tags": ["medical", "visual-question-answering", "medical-vqa", card.family],
+        **({"base_model": base} if base and not Path(base).is_absolute() else {}),
+        "model-index": [{"name": card.name, "results": [result]}],
+    }
+
+
+def _numbers(card: BundleCard) -> dict[str, float]:
+    return {k: v for k, v in card.selection.get("scores", {}).items() if isinstance(v, float)}
+
+
+def _scores(card: BundleCard) -> str:
+    return "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _numbers(card).items())
+
+
+def _usage(card: BundleCard) -> str:
+    base = card.model.get("checkpoint")
+    lines = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
+    if _LIBRARIES.get(card.family) == "peft":
+        lines.append(f"# elsewhere: PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {base}")
+    if card.family == "vilt":
+        lines.append("# elsewhere: ViltForQuestionAnswering.from_pretrained(THIS_REPOSITORY)")
+    return "\n".join(lines)

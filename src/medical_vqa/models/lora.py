@@ -1,0 +1,129 @@
+"""Where adapters may go: patterns anchored at a module, and the proof that nothing upstream of the cache trains.
+
+``["q_proj", "v_proj"]``, the usual way to name LoRA's targets, also matches a SigLIP vision tower; features kept from
+before would then be wrong without a word. A pattern here is a regular expression over the whole dotted name of a
+linear layer, and one that reaches what the cache keeps is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from medical_vqa.errors import ModelError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The size and the place of low-rank adapters (Hu et al. 2021)."""
+
+    pattern: str
+    """Regular expression that a linear layer's whole dotted name must match."""
+    rank: int = 8
+    """Width of the bottleneck."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.1
+    """Share of the adapter's input that is dropped in training."""
+    dora: bool = False
+    """Weight-decomposed adaptation: magnitudes are learned apart from directions (Liu et al. 2024)."""
+
+
+def matched(model: nn.Module, pattern: str) -> list[str]:
+    """Names of the linear layers that a pattern means; raises `ModelError` on a pattern that is no expression."""
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise ModelError(f"the LoRA pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+    return [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and wanted.fullmatch(n)]
+
+
+def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> list[str]:
+    """The layers a pattern means; `frozen` names the modules whose outputs are kept in the cache.
+
+    Raises `ModelError` when the pattern matches nothing, or a layer inside one of the frozen modules.
+    """
+    names = matched(model, pattern)
+    if not names:
+        known = sorted({n.rsplit(".", 1)[-1] for n, layer in model.named_modules() if isinstance(layer, nn.Linear)})
+        raise ModelError(
+            f"the LoRA pattern {pattern!r} matches no linear layer of the model; its layers are called "
+            f"{', '.join(known[:12])}, and the pattern must match the whole dotted name, as in "
+            r"language_model\..*\.(q|v)"
+        )
+    if bad := [name for name in names if inside(name, frozen)]:
+        raise ModelError(
+            f"the LoRA pattern {pattern!r} matches {bad[0]}, which lies in the frozen vision part that the feature "
+            r"cache keeps; anchor it at the part that should learn, as in language_model\..*\.(q|v)"
+        )
+    return names
+
+
+def inside(name: str, modules: Sequence[str]) -> bool:
+    """Whether a dotted name is one of the modules or lies in it."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftModel:
+    """Freeze the model and put adapters where the pattern says; raises `ModelError` as `check_targets` does."""
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - slow to import, and only this needs it
+
+    names = check_targets(model, lora.pattern, frozen=frozen)
+    exact = len(names) == sum(bool(re.fullmatch(lora.pattern, name)) for name, _ in model.named_modules())
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well as an integer
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        target_modules=lora.pattern if exact else names,  # PEFT refuses what is no linear layer
+    )
+    with no_peft_warnings():
+        adapted = get_peft_model(model, config)
+    refuse_trainable(adapted.get_base_model(), frozen)
+    return adapted
+
+
+@contextmanager
+def no_peft_warnings() -> Iterator[None]:
+    """Hide what PEFT makes transformers say about a name that it reads and transformers has replaced."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
+
+
+def refuse_trainable(model: nn.Module, frozen: Sequence[str]) -> None:
+    """Raise `ModelError` when a parameter of a module whose outputs are kept would be trained."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and inside(name, frozen):
+            raise ModelError(f"{name} would be trained although its outputs are kept in the cache; freeze it")
+
+
+def parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """How many numbers the module's parameters are, all or the trainable ones; shared ones count once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def keep_trainable_state(module: nn.Module) -> None:
+    """From now on the module's state is its trainable part alone: a checkpoint never holds the frozen base."""
+
+    def drop(owner: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+        for name, parameter in owner.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                state.pop(prefix + name, None)
+
+    def forgive(owner: nn.Module, keys: Any) -> None:
+        frozen = {n for n, p in owner.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        keys.missing_keys[:] = [key for key in keys.missing_keys if key.removeprefix("module.") not in frozen]
+
+    module.register_state_dict_post_hook(drop)
+    module.register_load_state_dict_post_hook(forgive)

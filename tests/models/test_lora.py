@@ -1,0 +1,127 @@
+"""Where adapters land on the published configurations, on the meta device: no weights, exact counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from medical_vqa.errors import ModelError
+from medical_vqa.models import blip2_net, chat_net
+from medical_vqa.models.lora import Lora, add_lora, check_targets, inside, parameters, refuse_trainable
+from medical_vqa.models.vilt import ViltNet
+
+CONFIGS = Path(__file__).parents[1] / "assets" / "configs"
+LORA = {"rank": 8, "alpha": 32.0, "dropout": 0.1}
+
+
+def on_meta(name: str, kind: str):
+    values = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        config = transformers.AutoConfig.for_model(**values)
+        return getattr(transformers, kind)._from_config(config) if kind != "auto" else (
+            transformers.AutoModelForImageTextToText.from_config(config)
+        )  # fmt: skip
+
+
+# rank * (inputs + outputs) for each layer named
+T5_XL = 8 * (2048 + 2048) * 2 * (24 + 24 + 24)  # q and v of 24 encoder, 24 decoder and 24 cross attentions
+QFORMER = 8 * (2 * (768 + 768) * 12 + (768 + 768 + 1408 + 768) * 6)  # 12 self attentions, 6 that look at 1408 wide
+OPT = 8 * (2560 + 2560) * 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "trainable"),
+    [
+        ("blip2-flan-t5-xl", "language", T5_XL),
+        ("blip2-flan-t5-xl", "qformer", QFORMER),
+        ("blip2-flan-t5-xl", "both", T5_XL + QFORMER),
+        ("blip2-opt-2.7b", "language", OPT),
+        ("blip2-opt-2.7b", "qformer", QFORMER),
+        ("blip2-opt-2.7b", "both", OPT + QFORMER),
+    ],
+)
+def test_each_preset_trains_the_published_number_of_parameters(name, targets, trainable):
+    model = on_meta(name, "Blip2ForConditionalGeneration")
+    adapted, upstream = blip2_net.adapt(model, LORA | {"targets": targets})
+    assert parameters(adapted, trainable=True) == trainable
+    assert "vision_model" in upstream
+    assert ("qformer" in upstream) == (targets == "language")
+    base = adapted.get_base_model()
+    assert not [n for n, p in base.named_parameters() if p.requires_grad and inside(n, upstream)]
+
+
+def test_the_count_the_published_recipe_reports():
+    assert T5_XL == 4_718_592
+
+
+def test_the_published_sizes():
+    # 3.94e9 with the output layer, which is tied here and untied where the checkpoint brings one of its own
+    assert parameters(on_meta("blip2-flan-t5-xl", "Blip2ForConditionalGeneration")) == pytest.approx(3.877e9, rel=1e-3)
+    assert parameters(on_meta("blip2-opt-2.7b", "Blip2ForConditionalGeneration")) == pytest.approx(3.74e9, rel=2e-3)
+    assert parameters(on_meta("vilt-b32", "ViltModel")) == pytest.approx(111.6e6, rel=2e-3)
+
+
+def test_vilt_trains_whole():
+    model = ViltNet(on_meta("vilt-b32", "ViltForQuestionAnswering"))
+    assert parameters(model, trainable=True) == parameters(model)
+
+
+# rank * (hidden + query width + hidden + value width) * layers, of the language model alone
+CHAT = {
+    "qwen2.5-vl-3b": 8 * (2048 + 2048 + 2048 + 256) * 36,
+    "smolvlm-2.2b": 8 * (2048 + 2048 + 2048 + 2048) * 24,
+    "paligemma-3b": 8 * (2048 + 2048 + 2048 + 256) * 18,
+    "gemma3-4b": 8 * (2560 + 2048 + 2560 + 1024) * 34,
+    "llava-onevision-0.5b": 8 * (896 + 896 + 896 + 128) * 24,
+    "internvl3-1b": 8 * (896 + 896 + 896 + 128) * 24,
+}
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_adapters_of_chat_models_stay_in_the_language_model(name):
+    adapted = chat_net.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
+    trained = [n for n, p in adapted.get_base_model().named_parameters() if p.requires_grad]
+    assert parameters(adapted, trainable=True) == CHAT[name]
+    assert all(".language_model." in n or ".text_model.layers" in n for n in trained)
+    assert not any("vis" in n for n in trained)
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.vision_model = nn.ModuleDict({"q_proj": nn.Linear(4, 4)})
+        self.language_model = nn.ModuleDict({"q_proj": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+        self.config = transformers.PretrainedConfig()
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(ModelError, match=r"matches no linear layer .* called q_proj.*must match the whole"):
+        check_targets(Toy(), "q_proj", frozen=["vision_model"])
+
+
+def test_a_pattern_that_reaches_the_vision_tower_is_refused():
+    with pytest.raises(ModelError, match=r"matches vision_model\.q_proj.*anchor it"):
+        add_lora(Toy(), Lora(pattern=r".*q_proj"), frozen=["vision_model"])
+
+
+def test_a_pattern_that_is_no_expression_is_refused():
+    with pytest.raises(ModelError, match="not a regular expression"):
+        check_targets(Toy(), "(q", frozen=[])
+
+
+def test_a_trainable_parameter_upstream_of_the_cache_is_refused():
+    with pytest.raises(ModelError, match=r"vision_model.*kept in the cache"):
+        refuse_trainable(Toy(), ["vision_model"])
+
+
+def test_a_name_that_only_begins_alike_is_not_inside():
+    assert inside("vision_model.q", ["vision_model"])
+    assert not inside("vision_model_2.q", ["vision_model"])
+
+
+def test_an_unknown_language_model_has_no_preset():
+    with pytest.raises(ModelError, match=r"no preset .* model\.lora\.modules"):
+        blip2_net.preset("language", "bloom")

@@ -1,0 +1,117 @@
+"""Our split networks against transformers' own forward pass on the same weights, and ranking against brute force."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from medical_vqa.models.blip2 import Blip2
+from medical_vqa.models.chat_vlm import ChatVlm
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.records import Example
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+import tiny_hub
+
+ROWS = [("What modality is this?", "CT"), ("Which part?", "left lung"), ("Is the liver there?", "no")]
+EXAMPLES = [Example(f"{i}", "image", q, (a,), "image") for i, (q, a) in enumerate(ROWS)]
+LORA = {"targets": "language", "rank": 2, "alpha": 4.0, "dropout": 0.0, "dora": False}
+PICTURE = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+BLACK = np.zeros((28, 28, 3), np.uint8)
+
+
+def query(row=0, picture=PICTURE, target=None):
+    question, answer = ROWS[row]
+    return Query(str(row), question, "image" if picture is PICTURE else "black", picture, target or answer)
+
+
+@pytest.mark.parametrize("targets", ["language", "qformer"])
+@pytest.mark.parametrize("language", ["t5", "opt"])
+def test_blip2_computes_what_transformers_does(tmp_path, language, targets):
+    hub = tiny_hub.blip2(tmp_path, language)
+    ours = Blip2.build(EXAMPLES, checkpoint=str(hub), lora=LORA | {"targets": targets}, prompt="{question}")
+    theirs = transformers.Blip2ForConditionalGeneration.from_pretrained(hub)
+    words, answer = ours.tokenizer(ROWS[1][0]).input_ids, ROWS[1][1]
+    ids = [theirs.config.image_token_id] * theirs.config.num_query_tokens + words
+    if language == "t5":
+        labels = ours.tokenizer(text_target=answer).input_ids
+    else:
+        tail = [*ours.tokenizer(f" {answer}", add_special_tokens=False).input_ids, ours.tokenizer.eos_token_id]
+        labels, ids = [-100] * len(ids) + tail, ids + tail
+    pixels = ours.processor(images=[PICTURE], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        wanted = theirs(pixel_values=pixels, input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        batch = ours.collate([query(1)])
+        ours.module.eval()
+        found = ours.module(batch) / batch["supervised"]
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(tiny_hub.CHAT))
+def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tmp_path, kind):
+    hub = tiny_hub.chat(tmp_path, kind)
+    ours = ChatVlm.build(EXAMPLES, checkpoint=str(hub), lora=LORA, prompt="{question}", side=28)
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(hub)
+    question, answer = ROWS[1]
+    token, processor = ours.processor.image_token, ours.processor
+    if kind == "paligemma":
+        inputs = processor(text=[f"{token}{question}"], images=[Image.fromarray(PICTURE)], suffix=[answer],
+                           return_tensors="np")  # fmt: skip
+        inputs = {key: torch.tensor(np.array(value)) for key, value in inputs.items() if key != "labels"}
+    else:
+        place = f"<|vision_start|>{token}<|vision_end|>" if kind == "qwen2_5_vl" else token
+        text = f"<start>user\n{place}{question}<end>\n<start>assistant\n{answer}<end>"
+        inputs = dict(processor(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
+    count = len(ours.format.answer(answer))
+    labels = inputs["input_ids"].clone()
+    labels[:, :-count] = -100
+    inputs.pop("batch_num_images", None)
+    with torch.no_grad():
+        logits = theirs(**inputs).logits[:, -count - 1 : -1]
+        wanted = torch.nn.functional.cross_entropy(logits[0].float(), labels[0, -count:], reduction="sum")
+        ours.module.eval()
+        found = ours.module(ours.collate([query(1)]))
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def models(tmp_path):
+    lora = LORA | {"alpha": 8.0}
+    for language in ("t5", "opt"):
+        yield Blip2.build(
+            EXAMPLES, checkpoint=str(tiny_hub.blip2(tmp_path / language, language)), lora=lora, prompt="{question}"
+        )
+    yield ChatVlm.build(
+        EXAMPLES, checkpoint=str(tiny_hub.chat(tmp_path / "chat")), lora=lora, prompt="{question}", side=28
+    )
+
+
+def test_ranking_gives_the_likelihood_of_each_training_answer(tmp_path):
+    for model in models(tmp_path):
+        model.module.eval()
+        for row in range(3):
+            found = model.answer([query(row)], Decoding(method="rank", alternatives=2))[0]
+            batches = {a: model.collate([query(row, target=a)]) for _, a in ROWS}
+            with torch.no_grad():
+                losses = {answer: model.module(batch).item() for answer, batch in batches.items()}
+            assert [found.answer, *dict(found.alternatives)] == sorted(losses, key=losses.__getitem__)
+            mean = losses[found.answer] / batches[found.answer]["supervised"].item()
+            assert found.confidence == pytest.approx(math.exp(-mean), rel=1e-4)
+
+
+def test_beams_give_alternatives_that_differ(tmp_path):
+    for model in models(tmp_path):
+        found = model.answer([query(0)], Decoding(method="beam", beams=4, max_tokens=3, alternatives=3))[0]
+        assert len({found.answer, *dict(found.alternatives)}) == 1 + len(found.alternatives)
+
+
+def test_another_picture_is_another_likelihood(tmp_path):
+    for model in models(tmp_path):
+        model.module.eval()
+        with torch.no_grad():
+            seen, black = (model.module(model.collate([query(1, picture)])).item() for picture in (PICTURE, BLACK))
+        assert seen != black

@@ -1,0 +1,243 @@
+"""Published families through the stages: features are made once, runs resume exactly, two processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medical_vqa import pipelines
+from medical_vqa.config import load_recipe, parse_recipe
+from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
+from medical_vqa.models.blip2 import Blip2Vision
+from medical_vqa.models.checkpoint import find_checkpoint
+from medical_vqa.models.lora import no_peft_warnings
+from medical_vqa.training.journal import Journal
+
+sys.path.insert(0, str(Path(__file__).parent / "hub"))
+import tiny_hub
+
+MAKERS = {"blip2": tiny_hub.blip2, "vilt": tiny_hub.vilt, "chat": tiny_hub.chat}
+
+
+@pytest.fixture(scope="session")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MAKERS.items()}
+
+
+@pytest.fixture
+def recipe(root: Path, hubs: dict[str, Path]) -> Any:
+    def make(family: str = "blip2", *, model: dict[str, Any] | None = None, **training: Any) -> Any:
+        settings = {"epochs": 1, "batch_size": 32, "device": "cpu", "average": 0, "learning_rate": 1e-3} | training
+        side = {"side": 56} if family == "chat" else {}
+        content = {
+            "name": family,
+            "data": {"name": "slake-mini", "root": str(root), "where": {"content_type": "Size"}},
+            "model": {"family": family, "checkpoint": str(hubs[family])} | side | (model or {}),
+            "training": settings,
+            "decoding": {"max_tokens": 3},
+        }
+        return parse_recipe(content, origin="test")
+
+    return make
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, watcher, picture):
+    trained = pipelines.train(recipe(family), tmp_path / "run", watcher=watcher)
+    predictions = pipelines.predict(tmp_path / "run", split="validation", device="cpu")
+    assert len(pipelines.score(predictions).predictions) > 5
+    answer, card = pipelines.ask(trained.bundle, picture, "Which organ is the largest?", device="cpu")
+    assert answer.confidence is not None
+    assert card.model["parameters"] > card.model["trainable"] - 1
+    assert card.decoding.max_tokens == 3
+    assert (card.prompt is None) == (family == "vilt")
+
+
+def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, monkeypatch):
+    encoded: list[int] = []
+    encode = Blip2Vision.encode
+
+    def counted(self: Any, pictures: Any) -> Any:
+        encoded.append(len(pictures))
+        return encode(self, pictures)
+
+    monkeypatch.setattr(Blip2Vision, "encode", counted)
+    lora = {"lora": {"targets": "qformer"}}
+    pipelines.train(recipe(model=lora), tmp_path / "one", watcher=watcher)
+    assert sum(encoded) > 0
+    encoded.clear()
+    pipelines.train(recipe(model=lora, seed=1), tmp_path / "two", watcher=watcher)
+    pipelines.predict(tmp_path / "one", split="validation", device="cpu")
+    assert encoded == []
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in Journal(folder).rows() if "loss" in row]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher, monkeypatch):
+    settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9}
+    pipelines.train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)
+    steps = losses(tmp_path / "whole")
+
+    def kill(**_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(watcher, "step", lambda *, done, **_: kill() if done >= len(steps) // 2 else None)
+        pipelines.train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+    checkpoint = Journal(tmp_path / "cut").checkpoint()
+    assert checkpoint is not None
+    pipelines.train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+    assert losses(tmp_path / "cut") == steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["blip2", "chat"])
+def test_two_processes_take_the_steps_of_one(recipe, family, tmp_path):
+    lora = {"lora": {"targets": "both", "dropout": 0.0}} if family == "blip2" else {"lora": {"dropout": 0.0}}
+    for name, processes, batch_size in (("one", 1, 16), ("two", 2, 8)):
+        content = yaml.safe_load(recipe(family, model=lora, batch_size=batch_size, learning_rate=1e-2).to_yaml())
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content | {"name": name}), encoding="utf-8")
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [*launcher, "-m", "medical_vqa", "train", f"{name}.yaml"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = losses(tmp_path / "runs" / "one"), losses(tmp_path / "runs" / "two")
+    assert [step for step, _ in one] == [step for step, _ in two]
+    assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
+
+
+def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_path, watcher, monkeypatch):
+    paper = pipelines.plan(recipe(epochs=2))
+    trained = pipelines.train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
+    about = json.loads((trained.bundle / "card.json").read_text())["model"]
+    assert trained.fitted is not None
+    assert (paper.steps, paper.sketch.trainable) == (trained.fitted.steps, about["trainable"])
+    assert paper.memory.gradients == 4 * about["trainable"]
+    assert any("trained" in line for line in paper.lines())
+
+
+def test_a_gpu_too_small_is_said_before_anything_loads(recipe, monkeypatch):
+    monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
+    with pytest.raises(ConfigError, match=r"GPU is too small: .*four_bit"):
+        pipelines.plan(recipe()).check()
+
+
+def test_augmentation_and_features_exclude_each_other(recipe):
+    with pytest.raises(ConfigError, match=r"augment: null or features: false"):
+        recipe(model={"augment": {}})
+    assert recipe(model={"augment": {}, "features": False})
+
+
+def test_a_wrong_key_of_the_adapters_names_the_nearest(recipe):
+    with pytest.raises(ConfigError, match=r"model\.lora\.rnk.*did you mean 'rank'"):
+        recipe(model={"lora": {"rnk": 8}})
+
+
+@pytest.mark.parametrize("name", ["slake-vilt", "slake-blip2-lora", "slake-chat-lora"])
+def test_the_recipes_that_ship_are_valid(name):
+    shipped = load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml")
+    assert shipped.name == name
+    assert yaml.safe_load(shipped.to_yaml())
+
+
+def test_a_checkpoint_folder_that_is_not_there(recipe, tmp_path, watcher):
+    with pytest.raises(ModelError, match=r"no checkpoint at /nowhere/blip2: expected a folder .*or a hub id"):
+        pipelines.train(recipe(model={"checkpoint": "/nowhere/blip2"}), tmp_path / "run", watcher=watcher)
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(ModelError, match=r"is not a checkpoint: expected config\.json"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_a_hub_checkpoint_that_is_not_in_the_cache_says_how_to_fetch_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OfflineError, match=r"hf download nobody/nothing --local-dir"):
+        find_checkpoint("nobody/nothing")
+
+
+def test_a_checkpoint_of_another_kind_is_refused(recipe, hubs, tmp_path, watcher):
+    with pytest.raises(ModelError, match=r"is a 'vilt' and a 'blip-2' is needed"):
+        pipelines.train(recipe(model={"checkpoint": str(hubs["vilt"])}), tmp_path / "run", watcher=watcher)
+
+
+def test_a_pattern_into_the_vision_tower_is_refused(recipe, tmp_path, watcher):
+    model = {"lora": {"modules": r".*\.(qkv|q|v)"}}
+    with pytest.raises(ModelError, match="frozen vision part"):
+        pipelines.train(recipe(model=model), tmp_path / "run", watcher=watcher)
+
+
+def test_a_bundle_whose_base_was_changed_is_refused(recipe, tmp_path, watcher):
+    base = tiny_hub.blip2(tmp_path / "base")
+    trained = pipelines.train(recipe(model={"checkpoint": str(base)}), tmp_path / "run", watcher=watcher)
+    tiny_hub.blip2(base, d_ff=32)
+    with pytest.raises(BundleError, match="is not the checkpoint that"):
+        pipelines.load_model(trained.bundle, "cpu")
+
+
+def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watcher, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    from medical_vqa.errors import MissingDependencyError
+
+    with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[train,hub,qlora\]'"):
+        pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+
+
+class Hub:
+    """Stands for the hub: keeps what was uploaded."""
+
+    pushed: dict[str, str]
+
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> str:
+        Hub.pushed = {"repository": repository, "private": str(private)}
+        return f"https://huggingface.co/{repository}"
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        Hub.pushed |= {path.name: path.read_text(errors="ignore") for path in folder_path.iterdir()}
+
+
+def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, tmp_path, watcher, monkeypatch):
+    from peft import PeftModel
+    from transformers import Blip2ForConditionalGeneration
+
+    pipelines.train(recipe(), tmp_path / "run", watcher=watcher)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert pipelines.export(tmp_path / "run", to="hub", repository="me/mine") == "https://huggingface.co/me/mine"
+    card = Hub.pushed["README.md"]
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert Hub.pushed["private"] == "True"
+    assert metadata["library_name"] == "peft"
+    assert metadata["license"] == "cc-by-4.0"
+    assert "not for diagnosis" in card
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
+
+    exported = pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+    base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
+    with no_peft_warnings():
+        assert PeftModel.from_pretrained(base, exported)
+    with pytest.raises(ModelError, match="is there already"):
+        pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+
+
+def test_a_push_without_a_network_says_so(recipe, tmp_path, watcher, monkeypatch):
+    pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OfflineError, match=r"hub cannot be reached.*--to DIR"):
+        pipelines.export(tmp_path / "run", to="hub", repository="me/mine")
+    with pytest.raises(ConfigError, match="needs a repository"):
+        pipelines.export(tmp_path / "run", to="hub")
