@@ -48,6 +48,7 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"BM", BmpImageFile),
     (b"GIF8", GifImageFile),
 )
+_EXPECTED = "a JPEG, PNG, BMP, TIFF or WebP picture, or DICOM or NIfTI"
 _NOT_READ: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "a PDF"),
     (0, b"PK\x03\x04", "a zip archive"),
@@ -82,11 +83,11 @@ _KEPT_ELSEWHERE = {
     "XML:com.adobe.xmp": "XMP",
     "photoshop": "Photoshop data",
 }
-# What Pillow's decoders raise on damaged files; Warning, because a program may have turned warnings into errors.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
     EOFError, MemoryError, RuntimeError, NotImplementedError, struct.error, zlib.error, Warning,
 )  # fmt: skip
+"""What decoders raise on damaged files; Warning, because a program may have turned warnings into errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +128,10 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: i
         with _opened(data, name, max_pixels) as image:
             animated = getattr(image, "is_animated", False) and image.format != "TIFF"
             image.load()
-            _check_size(image.size, name, max_pixels)
+            check_size(image.size, name, max_pixels)
             dropped = _dropped(image, data, others=animated or pages > 1)
             return Decoded(_pixels(image), str(image.format), pages, dropped)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: expected a whole picture, but it cannot be decoded ({error}); get the file again"
         ) from error
@@ -169,7 +170,7 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
         with _opened(data, name, MAX_PIXELS) as image:
             swapped = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if swapped else (image.width, image.height)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: expected a whole picture, but its header is damaged ({error}); get the file again"
         ) from error
@@ -189,24 +190,23 @@ def _opened(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if data.startswith(magic):
             if plugin is WebPImageFile:
-                _check_size(webp_size(data), name, max_pixels)
+                check_size(webp_size(data), name, max_pixels)
             image = plugin(io.BytesIO(data))
-            _check_size(image.size, name, max_pixels)
+            check_size(image.size, name, max_pixels)
             _check_tiles(image, name, max_pixels)
             return image
     _refuse_known(data, name)
-    raise ImageError(f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got something else; convert it to PNG")
+    raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
 
 
 def _refuse_known(data: bytes, name: str) -> None:
     for offset, magic, what in _NOT_READ:
         if data.startswith(magic, offset):
-            raise UnsupportedImageError(
-                f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got {what}; convert it to PNG"
-            )
+            raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {what}; convert it to PNG")
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise `ImageError` for a width or height under `MIN_SIDE`, `TooLargeError` for more pixels than allowed."""
     width, height = size
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: is {width}x{height} pixels; give a picture of at least {MIN_SIDE} pixels a side")
