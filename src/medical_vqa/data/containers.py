@@ -58,13 +58,14 @@ def webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def end_of(data: bytes, kind: str) -> int:
+def end_of(data: bytes) -> int:
     """Where the picture ends; what follows belongs to something else. All of the bytes where the format cannot tell.
 
     Raises `ValueError` for a file of more than `MOST_PIECES` pieces.
     """
+    end = next((end for magic, end in _ENDS.items() if data.startswith(magic)), len)
     try:
-        return min(len(data), _ENDS[kind](data)) if kind in _ENDS else len(data)
+        return min(len(data), end(data))
     except (struct.error, IndexError):
         return len(data)
 
@@ -101,11 +102,11 @@ def _end_of_bmp(data: bytes) -> int:
     return length if length > start else len(data)  # many writers leave it zero
 
 
-_ENDS: dict[str, Callable[[bytes], int]] = {
-    "PNG": _end_of_png,
-    "JPEG": _end_of_jpeg,
-    "WEBP": _end_of_webp,
-    "BMP": _end_of_bmp,
+_ENDS: dict[bytes, Callable[[bytes], int]] = {
+    b"\x89PNG": _end_of_png,
+    b"\xff\xd8": _end_of_jpeg,
+    b"RIFF": _end_of_webp,
+    b"BM": _end_of_bmp,
 }
 
 

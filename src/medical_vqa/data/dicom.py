@@ -79,6 +79,25 @@ _LONG_VALUES = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # what a value of VR CS may look like; anything else may be anything
 
 
+_MOST_READS = 500_000  # of the parser, which takes microseconds for each: a header may not have millions of elements
+_MOST_FRAGMENTS = 65_536
+_ITEM = b"\xfe\xff\x00\xe0"
+
+
+class _Reader(io.BytesIO):
+    """A file that can be read only so often."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"more than {_MOST_READS:,} reads")
+        return super().read(size)
+
+
 @dataclass(frozen=True, slots=True)
 class _Frame:
     """One frame of a dataset, and what its pixels mean."""
@@ -153,7 +172,7 @@ def _dataset(data: bytes, name: str, limits: IngestLimits) -> Dataset:
     if syntax == DeflatedExplicitVRLittleEndian:
         body, syntax = _inflated(body, name, limits), ExplicitVRLittleEndian
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-    dataset = read_dataset(io.BytesIO(body), implicit, little, specific_tags=_READ)
+    dataset = read_dataset(_Reader(body), implicit, little, specific_tags=_READ)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
@@ -211,8 +230,17 @@ def _values(frame: _Frame) -> NDArray[Any]:
     if plugin:
         _check_plugin(frame, plugin)
         _check_stream(frame)
-    values = pixel_array(dataset, index=frame.index, decoding_plugin=plugin)
+    values = _decoded(dataset, frame.index, plugin)
     return apply_color_lut(values, dataset) if dataset.PhotometricInterpretation == "PALETTE COLOR" else values
+
+
+def _decoded(dataset: Dataset, index: int, plugin: str) -> NDArray[Any]:
+    try:
+        return pixel_array(dataset, index=index, decoding_plugin=plugin)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # the RLE decoder's, in Rust; it cannot be imported, only named
+            raise ValueError(str(error)) from error
+        raise
 
 
 def _check_plugin(frame: _Frame, plugin: str) -> None:
@@ -233,6 +261,8 @@ def _check_plugin(frame: _Frame, plugin: str) -> None:
 def _check_stream(frame: _Frame) -> None:
     """Refuse a compressed frame that would come to another size than the header says."""
     dataset = frame.dataset
+    if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
+        raise ImageError(f"{frame.name}: its picture is cut into too many fragments; export the file again")
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         return  # its decoder makes room by the header alone
     extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths) if 0x7FE00001 in dataset else None
@@ -243,7 +273,9 @@ def _check_stream(frame: _Frame) -> None:
         number_of_frames=int(dataset.get("NumberOfFrames") or 1),
     )
     width, height, components = stream_size(stream)
-    if (width, height) != (dataset.Columns, dataset.Rows) or components not in (1, 3):
+    if components not in (1, 3):
+        raise UnsupportedImageError(f"{frame.name}: its picture has {components} components; give a grey or RGB one")
+    if (width, height) != (dataset.Columns, dataset.Rows):
         raise ImageError(
             f"{frame.name}: its header says {dataset.Columns}x{dataset.Rows} pixels and its compressed picture "
             f"{width}x{height}; export the file again"

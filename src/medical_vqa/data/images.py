@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from medical_vqa.data.containers import end_of, tiff_at_page, tiff_pages, webp_size
+from medical_vqa.data.quiet import quiet
 from medical_vqa.errors import ConfigError, ImageError, TooLargeError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -124,17 +125,25 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: i
         ImageError: Unknown, damaged or truncated data, a side under `MIN_SIDE`, no such page.
     """
     try:
-        pages, data = _paged(data, name, page, max_pages)
-        with _opened(data, name, max_pixels) as image:
-            animated = getattr(image, "is_animated", False) and image.format != "TIFF"
-            image.load()
-            check_size(image.size, name, max_pixels)
-            dropped = _dropped(image, data, others=animated or pages > 1)
-            return Decoded(_pixels(image), str(image.format), pages, dropped)
+        with quiet("PIL"):
+            pages, data = _paged(data, name, page, max_pages)
+            return _decoded(data, name, max_pixels, pages)
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name}: has a frame larger than itself; save it again") from error
     except DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: expected a whole picture, but it cannot be decoded ({error}); get the file again"
         ) from error
+
+
+def _decoded(data: bytes, name: str, max_pixels: int, pages: int) -> Decoded:
+    tail = end_of(data) < len(data)  # before a decoder sees the file: it also refuses one of millions of pieces
+    with _opened(data, name, max_pixels) as image:
+        animated = getattr(image, "is_animated", False) and image.format != "TIFF"
+        image.load()
+        check_size(image.size, name, max_pixels)
+        dropped = _dropped(image, others=animated or pages > 1, tail=tail)
+        return Decoded(_pixels(image), str(image.format), pages, dropped)
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
@@ -167,7 +176,7 @@ def read_image_file(path: Path) -> bytes:
 def image_size(data: bytes, name: str) -> tuple[int, int]:
     """Width and height in pixels, upright, read from the header alone; raises `ImageError` like `open_image`."""
     try:
-        with _opened(data, name, MAX_PIXELS) as image:
+        with quiet("PIL"), _opened(data, name, MAX_PIXELS) as image:
             swapped = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if swapped else (image.width, image.height)
     except DECODER_ERRORS as error:
@@ -223,14 +232,13 @@ def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None
         raise TooLargeError(f"{name}: is cut into tiles of {tile[0]}x{tile[1]} pixels; save it with smaller ones")
 
 
-def _dropped(image: ImageFile.ImageFile, data: bytes, *, others: bool) -> tuple[str, ...]:
-    kind = str(image.format)
+def _dropped(image: ImageFile.ImageFile, *, others: bool, tail: bool) -> tuple[str, ...]:
     found = dict.fromkeys(what for key, what in _KEPT_ELSEWHERE.items() if image.info.get(key))
-    if kind == "PNG" and set(getattr(image, "text", {})) - set(_KEPT_ELSEWHERE):
+    if image.format == "PNG" and set(getattr(image, "text", {})) - set(_KEPT_ELSEWHERE):
         found["text"] = None
     if others:
         found["other frames"] = None
-    if end_of(data, kind) < len(data):
+    if tail:
         found["trailing bytes"] = None
     return tuple(found)
 
