@@ -151,9 +151,12 @@ class Engine:
         self._enqueue(work)
         try:
             async with asyncio.timeout(self.deadline):
-                return await work.future
+                result = await work.future
         except TimeoutError:
             raise past_deadline(self._backlog()) from None
+        if time.monotonic() > work.deadline:  # it was ready in time, but this loop was too busy to notice
+            raise past_deadline(self._backlog())
+        return result
 
     def _enqueue(self, work: _Work) -> None:
         with self._changed:
