@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, and one sentence with exit status 2 for every mistake."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -121,6 +122,39 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     assert "not for diagnosis" in err
 
 
+def test_a_dicom_series_is_asked_about_by_frame_and_window(call, run, tmp_path):
+    picture = Image.open(SAMPLE / "imgs/xmlab112/source.jpg").convert("L")
+    frames = np.stack([np.asarray(picture), np.zeros((picture.height, picture.width), np.uint8)])
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(dicom_series(frames.astype(np.int16) - 1024))
+    picture.save(tmp_path / "scan.png")
+    question, how = "What modality is used to take this image?", ("--model", run, "--json")
+    plain = json.loads(call("ask", tmp_path / "scan.png", question, *how)[1])
+    code, out, err = call("ask", path, question, *how, "--frame", "0", "--window", "-896", "256")
+    assert code == 0, err
+    assert json.loads(out)["confidence"] == pytest.approx(plain["confidence"], abs=0.02)
+    black = json.loads(call("ask", path, question, *how, "--frame", "1", "--window", "-896", "256")[1])
+    assert black["confidence"] != plain["confidence"]
+
+
+def dicom_series(values):
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    found = FileDataset("a", {}, file_meta=meta, preamble=b"\0" * 128)
+    found.NumberOfFrames, found.Rows, found.Columns = values.shape
+    found.SamplesPerPixel, found.PhotometricInterpretation, found.PixelRepresentation = 1, "MONOCHROME2", 1
+    found.BitsAllocated, found.BitsStored, found.HighBit = 16, 16, 15
+    found.PixelData = values.tobytes()
+    found["PixelData"].VR = "OW"
+    out = io.BytesIO()
+    found.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
 # --- bad input: images
 
 
@@ -140,6 +174,12 @@ def test_an_image_too_small_or_too_large(refused, run, tmp_path, side):
     path = tmp_path / "picture.png"
     Image.fromarray(np.zeros((side, side), bool)).save(path)
     assert f"{side}x{side} pixels" in refused("ask", path, "Is it?", "--model", run)
+
+
+def test_a_window_for_a_png_and_a_frame_that_is_not_there(refused, run, tmp_path):
+    path = SAMPLE / "imgs/xmlab112/source.jpg"
+    assert "a window is for DICOM and NIfTI" in refused("ask", path, "Is it?", "--model", run, "--window", "40", "400")
+    assert "has no frame 3" in refused("ask", path, "Is it?", "--model", run, "--frame", "3")
 
 
 def test_a_text_file_is_no_image(refused, run, tmp_path):

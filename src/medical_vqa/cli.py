@@ -525,13 +525,28 @@ def _beside(predictions: Path, word: str, suffix: str) -> Path:
     "--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the newest finished run]"
 )
 @click.option("--device", default="auto", show_default=True)
+@click.option("--frame", type=int, help="Of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]")
+@click.option(
+    "--window", type=(float, float), metavar="CENTRE WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def ask(image: Path, question: str, model: Path | None, device: str, as_json: bool) -> None:
-    """Ask one question about one image."""
+def ask(
+    image: Path,
+    question: str,
+    model: Path | None,
+    device: str,
+    frame: int | None,
+    window: tuple[float, float] | None,
+    as_json: bool,
+) -> None:
+    """Ask one question about one image.
+
+    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
+    """
     from medical_vqa import pipelines
 
     chosen = model or _newest_run()
-    answer, card = pipelines.ask(chosen, image, question, device=device)
+    answer, card = pipelines.ask(chosen, image, question, device=device, frame=frame, window=window)
     if as_json:
         found = {k: v for k, v in answer.to_json().items() if k != "id"}
         click.echo(

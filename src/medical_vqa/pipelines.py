@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa import catalog
 from medical_vqa.config import Recipe, load_recipe
-from medical_vqa.data.images import open_image_file, prepare_picture
+from medical_vqa.data.images import prepare_picture
+from medical_vqa.data.ingest import ingest_file
 from medical_vqa.data.manifest import Manifest
 from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
@@ -412,13 +413,25 @@ def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) ->
 # --- ask --------------------------------------------------------------------------------------------------------------
 
 
-def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tuple[Prediction, BundleCard]:
-    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`."""
+def ask(
+    bundle: Path,
+    image: Path,
+    question: str,
+    *,
+    device: str = "auto",
+    frame: int | None = None,
+    window: tuple[float, float] | None = None,
+) -> tuple[Prediction, BundleCard]:
+    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`.
+
+    `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the centre
+    and width of the values of a DICOM or NIfTI file to show.
+    """
     from medical_vqa.models.model import Query, check_question
     from medical_vqa.models.queries import NO_PICTURE
 
     asked = check_question(question)
-    picture = open_image_file(image)
+    picture = ingest_file(image, frame=frame, window=window).image
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
     return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
