@@ -626,11 +626,23 @@ def dataset_ref(selection: Selection, split: Split) -> Any:
         name=selection.dataset,
         split=split,
         where=dict(selection.where),
+        drawn=drawn(selection, split),
         manifest=manifest.digest,
         title=manifest.title,
         licence=manifest.licence,
         citation=manifest.citation,
         homepage=manifest.homepage,
+    )
+
+
+def drawn(selection: Selection, split: Split) -> str:
+    """How a split was drawn that is not the published one; empty for one that is."""
+    if selection.validation is not None or split == "test":
+        return ""
+    share = selection.validation_fraction if split == "validation" else 1 - selection.validation_fraction
+    return (
+        f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
+        f"(seed {selection.seed})"
     )
 
 

@@ -60,6 +60,8 @@ class DatasetRef(_Part):
     """``train``, ``validation`` or ``test``."""
     where: dict[str, str] = {}
     """Facts that selected the rows: ``{"language": "en"}``."""
+    drawn: str = ""
+    """How the split was drawn, where it is not the one that was published."""
     manifest: str = ""
     """SHA-256 of the prepared dataset's manifest, lower-case hex."""
     title: str = ""
