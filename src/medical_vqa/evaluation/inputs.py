@@ -59,10 +59,11 @@ def refuse_other_rows(files: Sequence[Path], asked: Sequence[tuple[Selection, Sp
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """A short name for each predictions file: its run's folder where those differ, else the path."""
+    """A short name for each predictions file: its run's folder, or what it is called itself, where those differ."""
     folders = [path.resolve().parent.name for path in files]
     stems = [path.stem for path in files]
-    for chosen in (folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
+    usual = [a if b.startswith("predictions") else b for a, b in zip(folders, stems, strict=True)]
+    for chosen in (usual, folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
         if len(set(chosen)) == len(files):
             return chosen
     return [f"{number}: {path}" for number, path in enumerate(files, 1)]
