@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -320,6 +321,8 @@ class Scored:
     """What answers without looking are worth."""
     results: Results
     """The numbers."""
+    options: tuple[str, ...] = ()
+    """What was asked beside the file, as words of the command line."""
 
 
 def score(
@@ -358,12 +361,46 @@ def score(
         crossed=[*usual_cross(examples), *crossed],
         protocols=protocols,
         train=train_rows,
-        leaks=leaks_of(selection, split),
+        leaks=leaks_of(selection, split, card),
         temperature=calibration.get("temperature"),
         temperature_from=calibration.get("fitted_on", ""),
         risk=risk,
     )
-    return Scored(selection, split, examples, answered, floors, results)
+    options = options_used(selection, split, card, columns, crossed, risk)
+    return Scored(selection, split, examples, answered, floors, results, options)
+
+
+def options_used(
+    selection: Selection,
+    split: Split,
+    card: Mapping[str, Any],
+    columns: Mapping[str, str] | None,
+    crossed: Sequence[tuple[str, ...]],
+    risk: float,
+) -> tuple[str, ...]:
+    """The words of the command line that score a file again as it was scored."""
+    from medical_vqa.evaluation.calibration import RISK
+
+    said: list[str] = []
+    if (card.get("selection"), card.get("split")) != (selection.to_json(), split):
+        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+        said += [word for fact, value in selection.where.items() for word in ("--where", f"{fact}={value}")]
+        said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
+    said += [word for facts in crossed for word in ("--by", ",".join(facts))]
+    return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
+
+
+def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Tables of a metric by facts, for a terminal; `metric` is a name of `em`, `laterality` ..., or `helm.bleu1`.
+
+    Raises `ConfigError` for an unknown metric, `DataError` for an unknown fact or a metric that applies to no row.
+    """
+    from medical_vqa.evaluation.breakdown_table import breakdown_texts
+    from medical_vqa.evaluation.results import find_metric
+
+    train_rows = learnable(scored.selection.rows("train"))
+    chosen = find_metric(metric, train=train_rows, rows=scored.examples)
+    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.floors)
 
 
 def write_results(scored: Scored, path: Path) -> Path:
@@ -602,11 +639,23 @@ def dataset_ref(selection: Selection, split: Split) -> Any:
         name=selection.dataset,
         split=split,
         where=dict(selection.where),
+        drawn=drawn(selection, split),
         manifest=manifest.digest,
         title=manifest.title,
         licence=manifest.licence,
         citation=manifest.citation,
         homepage=manifest.homepage,
+    )
+
+
+def drawn(selection: Selection, split: Split) -> str:
+    """How a split was drawn that is not the published one; empty for one that is."""
+    if selection.validation is not None or split == "test":
+        return ""
+    share = selection.validation_fraction if split == "validation" else 1 - selection.validation_fraction
+    return (
+        f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
+        f"(seed {selection.seed})"
     )
 
 
@@ -638,15 +687,15 @@ def excerpt(card: BundleCard, folder: Path) -> dict[str, Any]:
 
 
 def commands(scored: Scored, predictions: Path) -> list[str]:
-    """How to make these numbers again."""
-    folder = predictions.parent
-    made = [f"medical-vqa prepare {scored.selection.dataset} --root {scored.selection.root}"]
+    """How to make these numbers again, from the dataset on."""
+    folder, where = predictions.parent, f"--root {scored.selection.root}"
+    made = [f"medical-vqa prepare {scored.selection.dataset} {where}"]
+    made += [f"medical-vqa audit {scored.selection.dataset} {where}"] if scored.split != "train" else []
     if (folder / "recipe.yaml").is_file():
-        made += [
-            f"medical-vqa train {folder / 'recipe.yaml'}",
-            f"medical-vqa predict {folder} --split {scored.split}",
-        ]
-    return [*made, f"medical-vqa report {predictions}"]
+        again = f"medical-vqa predict {folder} --split {scored.split}"
+        made += [f"medical-vqa train {folder / 'recipe.yaml'}", again, f"{again} --shuffle-images"]
+    words = ["medical-vqa", "report", str(predictions), *scored.options]
+    return [*made, shlex.join(words)]
 
 
 def main_process_first() -> AbstractContextManager[bool]:
