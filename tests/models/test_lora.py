@@ -72,6 +72,7 @@ def test_vilt_trains_whole():
 # rank * (hidden + query width + hidden + value width) * layers, of the language model alone
 CHAT = {
     "qwen2.5-vl-3b": 8 * (2048 + 2048 + 2048 + 256) * 36,
+    "qwen3-vl-4b": 8 * (2560 + 4096 + 2560 + 1024) * 36,
     "smolvlm-2.2b": 8 * (2048 + 2048 + 2048 + 2048) * 24,
     "paligemma-3b": 8 * (2048 + 2048 + 2048 + 256) * 18,
     "gemma3-4b": 8 * (2560 + 2048 + 2560 + 1024) * 34,

@@ -64,7 +64,7 @@ def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tm
                            return_tensors="np")  # fmt: skip
         inputs = {key: torch.tensor(np.array(value)) for key, value in inputs.items() if key != "labels"}
     else:
-        place = f"<|vision_start|>{token}<|vision_end|>" if kind == "qwen2_5_vl" else token
+        place = f"<|vision_start|>{token}<|vision_end|>" if "qwen" in kind else token
         text = f"<start>user\n{place}{question}<end>\n<start>assistant\n{answer}<end>"
         inputs = dict(processor(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
     count = len(ours.format.answer(answer))

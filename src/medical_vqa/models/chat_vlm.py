@@ -64,7 +64,7 @@ class ChatVision:
         encoded: list[Mapping[str, Tensor]] = []
         for picture in pictures:
             made = self._model.format.image(picture)
-            encoded.append({"tokens": upstream.encode(made.pixels, self._device)} | _apart(made))
+            encoded.append(upstream.encode(made.pixels, self._device) | _apart(made))
         return encoded
 
     def to(self, device: torch.device) -> None:
@@ -213,9 +213,8 @@ class ChatVlm:
         for name in (key for key in seen[0] if key.startswith("side.")):
             batch[f"row.{name.removeprefix('side.')}"] = torch.cat([seen[i][name] for i in image_of])
         for place, one in enumerate(seen):
-            carried = {k: v for k, v in one.items() if k == "tokens" or k.startswith("pixels.")}
-            for key, value in carried.items():
-                batch[f"features.{place}" if key == "tokens" else f"picture.{place}.{key[7:]}"] = value
+            batch |= {f"features.{place}.{key}": one[key] for key in ("tokens", "deep") if key in one}
+            batch |= {f"picture.{place}.{k[7:]}": v for k, v in one.items() if k.startswith("pixels.")}
         return batch
 
     def _seen(self, visual: Visual, augment: Augment | None) -> Mapping[str, Tensor]:
