@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from medical_vqa import pipelines
 from medical_vqa.config import load_recipe, parse_recipe
@@ -119,6 +121,40 @@ def test_two_processes_take_the_steps_of_one(recipe, family, tmp_path):
     one, two = losses(tmp_path / "runs" / "one"), losses(tmp_path / "runs" / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
+
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "T5Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(recipe, tmp_path, watcher):
+    settings = {"model": {"lora": {"dropout": 0.0}}, "learning_rate": 1e-2, "epochs": 2}
+    one = pipelines.train(recipe(batch_size=16, **settings), tmp_path / "one", watcher=watcher)
+    (tmp_path / "recipe.yaml").write_text(recipe(batch_size=8, **settings).to_yaml(), encoding="utf-8")
+    script = Path(__file__).parent / "training" / "sharded.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", str(script)]
+
+    def launch(**changes: str) -> subprocess.CompletedProcess[str]:
+        words = [*command, "train", "recipe.yaml", "--run", "two"]
+        return subprocess.run(words, cwd=tmp_path, env=os.environ | FSDP | changes, capture_output=True, text=True)  # noqa: PLW1510 - the killed one fails
+
+    assert launch(STOP_AFTER="8").returncode != 0
+    assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["step-00000008"]
+    done = launch()
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    whole, gathered = (
+        load_file(folder / "adapter_model.safetensors") for folder in (one.bundle, tmp_path / "two/bundle")
+    )
+    assert whole.keys() == gathered.keys()
+    assert all(torch.allclose(whole[name], gathered[name], atol=1e-5) for name in whole)
 
 
 def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_path, watcher, monkeypatch):

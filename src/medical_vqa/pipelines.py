@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _fit(
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
 
-    settings = recipe.training
+    settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
     if choice.device == "cuda" and hasattr(catalog.find("models", recipe.model.family), "sketch"):
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
@@ -174,7 +175,9 @@ def _fit(
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
-        write_bundle(journal.bundle, dataclasses.replace(card, selection=chosen), model.save)
+        with tempfile.TemporaryDirectory() as aside:  # where others leave what they only helped to gather (FSDP)
+            place = journal.bundle if main else Path(aside) / "bundle"
+            write_bundle(place, dataclasses.replace(card, selection=chosen), model.save)
 
     fitted = fit(
         model,
@@ -189,7 +192,7 @@ def _fit(
         lengths=lengths_of(rows) if settings.length_buckets else None,
         **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
     )
-    if os.environ.get("RANK", "0") == "0":  # `fit` has ended the process group, so there is none to wait with
+    if main:  # `fit` has ended the process group, so there is none to wait with
         journal.finish(dataclasses.asdict(fitted))
     return fitted
 
