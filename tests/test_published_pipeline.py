@@ -234,6 +234,21 @@ def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watch
         pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
+def test_four_bits_without_a_gpu_say_so(recipe, tmp_path, watcher, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="four_bit needs an NVIDIA GPU"):
+        pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+
+
+def test_a_plan_counts_four_bits_as_four_bits(recipe):
+    whole, packed = (pipelines.plan(recipe("chat", model={"four_bit": on})) for on in (False, True))
+    numbers = packed.sketch.packed
+    assert numbers > 10_000
+    assert whole.memory.weights - packed.memory.weights == 4 * numbers - round(0.52 * numbers)
+    assert packed.sketch.parameters == whole.sketch.parameters
+
+
 class Hub:
     """Stands for the hub: keeps what was uploaded."""
 

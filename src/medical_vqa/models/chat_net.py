@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _LANGUAGE_PARTS = ("language_model", "text_model")
 _LANGUAGE_LAYERS = r"(.*\.)?(language_model|text_model)\..*\.(q_proj|v_proj)"
+
+BESIDE_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
+"""Every layer but the language model's: what is never kept in 4 bits, because features and words pass through it."""
 
 
 class Upstream(nn.Module):
@@ -127,6 +131,13 @@ def adapt(model: Any, lora: Mapping[str, Any]) -> Any:
 def frozen_parts(model: Any) -> list[str]:
     """Names of the parts whose outputs are kept: everything inside but the language model."""
     return [f"model.{name}" for name, _ in model.model.named_children() if name not in _LANGUAGE_PARTS]
+
+
+def language_weights(model: nn.Module) -> int:
+    """How many numbers the frozen matrices of the language model hold, those that 4-bit loading packs."""
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "lora_" not in name
+              and not re.fullmatch(BESIDE_LANGUAGE, name)]  # fmt: skip
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def _joined(found: Tensor | Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, send_t
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from medical_vqa.errors import TrainingError
+from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.models.model import Query, Trainable
 from medical_vqa.models.whole import outside_layers_whole, shared_out
 from medical_vqa.runtime import Precision, seed_everything
@@ -158,6 +158,7 @@ class _Run:
 
     def prepare(self, *, learning_rate: float, weight_decay: float, average: float) -> None:
         """Move to the device, wrap for several processes, and take up the newest checkpoint."""
+        check_sharing(getattr(self.accelerator.state, "fsdp_plugin", None))
         optimizer = adamw(self.model.module, learning_rate=learning_rate, weight_decay=weight_decay)
         self.module, self.optimizer = self.accelerator.prepare(self.model.module, optimizer)
         self.average = WeightAverage(self.model.module, average)
@@ -334,6 +335,16 @@ class _Run:
                 with outside_layers_whole(self.module):
                     scores = self.evaluate() if self.evaluate else {}
                 self._keep(scores)
+
+
+def check_sharing(plugin: Any) -> None:
+    """Raise `ConfigError` on an FSDP configuration that would lose weights or wait for ever."""
+    if plugin is not None and (plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading):
+        # a module's state holds its trained part alone, so frozen weights cannot be handed on through it
+        raise ConfigError(
+            "FSDP was configured in a way that cannot work here: expected fsdp_version: 2 and "
+            "fsdp_cpu_ram_efficient_loading: false; begin with recipes/accelerate/fsdp.yaml"
+        )
 
 
 def _out_of_patience(progress: Progress, patience: int | None) -> bool:
