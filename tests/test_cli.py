@@ -14,38 +14,6 @@ from medical_vqa import cli
 SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs a command line in an empty folder; gives its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_it(*words):
-        monkeypatch.setattr("sys.argv", ["medical-vqa", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    return run_it
-
-
-@pytest.fixture
-def refused(call):
-    """Runs a command line that must be refused: exit 2, one sentence on stderr, nothing on stdout."""
-
-    def run_it(*words):
-        code, out, err = call(*words)
-        assert code == 2, err
-        assert out == ""
-        assert err.startswith("medical-vqa: ")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
-        return err
-
-    return run_it
-
-
 def slake_row(qid, **changes):
     row = {
         "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Is it?", "answer": "Yes", "q_lang": "en",
