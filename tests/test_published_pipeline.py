@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from medical_vqa import pipelines
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
+from medical_vqa.evaluation.predict import read_prediction_card
 from medical_vqa.models.blip2 import Blip2Vision
 from medical_vqa.models.checkpoint import find_checkpoint
 from medical_vqa.models.lora import no_peft_warnings
@@ -60,6 +61,30 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
     assert card.model["parameters"] > card.model["trainable"] - 1
     assert card.decoding.max_tokens == 3
     assert (card.prompt is None) == (family == "vilt")
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_half_precision_trains_and_the_bundle_answers_in_full(recipe, family, tmp_path, watcher):
+    trained = pipelines.train(recipe(family, precision="bf16"), tmp_path / "run", watcher=watcher)
+    about = json.loads((trained.bundle / "card.json").read_text())["model"]
+    assert about.get("precision", "bf16") == "bf16"
+    assert all(loss > 0 for _, loss in losses(tmp_path / "run"))
+    weights = load_file(next(trained.bundle.glob("*.safetensors")))
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert pipelines.score(pipelines.predict(tmp_path / "run", split="validation", device="cpu")).predictions
+
+
+def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watcher):
+    trained = pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    card = json.loads((trained.bundle / "card.json").read_text())
+    known = set(json.loads((trained.bundle / "vilt.json").read_text())["answers"])
+    rows = pipelines.selection_of(recipe("vilt")).rows("validation")
+    share = sum(row.answers[0].lower() in {answer.lower() for answer in known} for row in rows) / len(rows)
+    assert 0 < share < 1
+    assert card["data"]["answer_coverage"]["validation"] == pytest.approx(share, abs=1e-4)
+    for split, covered in (("train", 1.0), ("validation", share)):
+        predictions = pipelines.predict(tmp_path / "run", split=split, device="cpu")
+        assert read_prediction_card(predictions)["answer_coverage"] == pytest.approx(covered, abs=1e-4)
 
 
 def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, monkeypatch):

@@ -267,15 +267,18 @@ def predict(
     model, card = load_model(folder, device)
     chosen = selection or Selection.from_json(card.data["selection"])
     path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
+    rows = chosen.rows(split)
+    covered = answer_coverage(model, rows)
     about = {
         "model": excerpt(card, folder),
         "selection": chosen.to_json(),
         "split": split,
         "manifest": chosen.open().manifest.digest,
+        **({"answer_coverage": covered} if covered is not None else {}),
         **({"shuffled_images": True} if shuffle_images else {}),
         **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
-    asked = queries(chosen, chosen.rows(split), model)
+    asked = queries(chosen, rows, model)
     if shuffle_images:
         asked.images = other_images(asked.images)
     stage.predict(
@@ -569,9 +572,8 @@ def card_for(
         "rows": len(rows),
         "images": images,
     }
-    if answers := getattr(model, "answers", None):
-        accepted = [row.answers[0] for row in held_out if row.answers]
-        data["answer_coverage"] = {"validation": round(answers.coverage(accepted), 4)}
+    if (covered := answer_coverage(model, held_out)) is not None:
+        data["answer_coverage"] = {"validation": covered}
     return BundleCard(
         recipe.model.family,
         recipe.name,
@@ -581,6 +583,13 @@ def card_for(
         prompt=getattr(model, "prompt", None),
         licence=manifest.licence,
     )
+
+
+def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
+    """Share of rows whose answer is on a classifier's closed list; None for models that write."""
+    if (answers := getattr(model, "answers", None)) is None:
+        return None
+    return round(float(answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
 
 
 def dataset_ref(selection: Selection, split: Split) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -97,6 +98,7 @@ def fit(
     the step stays the same. Rows of like `lengths`, where given, share a batch.
     Raises `TrainingError` when the loss is not a number, the disk is full, or one row is too much for the device.
     """
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
         cpu=device == "cpu",
