@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from medical_vqa import pipelines
@@ -22,6 +24,7 @@ from medical_vqa.models.blip2 import Blip2Vision
 from medical_vqa.models.checkpoint import find_checkpoint
 from medical_vqa.models.lora import no_peft_warnings
 from medical_vqa.training.journal import Journal
+from medical_vqa.training.loop import check_sharing
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import tiny_hub
@@ -216,6 +219,18 @@ def test_the_recipes_that_ship_are_valid(name):
     assert yaml.safe_load(shipped.to_yaml())
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_the_launcher_configurations_are_understood(kind, monkeypatch):
+    path = Path(__file__).parents[1] / "recipes" / "accelerate" / f"{kind}.yaml"
+    understood = load_config_from_file(str(path))  # raises on an unknown key
+    for key, value in getattr(understood, "fsdp_config", {}).items():
+        monkeypatch.setenv(key.upper().replace("LAYER_CLS", "CLS"), str(value))
+    if kind == "fsdp":
+        plugin = FullyShardedDataParallelPlugin()
+        check_sharing(plugin)
+        assert plugin.transformer_cls_names_to_wrap == ["T5Block"]
+
+
 def test_a_checkpoint_folder_that_is_not_there(recipe, tmp_path, watcher):
     with pytest.raises(ModelError, match=r"no checkpoint at /nowhere/blip2: expected a folder .*or a hub id"):
         pipelines.train(recipe(model={"checkpoint": "/nowhere/blip2"}), tmp_path / "run", watcher=watcher)
@@ -299,7 +314,10 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
     assert Hub.pushed["private"] == "True"
     assert metadata["library_name"] == "peft"
     assert metadata["license"] == "cc-by-4.0"
-    assert "not for diagnosis" in card
+    assert metadata["pipeline_tag"] == "visual-question-answering"
+    assert [found["type"] for found in metadata["model-index"][0]["results"][0]["metrics"]] == ["em", "f1"]
+    for said in ("## Data", "Licence: CC BY 4.0", "## Scores", "| EM |", "## Limits", "not for diagnosis"):
+        assert said in card
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
 
     exported = pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
