@@ -33,6 +33,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/grouped_training.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/train_throughput.py --targets qformer
+	$(BIN)/python benchmarks/answer_throughput.py
 
 # The stamps say what the environment holds; a changed pyproject.toml or constraints.txt installs anew.
 $(VENV)/.dev: pyproject.toml constraints.txt

@@ -241,6 +241,7 @@ def predict(
     """
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
+    from medical_vqa.evaluation.predict import read_prediction_card
     from medical_vqa.progress import counting
 
     if model is not None and str(model).startswith("openai:"):
@@ -261,6 +262,8 @@ def predict(
             selection=_selection(dataset, root, _pairs(where, "--where")),
         )
     click.echo(f"predictions: {path}")
+    if (covered := read_prediction_card(path).get("answer_coverage")) is not None:
+        click.echo(f"closed list: it holds the answers of {per_cent(covered)} of these rows")
 
 
 def _predict_served(

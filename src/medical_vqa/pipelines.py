@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _fit(
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
 
-    settings = recipe.training
+    settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
     if choice.device == "cuda" and hasattr(catalog.find("models", recipe.model.family), "sketch"):
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
@@ -176,7 +177,9 @@ def _fit(
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
-        write_bundle(journal.bundle, dataclasses.replace(card, selection=chosen), model.save)
+        with tempfile.TemporaryDirectory() as aside:  # where others leave what they only helped to gather (FSDP)
+            place = journal.bundle if main else Path(aside) / "bundle"
+            write_bundle(place, dataclasses.replace(card, selection=chosen), model.save)
 
     fitted = fit(
         model,
@@ -191,7 +194,7 @@ def _fit(
         lengths=lengths_of(rows) if settings.length_buckets else None,
         **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
     )
-    if os.environ.get("RANK", "0") == "0":  # `fit` has ended the process group, so there is none to wait with
+    if main:  # `fit` has ended the process group, so there is none to wait with
         journal.finish(dataclasses.asdict(fitted))
     return fitted
 
@@ -266,15 +269,18 @@ def predict(
     model, card = load_model(folder, device)
     chosen = selection or Selection.from_json(card.data["selection"])
     path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
+    rows = chosen.rows(split)
+    covered = answer_coverage(model, rows)
     about = {
         "model": excerpt(card, folder),
         "selection": chosen.to_json(),
         "split": split,
         "manifest": chosen.open().manifest.digest,
+        **({"answer_coverage": covered} if covered is not None else {}),
         **({"shuffled_images": True} if shuffle_images else {}),
         **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
-    asked = queries(chosen, chosen.rows(split), model)
+    asked = queries(chosen, rows, model)
     if shuffle_images:
         asked.images = other_images(asked.images)
     stage.predict(
@@ -616,9 +622,8 @@ def card_for(
         "rows": len(rows),
         "images": images,
     }
-    if answers := getattr(model, "answers", None):
-        accepted = [row.answers[0] for row in held_out if row.answers]
-        data["answer_coverage"] = {"validation": round(answers.coverage(accepted), 4)}
+    if (covered := answer_coverage(model, held_out)) is not None:
+        data["answer_coverage"] = {"validation": covered}
     return BundleCard(
         recipe.model.family,
         recipe.name,
@@ -628,6 +633,13 @@ def card_for(
         prompt=getattr(model, "prompt", None),
         licence=manifest.licence,
     )
+
+
+def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
+    """Share of rows whose answer is on a classifier's closed list; None for models that write."""
+    if (answers := getattr(model, "answers", None)) is None:
+        return None
+    return round(float(answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
 
 
 def dataset_ref(selection: Selection, split: Split) -> Any:

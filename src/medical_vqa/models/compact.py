@@ -23,6 +23,7 @@ from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.model import Decoding, Query, check_question, distinct
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.models.whole import whole_state
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Compact:
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies)."""
-        save_file({k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}, folder / _WEIGHTS)
+        save_file({k: v.contiguous().cpu() for k, v in whole_state(self.module).items()}, folder / _WEIGHTS)
         settings = {
             "picture": self.picture.to_json(),
             "sizes": dataclasses.asdict(self.sizes),
