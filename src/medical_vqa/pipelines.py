@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from medical_vqa.data.features import FeatureStore
     from medical_vqa.data.picture_cache import PictureCache
     from medical_vqa.data.prepared import PreparedDataset
+    from medical_vqa.data.regions import RegionStore
     from medical_vqa.evaluation.results import Results
+    from medical_vqa.models.abstention import Verdict
     from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.model import Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
@@ -161,6 +163,7 @@ def _fit(
     watcher: Watcher,
     pictures: Counter | None,
 ) -> Fitted:
+    from medical_vqa.data.regions import RegionStore
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
@@ -170,10 +173,12 @@ def _fit(
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
-    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options_of(recipe, choice.precision))
+    regions = RegionStore(selection.open().folder) if recipe.data.regions else None
+    options = options_of(recipe, choice.precision) | ({"regions": regions.names} if regions else {})
+    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options)
     card = card_for(recipe, selection, rows, model, held_out)
     asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
-    data = queries(selection, rows, model, learn=True, progress=pictures, device=choice.device)
+    data = queries(selection, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
@@ -456,6 +461,18 @@ def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) ->
 # --- ask --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Consulted:
+    """What came of one question about one image file."""
+
+    answer: Prediction
+    """The answer, its confidence calibrated."""
+    verdict: Verdict
+    """Whether to give it."""
+    card: BundleCard
+    """Of the model."""
+
+
 def ask(
     bundle: Path,
     image: Path,
@@ -470,6 +487,21 @@ def ask(
     `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the centre
     and width of the values of a DICOM or NIfTI file to show.
     """
+    found = consult(bundle, image, question, device=device, frame=frame, window=window)
+    return found.answer, found.card
+
+
+def consult(
+    bundle: Path,
+    image: Path,
+    question: str,
+    *,
+    device: str = "auto",
+    frame: int | None = None,
+    window: tuple[float, float] | None = None,
+) -> Consulted:
+    """One answer, and whether the model had better not have given it; takes and raises what `ask` does."""
+    from medical_vqa.models.abstention import verdict
     from medical_vqa.models.model import Query, check_question
     from medical_vqa.models.queries import NO_PICTURE
 
@@ -477,7 +509,9 @@ def ask(
     picture = ingest_file(image, frame=frame, window=window).image
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
+    query = Query("ask", asked, "ask", visual)
+    answer = calibrated(model.answer([query], card.decoding)[0], card)
+    return Consulted(answer, verdict(model, card, query, answer), card)
 
 
 def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
@@ -488,6 +522,27 @@ def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     if answer.confidence is None or temperature is None:
         return answer
     return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
+
+
+# --- ship -------------------------------------------------------------------------------------------------------------
+
+
+def shipped_bundle() -> Path:
+    """The compact model that comes with the package."""
+    return Path(__file__).parent / "assets" / "compact"
+
+
+def ship(bundle: Path, to: Path) -> Path:
+    """Copy a compact bundle for the package: 16 bits a weight, and no place of this machine in its card."""
+    import torch
+
+    from medical_vqa.models.bundle import load_bundle, write_bundle
+
+    model: Any
+    model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
+    data = {**card.data, "selection": {**card.data["selection"], "root": None}}
+    write_bundle(to, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
+    return to
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -518,7 +573,9 @@ def selection_of(recipe: Recipe) -> Selection:
     """The rows that a recipe's data section selects."""
     data = recipe.data
     root = (data.root or default_root()).expanduser().resolve()
-    return Selection(data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction)
+    return Selection(
+        data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction, also=dict(data.also)
+    )
 
 
 def learnable(rows: Sequence[Example]) -> list[Example]:
@@ -545,6 +602,7 @@ def queries(
     model: VqaModel,
     *,
     learn: bool = False,
+    regions: RegionStore | None = None,
     progress: Counter | None = None,
     device: str | None = None,
 ) -> PictureQueries:
@@ -565,7 +623,7 @@ def queries(
         store = feature_store(prepared, images, cache, model.vision, progress, device)
         return PictureQueries(rows, digests, store, learn=learn)
     cache.ensure(prepared.images, [row.image_id for row in rows], progress)
-    return PictureQueries(rows, digests, cache, learn=learn)
+    return PictureQueries(rows, digests, cache, learn=learn, regions=regions)
 
 
 def feature_store(
