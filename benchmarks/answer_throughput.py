@@ -50,12 +50,13 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
     decoding = Decoding(max_tokens=8)
     model.answer(rows[:2], decoding)
     usual: list[str] = []
-    usual_seconds = shared.timed(
+    usual_took = shared.timed(
         device, lambda: usual.extend(alone(model, row, decoding) for row in rows[: arguments.sample])
     )
     answers: dict[str, str] = {}
-    ours_seconds = shared.timed(device, lambda: answers.update(together(model, rows, decoding, arguments.batch)))
-    speeds = {"usual": arguments.sample / usual_seconds, "ours": len(rows) / ours_seconds}
+    ours_took = shared.timed(device, lambda: answers.update(together(model, rows, decoding, arguments.batch)))
+    speeds = {"usual": arguments.sample / usual_took.seconds, "ours": len(rows) / ours_took.seconds}
+    spent = (usual_took.processor_seconds / arguments.sample) / (ours_took.processor_seconds / len(rows))
     equal = sum(answers[row.id] == text for row, text in zip(rows, usual, strict=False))
     return {
         "machine": shared.machine(device),
@@ -65,6 +66,7 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
         "timed": {"usual": arguments.sample, "ours": len(rows)},
         "questions_per_second": speeds,
         "ratio": speeds["ours"] / speeds["usual"],
+        "ratio_of_processor_time": spent,
         "equal_answers": f"{equal} of {arguments.sample}",
     }
 

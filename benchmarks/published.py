@@ -6,11 +6,13 @@ image tokens, 32 queries and prompts; ``xl`` has the published sizes.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "hub"))
 import tiny_hub  # noqa: E402 - found beside the tests
 
+CLEAR_PEAK = Path("/proc/self/clear_refs")
 PROMPT = "Answer the following question based on the image: {question}"
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -96,16 +99,47 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def timed(device: torch.device, work: Callable[[], Any]) -> float:
-    """Seconds that the work takes."""
-    began = clock(device)
+@dataclass(frozen=True)
+class Taken:
+    """What some work took."""
+
+    seconds: float
+    processor_seconds: float
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> Taken:
+    """Seconds that the work takes; those of the processor leave out what other programs took from it."""
+    began, spent = clock(device), time.process_time()
     work()
-    return clock(device) - began
+    return Taken(clock(device) - began, time.process_time() - spent)
 
 
-def peak_bytes(device: torch.device) -> int | None:
-    """The most GPU memory held since the last reset; None on a CPU, where a process's peak never falls again."""
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+def peak_bytes(device: torch.device, work: Callable[[], Any]) -> int | None:
+    """The most memory that the work holds beyond what was held before it; None where nobody keeps count."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - held
+    if not CLEAR_PEAK.exists():
+        work()
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what an earlier side has freed would hide what this one needs
+    CLEAR_PEAK.write_text("5", encoding="ascii")  # Linux: forget the process's peak
+    held = status_bytes("VmRSS")
+    work()
+    return status_bytes("VmHWM") - held
+
+
+def status_bytes(key: str) -> int:
+    """A size in this process's status, bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def weight_bytes(*modules: torch.nn.Module) -> int:
+    """Bytes of the modules' parameters, shared ones once."""
+    return sum({p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}.values())
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--targets", choices=("language", "qformer", "both"), default="language")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument(
-        "--rounds", type=int, default=3, help="steps of each side that are timed, after one that is not"
+        "--rounds", type=int, default=7, help="steps of each side that are timed, after one that is not"
     )
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=10, help="over how many the one encoding of each image is shared")
@@ -57,25 +57,31 @@ def parse() -> argparse.Namespace:
 def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -> dict[str, Any]:
     selection, examples = shared.rows(folder / "data", 16 * arguments.batch, arguments.images)
     sides, names = {}, {"usual_fp32": "fp32"} | ({"usual_bf16": "bf16"} if device.type == "cuda" else {})
+    weights: dict[str, int] = {}
     ours_dtype = "bf16" if device.type == "cuda" else "fp32"
     for name, dtype in names.items():
-        sides[name] = usual(shared.build(folder, arguments.size, examples, arguments.targets, dtype), device, dtype)
+        whole = shared.build(folder, arguments.size, examples, arguments.targets, dtype)
+        weights[name] = shared.weight_bytes(whole.module, whole.vision.tower)
+        sides[name] = usual(whole, device, dtype)
     model = shared.build(folder, arguments.size, examples, arguments.targets, ours_dtype)
     rows = shared.queries(selection, examples, model)
     cached, encode_seconds = encoded(model, rows, device)
     steps = {name: on_rows(side, rows) for name, side in sides.items()}
+    weights["ours"] = shared.weight_bytes(model.module)
     steps["ours"] = on_rows(ours(model, device, ours_dtype), cached)
     images, lengths = [q.image for q in rows], [len(q.question) for q in rows]
     plans = {name: BatchPlan(images, arguments.batch, "question", 0).epoch(0) for name in sides}
     grouping = "question" if arguments.targets == "language" else "image"
     plans["ours"] = BatchPlan(images, arguments.batch, grouping, 0, 1, lengths).epoch(0)
-    speeds, peaks = measure(steps, plans, device, arguments.rounds)
+    rounds, peaks = measure(steps, plans, device, arguments.rounds)
+    speeds = {name: statistics.median(1 / taken.seconds for taken in of) for name, of in rounds.items()}
     with FlopCounterMode(display=False) as counter:
         steps["ours"](plans["ours"][0])
     operations = counter.get_total_flops() / len(plans["ours"][0])
     rate = shared.matrix_rate(device, torch.bfloat16 if ours_dtype == "bf16" else torch.float32)
     per_question = encode_seconds / (len(rows) * arguments.epochs)
     with_encoding = 1 / (1 / speeds["ours"] + per_question)
+    ratio = {name: ratio_of(rounds, name, "seconds") for name in sides}
     return {
         "machine": shared.machine(device),
         "size": arguments.size,
@@ -83,10 +89,12 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
         "rows": len(rows),
         "images": len(set(images)),
         "questions_per_second": speeds | {"ours_with_encoding": with_encoding},
-        "peak_bytes": peaks,
+        "weight_bytes": weights,
+        "step_peak_bytes": peaks,
         "encoding_seconds_once": encode_seconds,
-        "ratio": {name: speeds["ours"] / speeds[name] for name in sides},
-        "ratio_with_encoding": {name: with_encoding / speeds[name] for name in sides},
+        "ratio": ratio,
+        "ratio_with_encoding": {name: value * with_encoding / speeds["ours"] for name, value in ratio.items()},
+        "ratio_of_processor_time": {name: ratio_of(rounds, name, "processor_seconds") for name in sides},
         "operations_per_question": operations,
         "matrix_rate": rate,
         "share_of_matrix_rate": operations * speeds["ours"] / rate,
@@ -99,20 +107,24 @@ def on_rows(step: Any, rows: list[Query]) -> Any:
 
 def measure(
     steps: Any, plans: Any, device: torch.device, rounds: int
-) -> tuple[dict[str, float], dict[str, int | None]]:
-    """Median questions per second of each side over rounds taken in turn, and the memory after its first step."""
+) -> tuple[dict[str, list[shared.Taken]], dict[str, int | None]]:
+    """What each side took per question, in rounds taken in turn, and what its first step needs in memory."""
     peaks: dict[str, int | None] = {}
-    speeds: dict[str, list[float]] = {name: [] for name in steps}
+    taken: dict[str, list[shared.Taken]] = {name: [] for name in steps}
     for name, step in steps.items():
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        step(plans[name][0])
-        peaks[name] = shared.peak_bytes(device)
+        peaks[name] = shared.peak_bytes(device, lambda step=step, name=name: step(plans[name][0]))
     for number in range(1, rounds + 1):
         for name, step in steps.items():
             batch = plans[name][number % len(plans[name])]
-            speeds[name].append(len(batch) / shared.timed(device, lambda step=step, batch=batch: step(batch)))
-    return {name: statistics.median(values) for name, values in speeds.items()}, peaks
+            whole = shared.timed(device, lambda step=step, batch=batch: step(batch))
+            taken[name].append(shared.Taken(whole.seconds / len(batch), whole.processor_seconds / len(batch)))
+    return taken, peaks
+
+
+def ratio_of(rounds: dict[str, list[shared.Taken]], usual: str, what: str) -> float:
+    """How many times as fast ours is, the median over rounds: both sides of a round met the same load."""
+    pairs = zip(rounds[usual], rounds["ours"], strict=True)
+    return statistics.median(getattr(theirs, what) / getattr(own, what) for theirs, own in pairs)
 
 
 def encoded(model: Blip2, rows: list[Query], device: torch.device) -> tuple[list[Query], float]:
@@ -126,7 +138,7 @@ def encoded(model: Blip2, rows: list[Query], device: torch.device) -> tuple[list
             some = dict(list(pictures.items())[start : start + 32])
             features.update(zip(some, model.vision.encode(list(some.values())), strict=True))  # type: ignore[arg-type]
 
-    seconds = shared.timed(device, work)
+    seconds = shared.timed(device, work).seconds
     kept = {image: {"tokens": found["tokens"].cpu()} for image, found in features.items()}
     model.vision.to(torch.device("cpu"))
     return [Query(q.id, q.question, q.image, kept[q.image], q.target) for q in rows], seconds

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa import pipelines
+from medical_vqa import cli, pipelines
 from medical_vqa.config import Recipe, parse_recipe
 
 TINY_MODEL = {
@@ -95,3 +95,35 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(path)
     return path
+
+
+@pytest.fixture
+def call(monkeypatch: Any, capsys: Any, tmp_path: Path) -> Any:
+    """Runs a command line in an empty folder; gives its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_it(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["medical-vqa", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    return run_it
+
+
+@pytest.fixture
+def refused(call: Any) -> Any:
+    """Runs a command line that must be refused: exit 2, one sentence on stderr, nothing on stdout."""
+
+    def run_it(*words: Any) -> str:
+        code, out, err = call(*words)
+        assert code == 2, err
+        assert out == ""
+        assert err.startswith("medical-vqa: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return run_it

@@ -1,6 +1,8 @@
 """The command line as a person meets it: what it prints, and one sentence with exit status 2 for every mistake."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,38 +14,6 @@ from PIL import Image
 from medical_vqa import cli
 
 SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs a command line in an empty folder; gives its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_it(*words):
-        monkeypatch.setattr("sys.argv", ["medical-vqa", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    return run_it
-
-
-@pytest.fixture
-def refused(call):
-    """Runs a command line that must be refused: exit 2, one sentence on stderr, nothing on stdout."""
-
-    def run_it(*words):
-        code, out, err = call(*words)
-        assert code == 2, err
-        assert out == ""
-        assert err.startswith("medical-vqa: ")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
-        return err
-
-    return run_it
 
 
 def slake_row(qid, **changes):
@@ -101,7 +71,9 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     assert code == 0, err
     assert "validation EM" in out
     assert "runs/demo/bundle" in out
-    assert call("predict")[:2] == (0, "predictions: runs/demo/predictions-validation.jsonl\n")
+    code, out, _ = call("predict")
+    assert (code, out.splitlines()[0]) == (0, "predictions: runs/demo/predictions-validation.jsonl")
+    assert re.fullmatch(r"closed list: it holds the answers of \d+% of these rows", out.splitlines()[1])
     code, out, _ = call("score")
     assert code == 0
     assert "EM" in out
@@ -120,6 +92,39 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     assert out.splitlines()[0] == answer["answer"]
     assert "confidence" in out
     assert "not for diagnosis" in err
+
+
+def test_a_dicom_series_is_asked_about_by_frame_and_window(call, run, tmp_path):
+    picture = Image.open(SAMPLE / "imgs/xmlab112/source.jpg").convert("L")
+    frames = np.stack([np.asarray(picture), np.zeros((picture.height, picture.width), np.uint8)])
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(dicom_series(frames.astype(np.int16) - 1024))
+    picture.save(tmp_path / "scan.png")
+    question, how = "What modality is used to take this image?", ("--model", run, "--json")
+    plain = json.loads(call("ask", tmp_path / "scan.png", question, *how)[1])
+    code, out, err = call("ask", path, question, *how, "--frame", "0", "--window", "-896", "256")
+    assert code == 0, err
+    assert json.loads(out)["confidence"] == pytest.approx(plain["confidence"], abs=0.02)
+    black = json.loads(call("ask", path, question, *how, "--frame", "1", "--window", "-896", "256")[1])
+    assert black["confidence"] != plain["confidence"]
+
+
+def dicom_series(values):
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    found = FileDataset("a", {}, file_meta=meta, preamble=b"\0" * 128)
+    found.NumberOfFrames, found.Rows, found.Columns = values.shape
+    found.SamplesPerPixel, found.PhotometricInterpretation, found.PixelRepresentation = 1, "MONOCHROME2", 1
+    found.BitsAllocated, found.BitsStored, found.HighBit = 16, 16, 15
+    found.PixelData = values.tobytes()
+    found["PixelData"].VR = "OW"
+    out = io.BytesIO()
+    found.save_as(out, enforce_file_format=True)
+    return out.getvalue()
 
 
 # --- bad input: images
@@ -141,6 +146,12 @@ def test_an_image_too_small_or_too_large(refused, run, tmp_path, side):
     path = tmp_path / "picture.png"
     Image.fromarray(np.zeros((side, side), bool)).save(path)
     assert f"{side}x{side} pixels" in refused("ask", path, "Is it?", "--model", run)
+
+
+def test_a_window_for_a_png_and_a_frame_that_is_not_there(refused, run, tmp_path):
+    path = SAMPLE / "imgs/xmlab112/source.jpg"
+    assert "a window is for DICOM and NIfTI" in refused("ask", path, "Is it?", "--model", run, "--window", "40", "400")
+    assert "has no frame 3" in refused("ask", path, "Is it?", "--model", run, "--frame", "3")
 
 
 def test_a_text_file_is_no_image(refused, run, tmp_path):
@@ -237,8 +248,7 @@ def test_a_bundle_of_another_version(refused, run, picture, tmp_path):
     assert "has format 0" in refused("ask", picture, "Is it?", "--model", tmp_path / "bundle")
 
 
-def test_without_a_run_the_shipped_model_answers(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_without_a_run_the_shipped_model_answers(call):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is this a CT?", "--json", "--device", "cpu")
     assert code == 0, err
     assert json.loads(out)["model"] == "slake-compact"

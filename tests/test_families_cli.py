@@ -1,18 +1,22 @@
-"""Each published family, at tiny size and from random weights, learns the shipped sample through the command line."""
+"""Published families on the command line: each learns the shipped sample, and each mistake is one sentence."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.runtime import Choice
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import tiny_hub
@@ -70,3 +74,89 @@ def test_a_tiny_model_learns_the_sample_beyond_the_question_only_floor(family, r
     scored = json.loads(medical_vqa("score", "run/predictions-train.jsonl", "--json", home=tmp_path))
     exact_match = scored["metrics"][0]
     assert exact_match["score"]["value"] > exact_match["floors"]["question-only"]["value"]
+
+
+# --- bad input
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_hub.blip2(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture
+def words(root: Path, hub: Path, tmp_path: Path) -> Any:
+    """A command line that fine-tunes a tiny BLIP-2 on a few rows, with changes to its recipe."""
+    recipe = {
+        "name": "tiny",
+        "data": {"name": "slake-mini", "root": str(root), "where": {"content_type": "Size"}},
+        "model": {"family": "blip2", "checkpoint": str(hub)},
+        "training": {"epochs": 1, "batch_size": 16, "device": "cpu", "average": 0},
+        "decoding": {"max_tokens": 2},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+    def make(*changes: str) -> list[str]:
+        return ["train", "recipe.yaml", "--fresh", *(word for change in changes for word in ("--set", change))]
+
+    return make
+
+
+def test_a_plan_is_printed_before_anything_is_trained(call, words):
+    code, out, _ = call(*words(), "--plan")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["parameters", "once", "memory", "data", "steps"]
+    assert not Path("runs").exists()
+
+
+def test_a_checkpoint_that_is_not_there(refused, words, monkeypatch):
+    said = refused(*words("model.checkpoint=/nowhere/blip2"))
+    assert "no checkpoint at /nowhere/blip2: expected a folder with config.json, or a hub id" in said
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "hf download nobody/nothing --local-dir DIR" in refused(*words("model.checkpoint=nobody/nothing"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"language_model\..*\.query", "matches no linear layer of the model; its layers are called"),
+        (r".*\.(qkv|q|v)", "matches vision_model.encoder.layers.0.self_attn.qkv, which lies in the frozen vision part"),
+        ("(q", "is not a regular expression"),
+    ],
+)
+def test_a_pattern_of_adapters_that_cannot_be_meant(refused, words, pattern, said):
+    assert said in refused(*words(f"model.lora.modules='{pattern}'"))
+
+
+def test_features_that_another_model_wrote(call, refused, words, root):
+    features = root / "slake-mini" / "features"
+    made = []
+    for targets in ("language", "qformer"):
+        before = set(features.glob("*"))
+        assert call(*words(f"model.lora.targets={targets}"))[0] == 0
+        made += sorted(set(features.glob("*")) - before)
+    language, qformer = made
+    shutil.rmtree(language)
+    qformer.rename(language)
+    try:
+        assert "were written by another model" in refused(*words())
+    finally:
+        shutil.rmtree(language)
+
+
+def test_changed_pictures_together_with_kept_features(refused, words):
+    assert "set augment: null or features: false" in refused(*words("model.augment={}"))
+
+
+def test_a_gpu_that_is_too_small(refused, words, monkeypatch):
+    monkeypatch.setattr("medical_vqa.runtime.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("medical_vqa.runtime.choose_precision", lambda *_: Choice("cuda", "bf16", "for the test"))
+    monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
+    assert "this GPU is too small: weights, gradients and optimiser take" in refused(*words())
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(call, words):
+    code, _, said = call(*words("training.learning_rate=1e30", "training.checkpoint_minutes=0", "training.warmup=0"))
+    assert code == 2
+    assert re.search(r"the loss became nan at step \d+ .*; the checkpoint step-\d+ is kept: lower training", said)
+    assert list(Path("runs/tiny/checkpoints").glob("step-*/progress.json"))

@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import FullyShardedDataParallelPlugin
+from safetensors.torch import load_file
 
 from medical_vqa import pipelines
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
+from medical_vqa.evaluation.predict import read_prediction_card
 from medical_vqa.models.blip2 import Blip2Vision
 from medical_vqa.models.checkpoint import find_checkpoint
 from medical_vqa.models.lora import no_peft_warnings
 from medical_vqa.training.journal import Journal
+from medical_vqa.training.loop import check_sharing
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import tiny_hub
@@ -58,6 +64,30 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
     assert card.model["parameters"] > card.model["trainable"] - 1
     assert card.decoding.max_tokens == 3
     assert (card.prompt is None) == (family == "vilt")
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_half_precision_trains_and_the_bundle_answers_in_full(recipe, family, tmp_path, watcher):
+    trained = pipelines.train(recipe(family, precision="bf16"), tmp_path / "run", watcher=watcher)
+    about = json.loads((trained.bundle / "card.json").read_text())["model"]
+    assert about.get("precision", "bf16") == "bf16"
+    assert all(loss > 0 for _, loss in losses(tmp_path / "run"))
+    weights = load_file(next(trained.bundle.glob("*.safetensors")))
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert pipelines.score(pipelines.predict(tmp_path / "run", split="validation", device="cpu")).predictions
+
+
+def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watcher):
+    trained = pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    card = json.loads((trained.bundle / "card.json").read_text())
+    known = set(json.loads((trained.bundle / "vilt.json").read_text())["answers"])
+    rows = pipelines.selection_of(recipe("vilt")).rows("validation")
+    share = sum(row.answers[0].lower() in {answer.lower() for answer in known} for row in rows) / len(rows)
+    assert 0 < share < 1
+    assert card["data"]["answer_coverage"]["validation"] == pytest.approx(share, abs=1e-4)
+    for split, covered in (("train", 1.0), ("validation", share)):
+        predictions = pipelines.predict(tmp_path / "run", split=split, device="cpu")
+        assert read_prediction_card(predictions)["answer_coverage"] == pytest.approx(covered, abs=1e-4)
 
 
 def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, monkeypatch):
@@ -121,6 +151,40 @@ def test_two_processes_take_the_steps_of_one(recipe, family, tmp_path):
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
 
 
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "T5Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(recipe, tmp_path, watcher):
+    settings = {"model": {"lora": {"dropout": 0.0}}, "learning_rate": 1e-2, "epochs": 2}
+    one = pipelines.train(recipe(batch_size=16, **settings), tmp_path / "one", watcher=watcher)
+    (tmp_path / "recipe.yaml").write_text(recipe(batch_size=8, **settings).to_yaml(), encoding="utf-8")
+    script = Path(__file__).parent / "training" / "sharded.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", str(script)]
+
+    def launch(**changes: str) -> subprocess.CompletedProcess[str]:
+        words = [*command, "train", "recipe.yaml", "--run", "two"]
+        return subprocess.run(words, cwd=tmp_path, env=os.environ | FSDP | changes, capture_output=True, text=True)  # noqa: PLW1510 - the killed one fails
+
+    assert launch(STOP_AFTER="8").returncode != 0
+    assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["step-00000008"]
+    done = launch()
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    whole, gathered = (
+        load_file(folder / "adapter_model.safetensors") for folder in (one.bundle, tmp_path / "two/bundle")
+    )
+    assert whole.keys() == gathered.keys()
+    assert all(torch.allclose(whole[name], gathered[name], atol=1e-5) for name in whole)
+
+
 def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_path, watcher, monkeypatch):
     paper = pipelines.plan(recipe(epochs=2))
     trained = pipelines.train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
@@ -153,6 +217,18 @@ def test_the_recipes_that_ship_are_valid(name):
     shipped = load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml")
     assert shipped.name == name
     assert yaml.safe_load(shipped.to_yaml())
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_the_launcher_configurations_are_understood(kind, monkeypatch):
+    path = Path(__file__).parents[1] / "recipes" / "accelerate" / f"{kind}.yaml"
+    understood = load_config_from_file(str(path))  # raises on an unknown key
+    for key, value in getattr(understood, "fsdp_config", {}).items():
+        monkeypatch.setenv(key.upper().replace("LAYER_CLS", "CLS"), str(value))
+    if kind == "fsdp":
+        plugin = FullyShardedDataParallelPlugin()
+        check_sharing(plugin)
+        assert plugin.transformer_cls_names_to_wrap == ["T5Block"]
 
 
 def test_a_checkpoint_folder_that_is_not_there(recipe, tmp_path, watcher):
@@ -198,6 +274,21 @@ def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watch
         pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
+def test_four_bits_without_a_gpu_say_so(recipe, tmp_path, watcher, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="four_bit needs an NVIDIA GPU"):
+        pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+
+
+def test_a_plan_counts_four_bits_as_four_bits(recipe):
+    whole, packed = (pipelines.plan(recipe("chat", model={"four_bit": on})) for on in (False, True))
+    numbers = packed.sketch.packed
+    assert numbers > 10_000
+    assert whole.memory.weights - packed.memory.weights == 4 * numbers - round(0.52 * numbers)
+    assert packed.sketch.parameters == whole.sketch.parameters
+
+
 class Hub:
     """Stands for the hub: keeps what was uploaded."""
 
@@ -223,7 +314,10 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
     assert Hub.pushed["private"] == "True"
     assert metadata["library_name"] == "peft"
     assert metadata["license"] == "cc-by-4.0"
-    assert "not for diagnosis" in card
+    assert metadata["pipeline_tag"] == "visual-question-answering"
+    assert [found["type"] for found in metadata["model-index"][0]["results"][0]["metrics"]] == ["em", "f1"]
+    for said in ("## Data", "Licence: CC BY 4.0", "## Scores", "| EM |", "## Limits", "not for diagnosis"):
+        assert said in card
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
 
     exported = pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))

@@ -24,7 +24,10 @@ def test_the_readme_shows_the_main_path():
     assert [shlex.split(line)[1] for line in COMMANDS[:5]] == ["prepare", "train", "predict", "report", "ask"]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+GUIDE = re.findall(r"^medical-vqa .*", (ROOT / "docs/evaluation.md").read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize("line", COMMANDS + GUIDE)
 def test_every_command_of_the_readme_is_understood(line):
     name, *words = shlex.split(line)[1:]
     command = cli.commands[name]

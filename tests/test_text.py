@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.text import per_cent, squad_normalize, tokens, vqa_normalize
+from medical_vqa.text import per_cent, plain_letters, squad_normalize, tokens, vqa_normalize
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,19 @@ def test_shares_are_said_in_whole_per_cent_and_never_rounded_to_nothing():
 )
 def test_the_vqa_rule(given_text, normalised):
     assert vqa_normalize(given_text) == normalised
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("\u0410\u043e\u0440ta", "Aopta"),
+        ("\uff23\uff34", "CT"),
+        ("X\u2011Ray", "X-Ray"),
+        ("Cro\u200bhn\u2019s", "Crohn's"),
+        ("e\u0301dema", "\u00e9dema"),
+        ("肺", "肺"),
+        ("רֵאָה", "רֵאָה"),
+    ],
+)
+def test_characters_that_only_look_different_become_one(text, plain):
+    assert plain_letters(text) == plain

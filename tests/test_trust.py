@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from medical_vqa import cli, pipelines, trust
-from medical_vqa.errors import DataError
+from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.models.abstention import calibrated
 from medical_vqa.models.bundle import read_card
 from medical_vqa.records import Prediction, read_predictions, write_jsonl
@@ -178,4 +180,63 @@ def test_names_of_files_are_the_shortest_that_differ():
 
     assert names([Path("/r/a/p.jsonl"), Path("/r/b/p.jsonl")]) == ["a", "b"]
     assert names([Path("/r/a/p.jsonl"), Path("/r/a/q.jsonl")]) == ["p", "q"]
+    assert names([Path("/r/a/predictions-test.jsonl"), Path("/r/b/gpt.csv")]) == ["a", "gpt"]
     assert len(set(names([Path("/r/a/p.jsonl"), Path("/r/a/p.jsonl")]))) == 2
+
+
+def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_our_card(mine, tmp_path):
+    ours, theirs = mine / "predictions-validation.jsonl", tmp_path / "gpt.csv"
+    answers = pipelines.score(ours).floors["majority"]
+    theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
+    said = call("compare", ours, theirs, "--map", "id=qid,answer=text")
+    assert "EM  tiny " in said
+    assert "against  gpt " in said
+    assert "in four of five cases" in said
+    pipelines.predict(mine, split="validation", device="cpu", shuffle_images=True)
+    page = tmp_path / "compare.html"
+    call("report", ours, theirs, "--map", "id=qid,answer=text", "--out", page)
+    text = page.read_text(encoding="utf-8")
+    assert "tiny image-shuffled floor" in text
+    assert "gpt image-shuffled" not in text
+
+
+def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
+    theirs = tmp_path / "gpt model.csv"
+    answers = pipelines.score(mine / "predictions-validation.jsonl").floors["majority"]
+    theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
+    rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
+    call("report", theirs, *rows, "--map", "id=qid,answer=text", "--by", "modality,organ", "--risk", "0.2")
+    first = (tmp_path / "gpt model-results.json").read_text(encoding="utf-8")
+    page = (tmp_path / "gpt model-report.html").read_text(encoding="utf-8")
+    command = html.unescape(page.partition("<pre>")[2].partition("</pre>")[0]).strip().splitlines()[-1]
+    call(*shlex.split(command)[1:])
+    assert (tmp_path / "gpt model-results.json").read_text(encoding="utf-8") == first
+    assert "modality" in command
+
+
+def test_a_metric_by_facts_is_printed_and_the_clean_score_beside_the_full_one(mine):
+    said = call("score", mine / "predictions-validation.jsonl", "--by", "modality,answer_type", "--metric", "helm.f1")
+    assert "F1 by Modality and Answer type" in said
+    with pytest.raises(ConfigError, match="unknown metric"):
+        call("score", mine / "predictions-validation.jsonl", "--by", "modality", "--metric", "emm")
+
+
+def test_the_card_says_which_images_a_model_learned_from(mine):
+    from medical_vqa.data.selection import Selection
+    from medical_vqa.evaluation.inputs import learned_rows
+
+    card = json.loads((mine / "predictions-validation.card.json").read_text())
+    chosen = Selection.from_json(card["selection"])
+    assert learned_rows(chosen, "validation", card) == frozenset()
+    assert len(learned_rows(chosen, "train", card)) == len(chosen.rows("train"))
+    assert learned_rows(chosen, "validation", {}) is None
+    card["model"]["trained_on"]["selection"]["dataset"] = "gone"
+    assert learned_rows(chosen, "validation", card) is None
+
+
+def test_a_split_that_was_drawn_here_says_so(root):
+    from medical_vqa.data.selection import Selection
+
+    carved = Selection("slake-mini", root, {"language": "en"}, validation=None)
+    assert pipelines.dataset_ref(carved, "validation").drawn.startswith("Not a published split: 15% of the images")
+    assert pipelines.dataset_ref(Selection("slake-mini", root), "validation").drawn == ""

@@ -249,11 +249,14 @@ def predict(
     """
     from medical_vqa import pipelines
     from medical_vqa.config import where_split
+    from medical_vqa.evaluation.predict import read_prediction_card
     from medical_vqa.progress import counting
 
     if model is not None and str(model).startswith("openai:"):
         selection = _selection(dataset, root, _pairs(where, "--where"))
-        _predict_served(str(model), base_url, api_key_env, concurrency, logprobs, price, selection, split, out)
+        _predict_served(
+            str(model), base_url, api_key_env, concurrency, logprobs, price, selection, split, out, shuffle_images
+        )
         return
     chosen = model or _newest_run()
     with counting(_console(stderr=True), f"answering with {chosen}", "questions") as progress:
@@ -267,6 +270,8 @@ def predict(
             selection=_selection(dataset, root, _pairs(where, "--where")),
         )
     click.echo(f"predictions: {path}")
+    if (covered := read_prediction_card(path).get("answer_coverage")) is not None:
+        click.echo(f"closed list: it holds the answers of {per_cent(covered)} of these rows")
 
 
 def _predict_served(
@@ -279,6 +284,7 @@ def _predict_served(
     selection: Selection | None,
     split: str,
     out: Path | None,
+    shuffle_images: bool,
 ) -> None:
     import os
 
@@ -291,7 +297,7 @@ def _predict_served(
         raise ConfigError(f"{name} needs --base-url, such as http://localhost:8000/v1, and --dataset, to ask about")
     endpoint = Endpoint(name.removeprefix("openai:"), base_url, logprobs=logprobs)
     folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
-    path = out or RUNS / folder / f"predictions-{split}.jsonl"
+    path = out or RUNS / folder / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
     with counting(_console(stderr=True), f"asking {name}", "questions") as progress:
         path, usage = trust.predict_served(
             endpoint,
@@ -300,6 +306,7 @@ def _predict_served(
             out=path,
             api_key=os.environ.get(api_key_env, ""),
             concurrency=concurrency,
+            shuffle_images=shuffle_images,
             progress=progress,
         )
     click.echo(f"predictions: {path}")
@@ -315,6 +322,8 @@ def _predict_served(
 @click.option("--split", help="Of the rows that were asked, for a file without a card.")
 @click.option("--protocol", help="Also score by this published rule, or by `all` of them, in one table.")
 @click.option("--map", "columns", metavar="NAME=COLUMN,...", help=MAP_HELP)
+@click.option("--by", "crossed", multiple=True, metavar="FACT[,FACT]", help="Also print a metric by a fact, or two.")
+@click.option("--metric", default="em", show_default=True, help="Which, for --by: em, laterality, helm.bleu1 ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_with(dataset_options)
 def score(
@@ -322,6 +331,8 @@ def score(
     split: str | None,
     protocol: str | None,
     columns: str | None,
+    crossed: tuple[str, ...],
+    metric: str,
     as_json: bool,
     dataset: str | None,
     root: Path | None,
@@ -334,7 +345,7 @@ def score(
     """
     from medical_vqa import pipelines
     from medical_vqa.evaluation.results import headline
-    from medical_vqa.evaluation.summary import not_scored
+    from medical_vqa.evaluation.summary import clean_line, look_at, not_scored
 
     chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
     selection = _selection(dataset, root, _pairs(where, "--where"))
@@ -343,8 +354,12 @@ def score(
     click.echo(scored.results.to_json() if as_json else headline(scored.results))
     for line in not_scored(scored.results):
         click.echo(f"not scored, {line}", err=True)
+    for line in [*look_at(scored.results), clean_line(scored.results)]:
+        click.echo(line, err=as_json) if line else None
     if protocol and not as_json:
         click.echo(_protocol_table(scored.results))
+    for part in pipelines.breakdowns(scored, metric, _facts(crossed)) if crossed and not as_json else ():
+        click.echo(f"\n{part}")
     click.echo(f"results: {path}", err=as_json)
 
 
@@ -372,13 +387,17 @@ def report(
     PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; several are compared in one page.
     """
     from medical_vqa import pipelines, trust
+    from medical_vqa.config import where_split
+    from medical_vqa.evaluation.inputs import asked_of_all
     from medical_vqa.evaluation.results import headline
 
     selection = _selection(dataset, root, _pairs(where, "--where"))
     given = predictions or (_newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict"),)
-    facts = [tuple(part.strip() for part in pair.split(",")) for pair in crossed]
+    facts = _facts(crossed)
+    asked = asked_of_all(given, selection, where_split(split) if split else None)
     all_scored = [
-        _scored(path, split, selection, columns=columns, protocol="all", crossed=facts, risk=risk) for path in given
+        _scored(path, of, rows, columns=columns, protocol="all", crossed=facts, risk=risk)
+        for path, (rows, of, _) in zip(given, asked, strict=True)
     ]
     if len(given) > 1:
         page = trust.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
@@ -503,6 +522,10 @@ def _scored(
     )
 
 
+def _facts(crossed: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(part.strip() for part in pair.split(",")) for pair in crossed]
+
+
 def _protocol_table(results: Any) -> str:
     """The table, and under it what each defect changes and where each rule was published."""
     from medical_vqa.evaluation.protocol_table import table_text
@@ -535,12 +558,27 @@ def _beside(predictions: Path, word: str, suffix: str) -> Path:
     help="A run folder or a bundle.  [default: the newest finished run, else the shipped model]",
 )
 @click.option("--device", default="auto", show_default=True)
+@click.option("--frame", type=int, help="Of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]")
+@click.option(
+    "--window", type=(float, float), metavar="CENTRE WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def ask(image: Path, question: str, model: Path | None, device: str, as_json: bool) -> None:
-    """Ask one question about one image."""
+def ask(
+    image: Path,
+    question: str,
+    model: Path | None,
+    device: str,
+    frame: int | None,
+    window: tuple[float, float] | None,
+    as_json: bool,
+) -> None:
+    """Ask one question about one image.
+
+    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
+    """
     from medical_vqa import pipelines
 
-    came = pipelines.consult(model or _run_or_shipped(), image, question, device=device)
+    came = pipelines.consult(model or _run_or_shipped(), image, question, device=device, frame=frame, window=window)
     answer, card = came.answer, came.card
     if as_json:
         found = {k: v for k, v in answer.to_json().items() if k != "id"}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa import catalog
 from medical_vqa.config import Recipe, load_recipe
-from medical_vqa.data.images import open_image_file, prepare_picture
+from medical_vqa.data.images import prepare_picture
+from medical_vqa.data.ingest import ingest_file
 from medical_vqa.data.manifest import Manifest
 from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
@@ -169,7 +172,7 @@ def _fit(
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
 
-    settings = recipe.training
+    settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
     if choice.device == "cuda" and hasattr(catalog.find("models", recipe.model.family), "sketch"):
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
@@ -183,7 +186,9 @@ def _fit(
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
-        write_bundle(journal.bundle, dataclasses.replace(card, selection=chosen), model.save)
+        with tempfile.TemporaryDirectory() as aside:  # where others leave what they only helped to gather (FSDP)
+            place = journal.bundle if main else Path(aside) / "bundle"
+            write_bundle(place, dataclasses.replace(card, selection=chosen), model.save)
 
     fitted = fit(
         model,
@@ -198,7 +203,7 @@ def _fit(
         lengths=lengths_of(rows) if settings.length_buckets else None,
         **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
     )
-    if os.environ.get("RANK", "0") == "0":  # `fit` has ended the process group, so there is none to wait with
+    if main:  # `fit` has ended the process group, so there is none to wait with
         journal.finish(dataclasses.asdict(fitted))
     return fitted
 
@@ -273,15 +278,18 @@ def predict(
     model, card = load_model(folder, device)
     chosen = selection or Selection.from_json(card.data["selection"])
     path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
+    rows = chosen.rows(split)
+    covered = answer_coverage(model, rows)
     about = {
         "model": excerpt(card, folder),
         "selection": chosen.to_json(),
         "split": split,
         "manifest": chosen.open().manifest.digest,
+        **({"answer_coverage": covered} if covered is not None else {}),
         **({"shuffled_images": True} if shuffle_images else {}),
         **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
-    asked = queries(chosen, chosen.rows(split), model)
+    asked = queries(chosen, rows, model)
     if shuffle_images:
         asked.images = other_images(asked.images)
     stage.predict(
@@ -328,6 +336,8 @@ class Scored:
     """What answers without looking are worth."""
     results: Results
     """The numbers."""
+    options: tuple[str, ...] = ()
+    """What was asked beside the file, as words of the command line."""
 
 
 def score(
@@ -366,12 +376,46 @@ def score(
         crossed=[*usual_cross(examples), *crossed],
         protocols=protocols,
         train=train_rows,
-        leaks=leaks_of(selection, split),
+        leaks=leaks_of(selection, split, card),
         temperature=calibration.get("temperature"),
         temperature_from=calibration.get("fitted_on", ""),
         risk=risk,
     )
-    return Scored(selection, split, examples, answered, floors, results)
+    options = options_used(selection, split, card, columns, crossed, risk)
+    return Scored(selection, split, examples, answered, floors, results, options)
+
+
+def options_used(
+    selection: Selection,
+    split: Split,
+    card: Mapping[str, Any],
+    columns: Mapping[str, str] | None,
+    crossed: Sequence[tuple[str, ...]],
+    risk: float,
+) -> tuple[str, ...]:
+    """The words of the command line that score a file again as it was scored."""
+    from medical_vqa.evaluation.calibration import RISK
+
+    said: list[str] = []
+    if (card.get("selection"), card.get("split")) != (selection.to_json(), split):
+        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+        said += [word for fact, value in selection.where.items() for word in ("--where", f"{fact}={value}")]
+        said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
+    said += [word for facts in crossed for word in ("--by", ",".join(facts))]
+    return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
+
+
+def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Tables of a metric by facts, for a terminal; `metric` is a name of `em`, `laterality` ..., or `helm.bleu1`.
+
+    Raises `ConfigError` for an unknown metric, `DataError` for an unknown fact or a metric that applies to no row.
+    """
+    from medical_vqa.evaluation.breakdown_table import breakdown_texts
+    from medical_vqa.evaluation.results import find_metric
+
+    train_rows = learnable(scored.selection.rows("train"))
+    chosen = find_metric(metric, train=train_rows, rows=scored.examples)
+    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.floors)
 
 
 def write_results(scored: Scored, path: Path) -> Path:
@@ -433,10 +477,45 @@ class Consulted:
     """Of the model."""
 
 
-def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tuple[Prediction, BundleCard]:
-    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`."""
-    found = consult(bundle, image, question, device=device)
+def ask(
+    bundle: Path,
+    image: Path,
+    question: str,
+    *,
+    device: str = "auto",
+    frame: int | None = None,
+    window: tuple[float, float] | None = None,
+) -> tuple[Prediction, BundleCard]:
+    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`.
+
+    `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the centre
+    and width of the values of a DICOM or NIfTI file to show.
+    """
+    found = consult(bundle, image, question, device=device, frame=frame, window=window)
     return found.answer, found.card
+
+
+def consult(
+    bundle: Path,
+    image: Path,
+    question: str,
+    *,
+    device: str = "auto",
+    frame: int | None = None,
+    window: tuple[float, float] | None = None,
+) -> Consulted:
+    """One answer, and whether the model had better not have given it; takes and raises what `ask` does."""
+    from medical_vqa.models.abstention import verdict
+    from medical_vqa.models.model import Query, check_question
+    from medical_vqa.models.queries import NO_PICTURE
+
+    asked = check_question(question)
+    picture = ingest_file(image, frame=frame, window=window).image
+    model, card = load_model(find_bundle(bundle), device)
+    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
+    query = Query("ask", asked, "ask", visual)
+    answer = calibrated(model.answer([query], card.decoding)[0], card)
+    return Consulted(answer, verdict(model, card, query, answer), card)
 
 
 # --- serve ------------------------------------------------------------------------------------------------------------
@@ -468,21 +547,6 @@ def engine_for(settings: Settings) -> Engine:
         deadline=settings.deadline,
         cached=settings.cached_answers,
     )
-
-
-def consult(bundle: Path, image: Path, question: str, *, device: str = "auto") -> Consulted:
-    """One answer, and whether the model had better not have given it; raises like `ask`."""
-    from medical_vqa.models.abstention import verdict
-    from medical_vqa.models.model import Query, check_question
-    from medical_vqa.models.queries import NO_PICTURE
-
-    asked = check_question(question)
-    picture = open_image_file(image)
-    model, card = load_model(find_bundle(bundle), device)
-    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    query = Query("ask", asked, "ask", visual)
-    answer = calibrated(model.answer([query], card.decoding)[0], card)
-    return Consulted(answer, verdict(model, card, query, answer), card)
 
 
 # --- ship -------------------------------------------------------------------------------------------------------------
@@ -641,9 +705,8 @@ def card_for(
         "rows": len(rows),
         "images": images,
     }
-    if answers := getattr(model, "answers", None):
-        accepted = [row.answers[0] for row in held_out if row.answers]
-        data["answer_coverage"] = {"validation": round(answers.coverage(accepted), 4)}
+    if (covered := answer_coverage(model, held_out)) is not None:
+        data["answer_coverage"] = {"validation": covered}
     return BundleCard(
         recipe.model.family,
         recipe.name,
@@ -655,6 +718,13 @@ def card_for(
     )
 
 
+def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
+    """Share of rows whose answer is on a classifier's closed list; None for models that write."""
+    if (answers := getattr(model, "answers", None)) is None:
+        return None
+    return round(float(answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
+
+
 def dataset_ref(selection: Selection, split: Split) -> Any:
     """What results say about the rows they were computed on."""
     from medical_vqa.evaluation.results import DatasetRef
@@ -664,11 +734,23 @@ def dataset_ref(selection: Selection, split: Split) -> Any:
         name=selection.dataset,
         split=split,
         where=dict(selection.where),
+        drawn=drawn(selection, split),
         manifest=manifest.digest,
         title=manifest.title,
         licence=manifest.licence,
         citation=manifest.citation,
         homepage=manifest.homepage,
+    )
+
+
+def drawn(selection: Selection, split: Split) -> str:
+    """How a split was drawn that is not the published one; empty for one that is."""
+    if selection.validation is not None or split == "test":
+        return ""
+    share = selection.validation_fraction if split == "validation" else 1 - selection.validation_fraction
+    return (
+        f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
+        f"(seed {selection.seed})"
     )
 
 
@@ -700,15 +782,15 @@ def excerpt(card: BundleCard, folder: Path) -> dict[str, Any]:
 
 
 def commands(scored: Scored, predictions: Path) -> list[str]:
-    """How to make these numbers again."""
-    folder = predictions.parent
-    made = [f"medical-vqa prepare {scored.selection.dataset} --root {scored.selection.root}"]
+    """How to make these numbers again, from the dataset on."""
+    folder, where = predictions.parent, f"--root {scored.selection.root}"
+    made = [f"medical-vqa prepare {scored.selection.dataset} {where}"]
+    made += [f"medical-vqa audit {scored.selection.dataset} {where}"] if scored.split != "train" else []
     if (folder / "recipe.yaml").is_file():
-        made += [
-            f"medical-vqa train {folder / 'recipe.yaml'}",
-            f"medical-vqa predict {folder} --split {scored.split}",
-        ]
-    return [*made, f"medical-vqa report {predictions}"]
+        again = f"medical-vqa predict {folder} --split {scored.split}"
+        made += [f"medical-vqa train {folder / 'recipe.yaml'}", again, f"{again} --shuffle-images"]
+    words = ["medical-vqa", "report", str(predictions), *scored.options]
+    return [*made, shlex.join(words)]
 
 
 def main_process_first() -> AbstractContextManager[bool]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from functools import lru_cache
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -35,6 +36,26 @@ def tokens(text: str) -> list[str]:
 def per_cent(share: float) -> str:
     """A share in [0, 1] for people: ``83%``, and ``<1%`` instead of a zero that is none."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+# --- look-alikes ------------------------------------------------------------------------------------------------------
+
+_LATIN = "ABEKMHOPCTXaeopcyxsijABEZHIKMNOPTYXovu"
+_LIKE_LATIN = "АВЕКМНОРСТХаеорсухѕіјΑΒΕΖΗΙΚΜΝΟΡΤΥΧονυ"  # Cyrillic, then Greek  # noqa: RUF001 - that is the point
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
+_LOOKS = str.maketrans(
+    dict(zip(_LIKE_LATIN, _LATIN, strict=True)) | dict.fromkeys(_DASHES, "-") | dict.fromkeys("\u2018\u2019\u02bc", "'")
+)
+
+
+def plain_letters(text: str) -> str:
+    """The text with characters that only look different made one: full-width and combined letters, Cyrillic and Greek
+    letters that look Latin, dashes, quotes; without what cannot be seen.
+
+    No score uses it. It tells which wrong answers a reader would call right.
+    """
+    whole = unicodedata.normalize("NFKC", text).translate(_LOOKS)
+    return "".join(letter for letter in whole if unicodedata.category(letter) != "Cf")
 
 
 # --- the VQA v2 evaluation's rule -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa import pipelines
 from medical_vqa.errors import DataError
-from medical_vqa.records import Split
+from medical_vqa.records import Prediction, Split
 
 if TYPE_CHECKING:
     from medical_vqa.data.audit import Audit
@@ -37,10 +37,10 @@ def compare(
     Raises `DataError` when their cards say that they answer different rows.
     """
     from medical_vqa.evaluation.compare import compare as stage
-    from medical_vqa.evaluation.inputs import asked_rows, names, read_answers, refuse_other_rows
+    from medical_vqa.evaluation.inputs import asked_of_all, names, read_answers, refuse_other_rows
     from medical_vqa.evaluation.protocols import find_protocol
 
-    asked = [asked_rows(path, selection, split) for path in files]
+    asked = asked_of_all(files, selection, split)
     refuse_other_rows(files, asked)
     examples = asked[0][0].rows(asked[0][1])
     models = {name: read_answers(path, columns, examples) for name, path in zip(names(files), files, strict=True)}
@@ -112,12 +112,21 @@ def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path)
         path,
         examples=scored[0].examples,
         models=models,
-        floors=scored[0].floors,
+        floors=shared_floors(dict(zip(models, scored, strict=True))),
         protocols={name: one.results.protocols for name, one in zip(models, scored, strict=True)},
         title=f"{len(models)} models on {scored[0].selection.dataset}, {scored[0].split}",
         files=[str(file) for file in files],
     )
     return path
+
+
+def shared_floors(scored: Mapping[str, Scored]) -> dict[str, list[Prediction]]:
+    """Floors of the questions once, and of each model its own: what it says about shuffled images."""
+    from medical_vqa.evaluation.inputs import SHUFFLED
+
+    floors = {name: given for name, given in next(iter(scored.values())).floors.items() if name != SHUFFLED}
+    own = {f"{name} {SHUFFLED}": one.floors[SHUFFLED] for name, one in scored.items() if SHUFFLED in one.floors}
+    return floors | own
 
 
 def predict_served(
@@ -128,11 +137,13 @@ def predict_served(
     out: Path,
     api_key: str = "",
     concurrency: int = 8,
+    shuffle_images: bool = False,
     progress: Counter | None = None,
 ) -> tuple[Path, Usage]:
     """Let a served model answer a split; returns the predictions' path and what was spent, earlier tries included.
 
     Cut short, it goes on where it stopped. What was spent is kept in ``….usage.json`` beside the predictions.
+    `shuffle_images` asks every question of another row's image, as `pipelines.predict` does.
     """
     from medical_vqa.evaluation import predict as stage
     from medical_vqa.models.model import Decoding
@@ -144,9 +155,12 @@ def predict_served(
         "selection": selection.to_json(),
         "split": split,
         "manifest": selection.open().manifest.digest,
+        **({"shuffled_images": True} if shuffle_images else {}),
     }
     spent = out.with_name(out.name.removesuffix(".jsonl") + ".usage.json")
     asked = pipelines.queries(selection, selection.rows(split), model)
+    if shuffle_images:
+        asked.images = pipelines.other_images(asked.images)
     try:
         stage.predict(
             model, asked, decoding=Decoding(), path=out, card=about, batch_size=4 * concurrency, progress=progress

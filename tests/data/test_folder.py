@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom.data
 import pytest
 
 from medical_vqa.data.folder import Folder
+from medical_vqa.data.ingest import ingest_file
+from medical_vqa.data.prepare import prepare
+from medical_vqa.data.prepared import PreparedDataset
 from medical_vqa.errors import DataError, MissingDependencyError
 
 
@@ -79,6 +85,20 @@ def test_parquet_without_pyarrow_says_what_to_install(own_folder: Any, monkeypat
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[parquet\]'"):
         Folder().read(folder)
+
+
+def test_of_a_dicom_file_the_picture_is_prepared_and_not_the_header(own_folder: Any, tmp_path: Path) -> None:
+    folder = own_folder("image,question,answer\nscan.dcm,What is it?,MRI\n1.png,And this?,X-ray\n")
+    shutil.copy(Path(pydicom.data.__file__).parent / "test_files/MR_small.dcm", folder / "scan.dcm")
+    assert b"CompressedSamples" in (folder / "scan.dcm").read_bytes()  # the patient's name
+    manifest = prepare(Folder(), folder, tmp_path / "root", name="mine")
+    scan, other = manifest.images["mine/scan.dcm"], manifest.images["mine/1.png"]
+    assert (scan.width, scan.height, scan.file[-4:], other.file[-4:]) == (64, 64, ".png", ".png")
+    kept = (tmp_path / "root/mine" / scan.file).read_bytes()
+    assert kept.startswith(b"\x89PNG")
+    assert b"CompressedSamples" not in kept
+    picture = np.asarray(PreparedDataset(tmp_path / "root", "mine").images.load("mine/scan.dcm"))
+    assert np.array_equal(picture[:, :, 0], ingest_file(folder / "scan.dcm").picture[:, :, 0])
 
 
 HEADER = "image,question,answer\n"

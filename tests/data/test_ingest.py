@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import sys
 import tracemalloc
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -158,12 +161,17 @@ def test_a_bomb_is_refused_without_the_memory_for_it(fmt: str) -> None:
     )
     assert len(data) < 400_000
     tracemalloc.start()
-    with warnings.catch_warnings(), pytest.raises(TooLargeError, match="pixels; make it smaller than 50 million"):
+    with warnings.catch_warnings(), pytest.raises(TooLargeError, match=r"pixels; make it smaller than (50|15) million"):
         warnings.simplefilter("error")
         ingest(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000
+
+
+def test_a_webp_may_have_fewer_pixels_because_its_decoder_holds_them_several_times() -> None:
+    with pytest.raises(TooLargeError, match="is 4000x4000 pixels; make it smaller than 15 million pixels"):
+        ingest(saved(Image.new("RGB", (4000, 4000)), "WEBP"))
 
 
 def test_a_file_cut_into_too_many_pieces_is_refused() -> None:
@@ -187,3 +195,42 @@ def test_a_file_of_ones_own_is_read_by_its_path(tmp_path: Any) -> None:
     assert ingest_file(tmp_path / "scan.dat").format == "PNG"
     with pytest.raises(ImageError, match="does not exist"):
         ingest_file(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "data"),
+    [("pydicom", "dicom", bytes(128) + b"DICM"), ("nibabel", "nifti", bytes(344) + b"n+1\0")],
+)
+def test_without_the_extra_the_line_that_installs_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, package: str, module: str, data: bytes
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"medical_vqa.data.{module}", raising=False)
+    with pytest.raises(
+        UnsupportedImageError, match=rf"needs the package {package}.*pip install 'medical-vqa\[dicom\]'"
+    ):
+        ingest(data)
+
+
+def test_quiet_is_for_threads_too() -> None:
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        shapes = list(pool.map(lambda _: ingest(saved(GREY, "PNG")).picture.shape, range(200)))
+    assert set(shapes) == {(24, 40, 1)}
+    assert warnings.filters == filters
+    assert not logging.getLogger("PIL").disabled
+
+
+def test_what_a_header_says_goes_into_no_warning_or_log(capfd: Any, caplog: Any) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "Doe"
+    data = bytearray(saved(COLOUR, "JPEG", exif=exif))
+    at = data.index(b"Exif\0\0") + 6
+    data[at + 14 : at + 18] = b"\xff\xff\xff\x00"  # the count of the first entry
+    with warnings.catch_warnings(), caplog.at_level(0):
+        warnings.simplefilter("always")
+        ingest(bytes(data))
+    assert capfd.readouterr().err == ""
+    assert caplog.records == []

@@ -112,6 +112,15 @@ def test_a_truncated_volume_is_refused(zipped: bool) -> None:
         ingest(data[: len(data) // 2], frame=7)
 
 
+@pytest.mark.parametrize("length", [345, 347, 348, 400, 500])
+def test_a_file_that_ends_within_its_header_is_refused(length: int) -> None:
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        data = made(volume(8, 8, 2), kind=kind)[:length]
+        for file in (data, gzip.compress(data)):
+            with pytest.raises(ImageError):
+                ingest(file)
+
+
 def test_limits_are_kept_before_inflating() -> None:
     data = gzip.compress(made(volume(16, 16, 4)))
     with pytest.raises(TooLargeError, match="has 4 slices; give a part of at most 3"):

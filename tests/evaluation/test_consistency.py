@@ -64,3 +64,17 @@ def test_rewordings_are_those_that_the_dataset_calls_the_same():
 
 def test_rows_without_an_answer_are_left_out():
     assert consistency([row("1", "Is the lung healthy?", "Yes")], {}).comparable == 0
+
+
+def test_rewordings_with_two_answers_are_shown_unless_the_references_differ_too():
+    linked = {"relation": "strict agreement"}
+    rows = [
+        row("1", "Is there a mass?", "Yes", pair="a", **linked),
+        row("2", "Can a mass be seen?", "Yes", pair="a", **linked),
+        row("3", "Is it large?", "Yes", pair="b", **linked),
+        row("4", "Would you call it large?", "No", pair="b", **linked),
+    ]
+    about = consistency(rows, {"1": "yes", "2": "no", "3": "yes", "4": "no"})
+    assert (about.reworded, about.reworded_differently, about.reworded_reference) == (2, 2, 1)
+    assert [pair.ids for pair in about.rewordings] == [("1", "2")]
+    assert about.rewordings[0].second == "Can a mass be seen? no"

@@ -5,6 +5,9 @@ import pytest
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.intervals import cluster_sums, clustered_bootstrap, wilson
+from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.tally import Bootstrap, tally
+from medical_vqa.records import Example, Prediction
 
 
 def mean(totals):
@@ -107,6 +110,36 @@ def test_wilson_equals_scipy(right, n):
     expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
     found = wilson(right, n)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_a_share_that_no_resample_moves_gets_wilsons_interval_over_groups():
+    right = [Prediction(str(n), "lung") for n in range(40)]
+    rows = [Example(str(n), f"scan-{n // 4}", "What?", ("lung",), f"scan-{n // 4}") for n in range(40)]
+    all_right = tally(ExactMatch(), rows, {p.id: p for p in right}).score(Bootstrap(resamples=50))
+    expected = wilson(10, 10)
+    assert (all_right.interval.low, all_right.interval.high) == (expected.low, expected.high)
+    assert all_right.interval.method == "Wilson score interval, a group as one trial"
+    wrong = {str(n): Prediction(str(n), "liver") for n in range(40)}
+    assert tally(ExactMatch(), rows, wrong).score(Bootstrap(resamples=50)).interval.low == 0.0
+    assert (
+        tally(ExactMatch(), rows[:4], wrong).score(Bootstrap(resamples=50)).interval.reason == "fewer than two groups"
+    )
+
+
+def test_scores_between_the_ends_that_no_resample_moves_have_no_interval():
+    rows = [Example(str(n), f"scan-{n}", "What?", ("left lung",), f"scan-{n}") for n in range(9)]
+    half = {str(n): Prediction(str(n), "lung") for n in range(9)}
+    score = tally(TokenF1(), rows, half).score(Bootstrap(resamples=50))
+    assert (score.value, score.interval.low) == (pytest.approx(2 / 3), None)
+
+
+def test_a_million_rows_are_scored_with_an_interval():
+    """Bundles of groups keep the cost bounded; the interval is that of the binomial over a hundred thousand groups."""
+    n = 1_000_000
+    right = np.random.default_rng(0).random(n) < 0.7
+    names = np.char.add("scan-", (np.arange(n) // 10).astype(str)).tolist()
+    interval = clustered_bootstrap(counts_of(right), names, mean, resamples=200)
+    assert 0.698 < interval.low < 0.7 < interval.high < 0.702
 
 
 def test_wilson_of_nothing_has_no_bounds_and_nonsense_is_refused():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from medical_vqa.evaluation.protocol_table import protocol_scores, table_text
+from medical_vqa.evaluation.protocol_table import protocol_scores, rows_counted, table_text
 from medical_vqa.evaluation.protocols import Context, find_protocol, protocol_names
 from medical_vqa.evaluation.results import evaluate
 from medical_vqa.evaluation.tally import Bootstrap
@@ -135,3 +135,20 @@ def test_all_protocols_on_two_thousand_different_texts_take_less_than_five_secon
         [find_protocol(name) for name in protocol_names()], rows, given, train=rows, floor=given, bootstrap=Bootstrap()
     )
     assert time.perf_counter() - start < 5
+
+
+def test_the_rows_that_a_defect_moves_are_counted_and_named(examples):
+    dressed = [Prediction(e.id, f"yes no {e.answers[0]}") for e in examples]
+    found = scores(["llava_med", "squad_v2", "multimedeval"], examples, dressed)
+    closed = found["llava_med", "closed"]
+    assert (closed.moved, closed.moved_ids) == (3, ("2", "4", "6"))
+    assert (found["squad_v2", "f1"].moved, found["squad_v2", "f1"].moved_ids) == (0, ())
+    assert found["multimedeval", "bleu1"].moved is None  # BLEU of a corpus has no score of a row
+
+
+def test_rows_that_only_the_repaired_rule_counts_are_moved_and_both_numbers_are_shown(examples, predictions):
+    marked = [replace(e, facts={**e.facts, "phrase_type": "freeform" if e.id < "3" else "para"}) for e in examples]
+    overall = scores(["mevf"], marked, predictions)["mevf", "overall"]
+    assert overall.moved_ids == ("3", "4", "5", "6")
+    assert rows_counted(overall) == "2 \N{RIGHTWARDS ARROW} 6"
+    assert "2 \N{RIGHTWARDS ARROW} 6" in table_text([overall])

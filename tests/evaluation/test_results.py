@@ -2,6 +2,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import jsonschema
 import pytest
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.results import Results, evaluate, headline
+from medical_vqa.evaluation.results import Leaks, Results, evaluate, find_metric, headline
+from medical_vqa.evaluation.summary import clean_line, look_at
 from medical_vqa.records import Example, Prediction
 
 SCHEMA = files("medical_vqa.evaluation") / "results.schema.json"
@@ -133,3 +135,78 @@ def test_scoring_imports_no_torch():
     code = "import sys, medical_vqa.evaluation.results; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Lung\u200b", "\uff2cung", "Lung\u200d", "\u202eLung\u202c", "L\u00adung"],
+    ids=["zero-width", "full-width", "joiner", "right-to-left mark", "soft hyphen"],
+)
+def test_an_answer_that_only_looks_like_the_reference_is_scored_as_the_rule_says_and_named(
+    examples, predictions, dataset, answer
+):
+    given = [replace(predictions[0], answer=answer), *predictions[1:]]
+    found = scored(examples, given, dataset)
+    assert found.metrics[0].score.value == pytest.approx(2 / 6)
+    assert [(part.n, part.ids) for part in found.noted] == [(1, ["1"])]
+    assert "looks like the reference" in look_at(found)[0]
+
+
+def test_cyrillic_letters_are_named_and_another_word_or_another_script_is_not(examples, predictions, dataset):
+    answers = ["\u0410orta", "肺", "רֵאָה", "Aorta"]
+    rows = [replace(examples[n], answers=(gold,)) for n, gold in enumerate(["Aorta", "肝", "כבד", "Lung"])]
+    given = [replace(predictions[n], answer=answer) for n, answer in enumerate(answers)]
+    assert [part.ids for part in scored(rows, given, dataset).noted] == [["1"]]
+
+
+def test_chinese_and_right_to_left_answers_are_right_when_they_are_equal(examples, predictions, dataset):
+    rows = [replace(examples[0], answers=("左肺",)), replace(examples[1], answers=("רֵאָה",))]
+    given = [replace(predictions[0], answer="左肺"), replace(predictions[1], answer="רֵאָה")]
+    found = scored(rows, given, dataset)
+    assert (found.metrics[0].score.value, found.noted) == (1.0, [])
+
+
+def test_empty_answers_are_scored_as_wrong_and_counted(examples, predictions, dataset):
+    given = [replace(predictions[0], answer=""), replace(predictions[1], answer=" \n"), *predictions[2:]]
+    found = scored(examples, given, dataset)
+    assert found.counts.scored == 6
+    assert look_at(found) == ["2: empty answer, scored as wrong (1, 2)"]
+
+
+def test_leaked_rows_are_left_out_beside_the_full_score_and_the_model_is_said_to_have_seen_them_or_not(
+    examples, predictions, floor, dataset
+):
+    def found(learned):
+        leaks = Leaks(frozenset({"1", "2"}), frozenset({"3"}), looked=True, learned=learned)
+        return evaluate(examples, predictions, floors={"question-only": floor}, dataset=dataset, leaks=leaks)
+
+    seen = found(frozenset({"1"}))
+    assert (seen.clean.exact, seen.clean.near, seen.clean.learned) == (2, 1, 1)
+    assert (seen.clean.scores["em"].n, seen.metrics[0].score.n) == (3, 6)
+    assert "n=3 · without 2 questions whose image is in a training part, 1 more nearly so" in clean_line(seen)
+    assert clean_line(seen).endswith("by its card the model learned from the image of 1")
+    assert clean_line(found(frozenset())).endswith("the image of 0")
+    assert clean_line(found(None)).endswith("no card says")
+    assert clean_line(scored(examples, predictions, dataset)) == ""
+
+
+@pytest.mark.parametrize(("name", "label"), [("em", "EM"), ("laterality", "wrong side"), ("helm.bleu4", "BLEU-4")])
+def test_a_metric_is_found_by_name(name, label):
+    assert find_metric(name).label == label
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("emm", "known: em, f1, closed"), ("helm.nope", "known: exact"), ("hel.f1", "unknown protocol")]
+)
+def test_an_unknown_metric_is_refused_with_the_known(name, words):
+    with pytest.raises(ConfigError, match=words):
+        find_metric(name)
+
+
+def test_a_hundred_thousand_predictions_are_joined_and_scored(dataset):
+    n = 100_000  # a million take as long as ten of these: benchmarks/evaluation.py
+    rows = [Example(str(i), f"scan-{i // 10}", "What?", ("lung",), f"scan-{i // 10}") for i in range(n)]
+    given = [Prediction(str(i), "lung" if i % 4 else "liver") for i in range(n - 1)]
+    found = evaluate(rows, given, floors={}, dataset=dataset, facts=[], resamples=20)
+    assert (found.counts.scored, found.set_aside[0].n) == (n - 1, 1)
+    assert found.metrics[0].score.value == pytest.approx(0.75, abs=1e-4)

@@ -149,7 +149,8 @@ TEXT = {
 }  # fmt: skip
 
 
-def _qwen2_5_vl() -> tuple[Any, Any]:
+def _qwen(kind: str, vision: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A Qwen-VL model of a generation, ``Qwen2_5_VL`` or ``Qwen3VL``: they differ in their vision part."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = byte_tokenizer(
@@ -158,23 +159,31 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
     )  # fmt: skip
     ids = dict(zip(["image", "video", "start", "end"], tokenizer.convert_tokens_to_ids(
         ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]), strict=True))  # fmt: skip
-    config = transformers.Qwen2_5_VLConfig(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=TEXT | {
             "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
-            "pad_token_id": tokenizer.pad_token_id,
+            "pad_token_id": tokenizer.pad_token_id, "head_dim": 8,
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
         },
         vision_config={
             "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
-            "patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1],
-        },
+            "patch_size": 14,
+        } | vision,
         image_token_id=ids["image"], video_token_id=ids["video"], vision_start_token_id=ids["start"],
         vision_end_token_id=ids["end"],
     )  # fmt: skip
-    model = seeded(lambda: transformers.Qwen2_5_VLForConditionalGeneration(config))
+    model = seeded(lambda: getattr(transformers, f"{kind}ForConditionalGeneration")(config))
     template = CHAT_TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     pixels = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16})
-    return model, without_video(transformers.Qwen2_5_VLProcessor)(pixels, tokenizer, chat_template=template)
+    return model, without_video(getattr(transformers, f"{kind}Processor"))(pixels, tokenizer, chat_template=template)
+
+
+def _qwen2_5_vl() -> tuple[Any, Any]:
+    return _qwen("Qwen2_5_VL", {"window_size": 56, "fullatt_block_indexes": [1]})
+
+
+def _qwen3_vl() -> tuple[Any, Any]:
+    return _qwen("Qwen3VL", {"deepstack_visual_indexes": [0], "num_position_embeddings": 16})
 
 
 SIGLIP = {
@@ -290,6 +299,6 @@ def _internvl() -> tuple[Any, Any]:
 
 
 CHAT = {
-    "qwen2_5_vl": _qwen2_5_vl, "smolvlm": _smolvlm, "gemma3": _gemma3, "paligemma": _paligemma,
-    "llava_onevision": _llava_onevision, "internvl": _internvl,
+    "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl, "smolvlm": _smolvlm, "gemma3": _gemma3,
+    "paligemma": _paligemma, "llava_onevision": _llava_onevision, "internvl": _internvl,
 }  # fmt: skip

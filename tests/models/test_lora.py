@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models import blip2_net, chat_net
@@ -72,6 +73,7 @@ def test_vilt_trains_whole():
 # rank * (hidden + query width + hidden + value width) * layers, of the language model alone
 CHAT = {
     "qwen2.5-vl-3b": 8 * (2048 + 2048 + 2048 + 256) * 36,
+    "qwen3-vl-4b": 8 * (2560 + 4096 + 2560 + 1024) * 36,
     "smolvlm-2.2b": 8 * (2048 + 2048 + 2048 + 2048) * 24,
     "paligemma-3b": 8 * (2048 + 2048 + 2048 + 256) * 18,
     "gemma3-4b": 8 * (2560 + 2048 + 2560 + 1024) * 34,
@@ -87,6 +89,16 @@ def test_adapters_of_chat_models_stay_in_the_language_model(name):
     assert parameters(adapted, trainable=True) == CHAT[name]
     assert all(".language_model." in n or ".text_model.layers" in n for n in trained)
     assert not any("vis" in n for n in trained)
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_only_the_language_model_is_ever_kept_in_four_bits(name):
+    model = on_meta(name, "auto")
+    linear = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    packed = [n for n in linear if should_convert_module(n, [chat_net.BESIDE_LANGUAGE])]
+    assert packed
+    assert all(n.startswith(("model.language_model.", "model.text_model.")) for n in packed)
+    assert chat_net.language_weights(model) == sum(linear[n] for n in packed)
 
 
 class Toy(nn.Module):

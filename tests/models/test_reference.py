@@ -13,6 +13,7 @@ from PIL import Image
 from medical_vqa.models.blip2 import Blip2
 from medical_vqa.models.chat_vlm import ChatVlm
 from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.vilt import Vilt
 from medical_vqa.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
@@ -52,6 +53,23 @@ def test_blip2_computes_what_transformers_does(tmp_path, language, targets):
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
+def test_vilt_computes_what_transformers_does_on_pictures_of_different_sizes(tmp_path):
+    ours = Vilt.build(EXAMPLES, checkpoint=str(tiny_hub.vilt(tmp_path / "hub")))
+    ours.save(tmp_path)
+    theirs = transformers.ViltForQuestionAnswering.from_pretrained(tmp_path).eval()
+    pictures = [np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8) for i, shape in
+                enumerate([(60, 80, 3), (80, 56, 3), (60, 80, 3)])]  # fmt: skip
+    asked = [Query(str(i), ROWS[i][0], str(i % 2), pictures[i % 2], ROWS[i][1]) for i in range(3)]
+    words = ours.tokenizer([q.question for q in asked], padding=True, return_tensors="pt")
+    pixels = ours.processor(images=[q.visual for q in asked], return_tensors="pt", input_data_format="channels_last")
+    assert pixels["pixel_mask"].min() == 0  # the smaller ones are filled up
+    with torch.no_grad():
+        wanted = theirs(**words, **pixels).logits
+        ours.module.eval()
+        found = ours.module.logits(ours.collate(asked))
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", list(tiny_hub.CHAT))
 def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tmp_path, kind):
     hub = tiny_hub.chat(tmp_path, kind)
@@ -64,7 +82,7 @@ def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tm
                            return_tensors="np")  # fmt: skip
         inputs = {key: torch.tensor(np.array(value)) for key, value in inputs.items() if key != "labels"}
     else:
-        place = f"<|vision_start|>{token}<|vision_end|>" if kind == "qwen2_5_vl" else token
+        place = f"<|vision_start|>{token}<|vision_end|>" if "qwen" in kind else token
         text = f"<start>user\n{place}{question}<end>\n<start>assistant\n{answer}<end>"
         inputs = dict(processor(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
     count = len(ours.format.answer(answer))

@@ -193,3 +193,20 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     assert usage.cost(per_million_in=1e6, per_million_out=0) == usage.prompt_tokens
     card = json.loads(out.with_name("predictions-validation.card.json").read_text())
     assert card["model"]["family"] == "openai"
+
+
+def test_questions_about_other_images_make_a_floor_of_the_served_model(fake, root: Path, tmp_path: Path):
+    from medical_vqa import pipelines
+
+    chosen, out = Selection("slake-mini", root, {"modality": "MRI"}), tmp_path / "run"
+    endpoint = Endpoint("m", fake.url, logprobs=False)
+    mine, _ = trust.predict_served(endpoint, chosen, "validation", out=out / "predictions-validation.jsonl")
+    trust.predict_served(endpoint, chosen, "validation", out=out / "shuffled-validation.jsonl", shuffle_images=True)
+    said = [
+        (text["text"], picture["image_url"]["url"])
+        for text, picture in (b["messages"][0]["content"] for b in fake.asked)
+    ]
+    plain, shuffled = sorted(said[: len(said) // 2]), sorted(said[len(said) // 2 :])
+    assert [text for text, _ in plain] == [text for text, _ in shuffled]
+    assert plain != shuffled
+    assert "image-shuffled" in pipelines.score(mine).floors

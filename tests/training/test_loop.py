@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from medical_vqa.errors import TrainingError
+from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.training.journal import Journal
+from medical_vqa.training.loop import check_sharing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from line import Line, Quiet, losses, train
@@ -113,3 +115,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-5)
+
+
+@pytest.mark.parametrize(("version", "efficient"), [(1, False), (2, True)])
+def test_a_sharing_of_weights_that_cannot_work_is_refused(version, efficient):
+    check_sharing(None)
+    check_sharing(SimpleNamespace(fsdp_version=2, cpu_ram_efficient_loading=False))
+    with pytest.raises(ConfigError, match=r"expected fsdp_version: 2 .*recipes/accelerate/fsdp\.yaml"):
+        check_sharing(SimpleNamespace(fsdp_version=version, cpu_ram_efficient_loading=efficient))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
@@ -132,7 +133,7 @@ def read_dicom(
     try:
         with quiet("pydicom"):
             return _read(data, name, limits, frame, window)
-    except DECODER_ERRORS as error:  # its text may quote the header
+    except (*DECODER_ERRORS, InvalidDicomError) as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a whole DICOM picture, but it cannot be decoded; export the file again"
         ) from error

@@ -7,7 +7,8 @@ One row of ``questions.jsonl``::
 
 Columns, whatever their capitals:
 
-* ``image``: path inside the folder.
+* ``image``: path inside the folder. Of a DICOM file or a NIfTI volume the picture that `medical-vqa ask` would take is
+  prepared, as PNG; nothing of the header goes along.
 * ``question``.
 * ``answer``: text. In JSON lines and parquet also a list of accepted answers, best first. Only rows of the test split
   may be without one.
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.dataset import DatasetCard, Published
-from medical_vqa.data.images import read_image_file
+from medical_vqa.data.ingest import picture_bytes
 from medical_vqa.data.rows import inside, nearest_of, refuse_twice
 from medical_vqa.errors import DataError, MissingDependencyError
 from medical_vqa.records import Example, Split
@@ -51,6 +52,7 @@ _SPLITS: Mapping[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
+_MEDICAL = (".dcm", ".dicom", ".nii", ".gz")
 _Row = dict[str, Any]
 
 
@@ -63,24 +65,28 @@ class Folder:
         """Parse the folder; raises `DataError` with file and row where a row is not as described above."""
         path = _questions_file(source)
         name = source.resolve().name
-        image_names: dict[str, str] = {}
+        paths: dict[str, str] = {}
         examples: dict[Split, list[Example]] = {}
         seen: dict[str, str] = {}
         for number, row in enumerate(_READERS[path.suffix](path), 1):
             where = f"{path.name} row {number}"
             split, example = _example(row, name, number, where)
             refuse_twice(seen, example.id, where, "id")
-            image_names[example.image_id] = inside(_text(row, "image", where), where)
+            paths[example.image_id] = inside(_text(row, "image", where), where)
             examples.setdefault(split, []).append(example)
         return Published(
             examples=examples,
-            image_names=image_names,
-            read_image=lambda image_id: read_image_file(source / image_names[image_id]),
+            image_names={image_id: _name_of_picture(path) for image_id, path in paths.items()},
+            read_image=lambda image_id: picture_bytes(source / paths[image_id]),
         )
 
     def bundled(self) -> Path | None:
         """None: one's own data does not ship with the package."""
         return None
+
+
+def _name_of_picture(path: str) -> str:
+    return f"{path}.png" if Path(path).suffix.lower() in _MEDICAL else path
 
 
 def _questions_file(source: Path) -> Path:

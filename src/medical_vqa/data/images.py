@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MIN_SIDE = 8
 """Pixels; a smaller picture shows nothing that a question could be about."""
 MAX_PIXELS = 50_000_000
-"""Width times height; a larger picture is refused by its header, before it is decoded."""
+"""Width times height; a larger picture is refused by its header, before it is decoded. Of a WebP 0.3 of it."""
 
 _STRIP = 2_000_000  # pixels converted at once: a wide or transparent picture needs no second copy of itself
 
@@ -87,6 +87,7 @@ _KEPT_ELSEWHERE = {
 DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
     EOFError, MemoryError, RuntimeError, NotImplementedError, struct.error, zlib.error, Warning,
+    Image.DecompressionBombError,
 )  # fmt: skip
 """What decoders raise on damaged files; Warning, because a program may have turned warnings into errors."""
 
@@ -115,7 +116,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: i
     Args:
         data: The file's bytes.
         name: What the message calls the picture.
-        max_pixels: Width times height; a larger picture is refused by its header.
+        max_pixels: Width times height; a larger picture is refused by its header. Of a WebP 0.3 of it.
         max_pages: Of a TIFF; one of more is refused before its pages are read.
         page: Which page of a TIFF, from 0.
 
@@ -199,7 +200,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if data.startswith(magic):
             if plugin is WebPImageFile:
-                check_size(webp_size(data), name, max_pixels)
+                check_size(webp_size(data), name, max_pixels * 3 // 10)  # its decoder holds the canvas several times
             image = plugin(io.BytesIO(data))
             check_size(image.size, name, max_pixels)
             _check_tiles(image, name, max_pixels)

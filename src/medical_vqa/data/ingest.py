@@ -5,13 +5,24 @@ Whatever comes in, an `Ingested` or an `ImageError` comes out, and memory stays 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from medical_vqa.data.images import decode, read_image_file
 from medical_vqa.data.ingested import Ingested, IngestLimits
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
-__all__ = ["DEFAULT", "LOCAL", "IngestLimits", "Ingested", "ingest", "ingest_file", "is_dicom", "is_nifti"]
+__all__ = [
+    "DEFAULT",
+    "LOCAL",
+    "IngestLimits",
+    "Ingested",
+    "ingest",
+    "ingest_file",
+    "is_dicom",
+    "is_nifti",
+    "picture_bytes",
+]
 
 DEFAULT = IngestLimits()
 """For files that strangers send."""
@@ -60,6 +71,16 @@ def ingest_file(
 ) -> Ingested:
     """`ingest` on a file of one's own; raises `ImageError` also where it is missing or not a file."""
     return ingest(read_image_file(path), limits=limits, frame=frame, window=window, name=str(path))
+
+
+def picture_bytes(path: Path) -> bytes:
+    """The bytes of a picture file as they are; of DICOM and NIfTI the picture as PNG. Raises like `ingest_file`."""
+    data = read_image_file(path)
+    if not is_dicom(data) and not is_nifti(data):
+        return data
+    out = io.BytesIO()
+    ingest(data, limits=LOCAL, name=str(path)).image.save(out, "PNG")
+    return out.getvalue()
 
 
 def is_dicom(data: bytes) -> bool:

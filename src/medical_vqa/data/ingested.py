@@ -21,7 +21,7 @@ class IngestLimits:
     file_bytes: int = 20_000_000
     """Of the upload as it comes."""
     pixels: int = MAX_PIXELS
-    """Width times height of one frame."""
+    """Width times height of one frame; of a WebP 0.3 of it, because its decoder holds the canvas several times."""
     frames: int = 4096
     """Frames of a DICOM object, slices of a NIfTI volume, pages of a TIFF."""
     inflated_bytes: int = 1_000_000_000

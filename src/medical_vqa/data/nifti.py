@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import aff2axcodes
-from nibabel.spatialimages import HeaderDataError
+from nibabel.orientations import OrientationError, aff2axcodes
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from medical_vqa.data.images import DECODER_ERRORS, check_size
@@ -48,7 +49,13 @@ def read_nifti(
     try:
         with quiet("nibabel.global"):
             return _read(data, name, limits, frame, window)
-    except (*DECODER_ERRORS, HeaderDataError) as error:  # its text may quote the header
+    except (
+        *DECODER_ERRORS,
+        HeaderDataError,
+        HeaderTypeError,
+        OrientationError,
+        WrapStructError,
+    ) as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a whole NIfTI volume, but it cannot be decoded; export the file again"
         ) from error

@@ -163,7 +163,7 @@ def _hash_images(task: _Task) -> dict[str, str]:
             digests[image_id] = sha256(task.published.read_image(image_id))
         except ImageError as error:
             raise DataError(
-                f"{_first_row(task.published, image_id)} needs an image that is not there: {error}"
+                f"{_first_row(task.published, image_id)} needs an image that cannot be had: {error}"
             ) from error
         task.progress("hash images", done, len(task.published.image_names))
     return digests

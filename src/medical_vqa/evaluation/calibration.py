@@ -12,10 +12,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import Answered
 from medical_vqa.evaluation.intervals import Interval, wilson
-from medical_vqa.models.temperature import warmed
+from medical_vqa.models.temperature import SURE, warmed
 
 BINS = 10
 RISK = 0.1
@@ -157,10 +159,12 @@ def fit_temperature(pairs: Pairs) -> float:
     if not pairs:
         raise DataError("no answer has a confidence, so no temperature fits; predict with a model that gives one")
 
+    inside = np.clip([confidence for confidence, _ in pairs], SURE, 1 - SURE)
+    odds = np.log(inside / (1 - inside)) * np.where([right for _, right in pairs], 1.0, -1.0)
+
     def surprise(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        given = ((warmed(confidence, temperature), right) for confidence, right in pairs)
-        return -sum(math.log(p if right else 1 - p) for p, right in given)
+        """Of what came, right or wrong: the log-odds of wrong answers have their sign turned."""
+        return float(np.logaddexp(0.0, -odds / math.exp(log_temperature)).sum())
 
     return math.exp(_minimum(surprise, _LEAST, _MOST))
 

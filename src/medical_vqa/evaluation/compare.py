@@ -151,10 +151,15 @@ def verdict(pair: Comparison) -> str:
     points = f"{100 * abs(size):.1f} points {pair.label}"
     if pair.holm < SIGNIFICANT:
         return f"{better} is better than {worse} by {points}."
-    least = f"{100 * pair.detectable:.1f} points" if pair.detectable is not None else "another size"
+    return f"{better} is ahead of {worse} by {points}, which chance alone can give; {power(pair)}."
+
+
+def power(pair: Comparison) -> str:
+    """What these questions could show, as half a sentence."""
+    if pair.detectable is None:
+        return "what difference these questions could show is not known"
     return (
-        f"{better} is ahead of {worse} by {points}, which chance alone can give; "
-        f"these questions would show a difference of {least} or more in four of five cases."
+        f"these questions would show a difference of {100 * pair.detectable:.1f} points or more in four of five cases"
     )
 
 

@@ -107,6 +107,7 @@ def _rules(protocols: Mapping[str, Sequence[ProtocolScore]]) -> list[tuple[str, 
     return [
         (row[0].protocol, row[0].label, [one.published.value for one in row])
         for row in zip(*protocols.values(), strict=True)
+        if any(one.published.n for one in row)
     ]
 
 

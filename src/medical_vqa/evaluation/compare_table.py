@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medical_vqa.evaluation.compare import Comparison, verdict
+from medical_vqa.evaluation.compare import SIGNIFICANT, Comparison, power, verdict
 from medical_vqa.evaluation.wording import bounds, count, percent
 
 
@@ -31,4 +31,5 @@ def _lines(pair: Comparison) -> list[str]:
         f"  p: whole groups swapped {p_value(pair.permutation)} (Holm {p_value(pair.holm)}), "
         f"McNemar exact {p_value(pair.mcnemar)}",
         f"  {verdict(pair)}",
+        *([f"  power: {power(pair)}"] if pair.holm < SIGNIFICANT else []),
     ]

@@ -35,7 +35,7 @@ _OPPOSITE = {"yes": "no", "no": "yes"}
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """Two answers that cannot both be true."""
+    """Two answers that cannot both be true, or that should be one."""
 
     image_id: str
     """Of which image."""
@@ -63,6 +63,10 @@ class Consistency:
     """Those that got different answers."""
     examples: tuple[Contradiction, ...]
     """Contradictions of the model where the references have none: the first twenty."""
+    reworded_reference: int = 0
+    """Those whose reference answers differ: what the dataset itself does not keep to."""
+    rewordings: tuple[Contradiction, ...] = ()
+    """Rewordings that got different answers where the references agree: the first twenty."""
 
 
 def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Consistency:
@@ -73,9 +77,10 @@ def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Cons
         answers: Example id -> the model's answer.
     """
     rows = [example for example in examples if example.id in answers and example.answers]
+    claiming = [row for row in rows if claims(row.question, answers[row.id])]
     found: list[Contradiction] = []
     comparable = contradictory = reference = 0
-    for first, second in _pairs_by(rows, lambda row: row.image_id):
+    for first, second in _pairs_by(claiming, lambda row: row.image_id):
         about = _clash(first, second, answers)
         if about is None:
             continue
@@ -86,8 +91,18 @@ def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Cons
         if about and not gold:
             found.append(_contradiction(first, second, answers))
     pairs = list(_rewordings(rows))
-    differ = sum(squad_normalize(answers[a.id]) != squad_normalize(answers[b.id]) for a, b in pairs)
-    return Consistency(comparable, contradictory, reference, len(pairs), differ, tuple(found[:_SHOWN]))
+    differ = [pair for pair in pairs if _differ(*(answers[row.id] for row in pair))]
+    doubtful = [pair for pair in pairs if _differ(*(row.answers[0] for row in pair))]
+    return Consistency(
+        comparable=comparable,
+        contradictory=contradictory,
+        reference=reference,
+        reworded=len(pairs),
+        reworded_differently=len(differ),
+        examples=tuple(found[:_SHOWN]),
+        reworded_reference=len(doubtful),
+        rewordings=tuple(_contradiction(*pair, answers) for pair in differ if pair not in doubtful)[:_SHOWN],
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -176,6 +191,10 @@ def _rewordings(rows: Sequence[Example]) -> Iterator[tuple[Example, Example]]:
         same_words = squad_normalize(first.question) == squad_normalize(second.question)
         if first.image_id == second.image_id and relation == "strict agreement" and not same_words:
             yield first, second
+
+
+def _differ(first: str, second: str) -> bool:
+    return squad_normalize(first) != squad_normalize(second)
 
 
 def _pairs_by(rows: Sequence[Example], key: Callable[[Example], str]) -> Iterator[tuple[Example, Example]]:

@@ -10,11 +10,14 @@ from medical_vqa.data.audit import AUDIT_NAME, Audit
 from medical_vqa.data.audit import audit as look_into
 from medical_vqa.data.prepared import PreparedDataset
 from medical_vqa.data.selection import Selection
-from medical_vqa.errors import DataError
+from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.foreign import read_foreign
 from medical_vqa.evaluation.predict import card_path, read_prediction_card
 from medical_vqa.evaluation.results import Leaks
 from medical_vqa.records import Example, Prediction, Split, read_predictions
+
+SHUFFLED = "image-shuffled"
+"""The floor of one model: its own answers to the same questions about other rows' images."""
 
 
 def asked_rows(
@@ -27,9 +30,19 @@ def asked_rows(
     return selection or Selection.from_json(card["selection"]), split or card["split"], card
 
 
+def asked_of_all(
+    files: Sequence[Path], selection: Selection | None, split: Split | None
+) -> list[tuple[Selection, Split, dict[str, Any]]]:
+    """`asked_rows` of files to be compared: one without a card answers the rows of the first that has one."""
+    if selection is None and (known := next((path for path in files if card_path(path).is_file()), None)):
+        chosen, of, _ = asked_rows(known, None, split)
+        return [asked_rows(path, None, split) if card_path(path).is_file() else (chosen, of, {}) for path in files]
+    return [asked_rows(path, selection, split) for path in files]
+
+
 def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> list[Prediction]:
-    """The predictions in a file of ours, or in another program's whose columns are named."""
-    if columns is None:
+    """The predictions in a file of ours, known by its card, or in another program's whose columns are named."""
+    if columns is None or card_path(predictions).is_file():
         return read_predictions(predictions)
     return read_foreign(predictions, columns, examples)
 
@@ -46,10 +59,11 @@ def refuse_other_rows(files: Sequence[Path], asked: Sequence[tuple[Selection, Sp
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """A short name for each predictions file: its run's folder where those differ, else the path."""
+    """A short name for each predictions file: its run's folder, or what it is called itself, where those differ."""
     folders = [path.resolve().parent.name for path in files]
     stems = [path.stem for path in files]
-    for chosen in (folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
+    usual = [a if b.startswith("predictions") else b for a, b in zip(folders, stems, strict=True)]
+    for chosen in (usual, folders, stems, [f"{a}/{b}" for a, b in zip(folders, stems, strict=True)]):
         if len(set(chosen)) == len(files):
             return chosen
     return [f"{number}: {path}" for number, path in enumerate(files, 1)]
@@ -64,12 +78,15 @@ def shuffled_floor(predictions: Path, examples: Sequence[Example]) -> dict[str, 
     answers = read_predictions(beside)
     same = all(mine.get(key) == theirs.get(key) for key in ("selection", "split", "manifest"))
     whole = {example.id for example in examples} <= {answer.id for answer in answers}
-    same_model = mine.get("model", {}).get("files") == theirs.get("model", {}).get("files")
-    return {"image-shuffled": answers} if same and same_model and whole else {}
+    same_model = all(mine.get("model", {}).get(key) == theirs.get("model", {}).get(key) for key in ("files", "model"))
+    return {SHUFFLED: answers} if same and same_model and whole else {}
 
 
-def leaks_of(selection: Selection, split: Split) -> Leaks | None:
-    """The rows of a split that some training part may have shown: by ``audit.json`` where it is, else by content."""
+def leaks_of(selection: Selection, split: Split, card: Mapping[str, Any] | None = None) -> Leaks | None:
+    """The rows of a split that some training part may have shown: by ``audit.json`` where it is, else by content.
+
+    `card` is that of the predictions, which says what their model learned from.
+    """
     if split == "train":
         return None
     prepared = selection.open()
@@ -77,7 +94,22 @@ def leaks_of(selection: Selection, split: Split) -> Leaks | None:
     parts = [leak for leak in found.leaks if leak.part.partition(" ")[0] == split]
     exact = frozenset(id_ for leak in parts for id_ in leak.exact)
     near = frozenset(id_ for leak in parts for id_ in leak.near)
-    return Leaks(exact, near, looked=found.looked)
+    return Leaks(exact, near, looked=found.looked, learned=learned_rows(selection, split, card or {}))
+
+
+def learned_rows(selection: Selection, split: Split, card: Mapping[str, Any]) -> frozenset[str] | None:
+    """Ids of the rows whose image the model learned from, by content; None where no card says."""
+    trained_on = card.get("model", {}).get("trained_on", {}).get("selection")
+    if not trained_on:
+        return None
+    try:
+        learned = Selection.from_json(trained_on)
+        images, rows = learned.open().images, learned.rows("train")
+    except (DataError, ConfigError):
+        return None
+    known = {images.digest(image) for image in {row.image_id for row in rows}}
+    ours = selection.open().images
+    return frozenset(row.id for row in selection.rows(split) if ours.digest(row.image_id) in known)
 
 
 def read_audit(prepared: PreparedDataset) -> Audit | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -20,6 +20,7 @@ from medical_vqa.errors import ConfigError
 Floats = NDArray[np.float64]
 METHOD = "percentile bootstrap over groups"
 WILSON = "Wilson score interval"
+WILSON_OF_GROUPS = "Wilson score interval, a group as one trial"
 _DRAWS_AT_ONCE = 4_000_000  # resamples x groups held in memory together: 32 MB of weights
 _MOST_CLUSTERS = 10_000
 _SAME = 1e-12  # resampled values closer than this are one value
@@ -144,6 +145,14 @@ def wilson(right: int, n: int, level: float = 0.95) -> Interval:
     share, spread = right / n, z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     return Interval(max(0.0, centre - spread), min(1.0, centre + spread), level, WILSON)
+
+
+def wilson_of_groups(all_right: bool, groups: int, level: float = 0.95) -> Interval:
+    """The interval of a share that is 0 or 1 in every group, which no resample can move.
+
+    As many trials as groups, as if the questions of an image were one: wide rather than falsely sure.
+    """
+    return replace(wilson(groups if all_right else 0, groups, level), method=WILSON_OF_GROUPS)
 
 
 def _check(counts: Floats, clusters: Sequence[str], resamples: int, level: float) -> None:

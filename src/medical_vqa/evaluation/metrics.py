@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from medical_vqa.records import Example, Prediction
@@ -143,6 +144,7 @@ def exact_match(predicted: str, gold: str) -> float:
     return float(squad_normalize(predicted) == squad_normalize(gold))
 
 
+@lru_cache(maxsize=1 << 16)  # the same pair of answers comes often
 def token_f1(predicted: str, gold: str) -> float:
     """F1 of the words two answers share, each word counted as often as it occurs in both.
 
@@ -183,7 +185,8 @@ def answer_type(example: Example) -> str:
     return example.facts.get("answer_type", "").upper()
 
 
-def scored_answers(answers: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=1 << 16)
+def scored_answers(answers: tuple[str, ...]) -> tuple[str, ...]:
     """The accepted answers SQuAD compares with: those with words left, or the empty one if none has any."""
     return tuple(answer for answer in answers if squad_normalize(answer)) or ("",)
 

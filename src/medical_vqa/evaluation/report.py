@@ -101,6 +101,8 @@ def write_report(
         words=summary.plain_words(results),
         limits=summary.limits(results),
         not_scored=summary.not_scored(results),
+        noted=summary.look_at(results),
+        unshuffled=_unshuffled(results),
         breakdowns=sorted(results.breakdowns, key=lambda b: _order(b.facts)),
         published=published(results.dataset.name),
         caveat=caveat(results.dataset.split),
@@ -204,6 +206,13 @@ def _open_and_closed(results: Results) -> dict[str, float | None]:
     rows = [row for breakdown in results.breakdowns if breakdown.facts == ("answer_type",) for row in breakdown.rows]
     name = results.metrics[0].name
     return {row.levels[0].lower(): row.scores[name].value for row in rows}
+
+
+def _unshuffled(results: Results) -> str:
+    """The bundle that could still be asked about other rows' images; empty where it was, or where it never looks."""
+    blind = results.model.get("family") in ("floor", "majority")
+    asked = "image-shuffled" in results.metrics[0].floors
+    return "" if blind or asked else str(results.model.get("bundle", ""))
 
 
 def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:

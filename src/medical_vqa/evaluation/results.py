@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medical_vqa.errors import DataError
+from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import judge
 from medical_vqa.evaluation.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
 from medical_vqa.evaluation.calibration import RISK, Calibration, calibrate
@@ -35,9 +35,12 @@ from medical_vqa.evaluation.protocols import Context, find_protocol
 from medical_vqa.evaluation.tally import Bootstrap, Score, Tally, tally
 from medical_vqa.evaluation.wording import bounds, count, percent
 from medical_vqa.records import Example, Prediction
+from medical_vqa.text import plain_letters
 
 FORMAT: Final = 1
 NAMED_IDS = 100
+_EMPTY = "empty answer, scored as wrong"
+_ALIKE = "scored as wrong, yet looks like the reference: other characters that look the same, or that cannot be seen"
 _NO_PREDICTION = "no prediction"
 _NO_ANSWER = "no accepted answer in the dataset"
 _TWICE = "predicted more than once"
@@ -57,6 +60,8 @@ class DatasetRef(_Part):
     """``train``, ``validation`` or ``test``."""
     where: dict[str, str] = {}
     """Facts that selected the rows: ``{"language": "en"}``."""
+    drawn: str = ""
+    """How the split was drawn, where it is not the one that was published."""
     manifest: str = ""
     """SHA-256 of the prepared dataset's manifest, lower-case hex."""
     title: str = ""
@@ -106,6 +111,17 @@ class SetAside(_Part):
     """Which: the first hundred ids, sorted."""
 
 
+class Noted(_Part):
+    """Answers that are scored, but that a reader should know of."""
+
+    what: str
+    """What about them, as a short phrase."""
+    n: int
+    """How many."""
+    ids: list[str]
+    """Which: the first hundred ids, sorted."""
+
+
 class MetricResult(_Part):
     """One metric: the model, the floors under it, and the distance between them."""
 
@@ -132,6 +148,8 @@ class Clean(_Part):
     """Scored rows left out because a near-duplicate of their image is."""
     looked: bool
     """Whether near-duplicates were looked for; otherwise only equal files are known."""
+    learned: int | None = None
+    """Scored rows whose image the model's card says it was trained on; None where no card says."""
     scores: dict[str, Score]
     """Metric name -> score on what is left."""
     floors: dict[str, dict[str, float | None]]
@@ -155,6 +173,8 @@ class Results(_Part):
     """How much was scored."""
     set_aside: list[SetAside]
     """What was not scored; empty when everything was."""
+    noted: list[Noted] = []
+    """Answers that count as wrong for a reason that is no judgement: empty ones, and look-alike characters."""
     metrics: list[MetricResult]
     """One per metric of the protocol; the first is the headline."""
     breakdowns: list[Breakdown]
@@ -195,6 +215,8 @@ class Leaks:
     """Rows whose image is nearly the same as one there."""
     looked: bool
     """Whether near-duplicates were looked for."""
+    learned: frozenset[str] | None = None
+    """Rows whose image is among those that the model's card says it was trained on; None where no card says."""
 
 
 def evaluate(
@@ -259,6 +281,7 @@ def evaluate(
         bootstrap=how,
         counts=_counts(examples, predictions, scored),
         set_aside=set_aside,
+        noted=noted(metrics[0], scored, answers),
         metrics=[
             _metric(ours, {name: given[number] for name, given in floor_tallies.items()}, how)
             for number, ours in enumerate(tallies)
@@ -331,6 +354,28 @@ def _set_aside(reasons: Mapping[str, str]) -> list[SetAside]:
     return found
 
 
+def noted(metric: Metric, scored: Sequence[Example], answers: Mapping[str, Prediction]) -> list[Noted]:
+    """Wrong answers that are empty, and those that only differ from the reference in characters that look alike."""
+    empty = [e.id for e in scored if not answers[e.id].answer.strip() and any(gold.strip() for gold in e.answers)]
+    alike = [e.id for e in scored if _looks_right(metric, answers[e.id], e)]
+    found = ((_EMPTY, empty), (_ALIKE, alike))
+    return [Noted(what=what, n=len(ids), ids=sorted(ids)[:NAMED_IDS]) for what, ids in found if ids]
+
+
+def _looks_right(metric: Metric, prediction: Prediction, example: Example) -> bool:
+    """Whether a wrong answer becomes right when characters that look alike are made one."""
+    if prediction.answer.isascii() and all(map(str.isascii, example.answers)):
+        return False
+    plain = replace(prediction, answer=plain_letters(prediction.answer))
+    counts = metric.counts(prediction, example), metric.counts(plain, _plain_answers(example))
+    before, after = (None if one is None else metric.value(one) for one in counts)
+    return before != 1.0 and after == 1.0
+
+
+def _plain_answers(example: Example) -> Example:
+    return replace(example, answers=tuple(map(plain_letters, example.answers)))
+
+
 def _check_unique(examples: Sequence[Example]) -> None:
     times = Counter(example.id for example in examples)
     if twice := next((id_ for id_, n in times.items() if n > 1), None):
@@ -360,9 +405,9 @@ def _clean(
     """The metrics without leaked rows; None where there is none to leave out."""
     ids = [example.id for example in tallies[0].examples]
     exact, near = sum(id_ in leaks.exact for id_ in ids), sum(id_ in leaks.near for id_ in ids)
-    if not exact and not near:
+    if not exact and not near and not leaks.learned:
         return None
-    left = leaks.exact | leaks.near
+    left = leaks.exact | leaks.near | (leaks.learned or frozenset())
 
     def without(given: Tally) -> Tally:
         return given.subset([n for n, example in enumerate(given.examples) if example.id not in left])
@@ -371,9 +416,25 @@ def _clean(
         exact=exact,
         near=near,
         looked=leaks.looked,
+        learned=None if leaks.learned is None else sum(id_ in leaks.learned for id_ in ids),
         scores={one.metric.name: without(one).score(how) for one in tallies},
         floors={name: {one.metric.name: without(one).total() for one in given} for name, given in floors.items()},
     )
+
+
+def find_metric(name: str, *, train: Sequence[Example] = (), rows: Sequence[Example] = ()) -> Metric:
+    """A metric by name: of ours (``em``, ``laterality``), or of a published rule (``helm.bleu1``).
+
+    Raises `ConfigError` with the known names.
+    """
+    rule, _, inner = name.rpartition(".")
+    given = find_protocol(rule or "squad_v2").metrics(Context(train, rows))
+    known = {metric.name: metric for metric in (given if rule else [*given, *more_metrics()])}
+    if inner not in known:
+        raise ConfigError(
+            f"unknown metric {inner!r}; known: {', '.join(known)}, or RULE.NUMBER such as llava_med.closed"
+        )
+    return known[inner]
 
 
 def more_metrics() -> list[Metric]:

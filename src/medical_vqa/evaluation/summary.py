@@ -38,11 +38,39 @@ def limits(results: Results) -> list[str]:
 
 def not_scored(results: Results) -> list[str]:
     """One line per reason why something was left out: ``3 questions: no prediction (slake/1, slake/2, ...)``."""
-    lines = []
-    for part in results.set_aside:
-        named = ", ".join(part.ids[:3]) + (", …" if part.n > 3 else "")
-        lines.append(f"{part.n:,}: {part.reason} ({named})")
-    return lines
+    return [_named(part.n, part.reason, part.ids) for part in results.set_aside]
+
+
+def look_at(results: Results) -> list[str]:
+    """One line per kind of answer that is scored, but that a reader should know of."""
+    return [_named(part.n, part.what, part.ids) for part in results.noted]
+
+
+def clean_line(results: Results) -> str:
+    """The score without rows that training may have shown, in one line; empty where there is nothing to leave out."""
+    clean = results.clean
+    if clean is None:
+        return ""
+    scores = [f"{m.label} {percent(clean.scores[m.name].value)} {bounds(clean.scores[m.name].interval)}"
+              for m in results.metrics]  # fmt: skip
+    left = next(iter(clean.scores.values())).n
+    return " · ".join([f"clean rows: {scores[0]}", *scores[1:], f"n={left:,}", without(results)])
+
+
+def without(results: Results) -> str:
+    """Why the rows that are not clean were left out, and whether this model learned from them."""
+    clean = results.clean
+    if clean is None:
+        return ""
+    nearly = f", {clean.near:,} more nearly so" if clean.looked else ", near-duplicates not looked for"
+    left_out = f"without {count(clean.exact, 'question')} whose image is in a training part{nearly}"
+    if clean.learned is None:
+        return f"{left_out}; which of them the model learned from, no card says"
+    return f"{left_out}; by its card the model learned from the image of {clean.learned:,}"
+
+
+def _named(n: int, what: str, ids: list[str]) -> str:
+    return f"{n:,}: {what} ({', '.join(ids[:3])}{', …' if n > 3 else ''})"
 
 
 def _how_often(metric: MetricResult) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from medical_vqa.evaluation.intervals import Floats, Interval, clustered_bootstrap
+from medical_vqa.evaluation.intervals import Floats, Interval, clustered_bootstrap, wilson_of_groups
 from medical_vqa.evaluation.metrics import Metric
 from medical_vqa.records import Example, Prediction
 
@@ -57,9 +57,12 @@ class Tally:
         return None if math.isnan(value) else value
 
     def score(self, bootstrap: Bootstrap) -> Score:
-        """The value with its interval."""
+        """The value with its interval; where all answers score 0, or all 1, Wilson's with whole groups as trials."""
         values = per_resample(self.metric)
-        return self._with_interval(self.total(), self.counts, values, bootstrap)
+        found = self._with_interval(self.total(), self.counts, values, bootstrap)
+        if found.interval.low is not None or found.clusters < 2 or not self._all_alike():
+            return found
+        return replace(found, interval=wilson_of_groups(found.value == 1.0, found.clusters, bootstrap.level))
 
     def difference(self, other: Self, bootstrap: Bootstrap) -> Score:
         """This value minus that of another tally of the same examples, resampled as pairs.
@@ -79,6 +82,11 @@ class Tally:
         """The rows at these positions, in the order given."""
         index = np.asarray(rows, dtype=np.intp)
         return Tally(self.metric, tuple(self.examples[row] for row in rows), self.counts[index])
+
+    def _all_alike(self) -> bool:
+        """Whether this is a mean in which every answer scores 0, or every answer 1."""
+        ends = ([0.0, 1.0], [1.0, 1.0])
+        return self.counts.shape[1] == 2 and any(bool((self.counts == end).all()) for end in ends)
 
     def _with_interval(
         self, value: float | None, counts: Floats, values: Callable[[Floats], Floats], bootstrap: Bootstrap

@@ -11,6 +11,7 @@ from medical_vqa.errors import BundleError, MedicalVqaError
 from medical_vqa.models.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hub_files import Dtype, reading
 from medical_vqa.models.lora import no_peft_warnings
+from medical_vqa.models.whole import whole_state
 from medical_vqa.runtime import choose_precision
 
 if TYPE_CHECKING:
@@ -52,5 +53,6 @@ def save_adapter(adapted: Any, folder: Path, base: Checkpoint) -> None:
     """Write the adapter in PEFT's own format, with the base it belongs to."""
     adapted.peft_config["default"].base_model_name_or_path = base.name
     adapted.peft_config["default"].revision = base.revision
-    adapted.save_pretrained(folder, save_embedding_layers=False)  # the base's own, unchanged
+    # the embeddings are the base's own, unchanged
+    adapted.save_pretrained(folder, save_embedding_layers=False, state_dict=whole_state(adapted))
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the card says what is known

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _LANGUAGE_PARTS = ("language_model", "text_model")
 _LANGUAGE_LAYERS = r"(.*\.)?(language_model|text_model)\..*\.(q_proj|v_proj)"
+
+BESIDE_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
+"""Every layer but the language model's: what is never kept in 4 bits, because features and words pass through it."""
 
 
 class Upstream(nn.Module):
@@ -36,8 +40,11 @@ class Upstream(nn.Module):
             setattr(self._inner[0], name, part if there else None)
 
     @torch.no_grad()
-    def encode(self, pixels: Mapping[str, Tensor], device: torch.device) -> Tensor:
-        """One picture's features: (T, W), or (parts, T, W) for models that cut a picture up."""
+    def encode(self, pixels: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        """One picture's features: ``tokens`` (T, W), or (parts, T, W) for models that cut a picture up.
+
+        Qwen3-VL adds ``deep`` (layers, T, W): what its first language layers are given besides.
+        """
         self.to(device)
         inner: Any = self._inner[0]
         accepted = inspect.signature(inner.get_image_features).parameters
@@ -45,10 +52,13 @@ class Upstream(nn.Module):
         inputs = {k: _onto(v, device, dtype) for k, v in pixels.items() if k in accepted}
         self._attach(True)
         try:
-            found = inner.get_image_features(**inputs, return_dict=True).pooler_output
+            found = inner.get_image_features(**inputs, return_dict=True)
         finally:
             self._attach(False)
-        return found if isinstance(found, Tensor) else torch.cat(list(found))
+        deep = getattr(found, "deepstack_features", None)
+        return {"tokens": _joined(found.pooler_output)} | (
+            {"deep": torch.stack([_joined(layer) for layer in deep])} if deep else {}
+        )
 
 
 class ChatNet(nn.Module):
@@ -85,27 +95,27 @@ class ChatNet(nn.Module):
         rows = {k.removeprefix("row."): v for k, v in batch.items() if k.startswith("row.")}
         device = batch["row.input_ids"].device
         count = 1 + int(batch["image_of"].max())
-        tokens = [self._tokens(batch, place, device) for place in range(count)]
-        own = [tokens[place] for place in batch["image_of"].tolist()]
-        # a list of (T, W) where pictures differ in size, one tensor (parts, T, W) where they are cut up
-        features = own if own[0].ndim == 2 else torch.cat(own)
-        return rows | {"mm_encoder_outputs": {"image": _Encoded(features)}}
+        seen = [self._seen(batch, place, device) for place in range(count)]
+        own = [seen[place] for place in batch["image_of"].tolist()]
+        return rows | {"mm_encoder_outputs": {"image": _Encoded(own)}}
 
-    def _tokens(self, batch: Batch, place: int, device: torch.device) -> Tensor:
-        if f"features.{place}" in batch:
-            return batch[f"features.{place}"]
-        prefix = f"picture.{place}."
-        return self.upstream.encode(
-            {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}, device
-        )
+    def _seen(self, batch: Batch, place: int, device: torch.device) -> dict[str, Tensor]:
+        if features := _under(batch, f"features.{place}."):
+            return features
+        return self.upstream.encode(_under(batch, f"picture.{place}."), device)
 
 
 class _Encoded:
-    """What the networks read of ``get_image_features``: the projected tokens."""
+    """What the networks read of ``get_image_features``: each row's projected tokens, and Qwen3's deeper ones."""
 
-    def __init__(self, pooler_output: Any) -> None:
-        self.pooler_output = pooler_output
-        self.last_hidden_state = self.hidden_states = self.attentions = self.deepstack_features = None
+    def __init__(self, own: Sequence[Mapping[str, Tensor]]) -> None:
+        tokens = [features["tokens"] for features in own]
+        # a list of (T, W) where pictures differ in size, one tensor (parts, T, W) where they are cut up
+        self.pooler_output: Any = tokens if tokens[0].ndim == 2 else torch.cat(tokens)
+        self.deepstack_features: Any = None
+        if "deep" in own[0]:
+            self.deepstack_features = [list(layer) for layer in zip(*(one["deep"] for one in own), strict=True)]
+        self.last_hidden_state = self.hidden_states = self.attentions = None
 
     def get(self, name: str, default: Any = None) -> Any:
         return getattr(self, name, default)
@@ -121,6 +131,21 @@ def adapt(model: Any, lora: Mapping[str, Any]) -> Any:
 def frozen_parts(model: Any) -> list[str]:
     """Names of the parts whose outputs are kept: everything inside but the language model."""
     return [f"model.{name}" for name, _ in model.model.named_children() if name not in _LANGUAGE_PARTS]
+
+
+def language_weights(model: nn.Module) -> int:
+    """How many numbers the frozen matrices of the language model hold, those that 4-bit loading packs."""
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "lora_" not in name
+              and not re.fullmatch(BESIDE_LANGUAGE, name)]  # fmt: skip
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def _joined(found: Tensor | Sequence[Tensor]) -> Tensor:
+    return found if isinstance(found, Tensor) else torch.cat(list(found))
+
+
+def _under(batch: Batch, prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
 
 
 def _onto(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

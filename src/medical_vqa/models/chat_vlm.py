@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medical_vqa.data.images import PictureSpec
-from medical_vqa.errors import MissingDependencyError, ModelError
+from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.adapted import load_adapted, save_adapter
 from medical_vqa.models.augment import Augment, augmented
-from medical_vqa.models.chat_net import ChatNet, Upstream, adapt, frozen_parts
+from medical_vqa.models.chat_net import BESIDE_LANGUAGE, ChatNet, Upstream, adapt, frozen_parts, language_weights
 from medical_vqa.models.chat_processor import ChatFormat, load_processor, save_processor
 from medical_vqa.models.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hub_files import DTYPES, Dtype, load_network, reading
@@ -64,7 +64,7 @@ class ChatVision:
         encoded: list[Mapping[str, Tensor]] = []
         for picture in pictures:
             made = self._model.format.image(picture)
-            encoded.append({"tokens": upstream.encode(made.pixels, self._device)} | _apart(made))
+            encoded.append(upstream.encode(made.pixels, self._device) | _apart(made))
         return encoded
 
     def to(self, device: torch.device) -> None:
@@ -148,6 +148,7 @@ class ChatVlm:
         lora: Mapping[str, Any],
         side: int,
         revision: str | None = None,
+        four_bit: bool = False,
         **_: Any,
     ) -> Sketch:
         """What this would be, counted without its weights."""
@@ -158,7 +159,8 @@ class ChatVlm:
             config = AutoConfig.from_pretrained(found.folder)
             base = adapt(AutoModelForImageTextToText.from_config(config), lora).get_base_model()
         blocks = text_blocks(config.get_text_config(), image_tokens=(side // _PIXELS_PER_TOKEN) ** 2)
-        return sketch_of(base, upstream=frozen_parts(base), blocks=blocks)
+        packed = language_weights(base) if four_bit else 0
+        return sketch_of(base, upstream=frozen_parts(base), blocks=blocks, packed=packed)
 
     @property
     def device(self) -> torch.device:
@@ -213,9 +215,8 @@ class ChatVlm:
         for name in (key for key in seen[0] if key.startswith("side.")):
             batch[f"row.{name.removeprefix('side.')}"] = torch.cat([seen[i][name] for i in image_of])
         for place, one in enumerate(seen):
-            carried = {k: v for k, v in one.items() if k == "tokens" or k.startswith("pixels.")}
-            for key, value in carried.items():
-                batch[f"features.{place}" if key == "tokens" else f"picture.{place}.{key[7:]}"] = value
+            batch |= {f"features.{place}.{key}": one[key] for key in ("tokens", "deep") if key in one}
+            batch |= {f"picture.{place}.{k[7:]}": v for k, v in one.items() if k.startswith("pixels.")}
         return batch
 
     def _seen(self, visual: Visual, augment: Augment | None) -> Mapping[str, Tensor]:
@@ -321,13 +322,17 @@ def _four_bits(dtype: torch.dtype) -> Any:
         raise MissingDependencyError(
             "4-bit weights need bitsandbytes, which is not installed; run: pip install 'medical-vqa[train,hub,qlora]'"
         )
-    skipped = ["lm_head", "visual", "vision_tower", "vision_model", "multi_modal_projector", "connector"]
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "model.four_bit needs an NVIDIA GPU and none is visible; set model.four_bit: false, or train where there "
+            "is one"
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=skipped,
+        llm_int8_skip_modules=[BESIDE_LANGUAGE],
     )
 
 

@@ -110,7 +110,12 @@ def refuse_trainable(model: nn.Module, frozen: Sequence[str]) -> None:
 
 def parameters(module: nn.Module, *, trainable: bool = False) -> int:
     """How many numbers the module's parameters are, all or the trainable ones; shared ones count once."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+    return sum(_numbers(p) for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def _numbers(parameter: nn.Parameter) -> int:
+    packed = getattr(parameter, "quant_state", None)  # bitsandbytes keeps two numbers in a byte
+    return int(packed.shape.numel()) if packed is not None else parameter.numel()
 
 
 def keep_trainable_state(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 WORDS = 32  # tokens of a question with its prompt: SLAKE's have 5 to 30
 _ADAM = 8  # bytes of AdamW's two moments, for each trained number
+_PACKED = 0.52  # bytes of a number in NF4: half a byte, and its share of a block's scale
 _KEPT = 34  # bytes that a transformer layer keeps per token and unit of width, in 16 bits
 
 
@@ -64,6 +65,8 @@ class Sketch:
     """Those whose outputs are kept per image: they are needed only until every image is encoded."""
     blocks: tuple[Block, ...] = ()
     """The layers that keep activations."""
+    packed: int = 0
+    """Frozen ones that are kept in 4 bits."""
 
     def memory(self, *, batch_size: int, precision: str, features: bool, checkpointing: bool) -> Memory:
         """Bytes that training with these settings needs.
@@ -76,7 +79,7 @@ class Sketch:
         frozen = self.parameters - self.trainable - (self.upstream if features else 0)
         kept = sum(b.width * b.tokens * _layers(b, checkpointing) for b in self.blocks) * size // 2
         return Memory(
-            weights=frozen * size + 4 * self.trainable,
+            weights=(frozen - self.packed) * size + round(self.packed * _PACKED) + 4 * self.trainable,
             gradients=4 * self.trainable,
             optimizer=_ADAM * self.trainable,
             activations=kept * batch_size if self.blocks else None,
@@ -87,10 +90,12 @@ def _layers(block: Block, checkpointing: bool) -> int:
     return 2 * block.layers + _KEPT if checkpointing else _KEPT * block.layers
 
 
-def sketch_of(module: nn.Module, *, upstream: Sequence[str] = (), blocks: tuple[Block, ...] = ()) -> Sketch:
-    """Count a module; `upstream` names the parts whose outputs are kept."""
+def sketch_of(
+    module: nn.Module, *, upstream: Sequence[str] = (), blocks: tuple[Block, ...] = (), packed: int = 0
+) -> Sketch:
+    """Count a module; `upstream` names the parts whose outputs are kept, `packed` of its numbers are in 4 bits."""
     seen = sum(p.numel() for name, p in module.named_parameters() if inside(name, upstream))
-    return Sketch(parameters(module), parameters(module, trainable=True), seen, blocks)
+    return Sketch(parameters(module), parameters(module, trainable=True), seen, blocks, packed)
 
 
 def text_blocks(config: Any, *, image_tokens: int, answer_tokens: int = 8) -> tuple[Block, ...]:

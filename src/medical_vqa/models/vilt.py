@@ -25,6 +25,7 @@ from medical_vqa.models.lora import parameters
 from medical_vqa.models.model import Decoding, Query, check_question, distinct
 from medical_vqa.models.sketch import Block, Sketch, sketch_of
 from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.models.whole import whole_state
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Vilt:
 
     def save(self, folder: Path) -> None:
         """Write what ``ViltForQuestionAnswering.from_pretrained`` and ``ViltProcessor`` read, and the answers."""
-        self.module.model.save_pretrained(folder)
+        self.module.model.save_pretrained(folder, state_dict=whole_state(self.module.model))
         self.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         answers = json.dumps({"answers": list(self.answers.answers)}, ensure_ascii=False, indent=1)

@@ -16,12 +16,14 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from medical_vqa.errors import TrainingError
+from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.models.model import Query, Trainable
+from medical_vqa.models.whole import outside_layers_whole, shared_out
 from medical_vqa.runtime import Precision, seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, Grouping, pieces
 from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
@@ -90,11 +92,13 @@ def fit(
 ) -> Fitted:
     """Train `model` on `data`, whose row i asks about ``images[i]``, and go on from the journal's checkpoint if any.
 
-    `evaluate` scores the model as it is; `keep` is called with its scores and the epoch whenever it should be saved.
+    `evaluate` scores the model as it is; `keep` is called with its scores and the epoch whenever it should be saved:
+    in the main process, or, where each process holds a share of the weights (FSDP), in all of them at once.
     A batch is taken in parts of `micro_batch` rows; `auto` halves them whenever the device runs out of memory, and
     the step stays the same. Rows of like `lengths`, where given, share a batch.
     Raises `TrainingError` when the loss is not a number, the disk is full, or one row is too much for the device.
     """
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
         cpu=device == "cpu",
@@ -156,6 +160,7 @@ class _Run:
 
     def prepare(self, *, learning_rate: float, weight_decay: float, average: float) -> None:
         """Move to the device, wrap for several processes, and take up the newest checkpoint."""
+        check_sharing(getattr(self.accelerator.state, "fsdp_plugin", None))
         optimizer = adamw(self.model.module, learning_rate=learning_rate, weight_decay=weight_decay)
         self.module, self.optimizer = self.accelerator.prepare(self.model.module, optimizer)
         self.average = WeightAverage(self.model.module, average)
@@ -287,7 +292,7 @@ class _Run:
         train_loss = progress.loss_sum / max(progress.loss_items, 1)
         progress.loss_sum, progress.loss_items = 0.0, 0
         if score and self.evaluate is not None:
-            if self.accelerator.is_main_process:
+            if self.accelerator.is_main_process or shared_out(self.module):
                 self._score(train_loss)
             shared = [progress.best, progress.best_epoch, progress.stale]
             broadcast_object_list(shared)
@@ -299,7 +304,8 @@ class _Run:
         progress = self.progress
         began = time.monotonic()
         with self.average.swapped_in():
-            scores = dict(self.evaluate()) if self.evaluate else {}
+            with outside_layers_whole(self.module):
+                scores = dict(self.evaluate()) if self.evaluate else {}
             best = self.select != "last" and (progress.best is None or scores[self.select] > progress.best)
             if best:
                 progress.best, progress.best_epoch, progress.stale = scores[self.select], progress.epoch, 0
@@ -307,6 +313,8 @@ class _Run:
             else:
                 progress.stale += 1
         progress.seconds += time.monotonic() - began
+        if not self.accelerator.is_main_process:
+            return
         row = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -324,10 +332,21 @@ class _Run:
 
     def keep_last(self) -> None:
         """Save the weights as they ended."""
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process or shared_out(self.module):
             with self.average.swapped_in():
-                scores = self.evaluate() if self.evaluate else {}
+                with outside_layers_whole(self.module):
+                    scores = self.evaluate() if self.evaluate else {}
                 self._keep(scores)
+
+
+def check_sharing(plugin: Any) -> None:
+    """Raise `ConfigError` on an FSDP configuration that would lose weights or wait for ever."""
+    if plugin is not None and (plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading):
+        # a module's state holds its trained part alone, so frozen weights cannot be handed on through it
+        raise ConfigError(
+            "FSDP was configured in a way that cannot work here: expected fsdp_version: 2 and "
+            "fsdp_cpu_ram_efficient_loading: false; begin with recipes/accelerate/fsdp.yaml"
+        )
 
 
 def _out_of_patience(progress: Progress, patience: int | None) -> bool:

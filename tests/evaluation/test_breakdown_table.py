@@ -1,0 +1,34 @@
+"""A metric by facts, as a table for a terminal."""
+
+import pytest
+
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.breakdown_table import breakdown_texts
+from medical_vqa.evaluation.metrics import ExactMatch, laterality_errors, list_match
+from medical_vqa.evaluation.tally import Bootstrap
+
+HOW = Bootstrap(resamples=50)
+
+
+def test_one_fact_and_two_crossed_each_make_a_table(examples, predictions, floor):
+    facts = [("modality",), ("modality", "answer_type")]
+    one, two = breakdown_texts(ExactMatch(), facts, examples, predictions, {"question-only": floor}, HOW)
+    head, first, _ = one.splitlines()
+    assert head.split() == ["EM", "by", "Modality", "floor", "n", "groups"]
+    assert first.split()[:2] == ["MRI", "25.0"]
+    assert two.splitlines()[0].startswith("EM by Modality and Answer type")
+    assert "CT / CLOSED" in two
+
+
+def test_small_groups_are_marked_and_a_group_of_one_has_no_interval(examples, predictions):
+    (text,) = breakdown_texts(laterality_errors(), [("modality",)], examples, predictions, {}, HOW)
+    assert text.splitlines()[1].split() == [
+        "MRI", "100.0", "\N{EN DASH}", "1", "1", "too", "few", "to", "conclude", "from",
+    ]  # fmt: skip
+
+
+def test_a_metric_that_applies_to_nothing_and_an_unknown_fact_are_refused(examples, predictions):
+    with pytest.raises(DataError, match="applies to none"):
+        breakdown_texts(list_match(), [("modality",)], examples, predictions, {}, HOW)
+    with pytest.raises(DataError, match="no example has a fact 'scanner'"):
+        breakdown_texts(ExactMatch(), [("scanner",)], examples, predictions, {}, HOW)
