@@ -51,10 +51,7 @@ def refused(words: Words, name: str, error: BackendError) -> str:
     """That a file could not be opened, and why; the backend's own sentence below."""
     detail = f'<p class="mv-small" lang="en">{escape(error.message)}</p>' if error.message else ""
     head = f"<p><strong>{escape(words('upload_failed', name=name))}</strong></p>"
-    return (
-        f'<div class="mv-card mv-failed" role="alert">{head}'
-        f"<p>{escape(words.problem(error.kind))}</p>{detail}</div>"
-    )
+    return f'<div class="mv-card mv-failed" role="alert">{head}<p>{escape(words.problem(error.kind))}</p>{detail}</div>'
 
 
 def asleep(words: Words, host: str, *, long: bool) -> str:

@@ -117,7 +117,9 @@ def _language() -> Language:
 def _texts_in_style(words: Words) -> str:
     """Streamlit's upload field speaks English only; the style sheet puts these in the place of its words."""
     texts = {"browse": words("browse"), "drop": words("drop")}
-    return ":root{" + "".join(f"--mv-{name}:{json.dumps(text, ensure_ascii=False)};" for name, text in texts.items()) + "}"
+    return (
+        ":root{" + "".join(f"--mv-{name}:{json.dumps(text, ensure_ascii=False)};" for name, text in texts.items()) + "}"
+    )
 
 
 def _asleep(backend: Backend, words: Words) -> None:
@@ -402,12 +404,19 @@ def _conversation(desk: Desk, case: Case, backends: list[Backend], settings: App
 def _turn(desk: Desk, case: Case, turn: Turn, settings: AppSettings, words: Words, *, last: bool) -> None:
     with st.container(key=f"turn-{turn.id}", gap="small"):
         st.html(cards.question(words, turn.question, _view_note(case, turn, words)))
-        for column, reply, number in zip(_side_by_side(turn), turn.replies, range(len(turn.replies)), strict=True):
+        for number, (column, reply) in enumerate(zip(_side_by_side(turn), turn.replies, strict=True)):
             with column:
-                _reply(desk, turn, reply, f"{turn.id}-{number}", settings, words)
+                _reply(desk, case, turn, reply, f"{turn.id}-{number}", settings, words)
         if turn.failed and last:
             st.button(words("retry"), key="retry", on_click=cases.again, args=(case,), icon=":material/refresh:")
-        elif _can_show(desk, case, turn):
+
+
+def _actions(desk: Desk, case: Case, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words) -> None:
+    """Below an answer: thumbs, and where the model looked."""
+    with st.container(horizontal=True, gap="small", key=f"actions-{key}"):
+        if settings.feedback is not None:
+            _thumbs(desk, turn, reply, key, settings, words)
+        if reply is turn.replies[0] and _can_show(desk, case, turn):
             st.button(
                 words("show_look"), key=f"look-{turn.id}", type="tertiary", icon=":material/center_focus_weak:",
                 on_click=_look_at, args=(desk, turn),
@@ -439,13 +448,14 @@ def _look_at(desk: Desk, turn: Turn) -> None:
     desk.look_at = turn.id
 
 
-def _reply(desk: Desk, turn: Turn, reply: Reply, key: str, settings: AppSettings, words: Words) -> None:
+def _reply(desk: Desk, case: Case, turn: Turn, reply: Reply, key: str, settings: AppSettings, words: Words) -> None:
     if isinstance(reply, BackendError):
         st.html(cards.failure(words, reply))
         return
     st.html(cards.answer(words, reply))
-    if settings.feedback is not None:
-        _thumbs(desk, turn, reply, key, settings, words)
+    _actions(desk, case, turn, reply, key, settings, words)
+    if settings.feedback is not None and key in desk.thumbs:
+        _details(desk, turn, reply, key, settings, words)
 
 
 def _suggest(case: Case, words: Words) -> None:
@@ -480,14 +490,11 @@ def _thumbs(desk: Desk, turn: Turn, reply: Answer, key: str, settings: AppSettin
         _vote(desk, turn, reply, key, settings)
 
     given = desk.thumbs.get(key)
-    with st.container(horizontal=True, gap="small", key=f"thumbs-{key}"):
-        for good, word in ((True, "good"), (False, "bad")):
-            st.button(
-                words(word), key=f"{word}-{key}", on_click=press, args=(good,), help=None,
-                icon=f":material/thumb_{'up' if good else 'down'}:", type="secondary" if given is good else "tertiary",
-            )  # fmt: skip
-    if given is not None:
-        _details(desk, turn, reply, key, settings, words)
+    for good, word in ((True, "good"), (False, "bad")):
+        st.button(
+            words(word), key=f"{word}-{key}", on_click=press, args=(good,),
+            icon=f":material/thumb_{'up' if good else 'down'}:", type="secondary" if given is good else "tertiary",
+        )  # fmt: skip
 
 
 def _details(desk: Desk, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words) -> None:

@@ -10,7 +10,6 @@ Language = Literal["en", "zh"]
 LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
 
 ENGLISH: Mapping[str, str] = {
-    "tagline": "Ask about a medical image",
     "language": "Language",
     "research_only": "Research software. Not a medical device, and not for diagnosis.",
     # --- choosing an image
@@ -22,9 +21,7 @@ ENGLISH: Mapping[str, str] = {
     "browse": "Choose a file",
     "drop": "or drop it here",
     "examples": "Or start with an example",
-    "open_example": "Open example: {caption}",
     "new_image": "Another image",
-    "earlier": "Earlier images",
     "back_to": "Back to {name}",
     "opening": "Reading the image…",
     "source": "Examples: {source}",
@@ -53,7 +50,6 @@ ENGLISH: Mapping[str, str] = {
     "window": "Window",
     "centre": "Centre",
     "width": "Width",
-    "preset": "Preset",
     "preset_header": "From the file",
     "preset_soft_tissue": "Soft tissue",
     "preset_lung": "Lung",
@@ -67,19 +63,16 @@ ENGLISH: Mapping[str, str] = {
     "privacy_there": "The picture is sent to {host}",
     "deleted_after": "and is deleted there after {time}.",
     "deleted_never": "and stays there until you delete it.",
-    "deleted": "The picture has been deleted from the server.",
     "delete_now": "Delete now",
-    "hours": "{n} h",
-    "minutes": "{n} min",
-    "privacy_title": "Where your picture goes",
+    "hours": "{n}\u00a0h",
+    "minutes": "{n}\u00a0min",
     # --- asking
-    "conversation": "Conversation",
     "ask": "Ask about this image",
     "ask_hint": "Type a question and press Enter",
     "suggested": "Try asking",
     "thinking": "Looking at the picture…",
     "you_asked": "You asked",
-    "confidence": "confidence",
+    "confidence": "Confidence",
     "no_confidence": "This model gives no confidence.",
     "alternatives": "Other possible answers",
     "not_sure": "Not sure",
@@ -95,8 +88,6 @@ ENGLISH: Mapping[str, str] = {
     # --- feedback
     "good": "Right",
     "bad": "Wrong",
-    "good_help": "This answer is right",
-    "bad_help": "This answer is wrong",
     "correction": "What is the right answer?",
     "correction_hint": "A word or a short phrase",
     "keep_picture": "Also keep the picture, so that a model can learn from this",
@@ -130,7 +121,6 @@ ENGLISH: Mapping[str, str] = {
 }
 
 CHINESE: Mapping[str, str] = {
-    "tagline": "医学影像问答",
     "language": "语言",
     "research_only": "研究软件，不是医疗器械，不可用于诊断。",
     # --- choosing an image
@@ -141,9 +131,7 @@ CHINESE: Mapping[str, str] = {
     "browse": "选择文件",
     "drop": "或拖放到此处",
     "examples": "或从示例开始",
-    "open_example": "打开示例：{caption}",
     "new_image": "换一张图像",
-    "earlier": "先前的图像",
     "back_to": "返回 {name}",
     "opening": "正在读取图像……",
     "source": "示例来源：{source}",
@@ -172,7 +160,6 @@ CHINESE: Mapping[str, str] = {
     "window": "窗",
     "centre": "窗位",
     "width": "窗宽",
-    "preset": "预设",
     "preset_header": "文件默认",
     "preset_soft_tissue": "软组织",
     "preset_lung": "肺",
@@ -186,13 +173,10 @@ CHINESE: Mapping[str, str] = {
     "privacy_there": "图像会发送到 {host}",
     "deleted_after": "，并在 {time}后从那里删除。",
     "deleted_never": "，在您删除之前会一直保留。",
-    "deleted": "图像已从服务器删除。",
     "delete_now": "立即删除",
     "hours": "{n} 小时",
     "minutes": "{n} 分钟",
-    "privacy_title": "图像的去向",
     # --- asking
-    "conversation": "对话",
     "ask": "就这张图像提问",
     "ask_hint": "输入问题，按回车发送",
     "suggested": "可以这样问",
@@ -214,8 +198,6 @@ CHINESE: Mapping[str, str] = {
     # --- feedback
     "good": "正确",
     "bad": "错误",
-    "good_help": "这个答案是正确的",
-    "bad_help": "这个答案是错误的",
     "correction": "正确答案是什么？",
     "correction_hint": "一个词或一个短语",
     "keep_picture": "同时保留图像，供模型学习",
