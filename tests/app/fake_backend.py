@@ -74,9 +74,9 @@ class FakeBackend:
 
     def upload(self, data: bytes, form: dict[str, str]) -> schema.UploadedImage:
         dicom = data[128:132] == b"DICM"
-        frame, window = int(form.get("frame", 0)), form.get("window", "40,400")
+        frame, centre = int(form.get("frame", 0)), form.get("window_center", "40")
         try:
-            picture = png(64 + frame, int(float(window.split(",")[0])) % 200) if dicom else data
+            picture = png(64 + frame, int(float(centre)) % 200) if dicom else data
             with Image.open(io.BytesIO(picture)) as image:
                 size, kind = image.size, str(image.format)
                 out = io.BytesIO()
@@ -85,19 +85,21 @@ class FakeBackend:
             raise _Problem(400, "not_an_image", "expected a JPEG, PNG, TIFF or DICOM file") from error
         image_id = f"{len(self.images):024x}-{'a' * 22}"
         self.images[image_id] = (out.getvalue(), size)
-        centre, width = window.split(",")
         return schema.UploadedImage(
             image_id=image_id,
             width=size[0],
             height=size[1],
             format="DICOM" if dicom else kind,
             frames=FRAMES if dicom else 1,
-            facts={"modality": "CT", "window": f"{centre} {width}"} if dicom else {},
+            facts={"Modality": "CT", "WindowCenter": centre, "WindowWidth": form.get("window_width", "400")}
+            if dicom
+            else {},
             dropped=["DICOM header"] if dicom else [],
             expires_in_seconds=3600.0,
         )
 
-    def answer(self, body: dict[str, Any]) -> schema.Answer:
+    def answer(self, content: bytes) -> schema.Answer:
+        body = json.loads(content)
         _, (width, _height) = self.image(body["image_id"])
         unsure = "weather" in body["question"]
         return schema.Answer(
@@ -188,25 +190,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, method: str, body: bytes) -> Any:
         backend, parts = self.backend, self.path.strip("/").split("/")
-        if method == "DELETE":
-            backend.image(parts[1])
-            del backend.images[parts[1]]
-            return None
-        if method == "POST" and parts[0] == "upload_image":
-            return backend.upload(*_parts(self.headers["content-type"], body))
         if method == "POST":
-            return backend.answer(json.loads(body))
-        if parts[0] == "images" and parts[2] == "picture":
-            return backend.image(parts[1])[0]
+            upload = parts[0] == "upload_image"
+            return backend.upload(*_parts(self.headers["content-type"], body)) if upload else backend.answer(body)
         if parts[0] == "images":
-            return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
-        if parts == ["examples", "one", "image"]:
-            return png(80)
-        return {
+            return self._image(method, parts[1], parts[2:])
+        routes = {
             "readyz": lambda: schema.Health(status="ready"),
             "model": backend.model,
-            "examples": backend.examples,
-        }[parts[0]]()
+            "examples": lambda: png(80) if parts[1:] else backend.examples(),
+        }
+        return routes[parts[0]]()
+
+    def _image(self, method: str, image_id: str, rest: list[str]) -> Any:
+        picture, _ = self.backend.image(image_id)
+        if method == "DELETE":
+            del self.backend.images[image_id]
+            return None
+        if rest == ["picture"]:
+            return picture
+        return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)

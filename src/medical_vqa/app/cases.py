@@ -123,11 +123,10 @@ def forget(backends: Sequence[Backend], case: Case) -> None:
 
 
 def window_of(uploaded: UploadedImage) -> Window | None:
-    """Centre and width that the backend used, from ``facts["window"]``; None where it names none."""
-    parts = uploaded.facts.get("window", "").replace(",", " ").split()
+    """Centre and width that the backend used; None where it names none."""
     try:
-        centre, width = (float(part) for part in parts)
-    except ValueError:
+        centre, width = (float(uploaded.facts[name]) for name in ("WindowCenter", "WindowWidth"))
+    except (KeyError, ValueError):
         return None
     return (centre, width) if width > 0 else None
 
@@ -135,7 +134,7 @@ def window_of(uploaded: UploadedImage) -> Window | None:
 def window_bounds(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
     """Ends of the sliders for centre and width: Hounsfield units for CT, else around what the header says."""
     centre, width = case.header_window or (0.0, 1.0)
-    if case.uploaded.facts.get("modality", "").upper() == "CT":
+    if case.uploaded.facts.get("Modality") == "CT":
         return (min(-1000, round(centre)), max(1000, round(centre))), (1, max(2500, round(width)))
     return (round(centre - width), round(centre + width)), (1, max(2, round(2 * width)))
 

@@ -78,7 +78,7 @@ class Backend:
     ) -> schema.UploadedImage:
         """Hand over a file; `window` is centre and width."""
         form = {} if frame is None else {"frame": str(frame)}
-        form |= {} if window is None else {"window": f"{window[0]:g},{window[1]:g}"}
+        form |= {} if window is None else {"window_center": f"{window[0]:g}", "window_width": f"{window[1]:g}"}
         files = {"image_file": (name, data)}
         return _parsed(schema.UploadedImage, self._ask("POST", "/upload_image", files=files, data=form))
 

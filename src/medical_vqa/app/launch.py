@@ -87,7 +87,7 @@ def page_command(host: str, port: int) -> list[str]:
 
 def serve_command(model: Path | None, port: int) -> list[str]:
     """How the backend is started."""
-    chosen = [] if model is None else [str(model)]
+    chosen = [] if model is None else ["--model", str(model)]
     return [sys.executable, "-m", "medical_vqa", "serve", *chosen, "--host", "127.0.0.1", "--port", str(port)]
 
 

@@ -302,9 +302,14 @@ def _frame(case: Case, words: Words) -> int | None:
     frames = case.uploaded.frames
     if frames < 2:
         return case.view.frame
-    first = case.view.frame if case.view.frame is not None else int(case.uploaded.facts.get("frame", "0"))
+    first = case.view.frame if case.view.frame is not None else _first_frame(case)
     chosen = st.slider(words("frame"), 1, frames, first + 1, key=f"frame-{case.id}") - 1
     return case.view.frame if chosen == first else chosen
+
+
+def _first_frame(case: Case) -> int:
+    """Of a NIfTI volume the backend takes the middle slice, of anything else the first frame."""
+    return case.uploaded.frames // 2 if case.uploaded.format == "NIFTI" else 0
 
 
 def _window(case: Case, words: Words) -> cases.Window | None:
@@ -314,7 +319,7 @@ def _window(case: Case, words: Words) -> cases.Window | None:
     keys = (f"centre-{case.id}", f"width-{case.id}")
     for key, value in zip(keys, header, strict=True):
         st.session_state.setdefault(key, max(1 if key == keys[1] else round(value), round(value)))
-    if case.uploaded.facts.get("modality", "").upper() == "CT":
+    if case.uploaded.facts.get("Modality") == "CT":
         _presets(case, keys, header, words)
     with st.container(horizontal=True):
         centre = st.slider(words("centre"), *centres, key=keys[0])
@@ -336,7 +341,7 @@ def _presets(case: Case, keys: tuple[str, str], header: cases.Window, words: Wor
 
 def _facts(case: Case, words: Words) -> None:
     facts = case.uploaded.facts
-    shown = [facts[key] for key in ("modality", "body_part", "view") if facts.get(key)]
+    shown = [facts[key] for key in ("Modality", "BodyPartExamined", "ViewPosition") if facts.get(key)]
     size = f"{case.uploaded.width} × {case.uploaded.height}"
     st.html(cards.facts([case.name, case.uploaded.format, size, *shown]))
     if case.uploaded.burned_in:
