@@ -18,7 +18,7 @@ from medical_vqa.app.settings import AppSettings, read_app_settings
 from medical_vqa.app.viewer import Shown, asset, show
 from medical_vqa.app.words import LANGUAGES, Language, Words, language_of
 from medical_vqa.errors import DataError
-from medical_vqa.serving.schema import MAX_QUESTION, Answer, Examples
+from medical_vqa.serving.schema import MAX_QUESTION, Answer, ExampleImage, Examples
 from medical_vqa.text import per_cent
 
 _TILE = 224  # pixels of an example's picture
@@ -197,8 +197,7 @@ def _tiles(desk: Desk, backend: Backend, words: Words) -> None:
     st.html(cards.title(words("examples")))
     with st.container(horizontal=True, key="tiles"):
         for example in found.examples:
-            label = example.caption or example.id
-            if st.button(label, key=f"example-{example.id}", help=None):
+            if st.button(_caption(example), key=f"example-{example.id}"):
                 with st.spinner(words("opening")):
                     _take_example(desk, backend, found, example.id)
                 st.rerun()
@@ -207,12 +206,15 @@ def _tiles(desk: Desk, backend: Backend, words: Words) -> None:
 
 def _take_example(desk: Desk, backend: Backend, found: Examples, example_id: str) -> None:
     example = next(example for example in found.examples if example.id == example_id)
-    name = example.caption or example.id
     try:
         data = backend.example_file(example)
     except BackendError:
         data = b""  # the upload that follows says what is the matter
-    desk.take(backend, name, data, tuple(example.questions))
+    desk.take(backend, _caption(example), data, tuple(example.questions))
+
+
+def _caption(example: ExampleImage) -> str:
+    return (example.caption or example.id).replace("_", " ")
 
 
 def _tile_style(found: Examples, pictures: list[bytes]) -> str:
@@ -284,8 +286,11 @@ def _announcement(reply: Reply, words: Words) -> str:
 def _controls(case: Case, backend: Backend, words: Words) -> None:
     """Frame and window, where the file has several or any."""
     with st.container(key="controls"):
-        frame = _frame(case, words)
-        window = _window(case, words) if case.header_window else None
+        if case.header_window and case.uploaded.facts.get("Modality") == "CT":
+            _presets(case, case.header_window, words)
+        with st.container(horizontal=True, key="sliders"):
+            frame = _frame(case, words)
+            window = _window(case, words) if case.header_window else None
     wanted = View(frame, window)
     if wanted == case.view:
         return
@@ -314,24 +319,28 @@ def _first_frame(case: Case) -> int:
 
 def _window(case: Case, words: Words) -> cases.Window | None:
     """Centre and width; a preset sets both."""
-    header = case.header_window or (0.0, 1.0)
+    header = _whole(case.header_window or (0.0, 1.0))
     centres, widths = cases.window_bounds(case)
-    keys = (f"centre-{case.id}", f"width-{case.id}")
+    keys = _window_keys(case)
     for key, value in zip(keys, header, strict=True):
-        st.session_state.setdefault(key, max(1 if key == keys[1] else round(value), round(value)))
-    if case.uploaded.facts.get("Modality") == "CT":
-        _presets(case, keys, header, words)
-    with st.container(horizontal=True):
-        centre = st.slider(words("centre"), *centres, key=keys[0])
-        width = st.slider(words("width"), *widths, key=keys[1])
-    chosen = (float(centre), float(width))
-    return None if chosen == tuple(float(round(value)) for value in header) else chosen
+        st.session_state.setdefault(key, value)
+    centre = st.slider(words("centre"), *centres, key=keys[0])
+    width = st.slider(words("width"), *widths, key=keys[1])
+    return None if (centre, width) == header else (float(centre), float(width))
 
 
-def _presets(case: Case, keys: tuple[str, str], header: cases.Window, words: Words) -> None:
+def _window_keys(case: Case) -> tuple[str, str]:
+    return f"centre-{case.id}", f"width-{case.id}"
+
+
+def _whole(window: cases.Window) -> tuple[int, int]:
+    return round(window[0]), max(1, round(window[1]))
+
+
+def _presets(case: Case, header: cases.Window, words: Words) -> None:
     def apply(window: cases.Window) -> None:
-        for key, value in zip(keys, window, strict=True):
-            st.session_state[key] = round(value)
+        for key, value in zip(_window_keys(case), _whole(window), strict=True):
+            st.session_state[key] = value
 
     with st.container(horizontal=True, gap="small", key="presets"):
         for name, window in {"header": header, **cases.PRESETS}.items():
