@@ -26,7 +26,7 @@ from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.model import Query, VqaModel
 from medical_vqa.records import Prediction
 from medical_vqa.serving.metrics import Meters
-from medical_vqa.serving.refusals import RefusedError, overloaded, past_deadline, stopping
+from medical_vqa.serving.refusals import RefusedError, defect, overloaded, past_deadline, stopping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -250,7 +250,7 @@ class Engine:
             if isinstance(error, ModelError):
                 return [RefusedError(422, "invalid", str(error))]
             _LOG.exception("the model failed")
-            return [error]
+            return [defect()]
 
     def _encoded(self, batch: list[_Work]) -> list[Features]:
         pictures = {work.image: work.visual for work in batch}
