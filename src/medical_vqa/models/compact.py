@@ -19,15 +19,18 @@ from torch import Tensor
 
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import Augment
+from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.rewording import phrases, reworded
+from medical_vqa.models.understanding import Reader
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.model import Batch, Visual
 
+_SURE_OF_ABSENCE = 0.7  # chosen on validation images: see docs/log.md
 _SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
 
 
@@ -61,8 +64,12 @@ class Compact:
         sizes: Sizes,
         words: WordVocabulary,
         answers: AnswerVocabulary,
+        regions: Sequence[str] = (),
+        region_weight: float = 1.0,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
+        mirror: float = 0.0,
+        reword: float = 0.0,
     ) -> None:
         if picture.mode != "L" or picture.fit == "inside":
             raise ModelError(
@@ -71,13 +78,18 @@ class Compact:
         if sizes.width % sizes.heads:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
+        self.regions, self._reword = tuple(regions), reword
+        self.reader = Reader(words, [name.split(": ")[-1] for name in self.regions])
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
             words=len(words),
             answers=len(answers),
+            regions=len(self.regions),
+            region_weight=region_weight,
             smoothing=label_smoothing,
             augment=augment,
+            mirror=self._mirror(mirror) if mirror else None,
             **shape,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -89,6 +101,10 @@ class Compact:
         picture: Mapping[str, Any],
         augment: Mapping[str, float] | None,
         label_smoothing: float,
+        mirror: float = 0.0,
+        reword: float = 0.0,
+        regions: Sequence[str] = (),
+        region_weight: float = 1.0,
         channels: Sequence[int],
         width: int,
         heads: int,
@@ -103,9 +119,22 @@ class Compact:
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
             label_smoothing=label_smoothing,
             augment=Augment(**augment) if augment else None,
-            words=WordVocabulary.from_questions(e.question for e in answered),
+            mirror=mirror,
+            reword=reword,
+            regions=regions,
+            region_weight=region_weight,
+            words=WordVocabulary.from_questions([*(e.question for e in answered), *(phrases() if reword else ())]),
             answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
+
+    def _mirror(self, share: float) -> Mirror:
+        places = {word: index for index, word in enumerate(self.words.known, 2)}
+        words = [0, 1, *(places.get(mirrored(word), index) for word, index in places.items())]
+        other = [mirrored(answer) for answer in self.answers.answers]
+        answers = [self.answers.index(answer) if answer in self.answers else UNSAID for answer in other]
+        kinds = {name.lower(): place for place, name in enumerate(self.regions)}
+        regions = [kinds.get(mirrored(name), place) for name, place in kinds.items()]
+        return Mirror(share, *(torch.tensor(row, dtype=torch.long) for row in (words, answers, regions)))
 
     @property
     def vision(self) -> CompactVision:
@@ -124,13 +153,21 @@ class Compact:
         targets = [self.answers.index(q.target) for q in queries if q.target is not None]
         if len(targets) != len(queries):
             raise ModelError("a training batch holds a question without an answer; leave such rows out")
-        return {
+        batch = {
             "pictures": _stack_pictures(visuals),
             "image_of": torch.tensor(image_of),
-            "words": self._words(queries),
+            "words": self._words([self._reworded(q.question) for q in queries]),
             "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
         }
+        return batch | self._regions(queries, image_of)
+
+    def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
+        """regions uint8 (B, R, h, w), where the model was built to learn them."""
+        if not self.regions:
+            return {}
+        first = dict(zip(image_of, queries, strict=True))
+        return {"regions": torch.stack([torch.from_numpy(_known_regions(first[i])) for i in range(len(first))])}
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
@@ -139,11 +176,43 @@ class Compact:
             return []
         self.module.eval()
         visuals, image_of = distinct(queries)
-        words = self._words(queries).to(self.device)
+        words = self._words([q.question for q in queries]).to(self.device)
         logits = self.module.logits(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
         best = logits.float().softmax(-1).topk(min(decoding.alternatives + 1, len(self.answers)))
         rows = zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
         return [self._prediction(query.id, indices, values) for query, indices, values in rows]
+
+    def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
+        """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
+        if self.reader.foreign(query.question):
+            return f"I read {self._languages()} only; ask again in that."
+        if unknown := self.reader.unknown(query.question):
+            return f"I do not know the word {unknown[0]!r}; ask again without it."
+        thing = self.reader.presupposed(query.question)
+        if thing is not None and self._absent(query, thing):
+            return f"I cannot tell from this kind of image: I see no {thing} in it."
+        return None
+
+    def _languages(self) -> str:
+        return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self.words.known) else "English"
+
+    def _absent(self, query: Query, thing: str) -> bool:
+        """Whether the model itself, asked for it, says no and sees nothing of it in any cell."""
+        asked = dataclasses.replace(query, question=f"Does the picture contain {thing}?")
+        answer = self.answer([asked], Decoding(alternatives=0))[0]
+        return answer.answer.lower() == "no" and (answer.confidence or 0.0) > _SURE_OF_ABSENCE
+
+    @torch.inference_mode()
+    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        if not queries:
+            return []
+        self.module.eval()
+        visuals, image_of = distinct(queries)
+        words = self._words([q.question for q in queries]).to(self.device)
+        shares = self.module.looks(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
+        cells = self.module.image.cells
+        return [row.view(cells, cells).float().cpu().numpy() for row in shares / shares.sum(-1, keepdim=True)]
 
     def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
         (answer, confidence), *rest = (
@@ -158,20 +227,34 @@ class Compact:
         features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
         return torch.stack([f["tokens"].to(self.device) for f in features])
 
-    def _words(self, queries: Sequence[Query]) -> Tensor:
+    def _reworded(self, question: str) -> str:
+        """A training question, some of the time in other words; chance comes from torch, whose state a run keeps."""
+        if not self._reword or float(torch.rand(())) >= self._reword:
+            return question
+        return reworded(question, lambda n: int(torch.randint(n, ())))
+
+    def _words(self, questions: Sequence[str]) -> Tensor:
         """Word indices (N, L), padded with 0 to the longest question of the batch."""
-        rows = [self.words.encode(check_question(q.question), limit=self.sizes.question_words) for q in queries]
+        rows = [self.reader.encode(check_question(q), limit=self.sizes.question_words) for q in questions]
         length = max(map(len, rows))
         return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
-    def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies)."""
-        save_file({k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}, folder / _WEIGHTS)
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies).
+
+        `half` stores 16 bits a weight; reading them back gives a model in 32 bits.
+        """
+        weights = {k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}
+        if half:
+            weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        save_file(weights, folder / _WEIGHTS)
+        (folder / _WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
         settings = {
             "picture": self.picture.to_json(),
             "sizes": dataclasses.asdict(self.sizes),
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
+            "regions": list(self.regions),
         }
         (folder / _SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -186,6 +269,7 @@ class Compact:
                 sizes=Sizes(**{**sizes, "channels": tuple(sizes["channels"])}),
                 words=WordVocabulary(tuple(settings["words"])),
                 answers=AnswerVocabulary(tuple(settings["answers"])),
+                regions=settings.get("regions", ()),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -233,6 +317,12 @@ class CompactVision:
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""
         self._encoder.to(device)
+
+
+def _known_regions(query: Query) -> NDArray[np.uint8]:
+    if query.regions is None:
+        raise ModelError("the compact model was built to learn regions and got a question without them; prepare again")
+    return query.regions
 
 
 def _stack_pictures(visuals: Sequence[Visual]) -> Tensor:
