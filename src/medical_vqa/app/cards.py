@@ -31,7 +31,7 @@ def question(words: Words, text: str, note: str = "") -> str:
     small = f'<span class="mv-small">{escape(note)}</span>' if note else ""
     return (
         f'<div class="mv-question"><span class="mv-hidden">{escape(words("you_asked"))}: </span>'
-        f"<h3>{escape(text)}</h3>{small}</div>"
+        f"<h2>{escape(text)}</h2>{small}</div>"
     )
 
 

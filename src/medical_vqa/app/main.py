@@ -92,7 +92,9 @@ def _top(desk: Desk, backend: Backend) -> Words:
     note.html(cards.notice(words))
     st.html(f"<style>{_texts_in_style(words)}</style>")
     if desk.info is not None and desk.case is not None:
-        with place, st.popover(words("new_image"), icon=":material/add_photo_alternate:"):
+        # A new key for each file: a popover that keeps its key stays open over the picture that was chosen in it.
+        key = f"another-{desk.uploads}-{desk.open_id}"
+        with place, st.popover(words("new_image"), icon=":material/add_photo_alternate:", key=key):
             _another(desk, backend, words)
     return words
 
