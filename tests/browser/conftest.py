@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from medical_vqa.app import launch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "app"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "app" / "support"))
 from fake_backend import FakeBackend
+from page_process import PageProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -60,33 +55,8 @@ def votes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(fakes: tuple[FakeBackend, FakeBackend], votes: Path) -> Iterator[str]:
     """A page in front of them."""
     options = ["--backend", fakes[0].address, "--compare", fakes[1].address, "--feedback", str(votes)]
-    with page_process(options, votes.parent) as url:
+    with PageProcess(options, votes.parent) as url:
         yield url
-
-
-class page_process:
-    """``medical-vqa app`` with these options, on a free port."""
-
-    def __init__(self, options: list[str], folder: Path) -> None:
-        self.url = f"http://127.0.0.1:{launch.free_port()}"
-        command = [sys.executable, "-m", "medical_vqa", "app", *options, "--port", self.url.rpartition(":")[2]]
-        self._log = (folder / "log").open("w")
-        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=self._log, env=environ)
-
-    def __enter__(self) -> str:
-        for _ in range(300):
-            try:
-                if httpx2.get(f"{self.url}/_stcore/health").is_success:
-                    return self.url
-            except httpx2.HTTPError:
-                time.sleep(0.1)
-        raise TimeoutError(Path(self._log.name).read_text())
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self._log.close()
 
 
 @pytest.fixture
@@ -117,7 +87,7 @@ class Watched:
 
 
 @pytest.fixture
-def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[object]:
+def open_page(browser: Browser) -> Iterator[object]:
     """Opens a page; at the end it must have logged no error and asked nobody outside."""
     contexts: list[tuple[BrowserContext, Watched]] = []
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from page_process import PageProcess
 from playwright.sync_api import expect
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-from conftest import page_process
 
 PATIENT = "Doe^Jane"
 
@@ -23,7 +22,7 @@ PATIENT = "Doe^Jane"
 def alone(tmp_path_factory):
     """Address of the page, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
-    with page_process([], folder) as url:
+    with PageProcess([], folder) as url:
         yield url, folder
     backend = re.search(r'"url": "(http://127.0.0.1:\d+)"', (folder / "log").read_text()).group(1)
     for _ in range(50):
