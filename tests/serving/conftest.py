@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parent))
+import echo_model
 import live
-import models
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    """No line per request, which would cost more than the request."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,17 +25,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.enable_socket)
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "::1", "localhost"]))
-
-
-@pytest.fixture(autouse=True)
-def _warnings(recwarn: Any) -> Iterator[None]:
-    yield
-
-
-def png(grey: int = 100, side: int = 16) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.full((side, side), grey, np.uint8)).save(out, "PNG")
-    return out.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -46,5 +38,5 @@ def scan() -> bytes:
 @pytest.fixture
 def echo() -> Iterator[str]:
     """A server whose answers name image and question."""
-    with live.serving(models.engine()) as url:
+    with live.serving(echo_model.engine()) as url:
         yield url

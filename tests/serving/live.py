@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -19,7 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
+from PIL import Image
 
 from medical_vqa.serving.api import create_app
 from medical_vqa.serving.engine import Engine
@@ -28,6 +31,12 @@ from medical_vqa.serving.settings import Settings, read_settings
 from medical_vqa.serving.stores import Store
 
 SOURCE = Path(__file__).parents[2] / "src"
+
+
+def png(grey: int = 100, side: int = 16) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((side, side), grey, np.uint8)).save(out, "PNG")
+    return out.getvalue()
 
 
 def settings(**options: Any) -> Settings:
@@ -125,13 +134,25 @@ class Connection:
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         if headers.get("connection") == "close":
-            self.close()
+            await self.close()
         return int(head[0].split()[1]), headers, body
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._streams is not None:
-            self._streams[1].close()
+            await hang_up(self._streams[1])
             self._streams = None
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def post(path: str, body: bytes, kind: str, extra: Mapping[str, str] | None = None) -> bytes:

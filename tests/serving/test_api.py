@@ -11,8 +11,8 @@ import httpx2
 import live
 import numpy as np
 import pytest
-from conftest import png
-from models import Echo, engine
+from echo_model import Echo, engine
+from live import png
 from PIL import Image
 
 from medical_vqa.serving import schema
@@ -129,7 +129,9 @@ def test_a_body_that_cannot_be_read_is_the_clients_mistake(client, content, kind
 
 @pytest.mark.parametrize("data", [b"", b"no picture", png()[:45], b"\x89PNG\r\n\x1a\n" + bytes(100)])
 def test_what_is_no_image_is_400(client, data):
-    message = refused(client.post("/upload_image", files={"image_file": ("secret-name.png", data)}), 400, "not_an_image")
+    message = refused(
+        client.post("/upload_image", files={"image_file": ("secret-name.png", data)}), 400, "not_an_image"
+    )
     assert "secret-name" not in message
 
 
@@ -168,8 +170,8 @@ def test_what_comes_too_slowly_is_408():
     async def drip(url):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        head = "POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nContent-Type: multipart/form-data; "
-        writer.write(f"{head}boundary=b\r\n\r\n".encode())
+        head = "POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nContent-Type: application/json"
+        writer.write(f"{head}\r\n\r\n".encode())
         began = time.monotonic()
 
         async def keep_dripping():
@@ -180,7 +182,7 @@ def test_what_comes_too_slowly_is_408():
         dripping = asyncio.create_task(keep_dripping())
         head = await reader.readline()
         dripping.cancel()
-        writer.close()
+        await live.hang_up(writer)
         return head, time.monotonic() - began
 
     with live.serving(engine(), live.settings(upload_timeout=0.4)) as url:
@@ -316,7 +318,7 @@ def test_a_key_is_checked_before_the_body_is_read():
         reader, writer = await asyncio.open_connection(connection.host, connection.port)
         writer.write(b"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         head = await asyncio.wait_for(reader.readline(), 2)  # nothing of the body was sent
-        writer.close()
+        await live.hang_up(writer)
         return head
 
     with live.serving(engine(), live.settings(api_keys=hash_key("k"))) as url:
@@ -326,6 +328,7 @@ def test_a_key_is_checked_before_the_body_is_read():
 def test_each_key_has_its_own_rate():
     kept = f"{hash_key('one')},{hash_key('two')}"
     with live.serving(engine(), live.settings(api_keys=kept, rate="3/minute")) as url:
+
         def ask(key):
             return httpx2.get(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
 

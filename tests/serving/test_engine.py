@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from models import Echo, engine
+from echo_model import Echo, engine
 
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.serving.refusals import RefusedError

@@ -12,8 +12,8 @@ import live
 import numpy as np
 import openai
 import pytest
-from conftest import png
-from models import engine
+from echo_model import engine
+from live import png
 
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.serving.access import hash_key

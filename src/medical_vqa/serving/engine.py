@@ -7,6 +7,7 @@ before it is computed. Questions about one image are taken together, because tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -238,7 +239,8 @@ class Engine:
             for work, result in zip(batch, results, strict=True)
         ]
         for loop in {work.loop for work in batch}:
-            loop.call_soon_threadsafe(_settle, [(w.future, result) for w, result in done if w.loop is loop])
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
+                loop.call_soon_threadsafe(_settle, [(w.future, result) for w, result in done if w.loop is loop])
 
     def _results(self, batch: list[_Work]) -> Sequence[Any]:
         """One result or exception per piece of work; a piece that fails does not take the others with it."""
