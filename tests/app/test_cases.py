@@ -116,6 +116,12 @@ def test_two_models_answer_side_by_side_and_one_may_fail(desk, backend, fake):
     assert turn.failed
 
 
+def test_a_question_of_several_lines_becomes_one():
+    assert cases.tidy(" Is the\nliver\t healthy?\x00 ") == "Is the liver healthy?"
+    assert cases.tidy("肝脏 健康吗？") == "肝脏 健康吗？"
+    assert cases.tidy("\n") == ""
+
+
 def test_suggestions_are_a_help_and_no_need(desk, backend, monkeypatch):
     monkeypatch.setattr(backend, "questions", lambda _: (_ for _ in ()).throw(BackendError("slow", "late")))
     desk.take(backend, "scan.png", png())

@@ -11,6 +11,7 @@ import pytest
 from medical_vqa.app import launch, settings
 from medical_vqa.app.settings import read_app_settings
 from medical_vqa.errors import ConfigError, MissingDependencyError
+from medical_vqa.serving.settings import read_settings
 
 
 @pytest.fixture
@@ -87,6 +88,10 @@ def test_sigterm_stops_both_and_is_no_failure():
         assert process.stdout.read() == ""  # ends when the last child has closed it
         assert process.wait() == 0
         killer.cancel()
+
+
+def test_a_backend_in_the_same_environment_minds_its_own_settings():
+    assert read_settings(dict.fromkeys(settings.NAMES, "http://there")).store == "memory://"
 
 
 def test_settings_come_from_the_environment_first_then_from_the_secrets():

@@ -260,6 +260,7 @@ def test_on_a_phone_picture_answer_and_question_field_are_in_view(open_page, fak
     for number in range(1, 4):
         ask(page, f"Question {number}?")
         expect(page.locator(".mv-answer")).to_have_count(number)
+    expect(page.locator(".mv-card").last).to_be_in_viewport(ratio=0.7 if height > 800 else 0.2)
     expect(page.locator(".stage")).to_be_in_viewport(ratio=0.99)
     expect(page.get_by_role("textbox").last).to_be_in_viewport()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
@@ -279,6 +280,17 @@ def test_the_page_speaks_the_browsers_language_and_changes_it_on_a_click(open_pa
     page.get_by_text("English").click()
     expect(page.locator(".mv-unsure .mv-answer")).to_have_text(english("not_sure"))
     expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+def test_further_questions_are_suggested_below_the_answers(page):
+    upload(page, png(96))
+    page.get_by_role("button", name="What is shown?").click()
+    expect(page.locator(".mv-answer")).to_have_count(1)
+    page.get_by_role("button", name="Try asking").click()
+    expect(page.get_by_role("button", name="What is shown?")).to_have_count(0)
+    page.get_by_role("button", name="Is the liver healthy?").click()
+    expect(page.locator(".mv-answer")).to_have_count(2)
+    expect(page.get_by_role("button", name="Is the liver healthy?")).to_have_count(0)
 
 
 def test_keys_alone_are_enough(page):

@@ -110,6 +110,11 @@ def ask(backends: Sequence[Backend], case: Case, question: str, *, look: bool) -
     return turn
 
 
+def tidy(question: str) -> str:
+    """A question as one line: line ends and control characters, which backends refuse, become blanks."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in question).split())
+
+
 def again(case: Case) -> None:
     """Take the last turn, which failed, back and ask its question anew."""
     case.pending = case.turns.pop().question

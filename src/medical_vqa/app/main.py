@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 from PIL import Image, ImageDraw
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.errors import StreamlitSecretNotFoundError
 
 from medical_vqa.app import cards, cases, feedback, overlay, transcript
@@ -233,8 +234,8 @@ def _tile_style(found: Examples, pictures: list[bytes]) -> str:
 
 def _work(desk: Desk, case: Case, backend: Backend, settings: AppSettings, words: Words) -> None:
     asked = st.chat_input(words("ask_hint"), key="ask", max_chars=MAX_QUESTION)
-    if asked and asked.strip():
-        case.pending = asked.strip()
+    if asked and (question := cases.tidy(asked)):
+        case.pending = question
     with st.container(key="work"):
         left, right = st.columns([1.15, 1], gap="large")
     with left, st.container(key="look"):
@@ -412,8 +413,11 @@ def _conversation(desk: Desk, case: Case, backends: list[Backend], settings: App
             cases.ask(backends, case, question, look=desk.info is not None and desk.info.can_look)
         case.pending, desk.look_at = None, None
         st.rerun()
-    _suggest(case, words)
-    if case.turns:
+    if not case.turns:
+        _suggest(case, words)
+        return
+    with st.container(horizontal=True, gap="small", key="below"):  # small: the last answer must stay in view
+        _suggest(case, words)
         _download(case, words)
 
 
@@ -439,7 +443,7 @@ def _actions(desk: Desk, case: Case, turn: Turn, reply: Answer, key: str, settin
             )  # fmt: skip
 
 
-def _side_by_side(turn: Turn) -> list[st.delta_generator.DeltaGenerator]:
+def _side_by_side(turn: Turn) -> list[DeltaGenerator]:
     return list(st.columns(len(turn.replies))) if len(turn.replies) > 1 else [st.container()]
 
 
@@ -483,15 +487,24 @@ def _suggest(case: Case, words: Words) -> None:
     def choose(question: str) -> None:
         case.pending = question
 
-    with st.container(key="suggest", gap="small"):
-        st.html(cards.title(words("suggested")))
-        with st.container(horizontal=True, gap="small"):
-            for number, question in enumerate(left):
-                st.button(question, key=f"suggest-{number}-{case.id}", on_click=choose, args=(question,))
+    with st.container(key="suggest", gap="small", width="content" if case.turns else "stretch"):
+        if case.turns:
+            key = f"more-{len(case.turns)}"  # a new one for each answer, so that it closes
+            place: DeltaGenerator = st.popover(
+                words("suggested"), icon=":material/lightbulb:", type="tertiary", key=key
+            )
+        else:
+            st.html(cards.title(words("suggested")))
+            place = st.container(horizontal=True, gap="small")
+        for number, question in enumerate(left):
+            place.button(question, key=f"suggest-{number}-{case.id}", on_click=choose, args=(question,))
 
 
 def _download(case: Case, words: Words) -> None:
-    with st.container(key="download"), st.popover(words("download"), icon=":material/download:", type="tertiary"):
+    with (
+        st.container(key="download", width="content"),
+        st.popover(words("download"), icon=":material/download:", type="tertiary"),
+    ):
         text, data = transcript.as_markdown(case, words), transcript.as_json(case)
         st.download_button(words("download_text"), text, "conversation.md", "text/markdown", key="as-text")
         st.download_button(words("download_data"), data, "conversation.json", "application/json", key="as-data")
