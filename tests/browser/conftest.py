@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,48 +67,67 @@ def fake(fakes: tuple[FakeBackend, FakeBackend]) -> FakeBackend:
 
 
 class Watched:
-    """What a page did that it should not have done."""
+    """What the pages of a context did that they should not have done."""
 
-    def __init__(self, context: BrowserContext, url: str) -> None:
+    def __init__(self, context: BrowserContext) -> None:
         self.errors: list[str] = []
         self.outside: list[str] = []
-        inside = (url, url.replace("http", "ws"), "data:", "blob:")
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("console", lambda message: self._console(message.type, message.text))
-        context.on("request", lambda request: self._request(request.url, inside))
+        context.on("request", lambda request: self._request(request.url))
+
+    def check(self) -> None:
+        """No error in the console, and nobody asked outside this machine."""
+        errors, outside = list(self.errors), list(self.outside)
+        self.errors.clear()
+        self.outside.clear()
+        assert errors == []
+        assert outside == []
 
     def _console(self, kind: str, text: str) -> None:
         if kind == "error":
             self.errors.append(text)
 
-    def _request(self, url: str, inside: tuple[str, ...]) -> None:
-        if not url.startswith(inside):
+    def _request(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
             self.outside.append(url)
 
 
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[object]:
-    """Opens a page; at the end it must have logged no error and asked nobody outside."""
-    contexts: list[tuple[BrowserContext, Watched]] = []
+@pytest.fixture(scope="session")
+def contexts(browser: Browser) -> Iterator[dict[str, tuple[BrowserContext, Watched]]]:
+    """One per kind of window, so that the page's scripts are fetched once for each."""
+    kinds: dict[str, tuple[BrowserContext, Watched]] = {}
+    yield kinds
+    for context, _ in kinds.values():
+        context.close()
 
-    def open_(url: str, *, width: int = 1400, height: int = 900, locale: str = "en-GB", **options: object) -> Page:
-        size = {"width": width, "height": height}
-        context = browser.new_context(viewport=size, locale=locale, reduced_motion="reduce", **options)
-        contexts.append((context, Watched(context, url.partition("?")[0])))
+
+@pytest.fixture
+def open_page(browser: Browser, contexts: dict[str, tuple[BrowserContext, Watched]]) -> Iterator[Callable[..., Page]]:
+    """Opens a page; at the end it must have logged no error and asked nobody outside."""
+    opened: list[tuple[Page, Watched]] = []
+
+    def open_(url: str, *, width: int = 1400, height: int = 900, locale: str = "en-GB", **options: bool) -> Page:
+        kind = f"{locale} {options}"
+        if kind not in contexts:
+            context = browser.new_context(locale=locale, reduced_motion="reduce", **options)
+            contexts[kind] = context, Watched(context)
+        context, watched = contexts[kind]
         page = context.new_page()
+        opened.append((page, watched))
+        page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(PATIENCE)
         page.goto(url)
         page.wait_for_selector(".mv-notice")
         return page
 
     yield open_
-    for context, watched in contexts:
-        context.close()
-        assert watched.errors == []
-        assert watched.outside == []
+    for page, watched in opened:
+        page.close()
+        watched.check()
 
 
 @pytest.fixture
-def page(open_page, fake: FakeBackend, address: str) -> Page:
+def page(open_page: Callable[..., Page], fake: FakeBackend, address: str) -> Page:
     """The page in front of the first backend."""
     return open_page(address)

@@ -117,6 +117,7 @@ def test_a_bad_file_is_explained_and_the_old_picture_put_away(page):
     expect(alert).to_contain_text("notes.txt could not be opened")
     expect(alert).to_contain_text("Try a JPEG, PNG, TIFF or DICOM file.")
     expect(page.locator("img.picture")).to_have_count(0)
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
     page.get_by_role("button", name="Back to first.png").click()
     wait_for_width(page, 96)
 
@@ -142,6 +143,15 @@ def test_a_backend_that_goes_away_and_comes_back(page, fake):
         fake.start()
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+
+
+def test_an_upload_that_failed_for_a_passing_reason_is_tried_again_on_a_click(page, fake):
+    expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
+    fake.fails = 3
+    upload(page, png(96))
+    expect(page.get_by_role("alert")).to_contain_text("Many people are asking just now.")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_width(page, 96)
 
 
 def test_where_the_model_abstains_it_says_so_and_why(page):

@@ -18,6 +18,8 @@ Kind = Literal[schema.ErrorCode, "unreachable", "slow", "garbled"]
 
 PASSING = frozenset({"unreachable", "slow", "not_ready", "overloaded", "deadline", "timeout"})
 """Kinds that are likely to go away by themselves."""
+LASTING = frozenset({"not_an_image", "unsupported_media_type", "too_large", "invalid"})
+"""Kinds that come again with the same file."""
 _ASLEEP = frozenset({502, 503, 504})
 _CONNECT = 5.0  # seconds
 _ANSWER = 60.0  # seconds: a platform that starts an instance holds the request meanwhile

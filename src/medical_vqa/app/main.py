@@ -13,7 +13,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 from medical_vqa.app import cards, cases, feedback, overlay, transcript
 from medical_vqa.app.cases import Case, Reply, Turn, View
-from medical_vqa.app.client import Backend, BackendError
+from medical_vqa.app.client import LASTING, Backend, BackendError
 from medical_vqa.app.desk import Desk
 from medical_vqa.app.settings import AppSettings, read_app_settings
 from medical_vqa.app.viewer import Shown, asset, show
@@ -174,6 +174,8 @@ def _refused(desk: Desk, backend: Backend, words: Words) -> None:
     if refused is None:
         return
     st.html(cards.refused(words, refused.name, refused.error))
+    if refused.error.kind in LASTING:
+        return
     if st.button(words("retry"), key="retry-upload", icon=":material/refresh:"):
         with st.spinner(words("opening")):
             desk.take(backend, refused.name, refused.data, refused.suggestions)
