@@ -23,14 +23,14 @@ from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.model import Decoding, Query, check_question, distinct
 from medical_vqa.models.rewording import phrases, reworded
-from medical_vqa.models.understanding import Reader
+from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.model import Batch, Visual
 
-_SURE_OF_ABSENCE = 0.7  # chosen on validation images: see docs/log.md
+_NO_KINDS = Kinds()
 _SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
 
 
@@ -65,6 +65,7 @@ class Compact:
         words: WordVocabulary,
         answers: AnswerVocabulary,
         regions: Sequence[str] = (),
+        kinds: Kinds = _NO_KINDS,
         region_weight: float = 1.0,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
@@ -79,7 +80,8 @@ class Compact:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
         self.regions, self._reword = tuple(regions), reword
-        self.reader = Reader(words, [name.split(": ")[-1] for name in self.regions])
+        self.reader = Reader(words, things_of(self.regions, answers.answers))
+        self.kinds = kinds
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
@@ -114,7 +116,7 @@ class Compact:
     ) -> Self:
         """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer."""
         answered = [e for e in examples if e.answers]
-        return cls(
+        model = cls(
             picture=PictureSpec(**picture),
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
             label_smoothing=label_smoothing,
@@ -126,6 +128,9 @@ class Compact:
             words=WordVocabulary.from_questions([*(e.question for e in answered), *(phrases() if reword else ())]),
             answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
+        if regions:
+            model.kinds = Kinds.of(answered, model.reader)
+        return model
 
     def _mirror(self, share: float) -> Mirror:
         places = {word: index for index, word in enumerate(self.words.known, 2)}
@@ -189,18 +194,16 @@ class Compact:
         if unknown := self.reader.unknown(query.question):
             return f"I do not know the word {unknown[0]!r}; ask again without it."
         thing = self.reader.presupposed(query.question)
-        if thing is not None and self._absent(query, thing):
-            return f"I cannot tell from this kind of image: I see no {thing} in it."
+        if thing is not None and self.kinds.things and self._strange(query, thing):
+            return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
         return None
+
+    def _strange(self, query: Query, thing: str) -> bool:
+        probe = dataclasses.replace(query, question=self.kinds.probe)
+        return self.kinds.strange(thing, self.answer([probe], Decoding(alternatives=0))[0].answer)
 
     def _languages(self) -> str:
         return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self.words.known) else "English"
-
-    def _absent(self, query: Query, thing: str) -> bool:
-        """Whether the model itself, asked for it, says no and sees nothing of it in any cell."""
-        asked = dataclasses.replace(query, question=f"Does the picture contain {thing}?")
-        answer = self.answer([asked], Decoding(alternatives=0))[0]
-        return answer.answer.lower() == "no" and (answer.confidence or 0.0) > _SURE_OF_ABSENCE
 
     @torch.inference_mode()
     def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
@@ -255,6 +258,7 @@ class Compact:
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
             "regions": list(self.regions),
+            "kinds": dataclasses.asdict(self.kinds),
         }
         (folder / _SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -270,6 +274,7 @@ class Compact:
                 words=WordVocabulary(tuple(settings["words"])),
                 answers=AnswerVocabulary(tuple(settings["answers"])),
                 regions=settings.get("regions", ()),
+                kinds=Kinds(**settings.get("kinds", {})),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
