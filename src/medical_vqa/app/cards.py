@@ -36,10 +36,10 @@ def question(words: Words, text: str, note: str = "") -> str:
 
 
 def answer(words: Words, reply: Answer) -> str:
-    """An answer with its confidence and alternatives; where the model abstains it says so first."""
+    """An answer with confidence and alternatives; where the model abstains it says so, and folds its guesses away."""
     parts = _unsure(words, reply) if reply.abstained else _sure(words, reply)
     kind = "mv-unsure" if reply.abstained else "mv-sure"
-    return f'<div class="mv-card {kind}">{parts}{_alternatives(words, reply)}{_foot(words, reply)}</div>'
+    return f'<div class="mv-card {kind}">{parts}{_foot(words, reply)}</div>'
 
 
 def failure(words: Words, error: BackendError) -> str:
@@ -85,13 +85,21 @@ def hero(words: Words) -> str:
 
 
 def _sure(words: Words, reply: Answer) -> str:
-    return f'<p class="mv-answer">{escape(reply.answer)}</p>{_confidence(words, reply.confidence)}'
+    said = f'<p class="mv-answer">{escape(reply.answer)}</p>{_confidence(words, reply.confidence)}'
+    bars = _bars(reply)
+    return f'{said}<div class="mv-others">{small(words("alternatives"))}{bars}</div>' if bars else said
 
 
 def _unsure(words: Words, reply: Answer) -> str:
+    """No bar: of a question that it does not understand a model may be very sure."""
     reason = f'<p lang="en">{escape(reply.reason)}</p>' if reply.reason else f"<p>{escape(words('not_sure_more'))}</p>"
-    guess = f'<p class="mv-guess">{escape(words("best_guess"))}: {escape(reply.answer)}</p>'
-    return f'<p class="mv-answer">{escape(words("not_sure"))}</p>{reason}{guess}{_confidence(words, reply.confidence)}'
+    guess = small(f"{words('best_guess')}: {reply.answer}")
+    if reply.confidence is not None:
+        guess = _bar(reply.answer, reply.confidence, "mv-other")
+    return (
+        f'<p class="mv-answer">{escape(words("not_sure"))}</p>{reason}'
+        f'<details class="mv-guess"><summary>{escape(words("guesses"))}</summary>{guess}{_bars(reply)}</details>'
+    )
 
 
 def _confidence(words: Words, share: float | None) -> str:
@@ -109,12 +117,9 @@ def _bar(label: str, share: float, kind: str) -> str:
     )
 
 
-def _alternatives(words: Words, reply: Answer) -> str:
+def _bars(reply: Answer) -> str:
     shown = reply.alternatives[:_MOST_ALTERNATIVES]
-    if not shown:
-        return ""
-    bars = "".join(_bar(other.answer, other.confidence, "mv-other") for other in shown)
-    return f'<div class="mv-others"><p class="mv-small">{escape(words("alternatives"))}</p>{bars}</div>'
+    return "".join(_bar(other.answer, other.confidence, "mv-other") for other in shown)
 
 
 def _foot(words: Words, reply: Answer) -> str:

@@ -11,6 +11,8 @@ from medical_vqa.serving.schema import ModelInfo
 
 _MOST_CASES = 8
 """Files kept for coming back to; older ones are let go."""
+MOST_BYTES = 100_000_000
+"""Of the files of one visitor; the open one is kept in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Desk:
         except BackendError as error:
             self.refused = Refused(name, data, suggestions, error)
             return
-        self.cases = [*self.cases, case][-_MOST_CASES:]
+        self.cases = _recent([*self.cases, case])
         self.open_id = case.id
 
     def turn_looked_at(self) -> Turn | None:
@@ -80,3 +82,14 @@ class Desk:
             return None
         chosen = [turn for turn in self.case.turns if turn.id == self.look_at]
         return chosen[0] if chosen else self.case.turns[-1]
+
+
+def _recent(found: list[Case]) -> list[Case]:
+    """The newest, as many as may be kept."""
+    kept, size = found[-1:], len(found[-1].data)
+    for case in reversed(found[-_MOST_CASES:-1]):
+        size += len(case.data)
+        if size > MOST_BYTES:
+            break
+        kept.insert(0, case)
+    return kept
