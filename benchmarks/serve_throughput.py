@@ -145,7 +145,8 @@ def started(arguments: argparse.Namespace, model: str, design: str, hub: str) ->
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, __file__, "--serve", design, "--model", model, "--size", arguments.size, "--hub", hub]
-    process = subprocess.Popen([*command, "--device", arguments.device, "--port", str(port)])
+    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it: see `runtime.wait_politely`
+    process = subprocess.Popen([*command, "--device", arguments.device, "--port", str(port)], env=environ)
     try:
         while process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

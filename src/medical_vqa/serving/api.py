@@ -107,7 +107,7 @@ def create_app(engine: Engine, settings: Settings, store: Store | None = None) -
         else [],
     )
     app.state.service = service
-    add_handlers(app)
+    add_handlers(app, engine.meters)
     _add_questions(app, service)
     _add_uploads(app, service)
     _add_facts(app, service)

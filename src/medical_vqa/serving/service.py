@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from medical_vqa.data.ingest import IngestLimits
 from medical_vqa.serving.decoding import Decoded, Decoders, Job
 from medical_vqa.serving.engine import Engine, Outcome
@@ -31,6 +33,7 @@ from medical_vqa.serving.settings import Settings
 from medical_vqa.serving.stores import Store, open_store
 
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
+_LOG = structlog.get_logger("medical_vqa.serving")
 _SWEEP = 60.0  # seconds between two sweeps of the store, at most
 
 
@@ -118,8 +121,11 @@ class Service:
         return await self.decoders.decode(job)
 
     async def _answer(self, kept: Kept, question: str, look: bool, began: float) -> Answer:
-        outcome = await self.engine.ask(kept.digest, kept.visual, question.strip(), look=look)
-        return self._worded(kept.id or None, question.strip(), outcome, look, began)
+        asked = question.strip()
+        outcome = await self.engine.ask(kept.digest, kept.visual, asked, look=look)
+        if self.settings.log_content:
+            _LOG.info("answered", question=asked, answer=outcome.found.prediction.answer)
+        return self._worded(kept.id or None, asked, outcome, look, began)
 
     def _worded(self, image_id: str | None, question: str, outcome: Outcome, look: bool, began: float) -> Answer:
         found = outcome.found
