@@ -1,4 +1,5 @@
 # make demo   train, evaluate and ask on the shipped sample: minutes, offline after the install
+# make app    a page on which one uploads an image and asks, with the model that ships
 # make test   the checks and the whole test suite, as CI runs them
 # make check  formatting, lint, types, import contracts
 # make shipped SLAKE=DIR  the model in the package, made again: about an hour on two cores
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo test check shipped bench clean
+.PHONY: demo app test check shipped bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -22,6 +23,9 @@ demo: $(VENV)/.train
 	@echo "Done. Open in a browser:  $(CURDIR)/runs/demo/report-validation.html"
 	@echo "The model:                $(CURDIR)/runs/demo/bundle"
 	@echo "Ask it something else:    $(BIN)/medical-vqa ask IMAGE \"QUESTION\" --model runs/demo"
+
+app: $(VENV)/.app
+	$(BIN)/medical-vqa app
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
@@ -46,12 +50,17 @@ bench: $(VENV)/.dev
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[dev]'
-	@touch $(VENV)/.dev $(VENV)/.train
+	@touch $(VENV)/.dev $(VENV)/.train $(VENV)/.app
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[train]'
 	@touch $(VENV)/.train
+
+$(VENV)/.app: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[serve,app]'
+	@touch $(VENV)/.app
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -83,6 +83,27 @@ def test_what_was_deleted_is_gone(client):
     refused(client.delete(f"/images/{image.image_id}"), 404, "unknown_image")
 
 
+def test_the_picture_is_given_back_as_it_was_read_without_what_was_dropped(client):
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = "Doe, Jane"
+    exif[0x0112] = 6  # to be turned
+    Image.fromarray(np.full((8, 24), 90, np.uint8)).save(out, "JPEG", exif=exif)
+    image = client.post("/upload_image", files={"image_file": out.getvalue()}).json()
+    reply = client.get(f"/images/{image['image_id']}/picture")
+    assert reply.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(reply.content)) as shown:
+        assert (shown.format, shown.size, shown.info) == ("PNG", (8, 24), {})
+    assert b"Doe" not in reply.content
+
+
+def test_the_picture_of_an_image_that_is_not_there_is_404(client):
+    image = uploaded(client)
+    client.delete(f"/images/{image.image_id}")
+    for image_id in (image.image_id, "a" * 24 + "-" + "b" * 22, "x"):
+        refused(client.get(f"/images/{image_id}/picture"), 404, "unknown_image")
+
+
 def test_equal_pictures_get_different_ids_with_an_equal_head(client):
     one, two = uploaded(client), uploaded(client)
     assert one.image_id != two.image_id

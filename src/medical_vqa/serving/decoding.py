@@ -84,10 +84,15 @@ def decode(job: Job) -> Decoded:
         "format": found.format,
         "frames": found.frames,
         "dropped": list(found.dropped),
-        "facts": dict(found.facts),
+        "facts": {**found.facts, **_window_facts(found.window)},
         "burned_in": found.burned_in,
     }
     return Decoded(digest.hexdigest(), _png(image), prepared(image, job.spec), about)
+
+
+def _window_facts(window: tuple[float, float] | None) -> dict[str, str]:
+    """The window that was used, under DICOM's names, so that a client can offer another."""
+    return {} if window is None else {"WindowCenter": f"{window[0]:g}", "WindowWidth": f"{window[1]:g}"}
 
 
 def prepared(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:

@@ -1,0 +1,99 @@
+"""Takes the pictures of the page in docs/images: starts the app with the shipped model and drives it in Chromium."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from medical_vqa.app.launch import free_port
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUESTIONS = ["Does the patient like music?", "What modality is used to take this image?"]
+
+
+def main() -> None:
+    """Start, look, stop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=IMAGES)
+    out = parser.parse_args().out
+    with app() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        start = opened(browser, url, 1400, 780)
+        shoot(start, out / "app-start.png")
+        desktop = opened(browser, url, 1400, 900)
+        ask(desktop, "X-Ray, Lung", QUESTIONS)
+        shoot(desktop, out / "app.png")
+        phone = opened(browser, f"{url}?lang=zh", 390, 844)
+        ask(phone, "X-Ray, Lung", ["这张图片的成像方式是什么?"])
+        shoot(phone, out / "app-phone.png")
+        browser.close()
+
+
+@contextmanager
+def app() -> Iterator[str]:
+    """``medical-vqa app`` on a free port."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "medical_vqa", "app", "--port", str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{url}/_stcore/health")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(address: str) -> None:
+    """Until the page answers."""
+    for _ in range(200):
+        try:
+            httpx2.get(address).raise_for_status()
+        except httpx2.HTTPError:
+            time.sleep(0.2)
+        else:
+            return
+    raise TimeoutError(address)
+
+
+def opened(browser: Browser, url: str, width: int, height: int) -> Page:
+    """A page with its examples there."""
+    page = browser.new_page(viewport={"width": width, "height": height}, locale="en-GB")
+    page.goto(url)
+    page.wait_for_selector(".st-key-tiles button", timeout=60_000)
+    page.wait_for_timeout(1500)
+    return page
+
+
+def ask(page: Page, example: str, questions: list[str]) -> None:
+    """Open an example and ask about it."""
+    page.get_by_role("button", name=example).click()
+    for number, question in enumerate(questions, 1):
+        field = page.get_by_role("textbox").last
+        field.fill(question)
+        field.press("Enter")
+        page.wait_for_function("n => document.querySelectorAll('.mv-card').length === n", arg=number)
+    page.wait_for_timeout(1500)
+
+
+def shoot(page: Page, path: Path) -> None:
+    """A PNG, packed as well as it goes."""
+    page.screenshot(path=path)
+    with Image.open(path) as image:
+        packed = image.convert("RGB")
+    packed.save(path, optimize=True)
+    sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
+
+
+if __name__ == "__main__":
+    main()
