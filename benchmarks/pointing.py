@@ -40,12 +40,14 @@ def main() -> None:
     asked = list(pipelines.queries(selection, selection.rows("validation"), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
     looks = model.look([query for query, _ in games])
+    attended = model.attention([query for query, _ in games])
     found = {
         "model": card.name,
         "files": dict(card.files),
         "questions": len(games),
         "images": len({query.image for query, _ in games}),
         "hits": share(hit(look, region) for look, (_, region) in zip(looks, games, strict=True)),
+        "hits of the attention alone": share(hit(m, r) for m, r in zip(attended, (r for _, r in games), strict=True)),
         "chance": share(float((region > 0.5).mean()) for _, region in games),
         "always the middle": share(region[GRID // 2, GRID // 2] > 0.5 for _, region in games),
         "the map of another picture": share(other_hits(games, looks)),

@@ -73,6 +73,7 @@ def main() -> None:
     found["rewordings"] = agreement(model, rows, asked, own, threshold, typing_error=False)
     found["rewordings with a typing error"] = agreement(model, rows, asked, own, threshold, typing_error=True)
     found |= strangers(model, rows, asked, threshold)
+    found["Chinese"] = chinese(model, selection, {row.image_id for row in rows})
     print(json.dumps(found, ensure_ascii=False, indent=1))
 
 
@@ -121,6 +122,16 @@ def agreement(
         "EM of the rewordings": share(right),
         "worst": worst(pairs, same),
     }
+
+
+def chinese(model: Any, selection: Selection, images: set[str]) -> dict[str, Any]:
+    """EM on Chinese rows about images of the English validation split, from which nothing was learned."""
+    prepared = selection.open()
+    splits = [prepared.examples(split, {"language": "zh"}) for split in prepared.splits]
+    rows = [row for split in splits for row in split if row.image_id in images]
+    given = answers(model, encoded(model, pipelines.queries(selection, rows, model)))
+    right = [squad_normalize(a.answer) == squad_normalize(r.answers[0]) for a, r in zip(given, rows, strict=True)]
+    return {"questions": len(rows), "images": len({row.image_id for row in rows}), "EM": share(right)}
 
 
 def worst(pairs: Sequence[tuple[Query, Prediction, Example]], same: Sequence[bool]) -> list[list[Any]]:
