@@ -72,7 +72,7 @@ def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
         return None
     grids = store.get(query.image)
     for kind in ("mask", "box"):
-        names = [n for n, name in enumerate(store.names) if name.startswith(kind) and thing in name.lower()]
+        names = [n for n, name in enumerate(store.names) if name.startswith(kind) and name.lower().endswith(thing)]
         known = [grids[n] for n in names if grids[n].max() not in (0, UNKNOWN)]
         if known:
             shares: Map = np.maximum.reduce(known).astype(np.float32) / FULL

@@ -237,11 +237,16 @@ class Compact:
         self, features: Mapping[str, Tensor], thing: str | None, attended: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """What was found of a thing, cell by cell; `attended` where that is not known."""
-        kinds = [n for n, name in enumerate(self.regions) if thing is not None and thing in name.lower()]
+        kinds = self._kinds_of(thing) if thing is not None else []
         if not kinds or "regions" not in features:
             return attended
         found: NDArray[np.float32] = features["regions"][kinds].float().amax(0).cpu().numpy()
         return found + 1e-6  # so that a map of nothing is even
+
+    def _kinds_of(self, thing: str) -> list[int]:
+        """Places of the kinds of region that are the thing, on either side, or else of those that speak of it."""
+        exactly = [n for n, name in enumerate(self.regions) if name.lower().endswith(thing)]
+        return exactly or [n for n, name in enumerate(self.regions) if thing in name.lower()]
 
     def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
         (answer, confidence), *rest = (
