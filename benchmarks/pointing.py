@@ -40,12 +40,14 @@ def main() -> None:
     asked = list(pipelines.queries(selection, selection.rows("validation"), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
     looks = model.look([query for query, _ in games])
+    attended = model.attention([query for query, _ in games])
     found = {
         "model": card.name,
         "files": dict(card.files),
         "questions": len(games),
         "images": len({query.image for query, _ in games}),
         "hits": share(hit(look, region) for look, (_, region) in zip(looks, games, strict=True)),
+        "hits of the attention alone": share(hit(m, r) for m, r in zip(attended, (r for _, r in games), strict=True)),
         "chance": share(float((region > 0.5).mean()) for _, region in games),
         "always the middle": share(region[GRID // 2, GRID // 2] > 0.5 for _, region in games),
         "the map of another picture": share(other_hits(games, looks)),
@@ -70,7 +72,7 @@ def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
         return None
     grids = store.get(query.image)
     for kind in ("mask", "box"):
-        names = [n for n, name in enumerate(store.names) if name.startswith(kind) and thing in name.lower()]
+        names = [n for n, name in enumerate(store.names) if name.startswith(kind) and name.lower().endswith(thing)]
         known = [grids[n] for n in names if grids[n].max() not in (0, UNKNOWN)]
         if known:
             shares: Map = np.maximum.reduce(known).astype(np.float32) / FULL

@@ -73,6 +73,8 @@ def main() -> None:
     found["rewordings"] = agreement(model, rows, asked, own, threshold, typing_error=False)
     found["rewordings with a typing error"] = agreement(model, rows, asked, own, threshold, typing_error=True)
     found |= strangers(model, rows, asked, threshold)
+    found["Chinese"] = chinese(model, selection, {row.image_id for row in rows})
+    found["VQA-RAD's rewordings"] = vqa_rad(model, threshold)
     print(json.dumps(found, ensure_ascii=False, indent=1))
 
 
@@ -120,6 +122,39 @@ def agreement(
         "EM of the originals": share(was),
         "EM of the rewordings": share(right),
         "worst": worst(pairs, same),
+    }
+
+
+def chinese(model: Any, selection: Selection, images: set[str]) -> dict[str, Any]:
+    """EM on Chinese rows about images of the English validation split, from which nothing was learned."""
+    prepared = selection.open()
+    splits = [prepared.examples(split, {"language": "zh"}) for split in prepared.splits]
+    rows = [row for split in splits for row in split if row.image_id in images]
+    given = answers(model, encoded(model, pipelines.queries(selection, rows, model)))
+    right = [squad_normalize(a.answer) == squad_normalize(r.answers[0]) for a, r in zip(given, rows, strict=True)]
+    return {"questions": len(rows), "images": len({row.image_id for row in rows}), "EM": share(right)}
+
+
+def vqa_rad(model: Any, threshold: float) -> dict[str, Any]:
+    """VQA-RAD's rewordings of its own training questions, asked of a model that never saw them or their images."""
+    selection = Selection("vqa-rad", default_root())
+    rows = selection.rows("train")
+    pairs: dict[str, dict[str, Example]] = {}
+    for row in rows:
+        pairs.setdefault(f"{row.facts.get('pair')} {row.image_id}", {})[row.facts["phrase_type"]] = row
+    both = [pair for pair in pairs.values() if {"freeform", "para"} <= pair.keys()]
+    asked = [pair[kind] for pair in both for kind in ("freeform", "para")]
+    queries = encoded(model, pipelines.queries(selection, asked, model))
+    given = answers(model, queries)
+    kept = [not declined(model.doubt(q, a) is not None, a, threshold) for q, a in zip(queries, given, strict=True)]
+    same = [one.answer == other.answer for one, other in zip(given[::2], given[1::2], strict=True)]
+    both_kept = [one and other for one, other in zip(kept[::2], kept[1::2], strict=True)]
+    return {
+        "pairs": len(both),
+        "answered, of the questions": share(kept),
+        "same answer": share(same),
+        "same answer where both are answered": share(s for s, k in zip(same, both_kept, strict=True) if k),
+        "pairs both answered": sum(both_kept),
     }
 
 

@@ -288,7 +288,7 @@ def test_it_doubts_words_scripts_and_things_that_are_strange_to_the_image(questi
 
 
 def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
-    model = regional()
+    model = compact()
     first, second = model.look(
         [Query("q", "is it", "a", told().visual), Query("r", "is it", "b", told().visual[:, ::-1])]
     )
@@ -298,6 +298,21 @@ def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
     assert first.sum() == pytest.approx(1.0, abs=1e-5)
     assert not np.allclose(first, second)
     assert model.look([]) == []
+
+
+def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
+    model = sure_of(regional(), "no")
+    head = model.module.image.regions
+    for layer in (head.classify, head.told):
+        torch.nn.init.zeros_(layer.weight)
+    head.classify.bias.data = torch.tensor([-9.0, 0.0, 9.0])
+    left, nothing = model.look([Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")])
+    assert left.shape == (16, 16)  # the grid of regions is twice as fine as that of tokens
+    assert np.allclose(left, 1 / 256, atol=1e-4)
+    assert nothing.shape == (8, 8)
+    features = model.vision.encode([told().visual])[0]
+    kept = model.look([Query("q", "is left lung it", "a", features)])[0]
+    assert np.allclose(kept, left, atol=1e-4)
 
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):

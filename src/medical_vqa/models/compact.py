@@ -208,7 +208,23 @@ class Compact:
 
     @torch.inference_mode()
     def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.
+
+        Where the question or its answer names a thing that the network learned to find, the map is what it found of it;
+        otherwise it is the attention of the question's words to the image.
+        """
+        answers = self.answer(queries, Decoding(alternatives=0))
+        attended = iter(self.attention(queries))
+        encoded = self._encoded([query.visual for query in queries])
+        things = [
+            self.reader.named(q.question) or self.reader.named(a.answer) for q, a in zip(queries, answers, strict=True)
+        ]
+        maps = [self._found(f, thing, next(attended)) for f, thing in zip(encoded, things, strict=True)]
+        return [(found / found.sum()).astype(np.float32) for found in maps]
+
+    @torch.inference_mode()
+    def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
         if not queries:
             return []
         self.module.eval()
@@ -218,6 +234,21 @@ class Compact:
         cells = self.module.image.cells
         return [row.view(cells, cells).float().cpu().numpy() for row in shares / shares.sum(-1, keepdim=True)]
 
+    def _found(
+        self, features: Mapping[str, Tensor], thing: str | None, attended: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What was found of a thing, cell by cell; `attended` where that is not known."""
+        kinds = self._kinds_of(thing) if thing is not None else []
+        if not kinds or "regions" not in features:
+            return attended
+        found: NDArray[np.float32] = features["regions"][kinds].float().amax(0).cpu().numpy()
+        return found + 1e-6  # so that a map of nothing is even
+
+    def _kinds_of(self, thing: str) -> list[int]:
+        """Places of the kinds of region that are the thing, on either side, or else of those that speak of it."""
+        exactly = [n for n, name in enumerate(self.regions) if name.lower().endswith(thing)]
+        return exactly or [n for n, name in enumerate(self.regions) if thing in name.lower()]
+
     def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
         (answer, confidence), *rest = (
             (self.answers.answers[i], min(v, 1.0)) for i, v in zip(indices, values, strict=True)
@@ -226,10 +257,12 @@ class Compact:
 
     def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
-        pictures = [v for v in visuals if isinstance(v, np.ndarray)]
-        encoded = iter(self.vision.encode(pictures))
-        features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
-        return torch.stack([f["tokens"].to(self.device) for f in features])
+        return torch.stack([f["tokens"].to(self.device) for f in self._encoded(visuals)])
+
+    def _encoded(self, visuals: Sequence[Visual]) -> list[Mapping[str, Tensor]]:
+        """Features as they are given, and those of pictures."""
+        encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
+        return [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
 
     def _reworded(self, question: str) -> str:
         """A training question, some of the time in other words; chance comes from torch, whose state a run keeps."""
@@ -313,12 +346,16 @@ class CompactVision:
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
-        """Prepared pictures -> {"tokens": (T, D)} each."""
+        """Prepared pictures -> {"tokens": (T, D)} each, with {"regions": (R, H, W)} in [0, 1] where it finds them."""
         if not pictures:
             return []
         self._encoder.eval()
-        device = self._encoder.position.device
-        return [{"tokens": tokens} for tokens in self._encoder(to_unit(_stack_pictures(pictures).to(device)))]
+        shown = to_unit(_stack_pictures(pictures).to(self._encoder.position.device))
+        tokens, found = self._encoder.tokens_and_regions(shown)
+        if found is None:
+            return [{"tokens": one} for one in tokens]
+        shares = found.sigmoid().half()  # kept for every image a server holds
+        return [{"tokens": one, "regions": there} for one, there in zip(tokens, shares, strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""

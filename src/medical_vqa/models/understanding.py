@@ -17,11 +17,12 @@ from medical_vqa.records import Example
 from medical_vqa.text import squad_normalize
 
 _IDLE_WORDS = """
-a all also am an and any are as at be been being both but by can could did do does exactly for from give good
-had has have having he hello her here hey hi his i if in indeed into is it its just kindly let like may maybe
-me might my now of oh ok okay on or our out over please really say seem seems she should so some such sure
-than thank thanks that the their them then there these they this those to too very was we well were will with
-would yes you your
+a actually all also am an and any anything are as at basically be been being both but by can could currently
+did do does everything exactly find for found from get gets give good got had has have having he hello her
+here hey hi his i if in indeed into is it its just kindly know let lie lies like made make makes making may
+maybe me might my now of oh ok okay on or our out over please really say seem seems she should so some
+something sort such sure than thank thanks that the their them then there these they think this those to too
+use very want was way ways we well were will with would yes you your
 """
 _IDLE = frozenset(_IDLE_WORDS.split())
 _MARK = re.compile(r"[^\w\s]|_")
