@@ -554,17 +554,22 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("repository", required=False)
-@click.option("--to", required=True, metavar="hub|DIR", help="`hub`, with REPOSITORY, or a new folder.")
+@click.argument("target", required=False, metavar="[REPOSITORY|DIR]")
+@click.option("--to", required=True, metavar="hub|onnx|DIR", help="`hub`, with REPOSITORY; `onnx`; or a new folder.")
 @click.option("--public", is_flag=True, help="Make a new repository public.")
-def export(model: Path, repository: str | None, to: str, public: bool) -> None:
+def export(model: Path, target: str | None, to: str, public: bool) -> None:
     """Write a model with its model card for use elsewhere.
 
-    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub.
+    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
+    into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
     """
     from medical_vqa import pipelines
 
-    click.echo(f"exported: {pipelines.export(model, to=to, repository=repository, public=public)}")
+    if to == "onnx":
+        folder, difference = pipelines.export_onnx(model, Path(target) if target else None)
+        click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
+        return
+    click.echo(f"exported: {pipelines.export(model, to=to, repository=target, public=public)}")
 
 
 if __name__ == "__main__":

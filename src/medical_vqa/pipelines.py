@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa import catalog
 from medical_vqa.config import Recipe, load_recipe
-from medical_vqa.data.images import open_image_file, prepare_picture
+from medical_vqa.data.images import PictureSpec, open_image, open_image_file, prepare_picture
 from medical_vqa.data.manifest import Manifest
 from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
-from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.records import Example, Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from medical_vqa.data.prepared import PreparedDataset
     from medical_vqa.evaluation.results import Results
     from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.model import Trainable, Vision, VqaModel
+    from medical_vqa.models.model import Query, Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
     from medical_vqa.training.journal import Journal
@@ -455,6 +455,49 @@ def export(bundle: Path, *, to: str, repository: str | None = None, public: bool
     return push(folder, card, repository, private=not public)
 
 
+def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
+    """Write a compact bundle as one that runs without torch; returns it, and by how much its logits differ.
+
+    Before it appears, it is asked about the shipped sample. Raises `ModelError` when it does not answer as the model
+    does, when the family is another one, or when `out` holds something else.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
+    from medical_vqa.models.bundle import read_card, write_bundle
+    from medical_vqa.models.compact_onnx import CompactOnnx
+
+    folder = find_bundle(bundle)
+    card = read_card(folder)
+    if card.family != "compact":
+        raise ModelError(f"{folder} is a {card.family} bundle and only compact ones become ONNX; serve it with torch")
+    target = out or folder.with_name(f"{folder.name}-onnx")
+    if target.exists() and (not (target / "card.json").is_file() or read_card(target).family != CompactOnnx.family):
+        raise ModelError(f"{target} is there already and is no ONNX bundle; export into a new folder")
+    from medical_vqa.models.onnx_export import OPSET, check, write_graphs
+
+    model: Any = load_model(folder, "cpu")[0]
+    found: list[float] = []
+
+    def save(fresh: Path) -> None:
+        write_graphs(model, fresh)
+        found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
+
+    facts = {**card.model, "exported_from": {"family": card.family, "files": dict(card.files), "opset": OPSET}}
+    write_bundle(target, dataclasses.replace(card, family=CompactOnnx.family, model=facts), save)
+    return target, found[0]
+
+
+def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:
+    """The validation questions about the first images of the shipped sample, as a model with this picture sees them."""
+    from medical_vqa.models.model import Query
+
+    sample = catalog.find("datasets", "slake-mini")()
+    published = sample.read(sample.bundled())
+    rows = published.examples["validation"]
+    chosen = sorted({row.image_id for row in rows})[:images]
+    pictures = {i: prepare_picture(open_image(published.read_image(i), i), spec) for i in chosen}
+    return [Query(r.id, r.question, r.image_id, pictures[r.image_id]) for r in rows if r.image_id in pictures]
+
+
 # --- what the stages share --------------------------------------------------------------------------------------------
 
 
@@ -604,10 +647,13 @@ def find_bundle(folder: Path) -> Path:
 
 
 def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
-    """The model in a bundle, on the device; a floor needs no torch."""
+    """The model in a bundle, on the device; a floor and an ONNX bundle need no torch."""
     from medical_vqa.models.bundle import load_bundle, read_card
 
-    if not hasattr(catalog.find("models", read_card(folder).family), "build"):
+    family = read_card(folder).family
+    if not hasattr(catalog.find("models", family), "build"):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"{family} models run on the CPU and not on {device}; leave --device out")
         return load_bundle(folder)
     from medical_vqa.runtime import choose_device, use_all_cores
 

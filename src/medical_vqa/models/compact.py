@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,15 @@ from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.compact_parts import encode_questions, ranked, read_settings, stack_pictures, write_settings
+from medical_vqa.models.model import Decoding, Query, distinct
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.model import Batch, Visual
 
-_SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
+_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,31 +125,29 @@ class Compact:
         if len(targets) != len(queries):
             raise ModelError("a training batch holds a question without an answer; leave such rows out")
         return {
-            "pictures": _stack_pictures(visuals),
+            "pictures": torch.from_numpy(stack_pictures(visuals)),
             "image_of": torch.tensor(image_of),
             "words": self._words(queries),
             "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
         }
 
-    @torch.inference_mode()
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most probable training answer to each question; every image among the queries is encoded once."""
         if not queries:
             return []
+        shares = self.logits(queries).softmax(-1).cpu().numpy()
+        return ranked(queries, shares, self.answers, decoding.alternatives)
+
+    @torch.inference_mode()
+    def logits(self, queries: Sequence[Query]) -> Tensor:
+        """Logits (N, answers) in fp32, before the softmax that makes confidences of them."""
         self.module.eval()
         visuals, image_of = distinct(queries)
         words = self._words(queries).to(self.device)
-        logits = self.module.logits(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
-        best = logits.float().softmax(-1).topk(min(decoding.alternatives + 1, len(self.answers)))
-        rows = zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
-        return [self._prediction(query.id, indices, values) for query, indices, values in rows]
-
-    def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
-        (answer, confidence), *rest = (
-            (self.answers.answers[i], min(v, 1.0)) for i, v in zip(indices, values, strict=True)
-        )
-        return Prediction(id_, answer, answer, confidence, tuple(rest))
+        image = torch.tensor(image_of, device=self.device)
+        logits: Tensor = self.module.logits(self._tokens(visuals), image, words).float()
+        return logits
 
     def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
@@ -159,27 +157,27 @@ class Compact:
         return torch.stack([f["tokens"].to(self.device) for f in features])
 
     def _words(self, queries: Sequence[Query]) -> Tensor:
-        """Word indices (N, L), padded with 0 to the longest question of the batch."""
-        rows = [self.words.encode(check_question(q.question), limit=self.sizes.question_words) for q in queries]
-        length = max(map(len, rows))
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        return torch.from_numpy(encode_questions(queries, self.words, self.sizes.question_words))
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies)."""
         save_file({k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}, folder / _WEIGHTS)
-        settings = {
+        write_settings(folder, self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """What answering needs beside the weights: sizes, picture, vocabularies."""
+        return {
             "picture": self.picture.to_json(),
             "sizes": dataclasses.asdict(self.sizes),
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
         }
-        (folder / _SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:
         """Read back what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
         try:
-            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            settings = read_settings(folder)
             sizes = settings["sizes"]
             model = cls(
                 picture=PictureSpec.from_json(settings["picture"]),
@@ -228,20 +226,11 @@ class CompactVision:
             return []
         self._encoder.eval()
         device = self._encoder.position.device
-        return [{"tokens": tokens} for tokens in self._encoder(to_unit(_stack_pictures(pictures).to(device)))]
+        return [
+            {"tokens": tokens}
+            for tokens in self._encoder(to_unit(torch.from_numpy(stack_pictures(pictures)).to(device)))
+        ]
 
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""
         self._encoder.to(device)
-
-
-def _stack_pictures(visuals: Sequence[Visual]) -> Tensor:
-    pictures = [v for v in visuals if isinstance(v, np.ndarray)]
-    if len(pictures) != len(visuals):
-        raise ModelError("the compact model trains on pictures and got cached features; set no feature cache for it")
-    shapes = {picture.shape for picture in pictures}
-    if len(shapes) > 1:
-        raise ModelError(
-            f"pictures of one batch differ in size ({sorted(shapes)[:2]}); prepare them with the model's own spec"
-        )
-    return torch.from_numpy(np.stack(pictures))

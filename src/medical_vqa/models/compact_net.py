@@ -6,6 +6,8 @@ encoder once however many questions ask about them: `image_of` says which image 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -154,6 +156,9 @@ class QuestionEncoder(nn.Module):
 class CompactNet(nn.Module):
     """Picture and question -> one logit for each answer of the training split."""
 
+    place: Callable[[Tensor, int, int], Place] = Place
+    """How the questions of an image are brought together; an exported graph has a simpler one."""
+
     def __init__(
         self,
         *,
@@ -193,7 +198,7 @@ class CompactNet(nn.Module):
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
         x, mask = self.question(words)
-        place = Place(image_of, len(tokens), words.shape[1])
+        place = self.place(image_of, tokens.shape[0], words.shape[1])
         read = _mean(x, mask)
         for layer in self.layers:
             x = layer(x, mask, tokens, place)

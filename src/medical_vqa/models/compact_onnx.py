@@ -1,0 +1,127 @@
+"""A compact model exported to two ONNX graphs, answering without torch: onnxruntime and numpy are enough.
+
+Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits) and `compact.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.data.images import PictureSpec
+from medical_vqa.errors import BundleError, MissingDependencyError
+from medical_vqa.models.compact_parts import SETTINGS, encode_questions, ranked, read_settings, stack_pictures
+from medical_vqa.models.model import Decoding, Query, distinct
+from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.records import Prediction
+from medical_vqa.runtime import cores
+
+if TYPE_CHECKING:
+    import torch
+
+    from medical_vqa.models.model import Visual
+
+IMAGE_GRAPH, ANSWER_GRAPH = "image.onnx", "answer.onnx"
+
+
+class CompactOnnx:
+    """The two graphs with their vocabularies: question and picture in, one of the training answers out."""
+
+    family = "compact-onnx"
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Open the graphs that lie in `folder`; `settings` are those of ``compact.json``."""
+        self.picture = PictureSpec.from_json(settings["picture"])
+        self.words = WordVocabulary(tuple(settings["words"]))
+        self.answers = AnswerVocabulary(tuple(settings["answers"]))
+        self._folder, self._sizes = folder, dict(settings["sizes"])
+        self._answerer = _session(folder / ANSWER_GRAPH)
+        self.vision = OnnxVision(folder / IMAGE_GRAPH, self.picture)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `onnx_export.write_graphs` wrote; raises `BundleError` when a file is damaged.
+
+        Raises `MissingDependencyError` where onnxruntime is not installed.
+        """
+        try:
+            return cls(folder, read_settings(folder))
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no root of their own
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"the bundle {folder} is damaged ({reason}); export or copy it again") from error
+
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """The most probable training answer to each question; every image among the queries is encoded once."""
+        if not queries:
+            return []
+        return ranked(queries, _softmax(self.logits(queries)), self.answers, decoding.alternatives)
+
+    def logits(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """Logits (N, answers), before the softmax that makes confidences of them."""
+        visuals, image_of = distinct(queries)
+        words = encode_questions(queries, self.words, int(self._sizes["question_words"]))
+        inputs = {"tokens": self._tokens(visuals), "image_of": np.array(image_of, np.int64), "words": words}
+        logits: NDArray[np.float32] = self._answerer.run(["logits"], inputs)[0]
+        return logits
+
+    def save(self, folder: Path) -> None:
+        """Copy the graphs and their settings."""
+        for name in (IMAGE_GRAPH, ANSWER_GRAPH, SETTINGS):
+            shutil.copyfile(self._folder / name, folder / name)
+
+    def describe(self) -> dict[str, Any]:
+        """Answers, words and sizes."""
+        return {"answers": len(self.answers), "words": len(self.words), **self._sizes}
+
+    def _tokens(self, visuals: Sequence[Visual]) -> NDArray[np.float32]:
+        """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
+        encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
+        features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
+        return np.stack([f["tokens"] for f in features])
+
+
+class OnnxVision:
+    """The image encoder's graph: one picture in, its tokens out."""
+
+    frozen = False  # it cannot train, but encoding takes milliseconds: nothing is gained by keeping features on disk
+
+    def __init__(self, path: Path, picture: PictureSpec) -> None:
+        self._session = _session(path)
+        self.fingerprint = hashlib.sha256(picture.key.encode() + path.read_bytes()).hexdigest()
+        """SHA-256 over the picture's preparation and the graph."""
+
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[np.float32]]]:
+        """Prepared pictures -> {"tokens": (T, D)} each."""
+        if not pictures:
+            return []
+        return [{"tokens": t} for t in self._session.run(["tokens"], {"pictures": stack_pictures(pictures)})[0]]
+
+    def to(self, device: torch.device) -> None:
+        """Stay: the graph runs on the CPU."""
+
+
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this bundle runs on ONNX Runtime, which is not installed; run: pip install 'medical-vqa[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes want the cores too
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    shares: NDArray[np.float32] = powers / powers.sum(1, keepdims=True)
+    return shares
