@@ -572,5 +572,31 @@ def export(model: Path, target: str | None, to: str, public: bool) -> None:
     click.echo(f"exported: {pipelines.export(model, to=to, repository=target, public=public)}")
 
 
+# --- deploy -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the newest run]")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
+@click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
+def deploy(
+    target: str, out: Path, model: Path | None, values: tuple[str, ...], wheel: Path | None, force: bool
+) -> None:
+    """Write all that puts a model online: container, service, and the commands.
+
+    A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
+    the Space is the page alone.
+    """
+    from medical_vqa import pipelines
+
+    chosen = model or _newest_run()
+    for path in pipelines.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
+        click.echo(path)
+    click.echo(f"next: the commands in {out / 'README.md'}")
+
+
 if __name__ == "__main__":
     main()
