@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from medical_vqa import cli, pipelines, trust
 from medical_vqa.errors import DataError
+from medical_vqa.models.abstention import calibrated
 from medical_vqa.models.bundle import read_card
 from medical_vqa.records import Prediction, read_predictions, write_jsonl
 
@@ -61,7 +62,7 @@ def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_us
     assert kept["risk"] == 0.9
     after, card = pipelines.ask(mine, picture, "Is the liver healthy?", device="cpu")
     assert after.answer == before.answer
-    assert after.confidence == pytest.approx(pipelines.calibrated(before, card).confidence)
+    assert after.confidence == pytest.approx(calibrated(before, card).confidence)
     again = pipelines.predict(mine, split="validation", device="cpu", out=mine / "predictions-again.jsonl")
     assert pipelines.score(again).results.calibration.temperature_from.startswith("slake-mini validation")
 

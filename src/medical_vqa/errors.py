@@ -3,6 +3,8 @@
     MedicalVqaError
     ├── DataError              a dataset, an image or a predictions file is not what it should be
     │   ├── ImageError         one image cannot be read or is out of bounds
+    │   │   ├── TooLargeError          it is over a limit, seen before it was decoded
+    │   │   └── UnsupportedImageError  a known format, but not one that is read
     │   └── IncompleteError    part of a dataset is missing; `--partial` goes on without it
     ├── ConfigError            a recipe or an option is wrong
     ├── ModelError             a model cannot be built, or was asked something it cannot take
@@ -28,6 +30,14 @@ class DataError(MedicalVqaError):
 
 class ImageError(DataError):
     """One image cannot be read, or its size is out of bounds."""
+
+
+class TooLargeError(ImageError):
+    """An image is over a limit of bytes, pixels or frames, which was seen before it was decoded."""
+
+
+class UnsupportedImageError(ImageError):
+    """An image is whole as far as one can tell, but of a format or an encoding that is not read."""
 
 
 class IncompleteError(DataError):

@@ -24,6 +24,7 @@ from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
 from medical_vqa.errors import ConfigError, DataError, ModelError
+from medical_vqa.models.abstention import calibrated
 from medical_vqa.records import Example, Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
@@ -424,16 +425,6 @@ def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tu
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
     return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
-
-
-def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
-    """The answer with the confidence that the bundle's temperature makes of the model's own."""
-    from medical_vqa.evaluation.calibration import warmed
-
-    temperature = card.calibration.get("temperature")
-    if answer.confidence is None or temperature is None:
-        return answer
-    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -67,8 +67,8 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
     Raises `DataError` when the predictions have no confidence or are of another split, `BundleError` when the bundle
     that made them is gone.
     """
-    from medical_vqa.evaluation.calibration import warmed
     from medical_vqa.models.bundle import read_card, update_card
+    from medical_vqa.models.temperature import warmed
 
     scored = pipelines.score(predictions, risk=risk)
     found = scored.results.calibration

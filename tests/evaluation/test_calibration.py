@@ -18,8 +18,8 @@ from medical_vqa.evaluation.calibration import (
     fit_temperature,
     reliability,
     risk_coverage,
-    warmed,
 )
+from medical_vqa.models.temperature import warmed
 from medical_vqa.records import Example, Prediction
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)

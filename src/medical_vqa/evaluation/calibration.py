@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import Answered
 from medical_vqa.evaluation.intervals import Interval, wilson
+from medical_vqa.models.temperature import warmed
 
 BINS = 10
 RISK = 0.1
 """The share of wrong answers that is tolerated among those given, when nobody says otherwise."""
 _MOST_POINTS = 100
-_SURE = 1e-6  # log-odds are taken of confidences no nearer to 0 and 1 than this
-_NEVER = 1e-12  # nothing is given a confidence nearer to 0 or 1 than this
 _LEAST, _MOST = math.log(0.05), math.log(20.0)  # temperatures are sought between these
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -151,12 +150,6 @@ def calibrate(
 
 
 Pairs = Sequence[tuple[float, bool]]
-
-
-def warmed(confidence: float, temperature: float) -> float:
-    """The confidence with its log-odds divided by the temperature; 0 and 1 stay what they are nearly."""
-    inside = min(max(confidence, _SURE), 1 - _SURE)
-    return min(max(1 / (1 + math.exp(-math.log(inside / (1 - inside)) / temperature)), _NEVER), 1 - _NEVER)
 
 
 def fit_temperature(pairs: Pairs) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.model import Query, VqaModel
+from medical_vqa.models.temperature import warmed
 from medical_vqa.records import Prediction
 
 
@@ -40,10 +42,18 @@ class Verdict:
     """One sentence for the person who asked; None when it answers."""
 
 
+def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
+    """The answer with the confidence that the bundle's temperature makes of the model's own."""
+    temperature = card.calibration.get("temperature")
+    if answer.confidence is None or temperature is None:
+        return answer
+    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
+
+
 def verdict(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> Verdict:
     """Abstain where the model doubts the question, or its calibrated confidence is below the bundle's threshold.
 
-    `prediction.confidence` is the calibrated one (`pipelines.calibrated`).
+    `prediction.confidence` is the calibrated one (`calibrated`).
     """
     reason = model.doubt(query, prediction) if isinstance(model, Doubts) else None
     if reason is not None:

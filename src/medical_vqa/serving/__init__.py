@@ -1,0 +1,1 @@
+"""The backend: upload an image once, ask many questions about it."""

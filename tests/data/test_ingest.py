@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import warnings
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from medical_vqa.data.images import PictureSpec, open_image, prepare_picture
+from medical_vqa.data.ingest import IngestLimits, ingest, ingest_file
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+GREY = Image.linear_gradient("L").resize((40, 24))
+COLOUR = Image.merge("RGB", (GREY, GREY.transpose(Image.Transpose.FLIP_LEFT_RIGHT), GREY.point(lambda v: 255 - v)))
+
+
+def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, fmt, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_the_format_is_told_by_content_and_the_picture_is_what_a_dataset_would_get(fmt: str) -> None:
+    data = saved(COLOUR, fmt)
+    found = ingest(data)
+    assert (found.format, found.width, found.height, found.picture.shape) == (fmt, 40, 24, (24, 40, 3))
+    assert found.picture.dtype == np.uint8
+    assert np.array_equal(found.picture, np.asarray(open_image(data, "a")))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_grey_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -> None:
+    data = saved(GREY, "PNG")
+    found, spec = ingest(data), PictureSpec(side=16, mode=mode)
+    assert found.picture.shape == (24, 40, 1)
+    assert np.array_equal(prepare_picture(found.image, spec), prepare_picture(open_image(data, "a"), spec))
+
+
+@pytest.mark.parametrize(
+    ("mode", "fmt", "channels"),
+    [("1", "PNG", 1), ("1", "TIFF", 1), ("P", "PNG", 3), ("CMYK", "JPEG", 3), ("CMYK", "TIFF", 3), ("LA", "PNG", 3)],
+)
+def test_every_usual_mode_is_read(mode: str, fmt: str, channels: int) -> None:
+    assert ingest(saved(COLOUR.convert(mode), fmt)).picture.shape == (24, 40, channels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_a_wide_tiff_is_stretched_over_its_own_range(dtype: Any) -> None:
+    values = np.linspace(100, 3000, 24 * 40).reshape(24, 40).astype(dtype)
+    found = ingest(saved(Image.fromarray(values), "TIFF"))
+    assert found.picture.shape == (24, 40, 1)
+    assert (found.picture[0, 0, 0], found.picture[-1, -1, 0]) == (0, 255)
+
+
+def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    layered = COLOUR.convert("RGBA")
+    layered.putalpha(GREY)
+    wide = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40))
+    files = [saved(layered, "PNG"), saved(wide, "TIFF"), saved(COLOUR.convert("P"), "GIF"), saved(COLOUR, "WEBP")]
+    whole = [ingest(data).picture for data in files]
+    monkeypatch.setattr("medical_vqa.data.images._STRIP", 100)
+    assert all(np.array_equal(ingest(data).picture, picture) for data, picture in zip(files, whole, strict=True))
+
+
+def test_what_is_not_pixels_is_dropped_and_named() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = 6, "Dr Who"
+    found = ingest(saved(COLOUR, "JPEG", exif=exif, icc_profile=b"p" * 200, comment=b"name") + b"PK\x03\x04 more")
+    assert sorted(found.dropped) == ["EXIF", "ICC profile", "comment", "trailing bytes"]
+    assert (found.width, found.height) == (24, 40)
+
+
+def test_the_text_of_a_png_is_dropped_and_named() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Patient", "Doe")
+    assert ingest(saved(GREY, "PNG", pnginfo=text)).dropped == ("text",)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_a_zip_behind_a_picture_is_told(fmt: str) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.html", "<script>")
+    assert ingest(saved(COLOUR, fmt)).dropped == ()
+    assert ingest(saved(COLOUR, fmt) + archive.getvalue()).dropped == ("trailing bytes",)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_taken(fmt: str) -> None:
+    found = ingest(saved(COLOUR, fmt, save_all=True, append_images=[GREY.convert("RGB")], lossless=True))
+    assert (found.frames, found.dropped) == (1, ("other frames",))
+    assert np.abs(found.picture.astype(int) - np.asarray(COLOUR).astype(int)).mean() < 8
+    with pytest.raises(ImageError, match=r"has no frame 1; the frames are 0 to 0"):
+        ingest(saved(COLOUR, fmt), frame=1)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_any_page_of_a_tiff_can_be_asked_for(big: bool) -> None:
+    pages = [Image.new("L", (16, 16), shade) for shade in (10, 20, 30)]
+    data = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:], big_tiff=big)
+    assert [ingest(data, frame=n).picture[0, 0, 0] for n in range(3)] == [10, 20, 30]
+    assert ingest(data).frames == 3
+    with pytest.raises(ImageError, match="has no frame 3; the frames are 0 to 2"):
+        ingest(data, frame=3)
+    with pytest.raises(TooLargeError, match="has more than 2 pages"):
+        ingest(data, limits=IngestLimits(frames=2))
+
+
+def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
+    data = bytearray(saved(GREY, "TIFF"))
+    (offset,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, offset)
+    struct.pack_into("<I", data, offset + 2 + 12 * entries, offset)
+    assert ingest(bytes(data)).frames == 1
+
+
+@pytest.mark.parametrize(
+    ("magic", "what"), [(b"%PDF-1.7", "a PDF"), (b"PK\x03\x04", "a zip"), (b"\0\0\0\x18ftypheic", "a HEIC picture")]
+)
+def test_a_known_format_that_is_not_read_is_named(magic: bytes, what: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=f"scan.png: expected a JPEG.*, got {what}.*; convert it to PNG"):
+        ingest(magic + bytes(100), name="scan.png")
+
+
+def test_limits_are_kept_before_decoding() -> None:
+    data = saved(COLOUR, "PNG")
+    with pytest.raises(TooLargeError, match=r"has [\d,]+ bytes; give a file of at most 0.0001 million bytes"):
+        ingest(data, limits=IngestLimits(file_bytes=100))
+    with pytest.raises(TooLargeError, match=r"is 40x24 pixels; make it smaller than 0.0005 million pixels"):
+        ingest(data, limits=IngestLimits(pixels=500))
+
+
+def test_a_window_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ImageError, match="a window is for DICOM and NIfTI; leave it out"):
+        ingest(saved(GREY, "PNG"), window=(40.0, 400.0))
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_a_truncated_file_is_refused(fmt: str) -> None:
+    data = saved(COLOUR.resize((200, 120)), fmt)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        ingest(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF", "GIF", "WEBP"])
+def test_a_bomb_is_refused_without_the_memory_for_it(fmt: str) -> None:
+    side = 13_000
+    data = (
+        b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x3f\0\xff\x3f\0" + bytes(8)
+        if fmt == "WEBP"
+        else saved(Image.new("1", (side, side)), fmt, **({"compression": "group4"} if fmt == "TIFF" else {}))
+    )
+    assert len(data) < 400_000
+    tracemalloc.start()
+    with warnings.catch_warnings(), pytest.raises(TooLargeError, match="pixels; make it smaller than 50 million"):
+        warnings.simplefilter("error")
+        ingest(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_a_file_cut_into_too_many_pieces_is_refused() -> None:
+    data = saved(GREY, "JPEG")
+    with pytest.raises(ImageError, match="more than 65,536 segments"):
+        ingest(data[:2] + b"\xff\xe5\0\2" * 70_000 + data[2:])
+
+
+def test_a_tile_larger_than_any_picture_is_refused() -> None:
+    data = bytearray(saved(GREY, "TIFF"))
+    (offset,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, offset)
+    at = offset + 2 + 12 * (entries - 2)
+    struct.pack_into("<HHIIHHII", data, at, 322, 4, 1, 60_000, 323, 4, 1, 60_000)
+    with pytest.raises(ImageError, match="tiles of 60000x60000 pixels"):
+        ingest(bytes(data))
+
+
+def test_a_file_of_ones_own_is_read_by_its_path(tmp_path: Any) -> None:
+    (tmp_path / "scan.dat").write_bytes(saved(GREY, "PNG"))
+    assert ingest_file(tmp_path / "scan.dat").format == "PNG"
+    with pytest.raises(ImageError, match="does not exist"):
+        ingest_file(tmp_path / "none.png")
