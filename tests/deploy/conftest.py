@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+
 @pytest.fixture
 def tool():
     """Runs a checker that pip installed beside python; returns its exit status and what it said."""

@@ -36,7 +36,9 @@ def problems(name, document):
 
 
 def dockerfiles():
-    return [(kind, name, text) for kind in KINDS for name, text in rendered(kind).items() if name.startswith("Dockerfile")]
+    return [
+        (kind, name, text) for kind in KINDS for name, text in rendered(kind).items() if name.startswith("Dockerfile")
+    ]
 
 
 # --- containers -------------------------------------------------------------------------------------------------------
