@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medical_vqa.errors import ConfigError, MedicalVqaError
+from medical_vqa.errors import ConfigError, MedicalVqaError, MissingDependencyError
 from medical_vqa.runtime import wait_politely
 from medical_vqa.text import per_cent
 
@@ -547,6 +547,46 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
     if answer.alternatives:
         click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
     click.echo(f"{card.name}, {card.family}. {EPILOG}", err=True)
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the one that ships]"
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
+@click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
+@click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
+@click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
+def serve(
+    model: Path | None, host: str | None, port: int | None, store: str | None, device: str | None, new_key: bool
+) -> None:
+    """Answer questions over HTTP: upload an image once, ask many questions about it.
+
+    Everything else is set by MEDICAL_VQA_* variables; docs/serving.md lists them.
+    """
+    _require_serving()
+    if new_key:
+        from medical_vqa.serving.access import new_key as make_key
+
+        key, digest = make_key()
+        click.echo(f"for the client:  {key}\nfor the server:  MEDICAL_VQA_API_KEYS={digest}")
+        return
+    from medical_vqa import pipelines
+    from medical_vqa.serving.settings import read_settings
+
+    pipelines.serve(read_settings(model=model, host=host, port=port, store=store, device=device))
+
+
+def _require_serving() -> None:
+    import importlib.util
+
+    needed = ("fastapi", "uvicorn", "structlog", "pydantic_settings", "limits", "secure", "safetensors")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise MissingDependencyError(f"serving needs {missing[0]}; run: pip install 'medical-vqa[serve]'")
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

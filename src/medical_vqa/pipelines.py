@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from medical_vqa.models.model import Query, Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
+    from medical_vqa.serving.engine import Engine
+    from medical_vqa.serving.settings import Settings
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.loop import Fitted, Scores, Watcher
     from medical_vqa.training.plan import Plan
 
 Counter = Callable[[int, int], None]
 """Told how many are done, and of how many."""
+CPU_BATCH, GPU_BATCH = 8, 64  # questions that a server answers at once: on few cores more only make each wait longer
 ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
 
 
@@ -425,6 +428,39 @@ def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tu
     model, card = load_model(find_bundle(bundle), device)
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
     return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings) -> None:
+    """Answer questions over HTTP until the process is told to stop.
+
+    Raises `BundleError`, or `ConfigError` when the address is taken or the store of images cannot be reached.
+    """
+    from medical_vqa.serving.server import run
+
+    run(engine_for(settings), settings)
+
+
+def engine_for(settings: Settings) -> Engine:
+    """The engine that answers for a bundle, sized for its device."""
+    from medical_vqa.runtime import choose_device
+    from medical_vqa.serving.engine import Engine
+
+    if settings.model is None:
+        raise ConfigError("name the model to serve: medical-vqa serve --model runs/NAME")
+    model, card = load_model(find_bundle(settings.model), settings.device)
+    large = choose_device(settings.device).type != "cpu"
+    return Engine(
+        model,
+        card,
+        batch=settings.batch or (GPU_BATCH if large else CPU_BATCH),
+        wait=settings.batch_wait_ms / 1000,
+        queue=settings.queue,
+        deadline=settings.deadline,
+        cached=settings.cached_answers,
+    )
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

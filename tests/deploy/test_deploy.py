@@ -83,7 +83,7 @@ def test_the_wheel_of_a_checkout_is_built_and_an_old_one_removed(tmp_path, monke
 def test_a_wheel_that_cannot_be_built_is_one_sentence(tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "lines\nERROR: no network")
     monkeypatch.setattr(packages.subprocess, "run", lambda *a, **k: failed)
-    with pytest.raises(ConfigError, match="ERROR: no network.*--wheel FILE"):
+    with pytest.raises(ConfigError, match=r"ERROR: no network.*--wheel FILE"):
         packages.fill(tmp_path, None)
 
 

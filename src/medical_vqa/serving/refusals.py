@@ -13,7 +13,7 @@ from medical_vqa.errors import MedicalVqaError
 from medical_vqa.serving.schema import ErrorCode
 
 
-class Refused(MedicalVqaError):
+class RefusedError(MedicalVqaError):
     """A request that gets an error as its answer."""
 
     def __init__(self, status: int, code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -21,30 +21,32 @@ class Refused(MedicalVqaError):
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
 
-def unknown_image() -> Refused:
+def unknown_image() -> RefusedError:
     """404: never there, deleted, or expired."""
-    return Refused(404, "unknown_image", "no image has this id, or no longer; upload it again")
+    return RefusedError(404, "unknown_image", "no image has this id, or no longer; upload it again")
 
 
-def overloaded(seconds: float) -> Refused:
+def overloaded(seconds: float) -> RefusedError:
     """429: more waits than can be answered in time."""
     return _later("overloaded", "more questions are waiting than can be answered in time; ask again later", seconds)
 
 
-def past_deadline(seconds: float) -> Refused:
+def past_deadline(seconds: float) -> RefusedError:
     """429: waited as long as it may."""
     return _later("deadline", "no answer was ready within the deadline; ask again later", seconds)
 
 
-def rate_limited(seconds: float) -> Refused:
+def rate_limited(seconds: float) -> RefusedError:
     """429: this client has asked as often as it may."""
     return _later("rate_limited", "you have asked as often as you may for now; ask again later", seconds)
 
 
-def stopping() -> Refused:
+def stopping() -> RefusedError:
     """503: this instance is going away."""
-    return Refused(503, "not_ready", "this server is stopping; ask again, another one will answer", {"Retry-After": "1"})
+    return RefusedError(
+        503, "not_ready", "this server is stopping; ask again, another one will answer", {"Retry-After": "1"}
+    )
 
 
-def _later(code: ErrorCode, message: str, seconds: float) -> Refused:
-    return Refused(429, code, message, {"Retry-After": str(max(1, math.ceil(seconds)))})
+def _later(code: ErrorCode, message: str, seconds: float) -> RefusedError:
+    return RefusedError(429, code, message, {"Retry-After": str(max(1, math.ceil(seconds)))})

@@ -19,7 +19,7 @@ people, `code` is for programs (`ErrorCode`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,8 @@ MAX_QUESTION = 1_000
 """Characters of a question; more is refused with 422."""
 MAX_QUESTIONS = 32
 """Questions in one batch; more are refused with 422."""
+QUESTION = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+"""Anything but control characters, and not only blanks."""
 IMAGE_ID = r"^[0-9a-f]{24}-[A-Za-z0-9_-]{22}$"
 """Content hash, and a part that nobody can guess."""
 
@@ -57,6 +59,10 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=QUESTION)]
+"""A question in words."""
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -64,12 +70,7 @@ class AskRequest(Wire):
     """One question about an uploaded image."""
 
     image_id: str = Field(description="What POST /upload_image gave.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
-    question: str = Field(
-        description="In words; no control characters.",
-        min_length=1,
-        max_length=MAX_QUESTION,
-        examples=[QUESTION_EXAMPLE],
-    )
+    question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
     look: bool = Field(False, description="Whether to say where in the picture the answer comes from.")
 
 
@@ -77,7 +78,7 @@ class AskManyRequest(Wire):
     """Several questions about one uploaded image, answered in one go."""
 
     image_id: str = Field(description="What POST /upload_image gave.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
-    questions: list[str] = Field(
+    questions: list[Question] = Field(
         description="Answered in this order.",
         min_length=1,
         max_length=MAX_QUESTIONS,

@@ -1,4 +1,4 @@
-"""What the server is started with: ``MEDICAL_VQA_*`` variables and options, refused at the start when they make no sense.
+"""What the server is started with: ``MEDICAL_VQA_*`` variables and options, refused when they make no sense.
 
 ``MEDICAL_VQA_STORE=s3://bucket/uploads`` sets `store`; lists are separated by commas. ``PORT`` is read where the
 platform sets it. `medical-vqa serve --help` lists the options that most people need.
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """Answers that are remembered; 0: none."""
 
     api_keys: Names = ()
-    """SHA-256 (hex) of the keys that are let in, optionally NAME:HASH; empty: everyone is. See `medical-vqa serve --new-key`."""
+    """SHA-256 (hex) of the keys that are let in, or NAME:HASH; empty: everyone is. `serve --new-key` makes one."""
     rate: str | None = None
     """Requests of one key (or address, without keys), such as ``60/minute``; None: no limit."""
     trusted_proxies: Names = ()
@@ -161,7 +161,9 @@ def read_settings(environ: Mapping[str, str] | None = None, **options: Any) -> S
         name = str(first["loc"][0]) if first["loc"] else ""
         what = first["msg"].removeprefix("Value error, ")
         where = f"setting {name.upper().removeprefix(PREFIX)}: " if name else "settings: "
-        raise ConfigError(f"{where}{what[:1].lower() + what[1:]}; correct the {PREFIX}* variable or the option") from None
+        raise ConfigError(
+            f"{where}{what[:1].lower() + what[1:]}; correct the {PREFIX}* variable or the option"
+        ) from None
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

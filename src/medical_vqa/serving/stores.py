@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from medical_vqa.data.files import write_whole
 from medical_vqa.errors import ConfigError, DataError, MissingDependencyError
-from medical_vqa.serving.refusals import Refused
+from medical_vqa.serving.refusals import RefusedError
 
 SUFFIX = ".image"
 _CONNECT = 2.0  # seconds to reach a shared store
@@ -34,7 +34,7 @@ class Store(Protocol):
         """Whether calls wait for a disk or a network, and so must not run in the event loop."""
 
     def put(self, id_: str, blob: bytes) -> None:
-        """Keep a blob; when this returns, every server on this store finds it. Raises `Refused` when it cannot."""
+        """Keep a blob; when this returns, every server on this store finds it. Raises `RefusedError` when it cannot."""
 
     def get(self, id_: str) -> bytes | None:
         """The blob, or None when it is not there, or no longer."""
@@ -78,9 +78,9 @@ class MemoryStore:
         """What is held."""
 
     def put(self, id_: str, blob: bytes) -> None:
-        """Keep it, the least recently used making room; raises `Refused` when it alone is too large."""
+        """Keep it, the least recently used making room; raises `RefusedError` when it alone is too large."""
         if len(blob) > self._limit:
-            raise Refused(413, "too_large", "the image is larger than this server's whole memory for images")
+            raise RefusedError(413, "too_large", "the image is larger than this server's whole memory for images")
         with self._lock:
             self._drop(id_)
             self._kept[id_] = (self._clock(), blob)
@@ -138,7 +138,7 @@ class FolderStore:
         self._folder, self._ttl, self._limit = folder, ttl, limit
 
     def put(self, id_: str, blob: bytes) -> None:
-        """Keep it; raises `Refused` where the disk is full."""
+        """Keep it; raises `RefusedError` where the disk is full."""
         try:
             write_whole(self._path(id_), blob)
         except DataError as error:
@@ -254,7 +254,7 @@ class ObjectStore:
             with reaching():
                 self._files.pipe_file(marker, b"")
                 self._files.rm_file(marker)
-        except Refused as error:
+        except RefusedError as error:
             raise ConfigError(f"store {self._url}: cannot be written; check its name and the credentials") from error
 
     def _path(self, id_: str) -> str:
@@ -308,26 +308,28 @@ class RedisStore:
         try:
             with reaching():
                 self._redis.ping()
-        except Refused as error:
+        except RefusedError as error:
             raise ConfigError("store redis://: nothing answers there; check the address and the password") from error
 
     def _key(self, id_: str) -> str:
         return f"medical-vqa:{id_}"
 
 
-def unreachable(error: Exception) -> Refused:
+def unreachable(error: Exception) -> RefusedError:
     """503: the shared store does not answer; nothing of the request was done."""
-    refused = Refused(503, "not_ready", "the store of images does not answer; try again soon", {"Retry-After": "5"})
+    refused = RefusedError(
+        503, "not_ready", "the store of images does not answer; try again soon", {"Retry-After": "5"}
+    )
     refused.__cause__ = error
     return refused
 
 
 @contextlib.contextmanager
 def reaching() -> Any:
-    """Turn whatever a client library raises into a `Refused`: each has a tree of exceptions of its own."""
+    """Turn whatever a client library raises into a `RefusedError`: each has a tree of exceptions of its own."""
     try:
         yield
-    except Refused:
+    except RefusedError:
         raise
     except Exception as error:
         raise unreachable(error) from error
@@ -339,7 +341,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
         import fsspec  # noqa: PLC0415 - an extra
 
         options = {"connect_timeout": _CONNECT, "read_timeout": _ANSWER} if extra == "s3" else {}
-        files, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **({"config_kwargs": options} if options else {}))
+        files, root = fsspec.core.url_to_fs(
+            url, use_listings_cache=False, **({"config_kwargs": options} if options else {})
+        )
     except ImportError as error:
         raise MissingDependencyError(f"store {url} needs a package; run: pip install 'medical-vqa[{extra}]'") from error
     return files, str(root).rstrip("/")

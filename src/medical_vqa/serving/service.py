@@ -1,0 +1,178 @@
+"""What the routes do, without HTTP: take an upload, answer questions about it, say what is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medical_vqa.data.ingest import IngestLimits
+from medical_vqa.serving.decoding import Decoded, Decoders, Job
+from medical_vqa.serving.engine import Engine, Outcome
+from medical_vqa.serving.images import Images, Kept
+from medical_vqa.serving.schema import (
+    MAX_QUESTION,
+    MAX_QUESTIONS,
+    Alternative,
+    Answer,
+    Answers,
+    Limits,
+    Look,
+    ModelInfo,
+    ModelRef,
+    Timings,
+    UploadedImage,
+)
+from medical_vqa.serving.settings import Settings
+from medical_vqa.serving.stores import Store, open_store
+
+FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
+_SWEEP = 60.0  # seconds between two sweeps of the store, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that somebody sent."""
+
+    data: bytes
+    """As it came."""
+    frame: int | None = None
+    """Of several, which one; None: the first, or the middle slice of a volume."""
+    window: tuple[float, float] | None = None
+    """Centre and width, for DICOM and NIfTI."""
+
+
+class Service:
+    """The engine, its images, and the processes that decode."""
+
+    def __init__(self, engine: Engine, settings: Settings, store: Store | None = None) -> None:
+        self.engine, self.settings = engine, settings
+        self.store = store or open_store(settings.store, ttl=settings.store_ttl, limit=settings.store_bytes)
+        self.images = Images(
+            self.store, engine, ttl=settings.store_ttl, hot=settings.hot_bytes, keep_originals=settings.keep_originals
+        )
+        self.decoders = Decoders(settings.decoders, memory=settings.decoder_bytes, timeout=settings.decode_timeout)
+        self._limits = IngestLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
+        self._sweeper: asyncio.Task[None] | None = None
+        self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
+
+    async def start(self) -> None:
+        """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is not to be had."""
+        await asyncio.to_thread(self.store.check)
+        await asyncio.to_thread(self.engine.start)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Finish what waits, and stop."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.to_thread(self.engine.close)
+        await asyncio.to_thread(self.decoders.close)
+        self.images.close()
+
+    async def _sweep(self) -> None:
+        ttl = self.settings.store_ttl
+        while True:
+            await asyncio.sleep(_SWEEP if ttl is None else min(_SWEEP, max(1.0, ttl / 4)))
+            with contextlib.suppress(Exception):  # a store that does not answer now is swept next time
+                await self.images.sweep()
+
+    async def upload(self, upload: Upload) -> UploadedImage:
+        """Decode, encode and keep a picture; raises `RefusedError`."""
+        decoded = await self._decode(upload)
+        kept = await self.images.add(decoded, upload.data)
+        ttl = self.settings.store_ttl
+        return UploadedImage(image_id=kept.id, expires_in_seconds=ttl, **decoded.about)
+
+    async def ask(self, image_id: str, question: str, *, look: bool = False, began: float | None = None) -> Answer:
+        """Answer a question about an upload; raises `RefusedError`. `began` is a `time.perf_counter`."""
+        started = time.perf_counter() if began is None else began
+        return await self._answer(await self.images.get(image_id), question, look, started)
+
+    async def ask_many(self, image_id: str, questions: Sequence[str], *, look: bool = False) -> Answers:
+        """Answer several questions about an upload, together; raises `RefusedError` where one of them cannot be."""
+        began = time.perf_counter()
+        kept = await self.images.get(image_id)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._answer(kept, question, look, began)) for question in questions]
+        return Answers(image_id=image_id, answers=[task.result() for task in asked])
+
+    async def ask_once(self, upload: Upload, question: str, *, look: bool = False) -> Answer:
+        """Answer a question about a picture that is not kept; raises `RefusedError`."""
+        began = time.perf_counter()
+        decoded = await self._decode(upload)
+        return await self._answer(await self.images.visual(decoded), question, look, began)
+
+    async def _decode(self, upload: Upload) -> Decoded:
+        job = Job(upload.data, self._limits, self.engine.model.picture, upload.frame, upload.window)
+        return await self.decoders.decode(job)
+
+    async def _answer(self, kept: Kept, question: str, look: bool, began: float) -> Answer:
+        outcome = await self.engine.ask(kept.digest, kept.visual, question.strip(), look=look)
+        return self._worded(kept.id or None, question.strip(), outcome, look, began)
+
+    def _worded(self, image_id: str | None, question: str, outcome: Outcome, look: bool, began: float) -> Answer:
+        found = outcome.found
+        if found.verdict.abstained:
+            self.engine.meters.abstained.inc()
+        return Answer(
+            image_id=image_id,
+            question=question,
+            answer=found.prediction.answer,
+            confidence=found.prediction.confidence,
+            alternatives=[Alternative(answer=a, confidence=c) for a, c in found.prediction.alternatives],
+            abstained=found.verdict.abstained,
+            reason=found.verdict.reason,
+            look=_look(found.look) if look else None,
+            model=self.model,
+            timings=Timings(
+                queue_ms=_ms(outcome.waited),
+                model_ms=_ms(outcome.ran),
+                total_ms=_ms(time.perf_counter() - began),
+                batch=outcome.batch,
+            ),
+        )
+
+    def info(self) -> ModelInfo:
+        """The card of the model, and what the server takes."""
+        card, settings = self.engine.card, self.settings
+        return ModelInfo(
+            name=card.name,
+            family=card.family,
+            id=self.engine.id,
+            data=dict(card.data),
+            selection=dict(card.selection),
+            facts=dict(card.model),
+            decoding=dataclasses.asdict(card.decoding),
+            calibration=dict(card.calibration),
+            prompt=card.prompt,
+            licence=card.licence,
+            intended_use=card.intended_use,
+            created=card.created,
+            version=card.version,
+            can_look=self.engine.can_look,
+            limits=Limits(
+                max_upload_bytes=settings.max_upload_bytes,
+                max_pixels=settings.max_pixels,
+                max_question_characters=MAX_QUESTION,
+                max_questions=MAX_QUESTIONS,
+                formats=FORMATS,
+                image_ttl_seconds=settings.store_ttl,
+                deadline_seconds=settings.deadline,
+            ),
+        )
+
+
+def _look(found: Any) -> Look | None:
+    if found is None:
+        return None
+    rows, columns = found.shape
+    return Look(rows=rows, columns=columns, values=[[round(float(v), 6) for v in row] for row in found])
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * max(0.0, seconds), 2)
