@@ -451,7 +451,7 @@ def engine_for(settings: Settings) -> Engine:
     if settings.model is None:
         raise ConfigError("name the model to serve: medical-vqa serve --model runs/NAME")
     model, card = load_model(find_bundle(settings.model), settings.device)
-    large = choose_device(settings.device).type != "cpu"
+    large = hasattr(model, "build") and choose_device(settings.device).type != "cpu"  # others run without torch
     return Engine(
         model,
         card,

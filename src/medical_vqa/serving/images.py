@@ -198,13 +198,13 @@ def pack(kept: Kept, decoded: Decoded, fingerprint: str, original: bytes | None)
         "expires": json.dumps(kept.expires),
         "by": "torch" if torch_made else "numpy",
     }
-    named = {f"features/{name}": tensor for name, tensor in features.items()}
+    named: dict[str, Any] = {f"features/{name}": tensor for name, tensor in features.items()}
     if not torch_made:
         return numpy_save({**tensors, **named}, metadata=about)
     import torch  # noqa: PLC0415 - a model that runs without it is served without it
     from safetensors.torch import save  # noqa: PLC0415
 
-    ours = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
+    ours: dict[str, Any] = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
     return save({**ours, **{name: tensor.contiguous() for name, tensor in named.items()}}, metadata=about)
 
 
