@@ -2,10 +2,10 @@
 # Builds and runs every container that `medical-vqa deploy` renders, without a Docker engine and without a registry:
 # buildah and podman, on a stand-in for python:*-slim-bookworm that debootstrap makes (Debian's own python 3.11).
 #
-#   tools/try_images.sh [--wheel FILE] [--model BUNDLE] [--keep DIR] [BUILDAH OPTION ...]
+#   tools/try_images.sh [--wheel FILE] [--model BUNDLE] [--only backend|space|compose] [--keep DIR] [BUILDAH OPTION ...]
 #
-# It needs root, Debian's buildah, podman, runc and debootstrap, and podman-compose from pip. Where pip inside a
-# container needs this machine's configuration, mount it: --volume /etc/pip.conf:/etc/pip.conf:ro
+# It needs root, Debian's buildah, podman, runc, debootstrap, netavark and aardvark-dns, and podman-compose from pip.
+# Where pip inside a container needs this machine's configuration, mount it: --volume /etc/pip.conf:/etc/pip.conf:ro
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,10 +14,11 @@ COMPOSE=${PODMAN_COMPOSE:-.venv/bin/podman-compose}
 PICTURE=src/medical_vqa/assets/slake-mini/imgs/xmlab112/source.jpg
 QUESTION="What modality is used to take this image?"
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
-work="" deploy_options=() build_options=()
+work="" only="" deploy_options=() build_options=()
 while [ $# -gt 0 ]; do
   case $1 in
     --wheel | --model) deploy_options+=("$1" "$2"); shift 2 ;;
+    --only) only=$2; shift 2 ;;
     --keep) work=$2; shift 2 ;;
     *) build_options+=("$1"); shift ;;
   esac
@@ -25,9 +26,20 @@ done
 [ -n "$work" ] || { work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; }
 mkdir -p "$work"
 
+# crun cannot start these under an outer container, nor may limits be raised there; names need netavark's DNS.
+cat >"$work/containers.conf" <<'CONF'
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+[network]
+network_backend = "netavark"
+CONF
+export CONTAINERS_CONF=$work/containers.conf
+
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
 fail() { say "FAILED: $*"; exit 1; }
-run() { podman --runtime runc run --ulimit host --network host "$@"; }
+run() { podman run --network host "$@"; }
 
 # An image under the name that the Dockerfiles ask for, from a bare Debian.
 stand_in() { # NAME PACKAGES
@@ -52,7 +64,7 @@ render() { # FOLDER TARGET [OPTION ...]
 }
 
 build() { # TAG FOLDER [DOCKERFILE]
-  buildah bud --quiet --isolation chroot --pull=never "${build_options[@]}" \
+  buildah bud --quiet --format docker --isolation chroot --pull=never "${build_options[@]}" \
     --tag "$1" --file "$work/$2/${3:-Dockerfile}" "$work/$2" >"$work/build-$1.log" 2>&1 || {
     tail -n 30 "$work/build-$1.log"
     fail "building $1"
@@ -107,9 +119,8 @@ try_space() { # IMAGE: as the platform does it: uid 1000, nothing else set, app_
 try_compose() {
   (
     cd "$work/compose"
-    # podman 4.3 wants its own runtime and no changed limits; ports below 1024 may be taken
     export HTTP_PORT=18080 HTTPS_PORT=18443
-    "$COMPOSE" --podman-args="--runtime runc" --podman-run-args="--ulimit host" up --detach >"$work/compose.log" 2>&1 || {
+    "$COMPOSE" up --detach >"$work/compose.log" 2>&1 || {
       tail -n 30 "$work/compose.log"
       fail "compose up"
     }
@@ -130,10 +141,18 @@ version=$(sed -n 's/.*image: medical-vqa-backend:\(.*\)/\1/p' "$work/compose/com
 stand_in "$base" ""
 stand_in "docker.io/library/$(sed -n 's/.*image: \(caddy.*\)/\1/p' "$work/compose/compose.yaml")" caddy
 
+wanted() { [ -z "$only" ] || [ "$only" = "$1" ]; }
+
 build "medical-vqa-backend:$version" cloud-run
-try_backend "medical-vqa-backend:$version"
-build medical-vqa-space:latest space
-try_space medical-vqa-space:latest
-build "medical-vqa-app:$version" compose Dockerfile.app
-try_compose
-say "all of it works"
+if wanted backend; then
+  try_backend "medical-vqa-backend:$version"
+fi
+if wanted space; then
+  build medical-vqa-space:latest space
+  try_space medical-vqa-space:latest
+fi
+if wanted compose; then
+  build "medical-vqa-app:$version" compose Dockerfile.app
+  try_compose
+fi
+say "${only:-all of it} works"
