@@ -114,7 +114,8 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", "--json")
     answer = json.loads(out)
     assert code == 0
-    assert set(answer) == {"image", "question", "answer", "raw", "confidence", "alternatives", "model"}
+    given = {"image", "question", "answer", "raw", "confidence", "alternatives", "model"}
+    assert set(answer) == given | {"abstained", "reason"}
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?")
     assert out.splitlines()[0] == answer["answer"]
     assert "confidence" in out
@@ -236,8 +237,15 @@ def test_a_bundle_of_another_version(refused, run, picture, tmp_path):
     assert "has format 0" in refused("ask", picture, "Is it?", "--model", tmp_path / "bundle")
 
 
-def test_no_run_yet(refused, picture):
-    assert "no finished run" in refused("ask", picture, "Is it?")
+def test_without_a_run_the_shipped_model_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is this a CT?", "--json", "--device", "cpu")
+    assert code == 0, err
+    assert json.loads(out)["model"] == "slake-compact"
+    assert json.loads(out)["answer"] in {"Yes", "No"}
+
+
+def test_no_run_yet(refused):
     assert "no finished run" in refused("predict")
     assert "no predictions" in refused("score")
 

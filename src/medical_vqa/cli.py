@@ -93,6 +93,14 @@ def _newest(pattern: str, what: str, make: str) -> Path:
     return found[-1]
 
 
+def _run_or_shipped() -> Path:
+    """The newest finished run, or else the model that ships with the package."""
+    from medical_vqa import pipelines
+
+    finished = any(RUNS.glob("*/finished.json"))
+    return _newest_run() if finished else pipelines.shipped_bundle()
+
+
 def _newest_run() -> Path:
     return _newest("*/finished.json", "finished run", "medical-vqa train recipes/slake-compact.yaml").parent
 
@@ -522,7 +530,9 @@ def _beside(predictions: Path, word: str, suffix: str) -> Path:
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("question")
 @click.option(
-    "--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the newest finished run]"
+    "--model",
+    type=click.Path(path_type=Path),
+    help="A run folder or a bundle.  [default: the newest finished run, else the shipped model]",
 )
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -530,18 +540,20 @@ def ask(image: Path, question: str, model: Path | None, device: str, as_json: bo
     """Ask one question about one image."""
     from medical_vqa import pipelines
 
-    chosen = model or _newest_run()
-    answer, card = pipelines.ask(chosen, image, question, device=device)
+    came = pipelines.consult(model or _run_or_shipped(), image, question, device=device)
+    answer, card = came.answer, came.card
     if as_json:
         found = {k: v for k, v in answer.to_json().items() if k != "id"}
+        found |= {"abstained": came.verdict.abstained, "reason": came.verdict.reason}
         click.echo(
             json.dumps({"image": str(image), "question": question, **found, "model": card.name}, ensure_ascii=False)
         )
         return
-    click.secho(answer.answer, bold=True)
-    if (threshold := card.calibration.get("threshold")) and (answer.confidence or 0.0) < threshold:
-        risk = f"{card.calibration['risk']:.0%}"
-        click.echo(f"Do not rely on this: below the confidence {threshold:.0%} more than {risk} of answers are wrong.")
+    if came.verdict.reason:
+        click.echo(came.verdict.reason)
+        click.echo(f"Do not rely on this: {answer.answer}")
+    else:
+        click.secho(answer.answer, bold=True)
     if answer.confidence is not None:
         click.echo(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:

@@ -47,6 +47,11 @@ class DataRecipe(_Part):
     """The split that chooses the checkpoint; never test. None: a share of the training groups is held out."""
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.15
     """Share of the training groups (images, patients) held out when `validation` is None."""
+    also: dict[str, str] = Field(default_factory=dict)
+    """Facts of further rows to learn from, ``{language: zh}``: of the training split, and only about images that the
+    selected training rows ask about, so that no image is both learned from and chosen on."""
+    regions: bool = False
+    """Learn from masks and boxes too, where the dataset was published with them; the compact family alone can."""
 
 
 class PictureRecipe(_Part):
@@ -82,6 +87,12 @@ class CompactRecipe(_Part):
     """Greyscale and square."""
     augment: AugmentRecipe | None = AugmentRecipe()
     """None leaves pictures as they are."""
+    mirror: Share = 0.0
+    """Share of training pictures that are mirrored, with left and right swapped in questions, answers and regions."""
+    reword: Share = 0.0
+    """Share of training questions that are put in other words by rules."""
+    region_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of what is learned from regions (``data.regions``) beside the answers."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (32, 64, 128, 192)
     """Output channels of the stem and each residual block; every one halves the picture's side."""
     width: Annotated[int, Field(ge=8, multiple_of=2)] = 192
@@ -276,6 +287,12 @@ class Recipe(_Part):
     """How."""
     decoding: DecodingRecipe = DecodingRecipe()
     """How it answers."""
+
+    @model_validator(mode="after")
+    def _regions_need_compact(self) -> Self:
+        if self.data.regions and self.model.family != "compact":
+            raise ValueError(f"data.regions is for the compact family, not for {self.model.family}; set it to false")
+        return self
 
     def to_yaml(self) -> str:
         """Every field, defaults included."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from medical_vqa.data.features import FeatureStore
     from medical_vqa.data.picture_cache import PictureCache
     from medical_vqa.data.prepared import PreparedDataset
+    from medical_vqa.data.regions import RegionStore
     from medical_vqa.evaluation.results import Results
+    from medical_vqa.models.abstention import Verdict
     from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.model import Query, Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
@@ -164,6 +166,7 @@ def _fit(
     watcher: Watcher,
     pictures: Counter | None,
 ) -> Fitted:
+    from medical_vqa.data.regions import RegionStore
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
@@ -173,10 +176,12 @@ def _fit(
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
-    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options_of(recipe, choice.precision))
+    regions = RegionStore(selection.open().folder) if recipe.data.regions else None
+    options = options_of(recipe, choice.precision) | ({"regions": regions.names} if regions else {})
+    model: Trainable = catalog.find("models", recipe.model.family).build(rows, **options)
     card = card_for(recipe, selection, rows, model, held_out)
     asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
-    data = queries(selection, rows, model, learn=True, progress=pictures, device=choice.device)
+    data = queries(selection, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
 
     def keep(scores: Scores, epoch: int) -> None:
         chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
@@ -418,16 +423,22 @@ def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) ->
 # --- ask --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Consulted:
+    """What came of one question about one image file."""
+
+    answer: Prediction
+    """The answer, its confidence calibrated."""
+    verdict: Verdict
+    """Whether to give it."""
+    card: BundleCard
+    """Of the model."""
+
+
 def ask(bundle: Path, image: Path, question: str, *, device: str = "auto") -> tuple[Prediction, BundleCard]:
     """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`."""
-    from medical_vqa.models.model import Query, check_question
-    from medical_vqa.models.queries import NO_PICTURE
-
-    asked = check_question(question)
-    picture = open_image_file(image)
-    model, card = load_model(find_bundle(bundle), device)
-    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    return calibrated(model.answer([Query("ask", asked, "ask", visual)], card.decoding)[0], card), card
+    found = consult(bundle, image, question, device=device)
+    return found.answer, found.card
 
 
 # --- serve ------------------------------------------------------------------------------------------------------------
@@ -461,6 +472,42 @@ def engine_for(settings: Settings) -> Engine:
         deadline=settings.deadline,
         cached=settings.cached_answers,
     )
+
+
+def consult(bundle: Path, image: Path, question: str, *, device: str = "auto") -> Consulted:
+    """One answer, and whether the model had better not have given it; raises like `ask`."""
+    from medical_vqa.models.abstention import verdict
+    from medical_vqa.models.model import Query, check_question
+    from medical_vqa.models.queries import NO_PICTURE
+
+    asked = check_question(question)
+    picture = open_image_file(image)
+    model, card = load_model(find_bundle(bundle), device)
+    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
+    query = Query("ask", asked, "ask", visual)
+    answer = calibrated(model.answer([query], card.decoding)[0], card)
+    return Consulted(answer, verdict(model, card, query, answer), card)
+
+
+# --- ship -------------------------------------------------------------------------------------------------------------
+
+
+def shipped_bundle() -> Path:
+    """The compact model that comes with the package."""
+    return Path(__file__).parent / "assets" / "compact"
+
+
+def ship(bundle: Path, to: Path) -> Path:
+    """Copy a compact bundle for the package: 16 bits a weight, and no place of this machine in its card."""
+    import torch
+
+    from medical_vqa.models.bundle import load_bundle, write_bundle
+
+    model: Any
+    model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
+    data = {**card.data, "selection": {**card.data["selection"], "root": None}}
+    write_bundle(to, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
+    return to
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -575,7 +622,9 @@ def selection_of(recipe: Recipe) -> Selection:
     """The rows that a recipe's data section selects."""
     data = recipe.data
     root = (data.root or default_root()).expanduser().resolve()
-    return Selection(data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction)
+    return Selection(
+        data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction, also=dict(data.also)
+    )
 
 
 def learnable(rows: Sequence[Example]) -> list[Example]:
@@ -602,6 +651,7 @@ def queries(
     model: VqaModel,
     *,
     learn: bool = False,
+    regions: RegionStore | None = None,
     progress: Counter | None = None,
     device: str | None = None,
 ) -> PictureQueries:
@@ -622,7 +672,7 @@ def queries(
         store = feature_store(prepared, images, cache, model.vision, progress, device)
         return PictureQueries(rows, digests, store, learn=learn)
     cache.ensure(prepared.images, [row.image_id for row in rows], progress)
-    return PictureQueries(rows, digests, cache, learn=learn)
+    return PictureQueries(rows, digests, cache, learn=learn, regions=regions)
 
 
 def feature_store(

@@ -102,8 +102,8 @@ def test_the_deploy_folder_holds_what_is_rendered_for_the_shipped_model():
     """After a change of a template or of the shipped model: python tools/render_deploy.py."""
     expected = runpy.run_path(str(ROOT / "tools" / "render_deploy.py"))["files"]()
     folder = ROOT / "deploy"
-    here = [path for path in folder.rglob("*") if path.is_file() and not {"model", "packages"} & set(path.parts)]
-    assert {path.relative_to(folder) for path in here} == set(expected)
+    here = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in here if not {"model", "packages"} & set(path.parts)} == set(expected)
     for path, text in expected.items():
         assert (folder / path).read_text(encoding="utf-8") == text, path
 

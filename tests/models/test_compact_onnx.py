@@ -13,6 +13,7 @@ import torch
 
 from medical_vqa import pipelines
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
+from medical_vqa.models.abstention import Doubts, Looks
 from medical_vqa.models.bundle import read_card
 from medical_vqa.models.compact import Compact
 from medical_vqa.models.compact_onnx import CompactOnnx
@@ -77,6 +78,33 @@ def test_any_number_of_questions_images_and_words_gives_the_models_logits(both, 
         assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-4)
 
 
+def test_the_graphs_look_where_the_model_looks(both):
+    model, graphs = both
+    queries = asked(model, MIXED)
+    assert isinstance(graphs, Looks)
+    for ours, theirs in zip(model.look(queries), graphs.look(queries), strict=True):
+        assert ours.shape == theirs.shape
+        assert theirs.sum() == pytest.approx(1, abs=1e-5)
+        assert np.abs(ours - theirs).max() < 1e-4
+    assert graphs.look([]) == []
+
+
+@pytest.mark.parametrize(
+    "question", ["Where is the liver?", "Where is the zxqvish?", "Où est le foie?", "Is it a lung?"]
+)
+def test_the_graphs_doubt_as_the_model_doubts(both, question):
+    model, graphs = both
+    assert isinstance(graphs, Doubts)
+    (query,) = asked(model, [(question, 0)])
+    (prediction,) = graphs.answer([query], Decoding())
+    assert graphs.doubt(query, prediction) == model.doubt(query, prediction)
+
+
+def test_an_unknown_word_is_named(both):
+    (query,) = asked(both[1], [("Where is the zxqvish?", 0)])
+    assert "'zxqvish'" in both[1].doubt(query, both[1].answer([query], Decoding())[0])
+
+
 def test_features_give_the_answers_that_pictures_give(both):
     _, graphs = both
     queries = asked(graphs, MIXED)
@@ -131,13 +159,15 @@ def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypat
 
 def test_logits_that_are_no_numbers_are_noticed(both):
     class Broken:
+        look = both[0].look
+
         def logits(self, queries):
             return np.full((len(queries), len(both[0].answers)), np.nan, np.float32)
 
         def answer(self, queries, decoding):
             return both[0].answer(queries, decoding)
 
-    with pytest.raises(ModelError, match="logits by up to nan"):
+    with pytest.raises(ModelError, match="logits or looks by up to nan"):
         check(both[0], Broken(), asked(both[0], MIXED))
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from medical_vqa.data.regions import Regions
 from medical_vqa.records import Example, Split
 
 
@@ -59,6 +60,8 @@ class Published:
     """What the complete dataset has and this folder has not, each as a short phrase: ``test.json``."""
     notes: Sequence[str] = ()
     """Known quirks met on the way, each one sentence: ``train qid 1622 has an empty answer: kept, not trained on``."""
+    read_regions: Callable[[str], Regions] | None = None
+    """Image id -> where things lie in it (`data.regions`); None where the source says nothing of it."""
 
 
 class VqaDataset(Protocol):

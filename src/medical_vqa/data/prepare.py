@@ -28,6 +28,8 @@ from medical_vqa.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from medical_vqa.data.regions import FILE as REGIONS
+from medical_vqa.data.regions import write_regions
 from medical_vqa.data.rows import refuse_twice
 from medical_vqa.errors import DataError, ImageError, IncompleteError
 from medical_vqa.records import SPLITS, Example, Split, write_jsonl
@@ -87,9 +89,21 @@ def prepare(
     task = _Task(name, dataset.card, published, root / name, partial, progress or _silent)
     digests = _hash_images(task)
     digest = _source_digest(published, digests)
+    _store_regions(task, digests)
     if (done := _already_prepared(task, digest)) is not None:
         return done
     return _write(task, digests, digest)
+
+
+def _store_regions(task: _Task, digests: Mapping[str, str]) -> None:
+    """Keep what the source knows of where things lie, beside the manifest: rows and images are whole without it."""
+    if task.published.read_regions is None or (task.folder / REGIONS).is_file():
+        return
+    found = {}
+    for done, (image_id, digest) in enumerate(digests.items(), 1):
+        found[digest] = task.published.read_regions(image_id)
+        task.progress("read regions", done, len(digests))
+    write_regions(task.folder, found)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

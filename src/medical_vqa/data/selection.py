@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.prepared import PreparedDataset, default_root
 from medical_vqa.data.splits import split_by_group
 from medical_vqa.errors import DataError
 from medical_vqa.records import Example, Split
@@ -31,6 +31,8 @@ class Selection:
     """That share."""
     seed: int = 0
     """Of the choice of that share."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Facts of further rows to learn from, of the training split and about its selected images alone."""
 
     def open(self) -> PreparedDataset:
         """The prepared dataset; raises `DataError` when it has not been prepared."""
@@ -44,6 +46,10 @@ class Selection:
         if carved:
             learned, held_out = split_by_group(rows, self.validation_fraction, self.seed)
             rows = list(learned if split == "train" else held_out)
+        if split == "train" and self.also:
+            known, seen = {row.group for row in rows}, {row.id for row in rows}
+            more = self.open().examples(published, dict(self.also))
+            rows += [row for row in more if row.group in known and row.id not in seen]
         if not rows:
             raise DataError(
                 f"{self.dataset} has no {split} rows for {dict(self.where) or 'all facts'}; choose another split"
@@ -52,12 +58,15 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above."""
-        return {**asdict(self), "root": str(self.root), "where": dict(self.where)}
+        return {**asdict(self), "root": str(self.root), "where": dict(self.where), "also": dict(self.also)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read back what `to_json` wrote; raises `DataError` on a field that is unknown or missing."""
+        """Read back what `to_json` wrote; raises `DataError` on a field that is unknown or missing.
+
+        A root that is null, as in a bundle that travels, is where datasets are prepared by default.
+        """
         try:
-            return cls(**{**row, "root": Path(row["root"])})
+            return cls(**{**row, "root": Path(row["root"] or default_root())})
         except (KeyError, TypeError) as error:
             raise DataError(f"expected a selection of rows, got {dict(row)} ({error}); write the file again") from error

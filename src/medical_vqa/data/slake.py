@@ -22,6 +22,7 @@ from typing import Any
 from medical_vqa.data.dataset import DatasetCard, Published
 from medical_vqa.data.images import read_image_file
 from medical_vqa.data.rows import check_fields, filled, inside, read_json_rows, refuse_twice, text
+from medical_vqa.data.slake_regions import region_reader
 from medical_vqa.errors import DataError, ImageError
 from medical_vqa.records import SPLITS, Example, Split
 
@@ -104,7 +105,15 @@ def read_slake(source: Path, *, name: str, splits: Sequence[Split]) -> Published
         reader = _zip_reader(archive, image_names)
     if not (source / "imgs").is_dir() and not archive.is_file():
         missing.append("imgs/ or imgs.zip")
-    return Published(examples=examples, image_names=image_names, read_image=reader, missing=missing, notes=notes)
+    regions = region_reader(source)
+    return Published(
+        examples=examples,
+        image_names=image_names,
+        read_image=reader,
+        missing=missing,
+        notes=notes,
+        read_regions=regions and (lambda image_id: regions(image_id.rpartition("/")[2])),
+    )
 
 
 def _find_files(source: Path, splits: Sequence[Split]) -> tuple[dict[Split, Path], list[str]]:

@@ -1,8 +1,9 @@
-"""Small random changes to a batch of pictures, on its device; no flips, because left and right carry meaning."""
+"""Small random changes to a batch of pictures, on its device; a flip swaps left and right in what is said."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+UNSAID = -100
+"""The class of a target that is not among the answers: its question is left out of the loss."""
+_OTHER = {"left": "right", "right": "left", "左": "右", "右": "左"}
+_SIDES = re.compile(r"\b(?:left|right)(?=(?:most)?\b)|左|右")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +32,13 @@ class Augment:
     intensity: float
     """Largest change of brightness, as a share; contrast (gamma) changes by up to twice that."""
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, pictures: Tensor, transforms: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape; what comes in from outside the picture is black."""
-        moved = F.grid_sample(
-            pictures,
-            F.affine_grid(self._transforms(pictures), list(pictures.shape), align_corners=False),
-            padding_mode="zeros",
-            align_corners=False,
-        )
+        there = moved(pictures, self.transforms(pictures) if transforms is None else transforms, pictures.shape[-2:])
         gamma, gain = (1 + amount * _uniform(pictures, (1, 1, 1)) for amount in (2 * self.intensity, self.intensity))
-        return moved.clamp(1e-4, 1.0) ** gamma * gain
+        return there.clamp(1e-4, 1.0) ** gamma * gain
 
-    def _transforms(self, pictures: Tensor) -> Tensor:
+    def transforms(self, pictures: Tensor) -> Tensor:
         """One affine map of normalised coordinates per picture: (B, 2, 3)."""
         angle = math.radians(self.rotate) * _uniform(pictures, ())
         size = 1 + self.scale * _uniform(pictures, ())
@@ -45,6 +46,45 @@ class Augment:
         cos, sin = size * angle.cos(), size * angle.sin()
         linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
         return torch.cat([linear, shift.unsqueeze(-1)], -1)
+
+
+def moved(x: Tensor, transforms: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) resampled at `size` through one affine map each (B, 2, 3); zero where it comes from outside."""
+    grid = F.affine_grid(transforms, [len(x), x.shape[1], *size], align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Left for right, in pictures, regions, questions and answers alike."""
+
+    share: float
+    """Of the pictures that are mirrored."""
+    words: Tensor
+    """(words,): the word that each word becomes."""
+    answers: Tensor
+    """(answers,): the answer that each answer becomes; `UNSAID` where training has none."""
+    regions: Tensor
+    """(regions,): the kind of region that each kind becomes."""
+
+    def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with some of its pictures mirrored, and all that is said about them."""
+        pictures = batch["pictures"]
+        turned = torch.rand(len(pictures), device=pictures.device) < self.share
+        asked = turned[batch["image_of"]]
+        out = dict(batch)
+        out["pictures"] = torch.where(turned[:, None, None, None], pictures.flip(2), pictures)
+        out["words"] = torch.where(asked[:, None], self.words[batch["words"]], batch["words"])
+        out["target"] = torch.where(asked, self.answers[batch["target"]], batch["target"])
+        if "regions" in batch:
+            there = batch["regions"]
+            out["regions"] = torch.where(turned[:, None, None, None], there[:, self.regions].flip(3), there)
+        return out
+
+
+def mirrored(text: str) -> str:
+    """The text with left for right and right for left, in English and Chinese; lower case."""
+    return _SIDES.sub(lambda match: _OTHER[match.group()], text.lower())
 
 
 def _uniform(like: Tensor, shape: tuple[int, ...]) -> Tensor:

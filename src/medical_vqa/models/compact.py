@@ -18,10 +18,20 @@ from torch import Tensor
 
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import Augment
+from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.compact_parts import encode_questions, ranked, read_settings, stack_pictures, write_settings
+from medical_vqa.models.compact_parts import (
+    doubt_about,
+    encode_questions,
+    looks_over,
+    ranked,
+    read_settings,
+    stack_pictures,
+    write_settings,
+)
 from medical_vqa.models.model import Decoding, Query, distinct
+from medical_vqa.models.rewording import phrases, reworded
+from medical_vqa.models.understanding import Reader
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
@@ -61,8 +71,12 @@ class Compact:
         sizes: Sizes,
         words: WordVocabulary,
         answers: AnswerVocabulary,
+        regions: Sequence[str] = (),
+        region_weight: float = 1.0,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
+        mirror: float = 0.0,
+        reword: float = 0.0,
     ) -> None:
         if picture.mode != "L" or picture.fit == "inside":
             raise ModelError(
@@ -71,13 +85,18 @@ class Compact:
         if sizes.width % sizes.heads:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
+        self.regions, self._reword = tuple(regions), reword
+        self.reader = Reader(words, [name.split(": ")[-1] for name in self.regions])
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
             words=len(words),
             answers=len(answers),
+            regions=len(self.regions),
+            region_weight=region_weight,
             smoothing=label_smoothing,
             augment=augment,
+            mirror=self._mirror(mirror) if mirror else None,
             **shape,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -89,6 +108,10 @@ class Compact:
         picture: Mapping[str, Any],
         augment: Mapping[str, float] | None,
         label_smoothing: float,
+        mirror: float = 0.0,
+        reword: float = 0.0,
+        regions: Sequence[str] = (),
+        region_weight: float = 1.0,
         channels: Sequence[int],
         width: int,
         heads: int,
@@ -103,9 +126,22 @@ class Compact:
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
             label_smoothing=label_smoothing,
             augment=Augment(**augment) if augment else None,
-            words=WordVocabulary.from_questions(e.question for e in answered),
+            mirror=mirror,
+            reword=reword,
+            regions=regions,
+            region_weight=region_weight,
+            words=WordVocabulary.from_questions([*(e.question for e in answered), *(phrases() if reword else ())]),
             answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
+
+    def _mirror(self, share: float) -> Mirror:
+        places = {word: index for index, word in enumerate(self.words.known, 2)}
+        words = [0, 1, *(places.get(mirrored(word), index) for word, index in places.items())]
+        other = [mirrored(answer) for answer in self.answers.answers]
+        answers = [self.answers.index(answer) if answer in self.answers else UNSAID for answer in other]
+        kinds = {name.lower(): place for place, name in enumerate(self.regions)}
+        regions = [kinds.get(mirrored(name), place) for name, place in kinds.items()]
+        return Mirror(share, *(torch.tensor(row, dtype=torch.long) for row in (words, answers, regions)))
 
     @property
     def vision(self) -> CompactVision:
@@ -124,13 +160,21 @@ class Compact:
         targets = [self.answers.index(q.target) for q in queries if q.target is not None]
         if len(targets) != len(queries):
             raise ModelError("a training batch holds a question without an answer; leave such rows out")
-        return {
+        batch = {
             "pictures": torch.from_numpy(stack_pictures(visuals)),
             "image_of": torch.tensor(image_of),
-            "words": self._words(queries),
+            "words": self._words([self._reworded(q.question) for q in queries]),
             "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
         }
+        return batch | self._regions(queries, image_of)
+
+    def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
+        """regions uint8 (B, R, h, w), where the model was built to learn them."""
+        if not self.regions:
+            return {}
+        first = dict(zip(image_of, queries, strict=True))
+        return {"regions": torch.stack([torch.from_numpy(_known_regions(first[i])) for i in range(len(first))])}
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most probable training answer to each question; every image among the queries is encoded once."""
@@ -142,12 +186,27 @@ class Compact:
     @torch.inference_mode()
     def logits(self, queries: Sequence[Query]) -> Tensor:
         """Logits (N, answers) in fp32, before the softmax that makes confidences of them."""
+        logits: Tensor = self.module.logits(*self._inputs(queries)).float()
+        return logits
+
+    def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
+        """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
+        return doubt_about(query, self.reader, self.words, self.answer)
+
+    @torch.inference_mode()
+    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        if not queries:
+            return []
+        shares = self.module.looks(*self._inputs(queries))
+        return looks_over(shares.float().cpu().numpy(), self.module.image.cells)
+
+    def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
         self.module.eval()
         visuals, image_of = distinct(queries)
-        words = self._words(queries).to(self.device)
-        image = torch.tensor(image_of, device=self.device)
-        logits: Tensor = self.module.logits(self._tokens(visuals), image, words).float()
-        return logits
+        words = self._words([query.question for query in queries]).to(self.device)
+        return self._tokens(visuals), torch.tensor(image_of, device=self.device), words
 
     def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
@@ -156,12 +215,25 @@ class Compact:
         features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
         return torch.stack([f["tokens"].to(self.device) for f in features])
 
-    def _words(self, queries: Sequence[Query]) -> Tensor:
-        return torch.from_numpy(encode_questions(queries, self.words, self.sizes.question_words))
+    def _reworded(self, question: str) -> str:
+        """A training question, some of the time in other words; chance comes from torch, whose state a run keeps."""
+        if not self._reword or float(torch.rand(())) >= self._reword:
+            return question
+        return reworded(question, lambda n: int(torch.randint(n, ())))
 
-    def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies)."""
-        save_file({k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}, folder / _WEIGHTS)
+    def _words(self, questions: Sequence[str]) -> Tensor:
+        return torch.from_numpy(encode_questions(questions, self.reader, self.sizes.question_words))
+
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies).
+
+        `half` stores 16 bits a weight; reading them back gives a model in 32 bits.
+        """
+        weights = {k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}
+        if half:
+            weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        save_file(weights, folder / _WEIGHTS)
+        (folder / _WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
         write_settings(folder, self.settings())
 
     def settings(self) -> dict[str, Any]:
@@ -171,6 +243,7 @@ class Compact:
             "sizes": dataclasses.asdict(self.sizes),
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
+            "regions": list(self.regions),
         }
 
     @classmethod
@@ -184,6 +257,7 @@ class Compact:
                 sizes=Sizes(**{**sizes, "channels": tuple(sizes["channels"])}),
                 words=WordVocabulary(tuple(settings["words"])),
                 answers=AnswerVocabulary(tuple(settings["answers"])),
+                regions=settings.get("regions", ()),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -234,3 +308,9 @@ class CompactVision:
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""
         self._encoder.to(device)
+
+
+def _known_regions(query: Query) -> NDArray[np.uint8]:
+    if query.regions is None:
+        raise ModelError("the compact model was built to learn regions and got a question without them; prepare again")
+    return query.regions

@@ -1,7 +1,8 @@
 """The compact network: a convolutional image encoder, a question encoder, and attention from question to image.
 
-Shapes: B images, N questions about them, L words, T image tokens, D channels. The images of a batch pass the
-encoder once however many questions ask about them: `image_of` says which image each question belongs to.
+Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels, R kinds of
+region. The images of a batch pass the encoder once however many questions ask about them: `image_of` says which image
+each question belongs to. Words travel without padding, (M, D), except where they attend.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medical_vqa.models.augment import Augment
+from medical_vqa.data.regions import FULL, UNKNOWN
+from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
 
 
 def to_unit(pictures: Tensor) -> Tensor:
@@ -43,9 +45,13 @@ class ResidualBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Greyscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies."""
+    """Greyscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies.
 
-    def __init__(self, side: int, channels: tuple[int, ...], width: int) -> None:
+    With `regions` it also says, cell by cell on a grid twice as fine, which of R organs and findings lie there, and
+    every token carries what was said about its cells.
+    """
+
+    def __init__(self, side: int, channels: tuple[int, ...], width: int, regions: int = 0) -> None:
         super().__init__()
         stem, *deeper = channels
         self.stem = nn.Sequential(
@@ -56,35 +62,78 @@ class ImageEncoder(nn.Module):
         self.cells = -(-side // 2 ** len(channels))
         self.position = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
         self.norm = nn.LayerNorm(width)
+        self.regions = RegionHead(channels[-2], channels[-1], width, regions) if regions else None
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
+        return self.tokens_and_regions(pictures)[0]
+
+    def tokens_and_regions(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, T, D), and a logit for every region and fine cell (B, R, H, W) where regions are known."""
         x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
-        x = self.project(self.blocks(self.stem(x)))
-        tokens: Tensor = self.norm(x.flatten(2).transpose(1, 2) + self.position)
-        return tokens
+        fine = self.blocks[:-1](self.stem(x))
+        coarse = self.blocks[-1](fine)
+        x, found = self.project(coarse), None
+        if self.regions is not None:
+            found = self.regions(fine, coarse)
+            x = x + self.regions.tell(found, (self.cells, self.cells))
+        return self.norm(x.flatten(2).transpose(1, 2) + self.position), found
+
+
+class RegionHead(nn.Module):
+    """What lies in each cell, from features at two scales; and what of it the image tokens get to know."""
+
+    def __init__(self, fine: int, coarse: int, width: int, regions: int) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(fine, width // 2, 1), nn.Conv2d(coarse, width // 2, 1)
+        self.classify, self.told = nn.Conv2d(width // 2, regions, 1), nn.Conv2d(regions, width, 1)
+        nn.init.constant_(self.classify.bias, -4.0)  # type: ignore[arg-type]  # most cells hold none of them
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Features at two scales -> logits (B, R, H, W) at the finer one."""
+        height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
+        raised = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
+        logits: Tensor = self.classify(F.relu(self.fine(fine) + raised))
+        return logits
+
+    def tell(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, R, H, W) -> what they add to the tokens' channels (B, D, *size)."""
+        told: Tensor = self.told(F.adaptive_avg_pool2d(logits.sigmoid(), size))
+        return told
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are computed once and may serve many queries."""
+    """Multi-head attention between packed words and the words of their question, or the tokens of their image."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(R, S, D) attends to (R, T, D); `mask` (R, 1, 1, T) is True where a key may be seen."""
-        query, key, value = (
-            self._split(layer(t)) for layer, t in ((self.query, x), (self.key, memory), (self.value, memory))
-        )
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
+    def among(self, x: Tensor, place: Place) -> Tensor:
+        """(M, D): every word attends to the words of its own question."""
+        query, key, value = (self._split(place.scatter(layer(x))) for layer in (self.query, self.key, self.value))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=place.together)
+        return self._gathered(mixed, place)
+
+    def towards(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+        """(M, D), tokens (B, T, D): every word attends to the tokens of its image."""
+        query = self._split(place.scatter(self.query(x)))
+        mixed = F.scaled_dot_product_attention(query, self._split(self.key(tokens)), self._split(self.value(tokens)))
+        return self._gathered(mixed, place)
+
+    def weights(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+        """(M, D), tokens (B, T, D) -> how much each word attends to each token, mean over heads (M, T)."""
+        query, key = self._split(place.scatter(self.query(x))), self._split(self.key(tokens))
+        shares = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+        return place.gather(shares.mean(1))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (R, heads, length, D / heads)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, length, D / heads)
+
+    def _gathered(self, mixed: Tensor, place: Place) -> Tensor:
+        out: Tensor = self.out(place.gather(mixed.transpose(1, 2).flatten(2)))
+        return out
 
 
 class Layer(nn.Module):
@@ -93,43 +142,56 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.words = Attention(width, heads, dropout)
-        self.image = Attention(width, heads, dropout)
+        self.words = Attention(width, heads)
+        self.image = Attention(width, heads)
         self.feed = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, tokens: Tensor, place: Place) -> Tensor:
-        """x (N, L, D), mask (N, L), tokens (B, T, D) -> (N, L, D)."""
-        y = self.norms[0](x)
-        x = x + self.drop(self.words(y, y, mask[:, None, None, :]))
-        x = x + self.drop(place.gather(self.image(place.scatter(self.norms[1](x)), tokens)))
+    def forward(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+        """x (M, D), tokens (B, T, D) -> (M, D)."""
+        x = x + self.drop(self.words.among(self.norms[0](x), place))
+        x = x + self.drop(self.image.towards(self.norms[1](x), tokens, place))
         fed: Tensor = x + self.drop(self.feed(self.norms[2](x)))
         return fed
 
+    def looks(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+        """How much each word looks at each image token in this layer: (M, T)."""
+        x = x + self.words.among(self.norms[0](x), place)
+        return self.image.weights(self.norms[1](x), tokens, place)
+
 
 class Place:
-    """Where each question lies among those of its image, so that all of them attend to it in one product."""
+    """Where each word lies among those that ask about its image, so that all of them attend in one product."""
 
-    def __init__(self, image_of: Tensor, images: int, length: int) -> None:
-        """`image_of` (N,): the image of each question; `length`: words per question."""
-        counts = torch.bincount(image_of, minlength=images)
-        order = torch.argsort(image_of, stable=True)
-        starts = counts.cumsum(0) - counts
+    def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:
+        """`mask` (N, L): True where a question has a word; `image_of` (N,): the image of each question."""
+        self.question = mask.nonzero()[:, 0]  # (M,): the question of each word
+        self.words = mask.sum(1)  # (N,)
+        image = image_of[self.question]
+        counts = torch.bincount(image, minlength=images)
+        order = torch.argsort(image, stable=True)
         slot = torch.empty_like(order)
-        slot[order] = torch.arange(len(order), device=order.device) - starts[image_of[order]]
-        self.index = image_of * int(counts.max()) + slot  # (N,): row among images * most
-        self.images, self.most, self.length = images, int(counts.max()), length
+        slot[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[image[order]]
+        self.images, self.most = images, int(counts.max())
+        self.index = image * self.most + slot  # (M,): row among images * most
+        asked = self.scatter(self.question.unsqueeze(-1) + 1).squeeze(-1)
+        self.together = (asked.unsqueeze(2) == asked.unsqueeze(1)).unsqueeze(1)  # (B, 1, most, most)
 
     def scatter(self, x: Tensor) -> Tensor:
-        """(N, L, D) -> (B, most * L, D), zeros where an image has fewer questions."""
-        rows = x.new_zeros(self.images * self.most, self.length, x.shape[-1])
-        return rows.index_copy(0, self.index, x).view(self.images, self.most * self.length, -1)
+        """(M, D) -> (B, most, D), zeros where an image is asked less about."""
+        rows = x.new_zeros(self.images * self.most, x.shape[-1])
+        return rows.index_copy(0, self.index, x).view(self.images, self.most, -1)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, most * L, D) -> (N, L, D)."""
-        return x.view(self.images * self.most, self.length, -1).index_select(0, self.index)
+        """(B, most, D) -> (M, D)."""
+        return x.reshape(self.images * self.most, -1).index_select(0, self.index)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(M, D) -> the mean over each question's words (N, D)."""
+        sums = x.new_zeros(len(self.words), x.shape[-1]).index_add(0, self.question, x)
+        return sums / self.words.unsqueeze(-1)
 
 
 class QuestionEncoder(nn.Module):
@@ -141,8 +203,8 @@ class QuestionEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.read = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
 
-    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Words (N, L), 0 pads -> vectors (N, L, D), mask (N, L)."""
+    def forward(self, words: Tensor) -> Tensor:
+        """Words (N, L), 0 pads -> vectors of the words alone (M, D), question by question."""
         mask = words != 0
         packed = nn.utils.rnn.pack_padded_sequence(
             self.drop(self.embed(words)), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
@@ -150,14 +212,14 @@ class QuestionEncoder(nn.Module):
         vectors, _ = nn.utils.rnn.pad_packed_sequence(
             self.read(packed)[0], batch_first=True, total_length=words.shape[1]
         )
-        return vectors, mask
+        return vectors[mask]
 
 
 class CompactNet(nn.Module):
     """Picture and question -> one logit for each answer of the training split."""
 
-    place: Callable[[Tensor, int, int], Place] = Place
-    """How the questions of an image are brought together; an exported graph has a simpler one."""
+    place: Callable[[Tensor, Tensor, int], Place] = Place
+    """How the words that ask about an image are brought together; an exported graph has a simpler one."""
 
     def __init__(
         self,
@@ -170,12 +232,15 @@ class CompactNet(nn.Module):
         dropout: float,
         words: int,
         answers: int,
+        regions: int = 0,
+        region_weight: float = 0.0,
         smoothing: float = 0.0,
         augment: Augment | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         super().__init__()
-        self.smoothing, self.augment = smoothing, augment
-        self.image = ImageEncoder(side, channels, width)
+        self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
+        self.image = ImageEncoder(side, channels, width, regions)
         self.question = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.head = nn.Sequential(
@@ -188,24 +253,51 @@ class CompactNet(nn.Module):
         )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Loss summed over the batch's questions: cross entropy with label smoothing, in nats."""
-        pictures = to_unit(batch["pictures"])
+        """Loss summed over the batch's questions: cross entropy with label smoothing, in nats, and that of regions."""
+        if self.training and self.mirror is not None:
+            batch = self.mirror(batch)
+        pictures, transforms = to_unit(batch["pictures"]), None
         if self.training and self.augment is not None:
-            pictures = self.augment(pictures)
-        logits = self.logits(self.image(pictures), batch["image_of"], batch["words"])
-        return F.cross_entropy(logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum")
+            transforms = self.augment.transforms(pictures)
+            pictures = self.augment(pictures, transforms)
+        tokens, found = self.image.tokens_and_regions(pictures)
+        logits = self.logits(tokens, batch["image_of"], batch["words"])
+        loss = F.cross_entropy(
+            logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+        )
+        if found is None or "regions" not in batch:
+            return loss
+        return loss + self.region_weight * len(logits) * region_loss(found.float(), batch["regions"], transforms)
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
-        x, mask = self.question(words)
-        place = self.place(image_of, tokens.shape[0], words.shape[1])
-        read = _mean(x, mask)
+        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
+        read = place.mean(x)
         for layer in self.layers:
-            x = layer(x, mask, tokens, place)
-        logits: Tensor = self.head(torch.cat([_mean(x, mask), read, tokens.mean(1)[image_of]], -1))
+            x = layer(x, tokens, place)
+        logits: Tensor = self.head(torch.cat([place.mean(x), read, tokens.mean(1)[image_of]], -1))
         return logits
 
+    def looks(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
+        """How much each question looks at each image token, in the last layer and as a mean over words: (N, T)."""
+        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
+        shares = x.new_zeros(len(x), tokens.shape[1])
+        for layer in self.layers:
+            shares = layer.looks(x, tokens, place)  # type: ignore[operator]
+            x = layer(x, tokens, place)
+        return place.mean(shares)
 
-def _mean(x: Tensor, mask: Tensor) -> Tensor:
-    weight = mask.unsqueeze(-1).to(x.dtype)
-    return (x * weight).sum(1) / weight.sum(1)
+
+def region_loss(found: Tensor, regions: Tensor, transforms: Tensor | None) -> Tensor:
+    """Binary cross entropy of logits (B, R, H, W) against `data.regions` (B, R, h, w) moved as the pictures were.
+
+    Summed over the kinds of region that are known of an image, mean over cells and images.
+    """
+    known = (regions[:, :, :1, :1] != UNKNOWN).float()
+    shares = regions.float() / FULL * known
+    if transforms is None:
+        wanted = F.adaptive_avg_pool2d(shares, (found.shape[2], found.shape[3]))
+    else:
+        wanted = moved(shares, transforms, found.shape[-2:])
+    each = F.binary_cross_entropy_with_logits(found, wanted.clamp(0, 1), reduction="none") * known
+    return each.sum(1).mean()

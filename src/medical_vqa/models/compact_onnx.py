@@ -1,11 +1,12 @@
 """A compact model exported to two ONNX graphs, answering without torch: onnxruntime and numpy are enough.
 
-Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits) and `compact.json`.
+Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits, looks), `compact.json`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,17 @@ from numpy.typing import NDArray
 
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, MissingDependencyError
-from medical_vqa.models.compact_parts import SETTINGS, encode_questions, ranked, read_settings, stack_pictures
+from medical_vqa.models.compact_parts import (
+    SETTINGS,
+    doubt_about,
+    encode_questions,
+    looks_over,
+    ranked,
+    read_settings,
+    stack_pictures,
+)
 from medical_vqa.models.model import Decoding, Query, distinct
+from medical_vqa.models.understanding import Reader
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Prediction
 from medical_vqa.runtime import cores
@@ -39,6 +49,8 @@ class CompactOnnx:
         """Open the graphs that lie in `folder`; `settings` are those of ``compact.json``."""
         self.picture = PictureSpec.from_json(settings["picture"])
         self.words = WordVocabulary(tuple(settings["words"]))
+        self.regions = tuple(settings["regions"])
+        self.reader = Reader(self.words, self.regions)
         self.answers = AnswerVocabulary(tuple(settings["answers"]))
         self._folder, self._sizes = folder, dict(settings["sizes"])
         self._answerer = _session(folder / ANSWER_GRAPH)
@@ -66,11 +78,25 @@ class CompactOnnx:
 
     def logits(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """Logits (N, answers), before the softmax that makes confidences of them."""
+        return self._run("logits", queries)
+
+    def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
+        """Why the answer means nothing, as the model that was exported says it."""
+        return doubt_about(query, self.reader, self.words, self.answer)
+
+    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        if not queries:
+            return []
+        shares = self._run("looks", queries)
+        return looks_over(shares, math.isqrt(shares.shape[1]))
+
+    def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
-        words = encode_questions(queries, self.words, int(self._sizes["question_words"]))
+        words = encode_questions([q.question for q in queries], self.reader, int(self._sizes["question_words"]))
         inputs = {"tokens": self._tokens(visuals), "image_of": np.array(image_of, np.int64), "words": words}
-        logits: NDArray[np.float32] = self._answerer.run(["logits"], inputs)[0]
-        return logits
+        found: NDArray[np.float32] = self._answerer.run([output], inputs)[0]
+        return found
 
     def save(self, folder: Path) -> None:
         """Copy the graphs and their settings."""

@@ -44,6 +44,8 @@ class Query:
     """A prepared picture, uint8 (height, width, channels), or what `Vision.encode` made of it; never both."""
     target: str | None = None
     """The answer to learn; None when only an answer is wanted."""
+    regions: NDArray[np.uint8] | None = None
+    """What is known of where things lie in the picture (`data.regions`), to learn from; never needed to answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
 """A compact model written as two ONNX graphs, and the proof that they answer as the model does.
 
-torch's older exporter is used, the one that traces: it writes the packed recurrent net as one ONNX operator of any
-length, which the newer one cannot (it needs shapes that do not depend on the words).
+The picture's half passes torch's newer exporter. The question's half needs the older one, which traces: it writes the
+packed recurrent net as one ONNX operator of any length, while the newer wants shapes that do not depend on the words.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,78 +47,137 @@ class Encode(nn.Module):
 
 
 class Answer(nn.Module):
-    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers)."""
+    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers), looks (N, T)."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.read = net, Once(net.question)
+        net.question = self.read  # type: ignore[assignment]
 
-    def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """The question half, every question with its own copy of its image's tokens."""
-        return self.net.logits(tokens[image_of], torch.arange(image_of.shape[0]), words)
+        self.read.found = None
+        inputs = (tokens[image_of], torch.arange(image_of.shape[0]), words)
+        return self.net.logits(*inputs), self.net.looks(*inputs)
 
 
-class Alone:
-    """The `Place` of questions that share no image: nothing to bring together, and no shape that depends on values."""
+class Once(nn.Module):
+    """Reads the words once for logits and looks: the exporter cannot tell two recurrent nets over them apart."""
 
-    def __init__(self, image_of: Tensor, images: int, length: int) -> None:
-        """As `Place`."""
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.found: Tensor | None = None
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Words (N, L) -> vectors (M, D), those of the last call where there was one."""
+        if self.found is None:
+            self.found = self.encoder(words)
+        return self.found
+
+
+class Padded:
+    """The `Place` of questions that share no image, padded to one length: no shape in it depends on a value."""
+
+    def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as `Place` is made
+        self.questions, self.length = mask.shape
+        self.words = mask.sum(1)  # (N,)
+        self.index = mask.flatten().nonzero()[:, 0]  # (M,): row among questions * length
+        self.together = mask[:, None, None, :]  # (N, 1, 1, L)
 
     def scatter(self, x: Tensor) -> Tensor:
-        """(N, L, D) as it is."""
-        return x
+        """(M, D) -> (N, L, D), zeros where a question has no more words."""
+        rows = x.new_zeros(self.questions * self.length, x.shape[-1])
+        return rows.index_copy(0, self.index, x).view(self.questions, self.length, -1)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(N, L, D) as it is."""
-        return x
+        """(N, L, D) -> (M, D)."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(M, D) -> the mean over each question's words (N, D)."""
+        return self.scatter(x).sum(1) / self.words.unsqueeze(-1)
 
 
 def write_graphs(model: Compact, folder: Path) -> None:
     """Write both graphs and ``compact.json``; raises `MissingDependencyError` where `onnx` is not installed."""
-    if importlib.util.find_spec("onnx") is None:
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(
-            "writing ONNX graphs needs the package onnx, which is not installed; "
+            f"writing ONNX graphs needs the package {missing[0]}, which is not installed; "
             "run: pip install 'medical-vqa[onnx-export]'"
         )
     net = copy.deepcopy(model.module).cpu().eval()
-    net.place = Alone
+    net.place = Padded
     side, channels = model.picture.side, model.picture.channels
     pictures = torch.zeros(2, side, side, channels, dtype=torch.uint8)
-    _write(Encode(net), (pictures,), folder / IMAGE_GRAPH, {"pictures": ["images"]}, "tokens")
-    with torch.inference_mode():
-        tokens = net.image(to_unit(pictures))
-    words = torch.tensor([[2, 2, 2], [2, 0, 0], [1, 2, 0]])  # of several lengths: what is traced must pack them
-    inputs = (tokens, torch.tensor([1, 0, 1]), words)
-    axes = {"tokens": ["images"], "image_of": ["questions"], "words": ["questions", "length"]}
-    _write(Answer(net), inputs, folder / ANSWER_GRAPH, axes, "logits")
+    with _quiet(), torch.inference_mode():
+        _write_encoder(net, pictures, folder / IMAGE_GRAPH)
+        _write_answerer(net, net.image(to_unit(pictures)), folder / ANSWER_GRAPH)
     write_settings(folder, model.settings())
 
 
-def _write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, axes: dict[str, list[str]], output: str) -> None:
-    free = {name: dict(enumerate(names)) for name, names in axes.items()}
-    free[output] = {0: "images" if output == "tokens" else "questions"}
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # about the exporter's age and about batches, which `check` tries
-        torch.onnx.export(
-            module,
-            inputs,
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(axes),
-            output_names=[output],
-            dynamic_axes=free,
-        )
+def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
+    torch.onnx.export(
+        Encode(net).eval(),
+        (pictures,),
+        str(path),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["pictures"],
+        output_names=["tokens"],
+        dynamic_shapes=({0: torch.export.Dim("images")},),
+    )
+
+
+def _write_answerer(net: CompactNet, tokens: Tensor, path: Path) -> None:
+    words = torch.tensor([[2, 2, 2], [2, 0, 0], [1, 2, 0]])  # of several lengths: what is traced must pack them
+    torch.onnx.export(
+        Answer(net).eval(),
+        (tokens, torch.tensor([1, 0, 1]), words),
+        str(path),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["tokens", "image_of", "words"],
+        output_names=["logits", "looks"],
+        dynamic_axes={
+            "tokens": {0: "images"},
+            "image_of": {0: "questions"},
+            "words": {0: "questions", 1: "length"},
+            "logits": {0: "questions"},
+            "looks": {0: "questions"},
+        },
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of their age, absent packages and batches of other sizes, which `check` tries."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> float:
-    """The largest difference between logits; raises `ModelError` above `TOLERANCE` or where an answer differs."""
-    difference = float(np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max())
+    """The largest difference between logits and looks.
+
+    Raises `ModelError` above `TOLERANCE`, or where an answer differs.
+    """
+    logits = np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max()
+    looks = max(np.abs(a - b).max() for a, b in zip(model.look(queries), exported.look(queries), strict=True))
+    difference = max(float(logits), float(looks))
     answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
     wrong = sum(ours != theirs for ours, theirs in zip(*answers, strict=True))
     if wrong or not difference <= TOLERANCE:  # `not <=` catches a nan as well
         raise ModelError(
-            f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits by up to "
+            f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits or looks by up to "
             f"{difference:.1e} (at most {TOLERANCE:.0e} is allowed); nothing was written, install the versions of "
             "torch, onnx and onnxruntime in constraints.txt and export again"
         )

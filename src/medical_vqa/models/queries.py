@@ -11,6 +11,7 @@ from medical_vqa.models.model import Query
 from medical_vqa.records import Example
 
 if TYPE_CHECKING:
+    from medical_vqa.data.regions import RegionStore
     from medical_vqa.models.model import Visual
 
 NO_PICTURE = np.zeros((1, 1, 1), np.uint8)
@@ -34,11 +35,12 @@ class PictureQueries(Sequence[Query]):
         cache: Visuals | None,
         *,
         learn: bool = False,
+        regions: RegionStore | None = None,
     ) -> None:
         """`digests[i]` is the image of ``examples[i]``; `learn` gives each query its first accepted answer."""
         self.ids = [example.id for example in examples]
         self.images = list(digests)
-        self._examples, self._cache, self._learn = examples, cache, learn
+        self._examples, self._cache, self._learn, self._regions = examples, cache, learn, regions
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -47,4 +49,5 @@ class PictureQueries(Sequence[Query]):
         example, image = self._examples[index], self.images[index]
         target = example.answers[0] if self._learn and example.answers else None
         visual = self._cache.get(image) if self._cache is not None else NO_PICTURE
-        return Query(example.id, example.question, image, visual, target)
+        regions = self._regions.get(image) if self._regions is not None else None
+        return Query(example.id, example.question, image, visual, target, regions)

@@ -88,7 +88,11 @@ class WordVocabulary:
 
     def encode(self, question: str, *, limit: int) -> list[int]:
         """Indices of the first `limit` words, at least one."""
-        return [self._index.get(word, 1) for word in words(question)[:limit]] or [1]
+        return self.indices(words(question)[:limit])
+
+    def indices(self, read: Sequence[str]) -> list[int]:
+        """Indices of words, at least one."""
+        return [self._index.get(word, 1) for word in read] or [1]
 
     def unknown(self, question: str) -> list[str]:
         """Words that training never saw, in their order."""
