@@ -601,6 +601,33 @@ def _require_serving() -> None:
         raise MissingDependencyError(f"serving needs {missing[0]}; run: pip install 'medical-vqa[serve]'")
 
 
+# --- app --------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
+@click.option("--compare", metavar="URL", help="A second backend, whose answers can be shown beside.")
+@click.option("--feedback", type=click.Path(path_type=Path), help="Folder for thumbs and corrections.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
+@click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
+def app(
+    model: Path | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
+) -> None:
+    """Open a page on which one uploads an image and asks.
+
+    MODEL is a run folder or a bundle, by default the model that ships.
+    """
+    from medical_vqa.app import launch
+
+    click.echo(f"page: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+    sys.exit(
+        launch.run(
+            model=model, backend=backend, compare=compare, feedback=feedback, host=host, port=port, environ=os.environ
+        )
+    )
+
+
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
@@ -630,7 +657,7 @@ def export(model: Path, target: str | None, to: str, public: bool) -> None:
 @cli.command()
 @click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the newest run]")
+@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the shipped one]")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
 @click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
 @click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
@@ -644,7 +671,7 @@ def deploy(
     """
     from medical_vqa import pipelines
 
-    chosen = model or _newest_run()
+    chosen = model or pipelines.shipped_bundle()
     for path in pipelines.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
         click.echo(path)
     click.echo(f"next: the commands in {out / 'README.md'}")

@@ -459,9 +459,7 @@ def engine_for(settings: Settings) -> Engine:
     from medical_vqa.runtime import choose_device
     from medical_vqa.serving.engine import Engine
 
-    if settings.model is None:
-        raise ConfigError("name the model to serve: medical-vqa serve --model runs/NAME")
-    model, card = load_model(find_bundle(settings.model), settings.device)
+    model, card = load_model(find_bundle(settings.model or shipped_bundle()), settings.device)
     large = hasattr(model, "build") and choose_device(settings.device).type != "cpu"  # others run without torch
     return Engine(
         model,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 MOST_PIECES = 65_536
 """Chunks of a PNG or segments of a JPEG; decoders spend microseconds on each, so there may not be millions."""
 
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15 and that of JPEG-LS
 # What ends a run of JPEG picture data: not a stuffed zero, a fill byte, TEM, RST0-7 or SOI.
 _SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")
 
@@ -57,13 +58,14 @@ def webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def end_of(data: bytes, kind: str) -> int:
+def end_of(data: bytes) -> int:
     """Where the picture ends; what follows belongs to something else. All of the bytes where the format cannot tell.
 
     Raises `ValueError` for a file of more than `MOST_PIECES` pieces.
     """
+    end = next((end for magic, end in _ENDS.items() if data.startswith(magic)), len)
     try:
-        return min(len(data), _ENDS[kind](data)) if kind in _ENDS else len(data)
+        return min(len(data), end(data))
     except (struct.error, IndexError):
         return len(data)
 
@@ -100,9 +102,30 @@ def _end_of_bmp(data: bytes) -> int:
     return length if length > start else len(data)  # many writers leave it zero
 
 
-_ENDS: dict[str, Callable[[bytes], int]] = {
-    "PNG": _end_of_png,
-    "JPEG": _end_of_jpeg,
-    "WEBP": _end_of_webp,
-    "BMP": _end_of_bmp,
+_ENDS: dict[bytes, Callable[[bytes], int]] = {
+    b"\x89PNG": _end_of_png,
+    b"\xff\xd8": _end_of_jpeg,
+    b"RIFF": _end_of_webp,
+    b"BM": _end_of_bmp,
 }
+
+
+def stream_size(stream: bytes) -> tuple[int, int, int]:
+    """Width, height and components of one JPEG, JPEG-LS or JPEG 2000 stream, as its own header has them.
+
+    A DICOM header may claim less than the stream will come to. Raises `ValueError` where the stream has no such header.
+    """
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # JPEG 2000 may lie in a JP2 box
+    if start >= 0 and not stream.startswith(b"\xff\xd8"):
+        right, bottom, left, top = struct.unpack_from(">IIII", stream, start + 8)
+        return right - left, bottom - top, int(struct.unpack_from(">H", stream, start + 40)[0])
+    at = 0
+    for _ in range(MOST_PIECES):
+        found = _SEGMENT.search(stream, at)
+        if found is None:
+            break
+        if found[1][0] in _FRAME_HEADERS:
+            height, width, components = struct.unpack_from(">HHB", stream, found.end() + 3)
+            return width, height, components
+        at = found.end() + int(struct.unpack_from(">H", stream, found.end())[0])
+    raise ValueError("no header in the stream")

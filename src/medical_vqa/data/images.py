@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from medical_vqa.data.containers import end_of, tiff_at_page, tiff_pages, webp_size
+from medical_vqa.data.quiet import quiet
 from medical_vqa.errors import ConfigError, ImageError, TooLargeError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"BM", BmpImageFile),
     (b"GIF8", GifImageFile),
 )
+_EXPECTED = "a JPEG, PNG, BMP, TIFF or WebP picture, or DICOM or NIfTI"
 _NOT_READ: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "a PDF"),
     (0, b"PK\x03\x04", "a zip archive"),
@@ -82,11 +84,11 @@ _KEPT_ELSEWHERE = {
     "XML:com.adobe.xmp": "XMP",
     "photoshop": "Photoshop data",
 }
-# What Pillow's decoders raise on damaged files; Warning, because a program may have turned warnings into errors.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
     EOFError, MemoryError, RuntimeError, NotImplementedError, struct.error, zlib.error, Warning,
 )  # fmt: skip
+"""What decoders raise on damaged files; Warning, because a program may have turned warnings into errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +125,25 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: i
         ImageError: Unknown, damaged or truncated data, a side under `MIN_SIDE`, no such page.
     """
     try:
-        pages, data = _paged(data, name, page, max_pages)
-        with _opened(data, name, max_pixels) as image:
-            animated = getattr(image, "is_animated", False) and image.format != "TIFF"
-            image.load()
-            _check_size(image.size, name, max_pixels)
-            dropped = _dropped(image, data, others=animated or pages > 1)
-            return Decoded(_pixels(image), str(image.format), pages, dropped)
-    except _DECODER_ERRORS as error:
+        with quiet("PIL"):
+            pages, data = _paged(data, name, page, max_pages)
+            return _decoded(data, name, max_pixels, pages)
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name}: has a frame larger than itself; save it again") from error
+    except DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: expected a whole picture, but it cannot be decoded ({error}); get the file again"
         ) from error
+
+
+def _decoded(data: bytes, name: str, max_pixels: int, pages: int) -> Decoded:
+    tail = end_of(data) < len(data)  # before a decoder sees the file: it also refuses one of millions of pieces
+    with _opened(data, name, max_pixels) as image:
+        animated = getattr(image, "is_animated", False) and image.format != "TIFF"
+        image.load()
+        check_size(image.size, name, max_pixels)
+        dropped = _dropped(image, others=animated or pages > 1, tail=tail)
+        return Decoded(_pixels(image), str(image.format), pages, dropped)
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
@@ -166,10 +176,10 @@ def read_image_file(path: Path) -> bytes:
 def image_size(data: bytes, name: str) -> tuple[int, int]:
     """Width and height in pixels, upright, read from the header alone; raises `ImageError` like `open_image`."""
     try:
-        with _opened(data, name, MAX_PIXELS) as image:
+        with quiet("PIL"), _opened(data, name, MAX_PIXELS) as image:
             swapped = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if swapped else (image.width, image.height)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: expected a whole picture, but its header is damaged ({error}); get the file again"
         ) from error
@@ -189,24 +199,23 @@ def _opened(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if data.startswith(magic):
             if plugin is WebPImageFile:
-                _check_size(webp_size(data), name, max_pixels)
+                check_size(webp_size(data), name, max_pixels)
             image = plugin(io.BytesIO(data))
-            _check_size(image.size, name, max_pixels)
+            check_size(image.size, name, max_pixels)
             _check_tiles(image, name, max_pixels)
             return image
     _refuse_known(data, name)
-    raise ImageError(f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got something else; convert it to PNG")
+    raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
 
 
 def _refuse_known(data: bytes, name: str) -> None:
     for offset, magic, what in _NOT_READ:
         if data.startswith(magic, offset):
-            raise UnsupportedImageError(
-                f"{name}: expected a JPEG, PNG, BMP, TIFF or WebP picture, got {what}; convert it to PNG"
-            )
+            raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {what}; convert it to PNG")
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise `ImageError` for a width or height under `MIN_SIDE`, `TooLargeError` for more pixels than allowed."""
     width, height = size
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: is {width}x{height} pixels; give a picture of at least {MIN_SIDE} pixels a side")
@@ -223,14 +232,13 @@ def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None
         raise TooLargeError(f"{name}: is cut into tiles of {tile[0]}x{tile[1]} pixels; save it with smaller ones")
 
 
-def _dropped(image: ImageFile.ImageFile, data: bytes, *, others: bool) -> tuple[str, ...]:
-    kind = str(image.format)
+def _dropped(image: ImageFile.ImageFile, *, others: bool, tail: bool) -> tuple[str, ...]:
     found = dict.fromkeys(what for key, what in _KEPT_ELSEWHERE.items() if image.info.get(key))
-    if kind == "PNG" and set(getattr(image, "text", {})) - set(_KEPT_ELSEWHERE):
+    if image.format == "PNG" and set(getattr(image, "text", {})) - set(_KEPT_ELSEWHERE):
         found["text"] = None
     if others:
         found["other frames"] = None
-    if end_of(data, kind) < len(data):
+    if tail:
         found["trailing bytes"] = None
     return tuple(found)
 

@@ -5,77 +5,24 @@ Whatever comes in, an `Ingested` or an `ImageError` comes out, and memory stays 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from medical_vqa.data.images import MAX_PIXELS, as_image, decode, read_image_file
-from medical_vqa.errors import ImageError, TooLargeError
+from medical_vqa.data.images import decode, read_image_file
+from medical_vqa.data.ingested import Ingested, IngestLimits
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
+__all__ = ["DEFAULT", "LOCAL", "IngestLimits", "Ingested", "ingest", "ingest_file", "is_dicom", "is_nifti"]
 
-
-@dataclass(frozen=True, slots=True)
-class IngestLimits:
-    """What is refused before it is decoded."""
-
-    file_bytes: int = 20_000_000
-    """Of the upload as it comes."""
-    pixels: int = MAX_PIXELS
-    """Width times height of one frame."""
-    frames: int = 4096
-    """Frames of a DICOM object, slices of a NIfTI volume, pages of a TIFF."""
-    inflated_bytes: int = 1_000_000_000
-    """What a compressed NIfTI file may come to; it is inflated piece by piece and never held."""
-
-
+DEFAULT = IngestLimits()
+"""For files that strangers send."""
 LOCAL = IngestLimits(file_bytes=4_000_000_000, frames=1_000_000, inflated_bytes=64_000_000_000)
 """For files of one's own on one's own machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """One upload as the picture that it shows, with nothing that could tell whose it is."""
-
-    picture: NDArray[np.uint8]
-    """(height, width, channels): one channel for grey, three for RGB; upright, 8 bits."""
-    format: str
-    """Of the upload: ``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP``, ``GIF``, ``DICOM`` or ``NIFTI``."""
-    dropped: tuple[str, ...] = ()
-    """What was not kept: ``EXIF``, ``ICC profile``, ``comment``, ``trailing bytes``, ``DICOM header`` ..."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Of a DICOM header what is on the allow-list: Modality, BodyPartExamined, ViewPosition, Rows, Columns."""
-    burned_in: bool | None = None
-    """Whether a DICOM header says that words are part of the picture; None where it says nothing."""
-    frames: int = 1
-    """How many can be asked for with ``frame``; of an animation only the first can."""
-    window: tuple[float, float] | None = None
-    """Centre and width of the values that were spread over 0..255; None where the pixels came as they are."""
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return int(self.picture.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return int(self.picture.shape[0])
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture as `prepare_picture` takes it."""
-        return as_image(self.picture)
 
 
 def ingest(
     data: bytes,
     *,
-    limits: IngestLimits = IngestLimits(),
+    limits: IngestLimits = DEFAULT,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
     name: str = "the image",
@@ -91,14 +38,17 @@ def ingest(
 
     Raises:
         TooLargeError: Over a limit.
-        UnsupportedImageError: A known format or DICOM transfer syntax that is not read.
+        UnsupportedImageError: A known format or DICOM transfer syntax that is not read, or not without an extra.
         ImageError: Anything else that is not a whole picture, or has no such frame.
-        MissingDependencyError: DICOM or NIfTI without the extra ``dicom``.
     """
     if len(data) > limits.file_bytes:
         raise TooLargeError(
             f"{name}: has {len(data):,} bytes; give a file of at most {limits.file_bytes / 1e6:g} million bytes"
         )
+    if is_dicom(data):
+        return _dicom(data, name, limits, frame, window)
+    if is_nifti(data):
+        return _nifti(data, name, limits, frame, window)
     if window is not None:
         raise ImageError(f"{name}: a window is for DICOM and NIfTI; leave it out")
     found = decode(data, name, max_pixels=limits.pixels, max_pages=limits.frames, page=frame or 0)
@@ -110,3 +60,39 @@ def ingest_file(
 ) -> Ingested:
     """`ingest` on a file of one's own; raises `ImageError` also where it is missing or not a file."""
     return ingest(read_image_file(path), limits=limits, frame=frame, window=window, name=str(path))
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether these are the bytes of a DICOM file, with its 128 bytes of preamble or without."""
+    return data[128:132] == b"DICM" or data.startswith(b"\x02\x00\x00\x00UL\x04\x00")
+
+
+def is_nifti(data: bytes) -> bool:
+    """Whether these are the bytes of a NIfTI file, or of something that was compressed with gzip as NIfTI files are."""
+    return data.startswith(b"\x1f\x8b") or data[344:347] in (b"n+1", b"ni1") or data[4:7] in (b"n+2", b"ni2")
+
+
+def _dicom(
+    data: bytes, name: str, limits: IngestLimits, frame: int | None, window: tuple[float, float] | None
+) -> Ingested:
+    try:
+        from medical_vqa.data.dicom import read_dicom  # noqa: PLC0415 - pydicom is an extra
+    except ModuleNotFoundError as error:
+        raise _lacking(name, "DICOM", error) from error
+    return read_dicom(data, name, limits=limits, frame=frame or 0, window=window)
+
+
+def _nifti(
+    data: bytes, name: str, limits: IngestLimits, frame: int | None, window: tuple[float, float] | None
+) -> Ingested:
+    try:
+        from medical_vqa.data.nifti import read_nifti  # noqa: PLC0415 - nibabel is an extra
+    except ModuleNotFoundError as error:
+        raise _lacking(name, "NIfTI", error) from error
+    return read_nifti(data, name, limits=limits, frame=frame, window=window)
+
+
+def _lacking(name: str, kind: str, error: ModuleNotFoundError) -> UnsupportedImageError:
+    return UnsupportedImageError(
+        f"{name}: is {kind}, which needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
+    )

@@ -215,6 +215,16 @@ def _add_uploads(app: FastAPI, service: Service) -> None:
         await service.images.delete(image_id)
         return Response(status_code=204)
 
+    @app.get(
+        "/images/{image_id}/picture",
+        tags=["images"],
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "PNG."}, **_errors(401, 404, 422, 429, 503)},
+    )
+    async def picture(image_id: ImageId) -> Response:
+        """The picture of an uploaded image as the server reads it: upright, 8 bits, windowed, without any header."""
+        return Response(await service.images.png(image_id), media_type="image/png")
+
     @app.get("/images/{image_id}/questions", tags=["images"], responses=_errors(401, 404, 422, 429, 503))
     async def suggest(image_id: ImageId) -> Suggestions:
         """Questions that one may ask about an uploaded image."""

@@ -14,6 +14,7 @@ import io
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ from PIL import Image
 from medical_vqa.data.images import PictureSpec, prepare_picture
 from medical_vqa.data.ingest import IngestLimits, ingest
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.refusals import RefusedError, overloaded
+from medical_vqa.serving.refusals import RefusedError, overloaded, past_deadline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEPT_SIDE = 2048
 """Pixels; larger pictures are kept smaller, which no model sees."""
-_WAITING = 16  # uploads per decoder that may wait, their bodies in temporary files
+_WAITING_BYTES = 256 << 20  # of uploads that wait for a decoder, or are in one
 _NAME = "the upload"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves address space
 
@@ -81,10 +82,15 @@ def decode(job: Job) -> Decoded:
         "format": found.format,
         "frames": found.frames,
         "dropped": list(found.dropped),
-        "facts": dict(found.facts),
+        "facts": {**found.facts, **_window_facts(found.window)},
         "burned_in": found.burned_in,
     }
     return Decoded(digest.hexdigest(), _png(image), prepared(image, job.spec), about)
+
+
+def _window_facts(window: tuple[float, float] | None) -> dict[str, str]:
+    """The window that was used, under DICOM's names, so that a client can offer another."""
+    return {} if window is None else {"WindowCenter": f"{window[0]:g}", "WindowWidth": f"{window[1]:g}"}
 
 
 def prepared(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:
@@ -104,29 +110,33 @@ def _png(image: Image.Image) -> bytes:
 class Decoders:
     """As many decoding processes as asked for; 0 means threads of this process."""
 
-    def __init__(self, processes: int, *, memory: int, timeout: float) -> None:
-        self._timeout, self._places = timeout, max(1, processes)
+    def __init__(self, processes: int, *, memory: int, timeout: float, waiting: int, deadline: float) -> None:
+        """`waiting` uploads may wait, `deadline` seconds each; decoding one may take `timeout` seconds."""
+        self._timeout, self._places, self._most, self._deadline = timeout, max(1, processes), waiting, deadline
         self._threads = ThreadPoolExecutor(self._places, "decode")
         self._idle: SimpleQueue[_Child | None] = SimpleQueue()
         for _ in range(self._places):
             self._idle.put(_Child(memory, timeout) if processes else None)
-        self._waiting = 0
+        self._waiting, self._bytes = 0, 0
 
     async def decode(self, job: Job) -> Decoded:
         """Decode an upload beside the event loop. Raises `RefusedError`: 400, 413, 415, or 429 when too many wait."""
-        if self._waiting >= self._places * _WAITING:
-            raise overloaded(self._timeout / 2)
-        self._waiting += 1
+        if self._waiting >= self._most or (self._waiting and self._bytes + len(job.data) > _WAITING_BYTES):
+            raise overloaded(self._deadline / 2)
+        self._waiting, self._bytes = self._waiting + 1, self._bytes + len(job.data)
+        until = time.monotonic() + self._deadline
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job, until)
         except MedicalVqaError as error:
             raise refused(error) from error
         finally:
-            self._waiting -= 1
+            self._waiting, self._bytes = self._waiting - 1, self._bytes - len(job.data)
 
-    def _run(self, job: Job) -> Decoded:
+    def _run(self, job: Job, until: float) -> Decoded:
         child = self._idle.get()
         try:
+            if time.monotonic() > until:
+                raise past_deadline(self._deadline / 2)
             return decode(job) if child is None else child.decode(job)
         finally:
             self._idle.put(child)

@@ -7,6 +7,7 @@ before it is computed. Questions about one image are taken together, because tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +27,7 @@ from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.model import Query, VqaModel
 from medical_vqa.records import Prediction
 from medical_vqa.serving.metrics import Meters
-from medical_vqa.serving.refusals import RefusedError, overloaded, past_deadline, stopping
+from medical_vqa.serving.refusals import RefusedError, defect, overloaded, past_deadline, stopping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -238,7 +239,8 @@ class Engine:
             for work, result in zip(batch, results, strict=True)
         ]
         for loop in {work.loop for work in batch}:
-            loop.call_soon_threadsafe(_settle, [(w.future, result) for w, result in done if w.loop is loop])
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
+                loop.call_soon_threadsafe(_settle, [(w.future, result) for w, result in done if w.loop is loop])
 
     def _results(self, batch: list[_Work]) -> Sequence[Any]:
         """One result or exception per piece of work; a piece that fails does not take the others with it."""
@@ -250,7 +252,7 @@ class Engine:
             if isinstance(error, ModelError):
                 return [RefusedError(422, "invalid", str(error))]
             _LOG.exception("the model failed")
-            return [error]
+            return [defect()]
 
     def _encoded(self, batch: list[_Work]) -> list[Features]:
         pictures = {work.image: work.visual for work in batch}

@@ -107,6 +107,14 @@ class Images:
             raise unknown_image()
         return kept
 
+    async def png(self, id_: str) -> bytes:
+        """The picture of an image as it was normalised, before it was prepared for the model; `RefusedError` (404)."""
+        await self.get(id_)
+        blob = await self._reach(lambda: self.store.get(id_))
+        if blob is None:
+            raise unknown_image()
+        return packed_png(blob)
+
     async def delete(self, id_: str) -> None:
         """Forget an image; raises `RefusedError` (404)."""
         if not _ID.match(id_):
@@ -206,6 +214,13 @@ def pack(kept: Kept, decoded: Decoded, fingerprint: str, original: bytes | None)
 
     ours: dict[str, Any] = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
     return save({**ours, **{name: tensor.contiguous() for name, tensor in named.items()}}, metadata=about)
+
+
+def packed_png(blob: bytes) -> bytes:
+    """The PNG in a blob, cut out where the header says it lies."""
+    start = 8 + int.from_bytes(blob[:8], "little")
+    begin, end = json.loads(blob[8:start])["png"]["data_offsets"]
+    return blob[start + begin : start + end]
 
 
 def unpack(id_: str, blob: bytes, engine: Engine) -> tuple[Kept, NDArray[np.uint8] | None]:

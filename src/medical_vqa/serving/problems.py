@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from medical_vqa.errors import ModelError
-from medical_vqa.serving.refusals import RefusedError
+from medical_vqa.serving.refusals import RefusedError, defect
 from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
@@ -69,8 +69,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - logged by the server
-        refused = RefusedError(500, "internal", "this is a defect of the server; its log has the request's id")
-        return problem(refused, request.url.path)
+        return problem(defect(), request.url.path)
 
 
 def sentence(errors: Sequence[Any]) -> str:

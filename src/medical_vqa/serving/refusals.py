@@ -41,6 +41,11 @@ def rate_limited(seconds: float) -> RefusedError:
     return _later("rate_limited", "you have asked as often as you may for now; ask again later", seconds)
 
 
+def defect() -> RefusedError:
+    """500: our mistake; the log has the traceback."""
+    return RefusedError(500, "internal", "this is a defect of the server; its log has the request's id")
+
+
 def stopping() -> RefusedError:
     """503: this instance is going away."""
     return RefusedError(

@@ -2,11 +2,12 @@
 
 A client needs this module alone (it imports pydantic and nothing heavy). Routes:
 
-    POST   /upload_image           multipart image_file [frame, window]      -> UploadedImage
+    POST   /upload_image           multipart image_file [frame, window_center, window_width] -> UploadedImage
     POST   /ask_question           form or JSON AskRequest                    -> Answer
     POST   /ask_questions          JSON AskManyRequest: one image, a batch    -> Answers
     POST   /ask                    multipart image_file, question, [look]     -> Answer
     GET    /images/{id}/questions                                             -> Suggestions
+    GET    /images/{id}/picture                                               -> PNG bytes, as the server reads it
     DELETE /images/{id}                                                       -> 204
     GET    /model                                                             -> ModelInfo
     GET    /examples                                                          -> Examples
@@ -104,7 +105,7 @@ class UploadedImage(Wire):
     facts: dict[str, str] = Field(
         default_factory=dict,
         description="What was read from an allow-list of header fields (modality, body part, window).",
-        examples=[{"modality": "CT"}],
+        examples=[{"Modality": "CT", "WindowCenter": "40", "WindowWidth": "400"}],
     )
     burned_in: bool | None = Field(
         None, description="Whether the header says that annotations are burned into the pixels; null: it does not say."

@@ -55,7 +55,13 @@ class Service:
         self.images = Images(
             self.store, engine, ttl=settings.store_ttl, hot=settings.hot_bytes, keep_originals=settings.keep_originals
         )
-        self.decoders = Decoders(settings.decoders, memory=settings.decoder_bytes, timeout=settings.decode_timeout)
+        self.decoders = Decoders(
+            settings.decoders,
+            memory=settings.decoder_bytes,
+            timeout=settings.decode_timeout,
+            waiting=settings.queue,
+            deadline=settings.deadline,
+        )
         self._limits = IngestLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
         self._sweeper: asyncio.Task[None] | None = None
         self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)

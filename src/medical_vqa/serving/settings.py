@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from medical_vqa.errors import ConfigError
 
 PREFIX = "MEDICAL_VQA_"
-_OTHERS = {"HOME"}  # read elsewhere in the package
+_OTHERS = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # read elsewhere in the package
 _URL = re.compile(r"^(memory|file|s3|gs|gcs|redis|rediss)://")
 _RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
 MEBIBYTE = 1 << 20

@@ -1,0 +1,165 @@
+"""The backend as the page sees it: a method per route, time-outs and retries, every failure one `BackendError`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from medical_vqa.errors import ConfigError, MedicalVqaError
+from medical_vqa.serving import schema
+
+Kind = Literal[schema.ErrorCode, "unreachable", "slow", "garbled"]
+"""What went wrong: a code of the backend, or that it was not there, took too long, or said something else."""
+
+PASSING = frozenset({"unreachable", "slow", "not_ready", "overloaded", "deadline", "timeout"})
+"""Kinds that are likely to go away by themselves."""
+_ASLEEP = frozenset({502, 503, 504})
+_CONNECT = 5.0  # seconds
+_ANSWER = 60.0  # seconds: a platform that starts an instance holds the request meanwhile
+_READY = 4.0  # seconds
+_LONGEST_WAIT = 5.0  # seconds between two tries; a person is looking at the page
+
+Wire = TypeVar("Wire", bound=BaseModel)
+
+
+class BackendError(MedicalVqaError):
+    """The backend did not do what it was asked."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+    @property
+    def passing(self) -> bool:
+        """Whether trying again later is likely to help."""
+        return self.kind in PASSING
+
+
+class Backend:
+    """A backend at an address; may be used from several threads."""
+
+    def __init__(
+        self, address: str, *, api_key: str = "", tries: int = 3, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise ConfigError(f"backend address {address!r}: expected http://… or https://…")
+        self.address = address.rstrip("/")
+        self._tries, self._sleep = tries, sleep
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
+        self._client = httpx2.Client(base_url=self.address, headers=headers, timeout=timeout, follow_redirects=True)
+
+    def ready(self) -> bool:
+        """Whether it answers questions now; one quick try."""
+        try:
+            return self._client.get("/readyz", timeout=_READY).is_success
+        except httpx2.HTTPError:
+            return False
+
+    def model(self) -> schema.ModelInfo:
+        """The card of its model, and what it takes."""
+        return _parsed(schema.ModelInfo, self._ask("GET", "/model"))
+
+    def examples(self) -> schema.Examples:
+        """Images to try."""
+        return _parsed(schema.Examples, self._ask("GET", "/examples"))
+
+    def example_file(self, example: schema.ExampleImage) -> bytes:
+        """The bytes of an example's image."""
+        return self._ask("GET", example.image).content
+
+    def upload(
+        self, data: bytes, name: str, *, frame: int | None = None, window: tuple[float, float] | None = None
+    ) -> schema.UploadedImage:
+        """Hand over a file; `window` is centre and width."""
+        form = {} if frame is None else {"frame": str(frame)}
+        form |= {} if window is None else {"window_center": f"{window[0]:g}", "window_width": f"{window[1]:g}"}
+        files = {"image_file": (name, data)}
+        return _parsed(schema.UploadedImage, self._ask("POST", "/upload_image", files=files, data=form))
+
+    def picture(self, image_id: str) -> bytes:
+        """PNG of an uploaded image as the model is shown it."""
+        return self._ask("GET", f"/images/{image_id}/picture").content
+
+    def questions(self, image_id: str) -> list[str]:
+        """Questions that suit an uploaded image and the model."""
+        return _parsed(schema.Suggestions, self._ask("GET", f"/images/{image_id}/questions")).questions
+
+    def ask(self, image_id: str, question: str, *, look: bool) -> schema.Answer:
+        """Ask about an uploaded image."""
+        body = schema.AskRequest.model_construct(image_id=image_id, question=question, look=look)
+        return _parsed(schema.Answer, self._ask("POST", "/ask_question", json=body.model_dump()))
+
+    def forget(self, image_id: str) -> None:
+        """Delete an uploaded image; one that is not there any more is no error."""
+        try:
+            self._ask("DELETE", f"/images/{image_id}")
+        except BackendError as error:
+            if error.kind != "unknown_image":
+                raise
+
+    def forget_later(self, image_id: str) -> None:
+        """`forget` without waiting for it; what fails expires by itself."""
+
+        def quietly() -> None:
+            try:
+                self.forget(image_id)
+            except BackendError:
+                return
+
+        threading.Thread(target=quietly, daemon=True).start()
+
+    def _ask(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        """Send a request, again after passing failures; all routes may be repeated without harm."""
+        for attempt in range(self._tries):
+            reply = self._once(method, path, **content)
+            if isinstance(reply, httpx2.Response):
+                return reply
+            error, asked_for = reply
+            if not error.passing or attempt + 1 == self._tries:
+                raise error
+            self._sleep(_wait(attempt, asked_for))
+        raise ConfigError(f"a backend needs at least one try, got {self._tries}")
+
+    def _once(self, method: str, path: str, **content: Any) -> httpx2.Response | tuple[BackendError, str | None]:
+        try:
+            response = self._client.request(method, path, **content)
+        except httpx2.TimeoutException as error:
+            kind: Kind = "unreachable" if isinstance(error, httpx2.ConnectTimeout) else "slow"
+            return BackendError(kind, f"{self.address} did not answer in time"), None
+        except httpx2.HTTPError as error:
+            return BackendError("unreachable", f"{self.address} cannot be reached ({type(error).__name__})"), None
+        if response.is_success:
+            return response
+        return _problem(response), response.headers.get("retry-after")
+
+
+def _parsed(kind: type[Wire], response: httpx2.Response) -> Wire:
+    """Fields that this version does not know are left out, so that a newer backend can be used."""
+    try:
+        return kind.model_validate_json(response.content, extra="ignore")
+    except ValidationError as error:
+        raise BackendError("garbled", f"expected {kind.__name__}, got something else") from error
+
+
+def _problem(response: httpx2.Response) -> BackendError:
+    try:
+        detail = schema.Problem.model_validate_json(response.content, extra="ignore").detail
+    except ValidationError:
+        if response.status_code in _ASLEEP:
+            return BackendError("not_ready", f"HTTP {response.status_code}")
+        return BackendError("garbled", f"HTTP {response.status_code}")
+    return BackendError(detail.code, detail.message)
+
+
+def _wait(attempt: int, asked_for: str | None) -> float:
+    """Seconds before the next try: what the backend asks for, else twice as long each time; never long."""
+    try:
+        return min(max(float(asked_for or ""), 0.0), _LONGEST_WAIT)
+    except ValueError:
+        return float(min(0.5 * 2**attempt, _LONGEST_WAIT))

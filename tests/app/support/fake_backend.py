@@ -1,0 +1,234 @@
+"""A small backend of the same wire types, whose moods the tests set: asleep, forgetful, unsure, slow to start."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medical_vqa.serving import schema
+
+LIMITS = schema.Limits(
+    max_upload_bytes=32 * 2**20,
+    max_pixels=64_000_000,
+    max_question_characters=1000,
+    max_questions=32,
+    formats=["JPEG", "PNG", "TIFF", "DICOM"],
+    image_ttl_seconds=3600.0,
+    deadline_seconds=7.0,
+)
+REASON = "This is not a question about a medical image that I have learned to answer."
+FRAMES = 12
+
+
+def png(side: int = 96, shade: int = 90, *, width: int | None = None) -> bytes:
+    """A grey picture with a bright square in its upper left."""
+    pixels = np.full((side, width or side), shade, np.uint8)
+    pixels[: side // 3, : side // 3] = 230
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+class FakeBackend:
+    """Answers with the width of the picture, so that a test sees which picture was meant."""
+
+    def __init__(self, name: str = "fake-model") -> None:
+        self.name, self.images = name, {}
+        self.asleep = False
+        """Every route but this switch says 503."""
+        self.fails = 0
+        """How many of the next requests say 429."""
+        self.requests: list[str] = []
+        """Method and path of every request."""
+        self._server: ThreadingHTTPServer | None = None
+        self._port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Listen, on the former port where there was one."""
+        handler = type("Handler", (_Handler,), {"backend": self})
+        self._server = _Server(("127.0.0.1", self._port), handler)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Go away; what was uploaded is lost, as with a backend that keeps it in memory."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        self.images.clear()
+
+    # --- routes ---
+
+    def upload(self, data: bytes, form: dict[str, str]) -> schema.UploadedImage:
+        dicom = data[128:132] == b"DICM"
+        frame, centre = int(form.get("frame", 0)), form.get("window_center", "40")
+        try:
+            picture = png(64 + frame, int(float(centre)) % 200) if dicom else data
+            with Image.open(io.BytesIO(picture)) as image:
+                size, kind = image.size, str(image.format)
+                out = io.BytesIO()
+                image.convert("RGB").save(out, "PNG")
+        except OSError as error:
+            raise _Problem(400, "not_an_image", "expected a JPEG, PNG, TIFF or DICOM file") from error
+        image_id = f"{len(self.images):024x}-{'a' * 22}"
+        self.images[image_id] = (out.getvalue(), size)
+        return schema.UploadedImage(
+            image_id=image_id,
+            width=size[0],
+            height=size[1],
+            format="DICOM" if dicom else kind,
+            frames=FRAMES if dicom else 1,
+            facts={"Modality": "CT", "WindowCenter": centre, "WindowWidth": form.get("window_width", "400")}
+            if dicom
+            else {},
+            dropped=["DICOM header"] if dicom else [],
+            expires_in_seconds=3600.0,
+        )
+
+    def answer(self, content: bytes) -> schema.Answer:
+        body = json.loads(content)
+        _, (width, _height) = self.image(body["image_id"])
+        unsure = "weather" in body["question"]
+        return schema.Answer(
+            image_id=body["image_id"],
+            question=body["question"],
+            answer=f"{width} pixels",
+            confidence=0.08 if unsure else 0.91,
+            alternatives=[
+                schema.Alternative(answer="MRI", confidence=0.06),
+                schema.Alternative(answer="<b>X-Ray</b>", confidence=0.004),
+            ],
+            abstained=unsure,
+            reason=REASON if unsure else None,
+            look=schema.Look(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]]) if body["look"] else None,
+            model=schema.ModelRef(name=self.name, family="fake", id="0" * 12),
+            timings=schema.Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch=1),
+        )
+
+    def image(self, image_id: str) -> tuple[bytes, tuple[int, int]]:
+        if image_id not in self.images:
+            raise _Problem(404, "unknown_image", "no image has this id, or no longer; upload it again")
+        return self.images[image_id]
+
+    def model(self) -> schema.ModelInfo:
+        empty: dict[str, Any] = {}
+        return schema.ModelInfo(
+            name=self.name, family="fake", id="0" * 12, data=empty, selection=empty, facts=empty, decoding=empty,
+            calibration=empty, licence="none", intended_use="tests", created="2026-01-01T00:00:00Z", version="0",
+            can_look=True, limits=LIMITS,
+        )  # fmt: skip
+
+    def examples(self) -> schema.Examples:
+        example = schema.ExampleImage(
+            id="one", image="/examples/one/image", caption="CT, abdomen", questions=["Which organ is this?"],
+            answers=["Liver"],
+        )  # fmt: skip
+        return schema.Examples(examples=[example], questions=[], source="made for the tests")
+
+
+class _Problem(Exception):
+    def __init__(self, status: int, code: schema.ErrorCode, message: str) -> None:
+        self.status = status
+        self.body = schema.Problem(detail=schema.ProblemDetail(code=code, message=message))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nothing to report."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    backend: FakeBackend
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._respond("GET")
+
+    def do_POST(self) -> None:
+        self._respond("POST")
+
+    def do_DELETE(self) -> None:
+        self._respond("DELETE")
+
+    def _respond(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        backend = self.backend
+        backend.requests.append(f"{method} {self.path}")
+        try:
+            if backend.asleep:
+                raise _Problem(503, "not_ready", "starting")
+            if backend.fails > 0:
+                backend.fails -= 1
+                raise _Problem(429, "overloaded", "ask again later")
+            reply = self._route(method, body)
+        except _Problem as problem:
+            self._send(problem.status, problem.body.model_dump_json().encode(), "application/json")
+            return
+        if reply is None:
+            self._send(204, b"", "text/plain")
+        elif isinstance(reply, bytes):
+            self._send(200, reply, "image/png")
+        else:
+            self._send(200, reply.model_dump_json().encode(), "application/json")
+
+    def _route(self, method: str, body: bytes) -> Any:
+        backend, parts = self.backend, self.path.strip("/").split("/")
+        if method == "POST":
+            upload = parts[0] == "upload_image"
+            return backend.upload(*_parts(self.headers["content-type"], body)) if upload else backend.answer(body)
+        if parts[0] == "images":
+            return self._image(method, parts[1], parts[2:])
+        routes = {
+            "readyz": lambda: schema.Health(status="ready"),
+            "model": backend.model,
+            "examples": lambda: png(80) if parts[1:] else backend.examples(),
+        }
+        return routes[parts[0]]()
+
+    def _image(self, method: str, image_id: str, rest: list[str]) -> Any:
+        picture, _ = self.backend.image(image_id)
+        if method == "DELETE":
+            del self.backend.images[image_id]
+            return None
+        if rest == ["picture"]:
+            return picture
+        return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
+
+    def _send(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _parts(content_type: str, body: bytes) -> tuple[bytes, dict[str, str]]:
+    """File and fields of a multipart body."""
+    message = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
+    form: dict[str, str] = {}
+    data = b""
+    for part in message.get_payload():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if name == "image_file":
+            data = content
+        else:
+            form[name] = content.decode()
+    return data, form

@@ -1,0 +1,38 @@
+"""The page as a process of its own, as a person starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+
+from medical_vqa.app import launch
+
+
+class PageProcess:
+    """``medical-vqa app`` with these options, on a free port."""
+
+    def __init__(self, options: list[str], folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{launch.free_port()}"
+        command = [sys.executable, "-m", "medical_vqa", "app", *options, "--port", self.url.rpartition(":")[2]]
+        self._log = (folder / "log").open("w")
+        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=self._log, env=environ)
+
+    def __enter__(self) -> str:
+        for _ in range(300):
+            try:
+                if httpx2.get(f"{self.url}/_stcore/health").is_success:
+                    return self.url
+            except httpx2.HTTPError:
+                time.sleep(0.1)
+        raise TimeoutError(Path(self._log.name).read_text())
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        self._log.close()

@@ -1,0 +1,114 @@
+"""The page in a real browser: Chromium, the page as a process of its own, and a backend of the tests' own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "app" / "support"))
+from fake_backend import FakeBackend
+from page_process import PageProcess
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 20_000  # milliseconds; the machine may be busy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.allow_hosts(["127.0.0.1"]))
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="needs chromium: apt-get install chromium"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def fakes() -> Iterator[tuple[FakeBackend, FakeBackend]]:
+    """Two backends, the second for comparing."""
+    both = FakeBackend(), FakeBackend("other-model")
+    yield both
+    for backend in both:
+        backend.stop()
+
+
+@pytest.fixture(scope="session")
+def votes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where feedback goes."""
+    return tmp_path_factory.mktemp("page") / "votes"
+
+
+@pytest.fixture(scope="session")
+def address(fakes: tuple[FakeBackend, FakeBackend], votes: Path) -> Iterator[str]:
+    """A page in front of them."""
+    options = ["--backend", fakes[0].address, "--compare", fakes[1].address, "--feedback", str(votes)]
+    with PageProcess(options, votes.parent) as url:
+        yield url
+
+
+@pytest.fixture
+def fake(fakes: tuple[FakeBackend, FakeBackend]) -> FakeBackend:
+    """The first backend, in a good mood."""
+    fakes[0].asleep, fakes[0].fails = False, 0
+    return fakes[0]
+
+
+class Watched:
+    """What a page did that it should not have done."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        inside = (url, url.replace("http", "ws"), "data:", "blob:")
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        context.on("console", lambda message: self._console(message.type, message.text))
+        context.on("request", lambda request: self._request(request.url, inside))
+
+    def _console(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.errors.append(text)
+
+    def _request(self, url: str, inside: tuple[str, ...]) -> None:
+        if not url.startswith(inside):
+            self.outside.append(url)
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[object]:
+    """Opens a page; at the end it must have logged no error and asked nobody outside."""
+    contexts: list[tuple[BrowserContext, Watched]] = []
+
+    def open_(url: str, *, width: int = 1400, height: int = 900, locale: str = "en-GB", **options: object) -> Page:
+        size = {"width": width, "height": height}
+        context = browser.new_context(viewport=size, locale=locale, reduced_motion="reduce", **options)
+        contexts.append((context, Watched(context, url.partition("?")[0])))
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.wait_for_selector(".mv-notice")
+        return page
+
+    yield open_
+    for context, watched in contexts:
+        context.close()
+        assert watched.errors == []
+        assert watched.outside == []
+
+
+@pytest.fixture
+def page(open_page, fake: FakeBackend, address: str) -> Page:
+    """The page in front of the first backend."""
+    return open_page(address)

@@ -1,0 +1,100 @@
+"""``medical-vqa app`` alone: it starts the backend with the model that ships, and stops it."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from page_process import PageProcess
+from playwright.sync_api import expect
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+PATIENT = "Doe^Jane"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Address of the page, and its folder."""
+    folder = tmp_path_factory.mktemp("alone")
+    with PageProcess([], folder) as url:
+        yield url, folder
+    backend = re.search(r'"url": "(http://127.0.0.1:\d+)"', (folder / "log").read_text()).group(1)
+    for _ in range(50):
+        try:
+            httpx2.get(f"{backend}/healthz", timeout=1)
+        except httpx2.TransportError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the backend outlived the page")
+
+
+def dicom() -> bytes:
+    """A CT of three frames, with a patient's name in its header."""
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    file.Modality, file.BodyPartExamined, file.PatientName = "CT", "ABDOMEN", PATIENT
+    file.Rows = file.Columns = 64
+    file.NumberOfFrames, file.SamplesPerPixel, file.PhotometricInterpretation = 3, 1, "MONOCHROME2"
+    file.BitsAllocated = file.BitsStored = 16
+    file.HighBit, file.PixelRepresentation = 15, 1
+    file.RescaleIntercept, file.RescaleSlope = 0, 1
+    file.WindowCenter, file.WindowWidth = 40, 400
+    values = np.linspace(-1000, 1000, 3 * 64 * 64).astype(np.int16)
+    file.PixelData = values.tobytes()
+    out = io.BytesIO()
+    file.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def mean_of_picture(page) -> float:
+    return page.locator("img.picture").evaluate(
+        """async image => {
+            await image.decode();
+            const canvas = Object.assign(document.createElement("canvas"), {width: 64, height: 64});
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0, 64, 64);
+            const data = context.getImageData(0, 0, 64, 64).data;
+            let sum = 0;
+            for (let i = 0; i < data.length; i += 4) sum += data[i];
+            return sum / (data.length / 4);
+        }"""
+    )
+
+
+def test_an_example_is_answered_by_the_model_that_ships(open_page, alone):
+    page = open_page(alone[0])
+    page.get_by_role("button", name="X-Ray, Lung").click()
+    field = page.get_by_role("textbox").last
+    field.fill("What modality is used to take this image?")
+    field.press("Enter")
+    expect(page.locator(".mv-answer")).to_have_text("X-Ray")
+    expect(page.locator("img.heat")).to_be_visible()
+    expect(page.locator(".mv-chip")).to_have_text("slake-compact")
+
+
+def test_a_dicom_file_is_shown_windowed_and_nothing_of_the_patient(open_page, alone):
+    page = open_page(alone[0])
+    page.set_input_files("input[type=file]", {"name": "chest", "mimeType": "", "buffer": dicom()})
+    expect(page.locator(".mv-facts")).to_contain_text("ABDOMEN")
+    first = mean_of_picture(page)
+    slider = page.get_by_role("slider", name="Frame")
+    slider.focus()
+    slider.press("End")
+    expect(page.locator(".mv-question")).to_have_count(0)
+    page.wait_for_function(
+        "former => [...document.querySelectorAll('*')].map(host => host.shadowRoot?.querySelector('img.picture'))"
+        ".filter(Boolean).some(image => image.src !== former)",
+        arg=page.locator("img.picture").get_attribute("src"),
+    )
+    assert mean_of_picture(page) > first + 50
+    assert PATIENT not in page.content()
+    assert PATIENT.split("^", maxsplit=1)[0] not in (Path(alone[1]) / "log").read_text()

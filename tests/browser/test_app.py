@@ -1,0 +1,305 @@
+"""What a person does on the page, in Chromium."""
+
+from __future__ import annotations
+
+import io
+import json
+from importlib.resources import files
+
+import pytest
+from fake_backend import FRAMES, REASON, png
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from medical_vqa.app.words import Words
+
+DICOM = bytes(128) + b"DICM"
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+expect.set_options(timeout=20_000)
+
+
+def upload(page: Page, data: bytes, name: str = "scan.png") -> None:
+    another = page.get_by_role("button", name="Another image")
+    if another.is_visible():
+        another.click()
+    page.set_input_files("input[type=file]", {"name": name, "mimeType": "", "buffer": data})
+
+
+def ask(page: Page, question: str) -> None:
+    """Type and press Enter."""
+    field = page.get_by_role("textbox").last
+    field.fill(question)
+    field.press("Enter")
+
+
+def wait_for_width(page: Page, width: int) -> None:
+    """The picture in view is this many pixels wide."""
+    page.wait_for_function(
+        "wanted => [...document.querySelectorAll('*')].some(host => host.shadowRoot?.querySelector('img.picture')"
+        "?.naturalWidth === wanted)",
+        arg=width,
+    )
+
+
+def serious(page: Page) -> list[str]:
+    """Findings of axe that keep somebody from using the page."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run()")
+    return [
+        f"{finding['id']}: {finding['nodes'][0]['html']}"
+        for finding in found["violations"]
+        if finding["impact"] in ("serious", "critical")
+    ]
+
+
+def test_upload_ask_answer(page):
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    ask(page, "How wide is it?")
+    expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+    expect(page.locator(".mv-confidence .mv-share")).to_have_text("91%")
+    expect(page.locator(".mv-other .mv-label")).to_have_text(["MRI", "<b>X-Ray</b>"])
+    expect(page.locator(".mv-question h2")).to_have_text("How wide is it?")
+    expect(page.locator("p.live")).to_contain_text("Answer: 96 pixels, confidence 91%.")
+    assert serious(page) == []
+
+
+def test_the_start_has_no_serious_accessibility_finding(page):
+    expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
+    assert serious(page) == []
+
+
+def test_an_example_and_a_suggested_question_are_clicks_away(page):
+    page.get_by_role("button", name="CT, abdomen").click()
+    page.get_by_role("button", name="Which organ is this?").click()
+    expect(page.locator(".mv-answer")).to_have_text("80 pixels")
+    expect(page.get_by_role("button", name="Which organ is this?")).to_have_count(0)
+
+
+def test_a_second_upload_replaces_the_first(page):
+    upload(page, png(96), "first.png")
+    ask(page, "How wide is it?")
+    expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+    upload(page, png(48), "second.png")
+    wait_for_width(page, 48)
+    expect(page.locator(".mv-card")).to_have_count(0)
+    expect(page.locator("img.heat")).to_be_hidden()
+    ask(page, "How wide is it?")
+    expect(page.locator(".mv-answer")).to_have_text("48 pixels")
+    page.get_by_role("button", name="Another image").click()
+    page.get_by_role("button", name="Back to first.png").click()
+    wait_for_width(page, 96)
+    expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+
+
+def test_a_dicom_file_has_frames_and_windows(page):
+    upload(page, DICOM, "chest")
+    wait_for_width(page, 64)
+    expect(page.locator(".mv-facts")).to_contain_text("DICOM")
+    frame = page.get_by_role("slider", name="Frame")
+    expect(frame).to_have_attribute("max", str(FRAMES))
+    frame.focus()
+    frame.press("ArrowRight")
+    wait_for_width(page, 65)
+    page.get_by_role("button", name="Lung").click()
+    expect(page.get_by_role("slider", name="Centre")).to_have_value("-600")
+    expect(page.get_by_role("slider", name="Width")).to_have_value("1500")
+    ask(page, "How wide is it?")
+    expect(page.locator(".mv-answer")).to_have_text("65 pixels")
+    assert serious(page) == []
+
+
+def test_a_bad_file_is_explained_and_the_old_picture_put_away(page):
+    upload(page, png(96), "first.png")
+    wait_for_width(page, 96)
+    upload(page, b"not a picture", "notes.txt")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("notes.txt could not be opened")
+    expect(alert).to_contain_text("Try a JPEG, PNG, TIFF or DICOM file.")
+    expect(page.locator("img.picture")).to_have_count(0)
+    page.get_by_role("button", name="Back to first.png").click()
+    wait_for_width(page, 96)
+
+
+def test_a_sleeping_backend_is_waited_for(open_page, fake, address):
+    fake.asleep = True
+    page = open_page(address)
+    expect(page.get_by_role("status")).to_contain_text("The model is waking up")
+    assert serious(page) == []
+    fake.asleep = False
+    expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
+
+
+def test_a_backend_that_goes_away_and_comes_back(page, fake):
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    fake.stop()
+    try:
+        ask(page, "How wide is it?")
+        expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached at the moment.")
+        assert serious(page) == []
+    finally:
+        fake.start()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+
+
+def test_where_the_model_abstains_it_says_so_and_why(page):
+    upload(page, png(96))
+    ask(page, "How is the weather?")
+    card = page.locator(".mv-unsure")
+    expect(card.locator(".mv-answer")).to_have_text("Not sure")
+    expect(card).to_contain_text(REASON)
+    expect(card).to_contain_text("Best guess: 96 pixels")
+    assert serious(page) == []
+
+
+def test_the_overlay_lies_over_the_picture_and_can_be_switched_off(page):
+    upload(page, png(96))
+    ask(page, "How wide is it?")
+    heat, picture = page.locator("img.heat"), page.locator("img.picture")
+    expect(heat).to_be_visible()
+    assert heat.bounding_box() == picture.bounding_box()
+    brightness = """image => {
+        const canvas = Object.assign(document.createElement("canvas"), {width: 20, height: 20});
+        const context = canvas.getContext("2d");
+        context.drawImage(image, 0, 0, 20, 20);
+        const alpha = (x, y) => context.getImageData(x, y, 1, 1).data[3];
+        return [alpha(1, 1), alpha(18, 18)];
+    }"""
+    upper_left, lower_right = heat.evaluate(brightness)
+    assert upper_left > 100
+    assert lower_right < 30
+    toggle = page.get_by_role("button", name="Where it looked")
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    toggle.click()
+    expect(toggle).to_have_attribute("aria-pressed", "false")
+    expect(heat).to_have_css("opacity", "0")
+
+
+def test_an_earlier_answers_look_can_be_shown_again(page):
+    upload(page, png(96))
+    for number, question in enumerate(("First?", "Second?"), 1):
+        ask(page, question)
+        expect(page.locator(".mv-answer")).to_have_count(number)
+    expect(page.locator("p.caption")).to_have_text("Where the model looked for: Second?")
+    page.get_by_role("button", name="Show where it looked").click()
+    expect(page.locator("p.caption")).to_have_text("Where the model looked for: First?")
+
+
+def test_the_picture_is_zoomed_by_buttons_and_keys_and_stays_in_view(page):
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    level, stage = page.locator(".level"), page.locator(".stage")
+    page.get_by_role("button", name="Zoom in").click()
+    expect(level).to_have_text("140 %")
+    stage.focus()
+    stage.press("+")
+    expect(level).to_have_text("196 %")
+    before = page.locator("img.picture").bounding_box()["x"]
+    stage.press("ArrowLeft")
+    assert page.locator("img.picture").bounding_box()["x"] > before
+    stage.press("0")
+    expect(level).to_have_text("100 %")
+    for number in range(1, 5):
+        ask(page, f"Question {number}?")
+        expect(page.locator(".mv-answer")).to_have_count(number)
+    expect(page.locator(".mv-answer").last).to_be_in_viewport()
+    expect(stage).to_be_in_viewport(ratio=0.99)
+
+
+def test_two_models_are_compared(page):
+    upload(page, png(96))
+    page.get_by_text("Compare with other-model").click()
+    ask(page, "How wide is it?")
+    expect(page.locator(".mv-answer")).to_have_text(["96 pixels", "96 pixels"])
+    expect(page.locator(".mv-foot")).to_contain_text(["fake-model", "other-model"])
+    first, second = (page.locator(".mv-card").nth(number).bounding_box() for number in (0, 1))
+    assert first["x"] + first["width"] <= second["x"]
+
+
+def test_a_correction_is_kept_with_the_picture_where_one_agrees(page, votes):
+    upload(page, png(72))
+    ask(page, "Which organ is this?")
+    page.get_by_role("button", name="Wrong").click()
+    page.get_by_role("textbox", name="What is the right answer?").fill("Spleen")
+    page.get_by_text("Also keep the picture").click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("kept for training")).to_be_visible()
+    row = json.loads((votes / "questions.jsonl").read_text().splitlines()[-1])
+    assert (row["question"], row["answer"]) == ("Which organ is this?", "Spleen")
+    assert (votes / row["image"]).is_file()
+
+
+def test_the_conversation_can_be_downloaded(page):
+    upload(page, png(96))
+    ask(page, "How wide is it?")
+    page.get_by_role("button", name="Download").click()
+    with page.expect_download() as text:
+        page.get_by_role("button", name="As text").click()
+    assert "96 pixels (Confidence 91%)" in text.value.path().read_text()
+    with page.expect_download() as data:
+        page.get_by_role("button", name="As data").click()
+    assert json.loads(data.value.path().read_text())["turns"][0]["question"] == "How wide is it?"
+
+
+def test_it_says_where_the_picture_goes_and_deletes_it_at_once(page, fake):
+    upload(page, png(96))
+    expect(page.get_by_text("is deleted there after 60")).to_be_visible()
+    page.get_by_role("button", name="Delete now").click()
+    expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert any(request.startswith("DELETE /images/") for request in fake.requests)
+
+
+@pytest.mark.parametrize("height", [844, 560])  # a phone, and the same with its keyboard open
+def test_on_a_phone_picture_answer_and_question_field_are_in_view(open_page, fake, address, height):
+    page = open_page(address, width=390, height=height, has_touch=True, is_mobile=True)
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    for number in range(1, 4):
+        ask(page, f"Question {number}?")
+        expect(page.locator(".mv-answer")).to_have_count(number)
+    expect(page.locator(".stage")).to_be_in_viewport(ratio=0.99)
+    expect(page.get_by_role("textbox").last).to_be_in_viewport()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+    assert serious(page) == []
+
+
+def test_the_page_speaks_the_browsers_language_and_changes_it_on_a_click(open_page, fake, address):
+    page = open_page(address, locale="zh-CN")
+    chinese, english = Words("zh"), Words("en")
+    expect(page.get_by_role("heading", level=1)).to_have_text(chinese("start"))
+    expect(page.locator(".mv-notice")).to_have_text(chinese("research_only"))
+    upload(page, png(96))
+    ask(page, "How is the weather?")
+    expect(page.locator(".mv-unsure .mv-answer")).to_have_text(chinese("not_sure"))
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    assert serious(page) == []
+    page.get_by_text("English").click()
+    expect(page.locator(".mv-unsure .mv-answer")).to_have_text(english("not_sure"))
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+def test_keys_alone_are_enough(page):
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    page.get_by_role("textbox").last.focus()
+    page.keyboard.type("How wide is it?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".mv-answer")).to_have_text("96 pixels")
+    page.keyboard.type("And now?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".mv-answer")).to_have_count(2)
+    wrong = page.get_by_role("button", name="Wrong").last
+    wrong.focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("textbox", name="What is the right answer?")).to_be_visible()
+
+
+def test_a_tiff_is_a_picture_too(page):
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png(50))).save(out, "TIFF")
+    upload(page, out.getvalue(), "scan.tif")
+    wait_for_width(page, 50)
+    expect(page.locator(".mv-facts")).to_contain_text("TIFF")

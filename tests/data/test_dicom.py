@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom.data
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
+
+from medical_vqa.data.ingest import IngestLimits, ingest
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+SHIPPED = Path(pydicom.data.__file__).parent / "test_files"
+WINDOWED = [
+    "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "MR_small.dcm", "MR_small_RLE.dcm",
+    "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
+    "MR_small_padded.dcm", "examples_overlay.dcm",
+]  # fmt: skip
+COLOURED = [
+    "ExplVR_BigEnd.dcm", "GDCMJ2K_TextGBR.dcm", "SC_jpeg_no_color_transform.dcm", "SC_rgb_dcmtk_+eb+cy+np.dcm",
+    "SC_rgb_dcmtk_+eb+cy+n1.dcm", "SC_rgb_gdcm_KY.dcm", "SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", "SC_ybr_full_422_uncompressed.dcm",
+    "examples_jpeg2k.dcm", "examples_rgb_color.dcm", "examples_ybr_color.dcm",
+]  # fmt: skip
+
+
+def shipped(name: str) -> bytes:
+    return (SHIPPED / name).read_bytes()
+
+
+def made(values: np.ndarray, syntax: Any = ExplicitVRLittleEndian, **elements: Any) -> bytes:
+    """A DICOM file of these pixels, (frames,) rows, columns; a keyword of None leaves an element out."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = syntax
+    dataset = FileDataset("a", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.PatientName, dataset.PatientID, dataset.Modality = "Doe^Jane", "4711", "CT"
+    dataset.Rows, dataset.Columns = values.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8 * values.dtype.itemsize
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    if values.ndim == 3:
+        dataset.NumberOfFrames = len(values)
+    dataset.PixelData = values.tobytes()
+    dataset["PixelData"].VR = "OW"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+RAMP = np.arange(-1024, -1024 + 32 * 32 * 3, 3, dtype=np.int16).reshape(32, 32)
+
+
+def window_reference(dataset: Any, index: int = 0) -> np.ndarray:
+    """What pydicom's own functions make of it, its output range spread over 0..255."""
+    shown = apply_voi_lut(apply_modality_lut(pixel_array(dataset, index=index), dataset), dataset)
+    stored = int(dataset.BitsStored)
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if dataset.PixelRepresentation else (0, 2**stored - 1)
+    slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+    low, high = low * slope + intercept, high * slope + intercept
+    return np.rint((shown - low) / (high - low) * 255).astype(np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_windowed_picture_is_what_pydicom_makes_of_it(name: str) -> None:
+    found, dataset = ingest(shipped(name)), dcmread(SHIPPED / name)
+    assert found.format == "DICOM"
+    assert found.window == (
+        float(np.ravel(dataset.WindowCenter)[0]),
+        float(np.ravel(dataset.WindowWidth)[0]),
+    )
+    difference = np.abs(found.picture[:, :, 0].astype(int) - window_reference(dataset))
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.999
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", COLOURED)
+def test_a_coloured_picture_is_the_rgb_that_pydicom_makes_of_it(name: str) -> None:
+    found = ingest(shipped(name))
+    assert found.picture.shape[2] == 3
+    plugin = {"SC_rgb_dcmtk_+eb+cy+np.dcm": "pillow", "SC_rgb_jpeg_dcmtk.dcm": "pillow"}.get(name, "")
+    reference = pixel_array(dcmread(SHIPPED / name), index=0, decoding_plugin=plugin)
+    assert np.abs(found.picture.astype(int) - reference).mean() < 1.5  # decoders of lossy JPEG differ a little
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    dataset = dcmread(SHIPPED / "examples_palette.dcm")
+    reference = apply_color_lut(pixel_array(dataset), dataset)
+    assert np.array_equal(ingest(shipped("examples_palette.dcm")).picture, reference >> 8)
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_rle_16bit.dcm", "SC_rgb_rle_32bit.dcm"])
+def test_wide_colours_keep_their_highest_bits(name: str) -> None:
+    assert np.array_equal(ingest(shipped(name)).picture, ingest(shipped("SC_rgb_rle.dcm")).picture)
+
+
+def test_every_lossless_transfer_syntax_gives_the_same_picture() -> None:
+    plain = ingest(shipped("MR_small.dcm")).picture
+    for kind in ("RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless", "expb", "padded"):
+        assert np.array_equal(ingest(shipped(f"MR_small_{kind}.dcm")).picture, plain)
+
+
+def test_a_window_of_ones_own_is_the_standards_linear_one() -> None:
+    found = ingest(made(RAMP, RescaleSlope="1", RescaleIntercept="0"), window=(40.0, 400.0))
+    expected = np.clip(((RAMP - 39.5) / 399 + 0.5) * 255, 0, 255)
+    assert found.window == (40.0, 400.0)
+    assert np.array_equal(found.picture[:, :, 0], np.rint(expected))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("LINEAR_EXACT", (RAMP - 40.0) / 400 + 0.5),
+        ("SIGMOID", 1 / (1 + np.exp(-4 * (RAMP - 40.0) / 400))),
+    ],
+)
+def test_the_other_window_functions_are_the_standards(function: str, expected: Any) -> None:
+    data = made(RAMP, WindowCenter="40", WindowWidth="400", VOILUTFunction=function)
+    assert np.array_equal(ingest(data).picture[:, :, 0], np.rint(np.clip(expected, 0, 1) * 255))
+
+
+def test_hounsfield_units_come_from_slope_and_intercept() -> None:
+    stored = (RAMP + 1024).astype(np.uint16)
+    window = {"WindowCenter": "40", "WindowWidth": "400"}
+    rescaled = made(stored, RescaleSlope="1", RescaleIntercept="-1024", **window)
+    assert np.array_equal(ingest(rescaled).picture, ingest(made(RAMP, **window)).picture)
+
+
+def test_monochrome1_is_inverted() -> None:
+    window = {"WindowCenter": "40", "WindowWidth": "400"}
+    plain, inverted = made(RAMP, **window), made(RAMP, PhotometricInterpretation="MONOCHROME1", **window)
+    assert np.array_equal(ingest(inverted).picture, 255 - ingest(plain).picture)
+
+
+def lut(values: np.ndarray, first: int, bits: int) -> Dataset:
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [len(values), first, bits], values.astype(np.uint16).tobytes()
+    item["LUTData"].VR = "OW"
+    return item
+
+
+def test_a_voi_lut_goes_before_a_window() -> None:
+    stored = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    curve = np.linspace(0, 4095, 512) ** 2 // 4095
+    data = made(stored, VOILUTSequence=[lut(curve, 100, 12)], WindowCenter="40", WindowWidth="400")
+    expected = curve.astype(np.uint16)[np.clip(stored.astype(int) - 100, 0, 511)] / 4095 * 255
+    assert np.array_equal(ingest(data).picture[:, :, 0], np.rint(expected))
+    assert ingest(data).window is None
+    assert ingest(data, window=(512, 1024)).window == (512, 1024)
+
+
+def test_a_modality_lut_is_looked_up_first() -> None:
+    stored = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    mirrored = np.arange(1023, -1, -1)
+    data = made(stored, ModalityLUTSequence=[lut(mirrored, 0, 16)], WindowCenter="512", WindowWidth="1024")
+    plain = made(mirrored.astype(np.uint16).reshape(32, 32), WindowCenter="512", WindowWidth="1024")
+    assert np.array_equal(ingest(data).picture, ingest(plain).picture)
+
+
+def test_without_a_window_percentiles_are_taken_and_padding_does_not_count() -> None:
+    values = RAMP.copy()
+    values[:4] = -32768
+    found = ingest(made(values, PixelPaddingValue=-32768))
+    low, high = np.percentile(values[4:].astype(float), [0.5, 99.5])
+    assert found.window == pytest.approx(((low + high) / 2, high - low))
+    assert (found.picture[0, 0, 0], found.picture[-1, -1, 0]) == (0, 255)
+
+
+def test_eight_bits_without_a_window_stay_as_they_are() -> None:
+    values = np.arange(40, 40 + 144, dtype=np.uint8).reshape(12, 12)
+    assert np.array_equal(ingest(made(values)).picture[:, :, 0], values)
+
+
+def test_a_window_that_is_none_is_passed_over() -> None:
+    plain = ingest(made(RAMP))
+    for width in ("0", "-5", None):
+        assert np.array_equal(ingest(made(RAMP, WindowCenter="40", WindowWidth=width)).picture, plain.picture)
+
+
+def test_unused_bits_do_not_count() -> None:
+    values = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    overlaid = made(values | 0xF000, BitsStored=12, HighBit=11, WindowCenter="512", WindowWidth="1024")
+    plain = made(values, WindowCenter="512", WindowWidth="1024")
+    assert np.array_equal(ingest(overlaid).picture, ingest(plain).picture)
+
+
+def test_any_frame_can_be_asked_for() -> None:
+    values = np.stack([np.full((16, 16), 10 * n, dtype=np.uint8) for n in range(4)])
+    data = made(values)
+    assert [ingest(data, frame=n).picture[0, 0, 0] for n in range(4)] == [0, 10, 20, 30]
+    assert (ingest(data).frames, ingest(data).dropped) == (4, ("DICOM header", "other frames"))
+    with pytest.raises(ImageError, match="has no frame 4; the frames are 0 to 3"):
+        ingest(data, frame=4)
+    with pytest.raises(TooLargeError, match="has 4 frames; give a part of at most 3"):
+        ingest(data, limits=IngestLimits(frames=3))
+
+
+def test_a_frame_of_a_compressed_series_is_decoded_alone() -> None:
+    second = ingest(shipped("SC_rgb_rle_2frame.dcm"), frame=1).picture
+    assert np.array_equal(second, pixel_array(dcmread(SHIPPED / "SC_rgb_rle_2frame.dcm"), index=1))
+
+
+def test_an_enhanced_object_keeps_its_window_with_each_frame() -> None:
+    def group(intercept: str, centre: str) -> Dataset:
+        values, voi, frame = Dataset(), Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept = "2", intercept
+        voi.WindowCenter, voi.WindowWidth = centre, "400"
+        frame.PixelValueTransformationSequence, frame.FrameVOILUTSequence = [values], [voi]
+        return frame
+
+    data = made(np.stack([RAMP, RAMP]), PerFrameFunctionalGroupsSequence=[group("0", "40"), group("-100", "60")])
+    second = ingest(data, frame=1)
+    assert second.window == (60, 400)
+    expected = np.clip(((RAMP * 2.0 - 100 - 59.5) / 399 + 0.5) * 255, 0, 255)
+    assert np.array_equal(second.picture[:, :, 0], np.rint(expected))
+
+
+def test_of_the_header_only_the_list_is_kept() -> None:
+    data = made(RAMP, BodyPartExamined="CHEST", ViewPosition="PA", StudyDescription="Jane's", BurnedInAnnotation="YES")
+    found = ingest(data)
+    assert found.facts == {
+        "Modality": "CT", "BodyPartExamined": "CHEST", "ViewPosition": "PA", "Rows": "32", "Columns": "32"
+    }  # fmt: skip
+    assert found.burned_in is True
+    assert "Doe" not in repr(found)
+    assert ingest(made(RAMP, BurnedInAnnotation="NO")).burned_in is False
+    assert ingest(made(RAMP)).burned_in is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_name_in_a_listed_field_is_not_kept() -> None:
+    assert "BodyPartExamined" not in ingest(made(RAMP, BodyPartExamined="Jane Doe, 4711")).facts
+
+
+def test_a_file_without_a_preamble_is_told_too() -> None:
+    assert ingest(shipped("MR_small.dcm")[132:]).format == "DICOM"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("JPGExtended.dcm", "is compressed as JPEG with 12 bits, which is not read"),
+        ("rtplan.dcm", "is DICOM without a picture; give an object that has pixels"),
+        ("meta_missing_tsyntax.dcm", "transfer syntax of no name, which is not read"),
+    ],
+)
+def test_what_is_not_read_is_named(name: str, words: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=words):
+        ingest(shipped(name))
+
+
+def test_a_reference_to_pixels_elsewhere_is_not_followed() -> None:
+    with pytest.raises(UnsupportedImageError, match="transfer syntax JPIP Referenced, which is not read"):
+        ingest(shipped("MR_small_jp2klossless.dcm").replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94", 1))
+
+
+@pytest.mark.parametrize("name", ["MR_truncated.dcm", "badVR.dcm", "nested_priv_SQ.dcm"])
+def test_a_damaged_file_is_refused_without_quoting_it(name: str) -> None:
+    with pytest.raises(ImageError, match=r"^a: expected a whole DICOM picture, .*; export the file again$"):
+        ingest(shipped(name), name="a")
+
+
+def test_a_window_for_colours_is_refused() -> None:
+    with pytest.raises(ImageError, match="a window is for grey pictures"):
+        ingest(shipped("examples_rgb_color.dcm"), window=(40, 400))
+
+
+def peak_of(data: bytes, error: type[ImageError], words: str) -> int:
+    tracemalloc.start()
+    with pytest.raises(error, match=words):
+        ingest(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_a_deflated_bomb_is_not_inflated() -> None:
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    head = shipped("image_dfl.dcm")
+    body = squeezer.compress(bytes(600_000_000)) + squeezer.flush()
+    meta = 132 + 12 + int.from_bytes(head[140:144], "little")
+    assert len(body) < 1_000_000
+    assert peak_of(head[:meta] + body, TooLargeError, "comes to more than 80 million bytes") < 170_000_000
+
+
+def test_a_header_that_claims_too_much_is_refused_before_decoding() -> None:
+    data = made(np.zeros((16, 16), dtype=np.uint16), Rows=60_000, Columns=60_000)
+    assert peak_of(data, TooLargeError, "is 60000x60000 pixels; make it smaller") < 1_000_000
+    data = made(np.zeros((16, 16), dtype=np.uint16), NumberOfFrames=2_000_000_000)
+    assert peak_of(data, TooLargeError, "has 2,000,000,000 frames") < 1_000_000
+
+
+def test_a_stream_larger_than_its_header_is_refused_before_decoding() -> None:
+    dataset = dcmread(SHIPPED / "693_J2KI.dcm")
+    dataset.Rows = dataset.Columns = 100
+    out = io.BytesIO()
+    dataset.save_as(out)
+    with pytest.raises(ImageError, match="header says 100x100 pixels and its compressed picture 512x512"):
+        ingest(out.getvalue())
+
+
+def test_a_stream_without_a_header_is_refused() -> None:
+    data = made(np.zeros((16, 16), dtype=np.uint8), PixelData=b"\0" * 256)
+    dataset = dcmread(io.BytesIO(data))
+    dataset.file_meta.TransferSyntaxUID = UID(JPEG2000Lossless)
+    dataset.PixelData = encapsulate([b"nothing!" * 8])
+    dataset["PixelData"].is_undefined_length = True
+    out = io.BytesIO()
+    dataset.save_as(out)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        ingest(out.getvalue())

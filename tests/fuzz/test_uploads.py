@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutate import bombs, uploads, whole
+
+from medical_vqa.data.ingest import Ingested, ingest
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+SMALL_OR_WITHOUT_PIXELS = {"SC_rgb_small_odd_jpeg.dcm", "reportsi.dcm", "priv_SQ.dcm", "JPGExtended.dcm"}
+TOO_LARGE = {
+    "bits-13000.png", "header-30000.png", "sides-2147483647.png", "column.png", "huge.jpg", "huge.bmp", "canvas.webp",
+    "screen.gif", "frame-beyond-screen.gif", "size.tif", "tile.tif", "pages.tif", "deflated.dcm", "rows.dcm",
+    "frames.dcm", "huge.nii", "upside-down.bmp",
+}  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_uploads_and_another_gives_others() -> None:
+    first, again, other = (list(uploads(300, seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert sum(a != b for a, b in zip(first, other, strict=True)) > 200
+    assert len(first) == 300
+
+
+@pytest.mark.parametrize("name", sorted(set(whole()) - SMALL_OR_WITHOUT_PIXELS))
+def test_before_it_is_changed_every_file_is_read(name: str) -> None:
+    assert min(ingest(whole()[name]).picture.shape[:2]) >= 8
+
+
+@pytest.mark.parametrize("name", sorted(TOO_LARGE))
+def test_a_bomb_is_called_too_large(name: str) -> None:
+    with pytest.raises(TooLargeError):
+        ingest(bombs()[name])
+
+
+def test_a_web_page_or_an_archive_before_a_picture_is_refused() -> None:
+    with pytest.raises(UnsupportedImageError, match="got a zip archive"):
+        ingest(bombs()["zip-before.png"])
+    with pytest.raises(ImageError, match="got something else"):
+        ingest(bombs()["page.png"])
+
+
+def test_a_damaged_upload_gives_a_picture_or_an_image_error_and_nothing_else() -> None:
+    kinds = set()
+    for name, data in uploads(600, seed=7):
+        try:
+            found = ingest(data, name="upload")
+        except ImageError as error:
+            assert str(error).startswith("upload: "), name
+            assert "\n" not in str(error), name
+            kinds.add(type(error))
+        else:
+            assert isinstance(found, Ingested), name
+            assert (found.picture.dtype, found.picture.ndim) == (np.uint8, 3), name
+            kinds.add(Ingested)
+    assert kinds == {Ingested, ImageError, TooLargeError, UnsupportedImageError}
+
+
+def test_memory_stays_where_the_largest_allowed_pictures_left_it() -> None:
+    script = Path(__file__).with_name("run.py")
+    done = subprocess.run([sys.executable, script, "800", "3"], capture_output=True, text=True, check=True, timeout=300)
+    start = int(re.search(r"MB: (\d+) with", done.stdout)[1])  # type: ignore[index]
+    bombed, *later = (int(peak) for peak in re.findall(r"\d: (\d+)", done.stdout))
+    assert bombed - start < 350  # a colour picture of 36 million pixels is within the limit and takes 250 MB
+    assert max(later) - bombed < 30

@@ -1,0 +1,68 @@
+"""Models for tests of the server: what they answer says which image and question they were given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from medical_vqa.data.images import PictureSpec
+from medical_vqa.errors import ModelError
+from medical_vqa.models.bundle import BundleCard
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.records import Prediction
+from medical_vqa.serving.engine import Engine
+
+
+class MeanVision:
+    """The mean of the picture."""
+
+    frozen = True
+
+    def __init__(self, fingerprint: str = "mean") -> None:
+        self.fingerprint, self.encoded = fingerprint, 0
+
+    def encode(self, pictures: Sequence[Any]) -> list[Mapping[str, torch.Tensor]]:
+        self.encoded += len(pictures)
+        return [{"mean": torch.tensor([float(picture.mean())])} for picture in pictures]
+
+    def to(self, device: Any) -> None:
+        pass
+
+
+class Echo:
+    """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse"."""
+
+    family = "echo"
+
+    def __init__(self, *, seconds: float = 0.0, vision: bool = True) -> None:
+        self.picture = PictureSpec(side=8)
+        self.vision = MeanVision() if vision else None
+        self.seconds, self.batches = seconds, list[list[Query]]()
+
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        self.batches.append(list(queries))
+        time.sleep(self.seconds)
+        if any("refuse" in query.question for query in queries):
+            raise ModelError("I refuse; ask something else")
+        if any("crash" in query.question for query in queries):
+            raise ZeroDivisionError("a defect")
+        return [Prediction(q.id, self._words(q), self._words(q), 0.8, (("other", 0.1),)) for q in queries]
+
+    def _words(self, query: Query) -> str:
+        mean = query.visual["mean"].item() if isinstance(query.visual, Mapping) else float(query.visual.mean())
+        return f"{mean:.0f} {query.question}"
+
+    def look(self, queries: Sequence[Query]) -> list[Any]:
+        return [np.full((2, 3), 1 / 6, np.float32) for _ in queries]
+
+    @property
+    def questions(self) -> list[str]:
+        return [query.question for batch in self.batches[1:] for query in batch]  # the first was the warm-up
+
+
+def engine(model: Echo | None = None, card: BundleCard | None = None, **options: Any) -> Engine:
+    return Engine(model or Echo(), card or BundleCard("echo", "echo-1", created="2026-11-24T10:00:00+00:00"), **options)  # type: ignore[arg-type]

@@ -1,0 +1,172 @@
+"""Servers on a real socket: one in this process with any model, or `medical-vqa serve` in a process of its own.
+
+Also a client that costs next to nothing, so that load tests measure the server: one keep-alive connection, HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from medical_vqa.serving.api import create_app
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.server import config
+from medical_vqa.serving.settings import Settings, read_settings
+from medical_vqa.serving.stores import Store
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+def png(grey: int = 100, side: int = 16) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((side, side), grey, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def settings(**options: Any) -> Settings:
+    return read_settings({}, **{"decoders": 0, "port": 0, **options})
+
+
+@contextlib.contextmanager
+def serving(engine: Engine, chosen: Settings | None = None, store: Store | None = None) -> Iterator[str]:
+    """A server in a thread; yields its URL."""
+    chosen = chosen or settings()
+    app = create_app(engine, chosen, store)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(config(app, chosen))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # no signals in a thread
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+
+
+class Instance:
+    """`medical-vqa serve` in a process of its own."""
+
+    def __init__(self, model: Path, *, store: str = "memory://", **environ: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "medical_vqa", "serve", "--model", str(model), "--port", str(self.port)]
+        named = {f"MEDICAL_VQA_{name.upper()}": str(value) for name, value in environ.items()}
+        self.errors = (Path(os.environ.get("TMPDIR", "/tmp")) / f"serve-{self.port}.log").open("w+")
+        self.process = subprocess.Popen(
+            [*command, "--store", store],
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "MEDICAL_VQA_DECODERS": "1", **named},
+            stderr=self.errors,
+        )
+
+    def wait(self, seconds: float = 60.0) -> Instance:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return self
+            time.sleep(0.05)
+        raise AssertionError(self.logs())
+
+    def logs(self) -> str:
+        self.errors.flush()
+        return Path(self.errors.name).read_text()
+
+    def memory(self) -> int:
+        """Resident bytes of the process and its decoders."""
+        import psutil
+
+        own = psutil.Process(self.process.pid)
+        return sum(p.memory_info().rss for p in [own, *own.children(recursive=True)])
+
+    def stop(self, how: int = signal.SIGTERM, seconds: float = 15.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        code = self.process.wait(seconds)
+        self.errors.close()
+        Path(self.errors.name).unlink(missing_ok=True)
+        return code
+
+    def __enter__(self) -> Instance:
+        return self.wait()
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.stop()
+            return
+        self.process.kill()
+
+
+class Connection:
+    """One keep-alive connection; answers are (status, headers, body)."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self.host, self.port = host, int(port)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self.host, self.port)
+        reader, writer = self._streams
+        writer.write(request)
+        await writer.drain()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        if headers.get("connection") == "close":
+            await self.close()
+        return int(head[0].split()[1]), headers, body
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            await hang_up(self._streams[1])
+            self._streams = None
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+def post(path: str, body: bytes, kind: str, extra: Mapping[str, str] | None = None) -> bytes:
+    more = "".join(f"{name}: {value}\r\n" for name, value in (extra or {}).items())
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+def question(image_id: str, words: str) -> bytes:
+    return post("/ask_question", json.dumps({"image_id": image_id, "question": words}).encode(), "application/json")
+
+
+def upload(data: bytes, name: str = "x", path: str = "/upload_image", **fields: str) -> bytes:
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
+    head = f'--b\r\nContent-Disposition: form-data; name="image_file"; filename="{name}"\r\n'
+    file = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + data
+    return post(path, b"".join(parts) + file + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")

@@ -1,0 +1,75 @@
+"""A Redis and an S3 of one's own, on the loopback, gone with the block that asked for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(400):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+            return
+        assert process.poll() is None
+        time.sleep(0.05)
+    raise AssertionError("it does not listen")
+
+
+@contextlib.contextmanager
+def redis_url() -> Iterator[str]:
+    if shutil.which("redis-server") is None:
+        pytest.fail("redis-server is missing; apt-get install redis-server (.ci/run does)")
+    port = _free_port()
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _wait(port, process)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[str]:
+    """An ``s3://`` URL; the environment says where the server is, as it would in a deployment."""
+    import s3fs
+
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    named = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    try:
+        _wait(port, process)
+        name = f"uploads-{secrets.token_hex(4)}"
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+        yield f"s3://{name}/vqa"
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,390 @@
+"""The HTTP contract: names, fields and codes, over a real socket."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+
+import httpx2
+import live
+import numpy as np
+import pytest
+from echo_model import Echo, engine
+from live import png
+from PIL import Image
+
+from medical_vqa.serving import schema
+from medical_vqa.serving.access import hash_key
+from medical_vqa.serving.stores import FolderStore
+
+
+@pytest.fixture(scope="module")
+def client():
+    with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
+        yield client
+
+
+def uploaded(client, grey=100, **fields):
+    reply = client.post("/upload_image", files={"image_file": ("a.png", png(grey))}, data=fields)
+    assert reply.status_code == 200, reply.text
+    return schema.UploadedImage.model_validate(reply.json())
+
+
+def refused(reply, status, code):
+    assert reply.status_code == status, reply.text
+    problem = schema.Problem.model_validate(reply.json())
+    assert problem.detail.code == code
+    return problem.detail.message
+
+
+def test_upload_then_ask_by_form_or_json(client):
+    image = uploaded(client)
+    assert re.match(schema.IMAGE_ID, image.image_id)
+    assert (image.width, image.height, image.format, image.frames) == (16, 16, "PNG", 1)
+    asked = {"image_id": image.image_id, "question": "What is it?"}
+    for reply in (client.post("/ask_question", data=asked), client.post("/ask_question", json=asked)):
+        answer = schema.Answer.model_validate(reply.json())
+        assert (answer.answer, answer.question, answer.confidence) == ("100 What is it?", "What is it?", 0.8)
+        assert answer.alternatives == [schema.Alternative(answer="other", confidence=0.1)]
+        assert (answer.abstained, answer.reason, answer.look) == (False, None, None)
+        assert answer.model.name == "echo-1"
+        assert 0 < answer.timings.total_ms < 5000
+
+
+def test_where_it_looked_is_told_when_asked_for(client):
+    image = uploaded(client)
+    answer = client.post("/ask_question", data={"image_id": image.image_id, "question": "q", "look": "true"}).json()
+    assert (answer["look"]["rows"], answer["look"]["columns"]) == (2, 3)
+    assert sum(map(sum, answer["look"]["values"])) == pytest.approx(1, abs=1e-4)
+
+
+def test_several_questions_in_one_request_keep_their_order(client):
+    image = uploaded(client, grey=50)
+    asked = {"image_id": image.image_id, "questions": [f"Question {n}?" for n in range(12)]}
+    found = schema.Answers.model_validate(client.post("/ask_questions", json=asked).json())
+    assert [a.answer for a in found.answers] == [f"50 Question {n}?" for n in range(12)]
+
+
+def test_image_and_question_in_one_request_keeps_nothing(client):
+    reply = client.post("/ask", files={"image_file": png(30)}, data={"question": "Now?"})
+    assert (reply.json()["answer"], reply.json()["image_id"]) == ("30 Now?", None)
+
+
+def test_what_was_deleted_is_gone(client):
+    image = uploaded(client)
+    assert client.delete(f"/images/{image.image_id}").status_code == 204
+    asked = {"image_id": image.image_id, "question": "q"}
+    refused(client.post("/ask_question", json=asked), 404, "unknown_image")
+    refused(client.delete(f"/images/{image.image_id}"), 404, "unknown_image")
+
+
+def test_equal_pictures_get_different_ids_with_an_equal_head(client):
+    one, two = uploaded(client), uploaded(client)
+    assert one.image_id != two.image_id
+    assert one.image_id[:24] == two.image_id[:24]
+
+
+@pytest.mark.parametrize(
+    "id_", ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "a" * 24, "%00", "x" * 60, "a" * 24 + "-" + "b" * 21 + "\n"]
+)
+def test_an_id_with_other_characters_is_unknown(client, id_):
+    reply = client.post("/ask_question", json={"image_id": id_, "question": "q"})
+    refused(reply, 404, "unknown_image")
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("", "question"), ("   ", "question"), ("x" * 1001, "at most 1000 characters"), ("a\x00b", "question"),
+        ("a\x1b[31mb", "question"), ("a\nb", "question"), (None, "question"), (5, "valid string"),
+    ],
+)  # fmt: skip
+def test_a_question_that_is_none_is_422_and_is_not_repeated(client, question, said):
+    reply = client.post("/ask_question", json={"image_id": "a" * 24 + "-" + "b" * 22, "question": question})
+    message = refused(reply, 422, "invalid")
+    assert said in message
+    assert "\x1b" not in message and "xxxx" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "code"),
+    [
+        (b"{", "application/json", 422, "invalid"),
+        (b'{"image_id": "\\ud800", "question": "q"}', "application/json", 422, "invalid"),
+        (b'{"image_id": "x", "question": "\\ud800"}', "application/json", 422, "invalid"),
+        (b'{"image_id": "x", "question": "q", "more": 1}', "application/json", 422, "invalid"),
+        (b"image_id=x&question=q&question=r", "application/x-www-form-urlencoded", 422, "invalid"),
+        (b"\xff\xfe=%ff", "application/x-www-form-urlencoded", 422, "invalid"),
+        (b"--b\r\nnonsense", "multipart/form-data; boundary=b", 422, "invalid"),
+        (b"x", "multipart/form-data", 400, "invalid"),
+        (b"<a/>", "text/xml", 415, "unsupported_media_type"),
+        (b"x", "", 415, "unsupported_media_type"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_the_clients_mistake(client, content, kind, status, code):
+    refused(client.post("/ask_question", content=content, headers={"Content-Type": kind}), status, code)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", png()[:45], b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_what_is_no_image_is_400(client, data):
+    message = refused(
+        client.post("/upload_image", files={"image_file": ("secret-name.png", data)}), 400, "not_an_image"
+    )
+    assert "secret-name" not in message
+
+
+def test_missing_and_unknown_things_have_their_codes(client):
+    refused(client.post("/upload_image", data={"x": "y"}), 422, "invalid")
+    refused(client.get("/nothing"), 404, "not_found")
+    reply = client.get("/ask_question")
+    refused(reply, 405, "method_not_allowed")
+    assert reply.headers["allow"] == "POST"
+    refused(client.get("/examples/nothing/image"), 404, "not_found")
+
+
+def test_a_picture_with_too_many_pixels_is_413_before_it_is_decoded():
+    out = io.BytesIO()
+    Image.new("1", (13_000, 13_000)).save(out, "PNG")
+    with live.serving(engine()) as url:
+        reply = httpx2.post(f"{url}/upload_image", files={"image_file": out.getvalue()})
+    refused(reply, 413, "too_large")
+
+
+def test_a_body_that_is_too_large_is_413_before_it_is_read():
+    with live.serving(engine(), live.settings(max_upload_bytes=10_000)) as url, httpx2.Client(base_url=url) as client:
+        refused(client.post("/upload_image", files={"image_file": bytes(20_000)}), 413, "too_large")
+
+        def chunks():
+            for _ in range(20):
+                yield bytes(1000)
+
+        reply = client.post("/ask_question", content=chunks(), headers={"Content-Type": "application/json"})
+        refused(reply, 413, "too_large")
+
+
+def test_what_comes_too_slowly_is_408():
+    import asyncio
+
+    async def drip(url):
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = "POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nContent-Type: application/json"
+        writer.write(f"{head}\r\n\r\n".encode())
+        began = time.monotonic()
+
+        async def keep_dripping():
+            while True:
+                writer.write(b"-")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(keep_dripping())
+        head = await reader.readline()
+        dripping.cancel()
+        await live.hang_up(writer)
+        return head, time.monotonic() - began
+
+    with live.serving(engine(), live.settings(upload_timeout=0.4)) as url:
+        head, seconds = asyncio.run(drip(url))
+    assert b"408" in head
+    assert 0.3 < seconds < 2
+
+
+def test_dicom_header_is_dropped_and_the_window_is_refused_where_there_is_none(client):
+    reply = client.post(
+        "/upload_image", files={"image_file": png()}, data={"window_center": "40", "window_width": "80"}
+    )
+    refused(reply, 400, "not_an_image")
+    refused(client.post("/upload_image", files={"image_file": png()}, data={"window_center": "40"}), 422, "invalid")
+
+
+def test_exif_and_comments_are_named_and_gone(tmp_path):
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "PATIENT JANE DOE"
+    Image.fromarray(np.full((16, 16), 9, np.uint8)).save(out, "JPEG", exif=exif, comment=b"ward 7")
+    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
+    with live.serving(engine(), store=store) as url:
+        reply = httpx2.post(f"{url}/upload_image", files={"image_file": ("JANE.jpg", out.getvalue() + b"PK trailing")})
+    assert "EXIF" in reply.json()["dropped"]
+    (kept,) = tmp_path.glob("*/*")
+    blob = kept.read_bytes()
+    assert b"JANE" not in blob and b"ward 7" not in blob and b"PK trail" not in blob
+    assert out.getvalue()[:100] not in blob
+
+
+def test_the_original_is_kept_only_when_a_setting_says_so(tmp_path):
+    for keep in (False, True):
+        store = FolderStore(tmp_path / str(keep), ttl=None, limit=1 << 20)
+        data = png() + b"tail of the original"
+        with live.serving(engine(), live.settings(keep_originals=keep), store) as url:
+            assert httpx2.post(f"{url}/upload_image", files={"image_file": data}).status_code == 200
+        (kept,) = (tmp_path / str(keep)).glob("*/*")
+        assert (b"tail of the original" in kept.read_bytes()) is keep
+
+
+def test_another_model_on_the_store_answers_for_earlier_uploads(tmp_path):
+    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
+    with live.serving(engine(), store=store) as url:
+        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png(77)}).json()["image_id"]
+    other = Echo()
+    other.vision.fingerprint = "another"
+    for made in (engine(other), engine(Echo(vision=False))):
+        with live.serving(made, store=store) as url:
+            reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "Still?"})
+            assert reply.json()["answer"] == "77 Still?"
+
+
+def test_an_image_expires():
+    with live.serving(engine(), live.settings(store_ttl=0.3)) as url:
+        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
+        asked = {"image_id": id_, "question": "q"}
+        assert httpx2.post(f"{url}/ask_question", json=asked).status_code == 200
+        time.sleep(0.4)
+        refused(httpx2.post(f"{url}/ask_question", json=asked), 404, "unknown_image")
+
+
+def test_facts_about_the_server(client):
+    info = schema.ModelInfo.model_validate(client.get("/model").json())
+    assert (info.name, info.can_look, info.limits.max_question_characters) == ("echo-1", True, 1000)
+    examples = schema.Examples.model_validate(client.get("/examples").json())
+    assert len(examples.examples) == 8
+    for example in examples.examples:
+        assert len(example.questions) == len(example.answers) > 0
+        picture = client.get(example.image)
+        assert picture.headers["content-type"] == "image/jpeg"
+        assert Image.open(io.BytesIO(picture.content)).size[0] > 0
+    image = uploaded(client)
+    assert client.get(f"/images/{image.image_id}/questions").json()["questions"]
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_metrics_count_what_happens(echo):
+    with httpx2.Client(base_url=echo) as client:
+        image = uploaded(client)
+        for _ in range(2):
+            client.post("/ask_question", json={"image_id": image.image_id, "question": "q"})
+        client.get("/no/such/path/123")
+        text = client.get("/metrics").text
+    assert 'medical_vqa_answer_cache_total{result="hit"} 1.0' in text
+    assert 'medical_vqa_batch_size_count{work="answer"} 1.0' in text
+    assert 'handler="/ask_question"' in text
+    assert "/no/such/path" not in text and image.image_id not in text
+    assert "http_request_duration_seconds" in text
+
+
+def test_security_headers_request_ids_and_no_cors(client):
+    reply = client.get("/model", headers={"Origin": "https://evil.example", "X-Request-ID": "1" * 32})
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["x-frame-options"] == "DENY"
+    assert reply.headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
+    assert reply.headers["x-request-id"] == "1" * 32
+    assert client.get("/model", headers={"X-Request-ID": "a\tb<script>"}).headers["x-request-id"].isalnum()
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+    assert "server" not in reply.headers
+
+
+def test_cors_is_for_the_origins_that_are_named():
+    with live.serving(engine(), live.settings(cors_origins="https://app.example", api_keys="0" * 64)) as url:
+        ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+            reply = httpx2.options(f"{url}/ask_question", headers={"Origin": origin, **ask})
+            assert ("access-control-allow-origin" in reply.headers) is allowed
+
+
+def test_with_keys_nobody_else_is_let_in():
+    kept = f"clinic:{hash_key('right')},{hash_key('second')}"
+    with live.serving(engine(), live.settings(api_keys=kept)) as url, httpx2.Client(base_url=url) as client:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
+            reply = client.post("/upload_image", files={"image_file": png()}, headers=header)
+            refused(reply, 401, "unauthorized")
+            assert reply.headers["www-authenticate"] == "Bearer"
+        assert client.get("/model").status_code == client.get("/metrics").status_code == 401
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        for key in ("right", "second"):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert client.post("/upload_image", files={"image_file": png()}, headers=headers).status_code == 200
+        chat = client.get("/v1/models")
+        assert chat.json()["error"]["type"] == "authentication_error"
+
+
+def test_a_key_is_checked_before_the_body_is_read():
+    import asyncio
+
+    async def early(url):
+        connection = live.Connection(url)
+        reader, writer = await asyncio.open_connection(connection.host, connection.port)
+        writer.write(b"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        head = await asyncio.wait_for(reader.readline(), 2)  # nothing of the body was sent
+        await live.hang_up(writer)
+        return head
+
+    with live.serving(engine(), live.settings(api_keys=hash_key("k"))) as url:
+        assert b"401" in asyncio.run(early(url))
+
+
+def test_each_key_has_its_own_rate():
+    kept = f"{hash_key('one')},{hash_key('two')}"
+    with live.serving(engine(), live.settings(api_keys=kept, rate="3/minute")) as url:
+
+        def ask(key):
+            return httpx2.get(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
+
+        assert [ask("one").status_code for _ in range(4)] == [200, 200, 200, 429]
+        reply = ask("one")
+        refused(reply, 429, "rate_limited")
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+        assert ask("two").status_code == 200
+        assert httpx2.get(f"{url}/healthz").status_code == 200
+
+
+def test_a_defect_is_500_with_no_word_of_its_inside(capfd):
+    with live.serving(engine()) as url:
+        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
+        reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "crash please"})
+        message = refused(reply, 500, "internal")
+        assert "ZeroDivision" not in message and "defect of the server" in message
+        reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "refuse please"})
+        assert refused(reply, 422, "invalid") == "I refuse; ask something else"
+
+
+def test_the_description_has_examples_and_every_code(client):
+    described = client.get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert operation.get("description"), (path, method)
+            assert all(reply.get("description") for reply in operation["responses"].values())
+    asked = described["paths"]["/ask_question"]["post"]
+    assert set(asked["requestBody"]["content"]) >= {"application/json", "application/x-www-form-urlencoded"}
+    assert {"400", "404", "413", "422", "429"} <= set(asked["responses"])
+    assert "HTTPValidationError" not in json.dumps(described)
+    assert client.get("/docs").status_code == 200
+
+
+def test_logs_have_ids_and_codes_and_no_content(capfd, tmp_path):
+    import io as memory
+    import logging
+
+    from medical_vqa.serving.logs import configure
+
+    root, before = logging.getLogger(), logging.getLogger().handlers
+    stream = memory.StringIO()
+    configure("info", stream)
+    try:
+        with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
+            image = uploaded(client)
+            client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
+            client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
+            client.get("/ask_question?name=Jane")
+            client.get("/healthz")
+    finally:
+        root.handlers = before
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(r["path"], r["status"]) for r in requests][:2] == [("/upload_image", 200), ("/ask_question", 200)]
+    assert all(len(r["request_id"]) == 32 and r["ms"] > 0 for r in requests)
+    assert "Jane" not in stream.getvalue() and image.image_id not in stream.getvalue()
+    assert not any(r["path"] == "/healthz" for r in requests)
+    assert any("ZeroDivisionError" in json.dumps(line) for line in lines)
