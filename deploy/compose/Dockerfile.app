@@ -7,7 +7,7 @@ RUN python -m venv /opt/medical-vqa \
     && /opt/medical-vqa/bin/pip uninstall --yes --quiet pip setuptools
 
 FROM python:3.11.14-slim-bookworm
-LABEL org.opencontainers.image.title="medical-vqa app" \
+LABEL org.opencontainers.image.title="medical-vqa page" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Research software: not a medical device and not for diagnosis."
