@@ -1,6 +1,7 @@
 # make demo   train, evaluate and ask on the shipped sample: minutes, offline after the install
 # make test   the checks and the whole test suite, as CI runs them
 # make check  formatting, lint, types, import contracts
+# make shipped SLAKE=DIR  the model in the package, made again: about an hour on two cores
 # make bench  every benchmark, both sides of each ratio in one run
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check shipped bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -30,6 +31,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+shipped: $(VENV)/.train
+	$(BIN)/python tools/make_shipped.py --source $(SLAKE)
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/grouped_training.py

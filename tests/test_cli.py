@@ -237,8 +237,7 @@ def test_a_bundle_of_another_version(refused, run, picture, tmp_path):
     assert "has format 0" in refused("ask", picture, "Is it?", "--model", tmp_path / "bundle")
 
 
-def test_without_a_run_the_shipped_model_answers(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_without_a_run_the_shipped_model_answers(call):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is this a CT?", "--json", "--device", "cpu")
     assert code == 0, err
     assert json.loads(out)["model"] == "slake-compact"

@@ -116,3 +116,9 @@ def test_splits_are_understood_by_their_usual_names():
     ]
     with pytest.raises(ConfigError, match="unknown split 'all'"):
         where_split("all")
+
+
+def test_regions_are_for_the_compact_family_alone():
+    content = {"name": "r", "data": {"name": "slake", "regions": True}, "model": {"family": "vilt"}}
+    with pytest.raises(ConfigError, match=r"data\.regions is for the compact family, not for vilt; set it to false"):
+        parse_recipe(content, origin="r.yaml")

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from medical_vqa.data.images import PictureSpec
+from medical_vqa.data.regions import FULL, GRID, UNKNOWN
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact import Compact, Sizes
-from medical_vqa.models.compact_net import CompactNet, Place
-from medical_vqa.models.model import Query
+from medical_vqa.models.compact_net import CompactNet, Place, region_loss
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.understanding import Kinds
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
@@ -168,3 +170,154 @@ def test_a_shift_to_the_right_moves_the_picture_and_never_mirrors_it():
     bright_left[..., :10] = 1.0
     moved = Augment(rotate=10, shift=0.06, scale=0.1, intensity=0.0)(bright_left)
     assert (moved[..., :16].mean((1, 2, 3)) > 3 * moved[..., 16:].mean((1, 2, 3))).all()
+
+
+# --- what is learned beside the answers
+
+
+def regional(**changes):
+    torch.manual_seed(1)
+    words, answers = WordVocabulary(("is", "it", "left", "right")), AnswerVocabulary(("Left Lung", "Right Lung", "no"))
+    names = ("mask: Left Lung", "mask: Right Lung", "box: Mass")
+    picture = PictureSpec(32, "L", "stretch")
+    return Compact(picture=picture, sizes=SIZES, words=words, answers=answers, regions=names, **changes)
+
+
+def told(question="is it left", target="Left Lung", known=True):
+    grids = np.full((3, GRID, GRID), 0 if known else UNKNOWN, np.uint8)
+    if known:
+        grids[0, :, : GRID // 2] = FULL
+    pixels = np.zeros((32, 32, 1), np.uint8)
+    pixels[:, :16] = 200
+    return Query("q", question, "a", pixels, target, grids)
+
+
+def test_regions_add_to_the_loss_only_where_they_are_known():
+    losses = {}
+    for weight in (0.0, 1.0):
+        for known in (True, False):
+            model = regional(region_weight=weight)
+            model.module.eval()
+            losses[weight, known] = model.module(model.collate([told(known=known)])).item()
+    assert losses[1.0, True] > losses[0.0, True]
+    assert losses[1.0, False] == losses[0.0, False] == losses[0.0, True]
+
+
+def test_regions_move_with_the_picture():
+    grids = torch.from_numpy(told().regions)[None]
+    shifted = Augment(rotate=0, shift=0.0, scale=0.0, intensity=0).transforms(torch.zeros(1, 1, 8, 8))
+    shifted[:, 0, 2] = 1.0  # half a picture to the left: what lay on the left is gone
+    certain = torch.full((1, 3, 4, 4), -20.0)
+    assert region_loss(certain, grids, shifted).item() == pytest.approx(0.0, abs=1e-3)
+    assert region_loss(certain, grids, None).item() == pytest.approx(10.0, abs=1e-3)  # half the cells, 20 nats each
+
+
+def test_a_model_that_learns_regions_refuses_questions_without():
+    with pytest.raises(ModelError, match="without them"):
+        regional().collate([Query("q", "is it", "a", np.zeros((32, 32, 1), np.uint8), "no")])
+
+
+def test_a_mirrored_batch_swaps_picture_words_answers_and_regions():
+    model = regional(mirror=0.999999)
+    batch = model.collate([told(), told("is it right", "no")])
+    turned = model.module.mirror(batch)
+    assert torch.equal(turned["pictures"], batch["pictures"].flip(2))
+    assert turned["words"][0].tolist() == model.reader.encode("is it right", limit=8)
+    assert turned["words"][1].tolist() == model.reader.encode("is it left", limit=8)
+    assert turned["target"].tolist() == [model.answers.index("Right Lung"), model.answers.index("no")]
+    assert torch.equal(turned["regions"][0, 1], batch["regions"][0, 0].flip(1))
+    assert torch.equal(turned["regions"][0, 2], batch["regions"][0, 2].flip(1))
+
+
+def test_an_answer_without_a_mirror_image_is_left_out_of_the_loss():
+    torch.manual_seed(0)
+    words, answers = WordVocabulary(("is", "it")), AnswerVocabulary(("Left Eye", "no"))
+    model = Compact(picture=PictureSpec(32, "L", "stretch"), sizes=SIZES, words=words, answers=answers, mirror=0.999999)
+    model.module.train()
+    pixels = np.zeros((32, 32, 1), np.uint8)
+    assert model.module(model.collate([Query("q", "is it", "a", pixels, "Left Eye")])).item() == 0.0
+    assert model.module(model.collate([Query("q", "is it", "a", pixels, "no")])).item() > 0.0
+
+
+def test_a_bundle_keeps_what_the_model_needs_to_answer_and_to_doubt(tmp_path):
+    model = regional(kinds=Kinds("is it?", {"no": ("mass",)}))
+    model.save(tmp_path, half=True)
+    assert (tmp_path / "weights.safetensors").stat().st_size < 2.5 * sum(
+        p.numel() for p in model.module.parameters()
+    ) + 9_000
+    read = Compact.load(tmp_path, device=torch.device("cpu"))
+    query = Query("q", "is it left", "a", told().visual)
+    assert read.answer([query], Decoding())[0].confidence == pytest.approx(
+        model.answer([query], Decoding())[0].confidence, abs=5e-3
+    )
+    assert read.kinds.probe == "is it?"
+    assert read.kinds.strange("left lung", "no")
+
+
+# --- doubts and looks
+
+
+def sure_of(model, answer):
+    """The same answer to everything."""
+    model.module.head[-1].bias.data[model.answers.index(answer)] = 50.0
+    return model
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("is it left", None),
+        ("Is it leftt", None),
+        ("is it purple", "the word 'purple'"),
+        ("где это", "English only"),
+        ("is left lung it", "nobody showed me the left lung"),
+        ("is mass it", None),
+    ],
+)
+def test_it_doubts_words_scripts_and_things_that_are_strange_to_the_image(question, reason):
+    names = ("mask: Left Lung", "box: Mass")
+    words, answers = WordVocabulary(("is", "it", "left", "lung", "mass")), AnswerVocabulary(("Head", "no"))
+    kinds = Kinds("is it", {"head": ("mass",)})
+    model = Compact(
+        picture=PictureSpec(32, "L", "stretch"), sizes=SIZES, words=words, answers=answers, regions=names, kinds=kinds
+    )
+    query = Query("q", question, "a", told().visual)
+    sure_of(model, "Head")
+    said = model.doubt(query, model.answer([query], Decoding())[0])
+    assert (said is None) if reason is None else (said is not None and reason in said)
+
+
+def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
+    model = compact()
+    first, second = model.look(
+        [Query("q", "is it", "a", told().visual), Query("r", "is it", "b", told().visual[:, ::-1])]
+    )
+    assert first.shape == (8, 8)
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.sum() == pytest.approx(1.0, abs=1e-5)
+    assert not np.allclose(first, second)
+    assert model.look([]) == []
+
+
+def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
+    model = sure_of(regional(), "no")
+    head = model.module.image.regions
+    for layer in (head.classify, head.told):
+        torch.nn.init.zeros_(layer.weight)
+    head.classify.bias.data = torch.tensor([-9.0, 0.0, 9.0])
+    left, nothing = model.look([Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")])
+    assert left.shape == (16, 16)  # the grid of regions is twice as fine as that of tokens
+    assert np.allclose(left, 1 / 256, atol=1e-4)
+    assert nothing.shape == (8, 8)
+    features = model.vision.encode([told().visual])[0]
+    kept = model.look([Query("q", "is left lung it", "a", features)])[0]
+    assert np.allclose(kept, left, atol=1e-4)
+
+
+def test_training_questions_are_reworded_and_others_never(monkeypatch):
+    model = compact(reword=0.999999)
+    monkeypatch.setattr("medical_vqa.models.compact.reworded", lambda question, pick: "left")
+    pixels = np.zeros((32, 32, 1), np.uint8)
+    assert model.collate([Query("q", "is it", "a", pixels, "yes")])["words"].tolist() == [[4]]
+    assert model._words(["is it"]).tolist() == [[2, 3]]

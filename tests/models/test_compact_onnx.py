@@ -159,7 +159,7 @@ def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypat
 
 def test_logits_that_are_no_numbers_are_noticed(both):
     class Broken:
-        look = both[0].look
+        attention = both[0].attention
 
         def logits(self, queries):
             return np.full((len(queries), len(both[0].answers)), np.nan, np.float32)

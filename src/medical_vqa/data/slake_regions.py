@@ -1,5 +1,6 @@
-"""Where things lie in SLAKE's pictures: organ masks (``masks/xmlab1.png``), boxes (``imgs/xmlab1/detection.json``).
+"""Where things lie in SLAKE's pictures: organ masks and boxes.
 
+Masks are ``imgs/xmlab1/mask.png`` or ``masks/xmlab1.png``, boxes ``imgs/xmlab1/detection.json``.
 One row of ``mask.txt`` is ``70:Liver``: the pixel value of an organ. One ``detection.json``::
 
     [{"Liver": [54.0, 106.0, 30.0, 31.0]}, {"Spleen": [190.0, 175.0, 75.0, 69.0]}]
@@ -23,12 +24,12 @@ from medical_vqa.errors import DataError
 
 def region_reader(source: Path) -> Callable[[str], Regions] | None:
     """A reader of one picture's regions by its folder's name (``xmlab1``); None where the source has none."""
-    if not (source / "mask.txt").is_file() or not (source / "masks").is_dir():
+    if not (source / "mask.txt").is_file():
         return None
     organs = _organs(source / "mask.txt")
     findings = sorted({name for path in source.glob("imgs/*/detection.json") for name, _ in _boxes(path)})
     return lambda stem: {
-        **_masks(source / "masks" / f"{stem}.png", organs),
+        **_masks(source, stem, organs),
         **_drawn(source / "imgs" / stem, findings),
     }
 
@@ -41,8 +42,10 @@ def _organs(path: Path) -> dict[int, str]:
         raise DataError(f"{path}: expected rows such as 70:Liver ({error}); get the published file") from error
 
 
-def _masks(path: Path, organs: dict[int, str]) -> Regions:
-    if not path.is_file():
+def _masks(source: Path, stem: str, organs: dict[int, str]) -> Regions:
+    places = (source / "masks" / f"{stem}.png", source / "imgs" / stem / "mask.png")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         return {}
     with Image.open(path) as image:
         values = np.asarray(image)

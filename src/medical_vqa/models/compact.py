@@ -23,7 +23,8 @@ from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact_parts import (
     doubt_about,
     encode_questions,
-    looks_over,
+    looks_at,
+    maps_of,
     ranked,
     read_settings,
     stack_pictures,
@@ -31,13 +32,14 @@ from medical_vqa.models.compact_parts import (
 )
 from medical_vqa.models.model import Decoding, Query, distinct
 from medical_vqa.models.rewording import phrases, reworded
-from medical_vqa.models.understanding import Reader
+from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.model import Batch, Visual
 
+_NO_KINDS = Kinds()
 _WEIGHTS = "weights.safetensors"
 
 
@@ -72,6 +74,7 @@ class Compact:
         words: WordVocabulary,
         answers: AnswerVocabulary,
         regions: Sequence[str] = (),
+        kinds: Kinds = _NO_KINDS,
         region_weight: float = 1.0,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
@@ -86,7 +89,8 @@ class Compact:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
         self.regions, self._reword = tuple(regions), reword
-        self.reader = Reader(words, [name.split(": ")[-1] for name in self.regions])
+        self.reader = Reader(words, things_of(self.regions, answers.answers))
+        self.kinds = kinds
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
@@ -121,7 +125,7 @@ class Compact:
     ) -> Self:
         """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer."""
         answered = [e for e in examples if e.answers]
-        return cls(
+        model = cls(
             picture=PictureSpec(**picture),
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
             label_smoothing=label_smoothing,
@@ -133,6 +137,9 @@ class Compact:
             words=WordVocabulary.from_questions([*(e.question for e in answered), *(phrases() if reword else ())]),
             answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
+        if regions:
+            model.kinds = Kinds.of(answered, model.reader)
+        return model
 
     def _mirror(self, share: float) -> Mirror:
         places = {word: index for index, word in enumerate(self.words.known, 2)}
@@ -191,15 +198,27 @@ class Compact:
 
     def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        return doubt_about(query, self.reader, self.words, self.answer)
+        return doubt_about(query, self.reader, self.kinds, self.answer)
 
     @torch.inference_mode()
     def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.
+
+        Where the question or its answer names a thing that the network learned to find, the map is what it found of it;
+        otherwise it is the attention of the question's words to the image.
+        """
+        answers = self.answer(queries, Decoding(alternatives=0))
+        encoded = self._encoded([query.visual for query in queries])
+        found = [f["regions"].float().cpu().numpy() if "regions" in f else None for f in encoded]
+        return looks_at(queries, answers, self.attention(queries), found, self.reader, self.regions)
+
+    @torch.inference_mode()
+    def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
         if not queries:
             return []
         shares = self.module.looks(*self._inputs(queries))
-        return looks_over(shares.float().cpu().numpy(), self.module.image.cells)
+        return maps_of(shares.float().cpu().numpy())
 
     def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
@@ -210,10 +229,12 @@ class Compact:
 
     def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
-        pictures = [v for v in visuals if isinstance(v, np.ndarray)]
-        encoded = iter(self.vision.encode(pictures))
-        features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
-        return torch.stack([f["tokens"].to(self.device) for f in features])
+        return torch.stack([f["tokens"].to(self.device) for f in self._encoded(visuals)])
+
+    def _encoded(self, visuals: Sequence[Visual]) -> list[Mapping[str, Tensor]]:
+        """Features as they are given, and those of pictures."""
+        encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
+        return [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
 
     def _reworded(self, question: str) -> str:
         """A training question, some of the time in other words; chance comes from torch, whose state a run keeps."""
@@ -244,6 +265,7 @@ class Compact:
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
             "regions": list(self.regions),
+            "kinds": dataclasses.asdict(self.kinds),
         }
 
     @classmethod
@@ -258,6 +280,7 @@ class Compact:
                 words=WordVocabulary(tuple(settings["words"])),
                 answers=AnswerVocabulary(tuple(settings["answers"])),
                 regions=settings.get("regions", ()),
+                kinds=Kinds(**settings.get("kinds", {})),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -295,15 +318,16 @@ class CompactVision:
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
-        """Prepared pictures -> {"tokens": (T, D)} each."""
+        """Prepared pictures -> {"tokens": (T, D)} each, with {"regions": (R, H, W)} in [0, 1] where it finds them."""
         if not pictures:
             return []
         self._encoder.eval()
-        device = self._encoder.position.device
-        return [
-            {"tokens": tokens}
-            for tokens in self._encoder(to_unit(torch.from_numpy(stack_pictures(pictures)).to(device)))
-        ]
+        shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position.device))
+        tokens, found = self._encoder.tokens_and_regions(shown)
+        if found is None:
+            return [{"tokens": one} for one in tokens]
+        shares = found.sigmoid().half()  # kept for every image a server holds
+        return [{"tokens": one, "regions": there} for one, there in zip(tokens, shares, strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""

@@ -6,7 +6,6 @@ Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and wo
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,14 @@ from medical_vqa.models.compact_parts import (
     SETTINGS,
     doubt_about,
     encode_questions,
-    looks_over,
+    looks_at,
+    maps_of,
     ranked,
     read_settings,
     stack_pictures,
 )
 from medical_vqa.models.model import Decoding, Query, distinct
-from medical_vqa.models.understanding import Reader
+from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import Prediction
 from medical_vqa.runtime import cores
@@ -49,9 +49,10 @@ class CompactOnnx:
         """Open the graphs that lie in `folder`; `settings` are those of ``compact.json``."""
         self.picture = PictureSpec.from_json(settings["picture"])
         self.words = WordVocabulary(tuple(settings["words"]))
-        self.regions = tuple(settings["regions"])
-        self.reader = Reader(self.words, self.regions)
         self.answers = AnswerVocabulary(tuple(settings["answers"]))
+        self.regions = tuple(settings["regions"])
+        self.reader = Reader(self.words, things_of(self.regions, self.answers.answers))
+        self.kinds = Kinds(**settings["kinds"])
         self._folder, self._sizes = folder, dict(settings["sizes"])
         self._answerer = _session(folder / ANSWER_GRAPH)
         self.vision = OnnxVision(folder / IMAGE_GRAPH, self.picture)
@@ -82,14 +83,19 @@ class CompactOnnx:
 
     def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing, as the model that was exported says it."""
-        return doubt_about(query, self.reader, self.words, self.answer)
+        return doubt_about(query, self.reader, self.kinds, self.answer)
 
     def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """Where each question looks, one map (rows, columns) each that sums to 1."""
+        """Where each answer comes from, one map (rows, columns) each that sums to 1, as `Compact.look` gives it."""
         if not queries:
             return []
-        shares = self._run("looks", queries)
-        return looks_over(shares, math.isqrt(shares.shape[1]))
+        answers = self.answer(queries, Decoding(alternatives=0))
+        found = [features.get("regions") for features in self._encoded([query.visual for query in queries])]
+        return looks_at(queries, answers, self.attention(queries), found, self.reader, self.regions)
+
+    def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """How much the words of each question look at each cell (rows, columns); sums to 1."""
+        return maps_of(self._run("looks", queries))
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
@@ -109,9 +115,12 @@ class CompactOnnx:
 
     def _tokens(self, visuals: Sequence[Visual]) -> NDArray[np.float32]:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
+        return np.stack([features["tokens"] for features in self._encoded(visuals)])
+
+    def _encoded(self, visuals: Sequence[Visual]) -> list[Mapping[str, NDArray[Any]]]:
+        """Features as they are given, and those of pictures."""
         encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
-        features = [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
-        return np.stack([f["tokens"] for f in features])
+        return [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
 
 
 class OnnxVision:
@@ -121,14 +130,16 @@ class OnnxVision:
 
     def __init__(self, path: Path, picture: PictureSpec) -> None:
         self._session = _session(path)
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.fingerprint = hashlib.sha256(picture.key.encode() + path.read_bytes()).hexdigest()
         """SHA-256 over the picture's preparation and the graph."""
 
-    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[np.float32]]]:
-        """Prepared pictures -> {"tokens": (T, D)} each."""
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[Any]]]:
+        """Prepared pictures -> {"tokens": (T, D)} each, and {"regions": (R, h, w)} where the model learned them."""
         if not pictures:
             return []
-        return [{"tokens": t} for t in self._session.run(["tokens"], {"pictures": stack_pictures(pictures)})[0]]
+        found = self._session.run(self._outputs, {"pictures": stack_pictures(pictures)})
+        return [dict(zip(self._outputs, of_picture, strict=True)) for of_picture in zip(*found, strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Stay: the graph runs on the CPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.model import Decoding, Query, check_question
-from medical_vqa.models.understanding import Reader
-from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.models.understanding import Kinds, Reader
+from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.records import Prediction
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Answer = Callable[[Sequence[Query], Decoding], list[Prediction]]
 
 SETTINGS = "compact.json"
-_SURE_OF_ABSENCE = 0.7  # chosen on validation images: see docs/log.md
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -60,31 +60,59 @@ def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
     return Prediction(id_, answer, answer, confidence, tuple(rest))
 
 
-def doubt_about(query: Query, reader: Reader, known: WordVocabulary, answer: Answer) -> str | None:
+def doubt_about(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> str | None:
     """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
     if reader.foreign(query.question):
-        return f"I read {_languages(known)} only; ask again in that."
+        return f"I read {reader.languages()} only; ask again in that."
     if unknown := reader.unknown(query.question):
         return f"I do not know the word {unknown[0]!r}; ask again without it."
     thing = reader.presupposed(query.question)
-    if thing is not None and _absent(query, thing, answer):
-        return f"I cannot tell from this kind of image: I see no {thing} in it."
+    if thing is not None and kinds.things and _strange(query, thing, kinds, answer):
+        return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
     return None
 
 
-def _languages(known: WordVocabulary) -> str:
-    return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in known.known) else "English"
+def _strange(query: Query, thing: str, kinds: Kinds, answer: Answer) -> bool:
+    probe = dataclasses.replace(query, question=kinds.probe)
+    return kinds.strange(thing, answer([probe], Decoding(alternatives=0))[0].answer)
 
 
-def _absent(query: Query, thing: str, answer: Answer) -> bool:
-    """Whether the model itself, asked for it, says no."""
-    asked = dataclasses.replace(query, question=f"Does the picture contain {thing}?")
-    said = answer([asked], Decoding(alternatives=0))[0]
-    return said.answer.lower() == "no" and (said.confidence or 0.0) > _SURE_OF_ABSENCE
+def looks_at(
+    queries: Sequence[Query],
+    answers: Sequence[Prediction],
+    attended: Sequence[NDArray[np.float32]],
+    found: Sequence[NDArray[Any] | None],
+    reader: Reader,
+    regions: Sequence[str],
+) -> list[NDArray[np.float32]]:
+    """Maps that sum to 1: what was found of the thing that a question or its answer names, otherwise the attention.
+
+    Args:
+        queries: What was asked.
+        answers: What was answered.
+        attended: The attention of each question's words.
+        found: Shares of each kind of region in each cell (regions, rows, columns); None where none is learned.
+        reader: Knows the names of things.
+        regions: Names of the regions.
+    """
+    things = [reader.named(q.question) or reader.named(a.answer) for q, a in zip(queries, answers, strict=True)]
+    maps = [
+        _found(shares, [n for n, name in enumerate(regions) if thing is not None and thing in name.lower()], otherwise)
+        for shares, thing, otherwise in zip(found, things, attended, strict=True)
+    ]
+    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
 
 
-def looks_over(shares: NDArray[np.floating[Any]], cells: int) -> list[NDArray[np.float32]]:
-    """Shares of attention (N, T) as maps (cells, cells) that sum to 1."""
+def _found(shares: NDArray[Any] | None, kinds: Sequence[int], otherwise: NDArray[np.float32]) -> NDArray[Any]:
+    if shares is None or not kinds:
+        return otherwise
+    most: NDArray[Any] = shares[list(kinds)].astype(np.float32).max(0)
+    return most + 1e-6  # so that a map of nothing is even
+
+
+def maps_of(shares: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:
+    """Shares of attention (N, T) as square maps that sum to 1."""
+    cells = math.isqrt(shares.shape[1])
     whole = shares / shares.sum(-1, keepdims=True)
     return [row.reshape(cells, cells).astype(np.float32) for row in whole]
 

@@ -34,16 +34,16 @@ TOLERANCE = 1e-4
 
 
 class Encode(nn.Module):
-    """pictures uint8 (B, H, W, C) -> tokens (B, T, D)."""
+    """pictures uint8 (B, H, W, C) -> tokens (B, T, D), and regions (B, R, h, w) where the model learned them."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """The image half of the network."""
-        tokens: Tensor = self.net.image(to_unit(pictures))
-        return tokens
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """The image half of the network, as `CompactVision.encode` gives it."""
+        tokens, found = self.net.image.tokens_and_regions(to_unit(pictures))
+        return (tokens,) if found is None else (tokens, found.sigmoid().half())
 
 
 class Answer(nn.Module):
@@ -126,7 +126,7 @@ def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
         verbose=False,
         opset_version=OPSET,
         input_names=["pictures"],
-        output_names=["tokens"],
+        output_names=["tokens"] if net.image.regions is None else ["tokens", "regions"],
         dynamic_shapes=({0: torch.export.Dim("images")},),
     )
 
@@ -171,7 +171,8 @@ def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> fl
     Raises `ModelError` above `TOLERANCE`, or where an answer differs.
     """
     logits = np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max()
-    looks = max(np.abs(a - b).max() for a, b in zip(model.look(queries), exported.look(queries), strict=True))
+    pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
+    looks = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
     difference = max(float(logits), float(looks))
     answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
     wrong = sum(ours != theirs for ours, theirs in zip(*answers, strict=True))

@@ -1,22 +1,28 @@
 """How much of a typed question a closed vocabulary understands: typing errors mended, idle words left, others named.
 
-Nothing here is learned: a word counts as known because training questions use it.
+Nothing here is learned by gradient: a word counts as known because training questions use it, and a thing as being in a
+kind of image because training rows speak of it there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from medical_vqa.models.vocabulary import WordVocabulary, words
+from medical_vqa.records import Example
+from medical_vqa.text import squad_normalize
 
 _IDLE_WORDS = """
-a all also am an and any are as at be been being both but by can could did do does exactly for from give good
-had has have having he hello her here hey hi his i if in indeed into is it its just kindly let like may maybe
-me might my now of oh ok okay on or our out over please really say seem seems she should so some such sure
-than thank thanks that the their them then there these they this those to too very was we well were will with
-would yes you your
+a actually all also am an and any anything are as at basically be been being both but by can could currently
+did do does everything exactly find for found from get gets give good got had has have having he hello her
+here hey hi his i if in indeed into is it its just kindly know let lie lies like made make makes making may
+maybe me might my now of oh ok okay on or our out over please really say seem seems she should so some
+something sort such sure than thank thanks that the their them then there these they think this those to too
+use very want was way ways we well were will with would yes you your
 """
 _IDLE = frozenset(_IDLE_WORDS.split())
 _MARK = re.compile(r"[^\w\s]|_")
@@ -36,7 +42,8 @@ class Reader:
         """`things`: names of what can lie in a picture, ``left lung``."""
         self._vocabulary = vocabulary
         self._known = frozenset(vocabulary.known)
-        self._things = sorted({thing.lower() for thing in things}, key=lambda thing: (-len(thing), thing))
+        longest_first = sorted({thing.lower() for thing in things}, key=lambda thing: (-len(thing), thing))
+        self._pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest_first)) or '(?!)'})s?\b")
         self._mended = lru_cache(maxsize=1 << 12)(self._mend)
 
     def encode(self, question: str, *, limit: int) -> list[int]:
@@ -53,12 +60,18 @@ class Reader:
         chinese = _HAN.search(question) is not None and not any(_HAN.search(word) for word in self._known)
         return chinese or _LATIN_OR_HAN.fullmatch(question) is None
 
+    def languages(self) -> str:
+        """The languages of the training questions, in words."""
+        return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self._known) else "English"
+
     def presupposed(self, question: str) -> str | None:
         """The thing whose presence an English question takes for granted (``Where is the liver?``), if any."""
-        text = " ".join(token for token in words(question))
-        if _EXISTENCE.search(text):
-            return None
-        return next((thing for thing in self._things if re.search(rf"\b{re.escape(thing)}s?\b", text)), None)
+        return None if _EXISTENCE.search(question.lower()) else self.named(question)
+
+    def named(self, text: str) -> str | None:
+        """The first of the things that a text speaks of, the most particular one where several fit."""
+        found = self._pattern.search(" ".join(words(text)))
+        return found.group(1) if found else None
 
     def _mend(self, token: str) -> str | None:
         """The known word it stands for; None for one to pass over, and "" for one that means something unknown."""
@@ -68,6 +81,48 @@ class Reader:
             return None
         near = _nearest(token, self._known) if len(token) >= _SHORTEST and token.isascii() else None
         return near or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Kinds of image, told apart by what the model answers to one question, and what training rows say lies in each."""
+
+    probe: str = ""
+    """The question: the commonest of the training rows."""
+    things: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Answer to it, normalised -> the things that rows about such images take for granted, affirm or answer."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], reader: Reader) -> Kinds:
+        """Read them off training rows."""
+        probe = Counter(e.question for e in examples).most_common(1)[0][0]
+        kind_of = {e.image_id: squad_normalize(e.answers[0]) for e in examples if e.question == probe}
+        found: dict[str, set[str]] = {kind: set() for kind in kind_of.values()}
+        for example in examples:
+            if example.image_id in kind_of:
+                found[kind_of[example.image_id]] |= _spoken_of(example, reader)
+        return cls(probe, {kind: tuple(sorted(things)) for kind, things in sorted(found.items())})
+
+    def strange(self, thing: str, kind: str) -> bool:
+        """Whether no training row speaks of the thing in images of this kind, and the kind itself is known."""
+        things = self.things.get(squad_normalize(kind))
+        return things is not None and thing not in things
+
+
+def _spoken_of(example: Example, reader: Reader) -> set[str]:
+    answer = example.answers[0]
+    said = {reader.presupposed(example.question), reader.named(answer)}
+    if squad_normalize(answer) == "yes":
+        said.add(reader.named(example.question))
+    return {thing for thing in said if thing is not None}
+
+
+def things_of(regions: Iterable[str], answers: Iterable[str]) -> list[str]:
+    """What can be asked about: names of regions, also without their side, and words of theirs that are answers."""
+    names = {region.rpartition(": ")[2].lower() for region in regions}
+    plain = {re.sub(r"^(?:left|right) ", "", name) for name in names}
+    alone = {answer.lower() for answer in answers} - {"left", "right"}
+    return sorted(names | plain | {word for name in names for word in name.split() if word in alone})
 
 
 def _nearest(word: str, known: frozenset[str]) -> str | None:

@@ -1,0 +1,139 @@
+"""Where the compact model looks, against where things are: `python benchmarks/pointing.py [BUNDLE] [--figure FILE]`.
+
+The pointing game on SLAKE's English validation questions that name a thing whose mask or box is known in that picture:
+a hit is a peak of the map inside the region. Chance is the region's share of the picture; the middle of the picture,
+and the map of another picture's same question, stand beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from medical_vqa import pipelines
+from medical_vqa.data.prepared import default_root
+from medical_vqa.data.regions import FULL, GRID, UNKNOWN, RegionStore
+from medical_vqa.data.selection import Selection
+from medical_vqa.models.model import Query
+
+Map = NDArray[np.float32]
+
+
+def main() -> None:
+    """Play the game and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path, nargs="?", default=pipelines.shipped_bundle())
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    model: Any
+    model, card = pipelines.load_model(pipelines.find_bundle(options.bundle), "cpu")
+    selection = Selection("slake", default_root(), {"language": "en"})
+    store = RegionStore(selection.open().folder)
+    asked = list(pipelines.queries(selection, selection.rows("validation"), model))
+    games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
+    looks = model.look([query for query, _ in games])
+    attended = model.attention([query for query, _ in games])
+    found = {
+        "model": card.name,
+        "files": dict(card.files),
+        "questions": len(games),
+        "images": len({query.image for query, _ in games}),
+        "hits": share(hit(look, region) for look, (_, region) in zip(looks, games, strict=True)),
+        "hits of the attention alone": share(hit(m, r) for m, r in zip(attended, (r for _, r in games), strict=True)),
+        "chance": share(float((region > 0.5).mean()) for _, region in games),
+        "always the middle": share(region[GRID // 2, GRID // 2] > 0.5 for _, region in games),
+        "the map of another picture": share(other_hits(games, looks)),
+        "share of the map inside": share(
+            float((grown(look) * region).sum()) for look, (_, region) in pairs(looks, games)
+        ),
+    }
+    json.dump(found, sys.stdout, indent=1)
+    if options.figure:
+        draw(games, looks, options.figure)
+
+
+def pairs(looks: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> Iterator[tuple[Map, tuple[Query, Map]]]:
+    """Maps beside their questions."""
+    return zip(looks, games, strict=True)
+
+
+def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
+    """The mask, or else the box, of the thing the question names: (GRID, GRID) in [0, 1]; None where it has none."""
+    thing = model.reader.named(query.question)
+    if thing is None:
+        return None
+    grids = store.get(query.image)
+    for kind in ("mask", "box"):
+        names = [n for n, name in enumerate(store.names) if name.startswith(kind) and thing in name.lower()]
+        known = [grids[n] for n in names if grids[n].max() not in (0, UNKNOWN)]
+        if known:
+            shares: Map = np.maximum.reduce(known).astype(np.float32) / FULL
+            return shares
+    return None
+
+
+def grown(look: Map) -> Map:
+    """A map brought to (GRID, GRID), its sum kept."""
+    times = GRID // len(look)
+    larger: Map = np.kron(look, np.ones((times, times), np.float32)) / times**2
+    return larger
+
+
+def hit(look: Map, region: Map) -> bool:
+    """Whether the middle of the map's brightest cell lies in the region."""
+    row, column = np.unravel_index(look.argmax(), look.shape)
+    times = GRID // len(look)
+    return bool(region[int(row) * times + times // 2, int(column) * times + times // 2] > 0.5)
+
+
+def other_hits(games: Sequence[tuple[Query, Map]], looks: Sequence[Map]) -> Iterator[bool]:
+    """Hits of each region by the map of the next question about another picture."""
+    for place, (query, region) in enumerate(games):
+        others = [n for n, (other, _) in enumerate(games) if other.image != query.image]
+        yield hit(looks[others[(7 * place) % len(others)]], region)
+
+
+def draw(games: Sequence[tuple[Query, Map]], looks: Sequence[Map], path: Path) -> None:
+    """Twelve pictures: what is asked, the map in red, the region outlined in green."""
+    chosen = {games[place][0].image: place for place in range(0, len(games), 3)}
+    tiles = [tile(*games[place], looks[place]) for place in list(chosen.values())[:12]]
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (4 * width, 3 * height), "white")
+    for place, picture in enumerate(tiles):
+        sheet.paste(picture, (place % 4 * width, place // 4 * height))
+    sheet.save(path)
+
+
+def tile(query: Query, region: Map, look: Map) -> Image.Image:
+    """One picture with its map and region."""
+    side = 240
+    grey = Image.fromarray(np.asarray(query.visual)[..., 0]).resize((side, side)).convert("RGB")
+    heat = Image.fromarray((255 * look / look.max()).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    red = Image.composite(Image.new("RGB", grey.size, (255, 60, 30)), grey, heat.point(lambda v: int(0.65 * v)))
+    outline = np.asarray(Image.fromarray((255 * region).astype(np.uint8)).resize((side, side))) > 127
+    edge = outline & ~(
+        np.roll(outline, 2, 0) & np.roll(outline, 2, 1) & np.roll(outline, -2, 0) & np.roll(outline, -2, 1)
+    )
+    pixels = np.array(red)
+    pixels[edge] = (70, 230, 90)
+    framed = Image.new("RGB", (side + 8, side + 30), "white")
+    framed.paste(Image.fromarray(pixels), (4, 4))
+    ImageDraw.Draw(framed).text((6, side + 10), query.question[:42], fill="black")
+    return framed
+
+
+def share(values: Iterator[bool | float]) -> float:
+    """Mean, rounded."""
+    return round(float(np.mean(list(values))), 4)
+
+
+if __name__ == "__main__":
+    main()
