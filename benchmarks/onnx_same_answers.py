@@ -2,8 +2,9 @@
 
     python benchmarks/onnx_same_answers.py [--model BUNDLE] [--root DIR]
 
-Counts equal answers, and how far apart logits, looks and doubts are at most; and takes the time of both, each image
-encoded anew and all its questions answered at once, as the server does it. Needs SLAKE prepared under --root.
+Counts equal answers, and how far apart logits are at most, and for the first question about each image also attention
+and doubts; and takes the time of both, each image encoded anew and all its questions answered at once. Needs SLAKE
+prepared under --root.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 from medical_vqa import pipelines
 from medical_vqa.data.images import prepare_picture
 from medical_vqa.data.prepared import PreparedDataset, default_root
-from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.model import Query
+from medical_vqa.records import Prediction
 
 HERE = Path(__file__).parent
+NOTHING = Prediction("", "", "", None, ())
 
 
 def main() -> None:
@@ -65,11 +68,11 @@ def compared(model, graphs, by_image):
         theirs, took = timed(graphs, queries)
         seconds["onnx"].append(took)
         rows += len(queries)
-        equal += sum(a.answer == b.answer for a, b in zip(ours, theirs, strict=True))
-        doubts += model.doubt(queries[0], ours[0]) == graphs.doubt(queries[0], theirs[0])
-        logits = max(logits, float(np.abs(model.logits(queries).numpy() - graphs.logits(queries)).max()))
-        pairs = zip(model.look(queries), graphs.look(queries), strict=True)
-        looks = max(looks, *(float(np.abs(a - b).max()) for a, b in pairs))
+        equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
+        logits = max(logits, float(np.abs(ours - theirs).max()))
+        first = queries[:1]
+        doubts += model.doubt(first[0], NOTHING) == graphs.doubt(first[0], NOTHING)
+        looks = max(looks, float(np.abs(model.attention(first)[0] - graphs.attention(first)[0]).max()))
     ratios = [a / b for a, b in zip(seconds["torch"], seconds["onnx"], strict=True)]
     return {
         "images": len(by_image),
@@ -77,7 +80,7 @@ def compared(model, graphs, by_image):
         "equal_answers": equal,
         "equal_doubts_on_first_questions": doubts,
         "largest_difference_of_logits": logits,
-        "largest_difference_of_looks": looks,
+        "largest_difference_of_attention_on_first_questions": looks,
         "torch_seconds_over_onnx_seconds_median": round(statistics.median(ratios), 2),
         **{f"{name}_seconds_per_image": [round(value, 5) for value in values] for name, values in seconds.items()},
     }
@@ -85,8 +88,8 @@ def compared(model, graphs, by_image):
 
 def timed(model, queries):
     began = time.perf_counter()
-    answers = model.answer(queries, Decoding())
-    return answers, time.perf_counter() - began
+    logits = np.asarray(model.logits(queries))
+    return logits, time.perf_counter() - began
 
 
 if __name__ == "__main__":

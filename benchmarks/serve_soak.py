@@ -27,7 +27,7 @@ from medical_vqa import pipelines  # noqa: E402
 
 MEBIBYTE = 1 << 20
 BOUNDS = {
-    "store_bytes": 33 * MEBIBYTE, "hot_bytes": 8 * MEBIBYTE, "cached_answers": 500, "store_ttl": 4,
+    "store_bytes": 33 * MEBIBYTE, "hot_bytes": 8 * MEBIBYTE, "cached_answers": 500, "store_ttl": 2,
 }  # fmt: skip
 WORDS = ("liver", "lung", "heart", "brain", "kidney", "spleen", "chest", "abdomen")
 

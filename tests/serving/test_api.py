@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import time
+from pathlib import Path
 
 import httpx2
 import live
@@ -17,6 +19,7 @@ from PIL import Image
 
 from medical_vqa.serving import schema
 from medical_vqa.serving.access import hash_key
+from medical_vqa.serving.logs import configure
 from medical_vqa.serving.stores import FolderStore
 
 
@@ -213,6 +216,29 @@ def test_exif_and_comments_are_named_and_gone(tmp_path):
     assert out.getvalue()[:100] not in blob
 
 
+def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
+    import pydicom.data
+
+    data = Path(pydicom.data.get_testdata_file("CT_small.dcm")).read_bytes()
+    assert b"CompressedSamples^CT1" in data  # the patient's name
+    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
+    with live.serving(engine(), store=store) as url:
+        reply = httpx2.post(f"{url}/upload_image", files={"image_file": ("a.dcm", data)})
+        windowed = httpx2.post(
+            f"{url}/upload_image", files={"image_file": data}, data={"window_center": "40", "window_width": "80"}
+        )
+        missing = httpx2.post(f"{url}/upload_image", files={"image_file": data}, data={"frame": "7"})
+    image = schema.UploadedImage.model_validate(reply.json())
+    assert (image.format, image.width, image.height) == ("DICOM", 128, 128)
+    assert "DICOM header" in image.dropped
+    assert "CT" in image.facts.values()
+    assert windowed.json()["image_id"][:24] != image.image_id[:24]  # other pixels
+    refused(missing, 400, "not_an_image")
+    for kept in tmp_path.glob("*/*"):
+        assert b"CompressedSamples" not in kept.read_bytes()
+    assert "CompressedSamples" not in reply.text
+
+
 def test_the_original_is_kept_only_when_a_setting_says_so(tmp_path):
     for keep in (False, True):
         store = FolderStore(tmp_path / str(keep), ttl=None, limit=1 << 20)
@@ -266,9 +292,11 @@ def test_metrics_count_what_happens(echo):
         for _ in range(2):
             client.post("/ask_question", json={"image_id": image.image_id, "question": "q"})
         client.get("/no/such/path/123")
+        client.delete("/images/nothing")
         text = client.get("/metrics").text
     assert 'medical_vqa_answer_cache_total{result="hit"} 1.0' in text
     assert 'medical_vqa_batch_size_count{work="answer"} 1.0' in text
+    assert 'medical_vqa_refused_total{code="unknown_image"} 1.0' in text
     assert 'handler="/ask_question"' in text
     assert "/no/such/path" not in text and image.image_id not in text
     assert "http_request_duration_seconds" in text
@@ -363,28 +391,37 @@ def test_the_description_has_examples_and_every_code(client):
     assert client.get("/docs").status_code == 200
 
 
-def test_logs_have_ids_and_codes_and_no_content(capfd, tmp_path):
-    import io as memory
-    import logging
-
-    from medical_vqa.serving.logs import configure
-
-    root, before = logging.getLogger(), logging.getLogger().handlers
-    stream = memory.StringIO()
+@pytest.fixture
+def logged():
+    """What is logged, as the server configures it."""
+    root, stream = logging.getLogger(), io.StringIO()
+    before, level = root.handlers, root.level
     configure("info", stream)
-    try:
-        with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
-            image = uploaded(client)
-            client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
-            client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
-            client.get("/ask_question?name=Jane")
-            client.get("/healthz")
-    finally:
-        root.handlers = before
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    yield stream
+    root.handlers = before
+    root.setLevel(level)
+
+
+def test_logs_have_ids_and_codes_and_no_content(logged):
+    with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
+        image = uploaded(client)
+        client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
+        client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
+        client.get("/ask_question?name=Jane")
+        client.get("/healthz")
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
     assert [(r["path"], r["status"]) for r in requests][:2] == [("/upload_image", 200), ("/ask_question", 200)]
     assert all(len(r["request_id"]) == 32 and r["ms"] > 0 for r in requests)
-    assert "Jane" not in stream.getvalue() and image.image_id not in stream.getvalue()
+    assert "Jane" not in logged.getvalue() and image.image_id not in logged.getvalue()
     assert not any(r["path"] == "/healthz" for r in requests)
     assert any("ZeroDivisionError" in json.dumps(line) for line in lines)
+
+
+def test_content_is_logged_only_when_asked_for(logged):
+    with live.serving(engine(), live.settings(log_content=True)) as url, httpx2.Client(base_url=url) as client:
+        image = uploaded(client)
+        client.post("/ask_question", json={"image_id": image.image_id, "question": "What is it?"})
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
+    (said,) = [line for line in lines if line["event"] == "answered"]
+    assert (said["question"], said["answer"]) == ("What is it?", "100 What is it?")

@@ -170,7 +170,7 @@ def test_a_question_that_fails_does_not_take_its_batch_with_it(word, status):
 
 
 def test_the_event_loop_is_never_blocked():
-    made = engine(Echo(seconds=0.3))
+    made = engine(Echo(seconds=1.0))
 
     async def work():
         asked = asyncio.create_task(made.ask("i", SEEN, "slow"))
@@ -181,7 +181,7 @@ def test_the_event_loop_is_never_blocked():
             longest = max(longest, time.monotonic() - began)
         return longest
 
-    assert run(made, work()) < 0.1
+    assert run(made, work()) < 0.5  # of the second that the model takes; a crowded machine delays a loop too
 
 
 def test_closing_answers_what_waits_and_refuses_what_comes():

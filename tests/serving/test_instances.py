@@ -16,7 +16,7 @@ from shared_stores import bucket, redis_url
 
 from medical_vqa.serving import images
 
-COUNTS = {"folder": 1000, "redis": 400, "s3": 100}
+COUNTS = {"folder": 1000, "redis": 200, "s3": 60}
 
 
 @pytest.fixture(params=COUNTS)

@@ -49,25 +49,25 @@ def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429
     model = Echo(seconds=0.2)  # 8 at once: 40 questions per second
 
     async def client(url, id_, number):
-        await asyncio.sleep(number / 400)
+        await asyncio.sleep(number / 400)  # ten times that
         began = time.monotonic()
         ((status, headers, body),) = await send(url, question(id_, f"q{number}"))
         return status, time.monotonic() - began, headers, json.loads(body)
 
     async def flood(url):
         id_ = await new_image(url, png(5))
-        return await asyncio.gather(*(client(url, id_, number) for number in range(1000)))
+        return await asyncio.gather(*(client(url, id_, number) for number in range(600)))
 
     made = engine(model, batch=8, queue=100, deadline=deadline)
     with live.serving(made, live.settings(deadline=deadline)) as url:
         found = asyncio.run(asyncio.wait_for(flood(url), 60))
     answered = [(seconds, body["timings"]["total_ms"] / 1000) for status, seconds, _, body in found if status == 200]
     refused = [(headers, body) for status, _, headers, body in found if status == 429]
-    assert len(answered) + len(refused) == 1000  # no 5xx, nothing lost
-    assert len(answered) >= 60  # it goes on answering at the rate it can
-    assert len(refused) >= 700
-    assert max(inside for _, inside in answered) <= deadline + 0.5  # half a second for a crowded machine
-    assert max(seconds for seconds, _ in answered) <= deadline + 1.0  # client and server share a processor here
+    assert len(answered) + len(refused) == 600  # no 5xx, nothing lost
+    assert len(answered) >= 20  # it goes on answering at the rate it can
+    assert len(refused) >= 400
+    assert max(inside for _, inside in answered) <= deadline + 0.2
+    assert max(seconds for seconds, _ in answered) <= deadline + 2.0  # client and server share a processor here
     assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused)
     assert {body["detail"]["code"] for _, body in refused} <= {"overloaded", "deadline"}
 

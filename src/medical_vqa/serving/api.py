@@ -107,7 +107,7 @@ def create_app(engine: Engine, settings: Settings, store: Store | None = None) -
         else [],
     )
     app.state.service = service
-    add_handlers(app)
+    add_handlers(app, engine.meters)
     _add_questions(app, service)
     _add_uploads(app, service)
     _add_facts(app, service)
@@ -175,7 +175,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/ask_question", tags=["questions"], responses=_errors(*_ASKS), openapi_extra=_both(AskRequest))
     async def ask_question(request: Request) -> Answer:
         """Ask a question about an uploaded image. The body is JSON or a form."""
-        began = time.perf_counter()
+        began = time.monotonic()
         asked = await _asked(request)
         work = service.ask(asked.image_id, asked.question, look=asked.look, began=began)
         return await while_connected(request, work)

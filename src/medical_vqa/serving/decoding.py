@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ KEPT_SIDE = 2048
 """Pixels; larger pictures are kept smaller, which no model sees."""
 _WAITING_BYTES = 256 << 20  # of uploads that wait for a decoder, or are in one
 _NAME = "the upload"
+_START_SECONDS = 60.0
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves address space
 
 
@@ -191,6 +193,9 @@ class _Child:
             with _environment(_ONE_THREAD):
                 self._process.start()
             theirs.close()
+            if not self._pipe.poll(_START_SECONDS):
+                raise OSError("the decoder does not start")
+            self._pipe.recv()  # says that it is ready: its start must not count as somebody's decoding
         return self._pipe
 
     def end(self) -> None:
@@ -229,6 +234,7 @@ def _serve(pipe: Connection, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _limit(memory)
+    pipe.send(None)
     while True:
         try:
             job = pipe.recv()
@@ -250,7 +256,10 @@ def _limit(memory: int) -> None:
         import resource  # noqa: PLC0415 - not everywhere
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if not Path("/proc/self/statm").exists():
+        return
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

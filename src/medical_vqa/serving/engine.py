@@ -128,32 +128,46 @@ class Engine:
             self._thread.join()
 
     async def ask(
-        self, image: str, visual: NDArray[np.uint8] | Features, question: str, *, look: bool = False
+        self,
+        image: str,
+        visual: NDArray[np.uint8] | Features,
+        question: str,
+        *,
+        look: bool = False,
+        since: float | None = None,
     ) -> Outcome:
-        """The answer to a question; `image` is the digest of the picture. Raises `RefusedError`."""
+        """The answer to a question; raises `RefusedError`.
+
+        `image` is the digest of the picture; `since` is when the request came (`time.monotonic`): its deadline counts
+        from there.
+        """
         if (known := self._remembered.get((image, question), look)) is not None:
             self.meters.cache.labels("hit").inc()
             return Outcome(known)
         self.meters.cache.labels("miss").inc()
-        outcome: Outcome = await self._submit(image, visual, question, look and self.can_look)
+        outcome: Outcome = await self._submit(image, visual, question, look and self.can_look, since)
         return outcome
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:
         """What the model keeps of a picture; None where nothing of it can be reused. Raises `RefusedError`."""
         if self.model.vision is None:
             return None
-        features: Features = await self._submit(image, picture, None, False)
+        features: Features = await self._submit(image, picture, None, False, None)
         return features
 
-    async def _submit(self, image: str, visual: Any, question: str | None, look: bool) -> Any:
-        loop = asyncio.get_running_loop()
-        work = _Work(image, visual, time.monotonic() + self.deadline, loop.create_future(), loop, question, look)
+    async def _submit(self, image: str, visual: Any, question: str | None, look: bool, since: float | None) -> Any:
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        until = (now if since is None else since) + self.deadline
+        work = _Work(image, visual, until, loop.create_future(), loop, question, look)
         self._enqueue(work)
         try:
-            async with asyncio.timeout(self.deadline):
-                return await work.future
+            async with asyncio.timeout(until - now):
+                result = await work.future
         except TimeoutError:
             raise past_deadline(self._backlog()) from None
+        if time.monotonic() > work.deadline:  # it was ready in time, but this loop was too busy to notice
+            raise past_deadline(self._backlog())
+        return result
 
     def _enqueue(self, work: _Work) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from medical_vqa.errors import ModelError
+from medical_vqa.serving.metrics import Meters
 from medical_vqa.serving.refusals import RefusedError, defect
 from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
 
@@ -45,11 +46,12 @@ async def respond(refused: RefusedError, scope: Scope, receive: Receive, send: S
     await problem(refused, scope["path"])(scope, receive, send)
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Make every error of an app a `Problem`."""
+def add_handlers(app: FastAPI, meters: Meters) -> None:
+    """Make every error of an app a `Problem`, and count what was refused."""
 
     @app.exception_handler(RefusedError)
     async def _refused(request: Request, error: RefusedError) -> Response:
+        meters.refused.labels(error.code).inc()
         return problem(error, request.url.path)
 
     @app.exception_handler(ModelError)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from medical_vqa.data.ingest import IngestLimits
 from medical_vqa.serving.decoding import Decoded, Decoders, Job
 from medical_vqa.serving.engine import Engine, Outcome
@@ -31,6 +33,7 @@ from medical_vqa.serving.settings import Settings
 from medical_vqa.serving.stores import Store, open_store
 
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
+_LOG = structlog.get_logger("medical_vqa.serving")
 _SWEEP = 60.0  # seconds between two sweeps of the store, at most
 
 
@@ -95,13 +98,13 @@ class Service:
         return UploadedImage(image_id=kept.id, expires_in_seconds=ttl, **decoded.about)
 
     async def ask(self, image_id: str, question: str, *, look: bool = False, began: float | None = None) -> Answer:
-        """Answer a question about an upload; raises `RefusedError`. `began` is a `time.perf_counter`."""
-        started = time.perf_counter() if began is None else began
+        """Answer a question about an upload; raises `RefusedError`. `began` is a `time.monotonic`."""
+        started = time.monotonic() if began is None else began
         return await self._answer(await self.images.get(image_id), question, look, started)
 
     async def ask_many(self, image_id: str, questions: Sequence[str], *, look: bool = False) -> Answers:
         """Answer several questions about an upload, together; raises `RefusedError` where one of them cannot be."""
-        began = time.perf_counter()
+        began = time.monotonic()
         kept = await self.images.get(image_id)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._answer(kept, question, look, began)) for question in questions]
@@ -109,7 +112,7 @@ class Service:
 
     async def ask_once(self, upload: Upload, question: str, *, look: bool = False) -> Answer:
         """Answer a question about a picture that is not kept; raises `RefusedError`."""
-        began = time.perf_counter()
+        began = time.monotonic()
         decoded = await self._decode(upload)
         return await self._answer(await self.images.visual(decoded), question, look, began)
 
@@ -118,8 +121,11 @@ class Service:
         return await self.decoders.decode(job)
 
     async def _answer(self, kept: Kept, question: str, look: bool, began: float) -> Answer:
-        outcome = await self.engine.ask(kept.digest, kept.visual, question.strip(), look=look)
-        return self._worded(kept.id or None, question.strip(), outcome, look, began)
+        asked = question.strip()
+        outcome = await self.engine.ask(kept.digest, kept.visual, asked, look=look, since=began)
+        if self.settings.log_content:
+            _LOG.info("answered", question=asked, answer=outcome.found.prediction.answer)
+        return self._worded(kept.id or None, asked, outcome, look, began)
 
     def _worded(self, image_id: str | None, question: str, outcome: Outcome, look: bool, began: float) -> Answer:
         found = outcome.found
@@ -138,7 +144,7 @@ class Service:
             timings=Timings(
                 queue_ms=_ms(outcome.waited),
                 model_ms=_ms(outcome.ran),
-                total_ms=_ms(time.perf_counter() - began),
+                total_ms=_ms(time.monotonic() - began),
                 batch=outcome.batch,
             ),
         )

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     decoders: int = Field(1, ge=0, le=64)
     """Processes that decode uploads; 0: threads of this process, without a memory limit."""
     decoder_bytes: int = Field(2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Address space of one decoder."""
+    """Address space that one decoder may take beyond its own start."""
     decode_timeout: float = Field(15.0, gt=0)
     """Seconds for decoding one upload."""
 

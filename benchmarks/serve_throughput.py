@@ -1,0 +1,234 @@
+"""Questions per second over HTTP: the usual small backend against ours; same model, same decoding, same questions.
+
+The usual one keeps uploads in a dictionary and, for every question, decodes and encodes the image and generates one
+answer in the event loop. Ours is `medical_vqa.serving` with its answer cache off, so that every question is computed.
+Both run in processes of their own; 1, 8 and 32 clients each ask, wait, and ask again, eight questions per image. With
+``same`` all ask about one image; with ``different`` every client uploads a new one after eight questions, and the time
+of the uploads counts.
+
+    python benchmarks/serve_throughput.py                                    # CPU: BLIP-2 small, and the shipped model
+    python benchmarks/serve_throughput.py --model blip2 --size xl --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import numpy as np
+import torch
+import uvicorn
+from fastapi import FastAPI, File, Form, UploadFile
+
+import published as shared
+from medical_vqa import pipelines
+from medical_vqa.data.images import open_image, prepare_picture
+from medical_vqa.data.sample import SlakeMini
+from medical_vqa.models.bundle import BundleCard
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.runtime import use_all_cores
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.server import run
+from medical_vqa.serving.settings import read_settings
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "serving"))
+from live import Connection, post, question, upload
+
+CLIENTS = (1, 8, 32)
+PER_IMAGE = 8
+DESIGNS = ("usual", "ours")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("blip2", "shipped"), action="append")
+    parser.add_argument("--size", choices=shared.SIZES, default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each turn")
+    parser.add_argument("--turns", type=int, default=3, help="of each design, one after the other")
+    parser.add_argument("--hub", help="folder in which the random checkpoint is kept")
+    parser.add_argument("--serve", choices=DESIGNS, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.model = arguments.model or ["blip2", "shipped"]
+    if arguments.serve:
+        serve(arguments)
+        return
+    for model in arguments.model:
+        figures = measure(arguments, model)
+        size = f"_{arguments.size}" if model == "blip2" else ""
+        shared.write(f"serve_throughput_{arguments.device}_{model}{size}", figures)
+
+
+# --- the two servers --------------------------------------------------------------------------------------------------
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    use_all_cores()
+    model, card = load(arguments)
+    if arguments.serve == "usual":
+        uvicorn.run(usual(model, card), port=arguments.port, log_level="error", access_log=False)
+        return
+    batch = pipelines.CPU_BATCH if arguments.device == "cpu" else pipelines.GPU_BATCH
+    engine = Engine(model, card, batch=batch, deadline=29.0, cached=0)
+    run(engine, read_settings(port=arguments.port, log_level="error", deadline=29.0, drain=30.0, cached_answers=0))
+
+
+def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:
+    if arguments.model == ["shipped"]:
+        return pipelines.load_model(pipelines.shipped_bundle(), arguments.device)
+    folder, device = Path(arguments.hub), torch.device(arguments.device)
+    _, examples = shared.rows(folder / "data", 512, 64)
+    model = shared.build(folder, arguments.size, examples, "language", "bf16" if device.type == "cuda" else "fp32")
+    model.module.to(device).eval()
+    model.vision.to(device)
+    return model, BundleCard("blip2", f"blip2-{arguments.size}", decoding=Decoding(max_tokens=8))
+
+
+def usual(model: Any, card: BundleCard) -> Any:
+    """What a first version looks like: images in a dictionary, everything else in the request."""
+    app, images = FastAPI(), dict[str, bytes]()
+
+    @app.post("/upload_image")
+    async def upload_image(image_file: Annotated[UploadFile, File()]) -> dict[str, str]:
+        image_id = str(uuid.uuid4())
+        images[image_id] = await image_file.read()
+        return {"image_id": image_id}
+
+    @app.post("/ask_question")
+    async def ask_question(image_id: Annotated[str, Form()], question: Annotated[str, Form()]) -> dict[str, str]:
+        picture = prepare_picture(open_image(images[image_id], "upload"), model.picture)
+        (found,) = model.answer([Query("q", question, image_id, picture)], card.decoding)
+        return {"question": question, "answer": found.answer}
+
+    return app
+
+
+# --- the clients ------------------------------------------------------------------------------------------------------
+
+
+def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        hub = arguments.hub or place
+        shared.rows(Path(hub) / "data", 512, 64)
+        if model == "blip2":
+            load(argparse.Namespace(**{**vars(arguments), "hub": hub, "model": ["blip2"]}))  # written once, read twice
+        urls = {design: stack.enter_context(started(arguments, model, design, hub)) for design in DESIGNS}
+        cells = [cell(arguments, urls, images, clients) for images in ("same", "different") for clients in CLIENTS]
+    return {
+        "machine": shared.machine(torch.device(arguments.device)),
+        "model": model if model == "shipped" else f"blip2 {arguments.size}",
+        "questions_per_image": PER_IMAGE,
+        "seconds_per_turn": arguments.seconds,
+        "turns": arguments.turns,
+        "load_average": round(os.getloadavg()[0], 1),
+        "cells": cells,
+    }
+
+
+@contextlib.contextmanager
+def started(arguments: argparse.Namespace, model: str, design: str, hub: str) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, __file__, "--serve", design, "--model", model, "--size", arguments.size, "--hub", hub]
+    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it: see `runtime.wait_politely`
+    process = subprocess.Popen([*command, "--device", arguments.device, "--port", str(port)], env=environ)
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def cell(arguments: argparse.Namespace, urls: dict[str, str], images: str, clients: int) -> dict[str, Any]:
+    """One number of clients, both designs in turn."""
+    spent: dict[str, list[float]] = {design: [] for design in DESIGNS}
+    seconds = dict.fromkeys(DESIGNS, 0.0)
+    for design in DESIGNS * arguments.turns:
+        latencies, took = asyncio.run(turn(urls[design], design, images, clients, arguments.seconds))
+        spent[design] += latencies
+        seconds[design] += took
+    found = {design: summary(spent[design], seconds[design]) for design in DESIGNS}
+    figures = {
+        "images": images, "clients": clients, **found,
+        "throughput_ratio": round(found["ours"]["per_second"] / found["usual"]["per_second"], 2),
+        "p50_ratio": round(found["usual"]["p50_ms"] / found["ours"]["p50_ms"], 2),
+    }  # fmt: skip
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+def summary(latencies: list[float], seconds: float) -> dict[str, float]:
+    p50, p95, p99 = (round(1000 * float(np.percentile(latencies, q)), 2) for q in (50, 95, 99))
+    return {"questions": len(latencies), "per_second": round(len(latencies) / seconds, 2),
+            "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}  # fmt: skip
+
+
+async def turn(url: str, design: str, images: str, clients: int, seconds: float) -> tuple[list[float], float]:
+    """Let the clients ask for so long; the latencies of their questions, and the seconds until the last answer."""
+    pictures, words = itertools.cycle(_pictures()), itertools.count(time.time_ns() % 10**9)
+    shared_id = await new_image(url, next(pictures)) if images == "same" else None
+    latencies: list[float] = []
+    began = time.perf_counter()
+
+    async def client() -> None:
+        async with Connection(url) as connection:
+            while time.perf_counter() - began < seconds:
+                id_ = shared_id or await new_image(url, next(pictures), connection)
+                for _ in range(PER_IMAGE):
+                    if time.perf_counter() - began >= seconds:
+                        return
+                    latencies.append(await ask(connection, design, id_, f"What is shown in this image {next(words)}?"))
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return latencies, time.perf_counter() - began
+
+
+async def new_image(url: str, data: bytes, connection: Connection | None = None) -> str:
+    if connection is None:
+        async with Connection(url) as own:
+            return await new_image(url, data, own)
+    status, _, body = await connection.send(upload(data))
+    assert status == 200, body
+    return str(json.loads(body)["image_id"])
+
+
+async def ask(connection: Connection, design: str, id_: str, words: str) -> float:
+    request = question(id_, words) if design == "ours" else _form(id_, words)
+    began = time.perf_counter()
+    status, _, body = await connection.send(request)
+    assert status == 200, body
+    return time.perf_counter() - began
+
+
+def _form(id_: str, words: str) -> bytes:
+    return post(
+        "/ask_question", urlencode({"image_id": id_, "question": words}).encode(), "application/x-www-form-urlencoded"
+    )
+
+
+def _pictures() -> list[bytes]:
+    folder = SlakeMini().bundled() / "imgs"
+    return [path.read_bytes() for path in sorted(folder.glob("*/source.jpg"))[:64]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""schemathesis over the server's own description: no 5xx, and nothing that the description does not say."""
+
+from __future__ import annotations
+
+import warnings
+
+import live
+import pytest
+import schemathesis
+from echo_model import engine
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+UPLOADS = ("/upload_image", "/ask")
+# A schema cannot say "bytes that are a picture, with as many frames as this".
+NO_PICTURE = [positive_data_acceptance]
+
+
+@pytest.fixture(scope="module")
+def described():
+    with live.serving(engine()) as url:
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json")
+
+
+def operations():
+    return [
+        "POST /ask_question", "POST /ask_questions", "POST /ask", "POST /upload_image", "DELETE /images/{image_id}",
+        "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
+        "GET /healthz", "GET /readyz", "GET /v1/models", "POST /v1/chat/completions",
+    ]  # fmt: skip
+
+
+def test_every_operation_is_tested(described):
+    found = [f"{o.ok().method.upper()} {o.ok().path}" for o in described.get_all_operations()]
+    assert sorted(found) == sorted(operations())
+
+
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize("operation", operations())
+def test_the_server_keeps_to_its_description(described, operation, mode):
+    method, path = operation.split()
+    chosen = described[path][method]
+    generation = schemathesis.GenerationMode(mode)
+    if mode == "negative" and not (chosen.body or chosen.path_parameters):
+        pytest.skip("takes nothing that could be wrong")
+
+    @settings(
+        max_examples=25, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=chosen.as_strategy(generation_mode=generation))
+    def check(case):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if path in UPLOADS and mode == "positive":
+                case.body["image_file"] = live.png()
+            case.call_and_validate(excluded_checks=NO_PICTURE if path in UPLOADS else [])
+
+    check()
