@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from medical_vqa.errors import ConfigError
+from medical_vqa.errors import ConfigError, MissingDependencyError
 
 Kind = Literal["datasets", "models"]
 
@@ -26,11 +26,13 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "floor": "medical_vqa.models.floor:QuestionLookup",
         "majority": "medical_vqa.models.floor:Majority",
         "compact": "medical_vqa.models.compact:Compact",
+        "compact-onnx": "medical_vqa.models.compact_onnx:CompactOnnx",
         "vilt": "medical_vqa.models.vilt:Vilt",
         "blip2": "medical_vqa.models.blip2:Blip2",
         "chat": "medical_vqa.models.chat_vlm:ChatVlm",
     },
 }
+_EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
 
 
 def names(kind: Kind) -> list[str]:
@@ -39,14 +41,24 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Any:
-    """The class behind a name; raises `ConfigError` that names the nearest known one."""
+    """The class behind a name; raises `ConfigError` that names the nearest known one.
+
+    Raises `MissingDependencyError` when a package that it needs is not installed.
+    """
     table = _table(kind)
     if name not in table:
         near = difflib.get_close_matches(name, table, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(table))}"
         raise ConfigError(f"unknown {kind[:-1]} {name!r}; {hint}")
     module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        raise MissingDependencyError(
+            f"{name} needs {error.name}, which is not installed; run: pip install 'medical-vqa[{extra}]'"
+        ) from error
 
 
 def _table(kind: Kind) -> dict[str, str]:

@@ -634,7 +634,7 @@ def serve(
 def _require_serving() -> None:
     import importlib.util
 
-    needed = ("fastapi", "uvicorn", "structlog", "pydantic_settings", "limits", "secure", "torch")
+    needed = ("fastapi", "uvicorn", "structlog", "pydantic_settings", "limits", "secure", "safetensors")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(f"serving needs {missing[0]}; run: pip install 'medical-vqa[serve]'")
 
@@ -671,17 +671,48 @@ def app(
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("repository", required=False)
-@click.option("--to", required=True, metavar="hub|DIR", help="`hub`, with REPOSITORY, or a new folder.")
+@click.argument("target", required=False, metavar="[REPOSITORY|DIR]")
+@click.option("--to", required=True, metavar="hub|onnx|DIR", help="`hub`, with REPOSITORY; `onnx`; or a new folder.")
 @click.option("--public", is_flag=True, help="Make a new repository public.")
-def export(model: Path, repository: str | None, to: str, public: bool) -> None:
+def export(model: Path, target: str | None, to: str, public: bool) -> None:
     """Write a model with its model card for use elsewhere.
 
-    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub.
+    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
+    into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
     """
     from medical_vqa import pipelines
 
-    click.echo(f"exported: {pipelines.export(model, to=to, repository=repository, public=public)}")
+    if to == "onnx":
+        folder, difference = pipelines.export_onnx(model, Path(target) if target else None)
+        click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
+        return
+    click.echo(f"exported: {pipelines.export(model, to=to, repository=target, public=public)}")
+
+
+# --- deploy -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the shipped one]")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
+@click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
+def deploy(
+    target: str, out: Path, model: Path | None, values: tuple[str, ...], wheel: Path | None, force: bool
+) -> None:
+    """Write all that puts a model online: container, service, and the commands.
+
+    A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
+    the Space is the page alone.
+    """
+    from medical_vqa import pipelines
+
+    chosen = model or pipelines.shipped_bundle()
+    for path in pipelines.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
+        click.echo(path)
+    click.echo(f"next: the commands in {out / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "fp16", "bf16"]
-_PACKAGES = ("medical-vqa", "torch", "accelerate", "numpy", "pillow", "safetensors", "transformers", "peft")
+_PACKAGES = (
+    "medical-vqa", "torch", "accelerate", "numpy", "pillow", "safetensors", "transformers", "peft", "onnxruntime",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,16 @@ def use_all_cores() -> int:
     """Let torch use every core this process may run on (containers often report the host's); returns the number."""
     import torch  # noqa: PLC0415
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(cores())
     return torch.get_num_threads()
+
+
+def cores() -> int:
+    """How many cores this process may run on: OMP_NUM_THREADS where it is set."""
+    if (wanted := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(wanted):
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict[str, Any]:

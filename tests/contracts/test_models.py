@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +16,10 @@ import torch
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.compact import Compact
+from medical_vqa.models.compact_onnx import CompactOnnx
 from medical_vqa.models.floor import Majority, QuestionLookup
 from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.onnx_export import write_graphs
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.records import Example
 
@@ -41,10 +48,20 @@ def compact() -> Compact:
     )  # fmt: skip
 
 
+@cache
+def exported() -> CompactOnnx:
+    folder = Path(tempfile.mkdtemp())
+    write_graphs(compact(), folder)
+    model = CompactOnnx.load(folder)
+    atexit.register(shutil.rmtree, folder)
+    return model
+
+
 FAMILIES = {
     "floor": lambda: QuestionLookup.fit(ROWS),
     "majority": lambda: Majority.fit(ROWS),
     "compact": compact,
+    "compact-onnx": exported,
 }
 
 
@@ -120,7 +137,7 @@ def test_the_description_is_numbers_and_words(model):
     assert model.describe()
 
 
-TRAINABLE = {name: make for name, make in FAMILIES.items() if name not in ("floor", "majority")}
+TRAINABLE = {name: make for name, make in FAMILIES.items() if name not in ("floor", "majority", "compact-onnx")}
 
 
 @pytest.fixture(params=TRAINABLE)

@@ -339,4 +339,5 @@ def _side(processor: Any) -> int:
 def _tokens(visual: Visual) -> Tensor:
     if isinstance(visual, np.ndarray):
         raise ModelError("a batch mixes pictures and cached features; give one or the other")
-    return visual["tokens"]
+    tokens: Tensor = visual["tokens"]
+    return tokens

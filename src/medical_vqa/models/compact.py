@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,17 @@ from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.compact_parts import (
+    doubt_about,
+    encode_questions,
+    looks_at,
+    maps_of,
+    ranked,
+    read_settings,
+    stack_pictures,
+    write_settings,
+)
+from medical_vqa.models.model import Decoding, Query, distinct
 from medical_vqa.models.rewording import phrases, reworded
 from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from medical_vqa.models.model import Batch, Visual
 
 _NO_KINDS = Kinds()
-_SETTINGS, _WEIGHTS = "compact.json", "weights.safetensors"
+_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,7 @@ class Compact:
         if len(targets) != len(queries):
             raise ModelError("a training batch holds a question without an answer; leave such rows out")
         batch = {
-            "pictures": _stack_pictures(visuals),
+            "pictures": torch.from_numpy(stack_pictures(visuals)),
             "image_of": torch.tensor(image_of),
             "words": self._words([self._reworded(q.question) for q in queries]),
             "target": torch.tensor(targets),
@@ -175,36 +184,22 @@ class Compact:
         first = dict(zip(image_of, queries, strict=True))
         return {"regions": torch.stack([torch.from_numpy(_known_regions(first[i])) for i in range(len(first))])}
 
-    @torch.inference_mode()
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most probable training answer to each question; every image among the queries is encoded once."""
         if not queries:
             return []
-        self.module.eval()
-        visuals, image_of = distinct(queries)
-        words = self._words([q.question for q in queries]).to(self.device)
-        logits = self.module.logits(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
-        best = logits.float().softmax(-1).topk(min(decoding.alternatives + 1, len(self.answers)))
-        rows = zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
-        return [self._prediction(query.id, indices, values) for query, indices, values in rows]
+        shares = self.logits(queries).softmax(-1).cpu().numpy()
+        return ranked(queries, shares, self.answers, decoding.alternatives)
+
+    @torch.inference_mode()
+    def logits(self, queries: Sequence[Query]) -> Tensor:
+        """Logits (N, answers) in fp32, before the softmax that makes confidences of them."""
+        logits: Tensor = self.module.logits(*self._inputs(queries)).float()
+        return logits
 
     def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        if self.reader.foreign(query.question):
-            return f"I read {self._languages()} only; ask again in that."
-        if unknown := self.reader.unknown(query.question):
-            return f"I do not know the word {unknown[0]!r}; ask again without it."
-        thing = self.reader.presupposed(query.question)
-        if thing is not None and self.kinds.things and self._strange(query, thing):
-            return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
-        return None
-
-    def _strange(self, query: Query, thing: str) -> bool:
-        probe = dataclasses.replace(query, question=self.kinds.probe)
-        return self.kinds.strange(thing, self.answer([probe], Decoding(alternatives=0))[0].answer)
-
-    def _languages(self) -> str:
-        return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self.words.known) else "English"
+        return doubt_about(query, self.reader, self.kinds, self.answer)
 
     @torch.inference_mode()
     def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
@@ -214,46 +209,24 @@ class Compact:
         otherwise it is the attention of the question's words to the image.
         """
         answers = self.answer(queries, Decoding(alternatives=0))
-        attended = iter(self.attention(queries))
         encoded = self._encoded([query.visual for query in queries])
-        things = [
-            self.reader.named(q.question) or self.reader.named(a.answer) for q, a in zip(queries, answers, strict=True)
-        ]
-        maps = [self._found(f, thing, next(attended)) for f, thing in zip(encoded, things, strict=True)]
-        return [(found / found.sum()).astype(np.float32) for found in maps]
+        found = [f["regions"].float().cpu().numpy() if "regions" in f else None for f in encoded]
+        return looks_at(queries, answers, self.attention(queries), found, self.reader, self.regions)
 
     @torch.inference_mode()
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
         if not queries:
             return []
+        shares = self.module.looks(*self._inputs(queries))
+        return maps_of(shares.float().cpu().numpy())
+
+    def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
         self.module.eval()
         visuals, image_of = distinct(queries)
-        words = self._words([q.question for q in queries]).to(self.device)
-        shares = self.module.looks(self._tokens(visuals), torch.tensor(image_of, device=self.device), words)
-        cells = self.module.image.cells
-        return [row.view(cells, cells).float().cpu().numpy() for row in shares / shares.sum(-1, keepdim=True)]
-
-    def _found(
-        self, features: Mapping[str, Tensor], thing: str | None, attended: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """What was found of a thing, cell by cell; `attended` where that is not known."""
-        kinds = self._kinds_of(thing) if thing is not None else []
-        if not kinds or "regions" not in features:
-            return attended
-        found: NDArray[np.float32] = features["regions"][kinds].float().amax(0).cpu().numpy()
-        return found + 1e-6  # so that a map of nothing is even
-
-    def _kinds_of(self, thing: str) -> list[int]:
-        """Places of the kinds of region that are the thing, on either side, or else of those that speak of it."""
-        exactly = [n for n, name in enumerate(self.regions) if name.lower().endswith(thing)]
-        return exactly or [n for n, name in enumerate(self.regions) if thing in name.lower()]
-
-    def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
-        (answer, confidence), *rest = (
-            (self.answers.answers[i], min(v, 1.0)) for i, v in zip(indices, values, strict=True)
-        )
-        return Prediction(id_, answer, answer, confidence, tuple(rest))
+        words = self._words([query.question for query in queries]).to(self.device)
+        return self._tokens(visuals), torch.tensor(image_of, device=self.device), words
 
     def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
         """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
@@ -271,10 +244,7 @@ class Compact:
         return reworded(question, lambda n: int(torch.randint(n, ())))
 
     def _words(self, questions: Sequence[str]) -> Tensor:
-        """Word indices (N, L), padded with 0 to the longest question of the batch."""
-        rows = [self.reader.encode(check_question(q), limit=self.sizes.question_words) for q in questions]
-        length = max(map(len, rows))
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        return torch.from_numpy(encode_questions(questions, self.reader, self.sizes.question_words))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies).
@@ -286,7 +256,11 @@ class Compact:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
         save_file(weights, folder / _WEIGHTS)
         (folder / _WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
-        settings = {
+        write_settings(folder, self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """What answering needs beside the weights: sizes, picture, vocabularies."""
+        return {
             "picture": self.picture.to_json(),
             "sizes": dataclasses.asdict(self.sizes),
             "words": list(self.words.known),
@@ -294,13 +268,12 @@ class Compact:
             "regions": list(self.regions),
             "kinds": dataclasses.asdict(self.kinds),
         }
-        (folder / _SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:
         """Read back what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
         try:
-            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            settings = read_settings(folder)
             sizes = settings["sizes"]
             model = cls(
                 picture=PictureSpec.from_json(settings["picture"]),
@@ -350,7 +323,7 @@ class CompactVision:
         if not pictures:
             return []
         self._encoder.eval()
-        shown = to_unit(_stack_pictures(pictures).to(self._encoder.position.device))
+        shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position.device))
         tokens, found = self._encoder.tokens_and_regions(shown)
         if found is None:
             return [{"tokens": one} for one in tokens]
@@ -366,15 +339,3 @@ def _known_regions(query: Query) -> NDArray[np.uint8]:
     if query.regions is None:
         raise ModelError("the compact model was built to learn regions and got a question without them; prepare again")
     return query.regions
-
-
-def _stack_pictures(visuals: Sequence[Visual]) -> Tensor:
-    pictures = [v for v in visuals if isinstance(v, np.ndarray)]
-    if len(pictures) != len(visuals):
-        raise ModelError("the compact model trains on pictures and got cached features; set no feature cache for it")
-    shapes = {picture.shape for picture in pictures}
-    if len(shapes) > 1:
-        raise ModelError(
-            f"pictures of one batch differ in size ({sorted(shapes)[:2]}); prepare them with the model's own spec"
-        )
-    return torch.from_numpy(np.stack(pictures))

@@ -7,6 +7,8 @@ each question belongs to. Words travel without padding, (M, D), except where the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,7 +91,8 @@ class RegionHead(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Features at two scales -> logits (B, R, H, W) at the finer one."""
-        raised = F.interpolate(self.coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
+        raised = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
         logits: Tensor = self.classify(F.relu(self.fine(fine) + raised))
         return logits
 
@@ -215,6 +218,9 @@ class QuestionEncoder(nn.Module):
 class CompactNet(nn.Module):
     """Picture and question -> one logit for each answer of the training split."""
 
+    place: Callable[[Tensor, Tensor, int], Place] = Place
+    """How the words that ask about an image are brought together; an exported graph has a simpler one."""
+
     def __init__(
         self,
         *,
@@ -265,7 +271,7 @@ class CompactNet(nn.Module):
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
-        x, place = self.question(words), Place(words != 0, image_of, len(tokens))
+        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
         read = place.mean(x)
         for layer in self.layers:
             x = layer(x, tokens, place)
@@ -274,7 +280,7 @@ class CompactNet(nn.Module):
 
     def looks(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """How much each question looks at each image token, in the last layer and as a mean over words: (N, T)."""
-        x, place = self.question(words), Place(words != 0, image_of, len(tokens))
+        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
         shares = x.new_zeros(len(x), tokens.shape[1])
         for layer in self.layers:
             shares = layer.looks(x, tokens, place)  # type: ignore[operator]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    Visual = NDArray[np.uint8] | Mapping[str, Tensor]
+    Features = Mapping[str, Any]  # named tensors: torch's, or numpy's from a model that runs without torch
+    Visual = NDArray[np.uint8] | Features
     Batch = dict[str, Tensor]
 
 MAX_QUESTION_CHARACTERS = 1_000
@@ -73,7 +74,7 @@ class Vision(Protocol):
     def frozen(self) -> bool:
         """Whether training leaves it as it is; only then may features outlive a training step."""
 
-    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Features]:
         """Features of each picture, one mapping each, without a batch axis."""
 
     def to(self, device: torch.device) -> None:

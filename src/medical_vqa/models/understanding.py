@@ -60,6 +60,10 @@ class Reader:
         chinese = _HAN.search(question) is not None and not any(_HAN.search(word) for word in self._known)
         return chinese or _LATIN_OR_HAN.fullmatch(question) is None
 
+    def languages(self) -> str:
+        """The languages of the training questions, in words."""
+        return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self._known) else "English"
+
     def presupposed(self, question: str) -> str | None:
         """The thing whose presence an English question takes for granted (``Where is the liver?``), if any."""
         return None if _EXISTENCE.search(question.lower()) else self.named(question)

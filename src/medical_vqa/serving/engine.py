@@ -272,7 +272,7 @@ class Engine:
         pictures = {work.image: work.visual for work in batch}
         encoded = self.model.vision.encode(list(pictures.values())) if self.model.vision is not None else []
         kept = {
-            image: {name: tensor.detach().cpu() for name, tensor in features.items()}
+            image: {name: _on_host(tensor) for name, tensor in features.items()}
             for image, features in zip(pictures, encoded, strict=True)
         }
         return [kept[work.image] for work in batch]
@@ -333,6 +333,10 @@ def _settle(done: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_exception(result)
         else:
             future.set_result(result)
+
+
+def _on_host(tensor: Any) -> Any:
+    return tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu()
 
 
 def _identity(card: BundleCard) -> str:

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load as numpy_load
+from safetensors.numpy import save as numpy_save
 
 from medical_vqa.serving.decoding import Decoded, prepared
 from medical_vqa.serving.engine import Engine
@@ -188,25 +190,30 @@ class _Hot:
 
 
 def pack(kept: Kept, decoded: Decoded, fingerprint: str, original: bytes | None) -> bytes:
-    """The blob of an image."""
-    import torch  # noqa: PLC0415 - the settings and `--help` need none
-    from safetensors.torch import save  # noqa: PLC0415
-
-    tensors = {
-        "png": torch.frombuffer(bytearray(decoded.png), dtype=torch.uint8),
-        "picture": torch.from_numpy(np.ascontiguousarray(decoded.picture)),
+    """The blob of an image: safetensors, written with numpy unless the model's features are torch's."""
+    tensors: dict[str, Any] = {
+        "png": np.frombuffer(decoded.png, np.uint8),
+        "picture": np.ascontiguousarray(decoded.picture),
     }
-    if not isinstance(kept.visual, np.ndarray):
-        tensors |= {f"features/{name}": tensor.contiguous() for name, tensor in kept.visual.items()}
     if original is not None:
-        tensors["original"] = torch.frombuffer(bytearray(original), dtype=torch.uint8)
+        tensors["original"] = np.frombuffer(original, np.uint8)
+    features = {} if isinstance(kept.visual, np.ndarray) else kept.visual
+    torch_made = not all(isinstance(tensor, np.ndarray) for tensor in features.values())
     about = {
         "about": json.dumps(dict(decoded.about)),
         "digest": kept.digest,
         "fingerprint": fingerprint,
         "expires": json.dumps(kept.expires),
+        "by": "torch" if torch_made else "numpy",
     }
-    return save(tensors, metadata=about)
+    named: dict[str, Any] = {f"features/{name}": tensor for name, tensor in features.items()}
+    if not torch_made:
+        return numpy_save({**tensors, **named}, metadata=about)
+    import torch  # noqa: PLC0415 - a model that runs without it is served without it
+    from safetensors.torch import save  # noqa: PLC0415
+
+    ours: dict[str, Any] = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
+    return save({**ours, **{name: tensor.contiguous() for name, tensor in named.items()}}, metadata=about)
 
 
 def packed_png(blob: bytes) -> bytes:
@@ -218,14 +225,23 @@ def packed_png(blob: bytes) -> bytes:
 
 def unpack(id_: str, blob: bytes, engine: Engine) -> tuple[Kept, NDArray[np.uint8] | None]:
     """The image in a blob, and its picture prepared anew where another model wrote the blob."""
-    from safetensors.torch import load  # noqa: PLC0415
-
-    length = int.from_bytes(blob[:8], "little")
-    about: dict[str, Any] = json.loads(blob[8 : 8 + length])["__metadata__"]
-    tensors, expires = load(blob), json.loads(about["expires"])
+    start = 8 + int.from_bytes(blob[:8], "little")
+    header: dict[str, Any] = json.loads(blob[8:start])
+    about = header["__metadata__"]
+    expires = json.loads(about["expires"])
     if about["fingerprint"] != engine.fingerprint:
-        with Image.open(io.BytesIO(tensors["png"].numpy().tobytes()), formats=["PNG"]) as image:
+        begin, end = header["png"]["data_offsets"]
+        with Image.open(io.BytesIO(blob[start + begin : start + end]), formats=["PNG"]) as image:
             picture = prepared(image, engine.model.picture)
         return Kept(id_, about["digest"], picture, expires), picture
+    tensors = _tensors(blob, about["by"])
     features = {name.removeprefix("features/"): t for name, t in tensors.items() if name.startswith("features/")}
-    return Kept(id_, about["digest"], features or tensors["picture"].numpy(), expires), None
+    return Kept(id_, about["digest"], features or np.asarray(tensors["picture"]), expires), None
+
+
+def _tensors(blob: bytes, by: str) -> dict[str, Any]:
+    if by == "numpy":
+        return dict(numpy_load(blob))
+    from safetensors.torch import load  # noqa: PLC0415
+
+    return dict(load(blob))

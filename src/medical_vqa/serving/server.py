@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import sys
 
 import structlog
 import uvicorn
@@ -36,6 +38,7 @@ def run(engine: Engine, settings: Settings) -> None:
     structlog.get_logger("medical_vqa.serving").info(
         "serving", url=f"http://{host}:{port}", model=engine.card.name, model_id=engine.id, batch=engine.batch
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once all is answered
     Server(config(app, settings)).run(sockets=[listening])
 
 

@@ -1,0 +1,1 @@
+"""Deployment files: containers, Cloud Run, Spaces, compose and Kubernetes, rendered for a chosen model."""

@@ -1,0 +1,273 @@
+"""What is rendered passes the tools of the places it is for, and those tools would notice a mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from medical_vqa.errors import ConfigError
+from medical_vqa.serving.settings import PREFIX, Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rendered import KINDS, rendered
+
+SCHEMAS = Path(__file__).parent / "schemas"
+# https://huggingface.co/docs/hub/spaces-config-reference: the keys a Docker Space may have
+SPACE_KEYS = {
+    "title", "emoji", "colorFrom", "colorTo", "sdk", "app_port", "pinned", "license", "short_description", "tags",
+    "models", "datasets", "base_path", "fullWidth", "header", "thumbnail", "suggested_hardware", "suggested_storage",
+    "hf_oauth", "custom_headers", "preload_from_hub", "startup_duration_timeout", "disable_embedding",
+}  # fmt: skip
+SPACE_COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+def schema(name):
+    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def problems(name, document):
+    return [error.message for error in schema(name).iter_errors(document)]
+
+
+def dockerfiles():
+    return [
+        (kind, name, text) for kind in KINDS for name, text in rendered(kind).items() if name.startswith("Dockerfile")
+    ]
+
+
+# --- containers -------------------------------------------------------------------------------------------------------
+
+
+def test_every_dockerfile_passes_hadolint(tool):
+    found = dockerfiles()
+    assert len(found) >= 10
+    for kind, name, text in found:
+        status, said = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
+        assert status == 0, f"{kind}/{name}: {said}"
+
+
+def test_hadolint_would_notice(tool):
+    text = rendered("compose")["Dockerfile"].replace("USER 1000", "USER root").replace(":3.11.14-slim-bookworm", "")
+    status, said = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
+    assert status == 1
+    assert "DL3006" in said
+    assert "DL3002" in said
+
+
+def test_every_container_is_pinned_multi_stage_and_runs_as_1000():
+    for kind, name, text in dockerfiles():
+        images = re.findall(r"^FROM (\S+)", text, re.M)
+        assert len(images) >= 2, (kind, name)
+        assert all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm|build", image) for image in images)
+        last = text[text.rindex("\nFROM") :]
+        assert re.findall(r"^USER (.*)", last, re.M) == ["1000"]
+        assert "HEALTHCHECK" in last
+        assert "--constraint constraints.txt" in text
+
+
+def test_only_a_model_that_needs_torch_brings_torch():
+    for kind, name, text in dockerfiles():
+        heavy = kind.endswith("-gpu") and name == "Dockerfile"
+        assert ("train" in re.findall(r"\[(\S+)\]", text)[0].split(",")) is heavy, (kind, name)
+
+
+def test_the_gpu_container_takes_weights_from_a_mount_or_bakes_them_in():
+    text = rendered("cloud-run-gpu")["Dockerfile"]
+    assert "ARG BAKE=0" in text
+    assert "hf download Salesforce/blip2-flan-t5-xl --revision main" in text
+    assert "HF_HUB_OFFLINE=1" in text
+
+
+def test_the_package_comes_from_the_wheel_or_from_the_index():
+    assert '"./medical_vqa-0.1.0-py3-none-any.whl[server,onnx]"' in rendered("cloud-run")["Dockerfile"]
+    assert '"medical-vqa[server,onnx]==0.1.0"' in rendered("cloud-run", wheel=None)["Dockerfile"]
+
+
+def test_the_context_holds_nothing_but_what_is_copied():
+    assert rendered("compose")[".dockerignore"].split() == ["*", "!model", "!packages"]
+
+
+def test_the_server_knows_every_setting_that_the_files_name():
+    """It refuses unknown ones at the start."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "HOME"}
+    page = {PREFIX + "BACKEND", PREFIX + "API_KEY"}
+    for kind in KINDS:
+        for name, text in rendered(kind).items():
+            named = set(re.findall(rf"\b{PREFIX}[A-Z_]+", text))
+            assert named <= known | page, (kind, name)
+            if name == "Dockerfile" and "space" not in kind:
+                assert not named & page, (kind, name)
+
+
+# --- Cloud Run --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["cloud-run", "cloud-run-gpu"])
+def service(request):
+    return yaml.safe_load(rendered(request.param)["service.yaml"])
+
+
+def test_the_cloud_run_service_fits_googles_description(service):
+    assert problems("cloud_run", service) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["spec.template.spec.containerConcurency", "spec.template.spec.containers.0.startupProbe.httpGet.pth",
+     "spec.template.spec.volumes.0.csi.volumeAttribute", "specs"],
+)  # fmt: skip
+def test_a_planted_typo_in_the_service_is_noticed(service, path):
+    *parents, last = path.split(".")
+    node = service
+    for key in parents:
+        node = node[int(key) if key.isdigit() else key]
+    node[last] = "x"
+    assert any(last in problem for problem in problems("cloud_run", service))
+
+
+def test_a_number_where_google_wants_a_word_is_noticed(service):
+    service["spec"]["template"]["spec"]["containerConcurrency"] = "many"
+    assert problems("cloud_run", service)
+    service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/maxScale"] = 4
+    assert any("4 is not of type 'string'" in problem for problem in problems("cloud_run", service))
+
+
+def test_the_service_has_boost_probes_a_shared_store_and_its_keys(service):
+    template = service["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert template["metadata"]["annotations"]["run.googleapis.com/startup-cpu-boost"] == "true"
+    assert {"startupProbe", "livenessProbe"} <= set(container)
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert all("bucketName" in volume["csi"]["volumeAttributes"] for volume in template["spec"]["volumes"])
+    env = {one["name"]: one for one in container["env"]}
+    assert env["MEDICAL_VQA_STORE"]["value"] == mounted["images"]
+    assert env["MEDICAL_VQA_API_KEYS"]["valueFrom"]["secretKeyRef"]["key"] == "latest"
+    assert template["spec"]["timeoutSeconds"] > Settings.model_fields["deadline"].default
+
+
+def test_probes_stay_within_cloud_runs_bounds(service):
+    (container,) = service["spec"]["template"]["spec"]["containers"]
+    for probe in (container["startupProbe"], container["livenessProbe"]):
+        assert probe.get("initialDelaySeconds", 0) <= 240
+        assert probe["timeoutSeconds"] <= probe["periodSeconds"] <= 240
+
+
+def test_the_gpu_service_asks_for_an_l4_with_the_least_it_goes_with():
+    spec = yaml.safe_load(rendered("cloud-run-gpu")["service.yaml"])["spec"]["template"]["spec"]
+    limits = spec["containers"][0]["resources"]["limits"]
+    assert spec["nodeSelector"] == {"run.googleapis.com/accelerator": "nvidia-l4"}
+    assert limits["nvidia.com/gpu"] == "1"
+    assert int(limits["cpu"]) >= 4
+    assert int(limits["memory"].removesuffix("Gi")) >= 16
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["kubernetes", "kubernetes-gpu"])
+def manifest(request):
+    return list(yaml.safe_load_all(rendered(request.param)["medical-vqa.yaml"]))
+
+
+def test_the_manifest_fits_kubernetes_own_schemas(manifest):
+    assert len(manifest) == 9
+    assert [found for document in manifest for found in problems("kubernetes", document)] == []
+
+
+def test_a_planted_typo_in_the_manifest_is_noticed(manifest):
+    for document in manifest:
+        document["specs"] = document.pop("spec")
+        assert problems("kubernetes", document), document["kind"]
+    backend = manifest[0]
+    backend["spec"] = backend.pop("specs")
+    backend["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
+    assert any("livenessProb" in problem for problem in problems("kubernetes", backend))
+    assert problems("kubernetes", {"kind": "Deploymnet", "apiVersion": "apps/v1"})
+
+
+def test_selectors_select_the_pods_they_are_for(manifest):
+    pods = [d["spec"]["template"]["metadata"]["labels"] for d in manifest if d["kind"] == "Deployment"]
+    for document in manifest:
+        selector = document["spec"].get("selector") or document["spec"].get("podSelector") or {}
+        wanted = selector.get("matchLabels", selector)
+        if wanted:
+            assert sum(wanted.items() <= labels.items() for labels in pods) == 1, document["kind"]
+
+
+def test_every_pod_is_unprivileged_and_writes_only_where_a_volume_is(manifest):
+    for deployment in (d for d in manifest if d["kind"] == "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            volumes = {volume["name"] for volume in pod["volumes"]}
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+# --- compose ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["compose", "compose-gpu"])
+def test_the_compose_file_fits_the_compose_specification(kind, tool, tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_text(rendered(kind)["compose.yaml"], encoding="utf-8")
+    status, said = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    assert status == 0, said
+    path.write_text(rendered(kind)["compose.yaml"].replace("depends_on:", "depend_on:"), encoding="utf-8")
+    status, said = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    assert status == 1
+    assert "depend_on" in said
+
+
+def test_the_proxy_sends_api_requests_to_the_backend_and_the_rest_to_the_page():
+    services = yaml.safe_load(rendered("compose")["compose.yaml"])["services"]
+    assert set(services) == {"proxy", "app", "backend"}
+    assert "ports" not in services["backend"]
+    proxied = rendered("compose")["Caddyfile"]
+    assert proxied.index("backend:8000") < proxied.index("app:8501")
+    trusted = services["backend"]["environment"]["MEDICAL_VQA_TRUSTED_PROXIES"]
+    assert services["proxy"]["networks"]["default"]["ipv4_address"] == trusted
+
+
+# --- Spaces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["space", "space-app"])
+def test_the_space_says_what_the_platform_reads(kind):
+    files = rendered(kind)
+    head = yaml.safe_load(files["README.md"].split("---\n")[1])
+    assert set(head) <= SPACE_KEYS
+    assert head["sdk"] == "docker"
+    assert {head["colorFrom"], head["colorTo"]} <= SPACE_COLOURS
+    assert len(head["short_description"]) <= 60
+    assert f"PORT={head['app_port']}" in files["Dockerfile"]
+    assert "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false" in files["Dockerfile"]
+    assert ("COPY model/" in files["Dockerfile"]) is (kind == "space")
+
+
+def test_a_model_that_needs_a_gpu_is_no_space_but_may_be_its_backend(monkeypatch):
+    monkeypatch.setitem(KINDS, "heavy", ("space", "gpu", {}))
+    with pytest.raises(ConfigError, match=r"choose a compact one, or a backend"):
+        rendered("heavy")
+    assert "COPY model/" not in rendered("heavy", backend="https://x.example")["Dockerfile"]
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_values_fill_the_names_in():
+    text = rendered("cloud-run", project="mine", region="us-east4")["service.yaml"]
+    assert "us-east4-docker.pkg.dev/mine/medical-vqa/backend:" in text
+    assert "bucketName: mine-medical-vqa-images" in text
+    assert "PROJECT" not in text
+
+
+def test_an_unknown_value_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean region"):
+        rendered("cloud-run", regoin="us-east4")

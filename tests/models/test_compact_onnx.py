@@ -1,0 +1,234 @@
+"""The exported graphs: they answer as the model does, and need no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from medical_vqa import pipelines
+from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
+from medical_vqa.models.abstention import Doubts, Looks
+from medical_vqa.models.bundle import read_card
+from medical_vqa.models.compact import Compact
+from medical_vqa.models.compact_onnx import CompactOnnx
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.onnx_export import check, write_graphs
+from medical_vqa.records import read_predictions
+
+BLOCKED = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "onnx", "safetensors", "accelerate"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+sys.argv[0] = "medical-vqa"
+from medical_vqa.cli import main
+main()
+"""
+
+
+def without_torch(*arguments):
+    command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def pictures(model, count):
+    shape = (model.picture.side, model.picture.side, model.picture.channels)
+    return [np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8) for i in range(count)]
+
+
+def asked(model, questions):
+    """`questions`: (question, number of its picture) each."""
+    seen = pictures(model, 1 + max(image for _, image in questions))
+    return [Query(f"q{i}", text, f"i{image}", seen[image]) for i, (text, image) in enumerate(questions)]
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The tiny run's bundle as ONNX."""
+    return pipelines.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
+
+
+@pytest.fixture(scope="module")
+def both(run, exported):
+    return Compact.load(run / "bundle", device=torch.device("cpu")), CompactOnnx.load(exported)
+
+
+MANY = [("Is the liver healthy?", 0)]
+MIXED = [("What is this?", 2), ("Does the picture contain lung?", 0), ("zxqv", 2), ("肺在哪里？", 1), ("Where?", 2)]
+
+
+@pytest.mark.parametrize("questions", [MANY, MIXED, MIXED * 9], ids=["one", "mixed", "many"])
+def test_any_number_of_questions_images_and_words_gives_the_models_logits(both, questions):
+    model, graphs = both
+    queries = asked(model, questions)
+    assert np.abs(model.logits(queries).numpy() - graphs.logits(queries)).max() < 1e-4
+    for ours, theirs in zip(model.answer(queries, Decoding()), graphs.answer(queries, Decoding()), strict=True):
+        assert (ours.id, ours.answer) == (theirs.id, theirs.answer)
+        assert [a for a, _ in ours.alternatives] == [a for a, _ in theirs.alternatives]
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-4)
+
+
+def test_the_graphs_look_where_the_model_looks(both):
+    model, graphs = both
+    queries = asked(model, MIXED)
+    assert isinstance(graphs, Looks)
+    for ours, theirs in zip(model.look(queries), graphs.look(queries), strict=True):
+        assert ours.shape == theirs.shape
+        assert theirs.sum() == pytest.approx(1, abs=1e-5)
+        assert np.abs(ours - theirs).max() < 1e-4
+    assert graphs.look([]) == []
+
+
+@pytest.mark.parametrize(
+    "question", ["Where is the liver?", "Where is the zxqvish?", "Où est le foie?", "Is it a lung?"]
+)
+def test_the_graphs_doubt_as_the_model_doubts(both, question):
+    model, graphs = both
+    assert isinstance(graphs, Doubts)
+    (query,) = asked(model, [(question, 0)])
+    (prediction,) = graphs.answer([query], Decoding())
+    assert graphs.doubt(query, prediction) == model.doubt(query, prediction)
+
+
+def test_an_unknown_word_is_named(both):
+    (query,) = asked(both[1], [("Where is the zxqvish?", 0)])
+    assert "'zxqvish'" in both[1].doubt(query, both[1].answer([query], Decoding())[0])
+
+
+def test_features_give_the_answers_that_pictures_give(both):
+    _, graphs = both
+    queries = asked(graphs, MIXED)
+    kept = [dataclasses.replace(q, visual=graphs.vision.encode([q.visual])[0]) for q in queries]
+    assert all(isinstance(q.visual["tokens"], np.ndarray) for q in kept)
+    ours, theirs = graphs.answer(kept, Decoding()), graphs.answer(queries, Decoding())
+    assert [p.answer for p in ours] == [p.answer for p in theirs]
+
+
+def test_nothing_asked_nothing_answered(both):
+    assert both[1].answer([], Decoding()) == []
+    assert both[1].vision.encode([]) == []
+
+
+def test_an_empty_question_is_refused(both):
+    with pytest.raises(ModelError, match="question is empty"):
+        both[1].answer(asked(both[1], [("  ", 0)]), Decoding())
+
+
+def test_the_card_keeps_what_the_bundle_said(run, exported):
+    old, new = read_card(run / "bundle"), read_card(exported)
+    assert new.family == "compact-onnx"
+    assert (new.name, new.data, new.decoding, new.calibration) == (old.name, old.data, old.decoding, old.calibration)
+    assert new.model["exported_from"]["files"] == dict(old.files)
+    assert set(new.files) == {"answer.onnx", "image.onnx", "compact.json"}
+
+
+def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, exported, tmp_path):
+    assert pipelines.export_onnx(run, exported)[1] <= 1e-4
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ModelError, match="is no ONNX bundle"):
+        pipelines.export_onnx(run, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypatch):
+    from medical_vqa.models import onnx_export
+
+    def other(model, folder):
+        with torch.no_grad():
+            for parameter in model.module.head.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+        write_graphs(model, folder)
+        model.module.load_state_dict(before)
+
+    before = Compact.load(run / "bundle", device=torch.device("cpu")).module.state_dict()
+    monkeypatch.setattr(onnx_export, "write_graphs", other)
+    with pytest.raises(ModelError, match="the exported graphs differ from the model"):
+        pipelines.export_onnx(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_logits_that_are_no_numbers_are_noticed(both):
+    class Broken:
+        attention = both[0].attention
+
+        def logits(self, queries):
+            return np.full((len(queries), len(both[0].answers)), np.nan, np.float32)
+
+        def answer(self, queries, decoding):
+            return both[0].answer(queries, decoding)
+
+    with pytest.raises(ModelError, match="logits or looks by up to nan"):
+        check(both[0], Broken(), asked(both[0], MIXED))
+
+
+def test_another_family_is_refused(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "floor", "name": "f"}))
+    with pytest.raises(ModelError, match="only compact ones become ONNX"):
+        pipelines.export_onnx(tmp_path, tmp_path / "out")
+
+
+def test_ask_runs_without_torch(run, exported, picture):
+    ours = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
+    assert ours.returncode == 0, ours.stderr
+    answer, _ = pipelines.ask(run, picture, "Is the liver healthy?", device="cpu")
+    assert json.loads(ours.stdout)["answer"] == answer.answer
+
+
+def test_predict_runs_without_torch_and_gives_the_same_answers(run, exported, tmp_path):
+    out = tmp_path / "predictions-validation.jsonl"
+    done = without_torch("predict", exported, "--split", "validation", "--out", out)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = read_predictions(out), read_predictions(run / "predictions-validation.jsonl")
+    assert [(p.id, p.answer) for p in ours] == [(p.id, p.answer) for p in theirs]
+    assert [p.confidence for p in ours] == pytest.approx([p.confidence for p in theirs], abs=1e-4)
+
+
+def test_a_bundle_that_needs_torch_says_so_without_it(run, picture):
+    done = without_torch("ask", picture, "Is it?", "--model", run)
+    assert done.returncode == 2
+    assert "compact needs torch, which is not installed; run: pip install 'medical-vqa[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exporting_without_onnx_names_the_extra(both, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="onnx-export"):
+        write_graphs(both[0], tmp_path)
+
+
+def test_a_bundle_without_onnxruntime_names_the_extra(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"medical-vqa\[onnx\]"):
+        CompactOnnx.load(exported)
+
+
+def test_a_gpu_is_refused(exported):
+    with pytest.raises(ConfigError, match="run on the CPU and not on cuda"):
+        pipelines.load_model(exported, "cuda")
+
+
+def test_a_damaged_graph_is_one_sentence(exported, tmp_path):
+    for path in exported.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "answer.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match="damaged") as error:
+        CompactOnnx.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
+    from medical_vqa.models.compact_onnx import OnnxVision
+
+    again = OnnxVision(exported / "image.onnx", both[1].picture)
+    assert again.fingerprint == both[1].vision.fingerprint
+    assert again.frozen is False
