@@ -187,6 +187,8 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
         "model.channels=[8,16]",
         "model.width=16",
         "model.heads=2",
+        "model.mirror=0.3",
+        "model.reword=0.5",
     ]
     command = [sys.executable, "-m", "medical_vqa", "train", str(recipe), "--run"]
     options = [word for setting in settings for word in ("--set", setting)]
