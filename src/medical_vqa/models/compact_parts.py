@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.model import Decoding, Query, check_question
-from medical_vqa.models.understanding import Kinds, Reader
+from medical_vqa.models.understanding import Kinds, Reader, is_chinese
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.records import Prediction
 
@@ -47,12 +47,21 @@ def encode_questions(questions: Sequence[str], reader: Reader, limit: int) -> ND
 def ranked(
     queries: Sequence[Query], shares: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
 ) -> list[Prediction]:
-    """The most probable answers by their shares (N, answers), the best first."""
+    """The most probable answers by their shares (N, answers), the best first; in English to an English question."""
+    shares = shares * _readable([query.question for query in queries], answers.answers)
     best = np.argsort(-shares, axis=1, kind="stable")[:, : alternatives + 1]
     return [
         _prediction(query.id, [(answers.answers[i], min(float(row[i]), 1.0)) for i in top])
         for query, row, top in zip(queries, shares, best, strict=True)
     ]
+
+
+def _readable(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
+    """Which answers (N, answers) are of use to who asked; a Chinese question may have a Latin one ("MRI")."""
+    chinese = np.array([is_chinese(answer) for answer in answers])
+    if chinese.all():
+        return np.ones((len(questions), len(answers)), bool)
+    return np.array([is_chinese(question) for question in questions])[:, None] | ~chinese
 
 
 def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:

@@ -35,6 +35,11 @@ _EXISTENCE = re.compile(  # such questions take nothing for granted
 )
 
 
+def is_chinese(text: str) -> bool:
+    """Whether a Chinese character is in it."""
+    return _HAN.search(text) is not None
+
+
 class Reader:
     """Reads questions with the words of a vocabulary."""
 
@@ -57,12 +62,12 @@ class Reader:
 
     def foreign(self, question: str) -> bool:
         """Whether it is in a script, or for Chinese in a language, that no training question has."""
-        chinese = _HAN.search(question) is not None and not any(_HAN.search(word) for word in self._known)
+        chinese = is_chinese(question) and not any(is_chinese(word) for word in self._known)
         return chinese or _LATIN_OR_HAN.fullmatch(question) is None
 
     def languages(self) -> str:
         """The languages of the training questions, in words."""
-        return "English and Chinese" if any("\u4e00" <= word[0] <= "\u9fff" for word in self._known) else "English"
+        return "English and Chinese" if any(map(is_chinese, self._known)) else "English"
 
     def presupposed(self, question: str) -> str | None:
         """The thing whose presence an English question takes for granted (``Where is the liver?``), if any."""

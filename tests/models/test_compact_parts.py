@@ -1,0 +1,39 @@
+"""What the compact network and its exported graphs share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medical_vqa.models.compact_parts import ranked
+from medical_vqa.models.model import Query
+from medical_vqa.models.vocabulary import AnswerVocabulary
+
+ANSWERS = AnswerVocabulary(("肝", "Liver", "MRI"))
+SHARES = np.array([[0.6, 0.3, 0.1]])
+
+
+def asked(question: str) -> list[Query]:
+    return [Query("q", question, "i", np.zeros((1, 1, 1), np.uint8))]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "confidence"), [("Which organ is it?", "Liver", 0.3), ("这是什么器官?", "肝", 0.6)]
+)
+def test_an_answer_is_one_that_the_person_can_read(question, answer, confidence):
+    found = ranked(asked(question), SHARES, ANSWERS, 1)[0]
+    assert (found.answer, found.confidence) == (answer, pytest.approx(confidence))
+
+
+def test_a_chinese_question_may_have_a_latin_answer():
+    assert ranked(asked("是什么模态?"), np.array([[0.1, 0.2, 0.7]]), ANSWERS, 0)[0].answer == "MRI"
+
+
+def test_a_model_of_chinese_alone_answers_in_chinese():
+    chinese = AnswerVocabulary(("肝", "肺"))
+    assert ranked(asked("Which organ?"), np.array([[0.1, 0.9]]), chinese, 0)[0].answer == "肺"
+
+
+def test_alternatives_are_readable_too():
+    found = ranked(asked("Which organ is it?"), SHARES, ANSWERS, 1)[0]
+    assert [text for text, _ in found.alternatives] == ["MRI"]
