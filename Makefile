@@ -3,6 +3,7 @@
 # make test   the checks and the whole test suite, as CI runs them
 # make check  formatting, lint, types, import contracts
 # make shipped SLAKE=DIR  the model in the package, made again: about an hour on two cores
+# make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo app test check shipped bench clean
+.PHONY: demo app test check shipped images bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -39,12 +40,17 @@ check: $(VENV)/.dev
 shipped: $(VENV)/.train
 	$(BIN)/python tools/make_shipped.py --source $(SLAKE)
 
+images: $(VENV)/.dev
+	tools/try_images.sh
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/grouped_training.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/train_throughput.py --targets qformer
 	$(BIN)/python benchmarks/answer_throughput.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/serve_throughput.py
 
 # The stamps say what the environment holds; a changed pyproject.toml or constraints.txt installs anew.
 $(VENV)/.dev: pyproject.toml constraints.txt
