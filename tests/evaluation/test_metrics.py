@@ -75,8 +75,8 @@ def test_the_value_is_the_mean_and_nan_for_nothing(metric):
 
 
 def test_accepted_answers_without_words_count_only_where_there_are_no_others():
-    assert scored_answers(["the", "lung"]) == ("lung",)
-    assert scored_answers(["the"]) == ("",)
+    assert scored_answers(("the", "lung")) == ("lung",)
+    assert scored_answers(("the",)) == ("",)
 
 
 def test_signatures_differ_between_metrics_and_name_the_rule():

@@ -129,12 +129,12 @@ def test_all_protocols_on_two_thousand_different_texts_take_less_than_five_secon
         for n in range(2000)
     ]
     answers = [Prediction(str(n), f"In picture {n} I think I see a {labels[n % 77]}.") for n in range(2000)]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other work on the machine does not count
     given = {p.id: p for p in answers}
     protocol_scores(
         [find_protocol(name) for name in protocol_names()], rows, given, train=rows, floor=given, bootstrap=Bootstrap()
     )
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_the_rows_that_a_defect_moves_are_counted_and_named(examples):
