@@ -61,7 +61,9 @@ def _readable(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bo
     chinese = np.array([is_chinese(answer) for answer in answers])
     if chinese.all():
         return np.ones((len(questions), len(answers)), bool)
-    return np.array([is_chinese(question) for question in questions])[:, None] | ~chinese
+    asked = np.array([is_chinese(question) for question in questions])
+    readable: NDArray[np.bool_] = asked[:, None] | ~chinese
+    return readable
 
 
 def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
