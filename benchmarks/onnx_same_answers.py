@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 from medical_vqa.data.images import prepare_picture
 from medical_vqa.data.prepared import PreparedDataset, default_root
 from medical_vqa.models.model import Query
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=default_root())
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder, _ = pipelines.export_onnx(arguments.model, Path(place) / "onnx")
+        folder, _ = delivery.export_onnx(arguments.model, Path(place) / "onnx")
         model, card = pipelines.load_model(pipelines.find_bundle(arguments.model), "cpu")
         graphs, _ = pipelines.load_model(folder, "cpu")
     results = {

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 from medical_vqa.deploying import packages
 
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder, _ = pipelines.export_onnx(arguments.model, Path(place) / "onnx")
+        folder, _ = delivery.export_onnx(arguments.model, Path(place) / "onnx")
         python = fresh_environment(Path(place), arguments.wheel)
         sides = {"without_torch": (python, folder), "with_torch": (Path(sys.executable), arguments.model)}
         measured = {name: [] for name in sides}

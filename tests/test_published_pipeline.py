@@ -16,7 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
 from medical_vqa.evaluation.predict import read_prediction_card
@@ -308,7 +308,7 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
 
     pipelines.train(recipe(), tmp_path / "run", watcher=watcher)
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    assert pipelines.export(tmp_path / "run", to="hub", repository="me/mine") == "https://huggingface.co/me/mine"
+    assert delivery.export(tmp_path / "run", to="hub", repository="me/mine") == "https://huggingface.co/me/mine"
     card = Hub.pushed["README.md"]
     metadata = yaml.safe_load(card.split("---")[1])
     assert Hub.pushed["private"] == "True"
@@ -320,18 +320,18 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
         assert said in card
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
 
-    exported = pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+    exported = delivery.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
     base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
     with no_peft_warnings():
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="is there already"):
-        pipelines.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+        delivery.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
 
 
 def test_a_push_without_a_network_says_so(recipe, tmp_path, watcher, monkeypatch):
     pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OfflineError, match=r"hub cannot be reached.*--to DIR"):
-        pipelines.export(tmp_path / "run", to="hub", repository="me/mine")
+        delivery.export(tmp_path / "run", to="hub", repository="me/mine")
     with pytest.raises(ConfigError, match="needs a repository"):
-        pipelines.export(tmp_path / "run", to="hub")
+        delivery.export(tmp_path / "run", to="hub")

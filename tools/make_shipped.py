@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from medical_vqa import pipelines, trust
+from medical_vqa import delivery, pipelines, trust
 
 RUN = Path("runs/slake-compact")
 RISK = 0.1
@@ -26,7 +26,7 @@ def main() -> None:
     command("prepare", "slake", "--source", source, "--partial")
     if not (RUN / "finished.json").is_file():
         command("train", "recipes/slake-compact.yaml", "--run", RUN)
-    shipped = pipelines.ship(RUN, pipelines.shipped_bundle())
+    shipped = delivery.ship(RUN, pipelines.shipped_bundle())
     predictions = RUN / "shipped-validation.jsonl"
     predictions.unlink(missing_ok=True)
     pipelines.predict(shipped, split="validation", out=predictions, device="cpu")

@@ -680,13 +680,13 @@ def export(model: Path, target: str | None, to: str, public: bool) -> None:
     MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
     into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
     """
-    from medical_vqa import pipelines
+    from medical_vqa import delivery
 
     if to == "onnx":
-        folder, difference = pipelines.export_onnx(model, Path(target) if target else None)
+        folder, difference = delivery.export_onnx(model, Path(target) if target else None)
         click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
         return
-    click.echo(f"exported: {pipelines.export(model, to=to, repository=target, public=public)}")
+    click.echo(f"exported: {delivery.export(model, to=to, repository=target, public=public)}")
 
 
 # --- deploy -----------------------------------------------------------------------------------------------------------
@@ -707,10 +707,10 @@ def deploy(
     A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
     the Space is the page alone.
     """
-    from medical_vqa import pipelines
+    from medical_vqa import delivery, pipelines
 
     chosen = model or pipelines.shipped_bundle()
-    for path in pipelines.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
+    for path in delivery.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
         click.echo(path)
     click.echo(f"next: the commands in {out / 'README.md'}")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa import catalog
 from medical_vqa.config import Recipe, load_recipe
-from medical_vqa.data.images import PictureSpec, open_image, prepare_picture
+from medical_vqa.data.images import prepare_picture
 from medical_vqa.data.ingest import ingest_file
 from medical_vqa.data.manifest import Manifest
 from medical_vqa.data.prepare import Progress, prepare
 from medical_vqa.data.prepared import default_root
 from medical_vqa.data.selection import Selection
-from medical_vqa.errors import ConfigError, DataError, ModelError
+from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.models.abstention import calibrated
 from medical_vqa.records import Example, Prediction, Split, read_predictions
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from medical_vqa.evaluation.results import Results
     from medical_vqa.models.abstention import Verdict
     from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.model import Query, Trainable, Vision, VqaModel
+    from medical_vqa.models.model import Trainable, Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
     from medical_vqa.serving.engine import Engine
@@ -550,132 +549,6 @@ def engine_for(settings: Settings) -> Engine:
     )
 
 
-# --- ship -------------------------------------------------------------------------------------------------------------
-
-
-def shipped_bundle() -> Path:
-    """The compact model that comes with the package."""
-    return Path(__file__).parent / "assets" / "compact"
-
-
-def ship(bundle: Path, to: Path) -> Path:
-    """Copy a compact bundle for the package: 16 bits a weight, and no place of this machine in its card."""
-    import torch
-
-    from medical_vqa.models.bundle import load_bundle, write_bundle
-
-    model: Any
-    model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
-    data = {**card.data, "selection": {**card.data["selection"], "root": None}}
-    write_bundle(to, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
-    return to
-
-
-# --- export -----------------------------------------------------------------------------------------------------------
-
-
-def export(bundle: Path, *, to: str, repository: str | None = None, public: bool = False) -> str:
-    """Write a bundle with a model card into a folder, or push it to the hub; returns where it is.
-
-    Raises `BundleError` when a file of the bundle is damaged, `OfflineError` without a network.
-    """
-    from medical_vqa.hub import push, write_export
-    from medical_vqa.models.bundle import check_files, read_card
-
-    folder = find_bundle(bundle)
-    card = read_card(folder)
-    check_files(folder, card)
-    if to != "hub":
-        return str(write_export(folder, card, Path(to)))
-    if repository is None:
-        raise ConfigError("the hub needs a repository: medical-vqa export BUNDLE --to hub USER/NAME")
-    return push(folder, card, repository, private=not public)
-
-
-def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
-    """Write a compact bundle as one that runs without torch; returns it, and by how much its logits differ.
-
-    Before it appears, it is asked about the shipped sample. Raises `ModelError` when it does not answer as the model
-    does, when the family is another one, or when `out` holds something else.
-    """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
-    from medical_vqa.models.bundle import read_card, write_bundle
-    from medical_vqa.models.compact_onnx import CompactOnnx
-
-    folder = find_bundle(bundle)
-    card = read_card(folder)
-    if card.family != "compact":
-        raise ModelError(f"{folder} is a {card.family} bundle and only compact ones become ONNX; serve it with torch")
-    target = out or folder.with_name(f"{folder.name}-onnx")
-    if target.exists() and (not (target / "card.json").is_file() or read_card(target).family != CompactOnnx.family):
-        raise ModelError(f"{target} is there already and is no ONNX bundle; export into a new folder")
-    from medical_vqa.models.onnx_export import OPSET, check, write_graphs
-
-    model: Any = load_model(folder, "cpu")[0]
-    found: list[float] = []
-
-    def save(fresh: Path) -> None:
-        write_graphs(model, fresh)
-        found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
-
-    facts = {**card.model, "exported_from": {"family": card.family, "files": dict(card.files), "opset": OPSET}}
-    write_bundle(target, dataclasses.replace(card, family=CompactOnnx.family, model=facts), save)
-    return target, found[0]
-
-
-def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:
-    """The validation questions about the first images of the shipped sample, as a model with this picture sees them."""
-    from medical_vqa.models.model import Query
-
-    sample = catalog.find("datasets", "slake-mini")()
-    published = sample.read(sample.bundled())
-    rows = published.examples["validation"]
-    chosen = sorted({row.image_id for row in rows})[:images]
-    pictures = {i: prepare_picture(open_image(published.read_image(i), i), spec) for i in chosen}
-    return [Query(r.id, r.question, r.image_id, pictures[r.image_id]) for r in rows if r.image_id in pictures]
-
-
-# --- deploy -----------------------------------------------------------------------------------------------------------
-
-
-def deploy(
-    target: str, bundle: Path, out: Path, *, values: Mapping[str, str], wheel: Path | None = None, force: bool = False
-) -> list[Path]:
-    """Write everything that puts a model online on `target` into `out`; returns the rendered files.
-
-    A compact model goes there as ONNX, so that the container needs no torch. Raises `ConfigError` when `out` holds
-    something and `force` is not set, or for an unknown target or value.
-    """
-    from medical_vqa.deploying import packages
-    from medical_vqa.deploying.render import render, values_for
-    from medical_vqa.models.bundle import read_card
-    from medical_vqa.training.journal import write_text
-
-    filled = values_for(target, values)
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise ConfigError(f"{out} is not empty; deploy into a new folder, or with --force to write over what is there")
-    with tempfile.TemporaryDirectory() as place:
-        model = deployable(find_bundle(bundle), Path(place) / "model")
-        texts = render(target, read_card(model), values=filled, wheel=None)  # refuses before anything is written
-        name = packages.fill(out / "packages", wheel)
-        texts = render(target, read_card(model), values=filled, wheel=name)
-        shutil.rmtree(out / "model", ignore_errors=True)
-        if not filled.get("backend"):
-            shutil.copytree(model, out / "model", copy_function=shutil.copyfile)
-    for path, text in texts.items():
-        write_text(out / path, text)
-    return [out / path for path in texts]
-
-
-def deployable(bundle: Path, fresh: Path) -> Path:
-    """The bundle as it goes into a container: a compact one becomes ONNX in `fresh`, others are as they are."""
-    from medical_vqa.models.bundle import check_files, read_card
-
-    card = read_card(bundle)
-    check_files(bundle, card)
-    return export_onnx(bundle, fresh)[0] if card.family == "compact" else bundle
-
-
 # --- what the stages share --------------------------------------------------------------------------------------------
 
 
@@ -837,6 +710,11 @@ def drawn(selection: Selection, split: Split) -> str:
         f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
         f"(seed {selection.seed})"
     )
+
+
+def shipped_bundle() -> Path:
+    """The compact model that comes with the package."""
+    return Path(__file__).parent / "assets" / "compact"
 
 
 def find_bundle(folder: Path) -> Path:

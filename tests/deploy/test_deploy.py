@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 from medical_vqa.cli import cli
 from medical_vqa.deploying import packages
 from medical_vqa.errors import ConfigError
@@ -28,7 +28,7 @@ def wheel(tmp_path_factory):
 
 def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
     out = tmp_path / "out"
-    written = pipelines.deploy("compose", run, out, values={}, wheel=wheel)
+    written = delivery.deploy("compose", run, out, values={}, wheel=wheel)
     assert all(path.is_file() for path in written)
     assert read_card(out / "model").family == "compact-onnx"
     assert {path.name for path in (out / "packages").iterdir()} == {"constraints.txt", wheel.name}
@@ -36,24 +36,24 @@ def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
 
 
 def test_a_page_that_asks_a_backend_elsewhere_holds_no_model(run, wheel, tmp_path):
-    pipelines.deploy("space", run, tmp_path / "out", values={"backend": "https://x.example"}, wheel=wheel)
+    delivery.deploy("space", run, tmp_path / "out", values={"backend": "https://x.example"}, wheel=wheel)
     assert not (tmp_path / "out" / "model").exists()
 
 
 def test_nothing_is_written_over_without_being_told(run, wheel, tmp_path):
     (tmp_path / "compose.yaml").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
-        pipelines.deploy("compose", run, tmp_path, values={}, wheel=wheel)
+        delivery.deploy("compose", run, tmp_path, values={}, wheel=wheel)
     assert (tmp_path / "compose.yaml").read_text() == "mine"
-    pipelines.deploy("compose", run, tmp_path, values={}, wheel=wheel, force=True)
+    delivery.deploy("compose", run, tmp_path, values={}, wheel=wheel, force=True)
     assert "services:" in (tmp_path / "compose.yaml").read_text()
 
 
 def test_a_mistake_leaves_no_half_folder(run, wheel, tmp_path):
     with pytest.raises(ConfigError):
-        pipelines.deploy("compose", run, tmp_path / "out", values={"regoin": "x"}, wheel=wheel)
+        delivery.deploy("compose", run, tmp_path / "out", values={"regoin": "x"}, wheel=wheel)
     with pytest.raises(ConfigError, match="is not a wheel"):
-        pipelines.deploy("compose", run, tmp_path / "out", values={}, wheel=tmp_path / "nothing.whl")
+        delivery.deploy("compose", run, tmp_path / "out", values={}, wheel=tmp_path / "nothing.whl")
     assert not (tmp_path / "out").exists()
 
 

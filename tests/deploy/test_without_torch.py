@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 
 pytestmark = pytest.mark.enable_socket
 
@@ -78,7 +78,7 @@ def address(process):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    return pipelines.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
+    return delivery.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
 
 
 def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(exported, run, picture, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medical_vqa import pipelines
+from medical_vqa import delivery, pipelines
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.abstention import Doubts, Looks
 from medical_vqa.models.bundle import read_card
@@ -55,7 +55,7 @@ def asked(model, questions):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """The tiny run's bundle as ONNX."""
-    return pipelines.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
+    return delivery.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +133,10 @@ def test_the_card_keeps_what_the_bundle_said(run, exported):
 
 
 def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, exported, tmp_path):
-    assert pipelines.export_onnx(run, exported)[1] <= 1e-4
+    assert delivery.export_onnx(run, exported)[1] <= 1e-4
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ModelError, match="is no ONNX bundle"):
-        pipelines.export_onnx(run, tmp_path)
+        delivery.export_onnx(run, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
@@ -153,7 +153,7 @@ def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypat
     before = Compact.load(run / "bundle", device=torch.device("cpu")).module.state_dict()
     monkeypatch.setattr(onnx_export, "write_graphs", other)
     with pytest.raises(ModelError, match="the exported graphs differ from the model"):
-        pipelines.export_onnx(run, tmp_path / "bundle")
+        delivery.export_onnx(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -174,7 +174,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
 def test_another_family_is_refused(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "floor", "name": "f"}))
     with pytest.raises(ModelError, match="only compact ones become ONNX"):
-        pipelines.export_onnx(tmp_path, tmp_path / "out")
+        delivery.export_onnx(tmp_path, tmp_path / "out")
 
 
 def test_ask_runs_without_torch(run, exported, picture):

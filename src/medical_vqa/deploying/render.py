@@ -2,7 +2,7 @@
 
 DIR/
   Dockerfile  README.md ...   what differs from target to target: `TARGETS`
-  model/                      the bundle, filled in by `pipelines.deploy`
+  model/                      the bundle, filled in by `delivery.deploy`
   packages/                   this project's wheel, and the pins of constraints.txt
 """
 
