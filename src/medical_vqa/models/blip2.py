@@ -9,7 +9,6 @@ sees the picture alone, so at A it runs once per picture of a batch and not once
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,12 +35,13 @@ from medical_vqa.models.hub_files import (
     to_pixels,
 )
 from medical_vqa.models.lora import parameters
-from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.model import Decoding, Query, check_question, distinct, targets_of
 from medical_vqa.models.prompted import (
     IGNORE,
     RANK_ROWS,
     check_prompt,
     fill,
+    fingerprint_of,
     generation_settings,
     log_likelihood,
     ones_mask,
@@ -109,9 +109,9 @@ class Blip2:
         self.vision = Blip2Vision(tower, processor, self._fingerprint(), frozen=features)
 
     def _fingerprint(self) -> str:
-        settings = {k: v for k, v in self.processor.to_dict().items() if not k.startswith("_")}
-        about = [self.checkpoint.digest(), settings, self.dtype, list(self.upstream), self.picture.key]
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+        return fingerprint_of(
+            self.checkpoint.digest(), self.processor, self.dtype, list(self.upstream), self.picture.key
+        )
 
     @classmethod
     def build(
@@ -177,9 +177,7 @@ class Blip2:
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """What `Blip2Net.forward` takes, with labels (N, L) and supervised (), the number of answer tokens."""
-        if any(query.target is None for query in queries):
-            raise ModelError("a training batch holds a question without an answer; leave such rows out")
-        targets = [query.target for query in queries if query.target is not None]
+        targets = targets_of(queries)
         batch = self._visual(queries, self.augment)
         prompts = self._prompts(queries)
         if self.module.written_apart:
@@ -265,7 +263,7 @@ class Blip2:
         return torch.cat(scores)
 
     def _score_continued(self, embeds: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Log-likelihood (C,) of candidates after one embedded prompt (1, L, D), whose keys are computed once."""
+        """Log-likelihood (C,) of candidates after one embedded prompt (1, L, D), read once for `RANK_ROWS` of them."""
         language = self.module.base.language_model
         scores = []
         for rows in labels.split(RANK_ROWS):

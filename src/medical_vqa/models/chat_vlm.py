@@ -6,7 +6,6 @@ handed back as ``mm_encoder_outputs``, the seam that transformers has for it. Th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medical_vqa.data.images import PictureSpec
-from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
+from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.models.adapted import load_adapted, save_adapter
 from medical_vqa.models.augment import Augment, augmented
 from medical_vqa.models.chat_net import BESIDE_LANGUAGE, ChatNet, Upstream, adapt, frozen_parts, language_weights
@@ -26,10 +25,11 @@ from medical_vqa.models.chat_processor import ChatFormat, load_processor, save_p
 from medical_vqa.models.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hub_files import DTYPES, Dtype, load_network, reading
 from medical_vqa.models.lora import parameters
-from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.model import Decoding, Query, check_question, distinct, targets_of
 from medical_vqa.models.prompted import (
     IGNORE,
     check_prompt,
+    fingerprint_of,
     generation_settings,
     log_likelihood,
     ones_mask,
@@ -101,9 +101,8 @@ class ChatVlm:
         self.vision = ChatVision(self, self._fingerprint(), frozen=features)
 
     def _fingerprint(self) -> str:
-        settings = {k: v for k, v in self.processor.image_processor.to_dict().items() if not k.startswith("_")}
-        about = [self.checkpoint.digest(), settings, self.dtype, self.picture.key, self.prompt]
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+        images = self.processor.image_processor
+        return fingerprint_of(self.checkpoint.digest(), images, self.dtype, self.picture.key, self.prompt)
 
     @classmethod
     def build(
@@ -170,9 +169,7 @@ class ChatVlm:
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """What `ChatNet.forward` takes, with labels (N, A) and supervised (), the number of answer tokens."""
-        if any(query.target is None for query in queries):
-            raise ModelError("a training batch holds a question without an answer; leave such rows out")
-        answers = [self.format.answer(query.target) for query in queries if query.target is not None]
+        answers = [self.format.answer(target) for target in targets_of(queries)]
         batch = self._asked(queries, self.augment)
         return self.answered(batch, answers)
 

@@ -30,7 +30,7 @@ from medical_vqa.models.compact_parts import (
     stack_pictures,
     write_settings,
 )
-from medical_vqa.models.model import Decoding, Query, distinct
+from medical_vqa.models.model import Decoding, Query, distinct, targets_of
 from medical_vqa.models.rewording import phrases, reworded
 from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -165,9 +165,7 @@ class Compact:
     def collate(self, queries: Sequence[Query]) -> Batch:
         """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised ()."""
         visuals, image_of = distinct(queries)
-        targets = [self.answers.index(q.target) for q in queries if q.target is not None]
-        if len(targets) != len(queries):
-            raise ModelError("a training batch holds a question without an answer; leave such rows out")
+        targets = [self.answers.index(target) for target in targets_of(queries)]
         batch = {
             "pictures": torch.from_numpy(stack_pictures(visuals)),
             "image_of": torch.tensor(image_of),

@@ -157,6 +157,14 @@ def check_question(question: str) -> str:
     return text
 
 
+def targets_of(queries: Sequence[Query]) -> list[str]:
+    """The answers to learn, in order; raises `ModelError` when a question of the batch has none."""
+    targets = [query.target for query in queries if query.target is not None]
+    if len(targets) != len(queries):
+        raise ModelError("a training batch holds a question without an answer; leave such rows out")
+    return targets
+
+
 def distinct(queries: Sequence[Query]) -> tuple[list[Visual], list[int]]:
     """The visuals of the queries, each image once, and for every query the place of its image among them."""
     places: dict[str, int] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,13 @@ def check_prompt(prompt: str) -> str:
     if "{question}" not in prompt:
         raise ConfigError(f"the prompt {prompt!r} has no {{question}} in it; write where the question goes")
     return prompt
+
+
+def fingerprint_of(checkpoint: str, processor: Any, *settings: Any) -> str:
+    """SHA-256 over a checkpoint's digest, its image processor's settings, and whatever else the features depend on."""
+    images = {key: value for key, value in processor.to_dict().items() if not key.startswith("_")}
+    about = [checkpoint, images, *settings]
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ from medical_vqa.models.augment import Augment, augmented
 from medical_vqa.models.checkpoint import find_checkpoint
 from medical_vqa.models.hub_files import load_image_processor, load_network, load_tokenizer, reading, to_pixels
 from medical_vqa.models.lora import parameters
-from medical_vqa.models.model import Decoding, Query, check_question, distinct
+from medical_vqa.models.model import Decoding, Query, check_question, distinct, targets_of
 from medical_vqa.models.sketch import Block, Sketch, sketch_of
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.models.whole import whole_state
@@ -127,9 +127,7 @@ class Vilt:
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """What `ViltNet.forward` takes, with target (N,) and supervised ()."""
-        if any(query.target is None for query in queries):
-            raise ModelError("a training batch holds a question without an answer; leave such rows out")
-        targets = [self.answers.index(query.target) for query in queries if query.target is not None]
+        targets = [self.answers.index(target) for target in targets_of(queries)]
         return self._inputs(queries, self.augment) | {
             "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
