@@ -18,15 +18,23 @@ AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"
 expect.set_options(timeout=20_000)
 
 
+def settled(page: Page) -> None:
+    """Wait until the page's script has run through, as a person would: it draws its last parts after the answer."""
+    page.wait_for_selector('[data-test-script-state="notRunning"]', state="attached")
+
+
 def upload(page: Page, data: bytes, name: str = "scan.png") -> None:
+    settled(page)
     another = page.get_by_role("button", name="Another image")
     if another.is_visible():
         another.click()
+        expect(page.get_by_test_id("stFileUploaderDropzone")).to_be_visible()
     page.set_input_files("input[type=file]", {"name": name, "mimeType": "", "buffer": data})
 
 
 def ask(page: Page, question: str) -> None:
     """Type and press Enter."""
+    settled(page)
     field = page.get_by_role("textbox").last
     field.fill(question)
     field.press("Enter")
