@@ -93,6 +93,13 @@ class CompactRecipe(_Part):
     """Share of training questions that are put in other words by rules."""
     region_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of what is learned from regions (``data.regions``) beside the answers."""
+    teachers: tuple[Path, ...] = ()
+    """Bundles of compact models trained on the same rows: what they think of each batch is learned beside the answers
+    (distillation of an ensemble)."""
+    teacher_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of their opinion in the loss."""
+    ask_more: Annotated[int, Field(ge=0, le=64)] = 0
+    """Further questions about each image of a batch, taken from images like it, that the teachers alone answer."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (32, 64, 128, 192)
     """Output channels of the stem and each residual block; every one halves the picture's side."""
     width: Annotated[int, Field(ge=8, multiple_of=2)] = 192

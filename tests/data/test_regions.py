@@ -66,6 +66,17 @@ def test_what_nobody_looked_for_is_unknown(annotated, tmp_path):
     assert (store.get("of no picture") == UNKNOWN).all()
 
 
+def test_a_mask_with_nothing_drawn_says_nothing(annotated, tmp_path):
+    (annotated / "masks/xmlab1.png").rename(annotated / "masks/xmlab2.png")
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(annotated / "masks/xmlab1.png")
+    prepare(Slake(), annotated, tmp_path / "root", partial=True)
+    prepared = PreparedDataset(tmp_path / "root", "slake")
+    mass, liver, spleen = RegionStore(prepared.folder).get(prepared.images.digest("slake/xmlab1"))
+    assert (liver == UNKNOWN).all()
+    assert (spleen == UNKNOWN).all()
+    assert mass.max() == FULL  # boxes are known all the same
+
+
 def test_a_dataset_without_regions_says_so(slake_folder, tmp_path):
     prepare(Slake(), slake_folder(), tmp_path / "root", partial=True)
     with pytest.raises(DataError, match=r"no regions\.npz.*data\.regions: false"):

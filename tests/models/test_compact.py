@@ -42,13 +42,13 @@ def test_place_scatters_and_gathers_back():
     mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
     place = Place(mask, torch.tensor([2, 0, 2, 2]), images=3)
     x = torch.arange(1.0, 8.0).unsqueeze(1)  # seven words in all
-    scattered = place.scatter(x)
-    assert scattered.shape == (3, 6, 1)
-    assert torch.equal(place.gather(scattered), x)
-    assert scattered[1].abs().sum() == 0  # nobody asks about image 1
+    by_image, by_question = place.image.scatter(x), place.own.scatter(x)
+    assert by_image.shape == (3, 6, 1)
+    assert by_image[1].abs().sum() == 0  # nobody asks about image 1
+    assert by_question.squeeze(2).tolist() == [[1, 2], [3, 0], [4, 5], [6, 7]]
+    assert torch.equal(place.image.gather(by_image), x)
+    assert torch.equal(place.own.gather(by_question), x)
     assert place.mean(x).squeeze(1).tolist() == [1.5, 3.0, 4.5, 6.5]
-    together = place.together[2, 0]
-    assert together[0, 1] and not together[1, 2]  # words of one question see each other and no others
 
 
 def test_questions_grouped_by_image_give_the_logits_of_questions_one_by_one():

@@ -51,6 +51,8 @@ def _masks(source: Path, stem: str, organs: dict[int, str]) -> Regions:
         values = np.asarray(image)
     if values.ndim != 2:
         return {}  # a colour overlay, in another coding
+    if not np.isin(values, list(organs)).any():
+        return {}  # nothing drawn, as in most chest radiographs, says nothing: their lungs are not drawn either
     return {
         f"mask: {name}": covered(values == value) if (values == value).any() else None for value, name in organs.items()
     }

@@ -75,7 +75,9 @@ class Mirror:
         out = dict(batch)
         out["pictures"] = torch.where(turned[:, None, None, None], pictures.flip(2), pictures)
         out["words"] = torch.where(asked[:, None], self.words[batch["words"]], batch["words"])
-        out["target"] = torch.where(asked, self.answers[batch["target"]], batch["target"])
+        target = batch["target"]
+        said = target != UNSAID
+        out["target"] = torch.where(asked & said, self.answers[target.clamp(min=0)], target)
         if "regions" in batch:
             there = batch["regions"]
             out["regions"] = torch.where(turned[:, None, None, None], there[:, self.regions].flip(3), there)

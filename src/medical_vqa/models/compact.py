@@ -30,6 +30,7 @@ from medical_vqa.models.compact_parts import (
     stack_pictures,
     write_settings,
 )
+from medical_vqa.models.distillation import Teachers, kin
 from medical_vqa.models.model import Decoding, Query, distinct, targets_of
 from medical_vqa.models.rewording import phrases, reworded
 from medical_vqa.models.understanding import Kinds, Reader, things_of
@@ -92,6 +93,7 @@ class Compact:
         self.regions, self._reword = tuple(regions), reword
         self.reader = Reader(words, things_of(self.regions, answers.answers))
         self.kinds = kinds
+        self._ask_more, self._kin = 0, dict[str, list[str]]()
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
@@ -117,6 +119,9 @@ class Compact:
         reword: float = 0.0,
         regions: Sequence[str] = (),
         region_weight: float = 1.0,
+        teachers: Sequence[Path] = (),
+        teacher_weight: float = 0.5,
+        ask_more: int = 0,
         channels: Sequence[int],
         width: int,
         heads: int,
@@ -124,7 +129,10 @@ class Compact:
         dropout: float,
         question_words: int,
     ) -> Self:
-        """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer."""
+        """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer.
+
+        `teachers` are bundles of compact models trained on the same rows; raises `BundleError` when one is damaged.
+        """
         answered = [e for e in examples if e.answers]
         model = cls(
             picture=PictureSpec(**picture),
@@ -140,6 +148,10 @@ class Compact:
         )
         if regions:
             model.kinds = Kinds.of(answered, model.reader)
+        if teachers:
+            trained = {str(folder): cls.load(folder, device=torch.device("cpu")) for folder in teachers}
+            model.module.teachers = Teachers.of(trained, model, teacher_weight)
+            model._ask_more, model._kin = ask_more, kin(answered)
         return model
 
     def _mirror(self, share: float) -> Mirror:
@@ -166,14 +178,27 @@ class Compact:
         """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised ()."""
         visuals, image_of = distinct(queries)
         targets = [self.answers.index(target) for target in targets_of(queries)]
+        more = self._more(queries, image_of)
+        questions = [q.question for q in queries] + [question for _, question in more]
         batch = {
             "pictures": torch.from_numpy(stack_pictures(visuals)),
-            "image_of": torch.tensor(image_of),
-            "words": self._words([self._reworded(q.question) for q in queries]),
-            "target": torch.tensor(targets),
+            "image_of": torch.tensor(image_of + [image for image, _ in more]),
+            "words": self._words([self._reworded(question) for question in questions]),
+            "target": torch.tensor(targets + [UNSAID] * len(more)),
             "supervised": torch.tensor(len(targets)),
         }
         return batch | self._regions(queries, image_of)
+
+    def _more(self, queries: Sequence[Query], image_of: Sequence[int]) -> list[tuple[int, str]]:
+        """Questions that only teachers answer, so many about each image, asked in training about images like it."""
+        if not self._ask_more:
+            return []
+        pools = {image: self._kin[query.id] for image, query in zip(image_of, queries, strict=True)}
+        return [
+            (image, pool[int(torch.randint(len(pool), ()))])
+            for image, pool in pools.items()
+            for _ in range(self._ask_more)
+        ]
 
     def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
         """regions uint8 (B, R, h, w), where the model was built to learn them."""

@@ -8,6 +8,7 @@ each question belongs to. Words travel without padding, (M, D), except where the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from medical_vqa.data.regions import FULL, UNKNOWN
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
+
+if TYPE_CHECKING:
+    from medical_vqa.models.distillation import Teachers
 
 
 def to_unit(pictures: Tensor) -> Tensor:
@@ -112,27 +116,28 @@ class Attention(nn.Module):
 
     def among(self, x: Tensor, place: Place) -> Tensor:
         """(M, D): every word attends to the words of its own question."""
-        query, key, value = (self._split(place.scatter(layer(x))) for layer in (self.query, self.key, self.value))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=place.together)
-        return self._gathered(mixed, place)
+        rows = place.own
+        query, key, value = (self._split(rows.scatter(layer(x))) for layer in (self.query, self.key, self.value))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=place.mask)
+        return self._gathered(mixed, rows)
 
     def towards(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
         """(M, D), tokens (B, T, D): every word attends to the tokens of its image."""
-        query = self._split(place.scatter(self.query(x)))
+        query = self._split(place.image.scatter(self.query(x)))
         mixed = F.scaled_dot_product_attention(query, self._split(self.key(tokens)), self._split(self.value(tokens)))
-        return self._gathered(mixed, place)
+        return self._gathered(mixed, place.image)
 
     def weights(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
         """(M, D), tokens (B, T, D) -> how much each word attends to each token, mean over heads (M, T)."""
-        query, key = self._split(place.scatter(self.query(x))), self._split(self.key(tokens))
+        query, key = self._split(place.image.scatter(self.query(x))), self._split(self.key(tokens))
         shares = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-        return place.gather(shares.mean(1))
+        return place.image.gather(shares.mean(1))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, length, D / heads)
 
-    def _gathered(self, mixed: Tensor, place: Place) -> Tensor:
-        out: Tensor = self.out(place.gather(mixed.transpose(1, 2).flatten(2)))
+    def _gathered(self, mixed: Tensor, rows: Rows) -> Tensor:
+        out: Tensor = self.out(rows.gather(mixed.transpose(1, 2).flatten(2)))
         return out
 
 
@@ -162,31 +167,39 @@ class Layer(nn.Module):
         return self.image.weights(self.norms[1](x), tokens, place)
 
 
+class Rows:
+    """Packed words laid out in rows of one length, zeros where a row has no more of them."""
+
+    def __init__(self, index: Tensor, rows: int, length: int) -> None:
+        """`index` (M,): the place of each word among ``rows * length``."""
+        self.index, self.rows, self.length = index, rows, length
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """(M, D) -> (rows, length, D)."""
+        places = x.new_zeros(self.rows * self.length, x.shape[-1])
+        return places.index_copy(0, self.index, x).view(self.rows, self.length, -1)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(rows, length, D) -> (M, D)."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+
 class Place:
-    """Where each word lies among those that ask about its image, so that all of them attend in one product."""
+    """Where each word lies: in its question, and among those that ask about its image, which attend in one product."""
 
     def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:
         """`mask` (N, L): True where a question has a word; `image_of` (N,): the image of each question."""
         self.question = mask.nonzero()[:, 0]  # (M,): the question of each word
         self.words = mask.sum(1)  # (N,)
+        self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
+        self.own = Rows(mask.flatten().nonzero()[:, 0], *mask.shape)
         image = image_of[self.question]
         counts = torch.bincount(image, minlength=images)
         order = torch.argsort(image, stable=True)
         slot = torch.empty_like(order)
         slot[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[image[order]]
-        self.images, self.most = images, int(counts.max())
-        self.index = image * self.most + slot  # (M,): row among images * most
-        asked = self.scatter(self.question.unsqueeze(-1) + 1).squeeze(-1)
-        self.together = (asked.unsqueeze(2) == asked.unsqueeze(1)).unsqueeze(1)  # (B, 1, most, most)
-
-    def scatter(self, x: Tensor) -> Tensor:
-        """(M, D) -> (B, most, D), zeros where an image is asked less about."""
-        rows = x.new_zeros(self.images * self.most, x.shape[-1])
-        return rows.index_copy(0, self.index, x).view(self.images, self.most, -1)
-
-    def gather(self, x: Tensor) -> Tensor:
-        """(B, most, D) -> (M, D)."""
-        return x.reshape(self.images * self.most, -1).index_select(0, self.index)
+        most = int(counts.max())
+        self.image = Rows(image * most + slot, images, most)
 
     def mean(self, x: Tensor) -> Tensor:
         """(M, D) -> the mean over each question's words (N, D)."""
@@ -240,6 +253,7 @@ class CompactNet(nn.Module):
     ) -> None:
         super().__init__()
         self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
+        self.teachers: Teachers | None = None
         self.image = ImageEncoder(side, channels, width, regions)
         self.question = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
@@ -253,7 +267,10 @@ class CompactNet(nn.Module):
         )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Loss summed over the batch's questions: cross entropy with label smoothing, in nats, and that of regions."""
+        """Loss summed over the batch's questions, in nats: cross entropy with label smoothing and against teachers.
+
+        That of regions is added, once for each supervised question.
+        """
         if self.training and self.mirror is not None:
             batch = self.mirror(batch)
         pictures, transforms = to_unit(batch["pictures"]), None
@@ -261,13 +278,23 @@ class CompactNet(nn.Module):
             transforms = self.augment.transforms(pictures)
             pictures = self.augment(pictures, transforms)
         tokens, found = self.image.tokens_and_regions(pictures)
-        logits = self.logits(tokens, batch["image_of"], batch["words"])
-        loss = F.cross_entropy(
-            logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
-        )
+        logits = self.logits(tokens, batch["image_of"], batch["words"]).float()
+        loss = self._answer_loss(logits, pictures, batch)
         if found is None or "regions" not in batch:
             return loss
-        return loss + self.region_weight * len(logits) * region_loss(found.float(), batch["regions"], transforms)
+        return loss + self.region_weight * batch["supervised"] * region_loss(
+            found.float(), batch["regions"], transforms
+        )
+
+    def _answer_loss(self, logits: Tensor, pictures: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        loss = F.cross_entropy(
+            logits, batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+        )
+        if self.teachers is None:
+            return loss
+        opinion = self.teachers.opinion(pictures, batch["image_of"], batch["words"])
+        taught = F.cross_entropy(logits, opinion, reduction="sum")
+        return (1 - self.teachers.weight) * loss + self.teachers.weight * taught
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError, ModelError
-from medical_vqa.models.compact_net import CompactNet, to_unit
+from medical_vqa.models.compact_net import CompactNet, Rows, to_unit
 from medical_vqa.models.compact_onnx import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
 from medical_vqa.models.compact_parts import write_settings
 from medical_vqa.models.model import Decoding, Query
@@ -80,23 +80,13 @@ class Padded:
     """The `Place` of questions that share no image, padded to one length: no shape in it depends on a value."""
 
     def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as `Place` is made
-        self.questions, self.length = mask.shape
         self.words = mask.sum(1)  # (N,)
-        self.index = mask.flatten().nonzero()[:, 0]  # (M,): row among questions * length
-        self.together = mask[:, None, None, :]  # (N, 1, 1, L)
-
-    def scatter(self, x: Tensor) -> Tensor:
-        """(M, D) -> (N, L, D), zeros where a question has no more words."""
-        rows = x.new_zeros(self.questions * self.length, x.shape[-1])
-        return rows.index_copy(0, self.index, x).view(self.questions, self.length, -1)
-
-    def gather(self, x: Tensor) -> Tensor:
-        """(N, L, D) -> (M, D)."""
-        return x.flatten(0, 1).index_select(0, self.index)
+        self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
+        self.own = self.image = Rows(mask.flatten().nonzero()[:, 0], *mask.shape)
 
     def mean(self, x: Tensor) -> Tensor:
         """(M, D) -> the mean over each question's words (N, D)."""
-        return self.scatter(x).sum(1) / self.words.unsqueeze(-1)
+        return self.own.scatter(x).sum(1) / self.words.unsqueeze(-1)
 
 
 def write_graphs(model: Compact, folder: Path) -> None:

@@ -1,0 +1,111 @@
+"""Learning what an ensemble thinks."""
+
+import numpy as np
+import pytest
+import torch
+
+from medical_vqa.errors import ModelError
+from medical_vqa.models.compact import Compact
+from medical_vqa.models.distillation import Teachers
+from medical_vqa.models.model import Query
+from medical_vqa.records import Example
+
+ROWS = [
+    Example("a1", "a", "is it left", ("yes",), "a", {"modality": "CT", "organ": "Head"}),
+    Example("b1", "b", "is it large", ("no",), "b", {"modality": "CT", "organ": "Head"}),
+    Example("c1", "c", "is it grey", ("no",), "c", {"modality": "MRI", "organ": "Head"}),
+]
+SIZES = {
+    "picture": {"side": 32, "mode": "L", "fit": "stretch"},
+    "channels": (8, 16),
+    "width": 16,
+    "heads": 2,
+    "layers": 1,
+    "dropout": 0.0,
+    "question_words": 8,
+    "augment": None,
+    "label_smoothing": 0.1,
+}
+
+
+def built(seed=0, rows=ROWS, **changes):
+    torch.manual_seed(seed)
+    return Compact.build(rows, **{**SIZES, **changes})
+
+
+def queries(*ids):
+    pixels = {name: np.full((32, 32, 1), 40 * n, np.uint8) for n, name in enumerate("abc")}
+    return [Query(r.id, r.question, r.image_id, pixels[r.image_id], r.answers[0]) for r in ROWS if r.id in ids]
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    folders = []
+    for seed in (1, 2):
+        folder = tmp_path / f"teacher-{seed}"
+        folder.mkdir()
+        built(seed).save(folder)
+        folders.append(folder)
+    return folders
+
+
+def test_a_student_of_teachers_alone_learns_what_they_think_on_the_whole(teachers):
+    student = built(3, teachers=teachers, teacher_weight=1.0)
+    batch = student.collate(queries("a1", "b1", "c1"))
+    thought = student.module.teachers.opinion(
+        batch["pictures"].permute(0, 3, 1, 2) / 255, batch["image_of"], batch["words"]
+    )
+    each = [Compact.load(t, device=torch.device("cpu")).logits(queries("a1", "b1", "c1")).softmax(-1) for t in teachers]
+    assert torch.allclose(thought, (each[0] + each[1]) / 2, atol=1e-5)
+    optimizer = torch.optim.Adam(student.module.parameters(), 0.01)
+    student.module.train()
+    for _ in range(60):
+        optimizer.zero_grad()
+        student.module(batch).backward()
+        optimizer.step()
+    learned = student.logits(queries("a1", "b1", "c1")).softmax(-1)
+    assert torch.allclose(learned, thought, atol=0.05)
+
+
+def test_teachers_do_not_learn_and_are_not_saved(teachers):
+    student = built(3, teachers=teachers)
+    assert len(list(student.module.parameters())) == len(list(built(3).module.parameters()))
+    before = [p.clone() for net in student.module.teachers._nets for p in net.parameters()]
+    student.module.train()
+    student.module(student.collate(queries("a1"))).backward()
+    after = [p for net in student.module.teachers._nets for p in net.parameters()]
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, after, strict=True))
+    assert not any(net.training for net in student.module.teachers._nets)
+    assert student.module.state_dict().keys() == built(3).module.state_dict().keys()
+
+
+def test_further_questions_come_from_images_of_the_same_kind_and_only_teachers_answer_them(teachers):
+    student = built(3, teachers=teachers, ask_more=5, teacher_weight=0.0)
+    batch = student.collate(queries("a1", "c1"))
+    assert batch["image_of"].tolist() == [0, 1] + [0] * 5 + [1] * 5
+    assert batch["supervised"] == 2
+    asked = {tuple(row.tolist()) for row in batch["words"][7:]}
+    assert asked == {tuple(student._words(["is it grey"])[0].tolist())}  # the other images are of another modality
+    plain = built(3)
+    student.module.load_state_dict(plain.module.state_dict())
+    alone = plain.module(plain.collate(queries("a1", "c1")))
+    assert student.module(batch).item() == pytest.approx(alone.item(), abs=1e-4)
+
+
+def test_a_teacher_with_fewer_words_reads_those_it_does_not_know_as_unknown(tmp_path):
+    fewer = [Example("a1", "a", "is it left", ("yes",), "a", {}), Example("b1", "b", "is it", ("no",), "b", {})]
+    teacher, student = built(1, rows=fewer), built(2)
+    teachers = Teachers.of({"small": teacher}, student, 1.0)
+    batch = student.collate(queries("b1"))
+    thought = teachers.opinion(batch["pictures"].permute(0, 3, 1, 2) / 255, batch["image_of"], batch["words"])
+    assert torch.allclose(thought, teacher.logits(queries("b1")).softmax(-1), atol=1e-5)
+
+
+def test_a_teacher_with_other_answers_or_pictures_is_refused_by_name(tmp_path):
+    other = [*ROWS, Example("d1", "d", "what", ("liver",), "d", {})]
+    for teacher in (built(1, rows=other), built(1, picture={"side": 48, "mode": "L", "fit": "stretch"})):
+        folder = tmp_path / "other"
+        folder.mkdir(exist_ok=True)
+        teacher.save(folder)
+        with pytest.raises(ModelError, match=r"teacher .*other has other pictures or answers"):
+            built(2, teachers=[folder])
