@@ -38,6 +38,11 @@ def queries(*ids):
     return [Query(r.id, r.question, r.image_id, pixels[r.image_id], r.answers[0]) for r in ROWS if r.id in ids]
 
 
+def opinion(student, batch):
+    pictures = batch["pictures"].permute(0, 3, 1, 2) / 255
+    return student.module._opinion(student.module.teachers, pictures, batch, len(student.answers))
+
+
 @pytest.fixture
 def teachers(tmp_path):
     folders = []
@@ -52,9 +57,8 @@ def teachers(tmp_path):
 def test_a_student_of_teachers_alone_learns_what_they_think_on_the_whole(teachers):
     student = built(3, teachers=teachers, teacher_weight=1.0)
     batch = student.collate(queries("a1", "b1", "c1"))
-    thought = student.module.teachers.opinion(
-        batch["pictures"].permute(0, 3, 1, 2) / 255, batch["image_of"], batch["words"]
-    )
+    thought, asked = opinion(student, batch)
+    assert asked.all()
     each = [Compact.load(t, device=torch.device("cpu")).logits(queries("a1", "b1", "c1")).softmax(-1) for t in teachers]
     assert torch.allclose(thought, (each[0] + each[1]) / 2, atol=1e-5)
     optimizer = torch.optim.Adam(student.module.parameters(), 0.01)
@@ -92,13 +96,39 @@ def test_further_questions_come_from_images_of_the_same_kind_and_only_teachers_a
     assert student.module(batch).item() == pytest.approx(alone.item(), abs=1e-4)
 
 
-def test_a_teacher_with_fewer_words_reads_those_it_does_not_know_as_unknown(tmp_path):
-    fewer = [Example("a1", "a", "is it left", ("yes",), "a", {}), Example("b1", "b", "is it", ("no",), "b", {})]
-    teacher, student = built(1, rows=fewer), built(2)
-    teachers = Teachers.of({"small": teacher}, student, 1.0)
-    batch = student.collate(queries("b1"))
-    thought = teachers.opinion(batch["pictures"].permute(0, 3, 1, 2) / 255, batch["image_of"], batch["words"])
-    assert torch.allclose(thought, teacher.logits(queries("b1")).softmax(-1), atol=1e-5)
+def test_a_teacher_is_asked_only_about_questions_whose_words_it_knows():
+    fewer = [Example("a1", "a", "is it left", ("yes",), "a", {}), Example("b1", "b", "is it", ("maybe",), "b", {})]
+    more = [*ROWS, Example("d1", "d", "what", ("maybe",), "d", {})]
+    teacher, student = built(1, rows=fewer), built(2, rows=more)
+    student.module.teachers = Teachers.of({"small": teacher}, student, 1.0)
+    thought, asked = opinion(student, student.collate(queries("a1", "b1")))
+    assert asked.tolist() == [True, False]  # "large" is a word of the student alone
+    alone = teacher.logits(queries("a1")).softmax(-1)[0]
+    wanted = {answer: float(alone[teacher.answers.index(answer)]) for answer in ("yes", "maybe")}
+    for answer in ("yes", "no", "maybe"):
+        assert float(thought[0, student.answers.index(answer)]) == pytest.approx(wanted.get(answer, 0), abs=1e-5)
+    assert thought[1].abs().sum() == 0
+
+
+def test_teachers_see_a_mirrored_picture_as_it_was_and_what_they_think_of_it_is_mirrored():
+    sides = [
+        Example("a1", "a", "where is it on the left", ("Left Lung",), "a", {}),
+        Example("b1", "b", "where is it on the right", ("Right Lung",), "b", {}),
+        Example("c1", "c", "where is it", ("Left Eye",), "c", {}),
+    ]
+    teacher, student = built(1, rows=sides), built(2, rows=sides, mirror=0.999999)
+    student.module.teachers = Teachers.of({"one": teacher}, student, 1.0)
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 1), dtype=np.uint8)
+    query = Query("a1", "where is it on the left", "a", pixels, "Left Lung")
+    turned = student.module.mirror(student.collate([query]))
+    assert turned["words"][0].tolist() == student.reader.encode("where is it on the right", limit=8)
+    seen = turned["pictures"].permute(0, 3, 1, 2) / 255
+    thought, _ = student.module._opinion(student.module.teachers, seen, turned, 3)
+    alone = teacher.logits([query]).softmax(-1)[0]
+    left, right, eye = (student.answers.index(answer) for answer in ("Left Lung", "Right Lung", "Left Eye"))
+    assert float(thought[0, right]) == pytest.approx(float(alone[left]), abs=1e-5)
+    assert float(thought[0, left]) == pytest.approx(float(alone[right]), abs=1e-5)
+    assert float(thought[0, eye]) == 0  # training has no right eye to mirror it to
 
 
 def test_a_teacher_with_other_answers_or_pictures_is_refused_by_name(tmp_path):
@@ -107,5 +137,5 @@ def test_a_teacher_with_other_answers_or_pictures_is_refused_by_name(tmp_path):
         folder = tmp_path / "other"
         folder.mkdir(exist_ok=True)
         teacher.save(folder)
-        with pytest.raises(ModelError, match=r"teacher .*other has other pictures or answers"):
+        with pytest.raises(ModelError, match=r"teacher .*other sees other pictures"):
             built(2, teachers=[folder])

@@ -68,7 +68,7 @@ class Mirror:
     """(regions,): the kind of region that each kind becomes."""
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with some of its pictures mirrored, and all that is said about them."""
+        """The batch with some of its pictures mirrored, and all that is said about them; ``turned`` (B,) says which."""
         pictures = batch["pictures"]
         turned = torch.rand(len(pictures), device=pictures.device) < self.share
         asked = turned[batch["image_of"]]
@@ -78,10 +78,16 @@ class Mirror:
         target = batch["target"]
         said = target != UNSAID
         out["target"] = torch.where(asked & said, self.answers[target.clamp(min=0)], target)
+        out["turned"] = turned
         if "regions" in batch:
             there = batch["regions"]
             out["regions"] = torch.where(turned[:, None, None, None], there[:, self.regions].flip(3), there)
         return out
+
+    def opinion(self, shares: Tensor) -> Tensor:
+        """Probabilities (N, answers) of a picture -> those of its mirror image; answers it cannot give have none."""
+        kept = shares * (self.answers != UNSAID)
+        return torch.zeros_like(shares).index_add(1, self.answers.clamp(min=0), kept)
 
 
 def mirrored(text: str) -> str:

@@ -187,6 +187,8 @@ class Compact:
             "target": torch.tensor(targets + [UNSAID] * len(more)),
             "supervised": torch.tensor(len(targets)),
         }
+        if self.module.teachers is not None:
+            batch["published"] = self._words(questions)
         return batch | self._regions(queries, image_of)
 
     def _more(self, queries: Sequence[Query], image_of: Sequence[int]) -> list[tuple[int, str]]:

@@ -288,13 +288,24 @@ class CompactNet(nn.Module):
 
     def _answer_loss(self, logits: Tensor, pictures: Tensor, batch: dict[str, Tensor]) -> Tensor:
         loss = F.cross_entropy(
-            logits, batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+            logits, batch["target"], label_smoothing=self.smoothing, reduction="none", ignore_index=UNSAID
         )
-        if self.teachers is None:
-            return loss
-        opinion = self.teachers.opinion(pictures, batch["image_of"], batch["words"])
-        taught = F.cross_entropy(logits, opinion, reduction="sum")
-        return (1 - self.teachers.weight) * loss + self.teachers.weight * taught
+        if self.teachers is not None:
+            opinion, asked = self._opinion(self.teachers, pictures, batch, logits.shape[1])
+            share = self.teachers.weight * asked
+            loss = (1 - share) * loss + share * F.cross_entropy(logits, opinion, reduction="none")
+        return loss.sum()
+
+    def _opinion(
+        self, teachers: Teachers, pictures: Tensor, batch: dict[str, Tensor], answers: int
+    ) -> tuple[Tensor, Tensor]:
+        """What teachers think of pictures and questions as published (N, answers), and which they were asked (N,)."""
+        turned, image_of = batch.get("turned"), batch["image_of"]
+        if turned is None or self.mirror is None:
+            return teachers.opinion(pictures, image_of, batch["published"], answers)
+        seen = torch.where(turned[:, None, None, None], pictures.flip(3), pictures)
+        opinion, asked = teachers.opinion(seen, image_of, batch["published"], answers)
+        return torch.where(turned[image_of].unsqueeze(1), self.mirror.opinion(opinion), opinion), asked
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""

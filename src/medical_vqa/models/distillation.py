@@ -19,41 +19,65 @@ if TYPE_CHECKING:
     from medical_vqa.models.compact import Compact
     from medical_vqa.models.compact_net import CompactNet
 
+UNKNOWN = 1  # the index of a word that a vocabulary does not hold
 AT_ONCE = 2
 """Teachers asked about a batch, drawn anew each time: on the whole the gradient is that of all, and costs less."""
 
 
 class Teachers:
-    """Trained networks that read a student's words and choose among the student's answers."""
+    """Trained networks asked about a student's batch, each about the questions whose every word it knows."""
 
-    def __init__(self, nets: Sequence[CompactNet], words: Sequence[Tensor], weight: float) -> None:
-        """`words[i]` (student words,): the word of teacher i that each word of the student is."""
+    def __init__(
+        self, nets: Sequence[CompactNet], words: Sequence[Tensor], answers: Sequence[Tensor], weight: float
+    ) -> None:
+        """Teacher i knows each word of the student (student words,) as ``words[i]``.
+
+        Each of its own answers (its answers,) is the student's answer ``answers[i]``.
+        """
         self.weight = weight
-        """Share of their opinion in the loss; the rest is that of the answers."""
-        self._nets, self._words = [net.eval().requires_grad_(False) for net in nets], list(words)
+        """Share of their opinion in the loss of what they are asked; the rest is that of the answer."""
+        self._nets = [net.eval().requires_grad_(False) for net in nets]
+        self._words, self._answers = list(words), list(answers)
 
     @classmethod
     def of(cls, teachers: Mapping[str, Compact], student: Compact, weight: float) -> Self:
         """Trained models by their names; raises `ModelError` where one sees other pictures or has other answers."""
         for name, teacher in teachers.items():
-            if teacher.picture != student.picture or teacher.answers.answers != student.answers.answers:
+            if teacher.picture != student.picture or any(a not in student.answers for a in teacher.answers.answers):
                 raise ModelError(
-                    f"the teacher {name} has other pictures or answers than its student; "
-                    "train it on the same rows with the same model.picture"
+                    f"the teacher {name} sees other pictures than its student or has answers that it lacks; "
+                    "train it on the same rows, or some of them, with the same model.picture"
                 )
-        words = [torch.tensor([0, 1, *t.words.indices(student.words.known)]) for t in teachers.values()]
-        return cls([teacher.module for teacher in teachers.values()], words, weight)
+        models = teachers.values()
+        words = [torch.tensor([0, UNKNOWN, *t.words.indices(student.words.known)]) for t in models]
+        answers = [torch.tensor([student.answers.index(answer) for answer in t.answers.answers]) for t in models]
+        return cls([teacher.module for teacher in models], words, answers, weight)
 
     @torch.no_grad()
-    def opinion(self, pictures: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
-        """Pictures (B, 1, H, W) in [0, 1], image_of (N,), words (N, L) -> mean probabilities (N, answers)."""
-        asked = torch.randperm(len(self._nets))[:AT_ONCE].tolist()
-        return torch.stack([self._probabilities(n, pictures, image_of, words) for n in asked]).mean(0)
+    def opinion(self, pictures: Tensor, image_of: Tensor, words: Tensor, answers: int) -> tuple[Tensor, Tensor]:
+        """What the teachers think on the whole, and which questions one of them was asked.
 
-    def _probabilities(self, which: int, pictures: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
-        net = self._nets[which].to(pictures.device)
-        read = self._words[which].to(words.device)[words]
-        return net.logits(net.image(pictures), image_of, read).float().softmax(-1)
+        Args:
+            pictures: (B, 1, H, W) in [0, 1].
+            image_of: (N,).
+            words: (N, L), the student's.
+            answers: How many the student has.
+
+        Returns:
+            Probabilities (N, answers), zero for a question that nobody was asked, and a mask (N,).
+        """
+        sums = torch.zeros(len(words), answers, device=words.device)
+        asked = torch.zeros(len(words), device=words.device)
+        for which in torch.randperm(len(self._nets))[:AT_ONCE].tolist():
+            net = self._nets[which].to(pictures.device)
+            read = self._words[which].to(words.device)[words]
+            known = (read != UNKNOWN).all(1).nonzero()[:, 0]
+            if not len(known):
+                continue
+            shares = net.logits(net.image(pictures), image_of[known], read[known]).float().softmax(-1)
+            sums[known[:, None], self._answers[which].to(words.device)] += shares
+            asked[known] += 1
+        return sums / asked.clamp(min=1).unsqueeze(1), asked > 0
 
 
 def kin(examples: Sequence[Example]) -> dict[str, list[str]]:
