@@ -93,6 +93,8 @@ class CompactRecipe(_Part):
     """Share of training questions that are put in other words by rules."""
     region_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of what is learned from regions (``data.regions``) beside the answers."""
+    initial: str | None = None
+    """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
     teachers: tuple[Path, ...] = ()
     """Bundles of compact models trained on the same rows: what they think of each batch is learned beside the answers
     (distillation of an ensemble)."""

@@ -640,9 +640,46 @@ def lengths_of(rows: Sequence[Example]) -> list[int]:
 
 
 def options_of(recipe: Recipe, precision: str) -> dict[str, Any]:
-    """What a family's `build` is given: its recipe section, `auto` precision resolved to the run's."""
+    """What a family's `build` is given: its recipe section, `auto` precision resolved to the run's, bundles found."""
     options = recipe.model.model_dump(exclude={"family"})
+    if initial := options.get("initial"):
+        options["initial"] = compact_bundle(initial)
+    if teachers := options.get("teachers"):
+        options["teachers"] = [compact_bundle(folder) for folder in teachers]
     return options | {"dtype": precision} if options.get("dtype") == "auto" else options
+
+
+def compact_bundle(path: str | Path) -> Path:
+    """The compact bundle that a recipe means, or the one in the package for ``shipped``; its files are checked."""
+    from medical_vqa.models.bundle import check_files, read_card
+
+    folder = shipped_bundle() if str(path) == "shipped" else find_bundle(Path(path))
+    card = read_card(folder)
+    if card.family != "compact":
+        raise ConfigError(
+            f"{folder} is a {card.family} bundle and only a compact model can learn from it; name another"
+        )
+    check_files(folder, card)
+    return folder
+
+
+def forebears(recipe: Recipe) -> list[dict[str, Any]]:
+    """What the recipe's model starts from and who teaches it, for its card: their rows are behind its answers too."""
+    from medical_vqa.models.bundle import read_card
+
+    initial, teachers = getattr(recipe.model, "initial", None), getattr(recipe.model, "teachers", ())
+    named = ([("initial", initial)] if initial else []) + [("teacher", teacher) for teacher in teachers]
+    cards = [(role, read_card(compact_bundle(path))) for role, path in named]
+    return [
+        {
+            "as": role,
+            "name": card.name,
+            "created": card.created,
+            **{key: card.data[key] for key in ("title", "rows", "images") if key in card.data},
+            "scores": card.selection.get("scores", {}),
+        }
+        for role, card in cards
+    ]
 
 
 def card_for(
@@ -665,6 +702,8 @@ def card_for(
     }
     if (covered := answer_coverage(model, held_out)) is not None:
         data["answer_coverage"] = {"validation": covered}
+    if learned_from := forebears(recipe):
+        data["learned_from"] = learned_from
     return BundleCard(
         recipe.model.family,
         recipe.name,

@@ -96,6 +96,14 @@ def test_further_questions_come_from_images_of_the_same_kind_and_only_teachers_a
     assert student.module(batch).item() == pytest.approx(alone.item(), abs=1e-4)
 
 
+def test_no_further_question_is_one_that_no_teacher_can_read(tmp_path):
+    built(1, rows=ROWS[:1]).save(tmp_path)  # it knows "is it left"
+    student = built(3, teachers=[tmp_path], ask_more=9)
+    batch = student.collate(queries("b1", "c1"))
+    assert batch["image_of"].tolist() == [0, 1] + [0] * 9  # no such question about an MRI
+    assert {tuple(row.tolist()) for row in batch["words"][2:]} == {tuple(student._words(["is it left"])[0].tolist())}
+
+
 def test_a_teacher_is_asked_only_about_questions_whose_words_it_knows():
     fewer = [Example("a1", "a", "is it left", ("yes",), "a", {}), Example("b1", "b", "is it", ("maybe",), "b", {})]
     more = [*ROWS, Example("d1", "d", "what", ("maybe",), "d", {})]

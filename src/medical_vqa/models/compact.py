@@ -33,6 +33,7 @@ from medical_vqa.models.compact_parts import (
 from medical_vqa.models.distillation import Teachers, kin
 from medical_vqa.models.model import Decoding, Query, distinct, targets_of
 from medical_vqa.models.rewording import phrases, reworded
+from medical_vqa.models.transfer import start_from
 from medical_vqa.models.understanding import Kinds, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.models.whole import whole_state
@@ -93,6 +94,7 @@ class Compact:
         self.regions, self._reword = tuple(regions), reword
         self.reader = Reader(words, things_of(self.regions, answers.answers))
         self.kinds = kinds
+        self._learn_regions = True
         self._ask_more, self._kin = 0, dict[str, list[str]]()
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
@@ -119,6 +121,7 @@ class Compact:
         reword: float = 0.0,
         regions: Sequence[str] = (),
         region_weight: float = 1.0,
+        initial: Path | None = None,
         teachers: Sequence[Path] = (),
         teacher_weight: float = 0.5,
         ask_more: int = 0,
@@ -131,9 +134,13 @@ class Compact:
     ) -> Self:
         """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer.
 
-        `teachers` are bundles of compact models trained on the same rows; raises `BundleError` when one is damaged.
+        `initial` is the bundle of a compact model to start from, whose words stay known, and its regions where these
+        rows have none. `teachers` are bundles of compact models trained on the same rows. Raises `BundleError` when a
+        bundle is damaged.
         """
         answered = [e for e in examples if e.answers]
+        earlier = cls.load(initial, device=torch.device("cpu")) if initial else None
+        known = [*earlier.words.known] if earlier else []
         model = cls(
             picture=PictureSpec(**picture),
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
@@ -141,17 +148,22 @@ class Compact:
             augment=Augment(**augment) if augment else None,
             mirror=mirror,
             reword=reword,
-            regions=regions,
+            regions=regions or (earlier.regions if earlier else ()),
             region_weight=region_weight,
-            words=WordVocabulary.from_questions([*(e.question for e in answered), *(phrases() if reword else ())]),
+            words=WordVocabulary.from_questions(
+                [*(e.question for e in answered), *(phrases() if reword else ()), *known]
+            ),
             answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
+        model._learn_regions = bool(regions)
+        if earlier is not None:
+            start_from(model, earlier)
         if regions:
             model.kinds = Kinds.of(answered, model.reader)
         if teachers:
             trained = {str(folder): cls.load(folder, device=torch.device("cpu")) for folder in teachers}
             model.module.teachers = Teachers.of(trained, model, teacher_weight)
-            model._ask_more, model._kin = ask_more, kin(answered)
+            model._ask_more, model._kin = ask_more, kin(answered, trained)
         return model
 
     def _mirror(self, share: float) -> Mirror:
@@ -199,12 +211,12 @@ class Compact:
         return [
             (image, pool[int(torch.randint(len(pool), ()))])
             for image, pool in pools.items()
-            for _ in range(self._ask_more)
+            for _ in range(self._ask_more if pool else 0)
         ]
 
     def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
         """regions uint8 (B, R, h, w), where the model was built to learn them."""
-        if not self.regions:
+        if not self.regions or not self._learn_regions:
             return {}
         first = dict(zip(image_of, queries, strict=True))
         return {"regions": torch.stack([torch.from_numpy(_known_regions(first[i])) for i in range(len(first))])}

@@ -80,12 +80,16 @@ class Teachers:
         return sums / asked.clamp(min=1).unsqueeze(1), asked > 0
 
 
-def kin(examples: Sequence[Example]) -> dict[str, list[str]]:
-    """For each example's id the questions of training about images like its own: of its modality and organ."""
+def kin(examples: Sequence[Example], teachers: Mapping[str, Compact]) -> dict[str, list[str]]:
+    """For each example's id the questions that some teacher can read, of training images like its own.
+
+    Like it are those of its modality and organ.
+    """
     pools: dict[tuple[str | None, str | None], list[str]] = {}
     by_id = {}
     for example in examples:
         pool = pools.setdefault((example.facts.get("modality"), example.facts.get("organ")), [])
-        pool.append(example.question)
+        if any(not teacher.words.unknown(example.question) for teacher in teachers.values()):
+            pool.append(example.question)
         by_id[example.id] = pool
     return by_id

@@ -1,0 +1,80 @@
+"""Starting from a model that was trained before."""
+
+import numpy as np
+import pytest
+import torch
+
+from medical_vqa.errors import ModelError
+from medical_vqa.models.compact import Compact
+from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.transfer import start_from
+from medical_vqa.records import Example
+
+SIZES = {
+    "picture": {"side": 32, "mode": "L", "fit": "stretch"},
+    "channels": (8, 16),
+    "width": 16,
+    "heads": 2,
+    "layers": 1,
+    "dropout": 0.0,
+    "question_words": 8,
+    "augment": None,
+    "label_smoothing": 0.1,
+}
+
+
+def rows(*pairs):
+    return [Example(str(n), "a", question, (answer,), "a", {}) for n, (question, answer) in enumerate(pairs)]
+
+
+def built(seed, *pairs, **changes):
+    torch.manual_seed(seed)
+    return Compact.build(rows(*pairs), **{**SIZES, **changes})
+
+
+EARLIER = [("is it left", "yes"), ("is it left", "no"), ("what is it", "liver")]
+PIXELS = np.random.default_rng(0).integers(0, 255, (32, 32, 1), dtype=np.uint8)
+
+
+def test_words_answers_and_regions_are_matched_by_name_and_the_rest_is_taken_over(tmp_path):
+    earlier = built(1, *EARLIER, regions=("mask: Liver", "mask: Spleen"))
+    later = built(2, ("left or right", "left"), ("what is left", "liver"), regions=("mask: Kidney", "mask: Spleen"))
+    own = later.module.image.regions.classify.weight[0].clone()
+    assert start_from(later, earlier) == 0.5
+    ours, theirs = later.module, earlier.module
+    for word in ("left", "what"):
+        new, old = later.words.indices([word])[0], earlier.words.indices([word])[0]
+        assert torch.equal(ours.question.embed.weight[new], theirs.question.embed.weight[old])
+    liver, old = later.answers.index("liver"), earlier.answers.index("liver")
+    assert torch.equal(ours.head[5].weight[liver], theirs.head[5].weight[old])
+    assert torch.equal(ours.image.regions.classify.weight[1], theirs.image.regions.classify.weight[1])
+    assert torch.equal(ours.image.regions.told.weight[:, 1], theirs.image.regions.told.weight[:, 1])
+    assert torch.equal(ours.image.regions.classify.weight[0], own)
+    assert torch.equal(ours.image.stem[0].weight, theirs.image.stem[0].weight)
+    assert torch.equal(ours.question.read.weight_hh_l0, theirs.question.read.weight_hh_l0)
+
+
+def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_path):
+    earlier = built(1, *EARLIER, regions=("mask: Liver",))
+    earlier.save(tmp_path)
+    later = built(2, *EARLIER, initial=tmp_path)
+    assert later.regions == earlier.regions
+    query = Query("q", "is it left", "a", PIXELS, "yes")
+    assert torch.allclose(later.logits([query]), earlier.logits([query]), atol=1e-6)
+    assert later.answer([query], Decoding()) == earlier.answer([query], Decoding())
+
+
+def test_words_of_the_earlier_model_stay_known_and_regions_need_not_be_learned_again(tmp_path):
+    built(1, *EARLIER, regions=("mask: Liver",)).save(tmp_path)
+    later = built(2, ("where", "here"), initial=tmp_path)
+    assert not later.words.unknown("where is it left")
+    batch = later.collate([Query("q", "where", "a", PIXELS, "here")])
+    assert "regions" not in batch
+    later.module.train()
+    assert torch.isfinite(later.module(batch))
+
+
+def test_other_sizes_are_refused(tmp_path):
+    built(1, *EARLIER).save(tmp_path)
+    with pytest.raises(ModelError, match="same picture and sizes"):
+        built(2, *EARLIER, initial=tmp_path, width=32)
