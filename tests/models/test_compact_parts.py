@@ -37,3 +37,11 @@ def test_a_model_of_chinese_alone_answers_in_chinese():
 def test_alternatives_are_readable_too():
     found = ranked(asked("Which organ is it?"), SHARES, ANSWERS, 1)[0]
     assert [text for text, _ in found.alternatives] == ["MRI"]
+
+
+def test_a_question_that_offers_a_choice_gets_what_it_offers_or_what_is_no_thing():
+    answers = AnswerVocabulary(("Bladder", "Liver", "Both", "Spleen"))
+    shares = np.array([[0.5, 0.1, 0.15, 0.25]])
+    assert ranked(asked("Which is larger, liver or spleen?"), shares, answers, 1)[0].answer == "Spleen"
+    assert ranked(asked("Which is larger, liver or spleen?"), shares, answers, 1)[0].alternatives == (("Both", 0.15),)
+    assert ranked(asked("Which organ is it?"), shares, answers, 0)[0].answer == "Bladder"

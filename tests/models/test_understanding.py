@@ -2,7 +2,7 @@
 
 import pytest
 
-from medical_vqa.models.understanding import Kinds, Reader, distance, things_of
+from medical_vqa.models.understanding import Kinds, Reader, distance, offered, things_of
 from medical_vqa.models.vocabulary import WordVocabulary
 from medical_vqa.records import Example
 
@@ -104,3 +104,21 @@ def test_kinds_of_image_and_what_is_spoken_of_in_them():
     assert kinds.strange("liver", "Chest")
     assert not kinds.strange("lung", "chest")
     assert not kinds.strange("liver", "Foot")  # a kind of which nothing is known
+
+
+@pytest.mark.parametrize(
+    ("question", "choice"),
+    [
+        ("Which is bigger in this image, liver or spleen?", ["liver", "spleen"]),
+        ("Which is the biggest in this image,lung,liver or heart?", ["lung", "liver", "heart"]),
+        ("Which is bigger, left kidney or spleen ?", ["left kidney", "spleen"]),
+        ("Is the abnormality on the left or the right?", ["left", "right"]),
+        ("Which is bigger, the moon or the spleen?", []),
+        ("Where is the liver?", []),
+        ("liver or", []),
+        ("or", []),
+        ("left or right or both?", []),
+    ],
+)
+def test_what_a_question_offers_to_choose_from(question, choice):
+    assert offered(question, {"liver", "spleen", "lung", "heart", "left kidney", "kidney", "left", "right"}) == choice

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.model import Decoding, Query, check_question
-from medical_vqa.models.understanding import Kinds, Reader, is_chinese
+from medical_vqa.models.understanding import NO_CHOICE, Kinds, Reader, is_chinese, offered
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.records import Prediction
 
@@ -47,8 +47,12 @@ def encode_questions(questions: Sequence[str], reader: Reader, limit: int) -> ND
 def ranked(
     queries: Sequence[Query], shares: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
 ) -> list[Prediction]:
-    """The most probable answers by their shares (N, answers), the best first; in English to an English question."""
-    shares = shares * _readable([query.question for query in queries], answers.answers)
+    """The most probable answers by their shares (N, answers), the best first; in English to an English question.
+
+    A question that offers a choice gets what it offers, or an answer that is no thing at all (``both``).
+    """
+    questions = [query.question for query in queries]
+    shares = shares * _readable(questions, answers.answers) * _eligible(questions, answers)
     best = np.argsort(-shares, axis=1, kind="stable")[:, : alternatives + 1]
     return [
         _prediction(query.id, [(answers.answers[i], min(float(row[i]), 1.0)) for i in top])
@@ -64,6 +68,15 @@ def _readable(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bo
     asked = np.array([is_chinese(question) for question in questions])
     readable: NDArray[np.bool_] = asked[:, None] | ~chinese
     return readable
+
+
+def _eligible(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
+    """Which answers (N, answers) are among what the question offers, all of them where it offers nothing."""
+    eligible = np.ones((len(questions), len(answers)), bool)
+    for row, question in zip(eligible, questions, strict=True):
+        if offer := offered(question, answers.normalized):
+            row[:] = [name in offer or name in NO_CHOICE for name in answers.normalized]
+    return eligible
 
 
 def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -29,6 +29,7 @@ _MARK = re.compile(r"[^\w\s]|_")
 _LATIN_OR_HAN = re.compile(r"[\u0000-\u024f\u2000-\u206f\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]*")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _SHORTEST = 4  # letters of a word that may be a typing error: shorter ones are too near to each other
+_OFFERS = re.compile(r"[a-z0-9-]+|,")
 _EXISTENCE = re.compile(  # such questions take nothing for granted
     r"\b(contains?|includes?|exists?|existing|there|visible|visuali[sz]ed|observed|seen|see|appears?|presented?|present|any|"
     r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
@@ -38,6 +39,36 @@ _EXISTENCE = re.compile(  # such questions take nothing for granted
 def is_chinese(text: str) -> bool:
     """Whether a Chinese character is in it."""
     return _HAN.search(text) is not None
+
+
+NO_CHOICE = frozenset(("yes", "no", "both", "neither", "none", "equal", "same", "almost same"))
+"""Answers that are none of the things a question offers, normalised, and yet may answer it."""
+_LONGEST_OFFER = 4
+
+
+def offered(question: str, known: Container[str]) -> list[str]:
+    """What a question gives to choose from (``Which is larger, liver or spleen?``), among known, normalised answers.
+
+    Empty where it gives no choice, or one of things that are no answers.
+    """
+    read = [token for token in _OFFERS.findall(question.lower()) if token not in ("a", "an", "the")]
+    if read.count("or") != 1:
+        return []
+    place = read.index("or")
+    last = _longest([" ".join(read[place + 1 : place + 1 + n]) for n in range(1, _LONGEST_OFFER + 1)], known)
+    before, found = read[:place], [last]
+    while before and (not found[1:] or before[-1] == ","):
+        before = before[:-1] if before[-1] == "," else before
+        one = _longest([" ".join(before[-n:]) for n in range(1, min(_LONGEST_OFFER, len(before)) + 1)], known)
+        if one is None:
+            break
+        found.append(one)
+        before = before[: -len(one.split())]
+    return [one for one in reversed(found) if one is not None] if last is not None and found[1:] else []
+
+
+def _longest(phrases: Sequence[str], known: Container[str]) -> str | None:
+    return next((phrase for phrase in reversed(phrases) if phrase in known), None)
 
 
 class Reader:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +44,11 @@ class AnswerVocabulary:
     @cached_property
     def _index(self) -> dict[str, int]:
         return {squad_normalize(answer): index for index, answer in enumerate(self.answers)}
+
+    @property
+    def normalized(self) -> Collection[str]:
+        """The classes by SQuAD's rule, in their order."""
+        return self._index.keys()
 
     def __len__(self) -> int:
         return len(self.answers)
