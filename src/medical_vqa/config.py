@@ -102,6 +102,8 @@ class CompactRecipe(_Part):
     """Share of their opinion in the loss."""
     ask_more: Annotated[int, Field(ge=0, le=64)] = 0
     """Further questions about each image of a batch, taken from images like it, that the teachers alone answer."""
+    local_contrast: bool = True
+    """The network sees each pixel against what lies around it as well: faint findings, at any exposure."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (32, 64, 128, 192)
     """Output channels of the stem and each residual block; every one halves the picture's side."""
     width: Annotated[int, Field(ge=8, multiple_of=2)] = 192

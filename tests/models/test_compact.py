@@ -11,7 +11,7 @@ from medical_vqa.data.regions import FULL, GRID, UNKNOWN
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.compact import Compact, Sizes
-from medical_vqa.models.compact_net import CompactNet, Place, region_loss
+from medical_vqa.models.compact_net import CompactNet, Place, local_contrast, region_loss
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.models.understanding import Kinds
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -215,6 +215,38 @@ def test_regions_move_with_the_picture():
 def test_a_model_that_learns_regions_refuses_questions_without():
     with pytest.raises(ModelError, match="without them"):
         regional().collate([Query("q", "is it", "a", np.zeros((32, 32, 1), np.uint8), "no")])
+
+
+def test_local_contrast_is_the_same_at_any_exposure_and_nothing_in_the_dark():
+    pictures = torch.rand(2, 1, 80, 80)
+    seen = local_contrast(pictures)
+    assert seen.shape == pictures.shape
+    darker = local_contrast(0.5 * pictures + 0.1)
+    assert np.corrcoef(seen.flatten(), darker.flatten())[0, 1] > 0.99
+    assert (seen.mean().abs(), seen.std()) == (pytest.approx(0, abs=0.05), pytest.approx(0.85, abs=0.15))
+    assert local_contrast(torch.full((1, 1, 32, 32), 0.3)).abs().max() < 1e-3
+
+
+def test_a_faint_finding_stands_out_from_its_bright_surroundings():
+    picture = torch.full((1, 1, 160, 160), 0.8)
+    picture[..., 80:90, 80:90] += 0.05
+    seen = local_contrast(picture)
+    assert seen[..., 80:90, 80:90].min() > 0.5
+    assert seen[..., :40, :40].abs().max() < 0.01
+
+
+def test_local_contrast_is_kept_and_a_bundle_from_before_it_still_answers(tmp_path):
+    query = Query("q", "is it left", "a", told().visual)
+    for contrast in (True, False):
+        model = compact(local_contrast=contrast)
+        assert model.module.image.stem[0].in_channels == 1 + contrast
+        model.save(tmp_path)
+        if not contrast:
+            settings = json.loads((tmp_path / "compact.json").read_text())
+            del settings["local_contrast"]
+            (tmp_path / "compact.json").write_text(json.dumps(settings))
+        read = Compact.load(tmp_path, device=torch.device("cpu"))
+        assert torch.equal(read.logits([query]), model.logits([query]))
 
 
 def test_a_mirrored_batch_swaps_picture_words_answers_and_regions():

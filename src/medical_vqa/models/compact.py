@@ -79,6 +79,7 @@ class Compact:
         regions: Sequence[str] = (),
         kinds: Kinds = _NO_KINDS,
         region_weight: float = 1.0,
+        local_contrast: bool = False,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: float = 0.0,
@@ -91,7 +92,7 @@ class Compact:
         if sizes.width % sizes.heads:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
-        self.regions, self._reword = tuple(regions), reword
+        self.regions, self.local_contrast, self._reword = tuple(regions), local_contrast, reword
         self.reader = Reader(words, things_of(self.regions, answers.answers))
         self.kinds = kinds
         self._learn_regions = True
@@ -103,6 +104,7 @@ class Compact:
             answers=len(answers),
             regions=len(self.regions),
             region_weight=region_weight,
+            contrast=local_contrast,
             smoothing=label_smoothing,
             augment=augment,
             mirror=self._mirror(mirror) if mirror else None,
@@ -121,6 +123,7 @@ class Compact:
         reword: float = 0.0,
         regions: Sequence[str] = (),
         region_weight: float = 1.0,
+        local_contrast: bool = True,
         initial: Path | None = None,
         teachers: Sequence[Path] = (),
         teacher_weight: float = 0.5,
@@ -150,6 +153,7 @@ class Compact:
             reword=reword,
             regions=regions or (earlier.regions if earlier else ()),
             region_weight=region_weight,
+            local_contrast=local_contrast,
             words=WordVocabulary.from_questions(
                 [*(e.question for e in answered), *(phrases() if reword else ()), *known]
             ),
@@ -303,6 +307,7 @@ class Compact:
             "words": list(self.words.known),
             "answers": list(self.answers.answers),
             "regions": list(self.regions),
+            "local_contrast": self.local_contrast,
             "kinds": dataclasses.asdict(self.kinds),
         }
 
@@ -318,6 +323,7 @@ class Compact:
                 words=WordVocabulary(tuple(settings["words"])),
                 answers=AnswerVocabulary(tuple(settings["answers"])),
                 regions=settings.get("regions", ()),
+                local_contrast=settings.get("local_contrast", False),
                 kinds=Kinds(**settings.get("kinds", {})),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))

@@ -21,9 +21,28 @@ if TYPE_CHECKING:
     from medical_vqa.models.distillation import Teachers
 
 
+_DARK = 0.05  # deviation below which a window is as good as even: noise in the dark is not raised
+
+
 def to_unit(pictures: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float (B, C, H, W) in [0, 1], channels last in memory, as CPU convolutions like it."""
     return pictures.permute(0, 3, 1, 2).float() / 255.0
+
+
+def local_contrast(pictures: Tensor) -> Tensor:
+    """(B, 1, H, W) in [0, 1] -> each pixel against what lies around it, in deviations: the same at any exposure."""
+    size = (int(pictures.shape[-2]), int(pictures.shape[-1]))  # numbers, so that an exported graph has them fixed
+    step = max(1, size[1] // 40)
+    mean, square = (_around(F.avg_pool2d(x, step, ceil_mode=True)) for x in (pictures, pictures**2))
+    spread = (square - mean**2).clamp(min=0).sqrt() + _DARK
+    mean, spread = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (mean, spread))
+    return (pictures - mean) / spread
+
+
+def _around(x: Tensor) -> Tensor:
+    """The mean over a square window, a fifth of the picture wide; beyond the border lies nothing."""
+    half = int(x.shape[-1]) // 10
+    return F.avg_pool2d(x, 2 * half + 1, 1, half, count_include_pad=False)
 
 
 class ResidualBlock(nn.Module):
@@ -52,14 +71,17 @@ class ImageEncoder(nn.Module):
     """Greyscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies.
 
     With `regions` it also says, cell by cell on a grid twice as fine, which of R organs and findings lie there, and
-    every token carries what was said about its cells.
+    every token carries what was said about its cells. With `contrast` it sees the picture's local contrast as well.
     """
 
-    def __init__(self, side: int, channels: tuple[int, ...], width: int, regions: int = 0) -> None:
+    def __init__(
+        self, side: int, channels: tuple[int, ...], width: int, regions: int = 0, *, contrast: bool = False
+    ) -> None:
         super().__init__()
         stem, *deeper = channels
+        self.contrast = contrast
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+            nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
         )
         self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
         self.project = nn.Conv2d(channels[-1], width, 1)
@@ -75,6 +97,8 @@ class ImageEncoder(nn.Module):
     def tokens_and_regions(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, T, D), and a logit for every region and fine cell (B, R, H, W) where regions are known."""
         x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
+        if self.contrast:
+            x = torch.cat([x, local_contrast(pictures)], 1)
         fine = self.blocks[:-1](self.stem(x))
         coarse = self.blocks[-1](fine)
         x, found = self.project(coarse), None
@@ -247,6 +271,7 @@ class CompactNet(nn.Module):
         answers: int,
         regions: int = 0,
         region_weight: float = 0.0,
+        contrast: bool = False,
         smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: Mirror | None = None,
@@ -254,7 +279,7 @@ class CompactNet(nn.Module):
         super().__init__()
         self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
         self.teachers: Teachers | None = None
-        self.image = ImageEncoder(side, channels, width, regions)
+        self.image = ImageEncoder(side, channels, width, regions, contrast=contrast)
         self.question = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.head = nn.Sequential(

@@ -22,10 +22,11 @@ def start_from(model: Compact, earlier: Compact) -> float:
 
     Raises `ModelError` where the two differ in picture or sizes.
     """
-    if model.picture != earlier.picture or model.sizes != earlier.sizes:
+    shapes = [(m.picture.key, m.sizes, m.local_contrast) for m in (earlier, model)]
+    if shapes[0] != shapes[1]:
         raise ModelError(
-            f"the model to start from has {earlier.picture.key} and {earlier.sizes}, this one {model.picture.key} and "
-            f"{model.sizes}; give the recipe the same picture and sizes, or leave model.initial out"
+            "the model to start from has {} and {}, local contrast {}, this one {} and {}, local contrast {}; "
+            "give the recipe the same picture and sizes, or leave model.initial out".format(*shapes[0], *shapes[1])
         )
     words = _places(("", " ", *model.words.known), ("", " ", *earlier.words.known))  # padding and the unknown word
     answers = _places(model.answers.answers, earlier.answers.answers)
