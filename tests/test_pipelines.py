@@ -17,6 +17,7 @@ from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.data.selection import Selection
 from medical_vqa.errors import BundleError, ConfigError, DataError
 from medical_vqa.evaluation.predict import card_path, image_batches
+from medical_vqa.hub import model_card
 from medical_vqa.models.bundle import read_card
 from medical_vqa.records import read_predictions
 from medical_vqa.training.journal import Journal
@@ -170,6 +171,8 @@ def test_a_model_may_start_from_one_and_learn_from_others_and_its_card_says_so(r
     assert [row["as"] for row in card.data["learned_from"]] == ["initial", "teacher", "teacher"]
     assert card.data["learned_from"][0]["name"] == earlier.name
     assert card.data["learned_from"][0]["rows"] == earlier.data["rows"]
+    assert "- teacher: tiny, " in model_card(card)
+    assert "trained before" not in model_card(earlier)
     assert watcher.scores[0]["em"] > earlier.selection["scores"]["em"] - 0.1  # it did not begin at nothing
 
 

@@ -68,6 +68,7 @@ def model_card(card: BundleCard) -> str:
         f"{card.data.get('title', 'unknown')}: {card.data.get('rows', '?')} questions on "
         f"{card.data.get('images', '?')} images. Licence: {card.data.get('licence', 'unknown')}\n\n"
         f"{card.data.get('citation', '')}",
+        *_forebears(card),
         "## Scores",
         *([f"| metric | value |\n|---|---|\n{scores}"] if scores else ["None were recorded."]),
         f"On the {card.selection.get('split', 'validation')} split that chose this checkpoint, so a little too good; "
@@ -80,6 +81,16 @@ def model_card(card: BundleCard) -> str:
         f"```\n{_usage(card)}\n```",
     ]
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _forebears(card: BundleCard) -> list[str]:
+    """What it started from and who taught it: their rows are behind its answers too."""
+    rows = [
+        f"- {row['as']}: {row['name']}, {row.get('rows', '?')} questions on {row.get('images', '?')} images of "
+        f"{row.get('title', 'unknown')}"
+        for row in card.data.get("learned_from", ())
+    ]
+    return ["It also learned from models trained before:\n\n" + "\n".join(rows)] if rows else []
 
 
 def _metadata(card: BundleCard) -> dict[str, Any]:
