@@ -164,19 +164,19 @@ def test_validation_can_be_carved_from_the_training_split(root):
     assert Selection.from_json(json.loads(json.dumps(selection.to_json()))) == selection
 
 
-def test_a_model_may_start_from_one_and_learn_from_others_and_its_card_says_so(run, tiny, tmp_path, watcher):
-    recipe = tiny(model={"initial": str(run), "teachers": [str(run), str(run / "bundle")], "ask_more": 2}, epochs=1)
-    trained = pipelines.train(recipe, tmp_path / "student", watcher=watcher)
+def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path, watcher):
+    trained = pipelines.train(tiny(model={"initial": str(run)}, epochs=1), tmp_path / "later", watcher=watcher)
     earlier, card = read_card(run / "bundle"), read_card(trained.bundle)
-    assert [row["as"] for row in card.data["learned_from"]] == ["initial", "teacher", "teacher"]
-    assert card.data["learned_from"][0]["name"] == earlier.name
-    assert card.data["learned_from"][0]["rows"] == earlier.data["rows"]
-    assert "- teacher: tiny, " in model_card(card)
-    assert "trained before" not in model_card(earlier)
+    assert card.data["started_from"]["name"] == earlier.name
+    assert card.data["started_from"]["rows"] == earlier.data["rows"]
+    assert f"trained on from {earlier.name}, which had learned from {earlier.data['rows']} questions" in model_card(
+        card
+    )
+    assert "trained on from" not in model_card(earlier)
     assert watcher.scores[0]["em"] > earlier.selection["scores"]["em"] - 0.1  # it did not begin at nothing
 
 
-def test_a_model_of_another_family_can_teach_nothing(root, tiny, tmp_path, watcher):
+def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, watcher):
     floor = pipelines.train(
         parse_recipe(
             {"name": "floor", "data": {"name": "slake-mini", "root": str(root)}, "model": {"family": "floor"}},
@@ -185,10 +185,10 @@ def test_a_model_of_another_family_can_teach_nothing(root, tiny, tmp_path, watch
         tmp_path / "floor",
         watcher=watcher,
     )
-    with pytest.raises(ConfigError, match="is a floor bundle and only a compact model can learn from it"):
-        pipelines.train(tiny(model={"initial": str(floor.bundle)}), tmp_path / "student", watcher=watcher)
+    with pytest.raises(ConfigError, match="is a floor bundle and a compact model can start from its like alone"):
+        pipelines.train(tiny(model={"initial": str(floor.bundle)}), tmp_path / "later", watcher=watcher)
     with pytest.raises(BundleError, match="no bundle at"):
-        pipelines.train(tiny(model={"teachers": [str(tmp_path / "nobody")]}), tmp_path / "other", watcher=watcher)
+        pipelines.train(tiny(model={"initial": str(tmp_path / "nobody")}), tmp_path / "other", watcher=watcher)
     assert not (tmp_path / "other/bundle").exists()
 
 

@@ -95,13 +95,6 @@ class CompactRecipe(_Part):
     """Weight of what is learned from regions (``data.regions``) beside the answers."""
     initial: str | None = None
     """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
-    teachers: tuple[Path, ...] = ()
-    """Bundles of compact models trained on the same rows: what they think of each batch is learned beside the answers
-    (distillation of an ensemble)."""
-    teacher_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Share of their opinion in the loss."""
-    ask_more: Annotated[int, Field(ge=0, le=64)] = 0
-    """Further questions about each image of a batch, taken from images like it, that the teachers alone answer."""
     local_contrast: bool = True
     """The network sees each pixel against what lies around it as well: faint findings, at any exposure."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (32, 64, 128, 192)

@@ -68,7 +68,7 @@ def model_card(card: BundleCard) -> str:
         f"{card.data.get('title', 'unknown')}: {card.data.get('rows', '?')} questions on "
         f"{card.data.get('images', '?')} images. Licence: {card.data.get('licence', 'unknown')}\n\n"
         f"{card.data.get('citation', '')}",
-        *_forebears(card),
+        *_start(card),
         "## Scores",
         *([f"| metric | value |\n|---|---|\n{scores}"] if scores else ["None were recorded."]),
         f"On the {card.selection.get('split', 'validation')} split that chose this checkpoint, so a little too good; "
@@ -83,14 +83,13 @@ def model_card(card: BundleCard) -> str:
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _forebears(card: BundleCard) -> list[str]:
-    """What it started from and who taught it: their rows are behind its answers too."""
-    rows = [
-        f"- {row['as']}: {row['name']}, {row.get('rows', '?')} questions on {row.get('images', '?')} images of "
-        f"{row.get('title', 'unknown')}"
-        for row in card.data.get("learned_from", ())
-    ]
-    return ["It also learned from models trained before:\n\n" + "\n".join(rows)] if rows else []
+def _start(card: BundleCard) -> list[str]:
+    """What it started from: the rows of that model are behind its answers too."""
+    start = card.data.get("started_from")
+    if not start:
+        return []
+    rows = f"{start.get('rows', '?')} questions on {start.get('images', '?')} images of {start.get('title', 'unknown')}"
+    return [f"It was trained on from {start['name']}, which had learned from {rows}."]
 
 
 def _metadata(card: BundleCard) -> dict[str, Any]:

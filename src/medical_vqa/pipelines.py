@@ -644,8 +644,6 @@ def options_of(recipe: Recipe, precision: str) -> dict[str, Any]:
     options = recipe.model.model_dump(exclude={"family"})
     if initial := options.get("initial"):
         options["initial"] = compact_bundle(initial)
-    if teachers := options.get("teachers"):
-        options["teachers"] = [compact_bundle(folder) for folder in teachers]
     return options | {"dtype": precision} if options.get("dtype") == "auto" else options
 
 
@@ -657,29 +655,19 @@ def compact_bundle(path: str | Path) -> Path:
     card = read_card(folder)
     if card.family != "compact":
         raise ConfigError(
-            f"{folder} is a {card.family} bundle and only a compact model can learn from it; name another"
+            f"{folder} is a {card.family} bundle and a compact model can start from its like alone; name another"
         )
     check_files(folder, card)
     return folder
 
 
-def forebears(recipe: Recipe) -> list[dict[str, Any]]:
-    """What the recipe's model starts from and who teaches it, for its card: their rows are behind its answers too."""
+def start_of(path: str) -> dict[str, Any]:
+    """What a model started from, for its card: the rows of that one are behind its answers too."""
     from medical_vqa.models.bundle import read_card
 
-    initial, teachers = getattr(recipe.model, "initial", None), getattr(recipe.model, "teachers", ())
-    named = ([("initial", initial)] if initial else []) + [("teacher", teacher) for teacher in teachers]
-    cards = [(role, read_card(compact_bundle(path))) for role, path in named]
-    return [
-        {
-            "as": role,
-            "name": card.name,
-            "created": card.created,
-            **{key: card.data[key] for key in ("title", "rows", "images") if key in card.data},
-            "scores": card.selection.get("scores", {}),
-        }
-        for role, card in cards
-    ]
+    card = read_card(compact_bundle(path))
+    facts = {key: card.data[key] for key in ("title", "rows", "images") if key in card.data}
+    return {"name": card.name, "created": card.created, **facts, "scores": card.selection.get("scores", {})}
 
 
 def card_for(
@@ -702,8 +690,8 @@ def card_for(
     }
     if (covered := answer_coverage(model, held_out)) is not None:
         data["answer_coverage"] = {"validation": covered}
-    if learned_from := forebears(recipe):
-        data["learned_from"] = learned_from
+    if initial := getattr(recipe.model, "initial", None):
+        data["started_from"] = start_of(initial)
     return BundleCard(
         recipe.model.family,
         recipe.name,

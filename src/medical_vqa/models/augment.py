@@ -68,26 +68,18 @@ class Mirror:
     """(regions,): the kind of region that each kind becomes."""
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with some of its pictures mirrored, and all that is said about them; ``turned`` (B,) says which."""
+        """The batch with some of its pictures mirrored, and all that is said about them."""
         pictures = batch["pictures"]
         turned = torch.rand(len(pictures), device=pictures.device) < self.share
         asked = turned[batch["image_of"]]
         out = dict(batch)
         out["pictures"] = torch.where(turned[:, None, None, None], pictures.flip(2), pictures)
         out["words"] = torch.where(asked[:, None], self.words[batch["words"]], batch["words"])
-        target = batch["target"]
-        said = target != UNSAID
-        out["target"] = torch.where(asked & said, self.answers[target.clamp(min=0)], target)
-        out["turned"] = turned
+        out["target"] = torch.where(asked, self.answers[batch["target"]], batch["target"])
         if "regions" in batch:
             there = batch["regions"]
             out["regions"] = torch.where(turned[:, None, None, None], there[:, self.regions].flip(3), there)
         return out
-
-    def opinion(self, shares: Tensor) -> Tensor:
-        """Probabilities (N, answers) of a picture -> those of its mirror image; answers it cannot give have none."""
-        kept = shares * (self.answers != UNSAID)
-        return torch.zeros_like(shares).index_add(1, self.answers.clamp(min=0), kept)
 
 
 def mirrored(text: str) -> str:

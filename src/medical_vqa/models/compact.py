@@ -30,7 +30,6 @@ from medical_vqa.models.compact_parts import (
     stack_pictures,
     write_settings,
 )
-from medical_vqa.models.distillation import Teachers, kin
 from medical_vqa.models.model import Decoding, Query, distinct, targets_of
 from medical_vqa.models.rewording import phrases, reworded
 from medical_vqa.models.transfer import start_from
@@ -96,7 +95,6 @@ class Compact:
         self.reader = Reader(words, things_of(self.regions, answers.answers))
         self.kinds = kinds
         self._learn_regions = True
-        self._ask_more, self._kin = 0, dict[str, list[str]]()
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
             side=picture.side,
@@ -125,9 +123,6 @@ class Compact:
         region_weight: float = 1.0,
         local_contrast: bool = True,
         initial: Path | None = None,
-        teachers: Sequence[Path] = (),
-        teacher_weight: float = 0.5,
-        ask_more: int = 0,
         channels: Sequence[int],
         width: int,
         heads: int,
@@ -138,8 +133,7 @@ class Compact:
         """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer.
 
         `initial` is the bundle of a compact model to start from, whose words stay known, and its regions where these
-        rows have none. `teachers` are bundles of compact models trained on the same rows. Raises `BundleError` when a
-        bundle is damaged.
+        rows have none; raises `BundleError` when it is damaged.
         """
         answered = [e for e in examples if e.answers]
         earlier = cls.load(initial, device=torch.device("cpu")) if initial else None
@@ -164,10 +158,6 @@ class Compact:
             start_from(model, earlier)
         if regions:
             model.kinds = Kinds.of(answered, model.reader)
-        if teachers:
-            trained = {str(folder): cls.load(folder, device=torch.device("cpu")) for folder in teachers}
-            model.module.teachers = Teachers.of(trained, model, teacher_weight)
-            model._ask_more, model._kin = ask_more, kin(answered, trained)
         return model
 
     def _mirror(self, share: float) -> Mirror:
@@ -194,29 +184,14 @@ class Compact:
         """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised ()."""
         visuals, image_of = distinct(queries)
         targets = [self.answers.index(target) for target in targets_of(queries)]
-        more = self._more(queries, image_of)
-        questions = [q.question for q in queries] + [question for _, question in more]
         batch = {
             "pictures": torch.from_numpy(stack_pictures(visuals)),
-            "image_of": torch.tensor(image_of + [image for image, _ in more]),
-            "words": self._words([self._reworded(question) for question in questions]),
-            "target": torch.tensor(targets + [UNSAID] * len(more)),
+            "image_of": torch.tensor(image_of),
+            "words": self._words([self._reworded(q.question) for q in queries]),
+            "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
         }
-        if self.module.teachers is not None:
-            batch["published"] = self._words(questions)
         return batch | self._regions(queries, image_of)
-
-    def _more(self, queries: Sequence[Query], image_of: Sequence[int]) -> list[tuple[int, str]]:
-        """Questions that only teachers answer, so many about each image, asked in training about images like it."""
-        if not self._ask_more:
-            return []
-        pools = {image: self._kin[query.id] for image, query in zip(image_of, queries, strict=True)}
-        return [
-            (image, pool[int(torch.randint(len(pool), ()))])
-            for image, pool in pools.items()
-            for _ in range(self._ask_more if pool else 0)
-        ]
 
     def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
         """regions uint8 (B, R, h, w), where the model was built to learn them."""

@@ -8,7 +8,6 @@ each question belongs to. Words travel without padding, (M, D), except where the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,6 @@ from torch import Tensor, nn
 
 from medical_vqa.data.regions import FULL, UNKNOWN
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
-
-if TYPE_CHECKING:
-    from medical_vqa.models.distillation import Teachers
-
 
 _DARK = 0.05  # deviation below which a window is as good as even: noise in the dark is not raised
 
@@ -278,7 +273,6 @@ class CompactNet(nn.Module):
     ) -> None:
         super().__init__()
         self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
-        self.teachers: Teachers | None = None
         self.image = ImageEncoder(side, channels, width, regions, contrast=contrast)
         self.question = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
@@ -292,10 +286,7 @@ class CompactNet(nn.Module):
         )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Loss summed over the batch's questions, in nats: cross entropy with label smoothing and against teachers.
-
-        That of regions is added, once for each supervised question.
-        """
+        """Loss summed over the batch's questions: cross entropy with label smoothing, in nats, and that of regions."""
         if self.training and self.mirror is not None:
             batch = self.mirror(batch)
         pictures, transforms = to_unit(batch["pictures"]), None
@@ -304,33 +295,12 @@ class CompactNet(nn.Module):
             pictures = self.augment(pictures, transforms)
         tokens, found = self.image.tokens_and_regions(pictures)
         logits = self.logits(tokens, batch["image_of"], batch["words"]).float()
-        loss = self._answer_loss(logits, pictures, batch)
+        loss = F.cross_entropy(
+            logits, batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+        )
         if found is None or "regions" not in batch:
             return loss
-        return loss + self.region_weight * batch["supervised"] * region_loss(
-            found.float(), batch["regions"], transforms
-        )
-
-    def _answer_loss(self, logits: Tensor, pictures: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        loss = F.cross_entropy(
-            logits, batch["target"], label_smoothing=self.smoothing, reduction="none", ignore_index=UNSAID
-        )
-        if self.teachers is not None:
-            opinion, asked = self._opinion(self.teachers, pictures, batch, logits.shape[1])
-            share = self.teachers.weight * asked
-            loss = (1 - share) * loss + share * F.cross_entropy(logits, opinion, reduction="none")
-        return loss.sum()
-
-    def _opinion(
-        self, teachers: Teachers, pictures: Tensor, batch: dict[str, Tensor], answers: int
-    ) -> tuple[Tensor, Tensor]:
-        """What teachers think of pictures and questions as published (N, answers), and which they were asked (N,)."""
-        turned, image_of = batch.get("turned"), batch["image_of"]
-        if turned is None or self.mirror is None:
-            return teachers.opinion(pictures, image_of, batch["published"], answers)
-        seen = torch.where(turned[:, None, None, None], pictures.flip(3), pictures)
-        opinion, asked = teachers.opinion(seen, image_of, batch["published"], answers)
-        return torch.where(turned[image_of].unsqueeze(1), self.mirror.opinion(opinion), opinion), asked
+        return loss + self.region_weight * len(logits) * region_loss(found.float(), batch["regions"], transforms)
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
