@@ -93,6 +93,8 @@ class CompactRecipe(_Part):
     """Share of training questions that are put in other words by rules."""
     region_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of what is learned from regions (``data.regions``) beside the answers."""
+    foreground: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Side, in pixels, of the square around what is not dark that the network sees of the picture; None: all of it."""
     initial: str | None = None
     """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
     local_contrast: bool = True

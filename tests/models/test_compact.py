@@ -9,9 +9,9 @@ import torch
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.data.regions import FULL, GRID, UNKNOWN
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import Augment
+from medical_vqa.models.augment import Augment, moved
 from medical_vqa.models.compact import Compact, Sizes
-from medical_vqa.models.compact_net import CompactNet, Place, local_contrast, region_loss
+from medical_vqa.models.compact_net import CompactNet, Place, Seen, chained, foreground_of, local_contrast, region_loss
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.models.understanding import Kinds
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -179,7 +179,7 @@ def regional(**changes):
     torch.manual_seed(1)
     words, answers = WordVocabulary(("is", "it", "left", "right")), AnswerVocabulary(("Left Lung", "Right Lung", "no"))
     names = ("mask: Left Lung", "mask: Right Lung", "box: Mass")
-    picture = PictureSpec(32, "L", "stretch")
+    picture = changes.pop("picture", PictureSpec(32, "L", "stretch"))
     return Compact(picture=picture, sizes=SIZES, words=words, answers=answers, regions=names, **changes)
 
 
@@ -233,6 +233,74 @@ def test_a_faint_finding_stands_out_from_its_bright_surroundings():
     seen = local_contrast(picture)
     assert seen[..., 80:90, 80:90].min() > 0.5
     assert seen[..., :40, :40].abs().max() < 0.01
+
+
+def body(top=0.25, left=0.5, side=80):
+    """A bright square of a third of the picture, above a thin line such as a table makes."""
+    picture = torch.zeros(1, 1, side, side)
+    y, x, size = round(top * side), round(left * side), side // 3
+    picture[..., y : y + size, x : x + size] = torch.linspace(0.3, 0.9, size)
+    picture[..., -3, :] = 1.0
+    return picture
+
+
+def test_the_foreground_is_a_square_around_what_is_lit_and_lines_do_not_count():
+    frame = foreground_of(body())
+    half, _, x = frame[0, 0].tolist()
+    assert half == pytest.approx(0.45)  # never less, so that small things are not blown up
+    assert x == pytest.approx(2 * (0.5 + 1 / 6) - 1, abs=0.03)
+    assert frame[0, 1].tolist() == [0, pytest.approx(0.45), pytest.approx(2 * (0.25 + 1 / 6) - 1, abs=0.03)]
+    cut = moved(body(), frame, (40, 40))
+    assert (cut > 0.1).float().mean() == pytest.approx((1 / 3 / 0.45) ** 2, abs=0.05)
+
+
+@pytest.mark.parametrize("picture", [torch.zeros(1, 1, 33, 33), torch.full((1, 1, 48, 48), 0.5)])
+def test_a_picture_all_dark_or_all_lit_is_seen_whole(picture):
+    assert foreground_of(picture)[0].tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_regions_of_the_foreground_are_learned_and_given_where_they_lie_in_the_picture():
+    picture = body(side=64)
+    frame = foreground_of(picture)
+    logits = torch.full((1, 3, 16, 16), -30.0)
+    logits[0, 0] = 60.0 * (moved(picture, frame, (16, 16))[0, 0] > 0.1) - 30.0  # the bright square, in the frame
+    found = Seen(torch.zeros(1), logits, frame).found()
+    lit = torch.nn.functional.adaptive_avg_pool2d((picture > 0.1).float(), 16)[0, 0]
+    lit[-1] = 0  # the line lies outside
+    assert (found[0, 0] - lit).abs().mean() < 0.02
+    assert found[0, 1].max() < 1e-6
+    grids = torch.zeros(1, 3, GRID, GRID, dtype=torch.uint8)
+    grids[0, 0] = (torch.nn.functional.interpolate(picture, (GRID, GRID), mode="area")[0, 0] > 0.1) * FULL
+    sharp = logits.clamp(-4, 4)
+    assert region_loss(sharp, grids, frame) < 0.3 * region_loss(sharp, grids, None)
+    turn = Augment(rotate=20, shift=0.1, scale=0.1, intensity=0).transforms(picture)
+    seen = moved(picture, turn, (64, 64))
+    both = moved(seen, foreground_of(seen), (16, 16))
+    once = moved(picture, chained(turn, foreground_of(seen)), (16, 16))
+    assert (once - both).abs().mean() < 0.1 * both.mean()  # resampled twice it is a little softer
+
+
+def test_a_model_of_the_foreground_answers_alike_wherever_the_body_lies_and_looks_where_it_is(tmp_path):
+    model = regional(picture=PictureSpec(64, "L", "stretch"), foreground=32, local_contrast=True)
+    model.save(tmp_path)
+    model = Compact.load(tmp_path, device=torch.device("cpu"))
+    assert model.foreground == 32
+    assert model.module.image.cells == 8
+    queries = [
+        Query("q", "is it left", str(left), np.uint8(255 * body(0.25, left, 64)[0, 0, :, :, None].numpy()))
+        for left in (0.125, 0.5)
+    ]
+    near, far = model.logits(queries)
+    assert torch.allclose(near, far, atol=1e-3)
+    maps = model.attention(queries)
+    assert all(shown.sum() == pytest.approx(1, abs=1e-5) for shown in maps)
+    columns = [float((shown.sum(0) * np.arange(8)).sum()) for shown in maps]
+    assert columns[1] - columns[0] == pytest.approx(3, abs=0.6)  # 0.375 of eight columns
+
+
+def test_a_foreground_larger_than_the_picture_is_refused():
+    with pytest.raises(ModelError, match="foreground has 64 pixels a side and the picture 32"):
+        compact(foreground=64)
 
 
 def test_local_contrast_is_kept_and_a_bundle_from_before_it_still_answers(tmp_path):

@@ -12,13 +12,15 @@ import pytest
 import torch
 
 from medical_vqa import delivery, pipelines
+from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.abstention import Doubts, Looks
 from medical_vqa.models.bundle import read_card
-from medical_vqa.models.compact import Compact
+from medical_vqa.models.compact import Compact, Sizes
 from medical_vqa.models.compact_onnx import CompactOnnx
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.models.onnx_export import check, write_graphs
+from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.records import read_predictions
 
 BLOCKED = """
@@ -232,3 +234,31 @@ def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
     again = OnnxVision(exported / "image.onnx", both[1].picture)
     assert again.fingerprint == both[1].vision.fingerprint
     assert again.frozen is False
+
+
+def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
+    torch.manual_seed(0)
+    model = Compact(
+        picture=PictureSpec(80, "L", "stretch"),
+        sizes=Sizes((8, 16), 16, 2, 1, 0.0, 8),
+        words=WordVocabulary(("where", "is", "liver")),
+        answers=AnswerVocabulary(("left", "right", "yes")),
+        regions=("mask: Liver", "box: Mass"),
+        local_contrast=True,
+        foreground=32,
+    )
+    write_graphs(model, tmp_path)
+    graphs = CompactOnnx.load(tmp_path)
+    bodies = np.zeros((3, 80, 80, 1), np.uint8)
+    for number, (top, left, size) in enumerate([(5, 40, 30), (30, 10, 44), (0, 0, 80)]):
+        noise = np.random.default_rng(number).integers(60, 250, (size, size, 1))
+        bodies[number, top : top + size, left : left + size] = noise
+    queries = [Query(f"q{n}", "where is liver", f"i{n}", body) for n, body in enumerate(bodies)]
+    assert check(model, graphs, queries) < 1e-4
+    for ours, theirs in zip(model.look(queries), graphs.look(queries), strict=True):
+        assert ours.shape == theirs.shape == (16, 16)
+        assert np.abs(ours - theirs).max() < 1e-4
+    features = graphs.vision.encode(list(bodies))
+    assert features[0]["frame"].shape == (2, 3)
+    kept = [dataclasses.replace(q, visual=f) for q, f in zip(queries, features, strict=True)]
+    assert np.abs(graphs.attention(kept)[0] - graphs.attention(queries)[0]).max() < 1e-6

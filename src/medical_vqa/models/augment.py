@@ -50,7 +50,7 @@ class Augment:
 
 def moved(x: Tensor, transforms: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) resampled at `size` through one affine map each (B, 2, 3); zero where it comes from outside."""
-    grid = F.affine_grid(transforms, [len(x), x.shape[1], *size], align_corners=False)
+    grid = F.affine_grid(transforms, [x.shape[0], x.shape[1], *size], align_corners=False)  # len() would fix a graph
     return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 

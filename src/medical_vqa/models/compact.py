@@ -79,6 +79,7 @@ class Compact:
         kinds: Kinds = _NO_KINDS,
         region_weight: float = 1.0,
         local_contrast: bool = False,
+        foreground: int | None = None,
         label_smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: float = 0.0,
@@ -91,7 +92,13 @@ class Compact:
         if sizes.width % sizes.heads:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
         self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
-        self.regions, self.local_contrast, self._reword = tuple(regions), local_contrast, reword
+        if foreground is not None and foreground > picture.side:
+            raise ModelError(
+                f"the foreground has {foreground} pixels a side and the picture {picture.side}; "
+                "prepare pictures at least as large as what is cut out of them"
+            )
+        self.regions, self.local_contrast, self.foreground = tuple(regions), local_contrast, foreground
+        self._reword = reword
         self.reader = Reader(words, things_of(self.regions, answers.answers))
         self.kinds = kinds
         self._learn_regions = True
@@ -103,6 +110,7 @@ class Compact:
             regions=len(self.regions),
             region_weight=region_weight,
             contrast=local_contrast,
+            foreground=foreground,
             smoothing=label_smoothing,
             augment=augment,
             mirror=self._mirror(mirror) if mirror else None,
@@ -122,6 +130,7 @@ class Compact:
         regions: Sequence[str] = (),
         region_weight: float = 1.0,
         local_contrast: bool = True,
+        foreground: int | None = None,
         initial: Path | None = None,
         channels: Sequence[int],
         width: int,
@@ -148,6 +157,7 @@ class Compact:
             regions=regions or (earlier.regions if earlier else ()),
             region_weight=region_weight,
             local_contrast=local_contrast,
+            foreground=foreground,
             words=WordVocabulary.from_questions(
                 [*(e.question for e in answered), *(phrases() if reword else ()), *known]
             ),
@@ -234,8 +244,11 @@ class Compact:
         """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
         if not queries:
             return []
-        shares = self.module.looks(*self._inputs(queries))
-        return maps_of(shares.float().cpu().numpy())
+        encoded = self._encoded([query.visual for query in queries])
+        seen = [dataclasses.replace(q, visual=f) for q, f in zip(queries, encoded, strict=True)]
+        shares = self.module.looks(*self._inputs(seen))
+        frames = [f["frame"].float().cpu().numpy() if "frame" in f else None for f in encoded]
+        return maps_of(shares.float().cpu().numpy(), frames)
 
     def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
@@ -283,6 +296,7 @@ class Compact:
             "answers": list(self.answers.answers),
             "regions": list(self.regions),
             "local_contrast": self.local_contrast,
+            "foreground": self.foreground,
             "kinds": dataclasses.asdict(self.kinds),
         }
 
@@ -299,6 +313,7 @@ class Compact:
                 answers=AnswerVocabulary(tuple(settings["answers"])),
                 regions=settings.get("regions", ()),
                 local_contrast=settings.get("local_contrast", False),
+                foreground=settings.get("foreground"),
                 kinds=Kinds(**settings.get("kinds", {})),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
@@ -330,23 +345,27 @@ class CompactVision:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the picture's preparation and the encoder's weights."""
-        digest = hashlib.sha256(self._picture.key.encode())
+        digest = hashlib.sha256(f"{self._picture.key}/{self._encoder.foreground}".encode())
         for name, value in self._encoder.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
-        """Prepared pictures -> {"tokens": (T, D)} each, with {"regions": (R, H, W)} in [0, 1] where it finds them."""
+        """Prepared pictures -> {"tokens": (T, D)} each.
+
+        With {"regions": (R, H, W)} in [0, 1] where it finds them, and {"frame": (2, 3)} where it sees the foreground.
+        """
         if not pictures:
             return []
         self._encoder.eval()
         shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position.device))
-        tokens, found = self._encoder.tokens_and_regions(shown)
-        if found is None:
-            return [{"tokens": one} for one in tokens]
-        shares = found.sigmoid().half()  # kept for every image a server holds
-        return [{"tokens": one, "regions": there} for one, there in zip(tokens, shares, strict=True)]
+        seen = self._encoder.see(shown)
+        named = {"tokens": seen.tokens, "regions": seen.found(), "frame": seen.frame}
+        kept = {name: value for name, value in named.items() if value is not None}
+        if "regions" in kept:
+            kept["regions"] = kept["regions"].half()  # kept for every image a server holds
+        return [dict(zip(kept, of_picture, strict=True)) for of_picture in zip(*kept.values(), strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""

@@ -8,6 +8,7 @@ each question belongs to. Words travel without padding, (M, D), except where the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from medical_vqa.data.regions import FULL, UNKNOWN
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
 
+_LIT, _ENOUGH = 0.08, 0.12  # a cell that is not dark; the share of a row or column that has to be lit
 _DARK = 0.05  # deviation below which a window is as good as even: noise in the dark is not raised
 
 
@@ -67,30 +69,42 @@ class ImageEncoder(nn.Module):
 
     With `regions` it also says, cell by cell on a grid twice as fine, which of R organs and findings lie there, and
     every token carries what was said about its cells. With `contrast` it sees the picture's local contrast as well.
+    With `foreground` it sees a square of that side, cut out around what is not dark.
     """
 
     def __init__(
-        self, side: int, channels: tuple[int, ...], width: int, regions: int = 0, *, contrast: bool = False
+        self,
+        side: int,
+        channels: tuple[int, ...],
+        width: int,
+        regions: int = 0,
+        *,
+        contrast: bool = False,
+        foreground: int | None = None,
     ) -> None:
         super().__init__()
         stem, *deeper = channels
-        self.contrast = contrast
+        self.contrast, self.foreground = contrast, foreground
         self.stem = nn.Sequential(
             nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
         )
         self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
         self.project = nn.Conv2d(channels[-1], width, 1)
-        self.cells = -(-side // 2 ** len(channels))
+        self.cells = -(-(foreground or side) // 2 ** len(channels))
         self.position = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
         self.norm = nn.LayerNorm(width)
         self.regions = RegionHead(channels[-2], channels[-1], width, regions) if regions else None
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
-        return self.tokens_and_regions(pictures)[0]
+        return self.see(pictures).tokens
 
-    def tokens_and_regions(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, T, D), and a logit for every region and fine cell (B, R, H, W) where regions are known."""
+    def see(self, pictures: Tensor) -> Seen:
+        """What is in pictures (B, 1, side, side) in [0, 1]."""
+        frame = None
+        if self.foreground is not None:
+            frame = foreground_of(pictures)
+            pictures = moved(pictures, frame, (self.foreground, self.foreground))
         x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
         if self.contrast:
             x = torch.cat([x, local_contrast(pictures)], 1)
@@ -100,7 +114,52 @@ class ImageEncoder(nn.Module):
         if self.regions is not None:
             found = self.regions(fine, coarse)
             x = x + self.regions.tell(found, (self.cells, self.cells))
-        return self.norm(x.flatten(2).transpose(1, 2) + self.position), found
+        return Seen(self.norm(x.flatten(2).transpose(1, 2) + self.position), found, frame)
+
+
+class Seen(NamedTuple):
+    """What an image encoder makes of pictures."""
+
+    tokens: Tensor
+    """(B, T, D)."""
+    regions: Tensor | None
+    """A logit for every kind of region and fine cell (B, R, h, w), in the frame; None where regions are not learned."""
+    frame: Tensor | None
+    """Affine maps (B, 2, 3) from the square that was seen to the picture; None where all of it was."""
+
+    def found(self) -> Tensor | None:
+        """The share of each kind of region in each cell of the whole picture (B, R, h, w), in [0, 1]."""
+        if self.regions is None or self.frame is None:
+            return None if self.regions is None else self.regions.sigmoid()
+        half, shift = self.frame[:, :1, :1], self.frame[:, :, 2:]
+        back = torch.cat([self.frame[:, :, :2] / half**2, -shift / half], 2)  # its linear part is half the identity
+        return moved(self.regions.sigmoid(), back, (int(self.regions.shape[2]), int(self.regions.shape[3])))
+
+
+def foreground_of(pictures: Tensor) -> Tensor:
+    """(B, 1, side, side) in [0, 1] -> affine maps (B, 2, 3) that cut out a square around what is not dark.
+
+    Thin lines, such as the table under a patient, do not count: a cell is lit where most cells around it are.
+    """
+    side = int(pictures.shape[-1])
+    step = max(1, side // 40)
+    lit = (F.avg_pool2d(pictures, step, ceil_mode=True, count_include_pad=False)[:, 0] > _LIT).float()
+    lit = (F.avg_pool2d(lit.unsqueeze(1), 5, 1, 2, count_include_pad=False)[:, 0] > 0.5).float()
+    left, right = _ends(lit.mean(1) > _ENOUGH, step / side)
+    top, bottom = _ends(lit.mean(2) > _ENOUGH, step / side)
+    half = (torch.maximum(right - left, bottom - top) + 0.05).clamp(0.45, 1.0)
+    whole = half > 0.99
+    x, y = (torch.where(whole, 0.0, first + last - 1.0) for first, last in ((left, right), (top, bottom)))
+    zero = torch.zeros_like(half)
+    return torch.stack([torch.stack([half, zero, x], -1), torch.stack([zero, half, y], -1)], 1)
+
+
+def _ends(on: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Where the first cell of each row (B, cells) that is on begins and the last one ends, as shares of the side."""
+    first, last = on.float().argmax(1), on.shape[1] - on.flip(1).float().argmax(1)
+    none = ~on.any(1)
+    begin = torch.where(none, 0.0, first * step)
+    return begin, torch.where(none, 1.0, (last * step).clamp(max=1.0))
 
 
 class RegionHead(nn.Module):
@@ -267,13 +326,14 @@ class CompactNet(nn.Module):
         regions: int = 0,
         region_weight: float = 0.0,
         contrast: bool = False,
+        foreground: int | None = None,
         smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: Mirror | None = None,
     ) -> None:
         super().__init__()
         self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
-        self.image = ImageEncoder(side, channels, width, regions, contrast=contrast)
+        self.image = ImageEncoder(side, channels, width, regions, contrast=contrast, foreground=foreground)
         self.question = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.head = nn.Sequential(
@@ -293,14 +353,15 @@ class CompactNet(nn.Module):
         if self.training and self.augment is not None:
             transforms = self.augment.transforms(pictures)
             pictures = self.augment(pictures, transforms)
-        tokens, found = self.image.tokens_and_regions(pictures)
-        logits = self.logits(tokens, batch["image_of"], batch["words"]).float()
+        seen = self.image.see(pictures)
+        logits = self.logits(seen.tokens, batch["image_of"], batch["words"])
         loss = F.cross_entropy(
-            logits, batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+            logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
         )
-        if found is None or "regions" not in batch:
+        if seen.regions is None or "regions" not in batch:
             return loss
-        return loss + self.region_weight * len(logits) * region_loss(found.float(), batch["regions"], transforms)
+        found, placed = seen.regions.float(), chained(transforms, seen.frame)
+        return loss + self.region_weight * len(logits) * region_loss(found, batch["regions"], placed)
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
@@ -319,6 +380,14 @@ class CompactNet(nn.Module):
             shares = layer.looks(x, tokens, place)  # type: ignore[operator]
             x = layer(x, tokens, place)
         return place.mean(shares)
+
+
+def chained(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:
+    """One affine map for two (B, 2, 3): what `inner` leads to, led on by `outer`; None stands for no change."""
+    if outer is None or inner is None:
+        return inner if outer is None else outer
+    linear = outer[:, :, :2]
+    return torch.cat([linear @ inner[:, :, :2], linear @ inner[:, :, 2:] + outer[:, :, 2:]], 2)
 
 
 def region_loss(found: Tensor, regions: Tensor, transforms: Tensor | None) -> Tensor:

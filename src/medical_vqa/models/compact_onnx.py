@@ -5,6 +5,7 @@ Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and wo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,9 @@ class CompactOnnx:
 
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns); sums to 1."""
-        return maps_of(self._run("looks", queries))
+        encoded = self._encoded([query.visual for query in queries])
+        seen = [dataclasses.replace(q, visual=f) for q, f in zip(queries, encoded, strict=True)]
+        return maps_of(self._run("looks", seen), [features.get("frame") for features in encoded])
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
@@ -135,7 +138,7 @@ class OnnxVision:
         """SHA-256 over the picture's preparation and the graph."""
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[Any]]]:
-        """Prepared pictures -> {"tokens": (T, D)} each, and {"regions": (R, h, w)} where the model learned them."""
+        """Prepared pictures -> {"tokens": (T, D)} each, and what else `CompactVision.encode` gives."""
         if not pictures:
             return []
         found = self._session.run(self._outputs, {"pictures": stack_pictures(pictures)})

@@ -142,11 +142,34 @@ def _found(shares: NDArray[Any] | None, kinds: Sequence[int], otherwise: NDArray
     return most + 1e-6  # so that a map of nothing is even
 
 
-def maps_of(shares: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:
-    """Shares of attention (N, T) as square maps that sum to 1."""
+def maps_of(
+    shares: NDArray[np.floating[Any]], frames: Sequence[NDArray[np.floating[Any]] | None]
+) -> list[NDArray[np.float32]]:
+    """Shares of attention (N, T) as square maps of the whole picture that sum to 1.
+
+    `frames` are the affine maps (2, 3) from what was seen to the picture; None where all of it was seen.
+    """
     cells = math.isqrt(shares.shape[1])
-    whole = shares / shares.sum(-1, keepdims=True)
-    return [row.reshape(cells, cells).astype(np.float32) for row in whole]
+    maps = [
+        row if frame is None else _whole(row, frame)
+        for row, frame in zip(shares.reshape(-1, cells, cells), frames, strict=True)
+    ]
+    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
+
+
+def _whole(shown: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
+    """A map of what was seen -> one of the whole picture, of the same number of cells, next to nothing outside."""
+    down, across = (_read_at(length, *frame[axis, [axis, 2]]) for length, axis in zip(shown.shape, (1, 0), strict=True))
+    whole: NDArray[Any] = down @ shown @ across.T + 1e-9
+    return whole
+
+
+def _read_at(length: int, half: float, middle: float) -> NDArray[np.float64]:
+    """Weights (length, length) that read `length` cells linearly where those of the whole picture lie among them."""
+    centres = (np.arange(length) + 0.5) / length * 2 - 1
+    places = ((centres - middle) / half + 1) / 2 * length - 0.5
+    weights: NDArray[np.float64] = np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
+    return weights
 
 
 def stack_pictures(visuals: Sequence[Visual]) -> NDArray[np.uint8]:

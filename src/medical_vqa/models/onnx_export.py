@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 class Encode(nn.Module):
-    """pictures uint8 (B, H, W, C) -> tokens (B, T, D), and regions (B, R, h, w) where the model learned them."""
+    """pictures uint8 (B, H, W, C) -> tokens (B, T, D), regions (B, R, h, w) and frame (B, 2, 3) where there are any."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
@@ -42,8 +42,15 @@ class Encode(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """The image half of the network, as `CompactVision.encode` gives it."""
-        tokens, found = self.net.image.tokens_and_regions(to_unit(pictures))
-        return (tokens,) if found is None else (tokens, found.sigmoid().half())
+        seen = self.net.image.see(to_unit(pictures))
+        found = seen.found()
+        return tuple(x for x in (seen.tokens, None if found is None else found.half(), seen.frame) if x is not None)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        there = {"regions": self.net.image.regions is not None, "frame": self.net.image.foreground is not None}
+        return ["tokens", *(name for name, given in there.items() if given)]
 
 
 class Answer(nn.Module):
@@ -107,8 +114,9 @@ def write_graphs(model: Compact, folder: Path) -> None:
 
 
 def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
+    encode = Encode(net).eval()
     torch.onnx.export(
-        Encode(net).eval(),
+        encode,
         (pictures,),
         str(path),
         dynamo=True,
@@ -116,7 +124,7 @@ def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
         verbose=False,
         opset_version=OPSET,
         input_names=["pictures"],
-        output_names=["tokens"] if net.image.regions is None else ["tokens", "regions"],
+        output_names=encode.outputs,
         dynamic_shapes=({0: torch.export.Dim("images")},),
     )
 

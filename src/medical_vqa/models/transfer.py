@@ -22,11 +22,14 @@ def start_from(model: Compact, earlier: Compact) -> float:
 
     Raises `ModelError` where the two differ in picture or sizes.
     """
-    shapes = [(m.picture.key, m.sizes, m.local_contrast) for m in (earlier, model)]
+    shapes = [
+        f"{m.picture.key}, foreground {m.foreground}, local contrast {m.local_contrast}, {m.sizes}"
+        for m in (earlier, model)
+    ]
     if shapes[0] != shapes[1]:
         raise ModelError(
-            "the model to start from has {} and {}, local contrast {}, this one {} and {}, local contrast {}; "
-            "give the recipe the same picture and sizes, or leave model.initial out".format(*shapes[0], *shapes[1])
+            f"the model to start from has {shapes[0]}, this one {shapes[1]}; "
+            "give the recipe the same picture and sizes, or leave model.initial out"
         )
     words = _places(("", " ", *model.words.known), ("", " ", *earlier.words.known))  # padding and the unknown word
     answers = _places(model.answers.answers, earlier.answers.answers)
