@@ -1,0 +1,64 @@
+"""How well the compact model tells which organs and findings a picture shows: `python benchmarks/findings.py [BUNDLE]`.
+
+For every kind of region whose masks or boxes are known in SLAKE's English validation pictures: the area under the ROC
+curve (Mann-Whitney) of the highest share that the network gives it in any cell, in all pictures and in radiographs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medical_vqa import pipelines
+from medical_vqa.data.prepared import default_root
+from medical_vqa.data.regions import UNKNOWN, RegionStore
+from medical_vqa.data.selection import Selection
+
+FEWEST = 2  # pictures with it, and without
+
+
+def main() -> None:
+    """Look at every picture once, and print one JSON object."""
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else pipelines.shipped_bundle()
+    model: Any
+    model, card = pipelines.load_model(pipelines.find_bundle(bundle), "cpu")
+    selection = Selection("slake", default_root(), {"language": "en"})
+    rows = selection.rows("validation")
+    store = RegionStore(selection.open().folder)
+    asked = {
+        query.image: (query.visual, row)
+        for query, row in zip(pipelines.queries(selection, rows, model), rows, strict=True)
+    }
+    found = {image: model.vision.encode([visual])[0]["regions"].float().numpy() for image, (visual, _) in asked.items()}
+    radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
+    kinds = {}
+    for place, name in enumerate(model.regions):
+        known = [image for image in found if store.get(image)[place, 0, 0] != UNKNOWN]
+        areas = {
+            where: area(
+                [float(found[i][place].max()) for i in images], [bool(store.get(i)[place].max()) for i in images]
+            )
+            for where, images in (("all", known), ("radiographs", [i for i in known if i in radiographs]))
+        }
+        if areas["all"] is not None:
+            kinds[name] = {"pictures": len(known), **areas}
+    json.dump({"model": card.name, "files": dict(card.files), "kinds": kinds}, sys.stdout, indent=1)
+
+
+def area(scores: Sequence[float], there: Sequence[bool]) -> float | None:
+    """The share of pairs, one with it and one without, that the scores put in order; None where there are too few."""
+    with_it = np.array([score for score, yes in zip(scores, there, strict=True) if yes])
+    without = np.array([score for score, yes in zip(scores, there, strict=True) if not yes])
+    if min(len(with_it), len(without)) < FEWEST:
+        return None
+    above = (with_it[:, None] > without).mean() + 0.5 * (with_it[:, None] == without).mean()
+    return round(float(above), 3)
+
+
+if __name__ == "__main__":
+    main()
