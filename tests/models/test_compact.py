@@ -10,7 +10,7 @@ from medical_vqa.data.images import PictureSpec
 from medical_vqa.data.regions import FULL, GRID, UNKNOWN
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment, moved
-from medical_vqa.models.compact import Compact, Sizes
+from medical_vqa.models.compact import Compact, CompactVision, Sizes
 from medical_vqa.models.compact_net import CompactNet, Place, Seen, chained, foreground_of, local_contrast, region_loss
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.models.understanding import Kinds
@@ -398,6 +398,19 @@ def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
     assert first.sum() == pytest.approx(1.0, abs=1e-5)
     assert not np.allclose(first, second)
     assert model.look([]) == []
+
+
+def test_a_look_encodes_every_image_once(monkeypatch):
+    seen = []
+    encode = CompactVision.encode
+
+    def counted(self, pictures):
+        seen.append(len(pictures))
+        return encode(self, pictures)
+
+    monkeypatch.setattr(CompactVision, "encode", counted)
+    regional().look([Query(str(n), "is left lung it", "a", told().visual) for n in range(3)])
+    assert sum(seen) == 1
 
 
 def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():

@@ -23,6 +23,7 @@ from medical_vqa.models.compact_net import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact_parts import (
     doubt_about,
     encode_questions,
+    encoded_once,
     looks_at,
     maps_of,
     ranked,
@@ -234,21 +235,19 @@ class Compact:
         Where the question or its answer names a thing that the network learned to find, the map is what it found of it;
         otherwise it is the attention of the question's words to the image.
         """
-        answers = self.answer(queries, Decoding(alternatives=0))
-        encoded = self._encoded([query.visual for query in queries])
-        found = [f["regions"].float().cpu().numpy() if "regions" in f else None for f in encoded]
-        return looks_at(queries, answers, self.attention(queries), found, self.reader, self.regions)
+        seen = encoded_once(queries, self._encoded)
+        answers = self.answer(seen, Decoding(alternatives=0))
+        found = _named(seen, "regions")
+        return looks_at(seen, answers, self.attention(seen), found, self.reader, self.regions)
 
     @torch.inference_mode()
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
         if not queries:
             return []
-        encoded = self._encoded([query.visual for query in queries])
-        seen = [dataclasses.replace(q, visual=f) for q, f in zip(queries, encoded, strict=True)]
+        seen = encoded_once(queries, self._encoded)
         shares = self.module.looks(*self._inputs(seen))
-        frames = [f["frame"].float().cpu().numpy() if "frame" in f else None for f in encoded]
-        return maps_of(shares.float().cpu().numpy(), frames)
+        return maps_of(shares.float().cpu().numpy(), _named(seen, "frame"))
 
     def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
@@ -370,6 +369,11 @@ class CompactVision:
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""
         self._encoder.to(device)
+
+
+def _named(seen: Sequence[Query], name: str) -> list[NDArray[Any] | None]:
+    """A feature of each query's image, None where it has no such feature."""
+    return [q.visual[name].float().cpu().numpy() if name in q.visual else None for q in seen]  # type: ignore[call-overload]
 
 
 def _known_regions(query: Query) -> NDArray[np.uint8]:

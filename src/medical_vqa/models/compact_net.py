@@ -18,6 +18,7 @@ from medical_vqa.data.regions import FULL, UNKNOWN
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
 
 _LIT, _ENOUGH = 0.08, 0.12  # a cell that is not dark; the share of a row or column that has to be lit
+_MARGIN, _SMALLEST = 0.05, 0.45  # around the foreground; the least of the side that is cut out
 _DARK = 0.05  # deviation below which a window is as good as even: noise in the dark is not raised
 
 
@@ -147,7 +148,7 @@ def foreground_of(pictures: Tensor) -> Tensor:
     lit = (F.avg_pool2d(lit.unsqueeze(1), 5, 1, 2, count_include_pad=False)[:, 0] > 0.5).float()
     left, right = _ends(lit.mean(1) > _ENOUGH, step / side)
     top, bottom = _ends(lit.mean(2) > _ENOUGH, step / side)
-    half = (torch.maximum(right - left, bottom - top) + 0.05).clamp(0.45, 1.0)
+    half = (torch.maximum(right - left, bottom - top) + _MARGIN).clamp(_SMALLEST, 1.0)
     whole = half > 0.99
     x, y = (torch.where(whole, 0.0, first + last - 1.0) for first, last in ((left, right), (top, bottom)))
     zero = torch.zeros_like(half)

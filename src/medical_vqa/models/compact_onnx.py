@@ -5,7 +5,6 @@ Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and wo
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from medical_vqa.models.compact_parts import (
     SETTINGS,
     doubt_about,
     encode_questions,
+    encoded_once,
     looks_at,
     maps_of,
     ranked,
@@ -90,15 +90,15 @@ class CompactOnnx:
         """Where each answer comes from, one map (rows, columns) each that sums to 1, as `Compact.look` gives it."""
         if not queries:
             return []
-        answers = self.answer(queries, Decoding(alternatives=0))
-        found = [features.get("regions") for features in self._encoded([query.visual for query in queries])]
-        return looks_at(queries, answers, self.attention(queries), found, self.reader, self.regions)
+        seen = encoded_once(queries, self._encoded)
+        answers = self.answer(seen, Decoding(alternatives=0))
+        found = _named(seen, "regions")
+        return looks_at(seen, answers, self.attention(seen), found, self.reader, self.regions)
 
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns); sums to 1."""
-        encoded = self._encoded([query.visual for query in queries])
-        seen = [dataclasses.replace(q, visual=f) for q, f in zip(queries, encoded, strict=True)]
-        return maps_of(self._run("looks", seen), [features.get("frame") for features in encoded])
+        seen = encoded_once(queries, self._encoded)
+        return maps_of(self._run("looks", seen), _named(seen, "frame"))
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
@@ -159,6 +159,11 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads = cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes want the cores too
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _named(seen: Sequence[Query], name: str) -> list[NDArray[Any] | None]:
+    """A feature of each query's image, None where it has no such feature."""
+    return [query.visual.get(name) for query in seen]  # type: ignore[union-attr]
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.model import Decoding, Query, check_question
+from medical_vqa.models.model import Decoding, Query, check_question, distinct
 from medical_vqa.models.understanding import NO_CHOICE, Kinds, Reader, is_chinese, offered
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.records import Prediction
@@ -99,6 +99,15 @@ def doubt_about(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> s
 def _strange(query: Query, thing: str, kinds: Kinds, answer: Answer) -> bool:
     probe = dataclasses.replace(query, question=kinds.probe)
     return kinds.strange(thing, answer([probe], Decoding(alternatives=0))[0].answer)
+
+
+def encoded_once(
+    queries: Sequence[Query], encode: Callable[[Sequence[Visual]], list[Mapping[str, Any]]]
+) -> list[Query]:
+    """The queries with features in place of pictures, every image among them encoded once."""
+    visuals, image_of = distinct(queries)
+    features = encode(visuals)
+    return [dataclasses.replace(q, visual=features[image]) for q, image in zip(queries, image_of, strict=True)]
 
 
 def looks_at(
