@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.records import Prediction
 from medical_vqa.serving.engine import Engine
+
+PATIENCE = 60.0
+"""Seconds that a test waits for what must come, on a machine that stalls."""
 
 
 class MeanVision:
@@ -34,17 +39,34 @@ class MeanVision:
 
 
 class Echo:
-    """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse"."""
+    """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse".
+
+    One that is `held` begins to answer and goes on only once `release` is called: what happens meanwhile is then a
+    matter of order and not of time.
+    """
 
     family = "echo"
 
-    def __init__(self, *, seconds: float = 0.0, vision: bool = True) -> None:
+    def __init__(self, *, seconds: float = 0.0, vision: bool = True, held: bool = False) -> None:
         self.picture = PictureSpec(side=8)
         self.vision = MeanVision() if vision else None
         self.seconds, self.batches = seconds, list[list[Query]]()
+        self._free = threading.Event()
+        if not held:
+            self.release()
+
+    def release(self) -> None:
+        """Let a model that is held go on."""
+        self._free.set()
+
+    async def begun(self, batches: int = 1) -> None:
+        """Wait until it has this many batches, the warm-up's not counted."""
+        await until(lambda: len(self.batches) > batches)
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         self.batches.append(list(queries))
+        if len(self.batches) > 1:  # the warm-up is not held
+            assert self._free.wait(PATIENCE), "nobody released the model"
         time.sleep(self.seconds)
         if any("refuse" in query.question for query in queries):
             raise ModelError("I refuse; ask something else")
@@ -65,4 +87,18 @@ class Echo:
 
 
 def engine(model: Echo | None = None, card: BundleCard | None = None, **options: Any) -> Engine:
-    return Engine(model or Echo(), card or BundleCard("echo", "echo-1", created="2026-11-24T10:00:00+00:00"), **options)  # type: ignore[arg-type]
+    """An engine that is patient unless told otherwise."""
+    card = card or BundleCard("echo", "echo-1", created="2026-11-24T10:00:00+00:00")
+    return Engine(model or Echo(), card, **{"deadline": PATIENCE, **options})  # type: ignore[arg-type]
+
+
+async def until(so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not so():
+            await asyncio.sleep(0.001)
+
+
+async def queued(made: Engine, count: int) -> None:
+    """Wait until this many wait in the engine's queue."""
+    await until(lambda: len(made._queue) == count)

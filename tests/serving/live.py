@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -20,8 +21,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import uvicorn
+from echo_model import PATIENCE
 from PIL import Image
 
 from medical_vqa.serving.api import create_app
@@ -31,6 +34,8 @@ from medical_vqa.serving.settings import Settings, read_settings
 from medical_vqa.serving.stores import Store
 
 SOURCE = Path(__file__).parents[2] / "src"
+request = functools.partial(httpx2.request, timeout=PATIENCE)
+client_of = functools.partial(httpx2.Client, timeout=PATIENCE)
 
 
 def png(grey: int = 100, side: int = 16) -> bytes:
@@ -40,7 +45,7 @@ def png(grey: int = 100, side: int = 16) -> bytes:
 
 
 def settings(**options: Any) -> Settings:
-    return read_settings({}, **{"decoders": 0, "port": 0, **options})
+    return read_settings({}, **{"decoders": 0, "port": 0, "deadline": PATIENCE, "drain": 2 * PATIENCE, **options})
 
 
 @contextlib.contextmanager
@@ -59,7 +64,7 @@ def serving(engine: Engine, chosen: Settings | None = None, store: Store | None 
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         listening.close()
 
 
@@ -79,7 +84,7 @@ class Instance:
             stderr=self.errors,
         )
 
-    def wait(self, seconds: float = 60.0) -> Instance:
+    def wait(self, seconds: float = 2 * PATIENCE) -> Instance:
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -98,7 +103,7 @@ class Instance:
         own = psutil.Process(self.process.pid)
         return sum(p.memory_info().rss for p in [own, *own.children(recursive=True)])
 
-    def stop(self, how: int = signal.SIGTERM, seconds: float = 15.0) -> int:
+    def stop(self, how: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
         code = self.process.wait(seconds)
@@ -127,9 +132,18 @@ class Connection:
     async def send(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self.host, self.port)
-        reader, writer = self._streams
-        writer.write(request)
-        await writer.drain()
+        self.write(request)
+        await self._streams[1].drain()
+        return await self.read()
+
+    def write(self, request: bytes) -> None:
+        """Send on a connection that is open, and wait for nothing."""
+        assert self._streams is not None
+        self._streams[1].write(request)
+
+    async def read(self) -> tuple[int, dict[str, str], bytes]:
+        assert self._streams is not None
+        reader = self._streams[0]
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))

@@ -8,8 +8,8 @@ import logging
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import httpx2
 import live
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from echo_model import Echo, engine
 from live import png
 from PIL import Image
 
-from medical_vqa.serving import schema
+from medical_vqa.serving import images, schema
 from medical_vqa.serving.access import hash_key
 from medical_vqa.serving.logs import configure
 from medical_vqa.serving.stores import FolderStore
@@ -25,7 +25,7 @@ from medical_vqa.serving.stores import FolderStore
 
 @pytest.fixture(scope="module")
 def client():
-    with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
+    with live.serving(engine()) as url, live.client_of(base_url=url) as client:
         yield client
 
 
@@ -53,7 +53,7 @@ def test_upload_then_ask_by_form_or_json(client):
         assert answer.alternatives == [schema.Alternative(answer="other", confidence=0.1)]
         assert (answer.abstained, answer.reason, answer.look) == (False, None, None)
         assert answer.model.name == "echo-1"
-        assert 0 < answer.timings.total_ms < 5000
+        assert 0 < answer.timings.total_ms < 1000 * live.PATIENCE
 
 
 def test_where_it_looked_is_told_when_asked_for(client):
@@ -172,12 +172,12 @@ def test_a_picture_with_too_many_pixels_is_413_before_it_is_decoded():
     out = io.BytesIO()
     Image.new("1", (13_000, 13_000)).save(out, "PNG")
     with live.serving(engine()) as url:
-        reply = httpx2.post(f"{url}/upload_image", files={"image_file": out.getvalue()})
+        reply = live.request("POST", f"{url}/upload_image", files={"image_file": out.getvalue()})
     refused(reply, 413, "too_large")
 
 
 def test_a_body_that_is_too_large_is_413_before_it_is_read():
-    with live.serving(engine(), live.settings(max_upload_bytes=10_000)) as url, httpx2.Client(base_url=url) as client:
+    with live.serving(engine(), live.settings(max_upload_bytes=10_000)) as url, live.client_of(base_url=url) as client:
         refused(client.post("/upload_image", files={"image_file": bytes(20_000)}), 413, "too_large")
 
         def chunks():
@@ -210,9 +210,9 @@ def test_what_comes_too_slowly_is_408():
         return head, time.monotonic() - began
 
     with live.serving(engine(), live.settings(upload_timeout=0.4)) as url:
-        head, seconds = asyncio.run(drip(url))
+        head, seconds = asyncio.run(asyncio.wait_for(drip(url), live.PATIENCE))
     assert b"408" in head
-    assert 0.3 < seconds < 2
+    assert seconds > 0.3  # and it came at all, though the request never ends
 
 
 def test_dicom_header_is_dropped_and_the_window_is_refused_where_there_is_none(client):
@@ -229,7 +229,9 @@ def test_exif_and_comments_are_named_and_gone(tmp_path):
     Image.fromarray(np.full((16, 16), 9, np.uint8)).save(out, "JPEG", exif=exif, comment=b"ward 7")
     store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
     with live.serving(engine(), store=store) as url:
-        reply = httpx2.post(f"{url}/upload_image", files={"image_file": ("JANE.jpg", out.getvalue() + b"PK trailing")})
+        reply = live.request(
+            "POST", f"{url}/upload_image", files={"image_file": ("JANE.jpg", out.getvalue() + b"PK trailing")}
+        )
     assert "EXIF" in reply.json()["dropped"]
     (kept,) = tmp_path.glob("*/*")
     blob = kept.read_bytes()
@@ -244,11 +246,14 @@ def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
     assert b"CompressedSamples^CT1" in data  # the patient's name
     store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
     with live.serving(engine(), store=store) as url:
-        reply = httpx2.post(f"{url}/upload_image", files={"image_file": ("a.dcm", data)})
-        windowed = httpx2.post(
-            f"{url}/upload_image", files={"image_file": data}, data={"window_center": "40", "window_width": "80"}
+        reply = live.request("POST", f"{url}/upload_image", files={"image_file": ("a.dcm", data)})
+        windowed = live.request(
+            "POST",
+            f"{url}/upload_image",
+            files={"image_file": data},
+            data={"window_center": "40", "window_width": "80"},
         )
-        missing = httpx2.post(f"{url}/upload_image", files={"image_file": data}, data={"frame": "7"})
+        missing = live.request("POST", f"{url}/upload_image", files={"image_file": data}, data={"frame": "7"})
     image = schema.UploadedImage.model_validate(reply.json())
     assert (image.format, image.width, image.height) == ("DICOM", 128, 128)
     assert "DICOM header" in image.dropped
@@ -265,7 +270,7 @@ def test_the_original_is_kept_only_when_a_setting_says_so(tmp_path):
         store = FolderStore(tmp_path / str(keep), ttl=None, limit=1 << 20)
         data = png() + b"tail of the original"
         with live.serving(engine(), live.settings(keep_originals=keep), store) as url:
-            assert httpx2.post(f"{url}/upload_image", files={"image_file": data}).status_code == 200
+            assert live.request("POST", f"{url}/upload_image", files={"image_file": data}).status_code == 200
         (kept,) = (tmp_path / str(keep)).glob("*/*")
         assert (b"tail of the original" in kept.read_bytes()) is keep
 
@@ -273,22 +278,24 @@ def test_the_original_is_kept_only_when_a_setting_says_so(tmp_path):
 def test_another_model_on_the_store_answers_for_earlier_uploads(tmp_path):
     store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
     with live.serving(engine(), store=store) as url:
-        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png(77)}).json()["image_id"]
+        id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png(77)}).json()["image_id"]
     other = Echo()
     other.vision.fingerprint = "another"
     for made in (engine(other), engine(Echo(vision=False))):
         with live.serving(made, store=store) as url:
-            reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "Still?"})
+            reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "Still?"})
             assert reply.json()["answer"] == "77 Still?"
 
 
-def test_an_image_expires():
-    with live.serving(engine(), live.settings(store_ttl=3)) as url:  # long enough for a busy machine to ask in time
-        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
+def test_an_image_expires(monkeypatch):
+    now = [time.time()]
+    monkeypatch.setattr(images, "time", SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic))
+    with live.serving(engine(), live.settings(store_ttl=3600)) as url:
+        id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
         asked = {"image_id": id_, "question": "q"}
-        assert httpx2.post(f"{url}/ask_question", json=asked).status_code == 200
-        time.sleep(3.2)
-        refused(httpx2.post(f"{url}/ask_question", json=asked), 404, "unknown_image")
+        assert live.request("POST", f"{url}/ask_question", json=asked).status_code == 200
+        now[0] += 3601
+        refused(live.request("POST", f"{url}/ask_question", json=asked), 404, "unknown_image")
 
 
 def test_facts_about_the_server(client):
@@ -308,7 +315,7 @@ def test_facts_about_the_server(client):
 
 
 def test_metrics_count_what_happens(echo):
-    with httpx2.Client(base_url=echo) as client:
+    with live.client_of(base_url=echo) as client:
         image = uploaded(client)
         for _ in range(2):
             client.post("/ask_question", json={"image_id": image.image_id, "question": "q"})
@@ -339,13 +346,13 @@ def test_cors_is_for_the_origins_that_are_named():
     with live.serving(engine(), live.settings(cors_origins="https://app.example", api_keys="0" * 64)) as url:
         ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
-            reply = httpx2.options(f"{url}/ask_question", headers={"Origin": origin, **ask})
+            reply = live.request("OPTIONS", f"{url}/ask_question", headers={"Origin": origin, **ask})
             assert ("access-control-allow-origin" in reply.headers) is allowed
 
 
 def test_with_keys_nobody_else_is_let_in():
     kept = f"clinic:{hash_key('right')},{hash_key('second')}"
-    with live.serving(engine(), live.settings(api_keys=kept)) as url, httpx2.Client(base_url=url) as client:
+    with live.serving(engine(), live.settings(api_keys=kept)) as url, live.client_of(base_url=url) as client:
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
             reply = client.post("/upload_image", files={"image_file": png()}, headers=header)
             refused(reply, 401, "unauthorized")
@@ -379,23 +386,23 @@ def test_each_key_has_its_own_rate():
     with live.serving(engine(), live.settings(api_keys=kept, rate="3/minute")) as url:
 
         def ask(key):
-            return httpx2.get(f"{url}/model", headers={"Authorization": f"Bearer {key}"})
+            return live.request("GET", f"{url}/model", headers={"Authorization": f"Bearer {key}"})
 
         assert [ask("one").status_code for _ in range(4)] == [200, 200, 200, 429]
         reply = ask("one")
         refused(reply, 429, "rate_limited")
         assert 1 <= int(reply.headers["retry-after"]) <= 60
         assert ask("two").status_code == 200
-        assert httpx2.get(f"{url}/healthz").status_code == 200
+        assert live.request("GET", f"{url}/healthz").status_code == 200
 
 
 def test_a_defect_is_500_with_no_word_of_its_inside(capfd):
     with live.serving(engine()) as url:
-        id_ = httpx2.post(f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
-        reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "crash please"})
+        id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
+        reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "crash please"})
         message = refused(reply, 500, "internal")
         assert "ZeroDivision" not in message and "defect of the server" in message
-        reply = httpx2.post(f"{url}/ask_question", json={"image_id": id_, "question": "refuse please"})
+        reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "refuse please"})
         assert refused(reply, 422, "invalid") == "I refuse; ask something else"
 
 
@@ -424,7 +431,7 @@ def logged():
 
 
 def test_logs_have_ids_and_codes_and_no_content(logged):
-    with live.serving(engine()) as url, httpx2.Client(base_url=url) as client:
+    with live.serving(engine()) as url, live.client_of(base_url=url) as client:
         image = uploaded(client)
         client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
         client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
@@ -440,7 +447,7 @@ def test_logs_have_ids_and_codes_and_no_content(logged):
 
 
 def test_content_is_logged_only_when_asked_for(logged):
-    with live.serving(engine(), live.settings(log_content=True)) as url, httpx2.Client(base_url=url) as client:
+    with live.serving(engine(), live.settings(log_content=True)) as url, live.client_of(base_url=url) as client:
         image = uploaded(client)
         client.post("/ask_question", json={"image_id": image.image_id, "question": "What is it?"})
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from echo_model import Echo, engine
+from echo_model import Echo, engine, queued, until
 
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.serving.refusals import RefusedError
@@ -47,13 +47,15 @@ def test_a_picture_is_encoded_once_for_all_its_questions():
 
 
 def test_questions_of_one_image_are_taken_together_and_the_oldest_first():
-    model = Echo(seconds=0.05)
+    model = Echo(held=True)
     made = engine(model, batch=3, wait=0.0)
 
     async def work():
         first = asyncio.create_task(made.ask("a", SEEN, "first"))
-        await asyncio.sleep(0.02)  # the model is busy with it
-        rest = [made.ask(image, SEEN, f"{image}{n}") for n, image in enumerate("abcabc")]
+        await model.begun()
+        rest = [asyncio.create_task(made.ask(image, SEEN, f"{image}{n}")) for n, image in enumerate("abcabc")]
+        await queued(made, 6)
+        model.release()
         await asyncio.gather(first, *rest)
 
     run(made, work())
@@ -62,13 +64,16 @@ def test_questions_of_one_image_are_taken_together_and_the_oldest_first():
 
 
 def test_two_who_ask_the_same_share_one_computation_and_later_ones_none():
-    model = Echo(seconds=0.02)
+    model = Echo(held=True)
     made = engine(model)
 
     async def work():
         blocker = asyncio.create_task(made.ask("z", SEEN, "busy"))
-        await asyncio.sleep(0.005)
-        await asyncio.gather(made.ask("i", SEEN, "same"), made.ask("i", SEEN, "same"), blocker)
+        await model.begun()
+        both = [asyncio.create_task(made.ask("i", SEEN, "same")) for _ in range(2)]
+        await queued(made, 2)
+        model.release()
+        await asyncio.gather(*both, blocker)
         return await made.ask("i", SEEN, "same"), await made.ask("j", SEEN, "same")
 
     again, elsewhere = run(made, work())
@@ -102,18 +107,18 @@ def test_the_cache_is_bounded():
     assert run(made, work()) == [0, 1]
 
 
-def test_a_full_queue_refuses_at_once_with_429():
-    made = engine(Echo(seconds=0.2), queue=2, batch=1)
+def test_a_full_queue_refuses_with_429_while_the_model_is_busy():
+    model = Echo(held=True)
+    made = engine(model, queue=2, batch=1)
 
     async def work():
         busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
-        await asyncio.sleep(0.05)
+        await model.begun()
         waiting = [asyncio.create_task(made.ask("i", SEEN, f"w{n}")) for n in range(2)]
-        await asyncio.sleep(0)
-        began = time.monotonic()
+        await queued(made, 2)
         with pytest.raises(RefusedError) as refused:
             await made.ask("i", SEEN, "one too many")
-        assert time.monotonic() - began < 0.1
+        model.release()
         await asyncio.gather(busy, *waiting)
         return refused.value
 
@@ -123,11 +128,17 @@ def test_a_full_queue_refuses_at_once_with_429():
 
 
 def test_work_past_its_deadline_is_refused_and_never_computed():
-    model = Echo(seconds=0.3)
-    made = engine(model, deadline=0.1, batch=1)
+    model = Echo(held=True)
+    made = engine(model, deadline=2.0, batch=1)
 
     async def work():
-        return await asyncio.gather(*(made.ask("i", SEEN, f"q{n}") for n in range(3)), return_exceptions=True)
+        first = asyncio.create_task(made.ask("i", SEEN, "q0"))
+        await model.begun()
+        came = time.monotonic() - 1.9  # a tenth of a second is left to them
+        late = [made.ask("i", SEEN, f"q{n}", since=came) for n in (1, 2)]
+        outcomes = await asyncio.gather(first, *late, return_exceptions=True)
+        model.release()
+        return outcomes
 
     outcomes = run(made, work())
     assert all(isinstance(outcome, RefusedError) and outcome.code == "deadline" for outcome in outcomes)
@@ -135,15 +146,17 @@ def test_work_past_its_deadline_is_refused_and_never_computed():
 
 
 def test_work_whose_client_has_gone_is_never_computed():
-    model = Echo(seconds=0.1)
+    model = Echo(held=True)
     made = engine(model, batch=1)
 
     async def work():
         busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
-        await asyncio.sleep(0.02)
+        await model.begun()
         gone = asyncio.create_task(made.ask("i", SEEN, "gone"))
-        await asyncio.sleep(0.02)
+        await queued(made, 1)
         gone.cancel()
+        await asyncio.wait([gone])
+        model.release()
         await busy
         await made.ask("i", SEEN, "next")
 
@@ -153,16 +166,16 @@ def test_work_whose_client_has_gone_is_never_computed():
 
 @pytest.mark.parametrize(("word", "status"), [("refuse", 422), ("crash", 500)])
 def test_a_question_that_fails_does_not_take_its_batch_with_it(word, status):
-    model = Echo(seconds=0.02)
+    model = Echo(held=True)
     made = engine(model)
 
     async def work():
         busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
-        await asyncio.sleep(0.005)
-        return await asyncio.gather(
-            made.ask("i", SEEN, "one"), made.ask("i", SEEN, word), made.ask("i", SEEN, "two"), busy,
-            return_exceptions=True,
-        )  # fmt: skip
+        await model.begun()
+        batch = [asyncio.create_task(made.ask("i", SEEN, asked)) for asked in ("one", word, "two")]
+        await queued(made, 3)
+        model.release()
+        return await asyncio.gather(*batch, busy, return_exceptions=True)
 
     one, failed, two, _ = run(made, work())
     assert (one.found.prediction.answer, two.found.prediction.answer) == ("7 one", "7 two")
@@ -170,29 +183,36 @@ def test_a_question_that_fails_does_not_take_its_batch_with_it(word, status):
 
 
 def test_the_event_loop_is_never_blocked():
-    made = engine(Echo(seconds=1.0))
+    model = Echo(held=True)
+    made = engine(model)
 
     async def work():
         asked = asyncio.create_task(made.ask("i", SEEN, "slow"))
-        longest = 0.0
-        while not asked.done():
-            began = time.monotonic()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.monotonic() - began)
-        return longest
+        await model.begun()
+        for _ in range(100):  # the loop turns while the model does not
+            await asyncio.sleep(0.001)
+        done = asked.done()
+        model.release()
+        await asked
+        return done
 
-    assert run(made, work()) < 0.5  # of the second that the model takes; a crowded machine delays a loop too
+    assert run(made, work()) is False
 
 
 def test_closing_answers_what_waits_and_refuses_what_comes():
-    made = engine(Echo(seconds=0.05), batch=1)
+    model = Echo(held=True)
+    made = engine(model, batch=1)
 
     async def work():
         asked = [asyncio.create_task(made.ask("i", SEEN, f"q{n}")) for n in range(3)]
-        await asyncio.sleep(0.01)
-        await asyncio.to_thread(made.close)
+        await model.begun()
+        await queued(made, 2)
+        closing = asyncio.create_task(asyncio.to_thread(made.close))
+        await until(lambda: not made.ready)
         with pytest.raises(RefusedError):
             await made.ask("i", SEEN, "late")
+        model.release()
+        await closing
         return [(await one).found.prediction.answer for one in asked]
 
     assert run(made, work()) == ["7 q0", "7 q1", "7 q2"]

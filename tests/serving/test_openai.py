@@ -7,7 +7,6 @@ import http.server
 import json
 import threading
 
-import httpx2
 import live
 import numpy as np
 import openai
@@ -188,8 +187,8 @@ def test_other_urls_are_refused(url):
 def test_with_outside_images_allowed_private_addresses_stay_refused(pictures):
     with live.serving(engine(), live.settings(outside_images=True)) as url:
         asked = {"model": "echo-1", "messages": messages(url=f"{pictures}/picture")}
-        reply = httpx2.post(f"{url}/v1/chat/completions", content=json.dumps(asked))
+        reply = live.request("POST", f"{url}/v1/chat/completions", content=json.dumps(asked))
         assert reply.status_code in (400, 422)
-        reply = httpx2.post(f"{url}/v1/chat/completions", json=asked)
+        reply = live.request("POST", f"{url}/v1/chat/completions", json=asked)
     assert reply.status_code == 400
     assert "open internet" in reply.json()["error"]["message"]
