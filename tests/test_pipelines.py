@@ -230,7 +230,7 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     subprocess.run([*command, str(tmp_path / "whole"), *options], check=True, env=environment, capture_output=True)
     cut = tmp_path / "cut"
     process = subprocess.Popen([*command, str(cut), *options], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(losses(cut)) < 40 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -81,7 +81,7 @@ def test_sigterm_stops_both_and_is_no_failure():
         "sys.exit(launch._together([(sleeper, {}), (sleeper, {})]))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        killer = threading.Timer(20, process.kill)
+        killer = threading.Timer(60, process.kill)
         killer.start()
         assert [process.stdout.readline() for _ in range(2)] == ["1\n", "1\n"]
         process.send_signal(signal.SIGTERM)

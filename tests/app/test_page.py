@@ -13,7 +13,7 @@ from medical_vqa.app.words import Words
 def page(fake, monkeypatch, tmp_path):
     monkeypatch.setenv(settings.BACKEND, fake.address)
     monkeypatch.setenv(settings.FEEDBACK, str(tmp_path / "votes"))
-    test = AppTest.from_file(str(launch.PAGE), default_timeout=20)
+    test = AppTest.from_file(str(launch.PAGE), default_timeout=120)
     test.query_params["lang"] = "en"
     return test.run()
 
@@ -63,7 +63,7 @@ def test_chinese_is_one_click_away(page):
 def test_while_the_backend_sleeps_the_page_says_so(fake, monkeypatch):
     fake.asleep = True
     monkeypatch.setenv(settings.BACKEND, fake.address)
-    test = AppTest.from_file(str(launch.PAGE), default_timeout=20)
+    test = AppTest.from_file(str(launch.PAGE), default_timeout=120)
     test.query_params["lang"] = "en"
     assert Words("en")("asleep") in shown(test.run())
 

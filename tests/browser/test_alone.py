@@ -25,7 +25,7 @@ def alone(tmp_path_factory):
     with PageProcess([], folder) as url:
         yield url, folder
     backend = re.search(r'"url": "(http://127.0.0.1:\d+)"', (folder / "log").read_text()).group(1)
-    for _ in range(50):
+    for _ in range(300):
         try:
             httpx2.get(f"{backend}/healthz", timeout=1)
         except httpx2.TransportError:

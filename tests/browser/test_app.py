@@ -15,7 +15,7 @@ from medical_vqa.app.words import Words
 
 DICOM = bytes(128) + b"DICM"
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 def settled(page: Page) -> None:

@@ -24,7 +24,8 @@ class PageProcess:
         self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=self._log, env=environ)
 
     def __enter__(self) -> str:
-        for _ in range(300):
+        until = time.monotonic() + 120
+        while time.monotonic() < until and self.process.poll() is None:
             try:
                 if httpx2.get(f"{self.url}/_stcore/health").is_success:
                     return self.url
@@ -34,5 +35,5 @@ class PageProcess:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         self._log.close()
