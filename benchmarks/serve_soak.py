@@ -46,7 +46,7 @@ def main() -> None:
 def soak(model: Path, seconds: float, rate: float) -> dict[str, Any]:
     """Use a server for so long; returns its memory over time and what it answered."""
     with Instance(model, **BOUNDS) as server:
-        statuses: Counter[int] = Counter()
+        statuses: Counter[int | str] = Counter()
         memory: list[tuple[float, int]] = []  # (seconds, bytes)
         asyncio.run(_use(server, seconds, rate, statuses, memory))
         assert "Traceback" not in server.logs(), server.logs()[-3000:]
@@ -62,7 +62,7 @@ def soak(model: Path, seconds: float, rate: float) -> dict[str, Any]:
 
 
 async def _use(
-    server: Instance, seconds: float, rate: float, statuses: Counter[int], memory: list[tuple[float, int]]
+    server: Instance, seconds: float, rate: float, statuses: Counter[int | str], memory: list[tuple[float, int]]
 ) -> None:
     began, rng, number = time.monotonic(), random.Random(0), 0
     async with Connection(server.url) as connection:
@@ -75,9 +75,10 @@ async def _use(
 
 
 async def _round(
-    server: Instance, connection: Connection, rng: random.Random, number: int, statuses: Counter[int]
+    server: Instance, connection: Connection, rng: random.Random, number: int, statuses: Counter[int | str]
 ) -> None:
     """An upload, three questions, a refusal, at times a deletion or a client that hangs up in the middle."""
+    came = time.monotonic()
     status, _, body = await connection.send(upload(png(rng.randrange(256), side=rng.choice((64, 256, 512)))))
     statuses[status] += 1
     id_ = json.loads(body)["image_id"]
@@ -86,7 +87,9 @@ async def _round(
     if number % 3 == 0:
         asked.append(f"DELETE /images/{id_} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     for request in asked:
-        statuses[(await connection.send(request))[0]] += 1
+        status = (await connection.send(request))[0]
+        late = time.monotonic() - came > BOUNDS["store_ttl"]
+        statuses["expired" if status == 404 and late else status] += 1
     if number % 10 == 0:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(question(id_, "Who is there?")[: rng.randrange(20, 200)])
