@@ -46,26 +46,26 @@ def test_200_clients_at_once_each_get_the_answer_to_their_own_question():
 
 
 def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429():
-    deadline = 2.0
-    model = Echo(seconds=0.2)  # 8 at once: 40 questions per second
+    deadline = 5.0
+    model = Echo(seconds=0.5)  # 8 at once: 16 questions per second
 
     async def client(url, id_, number):
-        await asyncio.sleep(number / 400)  # ten times that
+        await asyncio.sleep(number / 160)  # ten times that
         ((status, headers, body),) = await send(url, question(id_, f"q{number}"))
         return status, headers, json.loads(body)
 
     async def flood(url):
         id_ = await new_image(url, png(5))
-        return await asyncio.gather(*(client(url, id_, number) for number in range(600)))
+        return await asyncio.gather(*(client(url, id_, number) for number in range(300)))
 
     made = engine(model, batch=8, queue=100, deadline=deadline)
     with live.serving(made, live.settings(deadline=deadline)) as url:
         found = asyncio.run(asyncio.wait_for(flood(url), 300))
     answered = [body["timings"]["total_ms"] / 1000 for status, _, body in found if status == 200]
     refused = [(headers, body) for status, headers, body in found if status == 429]
-    assert len(answered) + len(refused) == 600  # no 5xx, nothing lost
+    assert len(answered) + len(refused) == 300  # no 5xx, nothing lost
     assert len(answered) >= 8  # it goes on answering; at the rate that the machine allows
-    assert len(refused) >= 300
+    assert len(refused) >= 150
     assert max(answered) <= deadline + 0.2  # as the server sees it: the clients share its processor here
     assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused)
     assert {body["detail"]["code"] for _, body in refused} <= {"overloaded", "deadline"}
