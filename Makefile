@@ -2,7 +2,7 @@
 # make app    a page on which one uploads an image and asks, with the model that ships
 # make test   the checks and the whole test suite, as CI runs them
 # make check  formatting, lint, types, import contracts
-# make shipped SLAKE=DIR  the model in the package, made again: about half an hour
+# make shipped SLAKE=DIR  the model in the package, made again: about an hour
 # make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
 

@@ -1,4 +1,4 @@
-"""Make the shipped model again: `python tools/make_shipped.py --source SLAKE`, about half an hour.
+"""Make the shipped model again: `python tools/make_shipped.py --source SLAKE`, about an hour.
 
 Prepares SLAKE, trains ``recipes/slake-compact.yaml`` (a run that was cut short goes on), stores the bundle with 16 bits
 a weight in the package, answers the validation split with what is stored, and writes temperature and threshold into its
