@@ -19,7 +19,8 @@ from medical_vqa.app.launch import free_port
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUESTIONS = ["Does the patient like music?", "What modality is used to take this image?"]
+EXAMPLE = "MRI, Abdomen"
+QUESTIONS = ["Does the patient like music?", "Does the picture contain liver?"]
 
 
 def main() -> None:
@@ -32,10 +33,10 @@ def main() -> None:
         start = opened(browser, url, 1400, 780)
         shoot(start, out / "app-start.png")
         desktop = opened(browser, url, 1400, 900)
-        ask(desktop, "X-Ray, Lung", QUESTIONS)
+        ask(desktop, EXAMPLE, QUESTIONS)
         shoot(desktop, out / "app.png")
         phone = opened(browser, f"{url}?lang=zh", 390, 844)
-        ask(phone, "X-Ray, Lung", ["这张图片的成像方式是什么?"])
+        ask(phone, EXAMPLE, ["图片中包含肝脏吗?"])
         shoot(phone, out / "app-phone.png")
         browser.close()
 
