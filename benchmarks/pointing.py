@@ -1,6 +1,7 @@
 """Where the compact model looks, against where things are: `python benchmarks/pointing.py [BUNDLE] [--figure FILE]`.
 
-The pointing game on SLAKE's English validation questions that name a thing whose mask or box is known in that picture:
+The pointing game on SLAKE's English validation questions that name a thing whose mask or box is known in that picture
+(with ``--language zh``, on the Chinese questions about the same pictures):
 a hit is a peak of the map inside the region. Chance is the region's share of the picture; the middle of the picture,
 and the map of another picture's same question, stand beside it.
 """
@@ -23,6 +24,7 @@ from medical_vqa.data.prepared import default_root
 from medical_vqa.data.regions import FULL, GRID, UNKNOWN, RegionStore
 from medical_vqa.data.selection import Selection
 from medical_vqa.models.model import Query
+from medical_vqa.records import Example
 
 Map = NDArray[np.float32]
 
@@ -32,18 +34,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", default=pipelines.shipped_bundle())
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--language", choices=("en", "zh"), default="en")
     options = parser.parse_args()
     model: Any
     model, card = pipelines.load_model(pipelines.find_bundle(options.bundle), "cpu")
     selection = Selection("slake", default_root(), {"language": "en"})
     store = RegionStore(selection.open().folder)
-    asked = list(pipelines.queries(selection, selection.rows("validation"), model))
+    asked = list(pipelines.queries(selection, rows_of(selection, options.language), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
     looks = model.look([query for query, _ in games])
     attended = model.attention([query for query, _ in games])
     found = {
         "model": card.name,
         "files": dict(card.files),
+        "language": options.language,
         "questions": len(games),
         "images": len({query.image for query, _ in games}),
         "hits": share(hit(look, region) for look, (_, region) in zip(looks, games, strict=True)),
@@ -60,6 +64,16 @@ def main() -> None:
         draw(games, looks, options.figure)
 
 
+def rows_of(selection: Selection, language: str) -> list[Example]:
+    """Questions about the pictures of the English validation split, from which nothing was learned."""
+    rows = selection.rows("validation")
+    if language == "en":
+        return rows
+    prepared, images = selection.open(), {row.image_id for row in rows}
+    splits = [prepared.examples(split, {"language": language}) for split in prepared.splits]
+    return [row for split in splits for row in split if row.image_id in images]
+
+
 def pairs(looks: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> Iterator[tuple[Map, tuple[Query, Map]]]:
     """Maps beside their questions."""
     return zip(looks, games, strict=True)
@@ -67,7 +81,7 @@ def pairs(looks: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> Iterator[
 
 def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
     """The mask, or else the box, of the thing the question names: (GRID, GRID) in [0, 1]; None where it has none."""
-    thing = model.reader.named(query.question)
+    thing = model.reader.pictured(query.question)
     if thing is None:
         return None
     grids = store.get(query.image)

@@ -426,6 +426,7 @@ def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
     features = model.vision.encode([told().visual])[0]
     kept = model.look([Query("q", "is left lung it", "a", features)])[0]
     assert np.allclose(kept, left, atol=1e-4)
+    assert np.allclose(model.look([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
 
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):

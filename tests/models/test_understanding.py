@@ -122,3 +122,18 @@ def test_kinds_of_image_and_what_is_spoken_of_in_them():
 )
 def test_what_a_question_offers_to_choose_from(question, choice):
     assert offered(question, {"liver", "spleen", "lung", "heart", "left kidney", "kidney", "left", "right"}) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "thing"),
+    [
+        ("图片中包含肝脏吗?", "liver"),
+        ("图中脑水肿在哪里?", "brain edema"),
+        ("病人的左肺有异常吗?", "left lung"),
+        ("图中胃在哪?", None),  # no thing of these pictures
+        ("Where is the brain edema?", "brain edema"),
+        ("这是CT扫描吗?", None),
+    ],
+)
+def test_things_are_found_in_the_picture_by_their_chinese_names_too(text, thing):
+    assert reader().pictured(text) == thing

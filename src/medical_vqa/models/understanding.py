@@ -35,6 +35,18 @@ _EXISTENCE = re.compile(  # such questions take nothing for granted
     r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
 )
 
+_IN_CHINESE = {  # what SLAKE's Chinese questions call the things whose masks and boxes have English names
+    "肝脏": "liver", "肝癌": "liver cancer", "肺": "lung", "左肺": "left lung", "右肺": "right lung",
+    "肺癌": "lung cancer", "肾脏": "kidney", "左肾": "left kidney", "右肾": "right kidney", "脾脏": "spleen",
+    "心脏": "heart", "胃": "stomach", "心脏肥大": "cardiomegaly", "肺不张": "atelectasis", "肺炎": "pneumonia",
+    "气胸": "pneumothorax", "积液": "effusion", "胸腔积液": "effusion", "浸润": "infiltrate", "肺浸润": "infiltrate",
+    "肿块": "mass", "肺肿块": "mass", "结节": "nodule", "肺结节": "nodule", "脑水肿": "brain edema",
+    "脑干": "brain stem", "颞叶": "temporal lobe", "脊髓": "spinal cord", "小肠": "small bowel", "结肠": "colon",
+    "直肠": "rectum", "十二指肠": "duodenum", "膀胱": "bladder", "食管": "esophagus", "食道": "esophagus",
+    "气管": "trachea", "喉": "larynx", "下颌骨": "mandible", "下颚": "mandible", "腮腺": "parotid", "眼": "eye",
+    "耳": "ear", "牙": "tooth", "股骨头": "femoral head", "肱骨头": "humerus head",
+}  # fmt: skip
+
 
 def is_chinese(text: str) -> bool:
     """Whether a Chinese character is in it."""
@@ -80,6 +92,8 @@ class Reader:
         self._known = frozenset(vocabulary.known)
         longest_first = sorted({thing.lower() for thing in things}, key=lambda thing: (-len(thing), thing))
         self._pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest_first)) or '(?!)'})s?\b")
+        chinese = sorted((name for name, thing in _IN_CHINESE.items() if thing in longest_first), key=len, reverse=True)
+        self._chinese = re.compile("|".join(chinese) or "(?!)")
         self._mended = lru_cache(maxsize=1 << 12)(self._mend)
 
     def encode(self, question: str, *, limit: int) -> list[int]:
@@ -108,6 +122,11 @@ class Reader:
         """The first of the things that a text speaks of, the most particular one where several fit."""
         found = self._pattern.search(" ".join(words(text)))
         return found.group(1) if found else None
+
+    def pictured(self, text: str) -> str | None:
+        """As `named`, of Chinese text too: the English name of the thing, which is that of its region."""
+        found = self._chinese.search(text)
+        return _IN_CHINESE[found.group()] if found else self.named(text)
 
     def _mend(self, token: str) -> str | None:
         """The known word it stands for; None for one to pass over, and "" for one that means something unknown."""
