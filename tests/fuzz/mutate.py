@@ -55,6 +55,11 @@ def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def gzipped(data: bytes, level: int = 9) -> bytes:
+    """The same bytes at any time of day."""
+    return gzip.compress(data, level, mtime=0)
+
+
 @cache
 def whole() -> dict[str, bytes]:
     """A small file of every format and kind, by a name with its usual ending."""
@@ -89,7 +94,7 @@ def whole() -> dict[str, bytes]:
     files["group4.tif"] = saved(grey.convert("1"), "TIFF", compression="group4")
     volume = nibabel.Nifti1Image(np.arange(20 * 24 * 6, dtype=np.int16).reshape(20, 24, 6), np.eye(4))
     files["a.nii"] = bytes(volume.to_bytes())
-    files["a.nii.gz"] = gzip.compress(files["a.nii"])
+    files["a.nii.gz"] = gzipped(files["a.nii"])
     shipped = Path(pydicom.data.__file__).parent / "test_files"
     return files | {name: (shipped / name).read_bytes() for name in DICOM_FILES}
 
@@ -115,7 +120,7 @@ def zeros(count: int, kind: int = zlib.MAX_WBITS) -> bytes:
     block = squeezer.compress(bytes(1_000_000)) + squeezer.flush(zlib.Z_FULL_FLUSH)
     body = block * (count // 1_000_000) + b"\x03\0"
     if kind == 31:
-        head, tail = gzip.compress(b"")[:10], struct.pack("<II", zlib.crc32(bytes(count)), count)
+        head, tail = gzipped(b"")[:10], struct.pack("<II", zlib.crc32(bytes(count)), count)
     else:
         head, tail = (b"\x78\xda", struct.pack(">I", zlib.adler32(bytes(count)))) if kind > 0 else (b"", b"")
     return head + body + tail
@@ -168,7 +173,7 @@ def bombs() -> dict[str, bytes]:
     claims = struct.pack("<H", 6) + b"".join(struct.pack("<HHII", tag, 1, 9_000_000, 8) for tag in range(700, 706))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a.html", "<script>alert(1)</script>" * 1000)
+        file.writestr(zipfile.ZipInfo("a.html"), "<script>alert(1)</script>" * 1000, zipfile.ZIP_DEFLATED)
     grey = whole()["grey.png"]
     head = whole()["a.nii"]
     many = 300_000_000
@@ -224,7 +229,7 @@ def bombs() -> dict[str, bytes]:
         "nested.dcm": dicom(nested(100_000)),
         "elements.dcm": dicom(element(0x28, 0x02, b"US", b"\1\0") * 1_000_000),
         "fragments.dcm": grey_dicom(64, 64, _encapsulated(*[b""] * 500_000), syntax=b"1.2.840.10008.1.2.4.90"),
-        "endless.nii.gz": gzip.compress(bytes(deep_nifti[:352])) + zeros(many, 31),
+        "endless.nii.gz": gzipped(bytes(deep_nifti[:352])) + zeros(many, 31),
         "huge.nii": bytes(huge_nifti),
         "zeros.gz": zeros(many, 31),
         "zip-behind.png": grey + archive.getvalue(),
@@ -337,7 +342,7 @@ def mutated(name: str, rng: random.Random) -> tuple[str, bytes]:
         if data:
             data = change(data, rng)
             done.append(change.__name__)
-    made = gzip.compress(bytes(data), 1) if inside else bytes(data)
+    made = gzipped(bytes(data), 1) if inside else bytes(data)
     return f"{'-'.join(done)}-{name}", made
 
 
