@@ -24,6 +24,7 @@ from medical_vqa.data.selection import Selection
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.records import Example, Prediction
 from medical_vqa.text import squad_normalize
+from pointing import rows_of
 
 HERE = Path(__file__).parent
 COVERAGE = 0.95  # of the validation questions
@@ -73,7 +74,7 @@ def main() -> None:
     found["rewordings"] = agreement(model, rows, asked, own, threshold, typing_error=False)
     found["rewordings with a typing error"] = agreement(model, rows, asked, own, threshold, typing_error=True)
     found |= strangers(model, rows, asked, threshold)
-    found["Chinese"] = chinese(model, selection, {row.image_id for row in rows})
+    found["Chinese"] = chinese(model, selection)
     found["VQA-RAD's rewordings"] = vqa_rad(model, threshold)
     print(json.dumps(found, ensure_ascii=False, indent=1))
 
@@ -125,11 +126,9 @@ def agreement(
     }
 
 
-def chinese(model: Any, selection: Selection, images: set[str]) -> dict[str, Any]:
+def chinese(model: Any, selection: Selection) -> dict[str, Any]:
     """EM on Chinese rows about images of the English validation split, from which nothing was learned."""
-    prepared = selection.open()
-    splits = [prepared.examples(split, {"language": "zh"}) for split in prepared.splits]
-    rows = [row for split in splits for row in split if row.image_id in images]
+    rows = rows_of(selection, "zh")
     given = answers(model, encoded(model, pipelines.queries(selection, rows, model)))
     right = [squad_normalize(a.answer) == squad_normalize(r.answers[0]) for a, r in zip(given, rows, strict=True)]
     return {"questions": len(rows), "images": len({row.image_id for row in rows}), "EM": share(right)}

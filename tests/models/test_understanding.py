@@ -136,4 +136,4 @@ def test_what_a_question_offers_to_choose_from(question, choice):
     ],
 )
 def test_things_are_found_in_the_picture_by_their_chinese_names_too(text, thing):
-    assert reader().pictured(text) == thing
+    assert reader().named_in_any_language(text) == thing

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from live import PATIENCE
 
 from medical_vqa.data.images import PictureSpec
 from medical_vqa.errors import ModelError
@@ -17,9 +18,6 @@ from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.model import Decoding, Query
 from medical_vqa.records import Prediction
 from medical_vqa.serving.engine import Engine
-
-PATIENCE = 60.0
-"""Seconds that a test waits for what must come, on a machine that stalls."""
 
 
 class MeanVision:
@@ -59,9 +57,9 @@ class Echo:
         """Let a model that is held go on."""
         self._free.set()
 
-    async def begun(self, batches: int = 1) -> None:
-        """Wait until it has this many batches, the warm-up's not counted."""
-        await until(lambda: len(self.batches) > batches)
+    async def begun(self) -> None:
+        """Wait until it has a batch beside the warm-up's."""
+        await until(lambda: len(self.batches) > 1)
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         self.batches.append(list(queries))

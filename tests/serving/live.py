@@ -24,7 +24,6 @@ from typing import Any
 import httpx2
 import numpy as np
 import uvicorn
-from echo_model import PATIENCE
 from PIL import Image
 
 from medical_vqa.serving.api import create_app
@@ -34,6 +33,8 @@ from medical_vqa.serving.settings import Settings, read_settings
 from medical_vqa.serving.stores import Store
 
 SOURCE = Path(__file__).parents[2] / "src"
+PATIENCE = 60.0
+"""Seconds that a test waits for what must come, on a machine that stalls."""
 request = functools.partial(httpx2.request, timeout=PATIENCE)
 client_of = functools.partial(httpx2.Client, timeout=PATIENCE)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from live import PATIENCE
 
 
 def _free_port() -> int:
@@ -43,7 +44,7 @@ def redis_url() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -72,4 +73,4 @@ def bucket() -> Iterator[str]:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)

@@ -128,7 +128,10 @@ def looks_at(
         reader: Knows the names of things.
         regions: Names of the regions.
     """
-    things = [reader.pictured(q.question) or reader.pictured(a.answer) for q, a in zip(queries, answers, strict=True)]
+    things = [
+        reader.named_in_any_language(q.question) or reader.named_in_any_language(a.answer)
+        for q, a in zip(queries, answers, strict=True)
+    ]
     maps = [
         _found(shares, _kinds_of(thing, regions), otherwise)
         for shares, thing, otherwise in zip(found, things, attended, strict=True)

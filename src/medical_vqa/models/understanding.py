@@ -123,7 +123,7 @@ class Reader:
         found = self._pattern.search(" ".join(words(text)))
         return found.group(1) if found else None
 
-    def pictured(self, text: str) -> str | None:
+    def named_in_any_language(self, text: str) -> str | None:
         """As `named`, of Chinese text too: the English name of the thing, which is that of its region."""
         found = self._chinese.search(text)
         return _IN_CHINESE[found.group()] if found else self.named(text)
