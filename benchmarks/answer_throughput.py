@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import published as shared
-from medical_vqa.evaluation.predict import image_batches
-from medical_vqa.models.blip2 import Blip2
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.prompted import fill
+from medical_vqa.evaluation.predicting import image_batches
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.hf.blip2 import Blip2
+from medical_vqa.models.hf.generation import fill
 from medical_vqa.runtime import use_all_cores
 
 

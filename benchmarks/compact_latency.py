@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from medical_vqa import pipelines
+from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.bundle import load_bundle
-from medical_vqa.models.model import Decoding, Query
+from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
 
 CALLS = 100
 
@@ -27,16 +27,16 @@ CALLS = 100
 def main() -> None:
     """Time a question, a picture, a look and a doubt, and print one JSON object."""
     torch.set_num_threads(1)
-    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else pipelines.shipped_bundle()
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
     model: Any
-    model, card = load_bundle(pipelines.find_bundle(bundle), device=torch.device("cpu"))
+    model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
     side = model.picture.side
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 1), dtype=np.uint8)
     query = Query("q", "Where is the liver?", "a", model.vision.encode([picture])[0])
     answer = model.answer([query], Decoding())[0]
     found = {
         "model": card.name,
-        "megabytes": round(sum(f.stat().st_size for f in pipelines.find_bundle(bundle).iterdir()) / 1e6, 2),
+        "megabytes": round(sum(f.stat().st_size for f in find_bundle(bundle).iterdir()) / 1e6, 2),
         "picture": timed(lambda: model.vision.encode([picture])),
         "question": timed(lambda: model.answer([query], Decoding())),
         "look": timed(lambda: model.look([query])),

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medical_vqa.evaluation.intervals import clustered_bootstrap
-from medical_vqa.evaluation.protocols import protocol_names
-from medical_vqa.evaluation.report import write_report
+from medical_vqa.evaluation.protocols.protocols import protocol_names
+from medical_vqa.evaluation.reporting.report import write_report
 from medical_vqa.evaluation.results import DatasetRef, Results, evaluate
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
+from medical_vqa.schema.records import Example, Prediction
 
 HERE = Path(__file__).parent
 RESAMPLES, PER_IMAGE = 2000, 11

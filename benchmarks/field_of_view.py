@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medical_vqa import pipelines
-from medical_vqa.data.prepared import default_root
-from medical_vqa.data.selection import Selection
-from medical_vqa.evaluation.intervals import clustered_bootstrap
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.records import Example
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.pipelines import queries as queries_stage
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 
 VIEWS = {"as published": (1.0, 0.5), "80 %": (0.8, 0.5), "65 %": (0.65, 0.5), "65 %, in the corner": (0.65, 0.0)}
@@ -31,14 +32,14 @@ VIEWS = {"as published": (1.0, 0.5), "80 %": (0.8, 0.5), "65 %": (0.65, 0.5), "6
 
 def main() -> None:
     """Ask every bundle about every view, and print one JSON object."""
-    bundles = [Path(word) for word in sys.argv[1:]] or [pipelines.shipped_bundle()]
+    bundles = [Path(word) for word in sys.argv[1:]] or [shipped_bundle()]
     selection = Selection("slake", default_root(), {"language": "en"})
     rows = selection.rows("validation")
     found: dict[str, Any] = {}
     for bundle in bundles:
         model: Any
-        model, card = pipelines.load_model(pipelines.find_bundle(bundle), "cpu")
-        asked = list(pipelines.queries(selection, rows, model))
+        model, card = load_model(find_bundle(bundle), "cpu")
+        asked = list(queries_stage.queries(selection, rows, model))
         name = f"{card.name}, {card.files['weights.safetensors'][:8]}"
         found[name] = {view: score(model, shown(asked, *how), rows) for view, how in VIEWS.items()}
         found[name]["foreground"] = model.foreground

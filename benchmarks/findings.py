@@ -14,26 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from medical_vqa import pipelines
-from medical_vqa.data.prepared import default_root
-from medical_vqa.data.regions import UNKNOWN, RegionStore
-from medical_vqa.data.selection import Selection
+from medical_vqa.data.cache.regions import UNKNOWN, RegionStore
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.queries import queries
 
 FEWEST = 2  # pictures with it, and without
 
 
 def main() -> None:
     """Look at every picture once, and print one JSON object."""
-    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else pipelines.shipped_bundle()
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
     model: Any
-    model, card = pipelines.load_model(pipelines.find_bundle(bundle), "cpu")
+    model, card = load_model(find_bundle(bundle), "cpu")
     selection = Selection("slake", default_root(), {"language": "en"})
     rows = selection.rows("validation")
     store = RegionStore(selection.open().folder)
-    asked = {
-        query.image: (query.visual, row)
-        for query, row in zip(pipelines.queries(selection, rows, model), rows, strict=True)
-    }
+    asked = {query.image: (query.visual, row) for query, row in zip(queries(selection, rows, model), rows, strict=True)}
     found = {image: model.vision.encode([visual])[0]["regions"].float().numpy() for image, (visual, _) in asked.items()}
     radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
     kinds = {}

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medical_vqa import delivery, pipelines
-from medical_vqa.data.images import prepare_picture
-from medical_vqa.data.prepared import PreparedDataset, default_root
-from medical_vqa.models.model import Query
-from medical_vqa.records import Prediction
+from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
+from medical_vqa.models.base import Query
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.export import export_onnx
+from medical_vqa.schema.records import Prediction
 
 HERE = Path(__file__).parent
 NOTHING = Prediction("", "", "", None, ())
@@ -31,13 +32,13 @@ NOTHING = Prediction("", "", "", None, ())
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=pipelines.shipped_bundle())
+    parser.add_argument("--model", type=Path, default=shipped_bundle())
     parser.add_argument("--root", type=Path, default=default_root())
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder, _ = delivery.export_onnx(arguments.model, Path(place) / "onnx")
-        model, card = pipelines.load_model(pipelines.find_bundle(arguments.model), "cpu")
-        graphs, _ = pipelines.load_model(folder, "cpu")
+        folder, _ = export_onnx(arguments.model, Path(place) / "onnx")
+        model, card = load_model(find_bundle(arguments.model), "cpu")
+        graphs, _ = load_model(folder, "cpu")
     results = {
         "model": card.name,
         "weights": card.files["weights.safetensors"],

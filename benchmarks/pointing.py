@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from medical_vqa import pipelines
-from medical_vqa.data.prepared import default_root
-from medical_vqa.data.regions import FULL, GRID, UNKNOWN, RegionStore
-from medical_vqa.data.selection import Selection
-from medical_vqa.models.model import Query
-from medical_vqa.records import Example
+from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.models.base import Query
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.queries import queries
+from medical_vqa.schema.records import Example
 
 Map = NDArray[np.float32]
 
@@ -32,15 +33,15 @@ Map = NDArray[np.float32]
 def main() -> None:
     """Play the game and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path, nargs="?", default=pipelines.shipped_bundle())
+    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--language", choices=("en", "zh"), default="en")
     options = parser.parse_args()
     model: Any
-    model, card = pipelines.load_model(pipelines.find_bundle(options.bundle), "cpu")
+    model, card = load_model(find_bundle(options.bundle), "cpu")
     selection = Selection("slake", default_root(), {"language": "en"})
     store = RegionStore(selection.open().folder)
-    asked = list(pipelines.queries(selection, rows_of(selection, options.language), model))
+    asked = list(queries(selection, rows_of(selection, options.language), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
     looks = model.look([query for query, _ in games])
     attended = model.attention([query for query, _ in games])

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from medical_vqa import pipelines, runtime
-from medical_vqa.data.images import prepare_picture
-from medical_vqa.data.selection import Selection
-from medical_vqa.models.blip2 import Blip2
-from medical_vqa.models.model import Query
+from medical_vqa import runtime
+from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.models.base import Query
+from medical_vqa.models.hf.blip2 import Blip2
+from medical_vqa.pipelines.prepare import prepare_dataset
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "hub"))
@@ -48,7 +49,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def rows(root: Path, count: int, images: int) -> tuple[Selection, list[Any]]:
     """That many rows of the shipped sample on that many images, in published order."""
-    pipelines.prepare_dataset("slake-mini", source=None, root=root)
+    prepare_dataset("slake-mini", source=None, root=root)
     selection = Selection("slake-mini", root, {})
     asked: dict[str, list[Any]] = {}
     for row in selection.rows("train"):

@@ -26,8 +26,8 @@ for folder in ("serving", "fuzz"):
 import mutate  # noqa: E402 - found beside the tests
 from live import Connection, Instance, png, question, upload  # noqa: E402
 
-from medical_vqa import pipelines  # noqa: E402
-from medical_vqa.serving.schema import Problem  # noqa: E402
+from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
+from medical_vqa.serving.api.schema import Problem  # noqa: E402
 
 MEBIBYTE = 1 << 20
 # What is kept soon stops growing, and nothing is refused for a slow machine's sake.
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    figures = fuzz(pipelines.shipped_bundle(), arguments.count, arguments.seed)
+    figures = fuzz(shipped_bundle(), arguments.count, arguments.seed)
     text = json.dumps(figures, indent=2) + "\n"
     print(text)
     (HERE / "results" / "serve_fuzz.json").write_text(text, encoding="utf-8")

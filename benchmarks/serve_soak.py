@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "serving"))
 from live import Connection, Instance, png, question, upload  # noqa: E402 - found beside the tests
 
-from medical_vqa import pipelines  # noqa: E402
+from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
 
 MEBIBYTE = 1 << 20
 BOUNDS = {
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=10.0, help="rounds per second")
     arguments = parser.parse_args()
-    figures = soak(pipelines.shipped_bundle(), 60 * arguments.minutes, arguments.rate)
+    figures = soak(shipped_bundle(), 60 * arguments.minutes, arguments.rate)
     text = json.dumps(figures, indent=2) + "\n"
     print(text)
     (HERE / "results" / "serve_soak.json").write_text(text, encoding="utf-8")

@@ -35,11 +35,12 @@ import uvicorn
 from fastapi import FastAPI, File, Form, UploadFile
 
 import published as shared
-from medical_vqa import pipelines
-from medical_vqa.data.images import open_image, prepare_picture
-from medical_vqa.data.sample import SlakeMini
+from medical_vqa.data.formats.slake_mini import SlakeMini
+from medical_vqa.data.imaging.pictures import open_image, prepare_picture
+from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.model import Decoding, Query
+from medical_vqa.pipelines.bundles import load_model, shipped_bundle
+from medical_vqa.pipelines.serve import CPU_BATCH, GPU_BATCH
 from medical_vqa.runtime import use_all_cores
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.server import run
@@ -83,14 +84,14 @@ def serve(arguments: argparse.Namespace) -> None:
     if arguments.serve == "usual":
         uvicorn.run(usual(model, card), port=arguments.port, log_level="error", access_log=False)
         return
-    batch = pipelines.CPU_BATCH if arguments.device == "cpu" else pipelines.GPU_BATCH
+    batch = CPU_BATCH if arguments.device == "cpu" else GPU_BATCH
     engine = Engine(model, card, batch=batch, deadline=29.0, cached=0)
     run(engine, read_settings(port=arguments.port, log_level="error", deadline=29.0, drain=30.0, cached_answers=0))
 
 
 def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:
     if arguments.model == ["shipped"]:
-        return pipelines.load_model(pipelines.shipped_bundle(), arguments.device)
+        return load_model(shipped_bundle(), arguments.device)
     folder, device = Path(arguments.hub), torch.device(arguments.device)
     _, examples = shared.rows(folder / "data", 512, 64)
     model = shared.build(folder, arguments.size, examples, "language", "bf16" if device.type == "cuda" else "fp32")

@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from medical_vqa.data.manifest import MANIFEST_NAME
-from medical_vqa.data.prepared import default_root
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.manifest import MANIFEST_NAME
 
 HERE = Path(__file__).parent
 FIRST_STEP = """

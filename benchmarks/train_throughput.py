@@ -20,9 +20,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import published as shared
-from medical_vqa.models.blip2 import Blip2
-from medical_vqa.models.model import Query
-from medical_vqa.models.prompted import IGNORE, fill
+from medical_vqa.models.base import Query
+from medical_vqa.models.hf.blip2 import Blip2
+from medical_vqa.models.hf.generation import IGNORE, fill
 from medical_vqa.runtime import use_all_cores
 from medical_vqa.training.batching import BatchPlan
 from medical_vqa.training.optimizer import adamw

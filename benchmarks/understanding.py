@@ -18,11 +18,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medical_vqa import pipelines
-from medical_vqa.data.prepared import default_root
-from medical_vqa.data.selection import Selection
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.records import Example, Prediction
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.pipelines import queries as queries_stage
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import squad_normalize
 from pointing import rows_of
 
@@ -59,11 +60,11 @@ ELSEWHERE = (
 
 def main() -> None:
     """Answer all sets and print one JSON object."""
-    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else pipelines.shipped_bundle()
-    model, card = pipelines.load_model(pipelines.find_bundle(bundle), "cpu")
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
+    model, card = load_model(find_bundle(bundle), "cpu")
     selection = Selection("slake", default_root(), {"language": "en"})
     rows = selection.rows("validation")
-    asked = encoded(model, pipelines.queries(selection, rows, model))
+    asked = encoded(model, queries_stage.queries(selection, rows, model))
     own = answers(model, asked)
     doubts = [model.doubt(q, a) is not None for q, a in zip(asked, own, strict=True)]
     threshold = quantile([a.confidence or 0.0 for a, d in zip(own, doubts, strict=True) if not d], doubts)
@@ -129,7 +130,7 @@ def agreement(
 def chinese(model: Any, selection: Selection) -> dict[str, Any]:
     """EM on Chinese rows about images of the English validation split, from which nothing was learned."""
     rows = rows_of(selection, "zh")
-    given = answers(model, encoded(model, pipelines.queries(selection, rows, model)))
+    given = answers(model, encoded(model, queries_stage.queries(selection, rows, model)))
     right = [squad_normalize(a.answer) == squad_normalize(r.answers[0]) for a, r in zip(given, rows, strict=True)]
     return {"questions": len(rows), "images": len({row.image_id for row in rows}), "EM": share(right)}
 
@@ -143,7 +144,7 @@ def vqa_rad(model: Any, threshold: float) -> dict[str, Any]:
         pairs.setdefault(f"{row.facts.get('pair')} {row.image_id}", {})[row.facts["phrase_type"]] = row
     both = [pair for pair in pairs.values() if {"freeform", "para"} <= pair.keys()]
     asked = [pair[kind] for pair in both for kind in ("freeform", "para")]
-    queries = encoded(model, pipelines.queries(selection, asked, model))
+    queries = encoded(model, queries_stage.queries(selection, asked, model))
     given = answers(model, queries)
     kept = [not declined(model.doubt(q, a) is not None, a, threshold) for q, a in zip(queries, given, strict=True)]
     same = [one.answer == other.answer for one, other in zip(given[::2], given[1::2], strict=True)]

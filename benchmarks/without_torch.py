@@ -27,21 +27,23 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from medical_vqa import delivery, pipelines
+import medical_vqa
 from medical_vqa.deploying import packages
+from medical_vqa.pipelines.bundles import shipped_bundle
+from medical_vqa.pipelines.export import export_onnx
 
 HERE = Path(__file__).parent
-PICTURE = Path(pipelines.__file__).parent / "assets" / "slake-mini" / "imgs" / "xmlab112" / "source.jpg"
+PICTURE = Path(medical_vqa.__file__).parent / "assets" / "slake-mini" / "imgs" / "xmlab112" / "source.jpg"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=pipelines.shipped_bundle())
+    parser.add_argument("--model", type=Path, default=shipped_bundle())
     parser.add_argument("--wheel", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder, _ = delivery.export_onnx(arguments.model, Path(place) / "onnx")
+        folder, _ = export_onnx(arguments.model, Path(place) / "onnx")
         python = fresh_environment(Path(place), arguments.wheel)
         sides = {"without_torch": (python, folder), "with_torch": (Path(sys.executable), arguments.model)}
         measured = {name: [] for name in sides}

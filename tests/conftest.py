@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa import cli, pipelines
+from medical_vqa import cli
 from medical_vqa.config import Recipe, parse_recipe
+from medical_vqa.pipelines.predict import predict
+from medical_vqa.pipelines.prepare import prepare_dataset
+from medical_vqa.pipelines.train import train
 
 TINY_MODEL = {
     "family": "compact",
@@ -35,7 +38,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root under which the shipped sample is prepared."""
     folder = tmp_path_factory.mktemp("root")
-    pipelines.prepare_dataset("slake-mini", source=None, root=folder)
+    prepare_dataset("slake-mini", source=None, root=folder)
     return folder
 
 
@@ -84,8 +87,8 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": TINY_MODEL,
         "training": {"epochs": 3, "batch_size": 64, "learning_rate": 3e-3, "device": "cpu"},
     }
-    pipelines.train(parse_recipe(content, origin="test"), folder, watcher=Silent())
-    pipelines.predict(folder, split="validation", device="cpu")
+    train(parse_recipe(content, origin="test"), folder, watcher=Silent())
+    predict(folder, split="validation", device="cpu")
     return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.runtime import Choice
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))

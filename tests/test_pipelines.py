@@ -12,14 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa import pipelines
 from medical_vqa.config import load_recipe, parse_recipe
-from medical_vqa.data.selection import Selection
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.deploying.hub import model_card
 from medical_vqa.errors import BundleError, ConfigError, DataError
-from medical_vqa.evaluation.predict import card_path, image_batches
-from medical_vqa.hub import model_card
+from medical_vqa.evaluation.predicting import card_path, image_batches
 from medical_vqa.models.bundle import read_card
-from medical_vqa.records import read_predictions
+from medical_vqa.pipelines import bundles as bundles_stage
+from medical_vqa.pipelines import train as train_stage
+from medical_vqa.pipelines.ask import ask
+from medical_vqa.pipelines.bundles import load_model, shipped_bundle
+from medical_vqa.pipelines.predict import predict
+from medical_vqa.pipelines.score import score
+from medical_vqa.pipelines.train import options_of, refuse_shared_groups
+from medical_vqa.schema.records import read_predictions
 from medical_vqa.training.journal import Journal
 
 SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
@@ -58,7 +64,7 @@ def test_validation_is_scored_while_training(run):
 
 
 def test_the_score_of_the_predictions_is_the_score_that_chose_the_checkpoint(run):
-    scored = pipelines.score(run / "predictions-validation.jsonl")
+    scored = score(run / "predictions-validation.jsonl")
     metrics = {metric.name: metric for metric in scored.results.metrics}
     chosen = read_card(run / "bundle").selection["scores"]
     assert metrics["em"].score.value == pytest.approx(chosen["em"])
@@ -75,7 +81,7 @@ def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
     partial.write_text("".join(lines[:200]) + lines[200][:10])  # the kill came in the middle of a line
     shutil.copy(card_path(run / "predictions-validation.jsonl"), card_path(partial))
     answered = []
-    real = pipelines.load_model
+    real = load_model
 
     def counting(folder, device):
         model, card = real(folder, device)
@@ -83,8 +89,8 @@ def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
         monkeypatch.setattr(model, "answer", lambda q, d: answered.extend(q) or answer(q, d))
         return model, card
 
-    monkeypatch.setattr(pipelines, "load_model", counting)
-    pipelines.predict(run, split="validation", out=path, device="cpu")
+    monkeypatch.setattr(bundles_stage, "load_model", counting)
+    predict(run, split="validation", out=path, device="cpu")
     assert len(answered) == len(whole) - 200
     assert [p.id for p in read_predictions(path)] == [p.id for p in whole]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.card.json", "p.jsonl"]
@@ -94,7 +100,7 @@ def test_answers_of_another_model_are_not_taken_up(run, tmp_path):
     partial = tmp_path / "p.jsonl.partial"
     partial.write_text('{"id": "x", "answer": "y"}\n')
     card_path(partial).write_text('{"model": "another"}')
-    path = pipelines.predict(run, split="validation", out=tmp_path / "p.jsonl", device="cpu")
+    path = predict(run, split="validation", out=tmp_path / "p.jsonl", device="cpu")
     assert "x" not in [p.id for p in read_predictions(path)]
 
 
@@ -107,17 +113,17 @@ def test_a_batch_for_answering_holds_whole_images():
 def test_a_floor_is_trained_and_asked_like_any_model(root, tmp_path, watcher, tiny):
     content = tiny().model_dump(mode="json") | {"model": {"family": "floor"}}
     recipe = parse_recipe(content, origin="test")
-    trained = pipelines.train(recipe, tmp_path / "floor", watcher=watcher)
-    path = pipelines.predict(trained.bundle, split="validation")
-    results = pipelines.score(path).results
+    trained = train_stage.train(recipe, tmp_path / "floor", watcher=watcher)
+    path = predict(trained.bundle, split="validation")
+    results = score(path).results
     em = next(metric for metric in results.metrics if metric.name == "em")
     assert em.score.value == pytest.approx(em.floors["question-only"].value)
-    answer, _ = pipelines.ask(tmp_path / "floor", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
+    answer, _ = ask(tmp_path / "floor", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
     assert answer.answer
 
 
 def test_ask_answers_with_confidence_and_alternatives(run):
-    answer, card = pipelines.ask(run, SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", device="cpu")
+    answer, card = ask(run, SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", device="cpu")
     assert answer.answer
     assert 0 < answer.confidence <= 1
     assert len(answer.alternatives) == card.decoding.alternatives
@@ -125,35 +131,35 @@ def test_ask_answers_with_confidence_and_alternatives(run):
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tiny, tmp_path, watcher):
     recipe = tiny(epochs=1, batch_size=512)
-    pipelines.train(recipe, tmp_path / "r", watcher=watcher)
+    train_stage.train(recipe, tmp_path / "r", watcher=watcher)
     with pytest.raises(ConfigError, match="finished; train with --fresh"):
-        pipelines.train(recipe, tmp_path / "r", watcher=watcher)
+        train_stage.train(recipe, tmp_path / "r", watcher=watcher)
     with pytest.raises(ConfigError, match="another recipe"):
-        pipelines.train(tiny(epochs=2, batch_size=512), tmp_path / "r", watcher=watcher)
-    pipelines.train(recipe, tmp_path / "r", watcher=watcher, fresh=True)
+        train_stage.train(tiny(epochs=2, batch_size=512), tmp_path / "r", watcher=watcher)
+    train_stage.train(recipe, tmp_path / "r", watcher=watcher, fresh=True)
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_does_not(tiny, tmp_path, watcher):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        pipelines.train(tiny(epochs=1, seed=seed), tmp_path / name, watcher=watcher)
+        train_stage.train(tiny(epochs=1, seed=seed), tmp_path / name, watcher=watcher)
     assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
 
 
 def test_rows_that_changed_since_the_run_began_are_noticed(tiny, tmp_path, watcher):
     run = tmp_path / "r"
     recipe = tiny(epochs=1)
-    pipelines.train(recipe, run, watcher=watcher)
+    train_stage.train(recipe, run, watcher=watcher)
     (run / "finished.json").unlink()
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"dataset_manifest": "0" * 64}))
     with pytest.raises(ConfigError, match="rows have changed"):
-        pipelines.train(recipe, run, watcher=watcher)
+        train_stage.train(recipe, run, watcher=watcher)
 
 
 def test_an_image_in_training_and_validation_is_refused(root):
     rows = Selection("slake-mini", root).rows("train")
     with pytest.raises(DataError, match="both the training and the validation"):
-        pipelines.refuse_shared_groups(rows, [replace(rows[0], id="other")])
+        refuse_shared_groups(rows, [replace(rows[0], id="other")])
 
 
 def test_validation_can_be_carved_from_the_training_split(root):
@@ -165,7 +171,7 @@ def test_validation_can_be_carved_from_the_training_split(root):
 
 
 def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path, watcher):
-    trained = pipelines.train(tiny(model={"initial": str(run)}, epochs=1), tmp_path / "later", watcher=watcher)
+    trained = train_stage.train(tiny(model={"initial": str(run)}, epochs=1), tmp_path / "later", watcher=watcher)
     earlier, card = read_card(run / "bundle"), read_card(trained.bundle)
     assert card.data["started_from"]["name"] == earlier.name
     assert card.data["started_from"]["rows"] == earlier.data["rows"]
@@ -177,7 +183,7 @@ def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path
 
 
 def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, watcher):
-    floor = pipelines.train(
+    floor = train_stage.train(
         parse_recipe(
             {"name": "floor", "data": {"name": "slake-mini", "root": str(root)}, "model": {"family": "floor"}},
             origin="test",
@@ -186,28 +192,28 @@ def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, 
         watcher=watcher,
     )
     with pytest.raises(ConfigError, match="is a floor bundle and a compact model can start from its like alone"):
-        pipelines.train(tiny(model={"initial": str(floor.bundle)}), tmp_path / "later", watcher=watcher)
+        train_stage.train(tiny(model={"initial": str(floor.bundle)}), tmp_path / "later", watcher=watcher)
     with pytest.raises(BundleError, match="no bundle at"):
-        pipelines.train(tiny(model={"initial": str(tmp_path / "nobody")}), tmp_path / "other", watcher=watcher)
+        train_stage.train(tiny(model={"initial": str(tmp_path / "nobody")}), tmp_path / "other", watcher=watcher)
     assert not (tmp_path / "other/bundle").exists()
 
 
 def test_the_shipped_model_can_be_started_from(tiny):
-    options = pipelines.options_of(tiny(model={"initial": "shipped"}), "fp32")
-    assert options["initial"] == pipelines.shipped_bundle()
+    options = options_of(tiny(model={"initial": "shipped"}), "fp32")
+    assert options["initial"] == shipped_bundle()
 
 
 def test_a_bundle_that_is_not_there_says_so(tmp_path):
     with pytest.raises(BundleError, match="no bundle at"):
-        pipelines.predict(tmp_path, split="validation")
+        predict(tmp_path, split="validation")
 
 
 def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):
     path = tmp_path / "theirs.jsonl"
     shutil.copy(run / "predictions-validation.jsonl", path)
     with pytest.raises(DataError, match="--dataset and --split"):
-        pipelines.score(path)
-    scored = pipelines.score(path, selection=Selection("slake-mini", root), split="validation")
+        score(path)
+    scored = score(path, selection=Selection("slake-mini", root), split="validation")
     assert scored.results.counts.scored == 424
 
 

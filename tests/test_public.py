@@ -43,8 +43,8 @@ def test_the_command_line_starts_without_anything_heavy():
 def test_preparing_and_scoring_never_import_torch(root, run):
     code = (
         "from pathlib import Path\nfrom medical_vqa import pipelines\n"
-        f"pipelines.prepare_dataset('slake-mini', source=None, root=Path({str(root)!r}))\n"
-        f"scored = pipelines.score(Path({str(run / 'predictions-validation.jsonl')!r}))\n"
+        f"prepare_dataset('slake-mini', source=None, root=Path({str(root)!r}))\n"
+        f"scored = score(Path({str(run / 'predictions-validation.jsonl')!r}))\n"
         "from medical_vqa.evaluation import report"
     )
     assert "torch" not in loaded_after(code)

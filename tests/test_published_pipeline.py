@@ -16,13 +16,18 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
-from medical_vqa import delivery, pipelines
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
-from medical_vqa.evaluation.predict import read_prediction_card
-from medical_vqa.models.blip2 import Blip2Vision
-from medical_vqa.models.checkpoint import find_checkpoint
-from medical_vqa.models.lora import no_peft_warnings
+from medical_vqa.evaluation.predicting import read_prediction_card
+from medical_vqa.models.hf.blip2 import Blip2Vision
+from medical_vqa.models.hf.checkpoint import find_checkpoint
+from medical_vqa.models.hf.lora import no_peft_warnings
+from medical_vqa.pipelines.ask import ask
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.export import export
+from medical_vqa.pipelines.predict import predict
+from medical_vqa.pipelines.score import score
+from medical_vqa.pipelines.train import plan, selection_of, train
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import check_sharing
 
@@ -56,10 +61,10 @@ def recipe(root: Path, hubs: dict[str, Path]) -> Any:
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, watcher, picture):
-    trained = pipelines.train(recipe(family), tmp_path / "run", watcher=watcher)
-    predictions = pipelines.predict(tmp_path / "run", split="validation", device="cpu")
-    assert len(pipelines.score(predictions).predictions) > 5
-    answer, card = pipelines.ask(trained.bundle, picture, "Which organ is the largest?", device="cpu")
+    trained = train(recipe(family), tmp_path / "run", watcher=watcher)
+    predictions = predict(tmp_path / "run", split="validation", device="cpu")
+    assert len(score(predictions).predictions) > 5
+    answer, card = ask(trained.bundle, picture, "Which organ is the largest?", device="cpu")
     assert answer.confidence is not None
     assert card.model["parameters"] > card.model["trainable"] - 1
     assert card.decoding.max_tokens == 3
@@ -68,25 +73,25 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_half_precision_trains_and_the_bundle_answers_in_full(recipe, family, tmp_path, watcher):
-    trained = pipelines.train(recipe(family, precision="bf16"), tmp_path / "run", watcher=watcher)
+    trained = train(recipe(family, precision="bf16"), tmp_path / "run", watcher=watcher)
     about = json.loads((trained.bundle / "card.json").read_text())["model"]
     assert about.get("precision", "bf16") == "bf16"
     assert all(loss > 0 for _, loss in losses(tmp_path / "run"))
     weights = load_file(next(trained.bundle.glob("*.safetensors")))
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    assert pipelines.score(pipelines.predict(tmp_path / "run", split="validation", device="cpu")).predictions
+    assert score(predict(tmp_path / "run", split="validation", device="cpu")).predictions
 
 
 def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watcher):
-    trained = pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    trained = train(recipe("vilt"), tmp_path / "run", watcher=watcher)
     card = json.loads((trained.bundle / "card.json").read_text())
     known = set(json.loads((trained.bundle / "vilt.json").read_text())["answers"])
-    rows = pipelines.selection_of(recipe("vilt")).rows("validation")
+    rows = selection_of(recipe("vilt")).rows("validation")
     share = sum(row.answers[0].lower() in {answer.lower() for answer in known} for row in rows) / len(rows)
     assert 0 < share < 1
     assert card["data"]["answer_coverage"]["validation"] == pytest.approx(share, abs=1e-4)
     for split, covered in (("train", 1.0), ("validation", share)):
-        predictions = pipelines.predict(tmp_path / "run", split=split, device="cpu")
+        predictions = predict(tmp_path / "run", split=split, device="cpu")
         assert read_prediction_card(predictions)["answer_coverage"] == pytest.approx(covered, abs=1e-4)
 
 
@@ -100,11 +105,11 @@ def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, mo
 
     monkeypatch.setattr(Blip2Vision, "encode", counted)
     lora = {"lora": {"targets": "qformer"}}
-    pipelines.train(recipe(model=lora), tmp_path / "one", watcher=watcher)
+    train(recipe(model=lora), tmp_path / "one", watcher=watcher)
     assert sum(encoded) > 0
     encoded.clear()
-    pipelines.train(recipe(model=lora, seed=1), tmp_path / "two", watcher=watcher)
-    pipelines.predict(tmp_path / "one", split="validation", device="cpu")
+    train(recipe(model=lora, seed=1), tmp_path / "two", watcher=watcher)
+    predict(tmp_path / "one", split="validation", device="cpu")
     assert encoded == []
 
 
@@ -119,7 +124,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("family", MAKERS)
 def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher, monkeypatch):
     settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9}
-    pipelines.train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)
+    train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)
     steps = losses(tmp_path / "whole")
 
     def kill(**_: Any) -> None:
@@ -127,10 +132,10 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(watcher, "step", lambda *, done, **_: kill() if done >= len(steps) // 2 else None)
-        pipelines.train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+        train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
     checkpoint = Journal(tmp_path / "cut").checkpoint()
     assert checkpoint is not None
-    pipelines.train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+    train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
     assert losses(tmp_path / "cut") == steps
 
 
@@ -162,7 +167,7 @@ FSDP = {
 @pytest.mark.slow
 def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(recipe, tmp_path, watcher):
     settings = {"model": {"lora": {"dropout": 0.0}}, "learning_rate": 1e-2, "epochs": 2}
-    one = pipelines.train(recipe(batch_size=16, **settings), tmp_path / "one", watcher=watcher)
+    one = train(recipe(batch_size=16, **settings), tmp_path / "one", watcher=watcher)
     (tmp_path / "recipe.yaml").write_text(recipe(batch_size=8, **settings).to_yaml(), encoding="utf-8")
     script = Path(__file__).parent / "training" / "sharded.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", str(script)]
@@ -186,8 +191,8 @@ def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(rec
 
 
 def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_path, watcher, monkeypatch):
-    paper = pipelines.plan(recipe(epochs=2))
-    trained = pipelines.train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
+    paper = plan(recipe(epochs=2))
+    trained = train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
     about = json.loads((trained.bundle / "card.json").read_text())["model"]
     assert trained.fitted is not None
     assert (paper.steps, paper.sketch.trainable) == (trained.fitted.steps, about["trainable"])
@@ -198,7 +203,7 @@ def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_
 def test_a_gpu_too_small_is_said_before_anything_loads(recipe, monkeypatch):
     monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
     with pytest.raises(ConfigError, match=r"GPU is too small: .*four_bit"):
-        pipelines.plan(recipe()).check()
+        plan(recipe()).check()
 
 
 def test_augmentation_and_features_exclude_each_other(recipe):
@@ -233,7 +238,7 @@ def test_the_launcher_configurations_are_understood(kind, monkeypatch):
 
 def test_a_checkpoint_folder_that_is_not_there(recipe, tmp_path, watcher):
     with pytest.raises(ModelError, match=r"no checkpoint at /nowhere/blip2: expected a folder .*or a hub id"):
-        pipelines.train(recipe(model={"checkpoint": "/nowhere/blip2"}), tmp_path / "run", watcher=watcher)
+        train(recipe(model={"checkpoint": "/nowhere/blip2"}), tmp_path / "run", watcher=watcher)
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):
@@ -249,21 +254,21 @@ def test_a_hub_checkpoint_that_is_not_in_the_cache_says_how_to_fetch_it(tmp_path
 
 def test_a_checkpoint_of_another_kind_is_refused(recipe, hubs, tmp_path, watcher):
     with pytest.raises(ModelError, match=r"is a 'vilt' and a 'blip-2' is needed"):
-        pipelines.train(recipe(model={"checkpoint": str(hubs["vilt"])}), tmp_path / "run", watcher=watcher)
+        train(recipe(model={"checkpoint": str(hubs["vilt"])}), tmp_path / "run", watcher=watcher)
 
 
 def test_a_pattern_into_the_vision_tower_is_refused(recipe, tmp_path, watcher):
     model = {"lora": {"modules": r".*\.(qkv|q|v)"}}
     with pytest.raises(ModelError, match="frozen vision part"):
-        pipelines.train(recipe(model=model), tmp_path / "run", watcher=watcher)
+        train(recipe(model=model), tmp_path / "run", watcher=watcher)
 
 
 def test_a_bundle_whose_base_was_changed_is_refused(recipe, tmp_path, watcher):
     base = tiny_hub.blip2(tmp_path / "base")
-    trained = pipelines.train(recipe(model={"checkpoint": str(base)}), tmp_path / "run", watcher=watcher)
+    trained = train(recipe(model={"checkpoint": str(base)}), tmp_path / "run", watcher=watcher)
     tiny_hub.blip2(base, d_ff=32)
     with pytest.raises(BundleError, match="is not the checkpoint that"):
-        pipelines.load_model(trained.bundle, "cpu")
+        load_model(trained.bundle, "cpu")
 
 
 def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watcher, monkeypatch):
@@ -271,18 +276,18 @@ def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watch
     from medical_vqa.errors import MissingDependencyError
 
     with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[train,hub,qlora\]'"):
-        pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+        train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
 def test_four_bits_without_a_gpu_say_so(recipe, tmp_path, watcher, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="four_bit needs an NVIDIA GPU"):
-        pipelines.train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+        train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
 def test_a_plan_counts_four_bits_as_four_bits(recipe):
-    whole, packed = (pipelines.plan(recipe("chat", model={"four_bit": on})) for on in (False, True))
+    whole, packed = (plan(recipe("chat", model={"four_bit": on})) for on in (False, True))
     numbers = packed.sketch.packed
     assert numbers > 10_000
     assert whole.memory.weights - packed.memory.weights == 4 * numbers - round(0.52 * numbers)
@@ -306,9 +311,9 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
     from peft import PeftModel
     from transformers import Blip2ForConditionalGeneration
 
-    pipelines.train(recipe(), tmp_path / "run", watcher=watcher)
+    train(recipe(), tmp_path / "run", watcher=watcher)
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    assert delivery.export(tmp_path / "run", to="hub", repository="me/mine") == "https://huggingface.co/me/mine"
+    assert export(tmp_path / "run", to="hub", repository="me/mine") == "https://huggingface.co/me/mine"
     card = Hub.pushed["README.md"]
     metadata = yaml.safe_load(card.split("---")[1])
     assert Hub.pushed["private"] == "True"
@@ -320,18 +325,18 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
         assert said in card
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
 
-    exported = delivery.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+    exported = export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
     base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
     with no_peft_warnings():
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="is there already"):
-        delivery.export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+        export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
 
 
 def test_a_push_without_a_network_says_so(recipe, tmp_path, watcher, monkeypatch):
-    pipelines.train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    train(recipe("vilt"), tmp_path / "run", watcher=watcher)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OfflineError, match=r"hub cannot be reached.*--to DIR"):
-        delivery.export(tmp_path / "run", to="hub", repository="me/mine")
+        export(tmp_path / "run", to="hub", repository="me/mine")
     with pytest.raises(ConfigError, match="needs a repository"):
-        delivery.export(tmp_path / "run", to="hub")
+        export(tmp_path / "run", to="hub")

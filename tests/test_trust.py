@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from medical_vqa import cli, pipelines, trust
+from medical_vqa import cli
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.models.abstention import calibrated
 from medical_vqa.models.bundle import read_card
-from medical_vqa.records import Prediction, read_predictions, write_jsonl
+from medical_vqa.models.guards.abstention import calibrated
+from medical_vqa.pipelines.ask import ask
+from medical_vqa.pipelines.calibrate import calibrate
+from medical_vqa.pipelines.compare import compare
+from medical_vqa.pipelines.predict import other_images, predict
+from medical_vqa.pipelines.report import report
+from medical_vqa.pipelines.score import dataset_ref, score
+from medical_vqa.schema.records import Prediction, read_predictions, write_jsonl
 
 
 @pytest.fixture
@@ -38,58 +44,58 @@ def call(*words):
 
 
 def test_shuffled_images_become_a_floor_of_the_same_model(mine):
-    path = pipelines.predict(mine, split="validation", device="cpu", shuffle_images=True)
+    path = predict(mine, split="validation", device="cpu", shuffle_images=True)
     assert path.name == "shuffled-validation.jsonl"
     predictions = mine / "predictions-validation.jsonl"
-    assert list(pipelines.score(predictions).floors) == ["question-only", "majority", "image-shuffled"]
+    assert list(score(predictions).floors) == ["question-only", "majority", "image-shuffled"]
     write_jsonl(path, read_predictions(path)[:-1])  # incomplete: no floor
-    assert list(pipelines.score(predictions).floors) == ["question-only", "majority"]
+    assert list(score(predictions).floors) == ["question-only", "majority"]
 
 
 def test_every_question_gets_an_image_that_is_not_its_own():
     images = ["a", "a", "b", "c", "b"]
-    other = pipelines.other_images(images)
+    other = other_images(images)
     assert all(ours != theirs for ours, theirs in zip(images, other, strict=True))
     assert other[0] == other[1]
     assert sorted(set(other)) == ["a", "b", "c"]
     with pytest.raises(DataError, match="no other to ask about"):
-        pipelines.other_images(["a", "a"])
+        other_images(["a", "a"])
 
 
 def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
-    before, _ = pipelines.ask(mine, picture, "Is the liver healthy?", device="cpu")
-    found = trust.calibrate(mine / "predictions-validation.jsonl", risk=0.9)
+    before, _ = ask(mine, picture, "Is the liver healthy?", device="cpu")
+    found = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
     kept = read_card(mine / "bundle").calibration
     assert kept["temperature"] == round(found.temperature, 4)
     assert kept["risk"] == 0.9
-    after, card = pipelines.ask(mine, picture, "Is the liver healthy?", device="cpu")
+    after, card = ask(mine, picture, "Is the liver healthy?", device="cpu")
     assert after.answer == before.answer
     assert after.confidence == pytest.approx(calibrated(before, card).confidence)
-    again = pipelines.predict(mine, split="validation", device="cpu", out=mine / "predictions-again.jsonl")
-    assert pipelines.score(again).results.calibration.temperature_from.startswith("slake-mini validation")
+    again = predict(mine, split="validation", device="cpu", out=mine / "predictions-again.jsonl")
+    assert score(again).results.calibration.temperature_from.startswith("slake-mini validation")
 
 
 def test_a_temperature_is_fitted_on_validation_predictions_with_a_confidence_only(mine):
-    train = pipelines.predict(mine, split="train", device="cpu")
+    train = predict(mine, split="train", device="cpu")
     with pytest.raises(DataError, match="fitted on validation"):
-        trust.calibrate(train, risk=0.1)
+        calibrate(train, risk=0.1)
     path = mine / "predictions-validation.jsonl"
     write_jsonl(path, [replace(one, confidence=None) for one in read_predictions(path)])
     with pytest.raises(DataError, match="gives no confidence"):
-        trust.calibrate(path, risk=0.1)
+        calibrate(path, risk=0.1)
 
 
 def test_files_of_other_rows_are_not_compared(mine):
-    train = pipelines.predict(mine, split="train", device="cpu")
+    train = predict(mine, split="train", device="cpu")
     with pytest.raises(DataError, match=r"answers slake-mini validation and .* answers slake-mini train"):
-        trust.compare([mine / "predictions-validation.jsonl", train])
+        compare([mine / "predictions-validation.jsonl", train])
 
 
 def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ours, floor = mine / "predictions-validation.jsonl", tmp_path / "floor" / "other.csv"
     floor.parent.mkdir()
-    scored = pipelines.score(ours)
+    scored = score(ours)
     lines = ["qid,text", *(f"{p.id},{p.answer}" for p in scored.floors["majority"]), "nothing,No"]
     floor.write_text("\n".join(lines) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
@@ -139,9 +145,9 @@ def test_strange_texts_pass_through_every_page(mine, tmp_path):
     given = read_predictions(path)
     strange = [replace(one, answer=STRANGE[n % len(STRANGE)], raw="") for n, one in enumerate(given)]
     write_jsonl(path, strange)
-    scored = pipelines.score(path, protocols=["llava_med", "medvint", "helm"])
+    scored = score(path, protocols=["llava_med", "medvint", "helm"])
     assert scored.results.counts.scored == len(given)
-    page = pipelines.report(scored, path, tmp_path / "report.html")
+    page = report(scored, path, tmp_path / "report.html")
     assert "רֵאָה" in page.read_text(encoding="utf-8")
 
 
@@ -149,7 +155,7 @@ def test_predictions_with_missing_and_extra_ids_are_counted_and_named(mine):
     path = mine / "predictions-validation.jsonl"
     given = read_predictions(path)
     write_jsonl(path, [*given[2:], Prediction("extra/1", "yes")])
-    results = pipelines.score(path).results
+    results = score(path).results
     assert {part.reason: part.n for part in results.set_aside} == {
         "no prediction": 2,
         "prediction for a question that is not in this split": 1,
@@ -160,11 +166,11 @@ def test_a_dataset_without_readable_images_still_has_its_report(mine, root, tmp_
     copy = tmp_path / "root"
     shutil.copytree(root, copy)
     shutil.rmtree(copy / "slake-mini" / "images")
-    from medical_vqa.data.selection import Selection
+    from medical_vqa.data.prepared.selection import Selection
 
     path = mine / "predictions-validation.jsonl"
-    scored = pipelines.score(path, selection=Selection("slake-mini", copy, {"language": "en"}))
-    page = pipelines.report(scored, path, tmp_path / "report.html").read_text(encoding="utf-8")
+    scored = score(path, selection=Selection("slake-mini", copy, {"language": "en"}))
+    page = report(scored, path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "image not available" in page
 
 
@@ -176,7 +182,7 @@ def test_a_nan_confidence_in_a_file_of_ours_is_refused_with_its_row(tmp_path):
 
 
 def test_names_of_files_are_the_shortest_that_differ():
-    from medical_vqa.evaluation.inputs import names
+    from medical_vqa.pipelines.inputs import names
 
     assert names([Path("/r/a/p.jsonl"), Path("/r/b/p.jsonl")]) == ["a", "b"]
     assert names([Path("/r/a/p.jsonl"), Path("/r/a/q.jsonl")]) == ["p", "q"]
@@ -186,13 +192,13 @@ def test_names_of_files_are_the_shortest_that_differ():
 
 def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_our_card(mine, tmp_path):
     ours, theirs = mine / "predictions-validation.jsonl", tmp_path / "gpt.csv"
-    answers = pipelines.score(ours).floors["majority"]
+    answers = score(ours).floors["majority"]
     theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
     said = call("compare", ours, theirs, "--map", "id=qid,answer=text")
     assert "EM  tiny " in said
     assert "against  gpt " in said
     assert "in four of five cases" in said
-    pipelines.predict(mine, split="validation", device="cpu", shuffle_images=True)
+    predict(mine, split="validation", device="cpu", shuffle_images=True)
     page = tmp_path / "compare.html"
     call("report", ours, theirs, "--map", "id=qid,answer=text", "--out", page)
     text = page.read_text(encoding="utf-8")
@@ -202,7 +208,7 @@ def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_o
 
 def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
     theirs = tmp_path / "gpt model.csv"
-    answers = pipelines.score(mine / "predictions-validation.jsonl").floors["majority"]
+    answers = score(mine / "predictions-validation.jsonl").floors["majority"]
     theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
     call("report", theirs, *rows, "--map", "id=qid,answer=text", "--by", "modality,organ", "--risk", "0.2")
@@ -222,8 +228,8 @@ def test_a_metric_by_facts_is_printed_and_the_clean_score_beside_the_full_one(mi
 
 
 def test_the_card_says_which_images_a_model_learned_from(mine):
-    from medical_vqa.data.selection import Selection
-    from medical_vqa.evaluation.inputs import learned_rows
+    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.pipelines.inputs import learned_rows
 
     card = json.loads((mine / "predictions-validation.card.json").read_text())
     chosen = Selection.from_json(card["selection"])
@@ -235,8 +241,8 @@ def test_the_card_says_which_images_a_model_learned_from(mine):
 
 
 def test_a_split_that_was_drawn_here_says_so(root):
-    from medical_vqa.data.selection import Selection
+    from medical_vqa.data.prepared.selection import Selection
 
     carved = Selection("slake-mini", root, {"language": "en"}, validation=None)
-    assert pipelines.dataset_ref(carved, "validation").drawn.startswith("Not a published split: 15% of the images")
-    assert pipelines.dataset_ref(Selection("slake-mini", root), "validation").drawn == ""
+    assert dataset_ref(carved, "validation").drawn.startswith("Not a published split: 15% of the images")
+    assert dataset_ref(Selection("slake-mini", root), "validation").drawn == ""

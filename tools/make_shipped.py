@@ -12,7 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from medical_vqa import delivery, pipelines, trust
+from medical_vqa.pipelines.bundles import shipped_bundle
+from medical_vqa.pipelines.calibrate import calibrate
+from medical_vqa.pipelines.export import ship
+from medical_vqa.pipelines.predict import predict
 
 RUN = Path("runs/slake-compact")
 RISK = 0.1
@@ -26,11 +29,11 @@ def main() -> None:
     command("prepare", "slake", "--source", source, "--partial")
     if not (RUN / "finished.json").is_file():
         command("train", "recipes/slake-compact.yaml", "--run", RUN)
-    shipped = delivery.ship(RUN, pipelines.shipped_bundle())
+    shipped = ship(RUN, shipped_bundle())
     predictions = RUN / "shipped-validation.jsonl"
     predictions.unlink(missing_ok=True)
-    pipelines.predict(shipped, split="validation", out=predictions, device="cpu")
-    trust.calibrate(predictions, risk=RISK)
+    predict(shipped, split="validation", out=predictions, device="cpu")
+    calibrate(predictions, risk=RISK)
     command("score", predictions)
     sys.stdout.write(f"shipped: {shipped}, {sum(f.stat().st_size for f in shipped.iterdir()):,} bytes\n")
 

@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from medical_vqa import pipelines
 from medical_vqa.config import load_recipe
 from medical_vqa.deploying.render import render, values_for
 from medical_vqa.models.bundle import BundleCard, read_card
+from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.runtime import package_version
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 def shipped() -> BundleCard:
     """The card of the shipped model as ONNX."""
-    return dataclasses.replace(read_card(pipelines.shipped_bundle()), family="compact-onnx")
+    return dataclasses.replace(read_card(shipped_bundle()), family="compact-onnx")
 
 
 def fine_tuned() -> BundleCard:

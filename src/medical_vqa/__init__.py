@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from medical_vqa.config import Recipe as Recipe
     from medical_vqa.config import load_recipe as load_recipe
     from medical_vqa.errors import MedicalVqaError as MedicalVqaError
-    from medical_vqa.pipelines import ask as ask
-    from medical_vqa.pipelines import predict as predict
-    from medical_vqa.pipelines import prepare_dataset as prepare_dataset
-    from medical_vqa.pipelines import report as report
-    from medical_vqa.pipelines import score as score
-    from medical_vqa.pipelines import train as train
-    from medical_vqa.records import Example as Example
-    from medical_vqa.records import Prediction as Prediction
+    from medical_vqa.pipelines.ask import ask as ask
+    from medical_vqa.pipelines.predict import predict as predict
+    from medical_vqa.pipelines.prepare import prepare_dataset as prepare_dataset
+    from medical_vqa.pipelines.report import report as report
+    from medical_vqa.pipelines.score import score as score
+    from medical_vqa.pipelines.train import train as train
+    from medical_vqa.schema.records import Example as Example
+    from medical_vqa.schema.records import Prediction as Prediction
 
 _HOME = {
-    "Example": "records",
+    "Example": "schema.records",
     "MedicalVqaError": "errors",
-    "Prediction": "records",
+    "Prediction": "schema.records",
     "Recipe": "config",
-    "ask": "pipelines",
+    "ask": "pipelines.ask",
     "load_recipe": "config",
-    "predict": "pipelines",
-    "prepare_dataset": "pipelines",
-    "report": "pipelines",
-    "score": "pipelines",
-    "train": "pipelines",
+    "predict": "pipelines.predict",
+    "prepare_dataset": "pipelines.prepare",
+    "report": "pipelines.report",
+    "score": "pipelines.score",
+    "train": "pipelines.train",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - a list of literals, kept in one place
 

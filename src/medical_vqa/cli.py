@@ -23,7 +23,7 @@ from medical_vqa.text import per_cent
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medical_vqa.data.selection import Selection
+    from medical_vqa.data.prepared.selection import Selection
 
 RUNS = Path("runs")
 EPILOG = "Research software: not a medical device and not for diagnosis."
@@ -74,7 +74,7 @@ def _console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def _root(root: Path | None) -> Path:
-    from medical_vqa.data.prepared import default_root
+    from medical_vqa.data.prepared.dataset import default_root
 
     return (root or default_root()).expanduser().resolve()
 
@@ -95,10 +95,10 @@ def _newest(pattern: str, what: str, make: str) -> Path:
 
 def _run_or_shipped() -> Path:
     """The newest finished run, or else the model that ships with the package."""
-    from medical_vqa import pipelines
+    from medical_vqa.pipelines import bundles as bundles_stage
 
     finished = any(RUNS.glob("*/finished.json"))
-    return _newest_run() if finished else pipelines.shipped_bundle()
+    return _newest_run() if finished else bundles_stage.shipped_bundle()
 
 
 def _newest_run() -> Path:
@@ -110,7 +110,7 @@ def _selection(dataset: str | None, root: Path | None, where: Mapping[str, str])
         if where or root:
             raise ConfigError("--root and --where need --dataset, which names the rows they select from")
         return None
-    from medical_vqa.data.selection import Selection
+    from medical_vqa.data.prepared.selection import Selection
 
     return Selection(dataset, _root(root), dict(where))
 
@@ -152,15 +152,15 @@ def prepare(name: str, source: str | None, root: Path | None, partial: bool, und
 
     NAME is slake, vqa-rad, slake-mini (the shipped sample), or folder (your own questions and images).
     """
-    from medical_vqa import pipelines
-    from medical_vqa.data.prepared import PreparedDataset
-    from medical_vqa.data.summary import manifest_table, shared_images
+    from medical_vqa.data.prepared.dataset import PreparedDataset
+    from medical_vqa.data.prepared.summary import manifest_table, shared_images
+    from medical_vqa.pipelines import prepare as prepare_stage
     from medical_vqa.progress import counts_table, stages
 
     console, place = _console(), _root(root)
     folder = None if source in (None, "hub") else Path(str(source))
     with stages(_console(stderr=True)) as progress:
-        manifest = pipelines.prepare_dataset(
+        manifest = prepare_stage.prepare_dataset(
             name, source=folder, root=place, partial=partial, under=under, progress=progress, download=source == "hub"
         )
     prepared = PreparedDataset(place, manifest.name)
@@ -189,8 +189,8 @@ def prepare(name: str, source: str | None, root: Path | None, partial: bool, und
 @click.option("--plan", "only_plan", is_flag=True, help="Print parameters, memory and steps, and train nothing.")
 def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...], only_plan: bool) -> None:
     """Train by a recipe; the same command goes on after an interruption."""
-    from medical_vqa import pipelines
     from medical_vqa.config import find_recipe, load_recipe
+    from medical_vqa.pipelines import train as train_stage
     from medical_vqa.progress import TrainingBar
     from medical_vqa.runtime import require_torch
 
@@ -198,12 +198,12 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     if resolved.model.family not in ("floor", "majority"):
         require_torch()
     if only_plan:
-        click.echo("\n".join(pipelines.plan(resolved).lines()))
+        click.echo("\n".join(train_stage.plan(resolved).lines()))
         return
     console = _console(quiet=os.environ.get("RANK", "0") != "0")  # under a launcher the main process speaks for all
     folder = run or RUNS / resolved.name
     with TrainingBar(console) as bar:
-        trained = pipelines.train(resolved, folder, watcher=bar, fresh=fresh)
+        trained = train_stage.train(resolved, folder, watcher=bar, fresh=fresh)
     if trained.fitted is not None:
         early = ", stopped early" if trained.fitted.stopped_early else ""
         console.print(
@@ -247,9 +247,9 @@ def predict(
     MODEL is a run folder or a bundle, by default the newest finished run; or openai:MODEL, which asks any
     OpenAI-compatible endpoint at --base-url about --dataset.
     """
-    from medical_vqa import pipelines
     from medical_vqa.config import where_split
-    from medical_vqa.evaluation.predict import read_prediction_card
+    from medical_vqa.evaluation.predicting import read_prediction_card
+    from medical_vqa.pipelines import predict as predict_stage
     from medical_vqa.progress import counting
 
     if model is not None and str(model).startswith("openai:"):
@@ -260,7 +260,7 @@ def predict(
         return
     chosen = model or _newest_run()
     with counting(_console(stderr=True), f"answering with {chosen}", "questions") as progress:
-        path = pipelines.predict(
+        path = predict_stage.predict(
             chosen,
             split=where_split(split),
             out=out,
@@ -288,9 +288,9 @@ def _predict_served(
 ) -> None:
     import os
 
-    from medical_vqa import trust
     from medical_vqa.config import where_split
-    from medical_vqa.models.served import Endpoint
+    from medical_vqa.models.remote.openai import Endpoint
+    from medical_vqa.pipelines import predict as predict_stage
     from medical_vqa.progress import counting
 
     if base_url is None or selection is None:
@@ -299,7 +299,7 @@ def _predict_served(
     folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
     path = out or RUNS / folder / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
     with counting(_console(stderr=True), f"asking {name}", "questions") as progress:
-        path, usage = trust.predict_served(
+        path, usage = predict_stage.predict_served(
             endpoint,
             selection,
             where_split(split),
@@ -343,14 +343,14 @@ def score(
     PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or, with --map, a CSV, JSON or JSONL
     file of another program.
     """
-    from medical_vqa import pipelines
+    from medical_vqa.evaluation.reporting.summary import clean_line, look_at, not_scored
     from medical_vqa.evaluation.results import headline
-    from medical_vqa.evaluation.summary import clean_line, look_at, not_scored
+    from medical_vqa.pipelines import score as score_stage
 
     chosen = predictions or _newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
     selection = _selection(dataset, root, _pairs(where, "--where"))
     scored = _scored(chosen, split, selection, columns=columns, protocol=protocol)
-    path = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
+    path = score_stage.write_results(scored, _beside(chosen, "results", ".json"))
     click.echo(scored.results.to_json() if as_json else headline(scored.results))
     for line in not_scored(scored.results):
         click.echo(f"not scored, {line}", err=True)
@@ -358,7 +358,7 @@ def score(
         click.echo(line, err=as_json) if line else None
     if protocol and not as_json:
         click.echo(_protocol_table(scored.results))
-    for part in pipelines.breakdowns(scored, metric, _facts(crossed)) if crossed and not as_json else ():
+    for part in score_stage.breakdowns(scored, metric, _facts(crossed)) if crossed and not as_json else ():
         click.echo(f"\n{part}")
     click.echo(f"results: {path}", err=as_json)
 
@@ -386,10 +386,11 @@ def report(
 
     PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; several are compared in one page.
     """
-    from medical_vqa import pipelines, trust
     from medical_vqa.config import where_split
-    from medical_vqa.evaluation.inputs import asked_of_all
     from medical_vqa.evaluation.results import headline
+    from medical_vqa.pipelines import report as report_stage
+    from medical_vqa.pipelines import score as score_stage
+    from medical_vqa.pipelines.inputs import asked_of_all
 
     selection = _selection(dataset, root, _pairs(where, "--where"))
     given = predictions or (_newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict"),)
@@ -400,12 +401,12 @@ def report(
         for path, (rows, of, _) in zip(given, asked, strict=True)
     ]
     if len(given) > 1:
-        page = trust.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
+        page = report_stage.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
         click.echo(f"report: {page}")
         return
     (chosen,), (scored,) = given, all_scored
-    results = pipelines.write_results(scored, _beside(chosen, "results", ".json"))
-    page = pipelines.report(scored, chosen, out or _beside(chosen, "report", ".html"))
+    results = score_stage.write_results(scored, _beside(chosen, "results", ".json"))
+    page = report_stage.report(scored, chosen, out or _beside(chosen, "report", ".html"))
     click.echo(headline(scored.results))
     click.echo(f"report: {page}\nresults: {results}")
 
@@ -432,12 +433,12 @@ def compare(
     """
     import dataclasses
 
-    from medical_vqa import trust
     from medical_vqa.config import where_split
-    from medical_vqa.evaluation.compare_table import comparison_text
-    from medical_vqa.evaluation.foreign import parse_map
+    from medical_vqa.evaluation.imports.tables import parse_map
+    from medical_vqa.evaluation.reporting.compare_table import comparison_text
+    from medical_vqa.pipelines import compare as compare_stage
 
-    pairs = trust.compare(
+    pairs = compare_stage.compare(
         files,
         selection=_selection(dataset, root, _pairs(where, "--where")),
         split=where_split(split) if split else None,
@@ -456,11 +457,11 @@ def calibrate(predictions: Path | None, risk: float) -> None:
     Also chooses the confidence below which the model should say that it does not know, so that of the answers it does
     give at most the share --risk is wrong. `ask` and reports on other splits use both.
     """
-    from medical_vqa import trust
-    from medical_vqa.evaluation.wording import percent
+    from medical_vqa.evaluation.reporting.wording import percent
+    from medical_vqa.pipelines import calibrate as calibrate_stage
 
     chosen = predictions or _newest("*/predictions-validation.jsonl", "predictions", "medical-vqa predict")
-    found = trust.calibrate(chosen, risk=risk)
+    found = calibrate_stage.calibrate(chosen, risk=risk)
     click.echo(f"temperature {found.temperature:.2f}, from {found.n:,} answers")
     click.echo(f"calibration error {percent(found.ece)} before, {percent(found.ece_after)} after (on other images)")
     if (when := found.abstention) is None:
@@ -483,14 +484,14 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
 
     What is found is kept beside the dataset; `score` and `report` then also score without the leaked rows.
     """
-    from medical_vqa import trust
-    from medical_vqa.evaluation.audit_report import audit_text
+    from medical_vqa.evaluation.reporting.audit_report import audit_text
+    from medical_vqa.pipelines import audit as audit_stage
     from medical_vqa.progress import counting
 
     place = _root(root)
     with counting(_console(stderr=True), f"looking at {dataset}", "images") as progress:
-        found = trust.audit(dataset, place, look=not quick, progress=progress)
-    page = trust.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
+        found = audit_stage.audit(dataset, place, look=not quick, progress=progress)
+    page = audit_stage.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
     click.echo(found.model_dump_json(indent=1) if as_json else audit_text(found))
     click.echo(f"page: {page}", err=as_json)
 
@@ -505,13 +506,13 @@ def _scored(
     crossed: Sequence[tuple[str, ...]] = (),
     risk: float = 0.1,
 ) -> Any:
-    from medical_vqa import pipelines
     from medical_vqa.config import where_split
-    from medical_vqa.evaluation.foreign import parse_map
-    from medical_vqa.evaluation.protocols import find_protocol, protocol_names
+    from medical_vqa.evaluation.imports.tables import parse_map
+    from medical_vqa.evaluation.protocols.protocols import find_protocol, protocol_names
+    from medical_vqa.pipelines import score as score_stage
 
     named = protocol_names() if protocol == "all" else [find_protocol(protocol).name] if protocol else []
-    return pipelines.score(
+    return score_stage.score(
         predictions,
         selection=selection,
         split=where_split(split) if split else None,
@@ -528,8 +529,8 @@ def _facts(crossed: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _protocol_table(results: Any) -> str:
     """The table, and under it what each defect changes and where each rule was published."""
-    from medical_vqa.evaluation.protocol_table import table_text
-    from medical_vqa.evaluation.protocols import find_protocol
+    from medical_vqa.evaluation.protocols.protocols import find_protocol
+    from medical_vqa.evaluation.protocols.table import table_text
 
     lines = ["", table_text(results.protocols), ""]
     for name in dict.fromkeys(score.protocol for score in results.protocols):
@@ -576,9 +577,9 @@ def ask(
 
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
     """
-    from medical_vqa import pipelines
+    from medical_vqa.pipelines import ask as ask_stage
 
-    came = pipelines.consult(model or _run_or_shipped(), image, question, device=device, frame=frame, window=window)
+    came = ask_stage.consult(model or _run_or_shipped(), image, question, device=device, frame=frame, window=window)
     answer, card = came.answer, came.card
     if as_json:
         found = {k: v for k, v in answer.to_json().items() if k != "id"}
@@ -620,15 +621,15 @@ def serve(
     """
     _require_serving()
     if new_key:
-        from medical_vqa.serving.access import new_key as make_key
+        from medical_vqa.serving.middleware.access import new_key as make_key
 
         key, digest = make_key()
         click.echo(f"for the client:  {key}\nfor the server:  MEDICAL_VQA_API_KEYS={digest}")
         return
-    from medical_vqa import pipelines
+    from medical_vqa.pipelines import serve as serve_stage
     from medical_vqa.serving.settings import read_settings
 
-    pipelines.serve(read_settings(model=model, host=host, port=port, store=store, device=device))
+    serve_stage.serve(read_settings(model=model, host=host, port=port, store=store, device=device))
 
 
 def _require_serving() -> None:
@@ -680,13 +681,13 @@ def export(model: Path, target: str | None, to: str, public: bool) -> None:
     MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
     into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
     """
-    from medical_vqa import delivery
+    from medical_vqa.pipelines import export as export_stage
 
     if to == "onnx":
-        folder, difference = delivery.export_onnx(model, Path(target) if target else None)
+        folder, difference = export_stage.export_onnx(model, Path(target) if target else None)
         click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
         return
-    click.echo(f"exported: {delivery.export(model, to=to, repository=target, public=public)}")
+    click.echo(f"exported: {export_stage.export(model, to=to, repository=target, public=public)}")
 
 
 # --- deploy -----------------------------------------------------------------------------------------------------------
@@ -707,10 +708,11 @@ def deploy(
     A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
     the Space is the page alone.
     """
-    from medical_vqa import delivery, pipelines
+    from medical_vqa.pipelines import bundles as bundles_stage
+    from medical_vqa.pipelines import deploy as deploy_stage
 
-    chosen = model or pipelines.shipped_bundle()
-    for path in delivery.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
+    chosen = model or bundles_stage.shipped_bundle()
+    for path in deploy_stage.deploy(target, chosen, out, values=_pairs(values, "--set"), wheel=wheel, force=force):
         click.echo(path)
     click.echo(f"next: the commands in {out / 'README.md'}")
 

@@ -6,12 +6,11 @@ import time
 import pytest
 from fake_backend import FRAMES, png
 
-from medical_vqa.app import cases, transcript
-from medical_vqa.app import desk as desk_module
+from medical_vqa.app import cases, session, transcript
 from medical_vqa.app.cases import View
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.app.desk import Desk
-from medical_vqa.app.words import Words
+from medical_vqa.app.i18n import Words
+from medical_vqa.app.session import Desk
 
 DICOM = bytes(128) + b"DICM"
 
@@ -58,11 +57,11 @@ def test_only_the_last_few_files_are_kept(desk, backend):
 
 
 def test_large_files_are_let_go_earlier(desk, backend, monkeypatch):
-    monkeypatch.setattr(desk_module, "MOST_BYTES", 2 * len(png(64)) + 20)
+    monkeypatch.setattr(session, "MOST_BYTES", 2 * len(png(64)) + 20)
     for shade in range(10, 14):
         desk.take(backend, f"{shade}.png", png(64, shade))
     assert [case.name for case in desk.cases] == ["12.png", "13.png"]
-    monkeypatch.setattr(desk_module, "MOST_BYTES", 1)
+    monkeypatch.setattr(session, "MOST_BYTES", 1)
     desk.take(backend, "large.png", png(64, 99))
     assert [case.name for case in desk.cases] == ["large.png"]
 

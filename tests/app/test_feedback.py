@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake_backend import png
 
-from medical_vqa import pipelines
 from medical_vqa.app import feedback
 from medical_vqa.app.feedback import Vote, record
-from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import DataError
+from medical_vqa.pipelines.prepare import prepare_dataset
 
 
 def vote(id_="a-0", *, good=True, correction="", picture=None):
@@ -79,7 +79,7 @@ def test_the_folder_can_be_prepared_and_so_trained_on(tmp_path):
     source = tmp_path / "votes"
     record(source, vote("a", picture=png(shade=10)))
     record(source, vote("b", good=False, correction="脂肪肝", picture=png(shade=20)))
-    pipelines.prepare_dataset("folder", source=source, root=tmp_path / "root", under="votes")
+    prepare_dataset("folder", source=source, root=tmp_path / "root", under="votes")
     examples = PreparedDataset(tmp_path / "root", "votes").examples("train")
     assert [(example.id, example.answers) for example in examples] == [("a", ("yes",)), ("b", ("脂肪肝",))]
     assert examples[1].facts["source"] == "corrected"

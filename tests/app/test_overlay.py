@@ -8,8 +8,8 @@ import pytest
 from fake_backend import png
 from PIL import Image
 
-from medical_vqa.app import overlay
-from medical_vqa.serving.schema import Look
+from medical_vqa.app.components import overlay
+from medical_vqa.serving.api.schema import Look
 
 CORNER = Look(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
 

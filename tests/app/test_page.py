@@ -4,9 +4,10 @@ import pytest
 from fake_backend import png
 from streamlit.testing.v1 import AppTest
 
-from medical_vqa.app import cards, launch, settings
+from medical_vqa.app import launch, settings
 from medical_vqa.app.client import Backend
-from medical_vqa.app.words import Words
+from medical_vqa.app.components import cards
+from medical_vqa.app.i18n import Words
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 import medical_vqa.app
 from medical_vqa.app.client import Kind
-from medical_vqa.app.words import CHINESE, ENGLISH, Words, language_of
-from medical_vqa.serving.schema import ErrorCode
+from medical_vqa.app.i18n import CHINESE, ENGLISH, Words, language_of
+from medical_vqa.serving.api.schema import ErrorCode
 
 
 def blanks(text):

@@ -11,7 +11,7 @@ from fake_backend import FRAMES, REASON, png
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from medical_vqa.app.words import Words
+from medical_vqa.app.i18n import Words
 
 DICOM = bytes(128) + b"DICM"
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from medical_vqa.data.images import PictureSpec
+from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.compact import Compact
-from medical_vqa.models.compact_onnx import CompactOnnx
-from medical_vqa.models.floor import Majority, QuestionLookup
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.onnx_export import write_graphs
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.baselines import Majority, QuestionLookup
+from medical_vqa.models.compact.model import Compact
+from medical_vqa.models.compact.onnx_export import write_graphs
+from medical_vqa.models.compact.onnx_model import CompactOnnx
 from medical_vqa.models.queries import NO_PICTURE
-from medical_vqa.records import Example
+from medical_vqa.schema.records import Example
 
 ROWS = [
     Example(f"t/{i}", f"image{i % 3}", question, (answer,), f"image{i % 3}")

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa import pipelines, trust
-from medical_vqa.data.audit import Audit, audit, part_name
-from medical_vqa.data.near import VIEWS, fingerprint, near_duplicates
-from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.audit.audit import Audit, audit, part_name
+from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
+from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.audit_report import audit_text
-from medical_vqa.evaluation.inputs import leaks_of, read_audit
+from medical_vqa.evaluation.reporting.audit_report import audit_text
+from medical_vqa.pipelines import audit as audit_stage
+from medical_vqa.pipelines.audit import audit_page
+from medical_vqa.pipelines.inputs import leaks_of, read_audit
+from medical_vqa.pipelines.prepare import prepare_dataset
 
 SAMPLE = Path(__file__).parents[2] / "src/medical_vqa/assets/slake-mini/imgs"
 SCANS = sorted(path.parent.name for path in SAMPLE.glob("*/source.jpg"))
@@ -47,7 +49,7 @@ def folder(tmp_path):
             picture.save(source / name)
         lines = [json.dumps({"question": "Which organ?", "answer": "lung", **row}) for row in rows]
         (source / "questions.jsonl").write_text("\n".join(lines) + "\n")
-        pipelines.prepare_dataset("folder", source=source, root=tmp_path / "root", under="mine")
+        prepare_dataset("folder", source=source, root=tmp_path / "root", under="mine")
         return PreparedDataset(tmp_path / "root", "mine")
 
     return make
@@ -132,7 +134,7 @@ def test_duplicates_contradictions_and_unseen_answers_are_told_apart(folder):
 
 
 def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(folder, tmp_path):
-    from medical_vqa.data.selection import Selection
+    from medical_vqa.data.prepared.selection import Selection
 
     dataset = folder(
         [{"image": "a.png", "split": "train"}, {"image": "a.png", "split": "test", "question": "Where?"}],
@@ -141,7 +143,7 @@ def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(fold
     root, chosen = tmp_path / "root", Selection("mine", tmp_path / "root")
     assert read_audit(dataset) is None
     assert not leaks_of(chosen, "test").looked
-    found = trust.audit("mine", root)
+    found = audit_stage.audit("mine", root)
     assert read_audit(dataset) == found
     assert leaks_of(chosen, "test").looked
     assert leaks_of(chosen, "train") is None
@@ -163,7 +165,7 @@ def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
         ],
         {"a.png": scan(0), "b.png": scan(0).resize((120, 120))},
     )
-    path = trust.audit_page(audit(dataset), tmp_path / "root", tmp_path / "audit.html")
+    path = audit_page(audit(dataset), tmp_path / "root", tmp_path / "audit.html")
     text = path.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 2
     assert "&lt;b&gt;Where?" in text

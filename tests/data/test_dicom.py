@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
 
-from medical_vqa.data.ingest import IngestLimits, ingest
+from medical_vqa.data.imaging.decode import IngestLimits, ingest
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 SHIPPED = Path(pydicom.data.__file__).parent / "test_files"

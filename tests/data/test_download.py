@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from medical_vqa.data.download import download
-from medical_vqa.data.slake import Slake
-from medical_vqa.data.vqa_rad import VqaRad
+from medical_vqa.data.formats.download import download
+from medical_vqa.data.formats.slake import Slake
+from medical_vqa.data.formats.vqa_rad import VqaRad
 from medical_vqa.errors import ConfigError, DataError, OfflineError
 
 CARD = Slake().card

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medical_vqa.data.features import SHARD, FeatureStore
+from medical_vqa.data.cache.features import SHARD, FeatureStore
 from medical_vqa.errors import DataError
 
 FIRST, SECOND = "a" * 64, "b" * 64

@@ -9,10 +9,10 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from medical_vqa.data.folder import Folder
-from medical_vqa.data.ingest import ingest_file
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.prepared import PreparedDataset
+from medical_vqa.data.formats.folder import Folder
+from medical_vqa.data.imaging.decode import ingest_file
+from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.errors import DataError, MissingDependencyError
 
 

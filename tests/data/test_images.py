@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medical_vqa.data.images import PictureSpec, image_size, open_image, open_image_file, prepare_picture
+from medical_vqa.data.imaging.pictures import PictureSpec, image_size, open_image, open_image_file, prepare_picture
 from medical_vqa.errors import ConfigError, ImageError
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from medical_vqa.data.images import PictureSpec, open_image, prepare_picture
-from medical_vqa.data.ingest import IngestLimits, ingest, ingest_file
+from medical_vqa.data.imaging.decode import IngestLimits, ingest, ingest_file
+from medical_vqa.data.imaging.pictures import PictureSpec, open_image, prepare_picture
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 GREY = Image.linear_gradient("L").resize((40, 24))
@@ -67,7 +67,7 @@ def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     wide = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40))
     files = [saved(layered, "PNG"), saved(wide, "TIFF"), saved(COLOUR.convert("P"), "GIF"), saved(COLOUR, "WEBP")]
     whole = [ingest(data).picture for data in files]
-    monkeypatch.setattr("medical_vqa.data.images._STRIP", 100)
+    monkeypatch.setattr("medical_vqa.data.imaging.pictures._STRIP", 100)
     assert all(np.array_equal(ingest(data).picture, picture) for data, picture in zip(files, whole, strict=True))
 
 

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medical_vqa.data.ingest import IngestLimits, ingest
+from medical_vqa.data.imaging.decode import IngestLimits, ingest
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 RAS = np.eye(4)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.files import sha256
-from medical_vqa.data.images import PictureSpec, prepare_picture
-from medical_vqa.data.picture_cache import PictureCache
+from medical_vqa.data.cache.pictures import PictureCache
+from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError, ImageError
+from medical_vqa.io import sha256
 
 SPEC = PictureSpec(side=16)
 
@@ -170,9 +170,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_a_real_picture_goes_through(tmp_path: Path, own_folder: Any) -> None:
-    from medical_vqa.data.folder import Folder
-    from medical_vqa.data.prepare import prepare
-    from medical_vqa.data.prepared import PreparedDataset
+    from medical_vqa.data.formats.folder import Folder
+    from medical_vqa.data.prepared.dataset import PreparedDataset
+    from medical_vqa.data.prepared.prepare import prepare
 
     prepare(Folder(), own_folder("image,question,answer\n1.png,a?,b\n2.png,c?,d\n"), tmp_path)
     images = PreparedDataset(tmp_path, "folder").images

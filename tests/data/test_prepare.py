@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from medical_vqa.data.folder import Folder
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.slake import Slake
+from medical_vqa.data.formats.folder import Folder
+from medical_vqa.data.formats.slake import Slake
+from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.errors import DataError, ImageError, IncompleteError
-from medical_vqa.records import read_jsonl
+from medical_vqa.schema.records import read_jsonl
 
 
 class Stages:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from medical_vqa.data.folder import Folder
-from medical_vqa.data.manifest import MANIFEST_NAME
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.prepared import PreparedDataset, default_root
-from medical_vqa.data.summary import manifest_table, shared_images
+from medical_vqa.data.formats.folder import Folder
+from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
+from medical_vqa.data.prepared.manifest import MANIFEST_NAME
+from medical_vqa.data.prepared.prepare import prepare
+from medical_vqa.data.prepared.summary import manifest_table, shared_images
 from medical_vqa.errors import ConfigError, DataError
 
 CSV = "image,question,answer,split,organ\n1.png,a?,b,train,chest\n2.png,c?,d,train,head\n1.png,e?,f,test,chest\n"

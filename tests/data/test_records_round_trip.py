@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.records import Example, Prediction, read_jsonl, read_predictions, write_jsonl
+from medical_vqa.schema.records import Example, Prediction, read_jsonl, read_predictions, write_jsonl
 
 # A lone surrogate cannot be written as UTF-8, so no published file holds one.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

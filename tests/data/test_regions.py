@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.prepared import PreparedDataset
-from medical_vqa.data.regions import FULL, GRID, UNKNOWN, RegionStore, covered
-from medical_vqa.data.slake import Slake
+from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore, covered
+from medical_vqa.data.formats.slake import Slake
+from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.errors import DataError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from medical_vqa.data.files import sha256
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.prepared import PreparedDataset
-from medical_vqa.data.sample import SlakeMini
+from medical_vqa.data.formats.slake_mini import SlakeMini
+from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.data.prepared.prepare import prepare
+from medical_vqa.io import sha256
 
 
 def test_the_sample_is_complete_and_no_picture_is_in_both_splits(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.data.prepare import prepare
-from medical_vqa.data.prepared import default_root
-from medical_vqa.data.selection import Selection
-from medical_vqa.data.slake import Slake
+from medical_vqa.data.formats.slake import Slake
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.prepare import prepare
+from medical_vqa.data.prepared.selection import Selection
 
 
 def test_further_rows_are_of_selected_training_images_alone(slake_folder: Any, slake_row: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medical_vqa.data.slake import Slake
+from medical_vqa.data.formats.slake import Slake
 from medical_vqa.errors import DataError, ImageError
 
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.data.splits import split_by_group
+from medical_vqa.data.prepared.splits import split_by_group
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.records import Example
+from medical_vqa.schema.records import Example
 
 
 def rows(groups: list[str]) -> list[Example]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medical_vqa.data.vqa_rad import VqaRad
+from medical_vqa.data.formats.vqa_rad import VqaRad
 from medical_vqa.errors import DataError
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa import delivery, pipelines
 from medical_vqa.cli import cli
 from medical_vqa.deploying import packages
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.bundle import read_card
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.deploy import deploy
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,32 +29,32 @@ def wheel(tmp_path_factory):
 
 def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
     out = tmp_path / "out"
-    written = delivery.deploy("compose", run, out, values={}, wheel=wheel)
+    written = deploy("compose", run, out, values={}, wheel=wheel)
     assert all(path.is_file() for path in written)
     assert read_card(out / "model").family == "compact-onnx"
     assert {path.name for path in (out / "packages").iterdir()} == {"constraints.txt", wheel.name}
-    assert pipelines.load_model(out / "model", "cpu")[0].answer([], read_card(out / "model").decoding) == []
+    assert load_model(out / "model", "cpu")[0].answer([], read_card(out / "model").decoding) == []
 
 
 def test_a_page_that_asks_a_backend_elsewhere_holds_no_model(run, wheel, tmp_path):
-    delivery.deploy("space", run, tmp_path / "out", values={"backend": "https://x.example"}, wheel=wheel)
+    deploy("space", run, tmp_path / "out", values={"backend": "https://x.example"}, wheel=wheel)
     assert not (tmp_path / "out" / "model").exists()
 
 
 def test_nothing_is_written_over_without_being_told(run, wheel, tmp_path):
     (tmp_path / "compose.yaml").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
-        delivery.deploy("compose", run, tmp_path, values={}, wheel=wheel)
+        deploy("compose", run, tmp_path, values={}, wheel=wheel)
     assert (tmp_path / "compose.yaml").read_text() == "mine"
-    delivery.deploy("compose", run, tmp_path, values={}, wheel=wheel, force=True)
+    deploy("compose", run, tmp_path, values={}, wheel=wheel, force=True)
     assert "services:" in (tmp_path / "compose.yaml").read_text()
 
 
 def test_a_mistake_leaves_no_half_folder(run, wheel, tmp_path):
     with pytest.raises(ConfigError):
-        delivery.deploy("compose", run, tmp_path / "out", values={"regoin": "x"}, wheel=wheel)
+        deploy("compose", run, tmp_path / "out", values={"regoin": "x"}, wheel=wheel)
     with pytest.raises(ConfigError, match="is not a wheel"):
-        delivery.deploy("compose", run, tmp_path / "out", values={}, wheel=tmp_path / "nothing.whl")
+        deploy("compose", run, tmp_path / "out", values={}, wheel=tmp_path / "nothing.whl")
     assert not (tmp_path / "out").exists()
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa import delivery, pipelines
+from medical_vqa.pipelines import ask as ask_stage
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.export import export_onnx
 
 pytestmark = pytest.mark.enable_socket
 
@@ -77,7 +79,7 @@ def address(process):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    return delivery.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
+    return export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
 
 
 def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(exported, run, picture, tmp_path):
@@ -85,21 +87,21 @@ def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(expo
     with server(*options) as (first, one), server(*options) as (second, two):
         image = upload(one, Path(picture).read_bytes())
         answers = [ask(url, image, "Is the liver healthy?")["answer"] for url in (one, two)]
-    expected, _ = pipelines.ask(run, picture, "Is the liver healthy?", device="cpu")
+    expected, _ = ask_stage.ask(run, picture, "Is the liver healthy?", device="cpu")
     assert answers == [expected.answer] * 2
     assert (first.returncode, second.returncode) == (0, 0)
 
 
 def test_a_server_with_torch_reads_what_one_without_has_stored(exported, run, picture, tmp_path):
     """The store outlives a change of the model: the other one makes its own features of the picture."""
-    from medical_vqa.serving.images import unpack
+    from medical_vqa.serving.image_store.images import unpack
 
     with server("--model", exported, "--store", tmp_path / "images") as (_, url):
         image = upload(url, Path(picture).read_bytes())
     (stored,) = (tmp_path / "images").rglob(f"{image}*")
 
     class Torch:
-        model, _ = pipelines.load_model(run / "bundle", "cpu")
+        model, _ = load_model(run / "bundle", "cpu")
         fingerprint = model.vision.fingerprint
 
     kept, prepared = unpack(image, stored.read_bytes(), Torch())

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from medical_vqa.evaluation.results import DatasetRef
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 ROWS = [
     ("1", "scan-1", "Which organ is it?", "Lung", "OPEN", "CT", "lung", 0.9, "lung"),

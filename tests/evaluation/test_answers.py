@@ -1,8 +1,8 @@
 import math
 
 from medical_vqa.evaluation.answers import Answered, Confusion, confidence_bins, confusions, judge
-from medical_vqa.evaluation.metrics import ExactMatch
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch
+from medical_vqa.schema.records import Example, Prediction
 
 
 def answered(gold, said, confidence=None):

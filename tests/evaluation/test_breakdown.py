@@ -1,10 +1,10 @@
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.breakdown import break_down, check_facts, is_small, usual_facts
-from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
-from medical_vqa.evaluation.tally import Bootstrap, tally
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
+from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts, is_small, usual_facts
+from medical_vqa.schema.records import Example, Prediction
 
 HOW = Bootstrap(resamples=50)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.breakdown_table import breakdown_texts
-from medical_vqa.evaluation.metrics import ExactMatch, laterality_errors, list_match
-from medical_vqa.evaluation.tally import Bootstrap
+from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, laterality_errors, list_match
+from medical_vqa.evaluation.metrics.tally import Bootstrap
+from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
 
 HOW = Bootstrap(resamples=50)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import Answered
-from medical_vqa.evaluation.calibration import (
+from medical_vqa.evaluation.statistics.calibration import (
     abstention,
     area,
     brier,
@@ -19,8 +19,8 @@ from medical_vqa.evaluation.calibration import (
     reliability,
     risk_coverage,
 )
-from medical_vqa.models.temperature import warmed
-from medical_vqa.records import Example, Prediction
+from medical_vqa.models.calibration import warmed
+from medical_vqa.schema.records import Example, Prediction
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
 

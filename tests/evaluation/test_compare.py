@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.compare import compare, holm, mcnemar_exact, shared_rows, verdict
-from medical_vqa.evaluation.compare_table import comparison_text, p_value
-from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
-from medical_vqa.evaluation.tally import Bootstrap
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.tally import Bootstrap
+from medical_vqa.evaluation.reporting.compare_table import comparison_text, p_value
+from medical_vqa.evaluation.statistics.compare import compare, holm, mcnemar_exact, shared_rows, verdict
+from medical_vqa.schema.records import Example, Prediction
 
 HOW = Bootstrap(resamples=400)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from medical_vqa.evaluation.consistency import claims, consistency
-from medical_vqa.records import Example
+from medical_vqa.evaluation.metrics.consistency import claims, consistency
+from medical_vqa.schema.records import Example
 
 
 def row(id_, question, gold, **facts):

@@ -2,8 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medical_vqa.evaluation import figures
 from medical_vqa.evaluation.answers import ConfidenceBin
+from medical_vqa.evaluation.reporting import figures
 
 
 def parsed(svg):

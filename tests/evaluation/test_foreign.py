@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.foreign import image_names, parse_map, read_foreign
+from medical_vqa.evaluation.imports.tables import image_names, parse_map, read_foreign
 from medical_vqa.evaluation.results import evaluate
 
 

@@ -5,8 +5,8 @@ from PIL import Image
 
 from medical_vqa.errors import ImageError
 from medical_vqa.evaluation.answers import Answered
-from medical_vqa.evaluation.gallery import choose, thumbnails
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.reporting.gallery import choose, thumbnails
+from medical_vqa.schema.records import Example, Prediction
 
 
 def answered(id_, image, confidence, *, right=False):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.evaluation.intervals import cluster_sums, clustered_bootstrap, wilson
-from medical_vqa.evaluation.metrics import ExactMatch, TokenF1
-from medical_vqa.evaluation.tally import Bootstrap, tally
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
+from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, wilson
+from medical_vqa.schema.records import Example, Prediction
 
 
 def mean(totals):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.evaluation.metrics import (
+from medical_vqa.evaluation.metrics.answer_metrics import (
     ExactMatch,
     TokenF1,
     closed_accuracy,
@@ -20,7 +20,7 @@ from medical_vqa.evaluation.metrics import (
     sides,
     token_f1,
 )
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "squad_v2.json").read_text(encoding="utf-8"))

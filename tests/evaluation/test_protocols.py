@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from medical_vqa.evaluation.protocol_table import protocol_scores, rows_counted, table_text
-from medical_vqa.evaluation.protocols import Context, find_protocol, protocol_names
+from medical_vqa.evaluation.metrics.tally import Bootstrap
+from medical_vqa.evaluation.protocols.protocols import Context, find_protocol, protocol_names
+from medical_vqa.evaluation.protocols.table import protocol_scores, rows_counted, table_text
 from medical_vqa.evaluation.results import evaluate
-from medical_vqa.evaluation.tally import Bootstrap
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 HOW = Bootstrap(resamples=20)
 

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.report import training_charts, write_report
+from medical_vqa.evaluation.reporting.report import training_charts, write_report
 from medical_vqa.evaluation.results import evaluate, headline
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 HISTORY = [

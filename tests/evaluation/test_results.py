@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.evaluation.reporting.summary import clean_line, look_at
 from medical_vqa.evaluation.results import Leaks, Results, evaluate, find_metric, headline
-from medical_vqa.evaluation.summary import clean_line, look_at
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 SCHEMA = files("medical_vqa.evaluation") / "results.schema.json"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medical_vqa.evaluation import scorers
-from medical_vqa.evaluation.nearest import NearestLabel
-from medical_vqa.evaluation.scorers import nearest_among
+from medical_vqa.evaluation.protocols import scorers
+from medical_vqa.evaluation.protocols.nearest import NearestLabel
+from medical_vqa.evaluation.protocols.scorers import nearest_among
 
 CASES = [
     # (scorer, predicted, gold, score)

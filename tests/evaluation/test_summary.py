@@ -1,6 +1,6 @@
+from medical_vqa.evaluation.reporting.summary import limits, not_scored, plain_words
 from medical_vqa.evaluation.results import DatasetRef, evaluate
-from medical_vqa.evaluation.summary import limits, not_scored, plain_words
-from medical_vqa.records import Example, Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 
 def scored(answers, floor, *, split="test", images=60):

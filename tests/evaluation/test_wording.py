@@ -1,6 +1,6 @@
-from medical_vqa.evaluation.intervals import Interval
-from medical_vqa.evaluation.published import caveat, published
-from medical_vqa.evaluation.wording import bounds, count, percent, title
+from medical_vqa.evaluation.reporting.published import caveat, published
+from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
+from medical_vqa.evaluation.statistics.intervals import Interval
 
 
 def test_shares_are_written_as_per_cent_with_one_decimal():

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from mutate import bombs, uploads
 
-from medical_vqa.data.ingest import ingest
+from medical_vqa.data.imaging.decode import ingest
 from medical_vqa.errors import ImageError
 
 

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from mutate import bombs, uploads, whole
 
-from medical_vqa.data.ingest import Ingested, ingest
+from medical_vqa.data.imaging.decode import Ingested, ingest
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 SMALL_OR_WITHOUT_PIXELS = {"SC_rgb_small_odd_jpeg.dcm", "reportsi.dcm", "priv_SQ.dcm", "JPGExtended.dcm"}

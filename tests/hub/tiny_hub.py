@@ -16,7 +16,7 @@ from tokenizers import pre_tokenizers
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
-from medical_vqa.models.chat_processor import save_processor, without_video
+from medical_vqa.models.hf.chat_processor import save_processor, without_video
 
 WORDS = (
     "Answer the following question based on the image: What modality is used to take this ? which part of body "

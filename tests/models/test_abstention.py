@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medical_vqa.models.abstention import Verdict, verdict
+from medical_vqa.models.base import Query
+from medical_vqa.models.baselines import Majority
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.floor import Majority
-from medical_vqa.models.model import Query
-from medical_vqa.records import Example, Prediction
+from medical_vqa.models.guards.abstention import Verdict, verdict
+from medical_vqa.schema.records import Example, Prediction
 
 QUERY = Query("q", "Is the liver healthy?", "i", np.zeros((1, 1, 1), np.uint8))
 MODEL = Majority.fit([Example("a", "i", "q", ("Yes",), "i", {})])

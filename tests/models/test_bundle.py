@@ -3,10 +3,10 @@ import json
 import pytest
 
 from medical_vqa.errors import BundleError, ConfigError
+from medical_vqa.models.base import Decoding
+from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.models.bundle import BundleCard, load_bundle, read_card, write_bundle
-from medical_vqa.models.floor import QuestionLookup
-from medical_vqa.models.model import Decoding
-from medical_vqa.records import Example
+from medical_vqa.schema.records import Example
 
 FLOOR = QuestionLookup.fit([Example("a", "i", "Is it?", ("Yes",), "i")])
 CARD = BundleCard("floor", "mine", data={"title": "T"}, decoding=Decoding(alternatives=2), licence="CC BY 4.0")

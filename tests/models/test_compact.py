@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from medical_vqa.data.images import PictureSpec
-from medical_vqa.data.regions import FULL, GRID, UNKNOWN
+from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN
+from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment, moved
-from medical_vqa.models.compact import Compact, CompactVision, Sizes
-from medical_vqa.models.compact_net import CompactNet, Place, Seen, chained, foreground_of, local_contrast, region_loss
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.understanding import Kinds
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.compact.model import Compact, CompactVision, Sizes
+from medical_vqa.models.compact.network import (
+    CompactNet,
+    Place,
+    Seen,
+    chained,
+    foreground_of,
+    local_contrast,
+    region_loss,
+)
+from medical_vqa.models.compact.question_understanding import Kinds
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
@@ -431,7 +439,7 @@ def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):
     model = compact(reword=0.999999)
-    monkeypatch.setattr("medical_vqa.models.compact.reworded", lambda question, pick: "left")
+    monkeypatch.setattr("medical_vqa.models.compact.model.reworded", lambda question, pick: "left")
     pixels = np.zeros((32, 32, 1), np.uint8)
     assert model.collate([Query("q", "is it", "a", pixels, "yes")])["words"].tolist() == [[4]]
     assert model._words(["is it"]).tolist() == [[2, 3]]

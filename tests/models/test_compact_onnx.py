@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from medical_vqa import delivery, pipelines
-from medical_vqa.data.images import PictureSpec
+from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
-from medical_vqa.models.abstention import Doubts, Looks
+from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.bundle import read_card
-from medical_vqa.models.compact import Compact, Sizes
-from medical_vqa.models.compact_onnx import CompactOnnx
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.onnx_export import check, write_graphs
+from medical_vqa.models.compact.model import Compact, Sizes
+from medical_vqa.models.compact.onnx_export import check, write_graphs
+from medical_vqa.models.compact.onnx_model import CompactOnnx
+from medical_vqa.models.guards.abstention import Doubts, Looks
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
-from medical_vqa.records import read_predictions
+from medical_vqa.pipelines.ask import ask
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.export import export_onnx
+from medical_vqa.schema.records import read_predictions
 
 BLOCKED = """
 import sys
@@ -57,7 +59,7 @@ def asked(model, questions):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """The tiny run's bundle as ONNX."""
-    return delivery.export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
+    return export_onnx(run, tmp_path_factory.mktemp("onnx") / "bundle")[0]
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +137,15 @@ def test_the_card_keeps_what_the_bundle_said(run, exported):
 
 
 def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, exported, tmp_path):
-    assert delivery.export_onnx(run, exported)[1] <= 1e-4
+    assert export_onnx(run, exported)[1] <= 1e-4
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ModelError, match="is no ONNX bundle"):
-        delivery.export_onnx(run, tmp_path)
+        export_onnx(run, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
 def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypatch):
-    from medical_vqa.models import onnx_export
+    from medical_vqa.models.compact import onnx_export
 
     def other(model, folder):
         with torch.no_grad():
@@ -155,7 +157,7 @@ def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypat
     before = Compact.load(run / "bundle", device=torch.device("cpu")).module.state_dict()
     monkeypatch.setattr(onnx_export, "write_graphs", other)
     with pytest.raises(ModelError, match="the exported graphs differ from the model"):
-        delivery.export_onnx(run, tmp_path / "bundle")
+        export_onnx(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -176,13 +178,13 @@ def test_logits_that_are_no_numbers_are_noticed(both):
 def test_another_family_is_refused(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "floor", "name": "f"}))
     with pytest.raises(ModelError, match="only compact ones become ONNX"):
-        delivery.export_onnx(tmp_path, tmp_path / "out")
+        export_onnx(tmp_path, tmp_path / "out")
 
 
 def test_ask_runs_without_torch(run, exported, picture):
     ours = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
     assert ours.returncode == 0, ours.stderr
-    answer, _ = pipelines.ask(run, picture, "Is the liver healthy?", device="cpu")
+    answer, _ = ask(run, picture, "Is the liver healthy?", device="cpu")
     assert json.loads(ours.stdout)["answer"] == answer.answer
 
 
@@ -216,7 +218,7 @@ def test_a_bundle_without_onnxruntime_names_the_extra(exported, monkeypatch):
 
 def test_a_gpu_is_refused(exported):
     with pytest.raises(ConfigError, match="run on the CPU and not on cuda"):
-        pipelines.load_model(exported, "cuda")
+        load_model(exported, "cuda")
 
 
 def test_a_damaged_graph_is_one_sentence(exported, tmp_path):
@@ -229,7 +231,7 @@ def test_a_damaged_graph_is_one_sentence(exported, tmp_path):
 
 
 def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
-    from medical_vqa.models.compact_onnx import OnnxVision
+    from medical_vqa.models.compact.onnx_model import OnnxVision
 
     again = OnnxVision(exported / "image.onnx", both[1].picture)
     assert again.fingerprint == both[1].vision.fingerprint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medical_vqa.models.compact_parts import ranked
-from medical_vqa.models.model import Query
+from medical_vqa.models.base import Query
+from medical_vqa.models.compact.postprocess import ranked
 from medical_vqa.models.vocabulary import AnswerVocabulary
 
 ANSWERS = AnswerVocabulary(("肝", "Liver", "MRI"))

@@ -1,10 +1,10 @@
 import pytest
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.floor import Majority, QuestionLookup
-from medical_vqa.models.model import Decoding, Query
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.baselines import Majority, QuestionLookup
 from medical_vqa.models.queries import NO_PICTURE
-from medical_vqa.records import Example
+from medical_vqa.schema.records import Example
 
 ROWS = [
     Example(str(i), "image", question, answers, "image")

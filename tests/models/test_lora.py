@@ -10,9 +10,9 @@ from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models import blip2_net, chat_net
-from medical_vqa.models.lora import Lora, add_lora, check_targets, inside, parameters, refuse_trainable
-from medical_vqa.models.vilt import ViltNet
+from medical_vqa.models.hf import blip2_network, chat_network
+from medical_vqa.models.hf.lora import Lora, add_lora, check_targets, inside, parameters, refuse_trainable
+from medical_vqa.models.hf.vilt import ViltNet
 
 CONFIGS = Path(__file__).parents[1] / "assets" / "configs"
 LORA = {"rank": 8, "alpha": 32.0, "dropout": 0.1}
@@ -46,7 +46,7 @@ OPT = 8 * (2560 + 2560) * 2 * 32
 )
 def test_each_preset_trains_the_published_number_of_parameters(name, targets, trainable):
     model = on_meta(name, "Blip2ForConditionalGeneration")
-    adapted, upstream = blip2_net.adapt(model, LORA | {"targets": targets})
+    adapted, upstream = blip2_network.adapt(model, LORA | {"targets": targets})
     assert parameters(adapted, trainable=True) == trainable
     assert "vision_model" in upstream
     assert ("qformer" in upstream) == (targets == "language")
@@ -84,7 +84,7 @@ CHAT = {
 
 @pytest.mark.parametrize("name", CHAT)
 def test_adapters_of_chat_models_stay_in_the_language_model(name):
-    adapted = chat_net.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
+    adapted = chat_network.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
     trained = [n for n, p in adapted.get_base_model().named_parameters() if p.requires_grad]
     assert parameters(adapted, trainable=True) == CHAT[name]
     assert all(".language_model." in n or ".text_model.layers" in n for n in trained)
@@ -95,10 +95,10 @@ def test_adapters_of_chat_models_stay_in_the_language_model(name):
 def test_only_the_language_model_is_ever_kept_in_four_bits(name):
     model = on_meta(name, "auto")
     linear = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    packed = [n for n in linear if should_convert_module(n, [chat_net.BESIDE_LANGUAGE])]
+    packed = [n for n in linear if should_convert_module(n, [chat_network.BESIDE_LANGUAGE])]
     assert packed
     assert all(n.startswith(("model.language_model.", "model.text_model.")) for n in packed)
-    assert chat_net.language_weights(model) == sum(linear[n] for n in packed)
+    assert chat_network.language_weights(model) == sum(linear[n] for n in packed)
 
 
 class Toy(nn.Module):
@@ -136,4 +136,4 @@ def test_a_name_that_only_begins_alike_is_not_inside():
 
 def test_an_unknown_language_model_has_no_preset():
     with pytest.raises(ModelError, match=r"no preset .* model\.lora\.modules"):
-        blip2_net.preset("language", "bloom")
+        blip2_network.preset("language", "bloom")

@@ -10,11 +10,11 @@ import torch
 import transformers
 from PIL import Image
 
-from medical_vqa.models.blip2 import Blip2
-from medical_vqa.models.chat_vlm import ChatVlm
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.vilt import Vilt
-from medical_vqa.records import Example
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.hf.blip2 import Blip2
+from medical_vqa.models.hf.chat import ChatVlm
+from medical_vqa.models.hf.vilt import Vilt
+from medical_vqa.schema.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 import tiny_hub

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from medical_vqa.models.rewording import phrases, reworded
+from medical_vqa.models.compact.rewording import phrases, reworded
 from medical_vqa.models.vocabulary import words
 
 

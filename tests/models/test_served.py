@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa import trust
-from medical_vqa.data.selection import Selection
+from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import ConfigError, ModelError
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.served import Endpoint, Served, confidence
-from medical_vqa.records import read_predictions
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.remote.openai import Endpoint, Served, confidence
+from medical_vqa.pipelines.predict import predict_served
+from medical_vqa.schema.records import read_predictions
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -182,10 +182,10 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     fake.limit = 20
     endpoint = Endpoint("m", fake.url, tries=1)
     with pytest.raises(ModelError, match="run the same command again"):
-        trust.predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
+        predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
     assert not out.exists()
     fake.limit, before = 10**9, len(fake.asked)
-    _, usage = trust.predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
+    _, usage = predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
     assert len(read_predictions(out)) == n
     assert len(fake.asked) - before < n
     assert usage.requests >= n
@@ -196,12 +196,13 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
 
 
 def test_questions_about_other_images_make_a_floor_of_the_served_model(fake, root: Path, tmp_path: Path):
-    from medical_vqa import pipelines
+    from medical_vqa.pipelines.predict import predict_served
+    from medical_vqa.pipelines.score import score
 
     chosen, out = Selection("slake-mini", root, {"modality": "MRI"}), tmp_path / "run"
     endpoint = Endpoint("m", fake.url, logprobs=False)
-    mine, _ = trust.predict_served(endpoint, chosen, "validation", out=out / "predictions-validation.jsonl")
-    trust.predict_served(endpoint, chosen, "validation", out=out / "shuffled-validation.jsonl", shuffle_images=True)
+    mine, _ = predict_served(endpoint, chosen, "validation", out=out / "predictions-validation.jsonl")
+    predict_served(endpoint, chosen, "validation", out=out / "shuffled-validation.jsonl", shuffle_images=True)
     said = [
         (text["text"], picture["image_url"]["url"])
         for text, picture in (b["messages"][0]["content"] for b in fake.asked)
@@ -209,4 +210,4 @@ def test_questions_about_other_images_make_a_floor_of_the_served_model(fake, roo
     plain, shuffled = sorted(said[: len(said) // 2]), sorted(said[len(said) // 2 :])
     assert [text for text, _ in plain] == [text for text, _ in shuffled]
     assert plain != shuffled
-    assert "image-shuffled" in pipelines.score(mine).floors
+    assert "image-shuffled" in score(mine).floors

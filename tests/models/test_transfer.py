@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.compact import Compact
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.models.transfer import start_from
-from medical_vqa.records import Example
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.compact.initialization import start_from
+from medical_vqa.models.compact.model import Compact
+from medical_vqa.schema.records import Example
 
 SIZES = {
     "picture": {"side": 32, "mode": "L", "fit": "stretch"},

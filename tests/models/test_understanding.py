@@ -2,9 +2,9 @@
 
 import pytest
 
-from medical_vqa.models.understanding import Kinds, Reader, distance, offered, things_of
+from medical_vqa.models.compact.question_understanding import Kinds, Reader, distance, offered, things_of
 from medical_vqa.models.vocabulary import WordVocabulary
-from medical_vqa.records import Example
+from medical_vqa.schema.records import Example
 
 THINGS = things_of(["mask: Left Lung", "box: Brain Edema", "mask: Liver"], ["Liver", "Brain", "Left", "Yes"])
 

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def scan() -> bytes:
     """A real picture of the sample."""
-    from medical_vqa.data.sample import SlakeMini
+    from medical_vqa.data.formats.slake_mini import SlakeMini
 
     return (SlakeMini().bundled() / "imgs" / "xmlab112" / "source.jpg").read_bytes()
 

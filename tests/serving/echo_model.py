@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from live import PATIENCE
 
-from medical_vqa.data.images import PictureSpec
+from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
+from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.model import Decoding, Query
-from medical_vqa.records import Prediction
+from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine import Engine
 
 

@@ -26,11 +26,11 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from medical_vqa.serving.api import create_app
+from medical_vqa.serving.api.routes import create_app
 from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.image_store.backends import Store
 from medical_vqa.serving.server import config
 from medical_vqa.serving.settings import Settings, read_settings
-from medical_vqa.serving.stores import Store
 
 SOURCE = Path(__file__).parents[2] / "src"
 PATIENCE = 60.0

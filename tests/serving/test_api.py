@@ -17,10 +17,11 @@ from echo_model import Echo, engine
 from live import png
 from PIL import Image
 
-from medical_vqa.serving import images, schema
-from medical_vqa.serving.access import hash_key
+from medical_vqa.serving.api import schema
+from medical_vqa.serving.image_store import images
+from medical_vqa.serving.image_store.backends import FolderStore
 from medical_vqa.serving.logs import configure
-from medical_vqa.serving.stores import FolderStore
+from medical_vqa.serving.middleware.access import hash_key
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from live import png
 from PIL import Image
 
-from medical_vqa.data.images import PictureSpec
-from medical_vqa.data.ingest import IngestLimits
+from medical_vqa.data.imaging.decode import IngestLimits
+from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.serving.decoding import Decoders, Job, decode
-from medical_vqa.serving.refusals import RefusedError
+from medical_vqa.serving.errors import RefusedError
 
 SPEC = PictureSpec(side=8)
 MEBIBYTE = 1 << 20

@@ -11,7 +11,7 @@ import torch
 from echo_model import Echo, engine, queued, until
 
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.serving.refusals import RefusedError
+from medical_vqa.serving.errors import RefusedError
 
 PICTURE = np.full((8, 8, 1), 7, np.uint8)
 SEEN = {"mean": torch.tensor([7.0])}

@@ -14,7 +14,7 @@ from echo_model import engine
 from live import Connection, Instance, png, question, serving, settings, upload
 from shared_stores import bucket, redis_url
 
-from medical_vqa.serving import images
+from medical_vqa.serving.image_store import images
 
 COUNTS = {"folder": 1000, "redis": 200, "s3": 60}
 

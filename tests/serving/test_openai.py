@@ -15,9 +15,9 @@ from echo_model import engine
 from live import png
 
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.serving.access import hash_key
-from medical_vqa.serving.outside import fetch_image, is_public
-from medical_vqa.serving.refusals import RefusedError
+from medical_vqa.serving.errors import RefusedError
+from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.remote_images import fetch_image, is_public
 
 DATA = f"data:image/png;base64,{base64.b64encode(png(60)).decode()}"
 
@@ -115,8 +115,8 @@ def test_a_key_is_asked_for_in_openais_way():
 
 
 def test_our_own_evaluation_can_ask_it(echo):
-    from medical_vqa.models.model import Decoding, Query
-    from medical_vqa.models.served import Endpoint, Served
+    from medical_vqa.models.base import Decoding, Query
+    from medical_vqa.models.remote.openai import Endpoint, Served
 
     model = Served(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
     (found,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from medical_vqa import cli
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.access import Keys, hash_key, new_key
+from medical_vqa.serving.middleware.access import Keys, hash_key, new_key
 from medical_vqa.serving.settings import Settings, read_settings
 
 

@@ -10,8 +10,8 @@ import pytest
 from shared_stores import bucket, redis_url
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.refusals import RefusedError
-from medical_vqa.serving.stores import FolderStore, MemoryStore, open_store
+from medical_vqa.serving.errors import RefusedError
+from medical_vqa.serving.image_store.backends import FolderStore, MemoryStore, open_store
 
 ID, OTHER = "a" * 24 + "-" + "B" * 22, "c" * 24 + "-" + "D" * 22
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medical_vqa.models.model import Query
+from medical_vqa.models.base import Query
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import fit
 

@@ -11,7 +11,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
-from medical_vqa.serving import schema
+from medical_vqa.serving.api import schema
 
 Kind = Literal[schema.ErrorCode, "unreachable", "slow", "garbled"]
 """What went wrong: a code of the backend, or that it was not there, took too long, or said something else."""

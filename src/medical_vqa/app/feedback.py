@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.data.files import sha256, write_whole, writing
+from medical_vqa.io import sha256, write_whole, writing
 
 MOST_BYTES = 2_000_000_000
 """Of pictures in one folder; beyond it votes are kept without theirs."""

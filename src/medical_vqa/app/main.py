@@ -9,14 +9,16 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.errors import StreamlitSecretNotFoundError
 
-from medical_vqa.app import cards, cases, choosing, looking, talking
+from medical_vqa.app import cases
 from medical_vqa.app.cases import Case
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.app.desk import Desk
+from medical_vqa.app.components import cards
+from medical_vqa.app.components.viewer import asset
+from medical_vqa.app.i18n import LANGUAGES, Language, Words, language_of
+from medical_vqa.app.session import Desk
 from medical_vqa.app.settings import AppSettings, read_app_settings
-from medical_vqa.app.viewer import asset
-from medical_vqa.app.words import LANGUAGES, Language, Words, language_of
-from medical_vqa.serving.schema import MAX_QUESTION
+from medical_vqa.app.views import conversation, image_picker, image_view
+from medical_vqa.serving.api.schema import MAX_QUESTION
 
 _POLL = 2.0  # seconds between two looks at a sleeping backend
 _LONG = 30  # looks after which the page says that something may be wrong
@@ -33,7 +35,7 @@ def page() -> None:
     if desk.info is None:
         _asleep(backend, words)
     elif desk.case is None:
-        choosing.choose(desk, backend, words)
+        image_picker.choose(desk, backend, words)
     else:
         _work(desk, desk.case, backend, settings, words)
 
@@ -46,14 +48,14 @@ def _work(desk: Desk, case: Case, backend: Backend, settings: AppSettings, words
         left, right = st.columns([1.15, 1], gap="large")
     with left, st.container(key="look"):
         picture = st.container(key="viewer")
-        looking.controls(case, backend, words)
-        looking.facts(case, words)
-        looking.privacy(desk, case, backend, words)
+        image_view.controls(case, backend, words)
+        image_view.facts(case, words)
+        image_view.privacy(desk, case, backend, words)
     with right, st.container(key="talk"):
         others = _compared(settings, words)
-        talking.conversation(desk, case, [backend, *others], settings, words)
+        conversation.conversation(desk, case, [backend, *others], settings, words)
     with picture:
-        looking.picture(desk, case, words)
+        image_view.picture(desk, case, words)
 
 
 def _settings() -> AppSettings:
@@ -98,7 +100,7 @@ def _top(desk: Desk, backend: Backend) -> Words:
         # A new key for each file: a popover that keeps its key stays open over the picture that was chosen in it.
         key = f"another-{desk.uploads}-{desk.open_id}"
         with place, st.popover(words("new_image"), icon=":material/add_photo_alternate:", key=key):
-            choosing.another(desk, backend, words)
+            image_picker.another(desk, backend, words)
     return words
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from medical_vqa.app.cases import Case, Reply, Turn
 from medical_vqa.app.client import BackendError
-from medical_vqa.app.words import Words
+from medical_vqa.app.i18n import Words
 from medical_vqa.text import per_cent
 
 

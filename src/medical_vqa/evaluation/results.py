@@ -19,22 +19,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import judge
-from medical_vqa.evaluation.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
-from medical_vqa.evaluation.calibration import RISK, Calibration, calibrate
-from medical_vqa.evaluation.consistency import Consistency, consistency
-from medical_vqa.evaluation.metrics import (
+from medical_vqa.evaluation.metrics.answer_metrics import (
     Metric,
     closed_accuracy,
     laterality_errors,
     list_match,
     open_recall,
 )
-from medical_vqa.evaluation.overlap import Bleu, rouge_l
-from medical_vqa.evaluation.protocol_table import ProtocolScore, protocol_scores
-from medical_vqa.evaluation.protocols import Context, find_protocol
-from medical_vqa.evaluation.tally import Bootstrap, Score, Tally, tally
-from medical_vqa.evaluation.wording import bounds, count, percent
-from medical_vqa.records import Example, Prediction
+from medical_vqa.evaluation.metrics.consistency import Consistency, consistency
+from medical_vqa.evaluation.metrics.overlap import Bleu, rouge_l
+from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, tally
+from medical_vqa.evaluation.protocols.protocols import Context, find_protocol
+from medical_vqa.evaluation.protocols.table import ProtocolScore, protocol_scores
+from medical_vqa.evaluation.reporting.wording import bounds, count, percent
+from medical_vqa.evaluation.statistics.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
+from medical_vqa.evaluation.statistics.calibration import RISK, Calibration, calibrate
+from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import plain_letters
 
 FORMAT: Final = 1

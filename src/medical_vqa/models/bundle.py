@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.catalog import find
 from medical_vqa.errors import BundleError
-from medical_vqa.models.model import Decoding, VqaModel
+from medical_vqa.models.base import Decoding, VqaModel
+from medical_vqa.registry import find
 from medical_vqa.runtime import package_version
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from medical_vqa.models.model import Query
-from medical_vqa.records import Example
+from medical_vqa.models.base import Query
+from medical_vqa.schema.records import Example
 
 if TYPE_CHECKING:
-    from medical_vqa.data.regions import RegionStore
-    from medical_vqa.models.model import Visual
+    from medical_vqa.data.cache.regions import RegionStore
+    from medical_vqa.models.base import Visual
 
 NO_PICTURE = np.zeros((1, 1, 1), np.uint8)
 """What a model that never looks gets to see."""

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from medical_vqa.data.images import PictureSpec, prepare_picture
-from medical_vqa.data.ingest import IngestLimits, ingest
+from medical_vqa.data.imaging.decode import IngestLimits, ingest
+from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.refusals import RefusedError, overloaded, past_deadline
+from medical_vqa.serving.errors import RefusedError, overloaded, past_deadline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.abstention import Looks, Verdict, calibrated, verdict
+from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.model import Query, VqaModel
-from medical_vqa.records import Prediction
+from medical_vqa.models.guards.abstention import Looks, Verdict, calibrated, verdict
+from medical_vqa.schema.records import Prediction
+from medical_vqa.serving.errors import RefusedError, defect, overloaded, past_deadline, stopping
 from medical_vqa.serving.metrics import Meters
-from medical_vqa.serving.refusals import RefusedError, defect, overloaded, past_deadline, stopping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

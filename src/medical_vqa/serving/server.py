@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.api import create_app
+from medical_vqa.serving.api.problems import respond
+from medical_vqa.serving.api.routes import create_app
 from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.errors import stopping
 from medical_vqa.serving.logs import configure
-from medical_vqa.serving.problems import respond
-from medical_vqa.serving.refusals import stopping
 from medical_vqa.serving.settings import Settings
 
 _KEEP_ALIVE = 30  # seconds that an idle connection stays open

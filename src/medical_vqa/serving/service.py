@@ -12,11 +12,8 @@ from typing import Any
 
 import structlog
 
-from medical_vqa.data.ingest import IngestLimits
-from medical_vqa.serving.decoding import Decoded, Decoders, Job
-from medical_vqa.serving.engine import Engine, Outcome
-from medical_vqa.serving.images import Images, Kept
-from medical_vqa.serving.schema import (
+from medical_vqa.data.imaging.decode import IngestLimits
+from medical_vqa.serving.api.schema import (
     MAX_QUESTION,
     MAX_QUESTIONS,
     Alternative,
@@ -29,8 +26,11 @@ from medical_vqa.serving.schema import (
     Timings,
     UploadedImage,
 )
+from medical_vqa.serving.decoding import Decoded, Decoders, Job
+from medical_vqa.serving.engine import Engine, Outcome
+from medical_vqa.serving.image_store.backends import Store, open_store
+from medical_vqa.serving.image_store.images import Images, Kept
 from medical_vqa.serving.settings import Settings
-from medical_vqa.serving.stores import Store, open_store
 
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
 _LOG = structlog.get_logger("medical_vqa.serving")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.errors import TrainingError
-from medical_vqa.records import read_jsonl
+from medical_vqa.schema.records import read_jsonl
 
 
 @dataclass(slots=True)

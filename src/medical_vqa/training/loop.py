@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from medical_vqa.errors import ConfigError, TrainingError
-from medical_vqa.models.model import Query, Trainable
-from medical_vqa.models.whole import outside_layers_whole, shared_out
+from medical_vqa.models.base import Query, Trainable
+from medical_vqa.models.fsdp import outside_layers_whole, shared_out
 from medical_vqa.runtime import Precision, seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, Grouping, pieces
 from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress

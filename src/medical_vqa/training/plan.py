@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.models.sketch import Memory, Sketch
+from medical_vqa.models.memory import Memory, Sketch
 from medical_vqa.training.batching import BatchPlan
 
 _GIB = 2**30

@@ -1,0 +1,1 @@
+"""Leaks, near-duplicates and contradictions in a prepared dataset."""

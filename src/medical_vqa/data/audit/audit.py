@@ -1,0 +1,345 @@
+"""Who shares an image, a near-duplicate, a question or an answer, across the splits and languages of a dataset.
+
+A model that has seen a test image in training is tested on what it may remember. Splits that were drawn apart for two
+languages, or by question where several questions share an image, leak so; this counts it, names it, and says which rows
+of each held-out part are clean.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medical_vqa.data.audit import near_duplicates
+from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.errors import DataError, ImageError
+from medical_vqa.schema.records import Example
+from medical_vqa.text import squad_normalize
+
+FORMAT: Final = 1
+NAMED = 200
+AUDIT_NAME = "audit.json"
+Progress = Callable[[int, int], None]
+Parts = Mapping[str, Sequence[Example]]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Part(_Record):
+    """One split of one language: what is compared with the others."""
+
+    name: str
+    """``train zh``; without the language where there is only one."""
+    rows: int
+    """Questions."""
+    images: int
+    """Images of different content."""
+
+
+class SharedImages(_Record):
+    """Images of the same content in two parts."""
+
+    first: str
+    """One part."""
+    second: str
+    """The other."""
+    images: int
+    """Images in both."""
+    of: int
+    """Images of the second part."""
+    rows: int
+    """Questions of the second part about them."""
+    of_rows: int
+    """Questions of the second part."""
+    image_ids: list[str]
+    """Which, as the second part calls them: the first two hundred."""
+
+
+class NearPair(_Record):
+    """Two images that are nearly the same."""
+
+    first: str
+    """One image."""
+    second: str
+    """The other: the whole, or a part, of the first."""
+    first_parts: list[str]
+    """Where the first is used."""
+    second_parts: list[str]
+    """Where the second is used."""
+    likeness: float
+    """Correlation of small copies, at most 1."""
+    box: tuple[float, float, float, float]
+    """Which part of the first the second is, as shares: left, top, right, bottom."""
+
+
+class Twins(_Record):
+    """Questions of one part that another part asks too."""
+
+    first: str
+    """One part."""
+    second: str
+    """The other."""
+    same_question: int
+    """Questions of the second part that occur word for word in the first, about any image."""
+    same_image_too: int
+    """Those that occur there about the same image."""
+    ids: list[str]
+    """Of the latter: the first two hundred."""
+
+
+class Unseen(_Record):
+    """Answers that the training rows never give: no classifier over training answers can be right there."""
+
+    part: str
+    """The held-out part."""
+    train: str
+    """The part that is learned from."""
+    rows: int
+    """Rows whose accepted answers all are unseen."""
+    of_rows: int
+    """Rows of the part that have an answer."""
+    answers: list[str]
+    """Which: the first two hundred."""
+
+
+class Repeated(_Record):
+    """One question asked twice about one image within a part."""
+
+    part: str
+    """The part."""
+    ids: list[str]
+    """The rows."""
+    question: str
+    """The question."""
+    answers: list[str]
+    """Their different answers; one where they agree."""
+
+
+class Leak(_Record):
+    """The rows of a held-out part that training may have shown."""
+
+    part: str
+    """The held-out part."""
+    exact: list[str]
+    """Ids of rows whose image is in a training part."""
+    near: list[str]
+    """Ids of rows whose image is not, but a near-duplicate of it is."""
+
+
+class Audit(_Record):
+    """Everything that was found; the content of ``audit.json``."""
+
+    format: Literal[1] = FORMAT
+    """Version of this layout."""
+    dataset: str
+    """Its name."""
+    title: str
+    """The dataset's own name."""
+    manifest: str
+    """SHA-256 of what was audited."""
+    missing: list[str]
+    """What the whole dataset has and this copy has not: nothing is known about it."""
+    parts: list[Part]
+    """What was compared."""
+    shared: list[SharedImages]
+    """Every two parts that have images in common."""
+    near: list[NearPair]
+    """Near-duplicates that lie in different parts."""
+    near_within: int
+    """Near-duplicates within one part."""
+    looked: bool
+    """Whether pictures were decoded to find near-duplicates."""
+    unreadable: int
+    """Images that could not be decoded, and so were compared by content only."""
+    twins: list[Twins]
+    """Questions asked in two parts, for parts of one language."""
+    unseen: list[Unseen]
+    """Answers that training never gives."""
+    duplicates: list[Repeated]
+    """The same question about the same image with the same answer: the first two hundred."""
+    duplicates_n: int
+    """How many there are."""
+    contradictions: list[Repeated]
+    """The same question about the same image with different answers: the first two hundred."""
+    contradictions_n: int
+    """How many there are."""
+    leaks: list[Leak]
+    """By held-out part, what is not clean."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Audit:
+        """Read back ``audit.json``; raises `DataError` if it is not one."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DataError(f"not an audit.json of format {FORMAT}; run `medical-vqa audit` again") from error
+
+    def leaked(self, part: str) -> set[str]:
+        """Ids of a part's rows that training may have shown."""
+        return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near)}
+
+
+def audit(dataset: PreparedDataset, *, look: bool = True, progress: Progress | None = None) -> Audit:
+    """Compare every split and language of a prepared dataset with every other.
+
+    Args:
+        dataset: What to look into.
+        look: Whether pictures are decoded to find near-duplicates; otherwise only content hashes are compared.
+        progress: Told how many pictures were looked at, and of how many.
+    """
+    parts = dataset_parts(dataset)
+    contents = {part: [dataset.images.digest(row.image_id) for row in rows] for part, rows in parts.items()}
+    pairs, unreadable = _near(parts, dataset.images, progress) if look else ([], 0)
+    repeated = [found for part, rows in parts.items() for found in _repeated(part, rows, contents[part])]
+    same = [one for one in repeated if len(one.answers) == 1]
+    differ = [one for one in repeated if len(one.answers) > 1]
+    across = [pair for pair in pairs if set(pair.first_parts) != set(pair.second_parts)]
+    return Audit(
+        dataset=dataset.manifest.name,
+        title=dataset.manifest.title,
+        manifest=dataset.manifest.digest,
+        missing=list(dataset.manifest.missing),
+        parts=[Part(name=p, rows=len(rows), images=len(set(contents[p]))) for p, rows in parts.items()],
+        shared=[found for a, b in itertools.combinations(parts, 2) if (found := _shared(a, b, parts, contents))],
+        near=sorted(across, key=lambda pair: -pair.likeness),
+        near_within=len(pairs) - len(across),
+        looked=look,
+        unreadable=unreadable,
+        twins=[_twins(a, b, parts, contents) for a, b in itertools.combinations(parts, 2) if _one_language(a, b)],
+        unseen=[_unseen(a, b, parts) for a, b in itertools.product(parts, parts) if _learned_and_held_out(a, b)],
+        duplicates=same[:NAMED],
+        duplicates_n=len(same),
+        contradictions=differ[:NAMED],
+        contradictions_n=len(differ),
+        leaks=[_leak(part, parts, contents, pairs) for part in parts if not part.startswith("train")],
+    )
+
+
+def dataset_parts(dataset: PreparedDataset) -> dict[str, list[Example]]:
+    """The rows by split, and by language where there are several: ``train en``, ``train zh``, ``validation en`` ..."""
+    rows = {split: dataset.examples(split) for split in dataset.splits}
+    several = len({row.facts.get("language") for part in rows.values() for row in part}) > 1
+    parts: defaultdict[str, list[Example]] = defaultdict(list)
+    for split, examples in rows.items():
+        for example in examples:
+            parts[part_name(split, example.facts.get("language", "") if several else "")].append(example)
+    return dict(parts)
+
+
+def part_name(split: str, language: str = "") -> str:
+    """``train zh``, or ``train``."""
+    return f"{split} {language}".strip()
+
+
+def _one_language(first: str, second: str) -> bool:
+    return first.partition(" ")[2] == second.partition(" ")[2]
+
+
+def _learned_and_held_out(first: str, second: str) -> bool:
+    return first.startswith("train") and not second.startswith("train") and _one_language(first, second)
+
+
+def _shared(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]]) -> SharedImages | None:
+    both = set(contents[a]) & set(contents[b])
+    if not both:
+        return None
+    rows = [row for row, digest in zip(parts[b], contents[b], strict=True) if digest in both]
+    return SharedImages(
+        first=a,
+        second=b,
+        images=len(both),
+        of=len(set(contents[b])),
+        rows=len(rows),
+        of_rows=len(parts[b]),
+        image_ids=sorted({row.image_id for row in rows})[:NAMED],
+    )
+
+
+def _twins(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]]) -> Twins:
+    asked = {squad_normalize(row.question) for row in parts[a]}
+    known = {(d, squad_normalize(row.question)) for row, d in zip(parts[a], contents[a], strict=True)}
+    same = [
+        row.id
+        for row, digest in zip(parts[b], contents[b], strict=True)
+        if (digest, squad_normalize(row.question)) in known
+    ]
+    often = sum(squad_normalize(row.question) in asked for row in parts[b])
+    return Twins(first=a, second=b, same_question=often, same_image_too=len(same), ids=same[:NAMED])
+
+
+def _unseen(a: str, b: str, parts: Parts) -> Unseen:
+    known = {squad_normalize(answer) for row in parts[a] for answer in row.answers}
+    rows = [row for row in parts[b] if row.answers]
+    new = [row for row in rows if not any(squad_normalize(answer) in known for answer in row.answers)]
+    answers = sorted({row.answers[0] for row in new})
+    return Unseen(part=b, train=a, rows=len(new), of_rows=len(rows), answers=answers[:NAMED])
+
+
+def _repeated(part: str, rows: Sequence[Example], contents: Sequence[str]) -> list[Repeated]:
+    asked: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
+    for row, digest in zip(rows, contents, strict=True):
+        asked[digest, squad_normalize(row.question)].append(row)
+    found = []
+    for same in asked.values():
+        if len(same) > 1:
+            answers = {squad_normalize(row.answers[0]): row.answers[0] for row in same if row.answers}
+            ids, shown = [row.id for row in same], list(answers.values())
+            found.append(Repeated(part=part, ids=ids, question=same[0].question, answers=shown))
+    return found
+
+
+def _near(parts: Parts, images: ImageSource, progress: Progress | None) -> tuple[list[NearPair], int]:
+    """Near-duplicates among the distinct images, and how many of those could not be read."""
+    where: defaultdict[str, set[str]] = defaultdict(set)
+    names: dict[str, str] = {}
+    for part, rows in parts.items():
+        for image_id in dict.fromkeys(row.image_id for row in rows):
+            digest = images.digest(image_id)
+            where[digest].add(part)
+            names.setdefault(digest, image_id)
+    prints: dict[str, near_duplicates.Fingerprint] = {}
+    for number, (digest, image_id) in enumerate(names.items(), 1):
+        try:
+            prints[digest] = near_duplicates.fingerprint(images.load(image_id))
+        except ImageError:
+            continue
+        if progress is not None:
+            progress(number, len(names))
+    digests = list(prints)
+    pairs = [
+        NearPair(
+            first=names[digests[one.first]],
+            second=names[digests[one.second]],
+            first_parts=sorted(where[digests[one.first]]),
+            second_parts=sorted(where[digests[one.second]]),
+            likeness=round(one.likeness, 4),
+            box=one.box,
+        )
+        for one in near_duplicates.near_duplicates(list(prints.values()))
+    ]
+    return pairs, len(names) - len(prints)
+
+
+def _leak(part: str, parts: Parts, contents: Mapping[str, Sequence[str]], pairs: Sequence[NearPair]) -> Leak:
+    learned = {digest for name in parts if name.startswith("train") for digest in contents[name]}
+    alike = Counter[str]()
+    for pair in pairs:
+        if any(name.startswith("train") for name in pair.first_parts):
+            alike[pair.second] += 1
+        if any(name.startswith("train") for name in pair.second_parts):
+            alike[pair.first] += 1
+    twins = {digest for row, digest in zip(parts[part], contents[part], strict=True) if row.image_id in alike}
+    exact, nearly = [], []
+    for row, digest in zip(parts[part], contents[part], strict=True):
+        if digest in learned:
+            exact.append(row.id)
+        elif digest in twins:
+            nearly.append(row.id)
+    return Leak(part=part, exact=exact, near=nearly)

@@ -1,0 +1,1 @@
+"""Computed once per image and kept on disk: prepared pictures, frozen vision features, regions."""

@@ -1,0 +1,1 @@
+"""Published dataset formats, one module each, and what they share."""

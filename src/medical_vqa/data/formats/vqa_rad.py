@@ -1,0 +1,126 @@
+"""VQA-RAD: 315 radiology pictures with 2,248 questions that clinicians asked (Lau et al. 2018).
+
+One row of ``VQA_RAD Dataset Public.json``::
+
+    {"qid": "0", "phrase_type": "freeform", "qid_linked_id": "03f451ca-de62-4617-9679-e836026a7642",
+     "image_case_url": "https://medpix.nlm.nih.gov/case?id=48e1dd0e-8552-46ad-a354-5eb55be86de6",
+     "image_name": "synpic54610.jpg", "image_organ": "HEAD", "evaluation": "not evaluated",
+     "question": "Are regions of the brain infarcted?", "question_rephrase": "NULL", "question_relation": "NULL",
+     "question_frame": "NULL", "question_type": "PRES", "answer": "Yes", "answer_type": "CLOSED"}
+
+Rows whose ``phrase_type`` starts with ``test`` are the test split, all others train; there is no published validation
+split. Questions and answers stay as published, answers that are numbers are written out. In the facts, which are for
+breakdowns, blanks at the ends and the misspelled types ``PRSE`` and ``ATRIB`` are mended, several types of one
+question are put in alphabetical order, and ``NULL`` is left out. ``pair`` links a question to its rewording, and
+``relation`` says how the two relate (``strict agreement``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.data.formats.base import DatasetCard, Published
+from medical_vqa.data.formats.rows import check_fields, filled, inside, read_json_rows, refuse_twice
+from medical_vqa.data.imaging.pictures import read_image_file
+from medical_vqa.errors import DataError
+from medical_vqa.schema.records import Example, Split
+
+CARD = DatasetCard(
+    name="vqa-rad",
+    title="VQA-RAD (2018)",
+    licence="CC0 1.0 (the dataset's page, osf.io/89kps)",
+    citation=(
+        "J. J. Lau, S. Gayen, A. Ben Abacha, D. Demner-Fushman: A dataset of clinically generated visual questions "
+        "and answers about radiology images. Scientific Data 5, 180251 (2018)"
+    ),
+    homepage="https://osf.io/89kps/",
+    rows={"train": 1797, "test": 451},
+    images=315,
+)
+
+_REQUIRED = (
+    "qid", "phrase_type", "image_name", "image_organ", "question", "question_type", "answer", "answer_type",
+)  # fmt: skip
+_OPTIONAL = (
+    "qid_linked_id", "image_case_url", "evaluation", "question_rephrase", "question_relation", "question_frame",
+)  # fmt: skip
+_MISSPELLED = {"PRSE": "PRES", "ATRIB": "ATTRIB"}
+
+
+class VqaRad:
+    """The ``vqa-rad`` dataset."""
+
+    card = CARD
+
+    def read(self, source: Path) -> Published:
+        """Parse the published folder; raises `DataError` with file and row where it is not in this format."""
+        questions = _find(source, "vqaraddatasetpublic", "VQA_RAD Dataset Public.json", folder=False)
+        pictures = _find(source, "vqaradimagefolder", "VQA_RAD Image Folder", folder=True)
+        image_names: dict[str, str] = {}
+        examples: dict[Split, list[Example]] = {}
+        seen: dict[str, str] = {}
+        for number, row in enumerate(read_json_rows(questions), 1):
+            where = f"{questions.name} row {number}"
+            split, example = _example(row, where)
+            refuse_twice(seen, example.facts["qid"], where, "question id")
+            image_names[example.image_id] = f"{pictures.name}/{inside(filled(row, 'image_name', where), where)}"
+            examples.setdefault(split, []).append(example)
+        return Published(
+            examples=examples,
+            image_names=image_names,
+            read_image=lambda image_id: read_image_file(source / image_names[image_id]),
+        )
+
+    def bundled(self) -> Path | None:
+        """None: VQA-RAD does not ship with the package."""
+        return None
+
+
+def _find(source: Path, letters: str, published: str, *, folder: bool) -> Path:
+    """The file or folder of that name, whatever its blanks, underscores and capitals."""
+    there = [p for p in sorted(source.iterdir()) if p.is_dir() == folder and _letters(p.stem) == letters]
+    if len(there) == 1:
+        return there[0]
+    came = f"both {there[0].name} and {there[1].name} are there" if there else "it is not there"
+    raise DataError(f"{source}: expected one {published!r}, but {came}; name the folder that holds it")
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _example(row: Any, where: str) -> tuple[Split, Example]:
+    check_fields(row, where, required=_REQUIRED, optional=_OPTIONAL)
+    phrase_type = filled(row, "phrase_type", where).strip()
+    split: Split = "test" if phrase_type.startswith("test") else "train"
+    image_id = f"vqa-rad/{inside(filled(row, 'image_name', where), where).rpartition('.')[0]}"
+    facts = _facts(row, where)
+    example = Example(
+        id=f"vqa-rad/{split}/{facts['qid']}",
+        image_id=image_id,
+        question=filled(row, "question", where),
+        answers=(filled(row, "answer", where),),
+        group=image_id,
+        facts=facts,
+    )
+    return split, example
+
+
+def _facts(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    facts = {
+        "answer_type": filled(row, "answer_type", where).strip().upper(),
+        "question_type": _question_type(filled(row, "question_type", where)),
+        "phrase_type": filled(row, "phrase_type", where).strip(),
+        "organ": filled(row, "image_organ", where).strip().upper(),
+        "qid": filled(row, "qid", where).strip(),
+        "pair": str(row.get("qid_linked_id") or "NULL").strip(),
+        "relation": str(row.get("question_relation") or "NULL").strip().lower(),
+    }
+    return {key: value for key, value in facts.items() if value.upper() != "NULL"}
+
+
+def _question_type(published: str) -> str:
+    types = {kind.strip().upper() for kind in published.split(",")}
+    return ", ".join(sorted(_MISSPELLED.get(kind, kind) for kind in types if kind))

@@ -1,0 +1,1 @@
+"""From the bytes of an image file to an 8-bit picture: sniffing, decoding, windowing, limits."""

@@ -1,0 +1,362 @@
+"""DICOM files: one frame as an 8-bit picture, and of the header only what is on the list below.
+
+The list is given to the parser, so names, dates and numbers of patients are never read into anything.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from medical_vqa.data.imaging.containers import stream_size
+from medical_vqa.data.imaging.decoded import Ingested, IngestLimits
+from medical_vqa.data.imaging.pictures import DECODER_ERRORS, check_size
+from medical_vqa.data.imaging.quiet import quiet
+from medical_vqa.data.imaging.windowing import Ramp, percentile_range, ramp, sigmoid, to_8_bits
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FACTS = ("Modality", "BodyPartExamined", "ViewPosition")
+_READ: list[Any] = [
+    0x00080060, 0x00180015, 0x00185101, 0x00280301,  # Modality, BodyPartExamined, ViewPosition, BurnedInAnnotation
+    0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colours, frames, rows, columns
+    0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120,  # bits, sign, padding
+    0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056,  # window, rescale, VOI LUT function
+    *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224),  # palettes
+    0x00283000, 0x00283010, 0x52009229, 0x52009230,  # modality LUT, VOI LUT, functional groups
+    0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010,  # pixels
+]  # fmt: skip
+_PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+# One decoder each, and not whichever happens to be installed: the same file gives the same picture everywhere.
+_DECODERS = {
+    RLELossless: "pylibjpeg",
+    JPEGBaseline8Bit: "pillow",
+    JPEGExtended12Bit: "pillow",
+    JPEGLossless: "gdcm",
+    JPEGLosslessSV1: "gdcm",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    HTJ2KLossless: "pylibjpeg",
+    HTJ2KLosslessRPCL: "pylibjpeg",
+    HTJ2K: "pylibjpeg",
+}
+_LONG_VALUES = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # what a value of VR CS may look like; anything else may be anything
+
+
+_MOST_READS = 500_000  # of the parser, which takes microseconds for each: a header may not have millions of elements
+_MOST_FRAGMENTS = 65_536
+_ITEM = b"\xfe\xff\x00\xe0"
+
+
+class _Reader(io.BytesIO):
+    """A file that can be read only so often."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"more than {_MOST_READS:,} reads")
+        return super().read(size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """One frame of a dataset, and what its pixels mean."""
+
+    dataset: Dataset
+    index: int
+    name: str
+
+    def group(self, sequence: str) -> Dataset:
+        """Where an enhanced object keeps this module for this frame; the dataset itself for all others."""
+        for keeper, index in (("PerFrameFunctionalGroupsSequence", self.index), ("SharedFunctionalGroupsSequence", 0)):
+            groups = self.dataset.get(keeper) or []
+            if index < len(groups) and groups[index].get(sequence):
+                return groups[index][sequence].value[0]  # type: ignore[no-any-return]
+        return self.dataset
+
+
+def read_dicom(
+    data: bytes, name: str, *, limits: IngestLimits, frame: int = 0, window: tuple[float, float] | None = None
+) -> Ingested:
+    """One frame of a DICOM file.
+
+    The values go through the modality LUT or rescaling, then through `window` where it is given, otherwise through the
+    VOI LUT or the first window of the header, otherwise 8-bit values stay as they are and others are spread between
+    their 0.5th and 99.5th percentile. MONOCHROME1 is inverted; YBR and palettes become RGB.
+
+    Raises:
+        TooLargeError: Over a limit; nothing was inflated or decoded.
+        UnsupportedImageError: A transfer syntax or kind of pixels that is not read, or not without an extra.
+        ImageError: Damaged, truncated, without pixels, no such frame, or a window for a colour picture.
+    """
+    try:
+        with quiet("pydicom"):
+            return _read(data, name, limits, frame, window)
+    except (*DECODER_ERRORS, InvalidDicomError) as error:  # its text may quote the header
+        raise ImageError(
+            f"{name}: expected a whole DICOM picture, but it cannot be decoded; export the file again"
+        ) from error
+
+
+def _read(data: bytes, name: str, limits: IngestLimits, index: int, window: tuple[float, float] | None) -> Ingested:
+    dataset = _dataset(data, name, limits)
+    frames = _check(dataset, name, limits, index)
+    frame = _Frame(dataset, index, name)
+    values = _values(frame)  # (rows, columns) or (rows, columns, 3)
+    if values.ndim == 3:
+        if window is not None:
+            raise ImageError(f"{name}: a window is for grey pictures, and this one has colours; leave it out")
+        picture, used = _colours(values, dataset), None
+    else:
+        picture, used = _greys(values, frame, window)
+    return Ingested(
+        picture,
+        "DICOM",
+        ("DICOM header", "other frames") if frames > 1 else ("DICOM header",),
+        facts=_facts(dataset),
+        burned_in={"YES": True, "NO": False}.get(str(dataset.get("BurnedInAnnotation", "")).strip()),
+        frames=frames,
+        window=used,
+    )
+
+
+def _dataset(data: bytes, name: str, limits: IngestLimits) -> Dataset:
+    """The listed elements of the file, deflated ones inflated only as far as the limit."""
+    syntax, start = _file_meta(data)
+    if syntax not in _PLAIN and syntax not in _DECODERS:
+        raise UnsupportedImageError(
+            f"{name}: has the DICOM transfer syntax {_named(syntax)}, which is not read; "
+            "convert it to Explicit VR Little Endian"
+        )
+    body = data[start:]
+    if syntax == DeflatedExplicitVRLittleEndian:
+        body, syntax = _inflated(body, name, limits), ExplicitVRLittleEndian
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    dataset = read_dataset(_Reader(body), implicit, little, specific_tags=_READ)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def _file_meta(data: bytes) -> tuple[UID, int]:
+    """The transfer syntax, and where the dataset begins. Source: PS3.10 section 7.1."""
+    at, syntax = (132 if data[128:132] == b"DICM" else 0), b""
+    while data[at : at + 2] == b"\x02\x00":
+        element, kind = data[at + 2 : at + 4], data[at + 4 : at + 6]
+        length, header = (
+            (struct.unpack_from("<I", data, at + 8)[0], 12)
+            if kind in _LONG_VALUES
+            else (struct.unpack_from("<H", data, at + 6)[0], 8)
+        )
+        if element == b"\x10\x00":
+            syntax = data[at + header : at + header + length]
+        at += header + length
+    return UID(syntax[:64].decode("ascii").strip("\x00 ")), at
+
+
+def _inflated(body: bytes, name: str, limits: IngestLimits) -> bytes:
+    most = 4 * limits.file_bytes
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, most + 1)
+    if len(inflated) > most:
+        raise TooLargeError(
+            f"{name}: comes to more than {most / 1e6:g} million bytes when inflated; convert it to an "
+            "uncompressed transfer syntax"
+        )
+    return inflated
+
+
+def _named(syntax: UID) -> str:
+    return syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "of no name"
+
+
+def _check(dataset: Dataset, name: str, limits: IngestLimits, index: int) -> int:
+    """The number of frames; raises before anything is decoded where the header claims too much or too little."""
+    if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise UnsupportedImageError(f"{name}: is DICOM without a picture; give an object that has pixels")
+    check_size((int(dataset.Columns), int(dataset.Rows)), name, limits.pixels)
+    samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames") or 1)
+    if samples not in (1, 3):
+        raise UnsupportedImageError(f"{name}: has {samples} samples in a pixel; give a grey or an RGB picture")
+    if frames > limits.frames:
+        raise TooLargeError(f"{name}: has {frames:,} frames; give a part of at most {limits.frames:,}")
+    if not 0 <= index < frames:
+        raise ImageError(f"{name}: has no frame {index}; the frames are 0 to {frames - 1}")
+    return frames
+
+
+def _values(frame: _Frame) -> NDArray[Any]:
+    dataset = frame.dataset
+    plugin = _DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
+    if plugin:
+        _check_plugin(frame, plugin)
+        _check_stream(frame)
+    values = _decoded(dataset, frame.index, plugin)
+    return apply_color_lut(values, dataset) if dataset.PhotometricInterpretation == "PALETTE COLOR" else values
+
+
+def _decoded(dataset: Dataset, index: int, plugin: str) -> NDArray[Any]:
+    try:
+        return pixel_array(dataset, index=index, decoding_plugin=plugin)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # the RLE decoder's, in Rust; it cannot be imported, only named
+            raise ValueError(str(error)) from error
+        raise
+
+
+def _check_plugin(frame: _Frame, plugin: str) -> None:
+    syntax = frame.dataset.file_meta.TransferSyntaxUID
+    if plugin not in get_decoder(syntax).available_plugins:
+        extra = "gdcm" if plugin == "gdcm" else "dicom"
+        raise UnsupportedImageError(
+            f"{frame.name}: is compressed as {syntax.name}, which needs another package; "
+            f"run: pip install 'medical-vqa[{extra}]'"
+        )
+    if syntax == JPEGExtended12Bit and int(frame.dataset.BitsStored) > 8:
+        raise UnsupportedImageError(
+            f"{frame.name}: is compressed as JPEG with 12 bits, which is not read; "
+            "convert it to Explicit VR Little Endian"
+        )
+
+
+def _check_stream(frame: _Frame) -> None:
+    """Refuse a compressed frame that would come to another size than the header says."""
+    dataset = frame.dataset
+    if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
+        raise ImageError(f"{frame.name}: its picture is cut into too many fragments; export the file again")
+    if dataset.file_meta.TransferSyntaxUID == RLELossless:
+        return  # its decoder makes room by the header alone
+    extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths) if 0x7FE00001 in dataset else None
+    stream = get_frame(
+        dataset.PixelData,
+        frame.index,
+        extended_offsets=extended,
+        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
+    )
+    width, height, components = stream_size(stream)
+    if components not in (1, 3):
+        raise UnsupportedImageError(f"{frame.name}: its picture has {components} components; give a grey or RGB one")
+    if (width, height) != (dataset.Columns, dataset.Rows):
+        raise ImageError(
+            f"{frame.name}: its header says {dataset.Columns}x{dataset.Rows} pixels and its compressed picture "
+            f"{width}x{height}; export the file again"
+        )
+
+
+def _colours(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    # What is not 8 bits of a palette is 16, whatever its index has.
+    bits = 16 if dataset.PhotometricInterpretation == "PALETTE COLOR" else max(8, int(dataset.BitsStored))
+    return (values >> (bits - 8)).astype(np.uint8)
+
+
+def _greys(
+    values: NDArray[Any], frame: _Frame, window: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
+    rescale = frame.group("PixelValueTransformationSequence")
+    if window is None and _has_voi_lut(frame.dataset):
+        shade, used = _looked_up(frame.dataset), None
+    else:
+        shade, used = _shade(values, frame, rescale, window)
+    inverted = frame.dataset.PhotometricInterpretation == "MONOCHROME1"
+    return to_8_bits(values, lambda strip: shade(_modality(strip, rescale)), inverted=inverted), used
+
+
+def _modality(values: NDArray[Any], rescale: Dataset) -> NDArray[Any]:
+    if rescale.get("ModalityLUTSequence"):
+        return apply_modality_lut(values.astype(np.int64), rescale)
+    return apply_modality_lut(values, rescale)
+
+
+def _has_voi_lut(dataset: Dataset) -> bool:
+    luts = dataset.get("VOILUTSequence")
+    return bool(luts) and "LUTDescriptor" in luts[0] and "LUTData" in luts[0]
+
+
+def _looked_up(dataset: Dataset) -> Ramp:
+    """Through the VOI LUT. Source: PS3.3 C.11.2.1.1."""
+    entries, first, bits = (int(part) for part in dataset.VOILUTSequence[0].LUTDescriptor)
+    last = first + (entries or 2**16) - 1
+    return lambda values: apply_voi(np.clip(values, first, last).astype(np.int64), dataset) / (2.0**bits - 1)
+
+
+def _shade(
+    values: NDArray[Any], frame: _Frame, rescale: Dataset, window: tuple[float, float] | None
+) -> tuple[Ramp, tuple[float, float] | None]:
+    dataset, module = frame.dataset, frame.group("FrameVOILUTSequence")
+    function = str(module.get("VOILUTFunction") or "LINEAR").upper()
+    found = window or _window(module)
+    if found is not None:
+        return _windowed(*found, "LINEAR" if window else function), found
+    plain = not any(key in rescale for key in ("ModalityLUTSequence", "RescaleSlope"))
+    if plain and values.dtype == np.uint8:
+        return ramp(0, 2.0 ** int(dataset.BitsStored) - 1), None
+    padding = dataset.get("PixelPaddingValue")
+    inside = values if padding is None else values[values != padding]
+    low, high = percentile_range(_modality(inside.reshape(-1, 1)[:: max(1, inside.size // 1_000_000)], rescale))
+    return ramp(low, high), ((low + high) / 2, high - low)
+
+
+def _window(module: Dataset) -> tuple[float, float] | None:
+    """The first window of the header, where it is one."""
+    pair = [np.ravel(module.get(key) or [])[:1] for key in ("WindowCenter", "WindowWidth")]
+    if any(part.size == 0 for part in pair):
+        return None
+    centre, width = (float(part[0]) for part in pair)
+    return (centre, width) if np.isfinite([centre, width]).all() and width > 0 else None
+
+
+def _windowed(centre: float, width: float, function: str) -> Ramp:
+    """Source: PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    if function == "SIGMOID":
+        return sigmoid(centre, width)
+    if function != "LINEAR_EXACT":
+        centre, width = centre - 0.5, width - 1
+    return ramp(centre - width / 2, centre + width / 2)
+
+
+def _facts(dataset: Dataset) -> dict[str, str]:
+    codes = {key: str(dataset.get(key) or "").strip() for key in _FACTS}
+    kept = {key: value for key, value in codes.items() if _CODE.fullmatch(value)}
+    return {**kept, "Rows": str(int(dataset.Rows)), "Columns": str(int(dataset.Columns))}

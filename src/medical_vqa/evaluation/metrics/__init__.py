@@ -1,0 +1,1 @@
+"""Metrics as per-example counts and a value of their sum."""

@@ -1,0 +1,1 @@
+"""The scoring rules behind published numbers."""

@@ -1,0 +1,1 @@
+"""Results as HTML pages, terminal tables and sentences."""

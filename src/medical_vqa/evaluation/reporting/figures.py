@@ -1,0 +1,196 @@
+"""Figures as inline SVG, drawn in the page's own colours (CSS variables), so that dark and light both work.
+
+Horizontal positions are per cent of the width and type is in pixels: a figure fits a phone and a sheet of paper
+without its letters being scaled. Colours: ``--model``, ``--floor``, ``--wrong``, ``--rule``, ``--muted``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup, escape
+
+from medical_vqa.evaluation.answers import ConfidenceBin
+from medical_vqa.evaluation.statistics.calibration import Bin
+
+Point = tuple[float, float]
+_LEFT, _RIGHT = 11.0, 98.0  # per cent: the plot area between the axis labels and the right edge
+_TOP, _PLOT = 14, 150  # pixels: above the plot area, and its height
+_FOOT = 40  # pixels below the plot area, for tick labels and the axis title
+_SERIES = ("var(--model)", "var(--floor)", "var(--wrong)")
+
+
+def interval_row(value: float | None, low: float | None, high: float | None, floor: float | None, label: str) -> Markup:
+    """A dot with its interval on a scale from 0 to 1, and the floor as a dashed tick.
+
+    Args:
+        value: The score in [0, 1]; no dot for None.
+        low: Lower bound; no bar for None.
+        high: Upper bound; no bar for None.
+        floor: The floor's score; no tick for None.
+        label: What the row says, for a screen reader.
+    """
+    parts = [_line(0, 12, 100, 12, "var(--rule)")]
+    if low is not None and high is not None:
+        parts.append(_line(100 * low, 12, 100 * high, 12, "var(--model)", width=3, cap="round"))
+    if floor is not None:
+        parts.append(_line(100 * floor, 3, 100 * floor, 21, "var(--floor)", width=2, dash="3 2"))
+    if value is not None:
+        parts.append(_tag("circle", cx=_pc(100 * value), cy=12, r=5, fill="var(--model)"))
+    return _svg(label, parts, height=24, css="row")
+
+
+def interval_axis() -> Markup:
+    """The scale of `interval_row`: 0, 50 and 100 per cent."""
+    anchors = {0: "start", 50: "middle", 100: "end"}
+    texts = [_text(at, 12, str(at), anchor=anchor) for at, anchor in anchors.items()]
+    return _svg("Scale from 0 to 100 per cent", texts, height=16, css="row")
+
+
+def confidence_histogram(bins: Sequence[ConfidenceBin]) -> Markup:
+    """Right answers (lower part) and wrong answers (upper part) by confidence."""
+    top = _nice(max(b.right + b.wrong for b in bins))
+    parts = _horizontal_grid([0, top / 2, top], 0, top, lambda tick: f"{tick:,.0f}")
+    width = (_RIGHT - _LEFT) / len(bins)
+    for number, one in enumerate(bins):
+        left = _LEFT + number * width
+        parts += _bar(left, width, 0, one.right, top, "var(--model)", f"{one.right} right")
+        parts += _bar(left, width, one.right, one.wrong, top, "var(--wrong)", f"{one.wrong} wrong")
+    for number in range(0, len(bins) + 1, 2):
+        parts.append(_text(_LEFT + number * width, _TOP + _PLOT + 16, f"{10 * number}"))
+    parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, "confidence, per cent"))
+    right, wrong = sum(b.right for b in bins), sum(b.wrong for b in bins)
+    return _svg(f"Confidence of {right} right and {wrong} wrong answers", parts, height=_TOP + _PLOT + _FOOT)
+
+
+def line_chart(name: str, series: Mapping[str, Sequence[Point]], *, x_title: str, mark: float | None = None) -> Markup:
+    """Up to three lines over one axis.
+
+    Args:
+        name: What is shown, for a screen reader.
+        series: Label -> points (x, y), in order of x; drawn in the colours of `series_colour`.
+        x_title: Under the horizontal axis.
+        mark: An x to mark with a dashed line: the epoch that was kept.
+    """
+    points = [point for line in series.values() for point in line]
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
+    low, high = ticks[0], ticks[-1]
+    span = right - left or 1.0
+    parts = _horizontal_grid(ticks, low, high, _short)
+    if mark is not None:
+        at = _LEFT + (mark - left) / span * (_RIGHT - _LEFT)
+        parts.append(_line(at, _TOP, at, _TOP + _PLOT, "var(--muted)", dash="3 3"))
+    for number, line in enumerate(series.values()):
+        scaled = [(100 * (x - left) / span, 100 * (high - y) / (high - low)) for x, y in line]
+        parts.append(_polyline(scaled, series_colour(number)))
+    parts.append(_text(_LEFT, _TOP + _PLOT + 16, _short(left), anchor="start"))
+    parts.append(_text(_RIGHT, _TOP + _PLOT + 16, _short(right), anchor="end"))
+    parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, x_title))
+    return _svg(name, parts, height=_TOP + _PLOT + _FOOT)
+
+
+def reliability_diagram(bins: Sequence[Bin]) -> Markup:
+    """The share of right answers against confidence, with intervals; on the dashed line confidence means itself."""
+    parts = _horizontal_grid([0, 50, 100], 0, 100, lambda tick: f"{tick:.0f}")
+    parts.append(_line(_across(0), _TOP + _PLOT, _across(100), _TOP, "var(--muted)", dash="3 3"))
+    for one in bins:
+        x = _across(100 * one.confidence)
+        if one.interval.low is not None and one.interval.high is not None:
+            low, high = _down(100 * one.interval.low), _down(100 * one.interval.high)
+            parts.append(_line(x, low, x, high, "var(--model)", width=2))
+        place = Markup('<circle cx="{}" cy="{:.1f}" r="{}" fill="var(--model)"><title>{}</title></circle>')
+        said = f"{one.n:,} answers, {100 * one.confidence:.0f} % sure, {100 * one.right:.0f} % right"
+        parts.append(place.format(_pc(x), _down(100 * one.right), 4 if one.n >= 20 else 2.5, said))
+    for tick in (0, 50, 100):
+        parts.append(_text(_across(tick), _TOP + _PLOT + 16, str(tick)))
+    parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, "confidence, per cent"))
+    return _svg("Share of right answers by confidence, per cent", parts, height=_TOP + _PLOT + _FOOT)
+
+
+def _across(per_cent: float) -> float:
+    return _LEFT + per_cent / 100 * (_RIGHT - _LEFT)
+
+
+def _down(per_cent: float) -> float:
+    return round(_TOP + _PLOT * (1 - per_cent / 100), 1)
+
+
+def series_colour(number: int) -> str:
+    """The colour of a line of `line_chart`, for its legend."""
+    return _SERIES[number % len(_SERIES)]
+
+
+def _svg(label: str, parts: Sequence[Markup], *, height: int, css: str = "plot") -> Markup:
+    head = Markup('<svg class="{}" role="img" width="100%" height="{}"><title>{}</title>')
+    return head.format(css, height, label) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _tag(name: str, content: str = "", /, **attributes: object) -> Markup:
+    pairs = (Markup(' {}="{}"').format(key.replace("_", "-"), value) for key, value in attributes.items())
+    return Markup("<{}{}>{}</{}>").format(Markup(name), Markup("").join(pairs), escape(content), Markup(name))
+
+
+def _line(
+    x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "", cap: str = "butt"
+) -> Markup:
+    ends = {"x1": _pc(x1), "y1": y1, "x2": _pc(x2), "y2": y2}
+    extra = {"stroke_dasharray": dash} if dash else {}
+    return _tag("line", **ends, stroke=colour, stroke_width=width, stroke_linecap=cap, **extra)
+
+
+def _text(x: float, y: float, content: str, *, anchor: str = "middle") -> Markup:
+    return _tag("text", content, x=_pc(x), y=y, text_anchor=anchor, fill="var(--muted)", font_size=12)
+
+
+def _bar(left: float, width: float, below: int, n: int, top: float, colour: str, label: str) -> list[Markup]:
+    if not n:
+        return []
+    y, height = _TOP + _PLOT * (1 - (below + n) / top), _PLOT * n / top
+    place = Markup('<rect x="{}" width="{}" y="{:.1f}" height="{:.1f}" fill="{}"><title>{}</title></rect>')
+    return [place.format(_pc(left + 0.06 * width), _pc(0.88 * width), y, height, colour, label)]
+
+
+def _horizontal_grid(ticks: Sequence[float], low: float, high: float, write: Callable[[float], str]) -> list[Markup]:
+    parts = []
+    for tick in ticks:
+        y = round(_TOP + _PLOT * (high - tick) / (high - low), 1)
+        parts.append(_line(_LEFT, y, _RIGHT, y, "var(--rule)"))
+        parts.append(_text(_LEFT - 1.5, y + 4, write(tick), anchor="end"))
+    return parts
+
+
+def _polyline(points: Sequence[Point], colour: str) -> Markup:
+    """A line in a coordinate system of its own from 0 to 100, stretched over the plot area."""
+    text = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
+    frame = Markup(
+        '<svg x="{}" y="{}" width="{}" height="{}" viewBox="0 0 100 100" preserveAspectRatio="none" overflow="visible">'
+        '<polyline points="{}" fill="none" stroke="{}" stroke-width="2" stroke-linejoin="round"'
+        ' vector-effect="non-scaling-stroke"/></svg>'
+    )
+    return frame.format(_pc(_LEFT), _TOP, _pc(_RIGHT - _LEFT), _PLOT, text, colour)
+
+
+def _pc(value: float) -> str:
+    return f"{value:.2f}%"
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if value == int(value) else f"{value:.2g}"
+
+
+def _nice(top: float) -> float:
+    """A round number that is at least `top` and has a whole half: 2, 4, 6, 8, 10, 20, 30, 40, 50, 60, 80, 100 ..."""
+    scale = 10.0 ** max(math.floor(math.log10(max(top, 1))), 0)
+    steps = (2, 4, 6, 8, 10) if scale == 1 else (1, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * scale for step in steps if step * scale >= top)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to seven round numbers that enclose both bounds."""
+    span = high - low or abs(high) or 1.0
+    scale: float = 10.0 ** math.floor(math.log10(span))
+    step = next(s * scale for s in (0.2, 0.5, 1, 2) if span / (s * scale) <= 5)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,1 @@
+"""The compact model family: a small classifier trained from scratch, and its ONNX form."""

@@ -1,0 +1,183 @@
+"""A compact model written as two ONNX graphs, and the proof that they answer as the model does.
+
+The picture's half passes torch's newer exporter. The question's half needs the older one, which traces: it writes the
+packed recurrent net as one ONNX operator of any length, while the newer wants shapes that do not depend on the words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medical_vqa.errors import MissingDependencyError, ModelError
+from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.compact.network import CompactNet, Rows, to_unit
+from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
+from medical_vqa.models.compact.postprocess import write_settings
+
+if TYPE_CHECKING:
+    from medical_vqa.models.compact.model import Compact
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest difference between a logit of the graphs and the model's own."""
+
+
+class Encode(nn.Module):
+    """pictures uint8 (B, H, W, C) -> tokens (B, T, D), regions (B, R, h, w) and frame (B, 2, 3) where there are any."""
+
+    def __init__(self, net: CompactNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """The image half of the network, as `CompactVision.encode` gives it."""
+        seen = self.net.image.see(to_unit(pictures))
+        found = seen.found()
+        return tuple(x for x in (seen.tokens, None if found is None else found.half(), seen.frame) if x is not None)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        there = {"regions": self.net.image.regions is not None, "frame": self.net.image.foreground is not None}
+        return ["tokens", *(name for name, given in there.items() if given)]
+
+
+class Answer(nn.Module):
+    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers), looks (N, T)."""
+
+    def __init__(self, net: CompactNet) -> None:
+        super().__init__()
+        self.net, self.read = net, Once(net.question)
+        net.question = self.read  # type: ignore[assignment]
+
+    def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The question half, every question with its own copy of its image's tokens."""
+        self.read.found = None
+        inputs = (tokens[image_of], torch.arange(image_of.shape[0]), words)
+        return self.net.logits(*inputs), self.net.looks(*inputs)
+
+
+class Once(nn.Module):
+    """Reads the words once for logits and looks: the exporter cannot tell two recurrent nets over them apart."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.found: Tensor | None = None
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Words (N, L) -> vectors (M, D), those of the last call where there was one."""
+        if self.found is None:
+            self.found = self.encoder(words)
+        return self.found
+
+
+class Padded:
+    """The `Place` of questions that share no image, padded to one length: no shape in it depends on a value."""
+
+    def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as `Place` is made
+        self.words = mask.sum(1)  # (N,)
+        self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
+        self.own = self.image = Rows(mask.flatten().nonzero()[:, 0], *mask.shape)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(M, D) -> the mean over each question's words (N, D)."""
+        return self.own.scatter(x).sum(1) / self.words.unsqueeze(-1)
+
+
+def write_graphs(model: Compact, folder: Path) -> None:
+    """Write both graphs and ``compact.json``; raises `MissingDependencyError` where `onnx` is not installed."""
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+        raise MissingDependencyError(
+            f"writing ONNX graphs needs the package {missing[0]}, which is not installed; "
+            "run: pip install 'medical-vqa[onnx-export]'"
+        )
+    net = copy.deepcopy(model.module).cpu().eval()
+    net.place = Padded
+    side, channels = model.picture.side, model.picture.channels
+    pictures = torch.zeros(2, side, side, channels, dtype=torch.uint8)
+    with _quiet(), torch.inference_mode():
+        _write_encoder(net, pictures, folder / IMAGE_GRAPH)
+        _write_answerer(net, net.image(to_unit(pictures)), folder / ANSWER_GRAPH)
+    write_settings(folder, model.settings())
+
+
+def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
+    encode = Encode(net).eval()
+    torch.onnx.export(
+        encode,
+        (pictures,),
+        str(path),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["pictures"],
+        output_names=encode.outputs,
+        dynamic_shapes=({0: torch.export.Dim("images")},),
+    )
+
+
+def _write_answerer(net: CompactNet, tokens: Tensor, path: Path) -> None:
+    words = torch.tensor([[2, 2, 2], [2, 0, 0], [1, 2, 0]])  # of several lengths: what is traced must pack them
+    torch.onnx.export(
+        Answer(net).eval(),
+        (tokens, torch.tensor([1, 0, 1]), words),
+        str(path),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["tokens", "image_of", "words"],
+        output_names=["logits", "looks"],
+        dynamic_axes={
+            "tokens": {0: "images"},
+            "image_of": {0: "questions"},
+            "words": {0: "questions", 1: "length"},
+            "logits": {0: "questions"},
+            "looks": {0: "questions"},
+        },
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of their age, absent packages and batches of other sizes, which `check` tries."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> float:
+    """The largest difference between logits and looks.
+
+    Raises `ModelError` above `TOLERANCE`, or where an answer differs.
+    """
+    logits = np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max()
+    pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
+    looks = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
+    difference = max(float(logits), float(looks))
+    answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
+    wrong = sum(ours != theirs for ours, theirs in zip(*answers, strict=True))
+    if wrong or not difference <= TOLERANCE:  # `not <=` catches a nan as well
+        raise ModelError(
+            f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits or looks by up to "
+            f"{difference:.1e} (at most {TOLERANCE:.0e} is allowed); nothing was written, install the versions of "
+            "torch, onnx and onnxruntime in constraints.txt and export again"
+        )
+    return difference

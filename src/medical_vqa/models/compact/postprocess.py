@@ -1,0 +1,197 @@
+"""What the compact network and its exported graphs share, without torch: settings file, questions, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.errors import ModelError
+from medical_vqa.models.base import Decoding, Query, check_question, distinct
+from medical_vqa.models.compact.question_understanding import NO_CHOICE, Kinds, Reader, is_chinese, offered
+from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.records import Prediction
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import Visual
+
+    Answer = Callable[[Sequence[Query], Decoding], list[Prediction]]
+
+SETTINGS = "compact.json"
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write ``compact.json``: picture, sizes, words, answers."""
+    (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read back what `write_settings` wrote; raises `OSError` or `ValueError` where it is missing or damaged."""
+    settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return settings
+
+
+def encode_questions(questions: Sequence[str], reader: Reader, limit: int) -> NDArray[np.int64]:
+    """Word indices (N, L) of the first `limit` words, padded with 0 to the longest question of the batch."""
+    rows = [reader.encode(check_question(question), limit=limit) for question in questions]
+    length = max(map(len, rows))
+    return np.array([row + [0] * (length - len(row)) for row in rows], np.int64)
+
+
+def ranked(
+    queries: Sequence[Query], shares: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
+) -> list[Prediction]:
+    """The most probable answers by their shares (N, answers), the best first; in English to an English question.
+
+    A question that offers a choice gets what it offers, or an answer that is no thing at all (``both``).
+    """
+    questions = [query.question for query in queries]
+    shares = shares * _readable(questions, answers.answers) * _eligible(questions, answers)
+    best = np.argsort(-shares, axis=1, kind="stable")[:, : alternatives + 1]
+    return [
+        _prediction(query.id, [(answers.answers[i], min(float(row[i]), 1.0)) for i in top])
+        for query, row, top in zip(queries, shares, best, strict=True)
+    ]
+
+
+def _readable(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
+    """Which answers (N, answers) are of use to who asked; a Chinese question may have a Latin one ("MRI")."""
+    chinese = np.array([is_chinese(answer) for answer in answers])
+    if chinese.all():
+        return np.ones((len(questions), len(answers)), bool)
+    asked = np.array([is_chinese(question) for question in questions])
+    readable: NDArray[np.bool_] = asked[:, None] | ~chinese
+    return readable
+
+
+def _eligible(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
+    """Which answers (N, answers) are among what the question offers, all of them where it offers nothing."""
+    eligible = np.ones((len(questions), len(answers)), bool)
+    for row, question in zip(eligible, questions, strict=True):
+        if offer := offered(question, answers.normalized):
+            row[:] = [name in offer or name in NO_CHOICE for name in answers.normalized]
+    return eligible
+
+
+def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
+    (answer, confidence), *rest = found
+    return Prediction(id_, answer, answer, confidence, tuple(rest))
+
+
+def doubt_about(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> str | None:
+    """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
+    if reader.foreign(query.question):
+        return f"I read {reader.languages()} only; ask again in that."
+    if unknown := reader.unknown(query.question):
+        return f"I do not know the word {unknown[0]!r}; ask again without it."
+    thing = reader.presupposed(query.question)
+    if thing is not None and kinds.things and _strange(query, thing, kinds, answer):
+        return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
+    return None
+
+
+def _strange(query: Query, thing: str, kinds: Kinds, answer: Answer) -> bool:
+    probe = dataclasses.replace(query, question=kinds.probe)
+    return kinds.strange(thing, answer([probe], Decoding(alternatives=0))[0].answer)
+
+
+def encoded_once(
+    queries: Sequence[Query], encode: Callable[[Sequence[Visual]], list[Mapping[str, Any]]]
+) -> list[Query]:
+    """The queries with features in place of pictures, every image among them encoded once."""
+    visuals, image_of = distinct(queries)
+    features = encode(visuals)
+    return [dataclasses.replace(q, visual=features[image]) for q, image in zip(queries, image_of, strict=True)]
+
+
+def looks_at(
+    queries: Sequence[Query],
+    answers: Sequence[Prediction],
+    attended: Sequence[NDArray[np.float32]],
+    found: Sequence[NDArray[Any] | None],
+    reader: Reader,
+    regions: Sequence[str],
+) -> list[NDArray[np.float32]]:
+    """Maps that sum to 1: what was found of the thing that a question or its answer names, otherwise the attention.
+
+    Args:
+        queries: What was asked.
+        answers: What was answered.
+        attended: The attention of each question's words.
+        found: Shares of each kind of region in each cell (regions, rows, columns); None where none is learned.
+        reader: Knows the names of things.
+        regions: Names of the regions.
+    """
+    things = [
+        reader.named_in_any_language(q.question) or reader.named_in_any_language(a.answer)
+        for q, a in zip(queries, answers, strict=True)
+    ]
+    maps = [
+        _found(shares, _kinds_of(thing, regions), otherwise)
+        for shares, thing, otherwise in zip(found, things, attended, strict=True)
+    ]
+    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
+
+
+def _kinds_of(thing: str | None, regions: Sequence[str]) -> list[int]:
+    """Places of the kinds of region that are the thing, on either side, or else of those that speak of it."""
+    if thing is None:
+        return []
+    exactly = [n for n, name in enumerate(regions) if name.lower().endswith(thing)]
+    return exactly or [n for n, name in enumerate(regions) if thing in name.lower()]
+
+
+def _found(shares: NDArray[Any] | None, kinds: Sequence[int], otherwise: NDArray[np.float32]) -> NDArray[Any]:
+    if shares is None or not kinds:
+        return otherwise
+    most: NDArray[Any] = shares[list(kinds)].astype(np.float32).max(0)
+    return most + 1e-6  # so that a map of nothing is even
+
+
+def maps_of(
+    shares: NDArray[np.floating[Any]], frames: Sequence[NDArray[np.floating[Any]] | None]
+) -> list[NDArray[np.float32]]:
+    """Shares of attention (N, T) as square maps of the whole picture that sum to 1.
+
+    `frames` are the affine maps (2, 3) from what was seen to the picture; None where all of it was seen.
+    """
+    cells = math.isqrt(shares.shape[1])
+    maps = [
+        row if frame is None else _whole(row, frame)
+        for row, frame in zip(shares.reshape(-1, cells, cells), frames, strict=True)
+    ]
+    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
+
+
+def _whole(shown: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
+    """A map of what was seen -> one of the whole picture, of the same number of cells, next to nothing outside."""
+    down, across = (_read_at(length, *frame[axis, [axis, 2]]) for length, axis in zip(shown.shape, (1, 0), strict=True))
+    whole: NDArray[Any] = down @ shown @ across.T + 1e-9
+    return whole
+
+
+def _read_at(length: int, half: float, middle: float) -> NDArray[np.float64]:
+    """Weights (length, length) that read `length` cells linearly where those of the whole picture lie among them."""
+    centres = (np.arange(length) + 0.5) / length * 2 - 1
+    places = ((centres - middle) / half + 1) / 2 * length - 0.5
+    weights: NDArray[np.float64] = np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
+    return weights
+
+
+def stack_pictures(visuals: Sequence[Visual]) -> NDArray[np.uint8]:
+    """Prepared pictures as one array (B, H, W, C); raises `ModelError` where they are features, or differ in size."""
+    pictures = [v for v in visuals if isinstance(v, np.ndarray)]
+    if len(pictures) != len(visuals):
+        raise ModelError("the compact model trains on pictures and got cached features; set no feature cache for it")
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) > 1:
+        raise ModelError(
+            f"pictures of one batch differ in size ({sorted(shapes)[:2]}); prepare them with the model's own spec"
+        )
+    return np.stack(pictures)

@@ -1,0 +1,1 @@
+"""Decides that an answer must be withheld."""

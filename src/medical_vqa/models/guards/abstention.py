@@ -1,0 +1,68 @@
+"""When a model had better say that it does not know: below its threshold, or of a question it cannot understand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.models.base import Query, VqaModel
+from medical_vqa.models.bundle import BundleCard
+from medical_vqa.models.calibration import warmed
+from medical_vqa.schema.records import Prediction
+
+
+@runtime_checkable
+class Doubts(Protocol):
+    """A model that can tell when a query is outside what it has learned."""
+
+    def doubt(self, query: Query, prediction: Prediction) -> str | None:
+        """One sentence for the person who asked, why the answer means nothing; None when nothing speaks against it."""
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A model that can show where in the picture an answer comes from."""
+
+    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an answer should be given at all."""
+
+    abstained: bool
+    """Whether the model had better not answer."""
+    reason: str | None = None
+    """One sentence for the person who asked; None when it answers."""
+
+
+def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
+    """The answer with the confidence that the bundle's temperature makes of the model's own."""
+    temperature = card.calibration.get("temperature")
+    if answer.confidence is None or temperature is None:
+        return answer
+    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
+
+
+def verdict(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> Verdict:
+    """Abstain where the model doubts the question, or its calibrated confidence is below the bundle's threshold.
+
+    `prediction.confidence` is the calibrated one (`calibrated`).
+    """
+    reason = model.doubt(query, prediction) if isinstance(model, Doubts) else None
+    if reason is not None:
+        return Verdict(True, reason)
+    threshold, confidence = card.calibration.get("threshold"), prediction.confidence
+    if threshold is None or confidence is None or confidence >= threshold:
+        return Verdict(False)
+    return Verdict(
+        True,
+        f"I am not sure: my confidence is {confidence:.0%}, and below {threshold:.0%} more than "
+        f"{card.calibration['risk']:.0%} of my answers are wrong.",
+    )

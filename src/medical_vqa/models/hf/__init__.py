@@ -1,0 +1,1 @@
+"""Model families that fine-tune published checkpoints through transformers and peft."""

@@ -1,0 +1,1 @@
+"""One module per stage; stages exchange files, and only these modules call more than one stage."""

@@ -1,0 +1,40 @@
+"""Find and load bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medical_vqa import registry
+from medical_vqa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import VqaModel
+    from medical_vqa.models.bundle import BundleCard
+
+
+def shipped_bundle() -> Path:
+    """The compact model that comes with the package."""
+    return Path(__file__).parents[1] / "assets" / "compact"
+
+
+def find_bundle(folder: Path) -> Path:
+    """The bundle that a path means: itself, or the one in a run folder."""
+    inside = folder / "bundle"
+    return inside if not (folder / "card.json").is_file() and inside.is_dir() else folder
+
+
+def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
+    """The model in a bundle, on the device; a floor and an ONNX bundle need no torch."""
+    from medical_vqa.models.bundle import load_bundle, read_card
+
+    family = read_card(folder).family
+    if not hasattr(registry.find("models", family), "build"):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"{family} models run on the CPU and not on {device}; leave --device out")
+        return load_bundle(folder)
+    from medical_vqa.runtime import choose_device, use_all_cores
+
+    chosen = choose_device(device)
+    use_all_cores()
+    return load_bundle(folder, device=chosen)

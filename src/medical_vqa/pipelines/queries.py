@@ -1,0 +1,113 @@
+"""From selected rows to the queries that a model receives, pictures and features cached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.errors import DataError
+from medical_vqa.schema.records import Example
+
+if TYPE_CHECKING:
+    from medical_vqa.data.cache.features import FeatureStore
+    from medical_vqa.data.cache.pictures import PictureCache
+    from medical_vqa.data.cache.regions import RegionStore
+    from medical_vqa.data.prepared.dataset import PreparedDataset
+    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.models.base import Vision, VqaModel
+    from medical_vqa.models.queries import PictureQueries
+
+
+Counter = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+
+def learnable(rows: Sequence[Example]) -> list[Example]:
+    """The rows that have an answer to learn; raises `DataError` when none has."""
+    answered = [row for row in rows if row.answers]
+    if not answered:
+        raise DataError(f"none of the {len(rows)} training rows has an answer; choose another split or filter")
+    return answered
+
+
+def queries(
+    selection: Selection,
+    rows: Sequence[Example],
+    model: VqaModel,
+    *,
+    learn: bool = False,
+    regions: RegionStore | None = None,
+    progress: Counter | None = None,
+    device: str | None = None,
+) -> PictureQueries:
+    """What the model sees of these rows: pictures prepared once, or what its frozen vision part made of them, once.
+
+    `device` is where to encode; None leaves the model where it is.
+    """
+    from medical_vqa.data.cache.pictures import PictureCache
+    from medical_vqa.models.queries import PictureQueries
+
+    prepared = selection.open()
+    digests = [prepared.images.digest(row.image_id) for row in rows]
+    if model.picture is None:
+        return PictureQueries(rows, digests, None, learn=learn)
+    cache = PictureCache(prepared.folder / "pictures", model.picture)
+    if model.vision is not None and model.vision.frozen:
+        images = {digest: row.image_id for digest, row in zip(digests, rows, strict=True)}
+        store = feature_store(prepared, images, cache, model.vision, progress, device)
+        return PictureQueries(rows, digests, store, learn=learn)
+    cache.ensure(prepared.images, [row.image_id for row in rows], progress)
+    return PictureQueries(rows, digests, cache, learn=learn, regions=regions)
+
+
+def feature_store(
+    prepared: PreparedDataset,
+    images: Mapping[str, str],
+    cache: PictureCache,
+    vision: Vision,
+    progress: Counter | None,
+    device: str | None,
+) -> FeatureStore:
+    """The features of `images` (digest -> id) by this vision part, those encoded that no run or server has yet."""
+    import torch
+
+    from medical_vqa.data.cache.features import FeatureStore
+
+    with main_process_first():
+        store = FeatureStore(prepared.folder / "features", vision.fingerprint)
+        if missing := store.missing(list(images)):
+            cache.ensure(prepared.images, [images[digest] for digest in missing])
+            if device is not None:
+                vision.to(torch.device(device))
+            store.ensure(missing, cache.get, vision.encode, progress)
+            if device is not None:
+                vision.to(torch.device("cpu"))  # training needs the device's memory for the rest
+    return store
+
+
+def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
+    """Share of rows whose answer is on a classifier's closed list; None for models that write."""
+    if (answers := getattr(model, "answers", None)) is None:
+        return None
+    return round(float(answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
+
+
+def main_process_first() -> AbstractContextManager[bool]:
+    """Under `accelerate launch` the others wait for the main process; yields whether this is the main one."""
+    from contextlib import contextmanager, nullcontext
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext(True)
+    import torch
+    from accelerate import PartialState
+
+    @contextmanager
+    def in_turn() -> Any:
+        state = PartialState(cpu=not torch.cuda.is_available())  # otherwise it sees one process where no GPU is
+        with state.main_process_first():
+            yield state.is_main_process
+
+    return in_turn()

@@ -1,0 +1,79 @@
+"""Write HTML pages about scored predictions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medical_vqa.pipelines.score import Scored
+from medical_vqa.schema.records import Prediction
+
+if TYPE_CHECKING:
+    pass
+
+
+def report(scored: Scored, predictions: Path, path: Path) -> Path:
+    """Write one self-contained HTML page on scored predictions; returns its path."""
+    from medical_vqa.evaluation.reporting.audit_report import findings
+    from medical_vqa.evaluation.reporting.report import write_report
+    from medical_vqa.pipelines.inputs import read_audit
+    from medical_vqa.training.journal import Journal
+
+    name = scored.results.model.get("name", predictions.stem)
+    history = Journal(predictions.parent).rows()
+    write_report(
+        path,
+        results=scored.results,
+        examples=scored.examples,
+        predictions=scored.predictions,
+        floors=scored.floors,
+        images=scored.selection.open().images,
+        title=f"{name} on {scored.selection.dataset}, {scored.split}",
+        card=scored.results.model or None,
+        history=history or None,
+        reproduce=commands(scored, predictions),
+        audit=findings(looked) if (looked := read_audit(scored.selection.open())) else (),
+    )
+    return path
+
+
+def commands(scored: Scored, predictions: Path) -> list[str]:
+    """How to make these numbers again, from the dataset on."""
+    folder, where = predictions.parent, f"--root {scored.selection.root}"
+    made = [f"medical-vqa prepare {scored.selection.dataset} {where}"]
+    made += [f"medical-vqa audit {scored.selection.dataset} {where}"] if scored.split != "train" else []
+    if (folder / "recipe.yaml").is_file():
+        again = f"medical-vqa predict {folder} --split {scored.split}"
+        made += [f"medical-vqa train {folder / 'recipe.yaml'}", again, f"{again} --shuffle-images"]
+    words = ["medical-vqa", "report", str(predictions), *scored.options]
+    return [*made, shlex.join(words)]
+
+
+def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path) -> Path:
+    """Write one page that compares models over the questions all of them answered; returns its path."""
+    from medical_vqa.evaluation.reporting.compare_report import write_comparison
+    from medical_vqa.pipelines.inputs import names, refuse_other_rows
+
+    refuse_other_rows(files, [(one.selection, one.split, {}) for one in scored])
+    models = {name: one.predictions for name, one in zip(names(files), scored, strict=True)}
+    write_comparison(
+        path,
+        examples=scored[0].examples,
+        models=models,
+        floors=shared_floors(dict(zip(models, scored, strict=True))),
+        protocols={name: one.results.protocols for name, one in zip(models, scored, strict=True)},
+        title=f"{len(models)} models on {scored[0].selection.dataset}, {scored[0].split}",
+        files=[str(file) for file in files],
+    )
+    return path
+
+
+def shared_floors(scored: Mapping[str, Scored]) -> dict[str, list[Prediction]]:
+    """Floors of the questions once, and of each model its own: what it says about shuffled images."""
+    from medical_vqa.pipelines.inputs import SHUFFLED
+
+    floors = {name: given for name, given in next(iter(scored.values())).floors.items() if name != SHUFFLED}
+    own = {f"{name} {SHUFFLED}": one.floors[SHUFFLED] for name, one in scored.items() if SHUFFLED in one.floors}
+    return floors | own

@@ -1,0 +1,162 @@
+"""Score a predictions file next to its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.pipelines.queries import learnable
+from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
+
+if TYPE_CHECKING:
+    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.evaluation.results import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A predictions file joined to its rows, scored beside its floors."""
+
+    selection: Selection
+    """Which rows."""
+    split: Split
+    """Of which split."""
+    examples: list[Example]
+    """The rows themselves."""
+    predictions: list[Prediction]
+    """What the model answered."""
+    floors: Mapping[str, list[Prediction]]
+    """What answers without looking are worth."""
+    results: Results
+    """The numbers."""
+    options: tuple[str, ...] = ()
+    """What was asked beside the file, as words of the command line."""
+
+
+def score(
+    predictions: Path,
+    *,
+    selection: Selection | None = None,
+    split: Split | None = None,
+    protocols: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    crossed: Sequence[tuple[str, ...]] = (),
+    risk: float = 0.1,
+) -> Scored:
+    """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
+
+    `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
+    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `crossed`
+    are breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
+    """
+    from medical_vqa.evaluation.results import evaluate
+    from medical_vqa.evaluation.statistics.breakdown import usual_cross
+    from medical_vqa.pipelines.inputs import asked_rows, leaks_of, read_answers, shuffled_floor
+
+    ours = read_predictions(predictions) if columns is None else None
+    selection, split, card = asked_rows(predictions, selection, split)
+    examples = selection.rows(split)
+    answered = read_answers(predictions, columns, examples) if ours is None else ours
+    train_rows = learnable(selection.rows("train"))
+    floors = floor_answers(train_rows, examples) | shuffled_floor(predictions, examples)
+    calibration = card.get("calibration") or {}
+    results = evaluate(
+        examples,
+        answered,
+        floors=floors,
+        dataset=dataset_ref(selection, split),
+        model=card.get("model", {}),
+        crossed=[*usual_cross(examples), *crossed],
+        protocols=protocols,
+        train=train_rows,
+        leaks=leaks_of(selection, split, card),
+        temperature=calibration.get("temperature"),
+        temperature_from=calibration.get("fitted_on", ""),
+        risk=risk,
+    )
+    options = options_used(selection, split, card, columns, crossed, risk)
+    return Scored(selection, split, examples, answered, floors, results, options)
+
+
+def options_used(
+    selection: Selection,
+    split: Split,
+    card: Mapping[str, Any],
+    columns: Mapping[str, str] | None,
+    crossed: Sequence[tuple[str, ...]],
+    risk: float,
+) -> tuple[str, ...]:
+    """The words of the command line that score a file again as it was scored."""
+    from medical_vqa.evaluation.statistics.calibration import RISK
+
+    said: list[str] = []
+    if (card.get("selection"), card.get("split")) != (selection.to_json(), split):
+        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+        said += [word for fact, value in selection.where.items() for word in ("--where", f"{fact}={value}")]
+        said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
+    said += [word for facts in crossed for word in ("--by", ",".join(facts))]
+    return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
+
+
+def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Tables of a metric by facts, for a terminal; `metric` is a name of `em`, `laterality` ..., or `helm.bleu1`.
+
+    Raises `ConfigError` for an unknown metric, `DataError` for an unknown fact or a metric that applies to no row.
+    """
+    from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
+    from medical_vqa.evaluation.results import find_metric
+
+    train_rows = learnable(scored.selection.rows("train"))
+    chosen = find_metric(metric, train=train_rows, rows=scored.examples)
+    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.floors)
+
+
+def write_results(scored: Scored, path: Path) -> Path:
+    """Write ``results.json``; returns its path."""
+    from medical_vqa.training.journal import write_text
+
+    write_text(path, scored.results.to_json() + "\n")
+    return path
+
+
+def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+    """What the training rows answer to these questions without an image, under each floor's name."""
+    from medical_vqa.models.base import Decoding
+    from medical_vqa.models.baselines import Majority, QuestionLookup
+    from medical_vqa.models.queries import PictureQueries
+
+    asked = list(PictureQueries(examples, [e.image_id for e in examples], None))
+    floors = {"question-only": QuestionLookup, "majority": Majority}
+    return {name: floor.fit(train_rows).answer(asked, Decoding()) for name, floor in floors.items()}
+
+
+def dataset_ref(selection: Selection, split: Split) -> Any:
+    """What results say about the rows they were computed on."""
+    from medical_vqa.evaluation.results import DatasetRef
+
+    manifest = selection.open().manifest
+    return DatasetRef(
+        name=selection.dataset,
+        split=split,
+        where=dict(selection.where),
+        drawn=drawn(selection, split),
+        manifest=manifest.digest,
+        title=manifest.title,
+        licence=manifest.licence,
+        citation=manifest.citation,
+        homepage=manifest.homepage,
+    )
+
+
+def drawn(selection: Selection, split: Split) -> str:
+    """How a split was drawn that is not the published one; empty for one that is."""
+    if selection.validation is not None or split == "test":
+        return ""
+    share = selection.validation_fraction if split == "validation" else 1 - selection.validation_fraction
+    return (
+        f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
+        f"(seed {selection.seed})"
+    )

@@ -1,0 +1,292 @@
+"""Train a model by a recipe into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa import registry
+from medical_vqa.config import Recipe, load_recipe
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
+from medical_vqa.pipelines.predict import ANSWER_BATCH
+from medical_vqa.pipelines.queries import Counter, answer_coverage, learnable, main_process_first, queries
+from medical_vqa.schema.records import Example
+
+if TYPE_CHECKING:
+    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.models.base import Trainable, VqaModel
+    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.models.queries import PictureQueries
+    from medical_vqa.runtime import Choice
+    from medical_vqa.training.journal import Journal
+    from medical_vqa.training.loop import Fitted, Scores, Watcher
+    from medical_vqa.training.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training run left behind."""
+
+    run: Path
+    """The run folder."""
+    bundle: Path
+    """The model, inside it."""
+    fitted: Fitted | None
+    """Steps, best epoch, seconds; None for a floor, which is counted in one go."""
+
+
+def train(
+    recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False, pictures: Counter | None = None
+) -> Trained:
+    """Train by the recipe into the run folder, going on from its checkpoint when a run of this recipe was cut short.
+
+    Raises `ConfigError` when the folder holds a finished run or one of another recipe, and `fresh` is not set.
+    """
+    from medical_vqa.training.journal import Journal
+
+    selection = selection_of(recipe)
+    rows, held_out = learnable(selection.rows("train")), selection.rows("validation")
+    refuse_shared_groups(rows, held_out)
+    family = registry.find("models", recipe.model.family)
+    choice = chosen_runtime(recipe) if hasattr(family, "build") else None
+    journal = Journal(run)
+    with main_process_first() as main:
+        if main:
+            claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest, choice=choice)
+    if choice is None:
+        return _count_floor(family, recipe, selection, rows, journal)
+    fitted = _fit(recipe, selection, rows, held_out, choice, journal, watcher, pictures)
+    return Trained(run, journal.bundle, fitted)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """What training by the recipe will take, from configurations alone; raises like `train`."""
+    from medical_vqa.models.memory import sketch_of
+    from medical_vqa.runtime import choose_device, choose_precision, memory_of
+    from medical_vqa.training.plan import Plan, steps_of
+
+    family, settings = registry.find("models", recipe.model.family), recipe.training
+    if not hasattr(family, "build"):
+        raise ConfigError(f"{recipe.model.family} is counted in one go and needs no plan; train it")
+    selection = selection_of(recipe)
+    rows = learnable(selection.rows("train"))
+    device = choose_device(settings.device)
+    choice = choose_precision(settings.precision, device)
+    options = options_of(recipe, choice.precision)
+    sketched = hasattr(family, "sketch")
+    sketch = family.sketch(rows, **options) if sketched else sketch_of(family.build(rows, **options).module)
+    memory = sketch.memory(
+        batch_size=settings.batch_size,
+        precision=choice.precision,
+        features=options.get("features", False),
+        checkpointing=options.get("gradient_checkpointing", False),
+    )
+    images = [row.image_id for row in rows]
+    keys = {"epochs", "batch_size", "grouping", "accumulate", "seed"}
+    steps = steps_of(images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys))
+    where = f"{choice.device}, {choice.precision}"
+    return Plan(sketch, memory, len(rows), len(set(images)), steps, where, memory_of(device))
+
+
+def _count_floor(
+    family: Any, recipe: Recipe, selection: Selection, rows: Sequence[Example], journal: Journal
+) -> Trained:
+    from medical_vqa.models.bundle import write_bundle
+
+    floor = family.fit(rows)
+    write_bundle(journal.bundle, card_for(recipe, selection, rows, floor), floor.save)
+    journal.finish({})
+    return Trained(journal.folder, journal.bundle, None)
+
+
+def _fit(
+    recipe: Recipe,
+    selection: Selection,
+    rows: Sequence[Example],
+    held_out: Sequence[Example],
+    choice: Choice,
+    journal: Journal,
+    watcher: Watcher,
+    pictures: Counter | None,
+) -> Fitted:
+    from medical_vqa.data.cache.regions import RegionStore
+    from medical_vqa.models.bundle import write_bundle
+    from medical_vqa.runtime import seed_everything, use_all_cores
+    from medical_vqa.training.loop import fit
+
+    settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
+    if choice.device == "cuda" and hasattr(registry.find("models", recipe.model.family), "sketch"):
+        plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
+    use_all_cores()
+    seed_everything(settings.seed)
+    regions = RegionStore(selection.open().folder) if recipe.data.regions else None
+    options = options_of(recipe, choice.precision) | ({"regions": regions.names} if regions else {})
+    model: Trainable = registry.find("models", recipe.model.family).build(rows, **options)
+    card = card_for(recipe, selection, rows, model, held_out)
+    asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
+    data = queries(selection, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
+
+    def keep(scores: Scores, epoch: int) -> None:
+        chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
+        with tempfile.TemporaryDirectory() as aside:  # where others leave what they only helped to gather (FSDP)
+            place = journal.bundle if main else Path(aside) / "bundle"
+            write_bundle(place, dataclasses.replace(card, selection=chosen), model.save)
+
+    fitted = fit(
+        model,
+        data,
+        images=data.images,
+        journal=journal,
+        watcher=watcher,
+        keep=keep,
+        evaluate=lambda: validation_scores(model, asked, held_out, card),
+        device=choice.device,
+        precision=choice.precision,
+        lengths=lengths_of(rows) if settings.length_buckets else None,
+        **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
+    )
+    if main:  # `fit` has ended the process group, so there is none to wait with
+        journal.finish(dataclasses.asdict(fitted))
+    return fitted
+
+
+def validation_scores(
+    model: VqaModel, asked: PictureQueries, held_out: Sequence[Example], card: BundleCard
+) -> dict[str, float]:
+    """EM and F1 on the rows that choose the checkpoint, each in [0, 1], answered as the bundle will answer."""
+    from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+    from medical_vqa.evaluation.metrics.tally import tally
+    from medical_vqa.evaluation.predicting import answer_all
+
+    answers = {a.id: a for a in answer_all(model, asked, card.decoding, batch_size=ANSWER_BATCH)}
+    return {metric.name: tally(metric, held_out, answers).total() or 0.0 for metric in (ExactMatch(), TokenF1())}
+
+
+def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str, choice: Choice | None) -> None:
+    """Make the run folder ours: new, emptied because `fresh` was asked for, or cut short and taken up again."""
+    from medical_vqa.runtime import environment
+
+    old = journal.folder / "recipe.yaml"
+    if fresh:
+        journal.clear()
+    if old.is_file():
+        if load_recipe(old).digest() != recipe.digest():
+            raise ConfigError(
+                f"{journal.folder} holds a run of another recipe; train with --fresh to replace it, or into --run DIR"
+            )
+        if journal.finished:
+            raise ConfigError(
+                f"{journal.folder} holds this run, finished; train with --fresh to do it again, or into --run DIR"
+            )
+        if journal.manifest() != manifest:
+            raise ConfigError(
+                f"the rows have changed since {journal.folder} was begun; train with --fresh to begin again"
+            )
+        if journal.checkpoint() is not None:
+            return
+        journal.clear()
+    facts = {"dataset_manifest": manifest, "device": dataclasses.asdict(choice) if choice else None}
+    journal.start(recipe_yaml=recipe.to_yaml(), environment=environment() | facts)
+
+
+def chosen_runtime(recipe: Recipe) -> Choice:
+    """Device and precision of a training run, with the reason; raises `ConfigError` when they are not to be had."""
+    from medical_vqa.runtime import choose_device, choose_precision
+
+    return choose_precision(recipe.training.precision, choose_device(recipe.training.device))
+
+
+def selection_of(recipe: Recipe) -> Selection:
+    """The rows that a recipe's data section selects."""
+    data = recipe.data
+    root = (data.root or default_root()).expanduser().resolve()
+    return Selection(
+        data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction, also=dict(data.also)
+    )
+
+
+def refuse_shared_groups(rows: Sequence[Example], held_out: Sequence[Example]) -> None:
+    """Raise `DataError` when an image or patient is both learned from and chosen on: the score would mean nothing."""
+    shared = {row.group for row in rows} & {row.group for row in held_out}
+    if shared:
+        raise DataError(
+            f"{len(shared)} images or patients (such as {min(shared)}) are in both the training and the validation "
+            "rows; select one language with data.where, or hold groups out with data.validation: null"
+        )
+
+
+def lengths_of(rows: Sequence[Example]) -> list[int]:
+    """Characters of each row's question and answer: near enough to tokens to bring like lengths together."""
+    return [len(row.question) + len(row.answers[0]) for row in rows]
+
+
+def options_of(recipe: Recipe, precision: str) -> dict[str, Any]:
+    """What a family's `build` is given: its recipe section, `auto` precision resolved to the run's, bundles found."""
+    options = recipe.model.model_dump(exclude={"family"})
+    if initial := options.get("initial"):
+        options["initial"] = compact_bundle(initial)
+    return options | {"dtype": precision} if options.get("dtype") == "auto" else options
+
+
+def compact_bundle(path: str | Path) -> Path:
+    """The compact bundle that a recipe means, or the one in the package for ``shipped``; its files are checked."""
+    from medical_vqa.models.bundle import check_files, read_card
+
+    folder = shipped_bundle() if str(path) == "shipped" else find_bundle(Path(path))
+    card = read_card(folder)
+    if card.family != "compact":
+        raise ConfigError(
+            f"{folder} is a {card.family} bundle and a compact model can start from its like alone; name another"
+        )
+    check_files(folder, card)
+    return folder
+
+
+def start_of(path: str) -> dict[str, Any]:
+    """What a model started from, for its card: the rows of that one are behind its answers too."""
+    from medical_vqa.models.bundle import read_card
+
+    card = read_card(compact_bundle(path))
+    facts = {key: card.data[key] for key in ("title", "rows", "images") if key in card.data}
+    return {"name": card.name, "created": card.created, **facts, "scores": card.selection.get("scores", {})}
+
+
+def card_for(
+    recipe: Recipe, selection: Selection, rows: Sequence[Example], model: Any, held_out: Sequence[Example] = ()
+) -> BundleCard:
+    """The card of the model that this recipe makes from these rows; scores come later."""
+    from medical_vqa.models.base import Decoding
+    from medical_vqa.models.bundle import BundleCard
+
+    manifest = selection.open().manifest
+    images = len({row.image_id for row in rows})
+    data = {
+        "selection": selection.to_json(),
+        "title": manifest.title,
+        "manifest": manifest.digest,
+        "licence": manifest.licence,
+        "citation": manifest.citation,
+        "rows": len(rows),
+        "images": images,
+    }
+    if (covered := answer_coverage(model, held_out)) is not None:
+        data["answer_coverage"] = {"validation": covered}
+    if initial := getattr(recipe.model, "initial", None):
+        data["started_from"] = start_of(initial)
+    return BundleCard(
+        recipe.model.family,
+        recipe.name,
+        data=data,
+        model=model.describe(),
+        decoding=Decoding(**recipe.decoding.model_dump()),
+        prompt=getattr(model, "prompt", None),
+        licence=manifest.licence,
+    )

@@ -1,0 +1,66 @@
+"""Names -> "module:Class" for datasets and models; other people's packages add theirs through entry points.
+
+A package that declares ``[project.entry-points."medical_vqa.datasets"] mine = "my_package:MyDataset"`` is found here
+by the name ``mine``; models use the group ``medical_vqa.models``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from medical_vqa.errors import ConfigError, MissingDependencyError
+
+Kind = Literal["datasets", "models"]
+
+_BUILT_IN: dict[Kind, dict[str, str]] = {
+    "datasets": {
+        "slake": "medical_vqa.data.formats.slake:Slake",
+        "slake-mini": "medical_vqa.data.formats.slake_mini:SlakeMini",
+        "vqa-rad": "medical_vqa.data.formats.vqa_rad:VqaRad",
+        "folder": "medical_vqa.data.formats.folder:Folder",
+    },
+    "models": {
+        "floor": "medical_vqa.models.baselines:QuestionLookup",
+        "majority": "medical_vqa.models.baselines:Majority",
+        "compact": "medical_vqa.models.compact.model:Compact",
+        "compact-onnx": "medical_vqa.models.compact.onnx_model:CompactOnnx",
+        "vilt": "medical_vqa.models.hf.vilt:Vilt",
+        "blip2": "medical_vqa.models.hf.blip2:Blip2",
+        "chat": "medical_vqa.models.hf.chat:ChatVlm",
+    },
+}
+_EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
+
+
+def names(kind: Kind) -> list[str]:
+    """Every known name, built in and from entry points, sorted."""
+    return sorted(_table(kind))
+
+
+def find(kind: Kind, name: str) -> Any:
+    """The class behind a name; raises `ConfigError` that names the nearest known one.
+
+    Raises `MissingDependencyError` when a package that it needs is not installed.
+    """
+    table = _table(kind)
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(table))}"
+        raise ConfigError(f"unknown {kind[:-1]} {name!r}; {hint}")
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        raise MissingDependencyError(
+            f"{name} needs {error.name}, which is not installed; run: pip install 'medical-vqa[{extra}]'"
+        ) from error
+
+
+def _table(kind: Kind) -> dict[str, str]:
+    others = {point.name: point.value for point in entry_points(group=f"medical_vqa.{kind}")}
+    return others | _BUILT_IN[kind]

@@ -1,0 +1,1 @@
+"""Uploaded images: where their bytes live and how they are found again."""
