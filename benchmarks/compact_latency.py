@@ -39,8 +39,8 @@ def main() -> None:
         "megabytes": round(sum(f.stat().st_size for f in find_bundle(bundle).iterdir()) / 1e6, 2),
         "picture": timed(lambda: model.vision.encode([picture])),
         "question": timed(lambda: model.answer([query], Decoding())),
-        "look": timed(lambda: model.look([query])),
-        "doubt": timed(lambda: model.doubt(query, answer)),
+        "attention_map": timed(lambda: model.attention_maps([query])),
+        "doubt": timed(lambda: model.abstention_reason(query, answer)),
     }
     print(json.dumps(found, indent=1))
 

@@ -102,24 +102,37 @@ def rows(n: int) -> tuple[list[Example], list[Prediction]]:
 
 
 def scored(n: int, *, protocols: Sequence[str] = (), resamples: int = RESAMPLES) -> Results:
-    """The numbers of a predictions file of `n` rows, with one floor beside them."""
+    """The numbers of a predictions file of `n` rows, with one baseline beside them."""
     asked, said = rows(n)
-    floor = [Prediction(row.id, LABELS[0]) for row in asked]
-    floors, facts = {"question-only": floor}, ["organ", "modality"]
+    baseline = [Prediction(row.id, LABELS[0]) for row in asked]
+    baselines, facts = {"question-only": baseline}, ["organ", "modality"]
     return evaluate(
-        asked, said, floors=floors, dataset=DATASET, protocols=protocols, train=asked, facts=facts, resamples=resamples
+        asked,
+        said,
+        baselines=baselines,
+        dataset=DATASET,
+        protocols=protocols,
+        train=asked,
+        facts=facts,
+        resamples=resamples,
     )
 
 
 def report_on(n: int) -> dict[str, float]:
     """Scoring under every rule and writing the page."""
     asked, said = rows(n)
-    floors = {"question-only": [Prediction(row.id, LABELS[0]) for row in asked]}
+    baselines = {"question-only": [Prediction(row.id, LABELS[0]) for row in asked]}
     with tempfile.TemporaryDirectory() as folder:
         page, began = Path(folder) / "report.html", time.perf_counter()
-        results = evaluate(asked, said, floors=floors, dataset=DATASET, protocols=protocol_names(), train=asked)
+        results = evaluate(asked, said, baselines=baselines, dataset=DATASET, protocols=protocol_names(), train=asked)
         write_report(
-            page, results=results, examples=asked, predictions=said, floors=floors, images=Noise(), title="made up"
+            page,
+            results=results,
+            examples=asked,
+            predictions=said,
+            baselines=baselines,
+            images=Noise(),
+            title="made up",
         )
         taken, size = time.perf_counter() - began, page.stat().st_size / 1e6
     return {"report_10000_seconds": taken, "report_10000_megabytes": size}

@@ -1,6 +1,6 @@
 """Training the compact model: all questions of an image in one step, against a picture for every question.
 
-Both sides take whole optimiser steps (forward, backward, AdamW) of the same model on the same rows of the shipped
+Both sides take whole optimizer steps (forward, backward, AdamW) of the same model on the same rows of the shipped
 sample, in turn within one run, so that a noisy machine slows both. The usual ways are measured twice: batches of as
 many questions as ours, each with its own picture (`per question`), and literally one question per step (`one by one`).
 

@@ -61,7 +61,7 @@ def questions(prepared, picture):
 
 def compared(model, graphs, by_image):
     equal = doubts = rows = 0
-    logits = looks = 0.0
+    logits = attention_maps = 0.0
     seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
     for queries in by_image:
         ours, took = timed(model, queries)
@@ -72,8 +72,10 @@ def compared(model, graphs, by_image):
         equal += int((ours.argmax(1) == theirs.argmax(1)).sum())
         logits = max(logits, float(np.abs(ours - theirs).max()))
         first = queries[:1]
-        doubts += model.doubt(first[0], NOTHING) == graphs.doubt(first[0], NOTHING)
-        looks = max(looks, float(np.abs(model.attention(first)[0] - graphs.attention(first)[0]).max()))
+        doubts += model.abstention_reason(first[0], NOTHING) == graphs.abstention_reason(first[0], NOTHING)
+        attention_maps = max(
+            attention_maps, float(np.abs(model.attention(first)[0] - graphs.attention(first)[0]).max())
+        )
     ratios = [a / b for a, b in zip(seconds["torch"], seconds["onnx"], strict=True)]
     return {
         "images": len(by_image),
@@ -81,7 +83,7 @@ def compared(model, graphs, by_image):
         "equal_answers": equal,
         "equal_doubts_on_first_questions": doubts,
         "largest_difference_of_logits": logits,
-        "largest_difference_of_attention_on_first_questions": looks,
+        "largest_difference_of_attention_on_first_questions": attention_maps,
         "torch_seconds_over_onnx_seconds_median": round(statistics.median(ratios), 2),
         **{f"{name}_seconds_per_image": [round(value, 5) for value in values] for name, values in seconds.items()},
     }

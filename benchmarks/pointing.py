@@ -43,7 +43,7 @@ def main() -> None:
     store = RegionStore(selection.open().folder)
     asked = list(queries(selection, rows_of(selection, options.language), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
-    looks = model.look([query for query, _ in games])
+    attention_maps = model.attention_maps([query for query, _ in games])
     attended = model.attention([query for query, _ in games])
     found = {
         "model": card.name,
@@ -51,18 +51,20 @@ def main() -> None:
         "language": options.language,
         "questions": len(games),
         "images": len({query.image for query, _ in games}),
-        "hits": share(hit(look, region) for look, (_, region) in zip(looks, games, strict=True)),
+        "hits": share(
+            hit(attention_map, region) for attention_map, (_, region) in zip(attention_maps, games, strict=True)
+        ),
         "hits of the attention alone": share(hit(m, r) for m, r in zip(attended, (r for _, r in games), strict=True)),
         "chance": share(float((region > 0.5).mean()) for _, region in games),
         "always the middle": share(region[GRID // 2, GRID // 2] > 0.5 for _, region in games),
-        "the map of another picture": share(other_hits(games, looks)),
+        "the map of another picture": share(other_hits(games, attention_maps)),
         "share of the map inside": share(
-            float((grown(look) * region).sum()) for look, (_, region) in pairs(looks, games)
+            float((grown(attention_map) * region).sum()) for attention_map, (_, region) in pairs(attention_maps, games)
         ),
     }
     json.dump(found, sys.stdout, indent=1)
     if options.figure:
-        draw(games, looks, options.figure)
+        draw(games, attention_maps, options.figure)
 
 
 def rows_of(selection: Selection, language: str) -> list[Example]:
@@ -75,9 +77,9 @@ def rows_of(selection: Selection, language: str) -> list[Example]:
     return [row for split in splits for row in split if row.image_id in images]
 
 
-def pairs(looks: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> Iterator[tuple[Map, tuple[Query, Map]]]:
+def pairs(attention_maps: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> Iterator[tuple[Map, tuple[Query, Map]]]:
     """Maps beside their questions."""
-    return zip(looks, games, strict=True)
+    return zip(attention_maps, games, strict=True)
 
 
 def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
@@ -95,31 +97,31 @@ def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
     return None
 
 
-def grown(look: Map) -> Map:
+def grown(attention_map: Map) -> Map:
     """A map brought to (GRID, GRID), its sum kept."""
-    times = GRID // len(look)
-    larger: Map = np.kron(look, np.ones((times, times), np.float32)) / times**2
+    times = GRID // len(attention_map)
+    larger: Map = np.kron(attention_map, np.ones((times, times), np.float32)) / times**2
     return larger
 
 
-def hit(look: Map, region: Map) -> bool:
+def hit(attention_map: Map, region: Map) -> bool:
     """Whether the middle of the map's brightest cell lies in the region."""
-    row, column = np.unravel_index(look.argmax(), look.shape)
-    times = GRID // len(look)
+    row, column = np.unravel_index(attention_map.argmax(), attention_map.shape)
+    times = GRID // len(attention_map)
     return bool(region[int(row) * times + times // 2, int(column) * times + times // 2] > 0.5)
 
 
-def other_hits(games: Sequence[tuple[Query, Map]], looks: Sequence[Map]) -> Iterator[bool]:
+def other_hits(games: Sequence[tuple[Query, Map]], attention_maps: Sequence[Map]) -> Iterator[bool]:
     """Hits of each region by the map of the next question about another picture."""
     for place, (query, region) in enumerate(games):
         others = [n for n, (other, _) in enumerate(games) if other.image != query.image]
-        yield hit(looks[others[(7 * place) % len(others)]], region)
+        yield hit(attention_maps[others[(7 * place) % len(others)]], region)
 
 
-def draw(games: Sequence[tuple[Query, Map]], looks: Sequence[Map], path: Path) -> None:
+def draw(games: Sequence[tuple[Query, Map]], attention_maps: Sequence[Map], path: Path) -> None:
     """Twelve pictures: what is asked, the map in red, the region outlined in green."""
     chosen = {games[place][0].image: place for place in range(0, len(games), 3)}
-    tiles = [tile(*games[place], looks[place]) for place in list(chosen.values())[:12]]
+    tiles = [tile(*games[place], attention_maps[place]) for place in list(chosen.values())[:12]]
     width, height = tiles[0].size
     sheet = Image.new("RGB", (4 * width, 3 * height), "white")
     for place, picture in enumerate(tiles):
@@ -127,12 +129,14 @@ def draw(games: Sequence[tuple[Query, Map]], looks: Sequence[Map], path: Path) -
     sheet.save(path)
 
 
-def tile(query: Query, region: Map, look: Map) -> Image.Image:
+def tile(query: Query, region: Map, attention_map: Map) -> Image.Image:
     """One picture with its map and region."""
     side = 240
-    grey = Image.fromarray(np.asarray(query.visual)[..., 0]).resize((side, side)).convert("RGB")
-    heat = Image.fromarray((255 * look / look.max()).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
-    red = Image.composite(Image.new("RGB", grey.size, (255, 60, 30)), grey, heat.point(lambda v: int(0.65 * v)))
+    gray = Image.fromarray(np.asarray(query.visual)[..., 0]).resize((side, side)).convert("RGB")
+    heat = Image.fromarray((255 * attention_map / attention_map.max()).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    red = Image.composite(Image.new("RGB", gray.size, (255, 60, 30)), gray, heat.point(lambda v: int(0.65 * v)))
     outline = np.asarray(Image.fromarray((255 * region).astype(np.uint8)).resize((side, side))) > 127
     edge = outline & ~(
         np.roll(outline, 2, 0) & np.roll(outline, 2, 1) & np.roll(outline, -2, 0) & np.roll(outline, -2, 1)

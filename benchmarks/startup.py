@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def first_step(root: Path) -> dict[str, list[float]]:
-    """From the start of the process to the end of the first optimiser step, on SLAKE's 450 English training images."""
+    """From the start of the process to the end of the first optimizer step, on SLAKE's 450 English training images."""
     times: dict[str, list[float]] = {"first_step_cold_seconds": [], "first_step_warm_seconds": []}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "data"

@@ -2,7 +2,7 @@
 
 The usual way is the well-known one: a picture encoded for every question, prompts padded to 36 tokens and answers to
 12, ``Blip2ForConditionalGeneration``'s own forward. Ours encodes each image once, keeps its features, and pads to the
-batch. Both take whole optimiser steps, in turn, so that a noisy machine slows both.
+batch. Both take whole optimizer steps, in turn, so that a noisy machine slows both.
 
     python benchmarks/train_throughput.py                                  # CPU, proportional small size
     python benchmarks/train_throughput.py --size xl --device cuda          # GPU, the published size

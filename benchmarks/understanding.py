@@ -66,7 +66,7 @@ def main() -> None:
     rows = selection.rows("validation")
     asked = encoded(model, queries_stage.queries(selection, rows, model))
     own = answers(model, asked)
-    doubts = [model.doubt(q, a) is not None for q, a in zip(asked, own, strict=True)]
+    doubts = [model.abstention_reason(q, a) is not None for q, a in zip(asked, own, strict=True)]
     threshold = quantile([a.confidence or 0.0 for a, d in zip(own, doubts, strict=True) if not d], doubts)
     found: dict[str, Any] = {"model": card.name, "files": dict(card.files), "questions": len(rows)}
     found["threshold"] = threshold
@@ -112,7 +112,8 @@ def agreement(
     ]
     was = [squad_normalize(o.answer) == squad_normalize(e.answers[0]) for _, o, e in pairs]
     kept = [
-        not declined(model.doubt(q, a) is not None, a, threshold) for a, (q, _, _) in zip(given, pairs, strict=True)
+        not declined(model.abstention_reason(q, a) is not None, a, threshold)
+        for a, (q, _, _) in zip(given, pairs, strict=True)
     ]
     return {
         "pairs": len(pairs),
@@ -146,7 +147,10 @@ def vqa_rad(model: Any, threshold: float) -> dict[str, Any]:
     asked = [pair[kind] for pair in both for kind in ("freeform", "para")]
     queries = encoded(model, queries_stage.queries(selection, asked, model))
     given = answers(model, queries)
-    kept = [not declined(model.doubt(q, a) is not None, a, threshold) for q, a in zip(queries, given, strict=True)]
+    kept = [
+        not declined(model.abstention_reason(q, a) is not None, a, threshold)
+        for q, a in zip(queries, given, strict=True)
+    ]
     same = [one.answer == other.answer for one, other in zip(given[::2], given[1::2], strict=True)]
     both_kept = [one and other for one, other in zip(kept[::2], kept[1::2], strict=True)]
     return {
@@ -200,7 +204,9 @@ def strangers(model: Any, rows: Sequence[Example], asked: Sequence[Query], thres
 def refused(model: Any, queries: Sequence[Query], threshold: float) -> dict[str, Any]:
     """How many are declined, and some that are not."""
     given = answers(model, queries)
-    no = [declined(model.doubt(q, a) is not None, a, threshold) for q, a in zip(queries, given, strict=True)]
+    no = [
+        declined(model.abstention_reason(q, a) is not None, a, threshold) for q, a in zip(queries, given, strict=True)
+    ]
     missed = {f"{q.question} -> {a.answer}" for q, a, n in zip(queries, given, no, strict=True) if not n}
     return {"questions": len(queries), "declined": share(no), "answered": sorted(missed)[:10]}
 

@@ -107,7 +107,11 @@ def ask(url: str) -> None:
     image = post(
         f"{url}/upload_image", head + PICTURE.read_bytes() + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
     )
-    question = {"image_id": image["image_id"], "question": "What modality is used to take this image?", "look": True}
+    question = {
+        "image_id": image["image_id"],
+        "question": "What modality is used to take this image?",
+        "attention_map": True,
+    }
     post(f"{url}/ask_question", json.dumps(question).encode(), "application/json")
 
 

@@ -94,7 +94,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A small greyscale picture file."""
+    """A small grayscale picture file."""
     path = tmp_path / "picture.png"
     Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(path)
     return path

@@ -9,7 +9,7 @@ from medical_vqa.errors import ConfigError
 
 def test_built_in_names_are_found():
     assert registry.find("datasets", "slake") is Slake
-    assert set(registry.names("models")) >= {"compact", "floor", "majority"}
+    assert set(registry.names("models")) >= {"compact", "question-only", "majority"}
 
 
 @pytest.mark.parametrize("kind", ["datasets", "models"])

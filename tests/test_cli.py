@@ -77,7 +77,7 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     code, out, _ = call("score")
     assert code == 0
     assert "EM" in out
-    assert "question-only floor" in out
+    assert "question-only baseline" in out
     code, out, err = call("score", "--json")
     assert json.loads(out)["format"] == 1
     code, out, _ = call("report")
@@ -180,7 +180,7 @@ def left_behind(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([slake_row(0, colour="red")], ["train.json", "colour"]),
+        ([slake_row(0, color="red")], ["train.json", "color"]),
         ([{k: v for k, v in slake_row(0).items() if k != "answer"}], ["train.json", "answer"]),
         ([slake_row(0, answer="")], ["train.json", "answer"]),
         ([slake_row(0), slake_row(0)], ["train.json", "0"]),

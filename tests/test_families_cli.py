@@ -57,7 +57,7 @@ def medical_vqa(*arguments: str, home: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", LEARNERS)
-def test_a_tiny_model_learns_the_sample_beyond_the_question_only_floor(family, root, tmp_path):
+def test_a_tiny_model_learns_the_sample_beyond_the_question_only_baseline(family, root, tmp_path):
     make, model, training = LEARNERS[family]
     rows = PreparedDataset(root, "slake-mini").examples("train", MODALITY)
     hub = make(tmp_path / "hub", [f"{row.question} {row.answers[0]}" for row in rows if row.answers])
@@ -73,7 +73,7 @@ def test_a_tiny_model_learns_the_sample_beyond_the_question_only_floor(family, r
     medical_vqa("predict", "run", "--split", "train", "--device", "cpu", home=tmp_path)
     scored = json.loads(medical_vqa("score", "run/predictions-train.jsonl", "--json", home=tmp_path))
     exact_match = scored["metrics"][0]
-    assert exact_match["score"]["value"] > exact_match["floors"]["question-only"]["value"]
+    assert exact_match["score"]["value"] > exact_match["baselines"]["question-only"]["value"]
 
 
 # --- bad input
@@ -152,7 +152,7 @@ def test_a_gpu_that_is_too_small(refused, words, monkeypatch):
     monkeypatch.setattr("medical_vqa.runtime.choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr("medical_vqa.runtime.choose_precision", lambda *_: Choice("cuda", "bf16", "for the test"))
     monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
-    assert "this GPU is too small: weights, gradients and optimiser take" in refused(*words())
+    assert "this GPU is too small: weights, gradients and optimizer take" in refused(*words())
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(call, words):

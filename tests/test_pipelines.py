@@ -43,7 +43,7 @@ def test_the_bundle_says_what_it_is(run):
     assert card.selection["by"] == "em"
     assert card.selection["split"] == "validation"
     assert 0 < card.selection["scores"]["em"] < 1
-    assert "CC BY" in card.licence
+    assert "CC BY" in card.license
     assert 0.9 < card.data["answer_coverage"]["validation"] <= 1
     assert set(card.files) == {"compact.json", "weights.safetensors"}
 
@@ -69,7 +69,7 @@ def test_the_score_of_the_predictions_is_the_score_that_chose_the_checkpoint(run
     chosen = read_card(run / "bundle").selection["scores"]
     assert metrics["em"].score.value == pytest.approx(chosen["em"])
     assert metrics["f1"].score.value == pytest.approx(chosen["f1"])
-    assert set(metrics["em"].floors) == {"question-only", "majority"}
+    assert set(metrics["em"].baselines) == {"question-only", "majority"}
     assert metrics["em"].score.clusters == 40
 
 
@@ -110,15 +110,15 @@ def test_a_batch_for_answering_holds_whole_images():
     assert list(image_batches(["a"] * 5, range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
-def test_a_floor_is_trained_and_asked_like_any_model(root, tmp_path, watcher, tiny):
-    content = tiny().model_dump(mode="json") | {"model": {"family": "floor"}}
+def test_a_baseline_is_trained_and_asked_like_any_model(root, tmp_path, watcher, tiny):
+    content = tiny().model_dump(mode="json") | {"model": {"family": "question-only"}}
     recipe = parse_recipe(content, origin="test")
-    trained = train_stage.train(recipe, tmp_path / "floor", watcher=watcher)
+    trained = train_stage.train(recipe, tmp_path / "baseline", watcher=watcher)
     path = predict(trained.bundle, split="validation")
     results = score(path).results
     em = next(metric for metric in results.metrics if metric.name == "em")
-    assert em.score.value == pytest.approx(em.floors["question-only"].value)
-    answer, _ = ask(tmp_path / "floor", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
+    assert em.score.value == pytest.approx(em.baselines["question-only"].value)
+    answer, _ = ask(tmp_path / "baseline", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
     assert answer.answer
 
 
@@ -183,16 +183,20 @@ def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path
 
 
 def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, watcher):
-    floor = train_stage.train(
+    baseline = train_stage.train(
         parse_recipe(
-            {"name": "floor", "data": {"name": "slake-mini", "root": str(root)}, "model": {"family": "floor"}},
+            {
+                "name": "baseline",
+                "data": {"name": "slake-mini", "root": str(root)},
+                "model": {"family": "question-only"},
+            },
             origin="test",
         ),
-        tmp_path / "floor",
+        tmp_path / "baseline",
         watcher=watcher,
     )
-    with pytest.raises(ConfigError, match="is a floor bundle and a compact model can start from its like alone"):
-        train_stage.train(tiny(model={"initial": str(floor.bundle)}), tmp_path / "later", watcher=watcher)
+    with pytest.raises(ConfigError, match="is a baseline bundle and a compact model can start from its like alone"):
+        train_stage.train(tiny(model={"initial": str(baseline.bundle)}), tmp_path / "later", watcher=watcher)
     with pytest.raises(BundleError, match="no bundle at"):
         train_stage.train(tiny(model={"initial": str(tmp_path / "nobody")}), tmp_path / "other", watcher=watcher)
     assert not (tmp_path / "other/bundle").exists()

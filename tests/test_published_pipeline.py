@@ -321,7 +321,7 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
     assert metadata["license"] == "cc-by-4.0"
     assert metadata["pipeline_tag"] == "visual-question-answering"
     assert [found["type"] for found in metadata["model-index"][0]["results"][0]["metrics"]] == ["em", "f1"]
-    for said in ("## Data", "Licence: CC BY 4.0", "## Scores", "| EM |", "## Limits", "not for diagnosis"):
+    for said in ("## Data", "License: CC BY 4.0", "## Scores", "| EM |", "## Limits", "not for diagnosis"):
         assert said in card
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "card.json"} <= set(Hub.pushed)
 

@@ -6,7 +6,7 @@ from medical_vqa.text import per_cent, plain_letters, squad_normalize, tokens, v
 
 
 @pytest.mark.parametrize(
-    ("text", "normalised"),
+    ("text", "normalized"),
     [
         ("The left lung.", "left lung"),
         ("X-Ray", "xray"),
@@ -17,8 +17,8 @@ from medical_vqa.text import per_cent, plain_letters, squad_normalize, tokens, v
         ("", ""),
     ],
 )
-def test_squad_normalisation_lowers_drops_punctuation_then_articles_and_squeezes_blanks(text, normalised):
-    assert squad_normalize(text) == normalised
+def test_squad_normalisation_lowers_drops_punctuation_then_articles_and_squeezes_blanks(text, normalized):
+    assert squad_normalize(text) == normalized
 
 
 @given(st.text())
@@ -43,7 +43,7 @@ def test_shares_are_said_in_whole_per_cent_and_never_rounded_to_nothing():
 
 
 @pytest.mark.parametrize(
-    ("given_text", "normalised"),
+    ("given_text", "normalized"),
     [
         ("X-Ray", "x ray"),
         ("Heart, Liver", "heart liver"),
@@ -59,8 +59,8 @@ def test_shares_are_said_in_whole_per_cent_and_never_rounded_to_nothing():
         ("", ""),
     ],
 )
-def test_the_vqa_rule(given_text, normalised):
-    assert vqa_normalize(given_text) == normalised
+def test_the_vqa_rule(given_text, normalized):
+    assert vqa_normalize(given_text) == normalized
 
 
 @pytest.mark.parametrize(

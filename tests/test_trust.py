@@ -43,13 +43,13 @@ def call(*words):
     return result.output
 
 
-def test_shuffled_images_become_a_floor_of_the_same_model(mine):
+def test_shuffled_images_become_a_baseline_of_the_same_model(mine):
     path = predict(mine, split="validation", device="cpu", shuffle_images=True)
     assert path.name == "shuffled-validation.jsonl"
     predictions = mine / "predictions-validation.jsonl"
-    assert list(score(predictions).floors) == ["question-only", "majority", "image-shuffled"]
-    write_jsonl(path, read_predictions(path)[:-1])  # incomplete: no floor
-    assert list(score(predictions).floors) == ["question-only", "majority"]
+    assert list(score(predictions).baselines) == ["question-only", "majority", "image-shuffled"]
+    write_jsonl(path, read_predictions(path)[:-1])  # incomplete: no baseline
+    assert list(score(predictions).baselines) == ["question-only", "majority"]
 
 
 def test_every_question_gets_an_image_that_is_not_its_own():
@@ -93,16 +93,16 @@ def test_files_of_other_rows_are_not_compared(mine):
 
 def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ours, floor = mine / "predictions-validation.jsonl", tmp_path / "floor" / "other.csv"
-    floor.parent.mkdir()
+    ours, baseline = mine / "predictions-validation.jsonl", tmp_path / "baseline" / "other.csv"
+    baseline.parent.mkdir()
     scored = score(ours)
-    lines = ["qid,text", *(f"{p.id},{p.answer}" for p in scored.floors["majority"]), "nothing,No"]
-    floor.write_text("\n".join(lines) + "\n")
+    lines = ["qid,text", *(f"{p.id},{p.answer}" for p in scored.baselines["majority"]), "nothing,No"]
+    baseline.write_text("\n".join(lines) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
     table = call("score", ours, "--protocol", "all")
     assert "llava_med" in table
     assert "microsoft/LLaVA-Med" in table
-    mapped = call("score", floor, *rows, "--map", "id=qid,answer=text", "--protocol", "m2i2")
+    mapped = call("score", baseline, *rows, "--map", "id=qid,answer=text", "--protocol", "m2i2")
     assert "prediction for a question that is not in this split (nothing)" in mapped
     shutil.copy(ours, other := tmp_path / "other.jsonl")
     assert "have the same EM" in call("compare", ours, other, *rows)
@@ -192,7 +192,7 @@ def test_names_of_files_are_the_shortest_that_differ():
 
 def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_our_card(mine, tmp_path):
     ours, theirs = mine / "predictions-validation.jsonl", tmp_path / "gpt.csv"
-    answers = score(ours).floors["majority"]
+    answers = score(ours).baselines["majority"]
     theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
     said = call("compare", ours, theirs, "--map", "id=qid,answer=text")
     assert "EM  tiny " in said
@@ -202,13 +202,13 @@ def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_o
     page = tmp_path / "compare.html"
     call("report", ours, theirs, "--map", "id=qid,answer=text", "--out", page)
     text = page.read_text(encoding="utf-8")
-    assert "tiny image-shuffled floor" in text
+    assert "tiny image-shuffled baseline" in text
     assert "gpt image-shuffled" not in text
 
 
 def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
     theirs = tmp_path / "gpt model.csv"
-    answers = score(mine / "predictions-validation.jsonl").floors["majority"]
+    answers = score(mine / "predictions-validation.jsonl").baselines["majority"]
     theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
     call("report", theirs, *rows, "--map", "id=qid,answer=text", "--by", "modality,organ", "--risk", "0.2")

@@ -83,14 +83,14 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def write_picture(source: Path, target: Path, quality: int) -> None:
-    """Shrink to `LONGEST_SIDE` and compress again; greyscale where all three channels are alike."""
+    """Shrink to `LONGEST_SIDE` and compress again; grayscale where all three channels are alike."""
     with Image.open(source) as image:
         picture = image.convert("RGB")
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    grey = picture.convert("L")
+    gray = picture.convert("L")
     data = io.BytesIO()
-    alike = grey.convert("RGB").tobytes() == picture.tobytes()
-    (grey if alike else picture).save(data, "JPEG", quality=quality, optimize=True)
+    alike = gray.convert("RGB").tobytes() == picture.tobytes()
+    (gray if alike else picture).save(data, "JPEG", quality=quality, optimize=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data.getvalue())
 

@@ -174,7 +174,7 @@ def prepare(name: str, source: str | None, root: Path | None, partial: bool, und
     for note in [*manifest.notes, *shared_images(manifest, rows), *missing]:
         console.print(f"note: {note}", highlight=False)
     console.print(
-        f"prepared in {prepared.folder} (manifest {manifest.digest[:12]}); licence: {manifest.licence}", highlight=False
+        f"prepared in {prepared.folder} (manifest {manifest.digest[:12]}); license: {manifest.license}", highlight=False
     )
 
 
@@ -195,7 +195,7 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     from medical_vqa.runtime import require_torch
 
     resolved = load_recipe(find_recipe(recipe), _pairs(overrides, "--set"))
-    if resolved.model.family not in ("floor", "majority"):
+    if resolved.model.family not in ("question-only", "majority"):
         require_torch()
     if only_plan:
         click.echo("\n".join(train_stage.plan(resolved).lines()))
@@ -225,7 +225,7 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
 @click.option("--concurrency", default=8, show_default=True, help="Requests at once, for openai:MODEL.")
 @click.option("--logprobs/--no-logprobs", default=True, help="Ask openai:MODEL for a confidence.")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
-@click.option("--shuffle-images", is_flag=True, help="Ask of another row's image: a floor that `score` then shows.")
+@click.option("--shuffle-images", is_flag=True, help="Ask of another row's image: a baseline that `score` then shows.")
 @_with(dataset_options)
 def predict(
     model: Path | None,
@@ -338,7 +338,7 @@ def score(
     root: Path | None,
     where: tuple[str, ...],
 ) -> None:
-    """Score predictions: EM and F1 with intervals, beside the question-only floor.
+    """Score predictions: EM and F1 with intervals, beside the question-only baseline.
 
     PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or, with --map, a CSV, JSON or JSONL
     file of another program.
@@ -490,7 +490,7 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
 
     place = _root(root)
     with counting(_console(stderr=True), f"looking at {dataset}", "images") as progress:
-        found = audit_stage.audit(dataset, place, look=not quick, progress=progress)
+        found = audit_stage.audit(dataset, place, compare_images=not quick, progress=progress)
     page = audit_stage.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
     click.echo(found.model_dump_json(indent=1) if as_json else audit_text(found))
     click.echo(f"page: {page}", err=as_json)
@@ -561,7 +561,7 @@ def _beside(predictions: Path, word: str, suffix: str) -> Path:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--frame", type=int, help="Of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]")
 @click.option(
-    "--window", type=(float, float), metavar="CENTRE WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
+    "--window", type=(float, float), metavar="CENTER WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ask(
@@ -583,13 +583,13 @@ def ask(
     answer, card = came.answer, came.card
     if as_json:
         found = {k: v for k, v in answer.to_json().items() if k != "id"}
-        found |= {"abstained": came.verdict.abstained, "reason": came.verdict.reason}
+        found |= {"abstained": came.abstention.abstained, "reason": came.abstention.reason}
         click.echo(
             json.dumps({"image": str(image), "question": question, **found, "model": card.name}, ensure_ascii=False)
         )
         return
-    if came.verdict.reason:
-        click.echo(came.verdict.reason)
+    if came.abstention.reason:
+        click.echo(came.abstention.reason)
         click.echo(f"Do not rely on this: {answer.answer}")
     else:
         click.secho(answer.answer, bold=True)

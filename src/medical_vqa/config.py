@@ -60,7 +60,7 @@ class PictureRecipe(_Part):
     side: Annotated[int, Field(ge=16, le=2048)] = 160
     """Pixels."""
     mode: Literal["L", "RGB"] = "L"
-    """Greyscale or colour."""
+    """Grayscale or color."""
     fit: Literal["stretch", "pad", "inside"] = "stretch"
     """Stretch to a square, pad to a square, or fit inside it."""
 
@@ -79,12 +79,12 @@ class AugmentRecipe(_Part):
 
 
 class CompactRecipe(_Part):
-    """The compact network: sizes and regularisation."""
+    """The compact network: sizes and regularization."""
 
     family: Literal["compact"] = "compact"
     """The small model of our own, trained from scratch."""
     picture: PictureRecipe = PictureRecipe()
-    """Greyscale and square."""
+    """Grayscale and square."""
     augment: AugmentRecipe | None = AugmentRecipe()
     """None leaves pictures as they are."""
     mirror: Share = 0.0
@@ -115,11 +115,11 @@ class CompactRecipe(_Part):
     """Longer questions are cut after this many words."""
 
 
-class FloorRecipe(_Part):
+class BaselineRecipe(_Part):
     """Question-only answers: no picture, no gradient."""
 
-    family: Literal["floor", "majority"]
-    """``floor`` looks the question up, ``majority`` always gives the commonest answer."""
+    family: Literal["question-only", "majority"]
+    """``question-only`` looks the question up, ``majority`` always gives the commonest answer."""
 
 
 class LoraRecipe(_Part):
@@ -219,7 +219,7 @@ class ChatRecipe(_Prompted):
 
 
 ModelRecipe = Annotated[
-    CompactRecipe | FloorRecipe | ViltRecipe | Blip2Recipe | ChatRecipe, Field(discriminator="family")
+    CompactRecipe | BaselineRecipe | ViltRecipe | Blip2Recipe | ChatRecipe, Field(discriminator="family")
 ]
 
 
@@ -242,11 +242,11 @@ class TrainingRecipe(_Part):
     epochs: Count = 60
     """Passes over the training rows."""
     batch_size: Count = 192
-    """Questions per optimiser step and process, before accumulation."""
+    """Questions per optimizer step and process, before accumulation."""
     grouping: Literal["image", "question"] = "image"
     """``image``: all questions of an image in one step, so that it is encoded once; ``question``: rows in any order."""
     accumulate: Count = 1
-    """Batches per optimiser step."""
+    """Batches per optimizer step."""
     micro_batch: Count | Literal["auto"] = "auto"
     """Questions on the device at once; a batch is taken in so many parts. ``auto`` begins with the whole batch and
     halves when the device runs out of memory."""
@@ -374,7 +374,7 @@ def _set(content: dict[str, Any], key: str, value: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    families = {"compact", "floor", "majority", "vilt", "blip2", "chat"}
+    families = {"compact", "question-only", "majority", "vilt", "blip2", "chat"}
     location = [str(part) for part in first["loc"] if str(part) not in families]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
@@ -393,7 +393,7 @@ def _keys_at(location: list[str]) -> set[str]:
     tables: dict[str, tuple[type[_Part], ...]] = {
         "": (Recipe,),
         "data": (DataRecipe,),
-        "model": (CompactRecipe, FloorRecipe, ViltRecipe, Blip2Recipe, ChatRecipe),
+        "model": (CompactRecipe, BaselineRecipe, ViltRecipe, Blip2Recipe, ChatRecipe),
         "model.lora": (LoraRecipe,),
         "decoding": (DecodingRecipe,),
         "training": (TrainingRecipe,),

@@ -22,7 +22,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write a file under another name and rename it; raises `DataError` where the disk cannot take it."""
     partial = path.with_name(path.name + ".partial")
     with writing(path.parent, len(data)):

@@ -23,7 +23,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "folder": "medical_vqa.data.formats.folder:Folder",
     },
     "models": {
-        "floor": "medical_vqa.models.baselines:QuestionLookup",
+        "question-only": "medical_vqa.models.baselines:QuestionLookup",
         "majority": "medical_vqa.models.baselines:Majority",
         "compact": "medical_vqa.models.compact.model:Compact",
         "compact-onnx": "medical_vqa.models.compact.onnx_model:CompactOnnx",

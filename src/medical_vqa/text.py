@@ -1,4 +1,4 @@
-"""How an answer is normalised before it is compared: one pure function per published rule.
+"""How an answer is normalized before it is compared: one pure function per published rule.
 
 ``squad_normalize("The left lung.")`` is ``"left lung"``; ``squad_normalize("X-Ray")`` is ``"xray"``.
 """
@@ -16,7 +16,7 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @lru_cache(maxsize=1 << 16)
 def squad_normalize(text: str) -> str:
-    """Normalise an answer by the SQuAD v2 rule: lower case, no ASCII punctuation, no articles, single blanks.
+    """Normalize an answer by the SQuAD v2 rule: lower case, no ASCII punctuation, no articles, single blanks.
 
     The order is that of the published rule and matters: punctuation goes first, so ``"a.n"`` becomes the
     article ``"an"`` and disappears. Only ASCII punctuation is dropped: a Chinese full stop stays. The rule is
@@ -99,7 +99,7 @@ _CONTRACTIONS = (
 
 @lru_cache(maxsize=1 << 16)
 def vqa_normalize(text: str) -> str:
-    """Normalise an answer by the VQA v2 evaluation's rule for punctuation, numbers, articles and contractions.
+    """Normalize an answer by the VQA v2 evaluation's rule for punctuation, numbers, articles and contractions.
 
     A mark that stands beside a blank somewhere in the text disappears, any other becomes a blank (so ``"x-ray"`` is
     two words); ``"none"`` is ``"0"`` and ``"two"`` is ``"2"``; full stops go unless a digit follows.

@@ -23,16 +23,16 @@ def backend(fake, waits):
 def test_an_image_is_uploaded_and_asked_about(backend):
     uploaded = backend.upload(png(96), "scan.png")
     assert (uploaded.width, uploaded.format) == (96, "PNG")
-    answer = backend.ask(uploaded.image_id, "How wide?", look=True)
+    answer = backend.ask(uploaded.image_id, "How wide?", attention_map=True)
     assert answer.answer == "96 pixels"
-    assert answer.look is not None
+    assert answer.attention_map is not None
     assert backend.picture(uploaded.image_id).startswith(b"\x89PNG")
     assert backend.questions(uploaded.image_id) == ["What is shown?", "Is the liver healthy?"]
 
 
 def test_an_abstention_comes_with_its_reason(backend):
     uploaded = backend.upload(png(), "scan.png")
-    answer = backend.ask(uploaded.image_id, "How is the weather?", look=False)
+    answer = backend.ask(uploaded.image_id, "How is the weather?", attention_map=False)
     assert answer.abstained
     assert answer.reason == REASON
 

@@ -9,9 +9,9 @@ from fake_backend import png
 from PIL import Image
 
 from medical_vqa.app.components import overlay
-from medical_vqa.serving.api.schema import Look
+from medical_vqa.serving.api.schema import AttentionMap
 
-CORNER = Look(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
+CORNER = AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
 
 
 def pixels(data):
@@ -20,7 +20,7 @@ def pixels(data):
 
 def test_the_strongest_weight_is_one_and_nothing_is_nothing():
     assert overlay.strength(CORNER).max() == 1
-    empty = Look(rows=1, columns=2, values=[[0.0, 0.0]])
+    empty = AttentionMap(rows=1, columns=2, values=[[0.0, 0.0]])
     assert not overlay.strength(empty).any()
     assert not pixels(overlay.heat(empty, width=8, height=8))[..., 3].any()
 
@@ -43,7 +43,7 @@ def test_a_large_picture_gets_a_small_heat_of_its_shape(width, height, expected)
 def test_the_place_is_told_in_a_raster_of_nine(peak, place):
     values = np.full((10, 10), 0.001)
     values[peak] = 1
-    assert overlay.place(Look(rows=10, columns=10, values=values.tolist())) == place
+    assert overlay.place(AttentionMap(rows=10, columns=10, values=values.tolist())) == place
 
 
 def test_a_picture_for_the_screen_keeps_its_shape_and_is_made_smaller_only_where_needed():

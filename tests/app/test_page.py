@@ -78,6 +78,6 @@ def test_deleting_takes_the_picture_off_the_server(page, fake):
 
 def test_nothing_from_outside_becomes_part_of_the_page(fake):
     backend = Backend(fake.address)
-    answer = backend.ask(backend.upload(png(), "x").image_id, "How wide?", look=False)
+    answer = backend.ask(backend.upload(png(), "x").image_id, "How wide?", attention_map=False)
     assert "&lt;b&gt;X-Ray&lt;/b&gt;" in cards.answer(Words("en"), answer)
     assert "<script>" not in cards.question(Words("en"), "<script>alert(1)</script>")

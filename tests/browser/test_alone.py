@@ -85,7 +85,7 @@ def test_a_dicom_file_is_shown_windowed_and_nothing_of_the_patient(open_page, al
     page = open_page(alone[0])
     page.set_input_files("input[type=file]", {"name": "chest", "mimeType": "", "buffer": dicom()})
     expect(page.locator(".mv-facts")).to_contain_text("ABDOMEN")
-    expect(page.get_by_role("slider", name="Centre")).to_have_value("40")
+    expect(page.get_by_role("slider", name="Center")).to_have_value("40")
     expect(page.get_by_role("slider", name="Width")).to_have_value("400")
     first = mean_of_picture(page)
     slider = page.get_by_role("slider", name="Frame")

@@ -110,7 +110,7 @@ def test_a_dicom_file_has_frames_and_windows(page):
     frame.press("ArrowRight")
     wait_for_width(page, 65)
     page.get_by_role("button", name="Lung").click()
-    expect(page.get_by_role("slider", name="Centre")).to_have_value("-600")
+    expect(page.get_by_role("slider", name="Center")).to_have_value("-600")
     expect(page.get_by_role("slider", name="Width")).to_have_value("1500")
     ask(page, "How wide is it?")
     expect(page.locator(".mv-answer")).to_have_text("65 pixels")

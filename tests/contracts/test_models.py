@@ -58,7 +58,7 @@ def exported() -> CompactOnnx:
 
 
 FAMILIES = {
-    "floor": lambda: QuestionLookup.fit(ROWS),
+    "question-only": lambda: QuestionLookup.fit(ROWS),
     "majority": lambda: Majority.fit(ROWS),
     "compact": compact,
     "compact-onnx": exported,
@@ -137,7 +137,7 @@ def test_the_description_is_numbers_and_words(model):
     assert model.describe()
 
 
-TRAINABLE = {name: make for name, make in FAMILIES.items() if name not in ("floor", "majority", "compact-onnx")}
+TRAINABLE = {name: make for name, make in FAMILIES.items() if name not in ("question-only", "majority", "compact-onnx")}
 
 
 @pytest.fixture(params=TRAINABLE)

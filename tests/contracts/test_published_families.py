@@ -30,7 +30,7 @@ ROWS = [
     ("What is this?", "MRI"),
     ("Which part?", "left lung"),
     ("Is the heart there?", "no"),
-    ("What colour is the liver?", "red"),
+    ("What color is the liver?", "red"),
 ]
 EXAMPLES = [Example(f"t/{i}", f"image{i % 3}", q, (a,), f"image{i % 3}") for i, (q, a) in enumerate(ROWS)]
 LORA = {"rank": 2, "alpha": 8.0, "dropout": 0.0, "dora": False}

@@ -97,7 +97,7 @@ def test_another_size_another_quality_and_crops_are_near_duplicates_and_other_sc
     assert next(p for p in pairs if {p.first, p.second} == {0, 3}).box != VIEWS[0]
 
 
-def test_pictures_of_one_colour_are_like_nothing():
+def test_pictures_of_one_color_are_like_nothing():
     flat = [fingerprint(Image.new("L", (40, 40), shade)) for shade in (0, 0, 200)]
     assert near_duplicates(flat) == []
     assert near_duplicates(flat[:1]) == []
@@ -115,7 +115,7 @@ def test_a_near_duplicate_of_a_training_image_makes_a_row_unclean(folder):
     )
     found = audit(dataset)
     assert (len(found.near), found.leaks[0].exact, len(found.leaks[0].near)) == (1, [], 1)
-    assert audit(dataset, look=False).leaks[0].near == []
+    assert audit(dataset, compare_images=False).leaks[0].near == []
 
 
 def test_duplicates_contradictions_and_unseen_answers_are_told_apart(folder):

@@ -24,7 +24,7 @@ WINDOWED = [
     "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
     "MR_small_padded.dcm", "examples_overlay.dcm",
 ]  # fmt: skip
-COLOURED = [
+COLORED = [
     "ExplVR_BigEnd.dcm", "GDCMJ2K_TextGBR.dcm", "SC_jpeg_no_color_transform.dcm", "SC_rgb_dcmtk_+eb+cy+np.dcm",
     "SC_rgb_dcmtk_+eb+cy+n1.dcm", "SC_rgb_gdcm_KY.dcm", "SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm",
     "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", "SC_ybr_full_422_uncompressed.dcm",
@@ -88,8 +88,8 @@ def test_a_windowed_picture_is_what_pydicom_makes_of_it(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", COLOURED)
-def test_a_coloured_picture_is_the_rgb_that_pydicom_makes_of_it(name: str) -> None:
+@pytest.mark.parametrize("name", COLORED)
+def test_a_colored_picture_is_the_rgb_that_pydicom_makes_of_it(name: str) -> None:
     found = ingest(shipped(name))
     assert found.picture.shape[2] == 3
     plugin = {"SC_rgb_dcmtk_+eb+cy+np.dcm": "pillow", "SC_rgb_jpeg_dcmtk.dcm": "pillow"}.get(name, "")
@@ -97,14 +97,14 @@ def test_a_coloured_picture_is_the_rgb_that_pydicom_makes_of_it(name: str) -> No
     assert np.abs(found.picture.astype(int) - reference).mean() < 1.5  # decoders of lossy JPEG differ a little
 
 
-def test_a_palette_becomes_its_colours() -> None:
+def test_a_palette_becomes_its_colors() -> None:
     dataset = dcmread(SHIPPED / "examples_palette.dcm")
     reference = apply_color_lut(pixel_array(dataset), dataset)
     assert np.array_equal(ingest(shipped("examples_palette.dcm")).picture, reference >> 8)
 
 
 @pytest.mark.parametrize("name", ["SC_rgb_rle_16bit.dcm", "SC_rgb_rle_32bit.dcm"])
-def test_wide_colours_keep_their_highest_bits(name: str) -> None:
+def test_wide_colors_keep_their_highest_bits(name: str) -> None:
     assert np.array_equal(ingest(shipped(name)).picture, ingest(shipped("SC_rgb_rle.dcm")).picture)
 
 
@@ -215,10 +215,10 @@ def test_a_frame_of_a_compressed_series_is_decoded_alone() -> None:
 
 
 def test_an_enhanced_object_keeps_its_window_with_each_frame() -> None:
-    def group(intercept: str, centre: str) -> Dataset:
+    def group(intercept: str, center: str) -> Dataset:
         values, voi, frame = Dataset(), Dataset(), Dataset()
         values.RescaleSlope, values.RescaleIntercept = "2", intercept
-        voi.WindowCenter, voi.WindowWidth = centre, "400"
+        voi.WindowCenter, voi.WindowWidth = center, "400"
         frame.PixelValueTransformationSequence, frame.FrameVOILUTSequence = [values], [voi]
         return frame
 
@@ -274,8 +274,8 @@ def test_a_damaged_file_is_refused_without_quoting_it(name: str) -> None:
         ingest(shipped(name), name="a")
 
 
-def test_a_window_for_colours_is_refused() -> None:
-    with pytest.raises(ImageError, match="a window is for grey pictures"):
+def test_a_window_for_colors_is_refused() -> None:
+    with pytest.raises(ImageError, match="a window is for gray pictures"):
         ingest(shipped("examples_rgb_color.dcm"), window=(40, 400))
 
 

@@ -60,7 +60,7 @@ def test_transparent_parts_are_black() -> None:
     assert pixels[0, 7].tolist() == [0, 0, 0]
 
 
-def test_a_palette_with_a_transparent_colour_is_laid_over_black() -> None:
+def test_a_palette_with_a_transparent_color_is_laid_over_black() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 255, 255, 255])
     pixels = np.asarray(open_image(saved(image, "PNG", transparency=1), "a"))
@@ -145,7 +145,7 @@ def test_a_wide_picture_is_fitted(fit: Any, shape: tuple[int, int, int]) -> None
     assert pixels[pixels.shape[0] // 2, 16, 0] == 255
 
 
-def test_padding_is_black_and_centred() -> None:
+def test_padding_is_black_and_centered() -> None:
     pixels = prepare_picture(Image.new("RGB", (64, 32), "white"), PictureSpec(side=32, mode="RGB", fit="pad"))
     assert pixels[:8].max() == 0
     assert pixels[24:].max() == 0

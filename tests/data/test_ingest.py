@@ -18,8 +18,8 @@ from medical_vqa.data.imaging.decode import IngestLimits, ingest, ingest_file
 from medical_vqa.data.imaging.pictures import PictureSpec, open_image, prepare_picture
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
-GREY = Image.linear_gradient("L").resize((40, 24))
-COLOUR = Image.merge("RGB", (GREY, GREY.transpose(Image.Transpose.FLIP_LEFT_RIGHT), GREY.point(lambda v: 255 - v)))
+GRAY = Image.linear_gradient("L").resize((40, 24))
+COLOR = Image.merge("RGB", (GRAY, GRAY.transpose(Image.Transpose.FLIP_LEFT_RIGHT), GRAY.point(lambda v: 255 - v)))
 
 
 def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
@@ -30,7 +30,7 @@ def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 def test_the_format_is_told_by_content_and_the_picture_is_what_a_dataset_would_get(fmt: str) -> None:
-    data = saved(COLOUR, fmt)
+    data = saved(COLOR, fmt)
     found = ingest(data)
     assert (found.format, found.width, found.height, found.picture.shape) == (fmt, 40, 24, (24, 40, 3))
     assert found.picture.dtype == np.uint8
@@ -38,8 +38,8 @@ def test_the_format_is_told_by_content_and_the_picture_is_what_a_dataset_would_g
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_grey_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -> None:
-    data = saved(GREY, "PNG")
+def test_a_gray_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -> None:
+    data = saved(GRAY, "PNG")
     found, spec = ingest(data), PictureSpec(side=16, mode=mode)
     assert found.picture.shape == (24, 40, 1)
     assert np.array_equal(prepare_picture(found.image, spec), prepare_picture(open_image(data, "a"), spec))
@@ -50,7 +50,7 @@ def test_a_grey_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -
     [("1", "PNG", 1), ("1", "TIFF", 1), ("P", "PNG", 3), ("CMYK", "JPEG", 3), ("CMYK", "TIFF", 3), ("LA", "PNG", 3)],
 )
 def test_every_usual_mode_is_read(mode: str, fmt: str, channels: int) -> None:
-    assert ingest(saved(COLOUR.convert(mode), fmt)).picture.shape == (24, 40, channels)
+    assert ingest(saved(COLOR.convert(mode), fmt)).picture.shape == (24, 40, channels)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
@@ -62,10 +62,10 @@ def test_a_wide_tiff_is_stretched_over_its_own_range(dtype: Any) -> None:
 
 
 def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    layered = COLOUR.convert("RGBA")
-    layered.putalpha(GREY)
+    layered = COLOR.convert("RGBA")
+    layered.putalpha(GRAY)
     wide = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40))
-    files = [saved(layered, "PNG"), saved(wide, "TIFF"), saved(COLOUR.convert("P"), "GIF"), saved(COLOUR, "WEBP")]
+    files = [saved(layered, "PNG"), saved(wide, "TIFF"), saved(COLOR.convert("P"), "GIF"), saved(COLOR, "WEBP")]
     whole = [ingest(data).picture for data in files]
     monkeypatch.setattr("medical_vqa.data.imaging.pictures._STRIP", 100)
     assert all(np.array_equal(ingest(data).picture, picture) for data, picture in zip(files, whole, strict=True))
@@ -74,7 +74,7 @@ def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_not_pixels_is_dropped_and_named() -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x013B] = 6, "Dr Who"
-    found = ingest(saved(COLOUR, "JPEG", exif=exif, icc_profile=b"p" * 200, comment=b"name") + b"PK\x03\x04 more")
+    found = ingest(saved(COLOR, "JPEG", exif=exif, icc_profile=b"p" * 200, comment=b"name") + b"PK\x03\x04 more")
     assert sorted(found.dropped) == ["EXIF", "ICC profile", "comment", "trailing bytes"]
     assert (found.width, found.height) == (24, 40)
 
@@ -82,7 +82,7 @@ def test_what_is_not_pixels_is_dropped_and_named() -> None:
 def test_the_text_of_a_png_is_dropped_and_named() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Patient", "Doe")
-    assert ingest(saved(GREY, "PNG", pnginfo=text)).dropped == ("text",)
+    assert ingest(saved(GRAY, "PNG", pnginfo=text)).dropped == ("text",)
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
@@ -90,17 +90,17 @@ def test_a_zip_behind_a_picture_is_told(fmt: str) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.html", "<script>")
-    assert ingest(saved(COLOUR, fmt)).dropped == ()
-    assert ingest(saved(COLOUR, fmt) + archive.getvalue()).dropped == ("trailing bytes",)
+    assert ingest(saved(COLOR, fmt)).dropped == ()
+    assert ingest(saved(COLOR, fmt) + archive.getvalue()).dropped == ("trailing bytes",)
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_is_taken(fmt: str) -> None:
-    found = ingest(saved(COLOUR, fmt, save_all=True, append_images=[GREY.convert("RGB")], lossless=True))
+    found = ingest(saved(COLOR, fmt, save_all=True, append_images=[GRAY.convert("RGB")], lossless=True))
     assert (found.frames, found.dropped) == (1, ("other frames",))
-    assert np.abs(found.picture.astype(int) - np.asarray(COLOUR).astype(int)).mean() < 8
+    assert np.abs(found.picture.astype(int) - np.asarray(COLOR).astype(int)).mean() < 8
     with pytest.raises(ImageError, match=r"has no frame 1; the frames are 0 to 0"):
-        ingest(saved(COLOUR, fmt), frame=1)
+        ingest(saved(COLOR, fmt), frame=1)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -116,7 +116,7 @@ def test_any_page_of_a_tiff_can_be_asked_for(big: bool) -> None:
 
 
 def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
-    data = bytearray(saved(GREY, "TIFF"))
+    data = bytearray(saved(GRAY, "TIFF"))
     (offset,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, offset)
     struct.pack_into("<I", data, offset + 2 + 12 * entries, offset)
@@ -132,7 +132,7 @@ def test_a_known_format_that_is_not_read_is_named(magic: bytes, what: str) -> No
 
 
 def test_limits_are_kept_before_decoding() -> None:
-    data = saved(COLOUR, "PNG")
+    data = saved(COLOR, "PNG")
     with pytest.raises(TooLargeError, match=r"has [\d,]+ bytes; give a file of at most 0.0001 million bytes"):
         ingest(data, limits=IngestLimits(file_bytes=100))
     with pytest.raises(TooLargeError, match=r"is 40x24 pixels; make it smaller than 0.0005 million pixels"):
@@ -141,12 +141,12 @@ def test_limits_are_kept_before_decoding() -> None:
 
 def test_a_window_is_refused_where_there_is_none() -> None:
     with pytest.raises(ImageError, match="a window is for DICOM and NIfTI; leave it out"):
-        ingest(saved(GREY, "PNG"), window=(40.0, 400.0))
+        ingest(saved(GRAY, "PNG"), window=(40.0, 400.0))
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 def test_a_truncated_file_is_refused(fmt: str) -> None:
-    data = saved(COLOUR.resize((200, 120)), fmt)
+    data = saved(COLOR.resize((200, 120)), fmt)
     with pytest.raises(ImageError, match="cannot be decoded"):
         ingest(data[: len(data) * 2 // 3])
 
@@ -175,13 +175,13 @@ def test_a_webp_may_have_fewer_pixels_because_its_decoder_holds_them_several_tim
 
 
 def test_a_file_cut_into_too_many_pieces_is_refused() -> None:
-    data = saved(GREY, "JPEG")
+    data = saved(GRAY, "JPEG")
     with pytest.raises(ImageError, match="more than 65,536 segments"):
         ingest(data[:2] + b"\xff\xe5\0\2" * 70_000 + data[2:])
 
 
 def test_a_tile_larger_than_any_picture_is_refused() -> None:
-    data = bytearray(saved(GREY, "TIFF"))
+    data = bytearray(saved(GRAY, "TIFF"))
     (offset,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, offset)
     at = offset + 2 + 12 * (entries - 2)
@@ -191,7 +191,7 @@ def test_a_tile_larger_than_any_picture_is_refused() -> None:
 
 
 def test_a_file_of_ones_own_is_read_by_its_path(tmp_path: Any) -> None:
-    (tmp_path / "scan.dat").write_bytes(saved(GREY, "PNG"))
+    (tmp_path / "scan.dat").write_bytes(saved(GRAY, "PNG"))
     assert ingest_file(tmp_path / "scan.dat").format == "PNG"
     with pytest.raises(ImageError, match="does not exist"):
         ingest_file(tmp_path / "none.png")
@@ -217,7 +217,7 @@ def test_without_the_extra_the_line_that_installs_it_is_shown(
 def test_quiet_is_for_threads_too() -> None:
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        shapes = list(pool.map(lambda _: ingest(saved(GREY, "PNG")).picture.shape, range(200)))
+        shapes = list(pool.map(lambda _: ingest(saved(GRAY, "PNG")).picture.shape, range(200)))
     assert set(shapes) == {(24, 40, 1)}
     assert warnings.filters == filters
     assert not logging.getLogger("PIL").disabled
@@ -226,7 +226,7 @@ def test_quiet_is_for_threads_too() -> None:
 def test_what_a_header_says_goes_into_no_warning_or_log(capfd: Any, caplog: Any) -> None:
     exif = Image.Exif()
     exif[0x010E] = "Doe"
-    data = bytearray(saved(COLOUR, "JPEG", exif=exif))
+    data = bytearray(saved(COLOR, "JPEG", exif=exif))
     at = data.index(b"Exif\0\0") + 6
     data[at + 14 : at + 18] = b"\xff\xff\xff\x00"  # the count of the first entry
     with warnings.catch_warnings(), caplog.at_level(0):

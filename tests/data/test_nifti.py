@@ -77,13 +77,13 @@ def test_every_usual_type_is_read(dtype: Any) -> None:
     assert (picture.min(), picture.max()) == (0, 255)
 
 
-def test_a_colour_volume_becomes_rgb() -> None:
+def test_a_color_volume_becomes_rgb() -> None:
     values = np.zeros((8, 8, 1), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     values["G"] = 200
     found = ingest(made(values))
     assert found.picture.shape == (8, 8, 3)
     assert found.picture[0, 0].tolist() == [0, 200, 0]
-    with pytest.raises(ImageError, match="a window is for grey pictures"):
+    with pytest.raises(ImageError, match="a window is for gray pictures"):
         ingest(made(values), window=(1, 2))
 
 

@@ -52,7 +52,7 @@ def test_a_part_of_slake_stops_with_what_is_missing_and_goes_on_when_told(slake_
     assert manifest.missing[0] == "test.json is missing"
 
 
-def test_a_prepared_folder_holds_rows_images_and_licence(own_folder: Any, tmp_path: Path) -> None:
+def test_a_prepared_folder_holds_rows_images_and_license(own_folder: Any, tmp_path: Path) -> None:
     source = own_folder("image,question,answer,split\n1.png,a?,b,train\n2.png,c?,d,val\n1.png,e?,,test\n")
     (source / "2.png").write_bytes((source / "1.png").read_bytes())
     manifest = prepare(Folder(), source, tmp_path / "root", name="clinic")
@@ -64,7 +64,7 @@ def test_a_prepared_folder_holds_rows_images_and_licence(own_folder: Any, tmp_pa
     assert (folder / first.file).read_bytes() == (source / "1.png").read_bytes()
     assert first.file == f"images/{first.sha256[:2]}/{first.sha256}.png"
     assert len(list((folder / "images").rglob("*.png"))) == 1
-    assert "Licence: " in (folder / "LICENCE.txt").read_text(encoding="utf-8")
+    assert "License: " in (folder / "LICENSE.txt").read_text(encoding="utf-8")
     assert not list(folder.rglob("*.partial"))
 
 

@@ -19,7 +19,7 @@ from medical_vqa.errors import DataError
 
 @pytest.fixture
 def annotated(slake_folder: Any) -> Path:
-    """SLAKE's layout with a mask and boxes of the first picture (24 x 16 pixels) and a colour overlay of the second."""
+    """SLAKE's layout with a mask and boxes of the first picture (24 x 16 pixels) and a color overlay of the second."""
     folder: Path = slake_folder()
     (folder / "mask.txt").write_text("70:Liver\n80:Spleen\n")
     (folder / "masks").mkdir()

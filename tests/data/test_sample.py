@@ -1,4 +1,4 @@
-"""What ships must be what its card and its licence say."""
+"""What ships must be what its card and its license say."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_sample_is_english_covers_every_organ_and_has_the_known_empty_answer
     assert empty == ["slake-mini/train/1622"]
 
 
-def test_the_sample_is_small_and_carries_its_licence() -> None:
+def test_the_sample_is_small_and_carries_its_license() -> None:
     folder = SlakeMini().bundled()
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 2_900_000

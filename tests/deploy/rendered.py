@@ -7,7 +7,7 @@ from medical_vqa.models.bundle import BundleCard
 
 WHEEL = "medical_vqa-0.1.0-py3-none-any.whl"
 CARDS = {
-    "light": BundleCard("compact-onnx", "slake-compact", data={"title": "SLAKE 1.0"}, licence="CC BY 4.0"),
+    "light": BundleCard("compact-onnx", "slake-compact", data={"title": "SLAKE 1.0"}, license="CC BY 4.0"),
     "gpu": BundleCard("blip2", "slake-blip2", model={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),
 }
 KINDS = {

@@ -24,7 +24,7 @@ SPACE_KEYS = {
     "models", "datasets", "base_path", "fullWidth", "header", "thumbnail", "suggested_hardware", "suggested_storage",
     "hf_oauth", "custom_headers", "preload_from_hub", "startup_duration_timeout", "disable_embedding",
 }  # fmt: skip
-SPACE_COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 
 def schema(name):
@@ -244,7 +244,7 @@ def test_the_space_says_what_the_platform_reads(kind):
     head = yaml.safe_load(files["README.md"].split("---\n")[1])
     assert set(head) <= SPACE_KEYS
     assert head["sdk"] == "docker"
-    assert {head["colorFrom"], head["colorTo"]} <= SPACE_COLOURS
+    assert {head["colorFrom"], head["colorTo"]} <= SPACE_COLORS
     assert len(head["short_description"]) <= 60
     assert f"PORT={head['app_port']}" in files["Dockerfile"]
     assert "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false" in files["Dockerfile"]

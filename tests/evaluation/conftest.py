@@ -42,7 +42,7 @@ def dataset():
         where={"language": "en"},
         manifest="ab" * 32,
         title="SLAKE",
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         citation="Liu et al. 2021",
     )
 

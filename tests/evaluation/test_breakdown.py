@@ -14,15 +14,15 @@ def tallies(examples, predictions):
     return [tally(metric, examples, given) for metric in (ExactMatch(), TokenF1())]
 
 
-def test_each_value_of_a_fact_gets_its_scores_beside_the_floor(examples, predictions, floor):
+def test_each_value_of_a_fact_gets_its_scores_beside_the_baseline(examples, predictions, baseline):
     breakdown = break_down(
-        ("modality",), tallies(examples, predictions), {"question-only": tallies(examples, floor)}, HOW
+        ("modality",), tallies(examples, predictions), {"question-only": tallies(examples, baseline)}, HOW
     )
     mri, ct = breakdown.rows
     assert (mri.levels, mri.n, mri.clusters, mri.scores["em"].value) == (("MRI",), 4, 2, 0.25)
     assert (ct.levels, ct.n, ct.clusters, ct.scores["em"].value) == (("CT",), 2, 1, 1.0)
     assert mri.scores["f1"].value == pytest.approx((0 + 1 + 0.5 + 0) / 4)
-    assert mri.floors == {"question-only": {"em": 0.0, "f1": pytest.approx((0 + 0 + 2 / 3 + 0) / 4)}}
+    assert mri.baselines == {"question-only": {"em": 0.0, "f1": pytest.approx((0 + 0 + 2 / 3 + 0) / 4)}}
 
 
 def test_two_facts_can_be_crossed(examples, predictions):

@@ -10,11 +10,11 @@ from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
 HOW = Bootstrap(resamples=50)
 
 
-def test_one_fact_and_two_crossed_each_make_a_table(examples, predictions, floor):
+def test_one_fact_and_two_crossed_each_make_a_table(examples, predictions, baseline):
     facts = [("modality",), ("modality", "answer_type")]
-    one, two = breakdown_texts(ExactMatch(), facts, examples, predictions, {"question-only": floor}, HOW)
+    one, two = breakdown_texts(ExactMatch(), facts, examples, predictions, {"question-only": baseline}, HOW)
     head, first, _ = one.splitlines()
-    assert head.split() == ["EM", "by", "Modality", "floor", "n", "groups"]
+    assert head.split() == ["EM", "by", "Modality", "baseline", "n", "groups"]
     assert first.split()[:2] == ["MRI", "25.0"]
     assert two.splitlines()[0].startswith("EM by Modality and Answer type")
     assert "CT / CLOSED" in two

@@ -19,7 +19,7 @@ from medical_vqa.evaluation.statistics.calibration import (
     reliability,
     risk_coverage,
 )
-from medical_vqa.models.calibration import warmed
+from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.schema.records import Example, Prediction
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
@@ -40,7 +40,7 @@ def drawn(n, temperature, seed=0):
     """Confidences of a model that is sure by `temperature` times too much log-odds."""
     rng = np.random.default_rng(seed)
     true = rng.uniform(0.05, 0.95, n)
-    return [(warmed(float(p), 1 / temperature), bool(rng.random() < p)) for p in true]
+    return [(temperature_scaled(float(p), 1 / temperature), bool(rng.random() < p)) for p in true]
 
 
 def test_two_bins_by_hand():
@@ -92,8 +92,8 @@ def test_risk_and_coverage_end_at_all_answers_and_their_share_wrong(pairs):
 
 @given(st.floats(0, 1), st.floats(0.05, 20))
 def test_warming_keeps_the_order_and_stays_inside(confidence, temperature):
-    assert 0 < warmed(confidence, temperature) < 1
-    assert warmed(0.5, temperature) == pytest.approx(0.5)
+    assert 0 < temperature_scaled(confidence, temperature) < 1
+    assert temperature_scaled(0.5, temperature) == pytest.approx(0.5)
 
 
 def test_the_threshold_keeps_the_bound_of_the_risk():

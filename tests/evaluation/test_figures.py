@@ -14,15 +14,15 @@ def parsed(svg):
     return root
 
 
-def test_a_row_shows_dot_interval_and_floor_at_their_per_cent():
+def test_a_row_shows_dot_interval_and_baseline_at_their_per_cent():
     root = parsed(figures.interval_row(0.8, 0.75, 0.86, 0.5, "CT 80.0"))
-    _, interval, floor = root.findall("line")
+    _, interval, baseline = root.findall("line")
     assert root.find("circle").get("cx") == "80.00%"
     assert (interval.get("x1"), interval.get("x2")) == ("75.00%", "86.00%")
-    assert (floor.get("x1"), floor.get("stroke-dasharray")) == ("50.00%", "3 2")
+    assert (baseline.get("x1"), baseline.get("stroke-dasharray")) == ("50.00%", "3 2")
 
 
-def test_a_row_without_value_interval_or_floor_is_an_empty_scale():
+def test_a_row_without_value_interval_or_baseline_is_an_empty_scale():
     root = parsed(figures.interval_row(None, None, None, None, "nothing scored"))
     assert root.find("circle") is None
     assert len(root.findall("line")) == 1

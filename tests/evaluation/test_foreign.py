@@ -65,7 +65,7 @@ def test_rows_that_match_nothing_are_named_and_not_dropped(tmp_path, rows, datas
     path = tmp_path / "p.csv"
     path.write_text("image,question,pred\nscan-1,Which organ is it?,Lung\nscan-9,Which organ is it?,Lung\n")
     found = read_foreign(path, parse_map("image=image,question=question,answer=pred"), rows)
-    results = evaluate(rows, found, floors={}, dataset=dataset, resamples=20)
+    results = evaluate(rows, found, baselines={}, dataset=dataset, resamples=20)
     assert {part.reason: (part.n, part.ids[0]) for part in results.set_aside} == {
         "no prediction": (5, "slake/validation/2"),
         "prediction for a question that is not in this split": (1, "scan-9: Which organ is it?"),
@@ -76,7 +76,7 @@ def test_an_id_given_twice_is_set_aside(tmp_path, rows, dataset):
     path = tmp_path / "p.csv"
     path.write_text("id,answer\n1,Lung\n1,Liver\n2,Yes\n")
     found = read_foreign(path, parse_map("id=id,answer=answer"), rows)
-    results = evaluate(rows, found, floors={}, dataset=dataset, resamples=20)
+    results = evaluate(rows, found, baselines={}, dataset=dataset, resamples=20)
     assert "predicted more than once" in {part.reason for part in results.set_aside}
 
 

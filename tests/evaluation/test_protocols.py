@@ -13,10 +13,10 @@ from medical_vqa.schema.records import Example, Prediction
 HOW = Bootstrap(resamples=20)
 
 
-def scores(names, examples, predictions, train=(), floor=None):
+def scores(names, examples, predictions, train=(), baseline=None):
     given = {p.id: p for p in predictions}
     found = protocol_scores(
-        [find_protocol(name) for name in names], examples, given, train=train, floor=floor, bootstrap=HOW
+        [find_protocol(name) for name in names], examples, given, train=train, baseline=baseline, bootstrap=HOW
     )
     return {(s.protocol, s.metric): s for s in found}
 
@@ -99,12 +99,12 @@ def test_rows_without_an_answer_type_are_neither_open_nor_closed(examples, predi
     assert "llava_med" in table_text(list(found.values()))
 
 
-def test_results_hold_the_protocols_asked_for_with_the_floor_beside_them(examples, predictions, floor, dataset):
+def test_results_hold_the_protocols_asked_for_with_the_baseline_beside_them(examples, predictions, baseline, dataset):
     results = evaluate(
-        examples, predictions, floors={"question-only": floor}, dataset=dataset, protocols=["m2i2"], resamples=20
+        examples, predictions, baselines={"question-only": baseline}, dataset=dataset, protocols=["m2i2"], resamples=20
     )
     assert [score.metric for score in results.protocols] == ["overall", "open", "closed"]
-    assert results.protocols[0].floor == pytest.approx(2 / 6)
+    assert results.protocols[0].baseline == pytest.approx(2 / 6)
     assert {metric.name for metric in results.more} >= {"closed", "open_recall", "rouge_l", "bleu1", "laterality"}
 
 
@@ -130,7 +130,12 @@ def test_all_protocols_score_two_thousand_different_texts():
     answers = [Prediction(str(n), f"In picture {n} I think I see a {labels[n % 77]}.") for n in range(2000)]
     given = {p.id: p for p in answers}
     found = protocol_scores(
-        [find_protocol(name) for name in protocol_names()], rows, given, train=rows, floor=given, bootstrap=Bootstrap()
+        [find_protocol(name) for name in protocol_names()],
+        rows,
+        given,
+        train=rows,
+        baseline=given,
+        bootstrap=Bootstrap(),
     )
     assert {one.protocol for one in found} == set(protocol_names())
     for one in found:

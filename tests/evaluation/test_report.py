@@ -46,14 +46,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def write(tmp_path, examples, predictions, floor, images, dataset):
-    def run(*, rows=examples, answers=predictions, floors=None, source=images, **settings):
-        floors = {"question-only": floor} if floors is None else floors
-        results = evaluate(rows, answers, floors=floors, dataset=dataset, resamples=50)
+def write(tmp_path, examples, predictions, baseline, images, dataset):
+    def run(*, rows=examples, answers=predictions, baselines=None, source=images, **settings):
+        baselines = {"question-only": baseline} if baselines is None else baselines
+        results = evaluate(rows, answers, baselines=baselines, dataset=dataset, resamples=50)
         path = tmp_path / "report.html"
         settings = {"title": "A model", **settings}
         write_report(
-            path, results=results, examples=rows, predictions=answers, floors=floors, images=source, **settings
+            path, results=results, examples=rows, predictions=answers, baselines=baselines, images=source, **settings
         )
         return path.read_text(encoding="utf-8"), results
 
@@ -70,14 +70,14 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(write):
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//|@import|url\(", text)
 
 
-def test_it_shows_the_headline_the_floor_the_groups_and_the_commands(write):
+def test_it_shows_the_headline_the_baseline_the_groups_and_the_commands(write):
     text, results = write(history=HISTORY, card={"model": {"width": 192}}, reproduce=["medical-vqa report x.jsonl"])
     words = " ".join("".join(Page(text).text).split())
     for expected in (
         headline(results),
-        "question-only floor",
+        "question-only baseline",
         "Modality",
-        "Grey rows rest on fewer than 20 questions or 5 images",
+        "Gray rows rest on fewer than 20 questions or 5 images",
         "model width",
         "medical-vqa report x.jsonl",
         "Not for diagnosis",
@@ -104,7 +104,7 @@ def test_what_a_model_says_cannot_become_markup(write, examples, predictions):
     assert text.count("<script>") == 1
 
 
-def test_a_page_without_floors_confidences_history_or_readable_images_can_be_written(write, predictions):
+def test_a_page_without_baselines_confidences_history_or_readable_images_can_be_written(write, predictions):
     class NoImages:
         def load(self, image_id):
             raise DataError(f"no image {image_id}")
@@ -113,7 +113,7 @@ def test_a_page_without_floors_confidences_history_or_readable_images_can_be_wri
             return ""
 
     bare = [Prediction(one.id, one.answer) for one in predictions]
-    text, _ = write(answers=bare, floors={}, source=NoImages())
+    text, _ = write(answers=bare, baselines={}, source=NoImages())
     Page(text)
     assert "gives no confidence" in text
     assert text.count("image not available") == 6
@@ -140,5 +140,5 @@ def test_ten_thousand_predictions_make_a_page_below_ten_megabytes(write):
         for n in range(10_000)
     ]
     answers = [Prediction(str(n), "yes" if n % 5 else f"no {n % 50}", "", (n % 97) / 97) for n in range(10_000)]
-    text, _ = write(rows=rows, answers=answers, floors={"question-only": answers})
+    text, _ = write(rows=rows, answers=answers, baselines={"question-only": answers})
     assert len(text) < 10_000_000

@@ -18,11 +18,11 @@ SCHEMA = files("medical_vqa.evaluation") / "results.schema.json"
 
 
 @pytest.fixture
-def results(examples, predictions, floor, dataset):
+def results(examples, predictions, baseline, dataset):
     return evaluate(
         examples,
         predictions,
-        floors={"question-only": floor},
+        baselines={"question-only": baseline},
         dataset=dataset,
         model={"name": "compact"},
         resamples=200,
@@ -30,22 +30,22 @@ def results(examples, predictions, floor, dataset):
 
 
 def scored(examples, predictions, dataset, **settings):
-    return evaluate(examples, predictions, floors={}, dataset=dataset, resamples=20, **settings)
+    return evaluate(examples, predictions, baselines={}, dataset=dataset, resamples=20, **settings)
 
 
-def test_a_score_travels_with_interval_n_groups_signature_and_floor(results):
+def test_a_score_travels_with_interval_n_groups_signature_and_baseline(results):
     em = results.metrics[0]
     assert (em.name, em.score.value, em.score.n, em.score.clusters) == ("em", 0.5, 6, 3)
     assert em.score.interval.low <= 0.5 <= em.score.interval.high
     assert em.signature.startswith("em|")
-    assert em.floors["question-only"].value == pytest.approx(2 / 6)
+    assert em.baselines["question-only"].value == pytest.approx(2 / 6)
     assert em.differences["question-only"].value == pytest.approx(1 / 6)
 
 
 def test_the_headline_holds_everything_a_number_needs(results):
     low, high = results.metrics[0].score.interval.low, results.metrics[0].score.interval.high
     assert headline(results).startswith(f"EM 50.0 [{100 * low:.1f}, {100 * high:.1f}] · F1 ")
-    assert headline(results).endswith("· n=6 questions on 3 images · question-only floor 33.3 · squad_v2")
+    assert headline(results).endswith("· n=6 questions on 3 images · question-only baseline 33.3 · squad_v2")
 
 
 def test_questions_without_a_prediction_are_set_aside_and_named_not_scored_as_wrong(examples, predictions, dataset):
@@ -85,9 +85,9 @@ def test_examples_with_equal_ids_are_refused(examples, predictions, dataset):
         scored([*examples, examples[0]], predictions, dataset)
 
 
-def test_a_floor_that_lacks_a_question_is_refused(examples, predictions, floor, dataset):
-    with pytest.raises(DataError, match="the question-only floor has no prediction for '6'"):
-        evaluate(examples, predictions, floors={"question-only": floor[:-1]}, dataset=dataset)
+def test_a_baseline_that_lacks_a_question_is_refused(examples, predictions, baseline, dataset):
+    with pytest.raises(DataError, match="the question-only baseline has no prediction for '6'"):
+        evaluate(examples, predictions, baselines={"question-only": baseline[:-1]}, dataset=dataset)
 
 
 def test_an_unknown_protocol_is_refused_with_the_nearest(examples, predictions, dataset):
@@ -105,11 +105,11 @@ def test_results_read_back_equal_and_satisfy_the_published_schema(results):
     jsonschema.validate(json.loads(results.to_json()), json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
-def test_equal_input_gives_an_equal_file(results, examples, predictions, floor, dataset):
+def test_equal_input_gives_an_equal_file(results, examples, predictions, baseline, dataset):
     again = evaluate(
         examples,
         predictions,
-        floors={"question-only": floor},
+        baselines={"question-only": baseline},
         dataset=dataset,
         model={"name": "compact"},
         resamples=200,
@@ -174,11 +174,11 @@ def test_empty_answers_are_scored_as_wrong_and_counted(examples, predictions, da
 
 
 def test_leaked_rows_are_left_out_beside_the_full_score_and_the_model_is_said_to_have_seen_them_or_not(
-    examples, predictions, floor, dataset
+    examples, predictions, baseline, dataset
 ):
     def found(learned):
         leaks = Leaks(frozenset({"1", "2"}), frozenset({"3"}), looked=True, learned=learned)
-        return evaluate(examples, predictions, floors={"question-only": floor}, dataset=dataset, leaks=leaks)
+        return evaluate(examples, predictions, baselines={"question-only": baseline}, dataset=dataset, leaks=leaks)
 
     seen = found(frozenset({"1"}))
     assert (seen.clean.exact, seen.clean.near, seen.clean.learned) == (2, 1, 1)
@@ -207,6 +207,6 @@ def test_a_hundred_thousand_predictions_are_joined_and_scored(dataset):
     n = 100_000  # a million take as long as ten of these: benchmarks/evaluation.py
     rows = [Example(str(i), f"scan-{i // 10}", "What?", ("lung",), f"scan-{i // 10}") for i in range(n)]
     given = [Prediction(str(i), "lung" if i % 4 else "liver") for i in range(n - 1)]
-    found = evaluate(rows, given, floors={}, dataset=dataset, facts=[], resamples=20)
+    found = evaluate(rows, given, baselines={}, dataset=dataset, facts=[], resamples=20)
     assert (found.counts.scored, found.set_aside[0].n) == (n - 1, 1)
     assert found.metrics[0].score.value == pytest.approx(0.75, abs=1e-4)

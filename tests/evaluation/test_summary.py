@@ -3,26 +3,28 @@ from medical_vqa.evaluation.results import DatasetRef, evaluate
 from medical_vqa.schema.records import Example, Prediction
 
 
-def scored(answers, floor, *, split="test", images=60):
+def scored(answers, baseline, *, split="test", images=60):
     """Sixty questions on as many images, each to be answered with yes."""
     examples = [Example(str(n), f"scan-{n % images}", "Ill?", ("yes",), f"scan-{n % images}") for n in range(60)]
     return evaluate(
         examples,
         [Prediction(str(n), answer) for n, answer in enumerate(answers)],
-        floors={"question-only": [Prediction(str(n), answer) for n, answer in enumerate(floor)]},
+        baselines={"question-only": [Prediction(str(n), answer) for n, answer in enumerate(baseline)]},
         dataset=DatasetRef(name="slake", split=split),
         resamples=200,
     )
 
 
 def test_the_summary_says_how_often_how_sure_and_what_looking_is_worth():
-    often, sure, floor = plain_words(scored(["yes"] * 48 + ["no"] * 12, ["no"] * 50 + ["yes"] * 10))
+    often, sure, baseline = plain_words(scored(["yes"] * 48 + ["no"] * 12, ["no"] * 50 + ["yes"] * 10))
     assert often == "The model answered 48 of 60 questions exactly as the reference does: 80 in 100."
     assert sure.startswith("On other images drawn like these 60, between 7")
-    assert floor.startswith("Without any image, the question-only floor reaches 17 in 100. The model, which looks at")
+    assert baseline.startswith(
+        "Without any image, the question-only baseline reaches 17 in 100. The model, which looks at"
+    )
 
 
-def test_a_model_below_its_floor_is_said_to_be_below():
+def test_a_model_below_its_baseline_is_said_to_be_below():
     words = plain_words(scored(["no"] * 48 + ["yes"] * 12, ["yes"] * 50 + ["no"] * 10))
     assert "does worse than not looking at all" in words[-1]
 
@@ -33,9 +35,9 @@ def test_a_difference_that_the_data_do_not_show_is_said_to_be_open():
 
 
 def test_a_missing_interval_is_given_with_its_reason():
-    _, sure, floor = plain_words(scored(["yes"] * 30 + ["no"] * 30, ["no"] * 60, images=1))
+    _, sure, baseline = plain_words(scored(["yes"] * 30 + ["no"] * 30, ["no"] * 60, images=1))
     assert sure == "No interval can be given: fewer than two groups."
-    assert floor.endswith("The model is +50.0 points [no interval] away from it.")
+    assert baseline.endswith("The model is +50.0 points [no interval] away from it.")
 
 
 def test_the_weakest_group_that_is_large_enough_is_named():
@@ -45,7 +47,7 @@ def test_the_weakest_group_that_is_large_enough_is_named():
     ]
     given = [Prediction(str(n), "yes" if k == "CT" or n % 2 else "no") for n, k in enumerate(kinds)]
     dataset = DatasetRef(name="slake", split="test")
-    words = plain_words(evaluate(examples, given, floors={}, dataset=dataset, resamples=50))
+    words = plain_words(evaluate(examples, given, baselines={}, dataset=dataset, resamples=50))
     assert words[-1].startswith("Among the groups large enough to judge it is weakest on modality MRI: EM 52.0 [")
 
 

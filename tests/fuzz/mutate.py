@@ -63,35 +63,35 @@ def gzipped(data: bytes, level: int = 9) -> bytes:
 @cache
 def whole() -> dict[str, bytes]:
     """A small file of every format and kind, by a name with its usual ending."""
-    grey = Image.linear_gradient("L").resize((60, 44))
-    colour = Image.merge("RGB", (grey, grey.rotate(180), grey.point(lambda v: 255 - v)))
+    gray = Image.linear_gradient("L").resize((60, 44))
+    color = Image.merge("RGB", (gray, gray.rotate(180), gray.point(lambda v: 255 - v)))
     wide = Image.fromarray(np.arange(60 * 44, dtype=np.uint16).reshape(44, 60))
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "chest"
     files = {
-        "grey.jpg": saved(grey, "JPEG"),
-        "turned.jpg": saved(colour, "JPEG", exif=exif, comment=b"note", icc_profile=b"icc" * 50),
-        "progressive.jpg": saved(colour, "JPEG", progressive=True),
-        "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG"),
-        "grey.png": saved(grey, "PNG"),
+        "gray.jpg": saved(gray, "JPEG"),
+        "turned.jpg": saved(color, "JPEG", exif=exif, comment=b"note", icc_profile=b"icc" * 50),
+        "progressive.jpg": saved(color, "JPEG", progressive=True),
+        "cmyk.jpg": saved(color.convert("CMYK"), "JPEG"),
+        "gray.png": saved(gray, "PNG"),
         "wide.png": saved(wide, "PNG"),
-        "layered.png": saved(colour.convert("RGBA"), "PNG", exif=exif),
-        "palette.png": saved(colour.convert("P"), "PNG", transparency=3),
-        "bits.png": saved(grey.convert("1"), "PNG"),
-        "animated.png": saved(colour, "PNG", save_all=True, append_images=[colour.rotate(90)]),
-        "a.bmp": saved(colour, "BMP"),
-        "grey.bmp": saved(grey, "BMP"),
-        "lossy.webp": saved(colour, "WEBP"),
-        "lossless.webp": saved(colour.convert("RGBA"), "WEBP", lossless=True, exif=exif),
-        "animated.webp": saved(colour, "WEBP", save_all=True, append_images=[colour.rotate(90)]),
-        "a.gif": saved(colour.convert("P"), "GIF", save_all=True, append_images=[colour.rotate(90).convert("P")]),
+        "layered.png": saved(color.convert("RGBA"), "PNG", exif=exif),
+        "palette.png": saved(color.convert("P"), "PNG", transparency=3),
+        "bits.png": saved(gray.convert("1"), "PNG"),
+        "animated.png": saved(color, "PNG", save_all=True, append_images=[color.rotate(90)]),
+        "a.bmp": saved(color, "BMP"),
+        "gray.bmp": saved(gray, "BMP"),
+        "lossy.webp": saved(color, "WEBP"),
+        "lossless.webp": saved(color.convert("RGBA"), "WEBP", lossless=True, exif=exif),
+        "animated.webp": saved(color, "WEBP", save_all=True, append_images=[color.rotate(90)]),
+        "a.gif": saved(color.convert("P"), "GIF", save_all=True, append_images=[color.rotate(90).convert("P")]),
         "float.tif": saved(Image.fromarray(np.linspace(0, 1, 2640, dtype=np.float32).reshape(44, 60)), "TIFF"),
-        "big.tif": saved(colour, "TIFF", big_tiff=True),
-        "pages.tif": saved(grey, "TIFF", save_all=True, append_images=[grey.rotate(90)]),
+        "big.tif": saved(color, "TIFF", big_tiff=True),
+        "pages.tif": saved(gray, "TIFF", save_all=True, append_images=[gray.rotate(90)]),
     }
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
-        files[f"{compression}.tif"] = saved(colour, "TIFF", compression=compression)
-    files["group4.tif"] = saved(grey.convert("1"), "TIFF", compression="group4")
+        files[f"{compression}.tif"] = saved(color, "TIFF", compression=compression)
+    files["group4.tif"] = saved(gray.convert("1"), "TIFF", compression="group4")
     volume = nibabel.Nifti1Image(np.arange(20 * 24 * 6, dtype=np.int16).reshape(20, 24, 6), np.eye(4))
     files["a.nii"] = bytes(volume.to_bytes())
     files["a.nii.gz"] = gzipped(files["a.nii"])
@@ -102,9 +102,9 @@ def whole() -> dict[str, bytes]:
 # --- bombs ------------------------------------------------------------------------------------------------------------
 
 
-def png(width: int, height: int, *, bits: int = 1, colour: int = 0, extra: bytes = b"", packed: bytes = b"") -> bytes:
+def png(width: int, height: int, *, bits: int = 1, color: int = 0, extra: bytes = b"", packed: bytes = b"") -> bytes:
     """A PNG of any size, with whatever chunks before its pixels."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     body = chunk(b"IDAT", packed or zlib.compress(b"\0" * 272))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + body + chunk(b"IEND", b"")
 
@@ -150,7 +150,7 @@ def short(number: int, value: int) -> bytes:
     return element(0x28, number, b"US", struct.pack("<H", value))
 
 
-def grey_dicom(rows: int, columns: int, pixels: bytes, *, frames: bytes = b"1", **how: Any) -> bytes:
+def gray_dicom(rows: int, columns: int, pixels: bytes, *, frames: bytes = b"1", **how: Any) -> bytes:
     return dicom(
         short(0x02, 1),
         element(0x28, 0x04, b"CS", b"MONOCHROME2"),
@@ -174,7 +174,7 @@ def bombs() -> dict[str, bytes]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(zipfile.ZipInfo("a.html"), "<script>alert(1)</script>" * 1000, zipfile.ZIP_DEFLATED)
-    grey = whole()["grey.png"]
+    gray = whole()["gray.png"]
     head = whole()["a.nii"]
     many = 300_000_000
     huge_nifti = bytearray(head)
@@ -190,15 +190,15 @@ def bombs() -> dict[str, bytes]:
         "column.png": png(8, 2**30),
         "one-pixel.png": png(1, 1),
         "allowed-7000.png": png(7_000, 7_000, packed=zeros(7_000_000)),
-        "allowed-colour-6000.png": png(6_000, 6_000, bits=8, colour=6, packed=zeros(145_000_000)),
+        "allowed-color-6000.png": png(6_000, 6_000, bits=8, color=6, packed=zeros(145_000_000)),
         "inflates-beyond-itself.png": png(16, 16, bits=8, packed=zeros(many)),
         "text.png": png(16, 16, bits=8, extra=chunk(b"zTXt", b"a\0\0" + zeros(1_000_000)) * 200),
         "profile.png": png(16, 16, bits=8, extra=chunk(b"iCCP", b"a\0\0" + zeros(many))),
         "chunks.png": png(16, 16, bits=8, extra=chunk(b"aaAa", b"") * 1_000_000),
-        "segments.jpg": whole()["grey.jpg"][:2] + b"\xff\xe5\0\2" * 3_000_000 + whole()["grey.jpg"][2:],
-        "exif-overlap.jpg": _with_exif(whole()["grey.jpg"], b"II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + b"".join(
+        "segments.jpg": whole()["gray.jpg"][:2] + b"\xff\xe5\0\2" * 3_000_000 + whole()["gray.jpg"][2:],
+        "exif-overlap.jpg": _with_exif(whole()["gray.jpg"], b"II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + b"".join(
             struct.pack("<HHII", tag, 1, 60_000, 8) for tag in range(5_000))),
-        "huge.jpg": whole()["grey.jpg"].replace(struct.pack(">HH", 44, 60), struct.pack(">HH", 65_500, 65_500), 1),
+        "huge.jpg": whole()["gray.jpg"].replace(struct.pack(">HH", 44, 60), struct.pack(">HH", 65_500, 65_500), 1),
         "huge.bmp": whole()["a.bmp"][:18] + struct.pack("<ii", 60_000, 60_000) + whole()["a.bmp"][26:],
         "upside-down.bmp": whole()["a.bmp"][:18] + struct.pack("<ii", -60, -(2**31)) + whole()["a.bmp"][26:],
         "canvas.webp": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xff\xff\xff" * 2 + bytes(8),
@@ -218,23 +218,23 @@ def bombs() -> dict[str, bytes]:
         "pages.tif": b"II*\0\x08\0\0\0" + b"".join(
             struct.pack("<HI", 0, 8 + 6 * (n + 1)) for n in range(1_000_000)) + bytes(6),
         "deflated.dcm": dicom(zeros(many, -15), syntax=b"1.2.840.10008.1.2.1.99"),
-        "rows.dcm": grey_dicom(65_535, 65_535, bytes(64)),
-        "frames.dcm": grey_dicom(64, 64, bytes(4096), frames=b"2000000000"),
-        "length.dcm": grey_dicom(64, 64, bytes(4096))[:-4100] + b"\xfe\xff\xff\xff" + bytes(4096),
-        "rle.dcm": grey_dicom(7_000, 7_000, _encapsulated(struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 4),
+        "rows.dcm": gray_dicom(65_535, 65_535, bytes(64)),
+        "frames.dcm": gray_dicom(64, 64, bytes(4096), frames=b"2000000000"),
+        "length.dcm": gray_dicom(64, 64, bytes(4096))[:-4100] + b"\xfe\xff\xff\xff" + bytes(4096),
+        "rle.dcm": gray_dicom(7_000, 7_000, _encapsulated(struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 4),
                               syntax=b"1.2.840.10008.1.2.5\0"),
-        "stream.dcm": grey_dicom(64, 64, _encapsulated(_j2k(30_000, 30_000)), syntax=b"1.2.840.10008.1.2.4.90"),
-        "components.dcm": grey_dicom(64, 64, _encapsulated(_j2k(64, 64, components=16_384)),
+        "stream.dcm": gray_dicom(64, 64, _encapsulated(_j2k(30_000, 30_000)), syntax=b"1.2.840.10008.1.2.4.90"),
+        "components.dcm": gray_dicom(64, 64, _encapsulated(_j2k(64, 64, components=16_384)),
                                      syntax=b"1.2.840.10008.1.2.4.90"),
         "nested.dcm": dicom(nested(100_000)),
         "elements.dcm": dicom(element(0x28, 0x02, b"US", b"\1\0") * 1_000_000),
-        "fragments.dcm": grey_dicom(64, 64, _encapsulated(*[b""] * 500_000), syntax=b"1.2.840.10008.1.2.4.90"),
+        "fragments.dcm": gray_dicom(64, 64, _encapsulated(*[b""] * 500_000), syntax=b"1.2.840.10008.1.2.4.90"),
         "endless.nii.gz": gzipped(bytes(deep_nifti[:352])) + zeros(many, 31),
         "huge.nii": bytes(huge_nifti),
         "zeros.gz": zeros(many, 31),
-        "zip-behind.png": grey + archive.getvalue(),
-        "zip-before.png": archive.getvalue() + grey,
-        "page.png": b"<html><script>alert(1)</script>" + grey,
+        "zip-behind.png": gray + archive.getvalue(),
+        "zip-before.png": archive.getvalue() + gray,
+        "page.png": b"<html><script>alert(1)</script>" + gray,
         "dicom-and-tiff.dcm": whole()["packbits.tif"][:128].ljust(128, b"\0") + whole()["MR_small.dcm"][128:],
         "empty.png": b"",
         "zeros.bin": bytes(1_000_000),
@@ -313,7 +313,7 @@ def disguise(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def append(data: bytearray, rng: random.Random) -> bytearray:
-    return data + rng.choice((rng.randbytes(300), b"PK\x03\x04" + bytes(200), whole()["grey.png"], bytes(100_000)))
+    return data + rng.choice((rng.randbytes(300), b"PK\x03\x04" + bytes(200), whole()["gray.png"], bytes(100_000)))
 
 
 def set_element(data: bytearray, rng: random.Random) -> bytearray:

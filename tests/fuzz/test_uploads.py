@@ -74,5 +74,5 @@ def test_memory_stays_where_the_largest_allowed_pictures_left_it() -> None:
     done = subprocess.run([sys.executable, script, "800", "3"], capture_output=True, text=True, check=True, timeout=300)
     start = int(re.search(r"MB: (\d+) with", done.stdout)[1])  # type: ignore[index]
     bombed, *later = (int(peak) for peak in re.findall(r"\d: (\d+)", done.stdout))
-    assert bombed - start < 350  # a colour picture of 36 million pixels is within the limit and takes 250 MB
+    assert bombed - start < 350  # a color picture of 36 million pixels is within the limit and takes 250 MB
     assert max(later) - bombed < 30

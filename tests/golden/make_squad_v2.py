@@ -7,7 +7,7 @@ Rajpurkar, Jia and Liang, "Know What You Don't Know: Unanswerable Questions for 
 
 * lower-case; delete the 32 ASCII punctuation characters; replace the words a, an, the by a blank, where a word
   is a maximal run of letters, digits and underscores; squeeze white space;
-* exact: 1 if the normalised texts are equal; F1: words as multisets, 1 or 0 by equality where a side has none;
+* exact: 1 if the normalized texts are equal; F1: words as multisets, 1 or 0 by equality where a side has none;
 * accepted answers without words are ignored unless none has words, when the empty text stands for them; the
   best accepted answer counts.
 """
@@ -106,7 +106,7 @@ CASES: list[tuple[str, list[str]]] = [
 ]
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     bare = "".join(letter for letter in text.lower() if letter not in PUNCTUATION)
     runs: list[str] = []
     for letter in bare:
@@ -119,7 +119,7 @@ def normalised(text: str) -> str:
 
 
 def f1(predicted: str, gold: str) -> float:
-    ours, theirs = normalised(predicted).split(), normalised(gold).split()
+    ours, theirs = normalized(predicted).split(), normalized(gold).split()
     if not ours or not theirs:
         return float(ours == theirs)
     shared = sum(min(ours.count(word), theirs.count(word)) for word in set(ours))
@@ -127,8 +127,8 @@ def f1(predicted: str, gold: str) -> float:
 
 
 def expected(predicted: str, golds: list[str]) -> dict[str, object]:
-    counted = [gold for gold in golds if normalised(gold)] or [""]
-    exact = max(float(normalised(predicted) == normalised(gold)) for gold in counted)
+    counted = [gold for gold in golds if normalized(gold)] or [""]
+    exact = max(float(normalized(predicted) == normalized(gold)) for gold in counted)
     return {
         "prediction": predicted,
         "gold": golds,

@@ -20,7 +20,7 @@ from medical_vqa.models.hf.chat_processor import save_processor, without_video
 
 WORDS = (
     "Answer the following question based on the image: What modality is used to take this ? which part of body "
-    "does belong lung heart liver are there any in yes no left right CT MRI X-Ray chest abdomen head is colour"
+    "does belong lung heart liver are there any in yes no left right CT MRI X-Ray chest abdomen head is color"
 )
 
 

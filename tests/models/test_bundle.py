@@ -9,7 +9,7 @@ from medical_vqa.models.bundle import BundleCard, load_bundle, read_card, write_
 from medical_vqa.schema.records import Example
 
 FLOOR = QuestionLookup.fit([Example("a", "i", "Is it?", ("Yes",), "i")])
-CARD = BundleCard("floor", "mine", data={"title": "T"}, decoding=Decoding(alternatives=2), licence="CC BY 4.0")
+CARD = BundleCard("question-only", "mine", data={"title": "T"}, decoding=Decoding(alternatives=2), license="CC BY 4.0")
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def change_card(bundle, **changes):
 def test_what_is_written_is_read_back(bundle):
     model, card = load_bundle(bundle)
     assert model.every == FLOOR.every
-    assert (card.name, card.decoding, card.licence) == ("mine", Decoding(alternatives=2), "CC BY 4.0")
-    assert set(card.files) == {"floor.json"}
+    assert (card.name, card.decoding, card.license) == ("mine", Decoding(alternatives=2), "CC BY 4.0")
+    assert set(card.files) == {"baseline.json"}
     assert card.created
     assert card.version
     assert "not for diagnosis" in card.intended_use
@@ -40,14 +40,14 @@ def test_another_format_version_says_both_versions(bundle):
 
 
 def test_a_changed_file_is_noticed(bundle):
-    (bundle / "floor.json").write_text("{}")
+    (bundle / "baseline.json").write_text("{}")
     with pytest.raises(BundleError, match="is not the file the bundle was written with"):
         load_bundle(bundle)
 
 
 def test_a_missing_file_is_named(bundle):
-    (bundle / "floor.json").unlink()
-    with pytest.raises(BundleError, match=r"lacks floor\.json"):
+    (bundle / "baseline.json").unlink()
+    with pytest.raises(BundleError, match=r"lacks baseline\.json"):
         load_bundle(bundle)
 
 
@@ -60,14 +60,14 @@ def test_a_broken_card_is_one_sentence(bundle, content):
 
 
 def test_unknown_and_missing_fields_are_refused(bundle):
-    change_card(bundle, colour="red")
-    with pytest.raises(BundleError, match="unknown field 'colour'"):
+    change_card(bundle, color="red")
+    with pytest.raises(BundleError, match="unknown field 'color'"):
         read_card(bundle)
 
 
 def test_an_unknown_family_is_refused(bundle):
     change_card(bundle, family="flor")
-    with pytest.raises(ConfigError, match="did you mean 'floor'"):
+    with pytest.raises(ConfigError, match="did you mean 'baseline'"):
         load_bundle(bundle)
 
 
@@ -89,6 +89,6 @@ def test_a_failed_save_leaves_the_old_bundle(bundle):
 
 
 def test_writing_again_replaces_it(bundle):
-    write_bundle(bundle, BundleCard("floor", "second"), FLOOR.save)
+    write_bundle(bundle, BundleCard("question-only", "second"), FLOOR.save)
     assert read_card(bundle).name == "second"
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

@@ -112,7 +112,7 @@ def test_the_position_in_the_picture_matters():
 
 @pytest.mark.parametrize("picture", [PictureSpec(32, "RGB", "stretch"), PictureSpec(32, "L", "inside")])
 def test_pictures_it_cannot_take_are_refused(picture):
-    with pytest.raises(ModelError, match="square greyscale"):
+    with pytest.raises(ModelError, match="square grayscale"):
         compact(picture=picture)
 
 
@@ -391,13 +391,13 @@ def test_it_doubts_words_scripts_and_things_that_are_strange_to_the_image(questi
     )
     query = Query("q", question, "a", told().visual)
     sure_of(model, "Head")
-    said = model.doubt(query, model.answer([query], Decoding())[0])
+    said = model.abstention_reason(query, model.answer([query], Decoding())[0])
     assert (said is None) if reason is None else (said is not None and reason in said)
 
 
 def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
     model = compact()
-    first, second = model.look(
+    first, second = model.attention_maps(
         [Query("q", "is it", "a", told().visual), Query("r", "is it", "b", told().visual[:, ::-1])]
     )
     assert first.shape == (8, 8)
@@ -405,7 +405,7 @@ def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
     assert first.min() >= 0
     assert first.sum() == pytest.approx(1.0, abs=1e-5)
     assert not np.allclose(first, second)
-    assert model.look([]) == []
+    assert model.attention_maps([]) == []
 
 
 def test_a_look_encodes_every_image_once(monkeypatch):
@@ -417,7 +417,7 @@ def test_a_look_encodes_every_image_once(monkeypatch):
         return encode(self, pictures)
 
     monkeypatch.setattr(CompactVision, "encode", counted)
-    regional().look([Query(str(n), "is left lung it", "a", told().visual) for n in range(3)])
+    regional().attention_maps([Query(str(n), "is left lung it", "a", told().visual) for n in range(3)])
     assert sum(seen) == 1
 
 
@@ -427,14 +427,16 @@ def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
     for layer in (head.classify, head.told):
         torch.nn.init.zeros_(layer.weight)
     head.classify.bias.data = torch.tensor([-9.0, 0.0, 9.0])
-    left, nothing = model.look([Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")])
+    left, nothing = model.attention_maps(
+        [Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")]
+    )
     assert left.shape == (16, 16)  # the grid of regions is twice as fine as that of tokens
     assert np.allclose(left, 1 / 256, atol=1e-4)
     assert nothing.shape == (8, 8)
     features = model.vision.encode([told().visual])[0]
-    kept = model.look([Query("q", "is left lung it", "a", features)])[0]
+    kept = model.attention_maps([Query("q", "is left lung it", "a", features)])[0]
     assert np.allclose(kept, left, atol=1e-4)
-    assert np.allclose(model.look([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
+    assert np.allclose(model.attention_maps([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
 
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):

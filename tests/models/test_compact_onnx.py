@@ -18,7 +18,7 @@ from medical_vqa.models.bundle import read_card
 from medical_vqa.models.compact.model import Compact, Sizes
 from medical_vqa.models.compact.onnx_export import check, write_graphs
 from medical_vqa.models.compact.onnx_model import CompactOnnx
-from medical_vqa.models.guards.abstention import Doubts, Looks
+from medical_vqa.models.guards.abstention import AbstainsOnScope, HasAttentionMaps
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
@@ -85,12 +85,12 @@ def test_any_number_of_questions_images_and_words_gives_the_models_logits(both, 
 def test_the_graphs_look_where_the_model_looks(both):
     model, graphs = both
     queries = asked(model, MIXED)
-    assert isinstance(graphs, Looks)
-    for ours, theirs in zip(model.look(queries), graphs.look(queries), strict=True):
+    assert isinstance(graphs, HasAttentionMaps)
+    for ours, theirs in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
         assert ours.shape == theirs.shape
         assert theirs.sum() == pytest.approx(1, abs=1e-5)
         assert np.abs(ours - theirs).max() < 1e-4
-    assert graphs.look([]) == []
+    assert graphs.attention_maps([]) == []
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_the_graphs_look_where_the_model_looks(both):
 )
 def test_the_graphs_doubt_as_the_model_doubts(both, question):
     model, graphs = both
-    assert isinstance(graphs, Doubts)
+    assert isinstance(graphs, AbstainsOnScope)
     (query,) = asked(model, [(question, 0)])
     (prediction,) = graphs.answer([query], Decoding())
-    assert graphs.doubt(query, prediction) == model.doubt(query, prediction)
+    assert graphs.abstention_reason(query, prediction) == model.abstention_reason(query, prediction)
 
 
 def test_an_unknown_word_is_named(both):
     (query,) = asked(both[1], [("Where is the zxqvish?", 0)])
-    assert "'zxqvish'" in both[1].doubt(query, both[1].answer([query], Decoding())[0])
+    assert "'zxqvish'" in both[1].abstention_reason(query, both[1].answer([query], Decoding())[0])
 
 
 def test_features_give_the_answers_that_pictures_give(both):
@@ -176,7 +176,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
 
 
 def test_another_family_is_refused(tmp_path):
-    (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "floor", "name": "f"}))
+    (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "question-only", "name": "f"}))
     with pytest.raises(ModelError, match="only compact ones become ONNX"):
         export_onnx(tmp_path, tmp_path / "out")
 
@@ -257,7 +257,7 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
         bodies[number, top : top + size, left : left + size] = noise
     queries = [Query(f"q{n}", "where is liver", f"i{n}", body) for n, body in enumerate(bodies)]
     assert check(model, graphs, queries) < 1e-4
-    for ours, theirs in zip(model.look(queries), graphs.look(queries), strict=True):
+    for ours, theirs in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
         assert ours.shape == theirs.shape == (16, 16)
         assert np.abs(ours - theirs).max() < 1e-4
     features = graphs.vision.encode(list(bodies))

@@ -195,7 +195,7 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     assert card["model"]["family"] == "openai"
 
 
-def test_questions_about_other_images_make_a_floor_of_the_served_model(fake, root: Path, tmp_path: Path):
+def test_questions_about_other_images_make_a_baseline_of_the_served_model(fake, root: Path, tmp_path: Path):
     from medical_vqa.pipelines.predict import predict_served
     from medical_vqa.pipelines.score import score
 
@@ -210,4 +210,4 @@ def test_questions_about_other_images_make_a_floor_of_the_served_model(fake, roo
     plain, shuffled = sorted(said[: len(said) // 2]), sorted(said[len(said) // 2 :])
     assert [text for text, _ in plain] == [text for text, _ in shuffled]
     assert plain != shuffled
-    assert "image-shuffled" in score(mine).floors
+    assert "image-shuffled" in score(mine).baselines

@@ -76,7 +76,7 @@ class Echo:
         mean = query.visual["mean"].item() if isinstance(query.visual, Mapping) else float(query.visual.mean())
         return f"{mean:.0f} {query.question}"
 
-    def look(self, queries: Sequence[Query]) -> list[Any]:
+    def attention_maps(self, queries: Sequence[Query]) -> list[Any]:
         return [np.full((2, 3), 1 / 6, np.float32) for _ in queries]
 
     @property

@@ -39,9 +39,9 @@ request = functools.partial(httpx2.request, timeout=PATIENCE)
 client_of = functools.partial(httpx2.Client, timeout=PATIENCE)
 
 
-def png(grey: int = 100, side: int = 16) -> bytes:
+def png(gray: int = 100, side: int = 16) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.full((side, side), grey, np.uint8)).save(out, "PNG")
+    Image.fromarray(np.full((side, side), gray, np.uint8)).save(out, "PNG")
     return out.getvalue()
 
 

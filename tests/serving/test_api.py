@@ -30,8 +30,8 @@ def client():
         yield client
 
 
-def uploaded(client, grey=100, **fields):
-    reply = client.post("/upload_image", files={"image_file": ("a.png", png(grey))}, data=fields)
+def uploaded(client, gray=100, **fields):
+    reply = client.post("/upload_image", files={"image_file": ("a.png", png(gray))}, data=fields)
     assert reply.status_code == 200, reply.text
     return schema.UploadedImage.model_validate(reply.json())
 
@@ -52,20 +52,22 @@ def test_upload_then_ask_by_form_or_json(client):
         answer = schema.Answer.model_validate(reply.json())
         assert (answer.answer, answer.question, answer.confidence) == ("100 What is it?", "What is it?", 0.8)
         assert answer.alternatives == [schema.Alternative(answer="other", confidence=0.1)]
-        assert (answer.abstained, answer.reason, answer.look) == (False, None, None)
+        assert (answer.abstained, answer.reason, answer.attention_map) == (False, None, None)
         assert answer.model.name == "echo-1"
         assert 0 < answer.timings.total_ms < 1000 * live.PATIENCE
 
 
 def test_where_it_looked_is_told_when_asked_for(client):
     image = uploaded(client)
-    answer = client.post("/ask_question", data={"image_id": image.image_id, "question": "q", "look": "true"}).json()
-    assert (answer["look"]["rows"], answer["look"]["columns"]) == (2, 3)
-    assert sum(map(sum, answer["look"]["values"])) == pytest.approx(1, abs=1e-4)
+    answer = client.post(
+        "/ask_question", data={"image_id": image.image_id, "question": "q", "attention_map": "true"}
+    ).json()
+    assert (answer["attention_map"]["rows"], answer["attention_map"]["columns"]) == (2, 3)
+    assert sum(map(sum, answer["attention_map"]["values"])) == pytest.approx(1, abs=1e-4)
 
 
 def test_several_questions_in_one_request_keep_their_order(client):
-    image = uploaded(client, grey=50)
+    image = uploaded(client, gray=50)
     asked = {"image_id": image.image_id, "questions": [f"Question {n}?" for n in range(12)]}
     found = schema.Answers.model_validate(client.post("/ask_questions", json=asked).json())
     assert [a.answer for a in found.answers] == [f"50 Question {n}?" for n in range(12)]
@@ -301,7 +303,7 @@ def test_an_image_expires(monkeypatch):
 
 def test_facts_about_the_server(client):
     info = schema.ModelInfo.model_validate(client.get("/model").json())
-    assert (info.name, info.can_look, info.limits.max_question_characters) == ("echo-1", True, 1000)
+    assert (info.name, info.has_attention_map, info.limits.max_question_characters) == ("echo-1", True, 1000)
     examples = schema.Examples.model_validate(client.get("/examples").json())
     assert len(examples.examples) == 8
     for example in examples.examples:

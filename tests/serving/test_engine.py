@@ -31,7 +31,7 @@ def test_it_answers_with_calibrated_confidence_and_verdict():
     found = run(made, made.ask("i", SEEN, "What?")).found
     assert found.prediction.answer == "7 What?"
     assert found.prediction.confidence == pytest.approx(2 / 3)  # log-odds of 0.8, halved
-    assert found.verdict.abstained and "67%" in found.verdict.reason
+    assert found.abstention.abstained and "67%" in found.abstention.reason
 
 
 def test_a_picture_is_encoded_once_for_all_its_questions():
@@ -87,12 +87,12 @@ def test_a_remembered_answer_without_a_look_is_asked_again_for_one():
 
     async def work():
         without = await made.ask("i", SEEN, "q")
-        with_look = await made.ask("i", SEEN, "q", look=True)
-        return without, with_look, await made.ask("i", SEEN, "q", look=True)
+        with_look = await made.ask("i", SEEN, "q", attention_map=True)
+        return without, with_look, await made.ask("i", SEEN, "q", attention_map=True)
 
     without, with_look, again = run(made, work())
-    assert without.found.look is None
-    assert with_look.found.look.sum() == pytest.approx(1)
+    assert without.found.attention_map is None
+    assert with_look.found.attention_map.sum() == pytest.approx(1)
     assert (with_look.batch, again.batch) == (1, 0)
 
 

@@ -27,12 +27,12 @@ async def new_image(url, data):
 
 def test_200_clients_at_once_each_get_the_answer_to_their_own_question():
     async def client(url, number):
-        grey = number % 50
-        id_ = await new_image(url, png(grey))
+        gray = number % 50
+        id_ = await new_image(url, png(gray))
         asked = [f"Client {number}, question {n}?" for n in range(5)]
         replies = await send(url, *(question(id_, words) for words in asked))
         return [
-            (status, json.loads(body)["answer"] == f"{grey} {words}")
+            (status, json.loads(body)["answer"] == f"{gray} {words}")
             for (status, _, body), words in zip(replies, asked, strict=True)
         ]
 

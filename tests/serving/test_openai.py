@@ -185,7 +185,7 @@ def test_other_urls_are_refused(url):
 
 
 def test_with_outside_images_allowed_private_addresses_stay_refused(pictures):
-    with live.serving(engine(), live.settings(outside_images=True)) as url:
+    with live.serving(engine(), live.settings(remote_images=True)) as url:
         asked = {"model": "echo-1", "messages": messages(url=f"{pictures}/picture")}
         reply = live.request("POST", f"{url}/v1/chat/completions", content=json.dumps(asked))
         assert reply.status_code in (400, 422)

@@ -26,7 +26,7 @@ def share_out(self: Any, *arguments: Any, fsdp_plugin: Any = None, **options: An
 
 def step(self: Any, *arguments: Any) -> None:
     take_step(self, *arguments)
-    assert loop.shared_out(self.module)
+    assert loop.is_sharded(self.module)
     if self.progress.step == int(os.environ.get("STOP_AFTER", "0")):
         self.save()
         os._exit(9)

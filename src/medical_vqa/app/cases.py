@@ -12,7 +12,7 @@ from medical_vqa.serving.api.schema import Answer, UploadedImage
 
 Reply = Answer | BackendError
 Window = tuple[float, float]
-"""Centre and width."""
+"""Center and width."""
 
 PRESETS: Mapping[str, Window] = {
     "soft_tissue": (40, 400), "lung": (-600, 1500), "bone": (300, 1500), "brain": (40, 80),
@@ -101,10 +101,10 @@ def change_view(backend: Backend, case: Case, view: View, *, others: Sequence[Ba
             place.forget_later(old)
 
 
-def ask(backends: Sequence[Backend], case: Case, question: str, *, look: bool) -> Turn:
+def ask(backends: Sequence[Backend], case: Case, question: str, *, attention_map: bool) -> Turn:
     """Ask every backend, at the same time; failures are replies too. The turn joins the case."""
     with ThreadPoolExecutor(len(backends)) as pool:
-        replies = list(pool.map(lambda backend: _reply(backend, case, question, look), backends))
+        replies = list(pool.map(lambda backend: _reply(backend, case, question, attention_map), backends))
     turn = Turn(question, replies, case.picture, case.view)
     case.turns.append(turn)
     return turn
@@ -128,33 +128,33 @@ def forget(backends: Sequence[Backend], case: Case) -> None:
 
 
 def window_of(uploaded: UploadedImage) -> Window | None:
-    """Centre and width that the backend used; None where it names none."""
+    """Center and width that the backend used; None where it names none."""
     try:
-        centre, width = (float(uploaded.facts[name]) for name in ("WindowCenter", "WindowWidth"))
+        center, width = (float(uploaded.facts[name]) for name in ("WindowCenter", "WindowWidth"))
     except (KeyError, ValueError):
         return None
-    return (centre, width) if width > 0 else None
+    return (center, width) if width > 0 else None
 
 
 def window_bounds(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Ends of the sliders for centre and width: Hounsfield units for CT, else around what the header says."""
-    centre, width = case.header_window or (0.0, 1.0)
+    """Ends of the sliders for center and width: Hounsfield units for CT, else around what the header says."""
+    center, width = case.header_window or (0.0, 1.0)
     if case.uploaded.facts.get("Modality") == "CT":
-        return (min(-1000, round(centre)), max(1000, round(centre))), (1, max(2500, round(width)))
-    return (round(centre - width), round(centre + width)), (1, max(2, round(2 * width)))
+        return (min(-1000, round(center)), max(1000, round(center))), (1, max(2500, round(width)))
+    return (round(center - width), round(center + width)), (1, max(2, round(2 * width)))
 
 
-def _reply(backend: Backend, case: Case, question: str, look: bool) -> Reply:
+def _reply(backend: Backend, case: Case, question: str, attention_map: bool) -> Reply:
     try:
         if backend.address in case.ids:
             try:
-                return backend.ask(case.ids[backend.address], question, look=look)
+                return backend.ask(case.ids[backend.address], question, attention_map=attention_map)
             except BackendError as error:
                 if error.kind != "unknown_image":
                     raise
         view = case.view
         case.ids[backend.address] = backend.upload(case.data, case.name, frame=view.frame, window=view.window).image_id
-        return backend.ask(case.ids[backend.address], question, look=look)
+        return backend.ask(case.ids[backend.address], question, attention_map=attention_map)
     except BackendError as error:
         return error
 

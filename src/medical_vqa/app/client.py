@@ -78,7 +78,7 @@ class Backend:
     def upload(
         self, data: bytes, name: str, *, frame: int | None = None, window: tuple[float, float] | None = None
     ) -> schema.UploadedImage:
-        """Hand over a file; `window` is centre and width."""
+        """Hand over a file; `window` is center and width."""
         form = {} if frame is None else {"frame": str(frame)}
         form |= {} if window is None else {"window_center": f"{window[0]:g}", "window_width": f"{window[1]:g}"}
         files = {"image_file": (name, data)}
@@ -92,9 +92,9 @@ class Backend:
         """Questions that suit an uploaded image and the model."""
         return _parsed(schema.Suggestions, self._ask("GET", f"/images/{image_id}/questions")).questions
 
-    def ask(self, image_id: str, question: str, *, look: bool) -> schema.Answer:
+    def ask(self, image_id: str, question: str, *, attention_map: bool) -> schema.Answer:
         """Ask about an uploaded image."""
-        body = schema.AskRequest.model_construct(image_id=image_id, question=question, look=look)
+        body = schema.AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
         return _parsed(schema.Answer, self._ask("POST", "/ask_question", json=body.model_dump()))
 
     def forget(self, image_id: str) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.io import sha256, write_whole, writing
+from medical_vqa.io import atomic_write, sha256, writing
 
 MOST_BYTES = 2_000_000_000
 """Of pictures in one folder; beyond it votes are kept without theirs."""
@@ -60,7 +60,7 @@ def record(folder: Path, vote: Vote) -> bool:
             file.write(json.dumps(_line(vote, image), ensure_ascii=False) + "\n")
         rows = _rows(folder)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(folder / "questions.jsonl", text.encode())
+        atomic_write(folder / "questions.jsonl", text.encode())
         _drop_unused(folder)
     return any(row["id"] == vote.id for row in rows)
 
@@ -108,7 +108,7 @@ def _keep(folder: Path, picture: bytes) -> str | None:
     if not path.is_file():
         if sum(file.stat().st_size for file in images.iterdir()) + len(picture) > MOST_BYTES:
             return None
-        write_whole(path, picture)
+        atomic_write(path, picture)
     return f"images/{path.name}"
 
 

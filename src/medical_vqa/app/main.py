@@ -15,7 +15,7 @@ from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.components.viewer import asset
 from medical_vqa.app.i18n import LANGUAGES, Language, Words, language_of
-from medical_vqa.app.session import Desk
+from medical_vqa.app.session import Session
 from medical_vqa.app.settings import AppSettings, read_app_settings
 from medical_vqa.app.views import conversation, image_picker, image_view
 from medical_vqa.serving.api.schema import MAX_QUESTION
@@ -30,32 +30,32 @@ def page() -> None:
     st.html(f"<style>{asset('style.css')}</style>")
     settings = _settings()
     backend = _backend(settings.backend, settings.api_key)
-    desk: Desk = st.session_state.setdefault("desk", Desk())
-    words = _top(desk, backend)
-    if desk.info is None:
+    session: Session = st.session_state.setdefault("session", Session())
+    words = _top(session, backend)
+    if session.info is None:
         _asleep(backend, words)
-    elif desk.case is None:
-        image_picker.choose(desk, backend, words)
+    elif session.case is None:
+        image_picker.choose(session, backend, words)
     else:
-        _work(desk, desk.case, backend, settings, words)
+        _work(session, session.case, backend, settings, words)
 
 
-def _work(desk: Desk, case: Case, backend: Backend, settings: AppSettings, words: Words) -> None:
+def _work(session: Session, case: Case, backend: Backend, settings: AppSettings, words: Words) -> None:
     asked = st.chat_input(words("ask_hint"), key="ask", max_chars=MAX_QUESTION)
     if asked and (question := cases.tidy(asked)):
         case.pending = question
     with st.container(key="work"):
         left, right = st.columns([1.15, 1], gap="large")
-    with left, st.container(key="look"):
+    with left, st.container(key="image-column"):
         picture = st.container(key="viewer")
         image_view.controls(case, backend, words)
         image_view.facts(case, words)
-        image_view.privacy(desk, case, backend, words)
+        image_view.privacy(session, case, backend, words)
     with right, st.container(key="talk"):
         others = _compared(settings, words)
-        conversation.conversation(desk, case, [backend, *others], settings, words)
+        conversation.conversation(session, case, [backend, *others], settings, words)
     with picture:
-        image_view.picture(desk, case, words)
+        image_view.picture(session, case, words)
 
 
 def _settings() -> AppSettings:
@@ -71,8 +71,8 @@ def _icon() -> Image.Image:
     """Drawn here: Streamlit fetches the icons that it has names for from another host."""
     image = Image.new("RGBA", (64, 64))
     draw = ImageDraw.Draw(image)
-    for radius, colour in ((30, "#bfe0e6"), (22, "#0b6e83"), (10, "#f5f7f8")):
-        draw.ellipse((32 - radius, 32 - radius, 32 + radius, 32 + radius), fill=colour)
+    for radius, color in ((30, "#bfe0e6"), (22, "#0b6e83"), (10, "#f5f7f8")):
+        draw.ellipse((32 - radius, 32 - radius, 32 + radius, 32 + radius), fill=color)
     return image
 
 
@@ -81,26 +81,26 @@ def _backend(address: str, api_key: str) -> Backend:
     return Backend(address, api_key=api_key)
 
 
-def _top(desk: Desk, backend: Backend) -> Words:
+def _top(session: Session, backend: Backend) -> Words:
     """Name, model, another image, language; learns the model's card where it is not known yet."""
-    if desk.info is None and backend.ready():
+    if session.info is None and backend.ready():
         try:
-            desk.info = backend.model()
+            session.info = backend.model()
         except BackendError:
-            desk.info = None
+            session.info = None
     with st.container(horizontal=True, vertical_alignment="center", key="top"):
         with st.container(width="stretch", key="brand"):
-            st.html(cards.header(desk.info.name if desk.info else None))
+            st.html(cards.header(session.info.name if session.info else None))
         note = st.container(width="content", key="note")
         place = st.container(width="content", key="another")
         words = Words(_language())
     note.html(cards.notice(words))
     st.html(f"<style>{_texts_in_style(words)}</style>")
-    if desk.info is not None and desk.case is not None:
+    if session.info is not None and session.case is not None:
         # A new key for each file: a popover that keeps its key stays open over the picture that was chosen in it.
-        key = f"another-{desk.uploads}-{desk.open_id}"
+        key = f"another-{session.uploads}-{session.open_id}"
         with place, st.popover(words("new_image"), icon=":material/add_photo_alternate:", key=key):
-            image_picker.another(desk, backend, words)
+            image_picker.another(session, backend, words)
     return words
 
 
@@ -135,10 +135,10 @@ def _asleep(backend: Backend, words: Words) -> None:
     @st.fragment(run_every=_POLL)
     def wait() -> None:
         if backend.ready():
-            st.session_state.pop("looks", None)
+            st.session_state.pop("status-checks", None)
             st.rerun()
-        looks = st.session_state["looks"] = st.session_state.get("looks", 0) + 1
-        st.html(cards.asleep(words, backend.address, long=looks > _LONG))
+        checks = st.session_state["status-checks"] = st.session_state.get("status-checks", 0) + 1
+        st.html(cards.asleep(words, backend.address, long=checks > _LONG))
 
     wait()
 

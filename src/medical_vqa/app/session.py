@@ -30,8 +30,8 @@ class Refused:
 
 
 @dataclass(slots=True)
-class Desk:
-    """The cases on the desk; one of them lies open, or none."""
+class Session:
+    """The cases on the session; one of them lies open, or none."""
 
     info: ModelInfo | None = None
     """The card of the model; None until the backend was there once."""

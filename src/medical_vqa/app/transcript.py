@@ -52,7 +52,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "answers": [
             {"error": reply.kind}
             if isinstance(reply, BackendError)
-            else reply.model_dump(exclude={"look", "image_id", "question"})
+            else reply.model_dump(exclude={"attention_map", "image_id", "question"})
             for reply in turn.replies
         ],
     }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medical_vqa.models.bundle import BundleCard
 
 _LIBRARIES = {"blip2": "peft", "chat": "peft", "vilt": "transformers"}
-_LICENCES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
+_LICENSES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
 
 
 def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = True) -> str:
@@ -66,7 +66,7 @@ def model_card(card: BundleCard) -> str:
         f"A {card.family} model that answers questions about medical images. {card.intended_use}",
         "## Data",
         f"{card.data.get('title', 'unknown')}: {card.data.get('rows', '?')} questions on "
-        f"{card.data.get('images', '?')} images. Licence: {card.data.get('licence', 'unknown')}\n\n"
+        f"{card.data.get('images', '?')} images. License: {card.data.get('license', 'unknown')}\n\n"
         f"{card.data.get('citation', '')}",
         *_start(card),
         "## Scores",
@@ -76,7 +76,7 @@ def model_card(card: BundleCard) -> str:
         "## Limits",
         "Trained on one data set of radiographs, CT and MRI slices; answers are short phrases like its own. It can be "
         "confidently wrong, and much can be answered without looking at the image: compare with the question-only "
-        "floor. Not a medical device and not for diagnosis.",
+        "baseline. Not a medical device and not for diagnosis.",
         "## Use",
         f"```\n{_usage(card)}\n```",
     ]
@@ -93,7 +93,7 @@ def _start(card: BundleCard) -> list[str]:
 
 
 def _metadata(card: BundleCard) -> dict[str, Any]:
-    licence = next((key for name, key in _LICENCES.items() if card.licence.startswith(name)), "other")
+    license = next((key for name, key in _LICENSES.items() if card.license.startswith(name)), "other")
     base = card.model.get("checkpoint")
     metrics = [{"type": name, "value": round(value, 4)} for name, value in _numbers(card).items()]
     result = {
@@ -102,7 +102,7 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
         "metrics": metrics,
     }
     return {
-        "license": licence,
+        "license": license,
         "library_name": _LIBRARIES.get(card.family, "medical-vqa"),
         "pipeline_tag": "visual-question-answering",
         "tags": ["medical", "visual-question-answering", "medical-vqa", card.family],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
 PROXY_IMAGE = "caddy:2.10.2-alpine"
-LIGHT = ("compact-onnx", "floor", "majority")
+LIGHT = ("compact-onnx", "question-only", "majority")
 """Families that run without torch, and so without a GPU."""
 
 

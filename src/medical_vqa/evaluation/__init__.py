@@ -1,1 +1,1 @@
-"""Evaluation: predictions, scores with their intervals and floors, and the report."""
+"""Evaluation: predictions, scores with their intervals and baselines, and the report."""

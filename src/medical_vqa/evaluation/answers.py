@@ -72,7 +72,7 @@ def judge(metric: Metric, examples: Sequence[Example], predictions: Sequence[Pre
 
 
 def confusions(answered: Iterable[Answered], most: int) -> list[Confusion]:
-    """The commonest wrong answers, most frequent first, then by name; answers compared after normalisation."""
+    """The commonest wrong answers, most frequent first, then by name; answers compared after normalization."""
     counted: Counter[tuple[str, str]] = Counter()
     shown: dict[tuple[str, str], tuple[str, str]] = {}
     for answer in answered:

@@ -2,7 +2,7 @@
 
 ``headline(results)``::
 
-    EM 82.3 [80.1, 84.4] · n=1,053 questions on 96 images · question-only floor 54.1 · squad_v2
+    EM 82.3 [80.1, 84.4] · n=1,053 questions on 96 images · question-only baseline 54.1 · squad_v2
 
 A question is scored only if it has an accepted answer and exactly one prediction. Every other one is set
 aside, counted and named: it is neither right nor wrong, and the headline says how many were scored.
@@ -66,7 +66,7 @@ class DatasetRef(_Part):
     """SHA-256 of the prepared dataset's manifest, lower-case hex."""
     title: str = ""
     """The dataset's own name."""
-    licence: str = ""
+    license: str = ""
     """Under which it may be used."""
     citation: str = ""
     """How its authors want to be cited."""
@@ -123,7 +123,7 @@ class Noted(_Part):
 
 
 class MetricResult(_Part):
-    """One metric: the model, the floors under it, and the distance between them."""
+    """One metric: the model, the baselines under it, and the distance between them."""
 
     name: str
     """``em``."""
@@ -133,10 +133,10 @@ class MetricResult(_Part):
     """Everything that moves the number."""
     score: Score
     """The model's."""
-    floors: dict[str, Score]
-    """Floor name -> its score on the same questions."""
+    baselines: dict[str, Score]
+    """Baseline name -> its score on the same questions."""
     differences: dict[str, Score]
-    """Floor name -> model minus floor, resampled as pairs."""
+    """Baseline name -> model minus baseline, resampled as pairs."""
 
 
 class Clean(_Part):
@@ -152,8 +152,8 @@ class Clean(_Part):
     """Scored rows whose image the model's card says it was trained on; None where no card says."""
     scores: dict[str, Score]
     """Metric name -> score on what is left."""
-    floors: dict[str, dict[str, float | None]]
-    """Floor name -> metric name -> value on what is left."""
+    baselines: dict[str, dict[str, float | None]]
+    """Baseline name -> metric name -> value on what is left."""
 
 
 class Results(_Part):
@@ -164,7 +164,7 @@ class Results(_Part):
     dataset: DatasetRef
     """Which questions were asked."""
     model: dict[str, Any] = {}
-    """Excerpt of the model's card: name, family, training data, selection, licence."""
+    """Excerpt of the model's card: name, family, training data, selection, license."""
     protocol: ProtocolRef
     """By which rule the answers were scored."""
     bootstrap: Bootstrap
@@ -223,7 +223,7 @@ def evaluate(
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
     *,
-    floors: Mapping[str, Sequence[Prediction]],
+    baselines: Mapping[str, Sequence[Prediction]],
     dataset: DatasetRef,
     model: Mapping[str, Any] | None = None,
     facts: Sequence[str | Facts] | None = None,
@@ -239,12 +239,12 @@ def evaluate(
     level: float = 0.95,
     seed: int = 0,
 ) -> Results:
-    """Join predictions to examples by id and score them beside their floors.
+    """Join predictions to examples by id and score them beside their baselines.
 
     Args:
         examples: The rows of one split.
         predictions: What the model answered; rows that match nothing are counted and named.
-        floors: Floor name (``question-only``) -> its predictions of at least the questions that are scored.
+        baselines: Baseline name (``question-only``) -> its predictions of at least the questions that are scored.
         dataset: Which questions these are.
         model: Excerpt of the model's card.
         facts: Breakdowns to make, a fact or a tuple of facts to be crossed; by default every fact that takes
@@ -262,16 +262,16 @@ def evaluate(
         seed: Of the bootstrap; equal input and seed give an equal file.
 
     Raises:
-        DataError: If two examples share an id, nothing can be scored, a floor lacks a question or a fact is
+        DataError: If two examples share an id, nothing can be scored, a baseline lacks a question or a fact is
             unknown.
         ConfigError: If the protocol is unknown, or `resamples` or `level` is out of range.
     """
     rule, how = find_protocol(protocol), Bootstrap(resamples, level, seed)
     scored, answers, set_aside = _join(examples, predictions)
-    under = {name: _floor(name, given, scored) for name, given in floors.items()}
+    under = {name: _baseline(name, given, scored) for name, given in baselines.items()}
     metrics = rule.metrics(Context(train, scored))
     tallies = [tally(metric, scored, answers) for metric in metrics]
-    floor_tallies = {name: [tally(metric, scored, given) for metric in metrics] for name, given in under.items()}
+    baseline_tallies = {name: [tally(metric, scored, given) for metric in metrics] for name, given in under.items()}
     chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
     chosen += [names for names in check_facts(crossed, scored) if names not in chosen]
     return Results(
@@ -283,17 +283,17 @@ def evaluate(
         set_aside=set_aside,
         noted=noted(metrics[0], scored, answers),
         metrics=[
-            _metric(ours, {name: given[number] for name, given in floor_tallies.items()}, how)
+            _metric(ours, {name: given[number] for name, given in baseline_tallies.items()}, how)
             for number, ours in enumerate(tallies)
         ],
-        breakdowns=[break_down(names, tallies, floor_tallies, how) for names in chosen],
+        breakdowns=[break_down(names, tallies, baseline_tallies, how) for names in chosen],
         more=_more(scored, answers, under, how),
         protocols=protocol_scores(
             [find_protocol(name) for name in protocols],
             scored,
             answers,
             train=train,
-            floor=next(iter(under.values()), None),
+            baseline=next(iter(under.values()), None),
             bootstrap=how,
         ),
         calibration=calibrate(
@@ -303,16 +303,16 @@ def evaluate(
             source=temperature_from,
         ),
         consistency=consistency(scored, {example.id: answers[example.id].answer for example in scored}),
-        clean=_clean(leaks, tallies, floor_tallies, how) if leaks else None,
+        clean=_clean(leaks, tallies, baseline_tallies, how) if leaks else None,
     )
 
 
 def headline(results: Results) -> str:
-    """The result in one line: metrics with intervals, questions and images, the first floor, protocol."""
+    """The result in one line: metrics with intervals, questions and images, the first baseline, protocol."""
     scores = [f"{m.label} {percent(m.score.value)} {bounds(m.score.interval)}" for m in results.metrics]
     first = results.metrics[0]
-    floors = [f"{name} floor {percent(score.value)}" for name, score in list(first.floors.items())[:1]]
-    return " · ".join([*scores, f"n={scope(results)}", *floors, results.protocol.name])
+    baselines = [f"{name} baseline {percent(score.value)}" for name, score in list(first.baselines.items())[:1]]
+    return " · ".join([*scores, f"n={scope(results)}", *baselines, results.protocol.name])
 
 
 def scope(results: Results) -> str:
@@ -382,10 +382,10 @@ def _check_unique(examples: Sequence[Example]) -> None:
         raise DataError(f"two examples have the id {twice!r}; ids must be unique, so prepare the dataset again")
 
 
-def _floor(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
+def _baseline(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
     found = {prediction.id: prediction for prediction in predictions}
     if missing := next((example.id for example in scored if example.id not in found), None):
-        raise DataError(f"the {name} floor has no prediction for {missing!r}; compute it over the same questions")
+        raise DataError(f"the {name} baseline has no prediction for {missing!r}; compute it over the same questions")
     return found
 
 
@@ -400,7 +400,7 @@ def _counts(examples: Sequence[Example], predictions: Sequence[Prediction], scor
 
 
 def _clean(
-    leaks: Leaks, tallies: Sequence[Tally], floors: Mapping[str, Sequence[Tally]], how: Bootstrap
+    leaks: Leaks, tallies: Sequence[Tally], baselines: Mapping[str, Sequence[Tally]], how: Bootstrap
 ) -> Clean | None:
     """The metrics without leaked rows; None where there is none to leave out."""
     ids = [example.id for example in tallies[0].examples]
@@ -418,7 +418,7 @@ def _clean(
         looked=leaks.looked,
         learned=None if leaks.learned is None else sum(id_ in leaks.learned for id_ in ids),
         scores={one.metric.name: without(one).score(how) for one in tallies},
-        floors={name: {one.metric.name: without(one).total() for one in given} for name, given in floors.items()},
+        baselines={name: {one.metric.name: without(one).total() for one in given} for name, given in baselines.items()},
     )
 
 
@@ -445,24 +445,24 @@ def more_metrics() -> list[Metric]:
 def _more(
     scored: Sequence[Example],
     answers: Mapping[str, Prediction],
-    floors: Mapping[str, Mapping[str, Prediction]],
+    baselines: Mapping[str, Mapping[str, Prediction]],
     how: Bootstrap,
 ) -> list[MetricResult]:
     """The metrics beside the protocol's that apply to any of these questions."""
     tallies = [tally(metric, scored, answers) for metric in more_metrics()]
     return [
-        _metric(ours, {name: tally(ours.metric, scored, given) for name, given in floors.items()}, how)
+        _metric(ours, {name: tally(ours.metric, scored, given) for name, given in baselines.items()}, how)
         for ours in tallies
         if ours.examples
     ]
 
 
-def _metric(ours: Tally, floors: Mapping[str, Tally], how: Bootstrap) -> MetricResult:
+def _metric(ours: Tally, baselines: Mapping[str, Tally], how: Bootstrap) -> MetricResult:
     return MetricResult(
         name=ours.metric.name,
         label=ours.metric.label,
         signature=ours.metric.signature(),
         score=ours.score(how),
-        floors={name: floor.score(how) for name, floor in floors.items()},
-        differences={name: ours.difference(floor, how) for name, floor in floors.items()},
+        baselines={name: baseline.score(how) for name, baseline in baselines.items()},
+        differences={name: ours.difference(baseline, how) for name, baseline in baselines.items()},
     )

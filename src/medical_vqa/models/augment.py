@@ -39,7 +39,7 @@ class Augment:
         return there.clamp(1e-4, 1.0) ** gamma * gain
 
     def transforms(self, pictures: Tensor) -> Tensor:
-        """One affine map of normalised coordinates per picture: (B, 2, 3)."""
+        """One affine map of normalized coordinates per picture: (B, 2, 3)."""
         angle = math.radians(self.rotate) * _uniform(pictures, ())
         size = 1 + self.scale * _uniform(pictures, ())
         shift = 2 * self.shift * _uniform(pictures, (2,))  # coordinates run from -1 to 1

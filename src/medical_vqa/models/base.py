@@ -138,7 +138,7 @@ class Trainable(Protocol):
 
 
 class Fittable(Protocol):
-    """A model that is made from examples in one go (the floors)."""
+    """A model that is made from examples in one go (the baselines)."""
 
     @classmethod
     def fit(cls, examples: Sequence[Example]) -> Self:

@@ -1,4 +1,4 @@
-"""The floor under every score: answers that never look at the image, and the fake model of many tests.
+"""The baseline under every score: answers that never look at the image, and the fake model of many tests.
 
 `QuestionLookup` answers a question with the commonest training answer to the same question; a question never seen
 gets the commonest answer of its first words, then of all. `Majority` gives the commonest answer to everything.
@@ -25,11 +25,11 @@ _PREFIX_WORDS = 2
 class QuestionLookup:
     """Question (as words) -> answer counts of the training split."""
 
-    family = "floor"
+    family = "question-only"
 
     def __init__(self, *, exact: Mapping[str, Counts], prefix: Mapping[str, Counts], every: Counts) -> None:
         if not every:
-            raise ModelError("the floor needs training rows with answers and got none; check the split and its filter")
+            raise ModelError("the baseline needs training rows with answers, got none; check the split and its filter")
         self.exact, self.prefix, self.every = exact, prefix, every
 
     @property
@@ -67,12 +67,12 @@ class QuestionLookup:
     def save(self, folder: Path) -> None:
         """Write the counts as JSON."""
         state = {"exact": self.exact, "prefix": self.prefix, "every": self.every}
-        (folder / "floor.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        (folder / "baseline.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        return cls(**json.loads((folder / "floor.json").read_text(encoding="utf-8")))
+        return cls(**json.loads((folder / "baseline.json").read_text(encoding="utf-8")))
 
     def describe(self) -> dict[str, Any]:
         """How many questions and answers it knows."""

@@ -1,7 +1,7 @@
 """The bundle: the folder a trained model is, loaded by `predict`, `ask` and the server without its recipe.
 
 bundle/
-  card.json              what it is: family, data, split, selection, scores, licence, decoding, hashes of the files
+  card.json              what it is: family, data, split, selection, scores, license, decoding, hashes of the files
   weights.safetensors    and whatever else the family writes (`Trainable.save`)
 """
 
@@ -39,7 +39,7 @@ class BundleCard:
     name: str
     """The recipe's name."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """Dataset, filter, splits, rows and images, licence, citation, manifest hash."""
+    """Dataset, filter, splits, rows and images, license, citation, manifest hash."""
     selection: Mapping[str, Any] = field(default_factory=dict)
     """What chose the checkpoint, on which split, and its scores there."""
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class BundleCard:
     """Temperature of the confidence and the threshold below which to abstain, with what they were fitted on."""
     prompt: str | None = None
     """Template of the question, for families that use one."""
-    licence: str = ""
-    """Of the weights: what the data's licence asks for."""
+    license: str = ""
+    """Of the weights: what the data's license asks for."""
     intended_use: str = INTENDED_USE
     """And what it is not for."""
     created: str = ""

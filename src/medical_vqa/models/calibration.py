@@ -9,7 +9,7 @@ SURE = 1e-6
 _NEVER = 1e-12  # nothing is given a confidence nearer to 0 or 1 than this
 
 
-def warmed(confidence: float, temperature: float) -> float:
+def temperature_scaled(confidence: float, temperature: float) -> float:
     """The confidence with its log-odds divided by the temperature; 0 and 1 stay what they are nearly."""
     inside = min(max(confidence, SURE), 1 - SURE)
     return min(max(1 / (1 + math.exp(-math.log(inside / (1 - inside)) / temperature)), _NEVER), 1 - _NEVER)

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def shared_out(module: nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> bool:
     """Whether each process holds only a share of the weights."""
     return isinstance(module, _loaded("torch.distributed.fsdp", "FSDPModule"))
 
 
 @contextmanager
-def outside_layers_whole(module: Any) -> Iterator[None]:
+def unsharded_outside_layers(module: Any) -> Iterator[None]:
     """Within the block the weights outside the wrapped layers are whole; a layer gathers its own when it is called."""
-    if not shared_out(module):
+    if not is_sharded(module):
         yield
         return
     module.unshard()
@@ -33,7 +33,7 @@ def outside_layers_whole(module: Any) -> Iterator[None]:
         module.reshard()
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
+def unsharded_state(module: nn.Module) -> dict[str, Tensor]:
     """What is trained of the module, and its buffers, every tensor whole; all processes must ask at the same time."""
     frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     state = {name: value for name, value in module.state_dict().items() if name not in frozen}

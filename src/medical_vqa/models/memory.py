@@ -54,7 +54,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Sketch:
+class MemoryEstimate:
     """Counts of a model that need no weights."""
 
     parameters: int
@@ -90,12 +90,12 @@ def _layers(block: Block, checkpointing: bool) -> int:
     return 2 * block.layers + _KEPT if checkpointing else _KEPT * block.layers
 
 
-def sketch_of(
+def estimate_memory(
     module: nn.Module, *, upstream: Sequence[str] = (), blocks: tuple[Block, ...] = (), packed: int = 0
-) -> Sketch:
+) -> MemoryEstimate:
     """Count a module; `upstream` names the parts whose outputs are kept, `packed` of its numbers are in 4 bits."""
     seen = sum(p.numel() for name, p in module.named_parameters() if inside(name, upstream))
-    return Sketch(parameters(module), parameters(module, trainable=True), seen, blocks, packed)
+    return MemoryEstimate(parameters(module), parameters(module, trainable=True), seen, blocks, packed)
 
 
 def text_blocks(config: Any, *, image_tokens: int, answer_tokens: int = 8) -> tuple[Block, ...]:

@@ -14,16 +14,16 @@ from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.guards.abstention import Verdict
+    from medical_vqa.models.guards.abstention import AbstentionDecision
 
 
 @dataclass(frozen=True, slots=True)
-class Consulted:
+class AskResult:
     """What came of one question about one image file."""
 
     answer: Prediction
     """The answer, its confidence calibrated."""
-    verdict: Verdict
+    abstention: AbstentionDecision
     """Whether to give it."""
     card: BundleCard
     """Of the model."""
@@ -40,7 +40,7 @@ def ask(
 ) -> tuple[Prediction, BundleCard]:
     """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`.
 
-    `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the centre
+    `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the center
     and width of the values of a DICOM or NIfTI file to show.
     """
     found = consult(bundle, image, question, device=device, frame=frame, window=window)
@@ -55,10 +55,10 @@ def consult(
     device: str = "auto",
     frame: int | None = None,
     window: tuple[float, float] | None = None,
-) -> Consulted:
+) -> AskResult:
     """One answer, and whether the model had better not have given it; takes and raises what `ask` does."""
     from medical_vqa.models.base import Query, check_question
-    from medical_vqa.models.guards.abstention import verdict
+    from medical_vqa.models.guards.abstention import abstention_decision
     from medical_vqa.models.queries import NO_PICTURE
 
     asked = check_question(question)
@@ -67,4 +67,4 @@ def consult(
     visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
     query = Query("ask", asked, "ask", visual)
     answer = calibrated(model.answer([query], card.decoding)[0], card)
-    return Consulted(answer, verdict(model, card, query, answer), card)
+    return AskResult(answer, abstention_decision(model, card, query, answer), card)

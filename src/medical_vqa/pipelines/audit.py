@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from medical_vqa.data.audit.audit import Audit
 
 
-def audit(name: str, root: Path, *, look: bool = True, progress: Counter | None = None) -> Audit:
+def audit(name: str, root: Path, *, compare_images: bool = True, progress: Counter | None = None) -> Audit:
     """Look for leaks, twins and contradictions in a prepared dataset; keeps ``audit.json`` in its folder."""
     from medical_vqa.data.audit.audit import AUDIT_NAME
     from medical_vqa.data.audit.audit import audit as look_into
     from medical_vqa.data.prepared.dataset import PreparedDataset
-    from medical_vqa.io import write_whole
+    from medical_vqa.io import atomic_write
 
     prepared = PreparedDataset(root, name)
-    found = look_into(prepared, look=look, progress=progress)
-    if look:
-        write_whole(prepared.folder / AUDIT_NAME, (found.model_dump_json(indent=1) + "\n").encode())
+    found = look_into(prepared, compare_images=compare_images, progress=progress)
+    if compare_images:
+        atomic_write(prepared.folder / AUDIT_NAME, (found.model_dump_json(indent=1) + "\n").encode())
     return found
 
 

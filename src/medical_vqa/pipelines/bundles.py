@@ -25,7 +25,7 @@ def find_bundle(folder: Path) -> Path:
 
 
 def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
-    """The model in a bundle, on the device; a floor and an ONNX bundle need no torch."""
+    """The model in a bundle, on the device; a baseline and an ONNX bundle need no torch."""
     from medical_vqa.models.bundle import load_bundle, read_card
 
     family = read_card(folder).family

@@ -20,7 +20,7 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
     that made them is gone.
     """
     from medical_vqa.models.bundle import read_card, update_card
-    from medical_vqa.models.calibration import warmed
+    from medical_vqa.models.calibration import temperature_scaled
 
     scored = score(predictions, risk=risk)
     found = scored.results.calibration
@@ -37,7 +37,7 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
         "temperature": round(found.temperature, 4),
         "fitted_on": f"{scored.selection.dataset} validation, {found.n:,} answers",
         "risk": risk,
-        "threshold": round(warmed(when.threshold, found.temperature), 4) if when else None,
+        "threshold": round(temperature_scaled(when.threshold, found.temperature), 4) if when else None,
         "coverage": round(when.coverage, 4) if when else None,
     }
     update_card(folder, dataclasses.replace(card, calibration=kept))

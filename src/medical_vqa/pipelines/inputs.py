@@ -17,7 +17,7 @@ from medical_vqa.evaluation.results import Leaks
 from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
 
 SHUFFLED = "image-shuffled"
-"""The floor of one model: its own answers to the same questions about other rows' images."""
+"""The baseline of one model: its own answers to the same questions about other rows' images."""
 
 
 def asked_rows(
@@ -69,7 +69,7 @@ def names(files: Sequence[Path]) -> list[str]:
     return [f"{number}: {path}" for number, path in enumerate(files, 1)]
 
 
-def shuffled_floor(predictions: Path, examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+def shuffled_baseline(predictions: Path, examples: Sequence[Example]) -> dict[str, list[Prediction]]:
     """What the same model answers to these questions with other images, where `predict --shuffle-images` was run."""
     beside = predictions.with_name(predictions.name.replace("predictions", "shuffled"))
     if beside == predictions or not beside.is_file() or not card_path(beside).is_file():
@@ -90,7 +90,7 @@ def leaks_of(selection: Selection, split: Split, card: Mapping[str, Any] | None 
     if split == "train":
         return None
     prepared = selection.open()
-    found = read_audit(prepared) or look_into(prepared, look=False)
+    found = read_audit(prepared) or look_into(prepared, compare_images=False)
     parts = [leak for leak in found.leaks if leak.part.partition(" ")[0] == split]
     exact = frozenset(id_ for leak in parts for id_ in leak.exact)
     near = frozenset(id_ for leak in parts for id_ in leak.near)

@@ -34,7 +34,7 @@ def predict(
     """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
 
     `bundle` may also be a run folder. Cut short, it goes on where it stopped. `shuffle_images` asks every question of
-    another row's image: what is right then owes nothing to the image, and is a floor of this very model.
+    another row's image: what is right then owes nothing to the image, and is a baseline of this very model.
     """
     from medical_vqa.evaluation import predicting as stage
 
@@ -84,7 +84,7 @@ def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
 def excerpt(card: BundleCard, folder: Path) -> dict[str, Any]:
     """What predictions and results say about the model."""
     kept = {
-        key: getattr(card, key) for key in ("name", "family", "model", "selection", "licence", "created", "version")
+        key: getattr(card, key) for key in ("name", "family", "model", "selection", "license", "created", "version")
     }
     return {**kept, "bundle": str(folder), "trained_on": card.data, "files": dict(card.files)}
 
@@ -135,9 +135,9 @@ def add_usage(path: Path, usage: Usage) -> None:
     """Add what was spent to what stands in the file."""
     import json
 
-    from medical_vqa.io import write_whole
+    from medical_vqa.io import atomic_write
 
     before: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, n in before.items():
         setattr(usage, name, getattr(usage, name) + n)
-    write_whole(path, (json.dumps(usage.to_json(), indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(usage.to_json(), indent=2) + "\n").encode())

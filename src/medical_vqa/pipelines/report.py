@@ -28,7 +28,7 @@ def report(scored: Scored, predictions: Path, path: Path) -> Path:
         results=scored.results,
         examples=scored.examples,
         predictions=scored.predictions,
-        floors=scored.floors,
+        baselines=scored.baselines,
         images=scored.selection.open().images,
         title=f"{name} on {scored.selection.dataset}, {scored.split}",
         card=scored.results.model or None,
@@ -62,7 +62,7 @@ def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path)
         path,
         examples=scored[0].examples,
         models=models,
-        floors=shared_floors(dict(zip(models, scored, strict=True))),
+        baselines=shared_baselines(dict(zip(models, scored, strict=True))),
         protocols={name: one.results.protocols for name, one in zip(models, scored, strict=True)},
         title=f"{len(models)} models on {scored[0].selection.dataset}, {scored[0].split}",
         files=[str(file) for file in files],
@@ -70,10 +70,10 @@ def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path)
     return path
 
 
-def shared_floors(scored: Mapping[str, Scored]) -> dict[str, list[Prediction]]:
-    """Floors of the questions once, and of each model its own: what it says about shuffled images."""
+def shared_baselines(scored: Mapping[str, Scored]) -> dict[str, list[Prediction]]:
+    """Baselines of the questions once, and of each model its own: what it says about shuffled images."""
     from medical_vqa.pipelines.inputs import SHUFFLED
 
-    floors = {name: given for name, given in next(iter(scored.values())).floors.items() if name != SHUFFLED}
-    own = {f"{name} {SHUFFLED}": one.floors[SHUFFLED] for name, one in scored.items() if SHUFFLED in one.floors}
-    return floors | own
+    baselines = {name: given for name, given in next(iter(scored.values())).baselines.items() if name != SHUFFLED}
+    own = {f"{name} {SHUFFLED}": one.baselines[SHUFFLED] for name, one in scored.items() if SHUFFLED in one.baselines}
+    return baselines | own

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A predictions file joined to its rows, scored beside its floors."""
+    """A predictions file joined to its rows, scored beside its baselines."""
 
     selection: Selection
     """Which rows."""
@@ -28,7 +28,7 @@ class Scored:
     """The rows themselves."""
     predictions: list[Prediction]
     """What the model answered."""
-    floors: Mapping[str, list[Prediction]]
+    baselines: Mapping[str, list[Prediction]]
     """What answers without looking are worth."""
     results: Results
     """The numbers."""
@@ -46,7 +46,7 @@ def score(
     crossed: Sequence[tuple[str, ...]] = (),
     risk: float = 0.1,
 ) -> Scored:
-    """Score a predictions file under SQuAD v2's rule, beside the floors counted on the training rows.
+    """Score a predictions file under SQuAD v2's rule, beside the baselines counted on the training rows.
 
     `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
     program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `crossed`
@@ -54,19 +54,19 @@ def score(
     """
     from medical_vqa.evaluation.results import evaluate
     from medical_vqa.evaluation.statistics.breakdown import usual_cross
-    from medical_vqa.pipelines.inputs import asked_rows, leaks_of, read_answers, shuffled_floor
+    from medical_vqa.pipelines.inputs import asked_rows, leaks_of, read_answers, shuffled_baseline
 
     ours = read_predictions(predictions) if columns is None else None
     selection, split, card = asked_rows(predictions, selection, split)
     examples = selection.rows(split)
     answered = read_answers(predictions, columns, examples) if ours is None else ours
     train_rows = learnable(selection.rows("train"))
-    floors = floor_answers(train_rows, examples) | shuffled_floor(predictions, examples)
+    baselines = baseline_answers(train_rows, examples) | shuffled_baseline(predictions, examples)
     calibration = card.get("calibration") or {}
     results = evaluate(
         examples,
         answered,
-        floors=floors,
+        baselines=baselines,
         dataset=dataset_ref(selection, split),
         model=card.get("model", {}),
         crossed=[*usual_cross(examples), *crossed],
@@ -78,7 +78,7 @@ def score(
         risk=risk,
     )
     options = options_used(selection, split, card, columns, crossed, risk)
-    return Scored(selection, split, examples, answered, floors, results, options)
+    return Scored(selection, split, examples, answered, baselines, results, options)
 
 
 def options_used(
@@ -111,7 +111,7 @@ def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) ->
 
     train_rows = learnable(scored.selection.rows("train"))
     chosen = find_metric(metric, train=train_rows, rows=scored.examples)
-    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.floors)
+    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.baselines)
 
 
 def write_results(scored: Scored, path: Path) -> Path:
@@ -122,15 +122,15 @@ def write_results(scored: Scored, path: Path) -> Path:
     return path
 
 
-def floor_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
-    """What the training rows answer to these questions without an image, under each floor's name."""
+def baseline_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+    """What the training rows answer to these questions without an image, under each baseline's name."""
     from medical_vqa.models.base import Decoding
     from medical_vqa.models.baselines import Majority, QuestionLookup
     from medical_vqa.models.queries import PictureQueries
 
     asked = list(PictureQueries(examples, [e.image_id for e in examples], None))
-    floors = {"question-only": QuestionLookup, "majority": Majority}
-    return {name: floor.fit(train_rows).answer(asked, Decoding()) for name, floor in floors.items()}
+    baselines = {"question-only": QuestionLookup, "majority": Majority}
+    return {name: baseline.fit(train_rows).answer(asked, Decoding()) for name, baseline in baselines.items()}
 
 
 def dataset_ref(selection: Selection, split: Split) -> Any:
@@ -145,7 +145,7 @@ def dataset_ref(selection: Selection, split: Split) -> Any:
         drawn=drawn(selection, split),
         manifest=manifest.digest,
         title=manifest.title,
-        licence=manifest.licence,
+        license=manifest.license,
         citation=manifest.citation,
         homepage=manifest.homepage,
     )

@@ -40,7 +40,7 @@ class Trained:
     bundle: Path
     """The model, inside it."""
     fitted: Fitted | None
-    """Steps, best epoch, seconds; None for a floor, which is counted in one go."""
+    """Steps, best epoch, seconds; None for a baseline, which is counted in one go."""
 
 
 def train(
@@ -62,14 +62,14 @@ def train(
         if main:
             claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest, choice=choice)
     if choice is None:
-        return _count_floor(family, recipe, selection, rows, journal)
+        return _count_baseline(family, recipe, selection, rows, journal)
     fitted = _fit(recipe, selection, rows, held_out, choice, journal, watcher, pictures)
     return Trained(run, journal.bundle, fitted)
 
 
 def plan(recipe: Recipe) -> Plan:
     """What training by the recipe will take, from configurations alone; raises like `train`."""
-    from medical_vqa.models.memory import sketch_of
+    from medical_vqa.models.memory import estimate_memory
     from medical_vqa.runtime import choose_device, choose_precision, memory_of
     from medical_vqa.training.plan import Plan, steps_of
 
@@ -81,9 +81,11 @@ def plan(recipe: Recipe) -> Plan:
     device = choose_device(settings.device)
     choice = choose_precision(settings.precision, device)
     options = options_of(recipe, choice.precision)
-    sketched = hasattr(family, "sketch")
-    sketch = family.sketch(rows, **options) if sketched else sketch_of(family.build(rows, **options).module)
-    memory = sketch.memory(
+    if hasattr(family, "memory_estimate"):
+        estimate = family.memory_estimate(rows, **options)
+    else:
+        estimate = estimate_memory(family.build(rows, **options).module)
+    memory = estimate.memory(
         batch_size=settings.batch_size,
         precision=choice.precision,
         features=options.get("features", False),
@@ -93,16 +95,16 @@ def plan(recipe: Recipe) -> Plan:
     keys = {"epochs", "batch_size", "grouping", "accumulate", "seed"}
     steps = steps_of(images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys))
     where = f"{choice.device}, {choice.precision}"
-    return Plan(sketch, memory, len(rows), len(set(images)), steps, where, memory_of(device))
+    return Plan(estimate, memory, len(rows), len(set(images)), steps, where, memory_of(device))
 
 
-def _count_floor(
+def _count_baseline(
     family: Any, recipe: Recipe, selection: Selection, rows: Sequence[Example], journal: Journal
 ) -> Trained:
     from medical_vqa.models.bundle import write_bundle
 
-    floor = family.fit(rows)
-    write_bundle(journal.bundle, card_for(recipe, selection, rows, floor), floor.save)
+    baseline = family.fit(rows)
+    write_bundle(journal.bundle, card_for(recipe, selection, rows, baseline), baseline.save)
     journal.finish({})
     return Trained(journal.folder, journal.bundle, None)
 
@@ -123,7 +125,7 @@ def _fit(
     from medical_vqa.training.loop import fit
 
     settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
-    if choice.device == "cuda" and hasattr(registry.find("models", recipe.model.family), "sketch"):
+    if choice.device == "cuda" and hasattr(registry.find("models", recipe.model.family), "memory_estimate"):
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
@@ -272,7 +274,7 @@ def card_for(
         "selection": selection.to_json(),
         "title": manifest.title,
         "manifest": manifest.digest,
-        "licence": manifest.licence,
+        "license": manifest.license,
         "citation": manifest.citation,
         "rows": len(rows),
         "images": images,
@@ -288,5 +290,5 @@ def card_for(
         model=model.describe(),
         decoding=Decoding(**recipe.decoding.model_dump()),
         prompt=getattr(model, "prompt", None),
-        licence=manifest.licence,
+        license=manifest.license,
     )

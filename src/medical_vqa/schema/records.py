@@ -24,7 +24,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question about one image, exactly as the dataset's authors published it; nothing is normalised here."""
+    """One question about one image, exactly as the dataset's authors published it; nothing is normalized here."""
 
     id: str
     """Unique over all datasets and stable over releases: ``slake/test/11934``."""

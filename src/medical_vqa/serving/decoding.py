@@ -55,7 +55,7 @@ class Job:
     frame: int | None = None
     """Of several, which one."""
     window: tuple[float, float] | None = None
-    """Centre and width, for DICOM and NIfTI."""
+    """Center and width, for DICOM and NIfTI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Decoded:
     """What is kept of an upload."""
 
     digest: str
-    """SHA-256 of the normalised pixels and their shape."""
+    """SHA-256 of the normalized pixels and their shape."""
     png: bytes
-    """The normalised picture."""
+    """The normalized picture."""
     picture: NDArray[np.uint8]
     """Prepared for the model, (height, width, channels)."""
     about: Mapping[str, Any]

@@ -24,7 +24,7 @@ import numpy as np
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.guards.abstention import Looks, Verdict, calibrated, verdict
+from medical_vqa.models.guards.abstention import AbstentionDecision, HasAttentionMaps, abstention_decision, calibrated
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import RefusedError, defect, overloaded, past_deadline, stopping
 from medical_vqa.serving.metrics import Meters
@@ -45,9 +45,9 @@ class Found:
 
     prediction: Prediction
     """With the calibrated confidence."""
-    verdict: Verdict
+    abstention: AbstentionDecision
     """Whether it should be relied on."""
-    look: NDArray[np.float32] | None = None
+    attention_map: NDArray[np.float32] | None = None
     """Where it comes from (rows, columns); None unless asked for."""
 
 
@@ -75,7 +75,7 @@ class _Work:
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     question: str | None = None  # None: encode the picture
-    look: bool = False
+    attention_map: bool = False
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -98,7 +98,7 @@ class Engine:
         self.model, self.card, self.deadline = model, card, deadline
         self.meters = meters or Meters()
         self.id = _identity(card)
-        self.can_look = isinstance(model, Looks)
+        self.has_attention_map = isinstance(model, HasAttentionMaps)
         self.fingerprint = model.vision.fingerprint if model.vision is not None else self.id
         self.batch, self._wait, self._limit = batch, wait, queue
         self._queue: deque[_Work] = deque()
@@ -133,7 +133,7 @@ class Engine:
         visual: NDArray[np.uint8] | Features,
         question: str,
         *,
-        look: bool = False,
+        attention_map: bool = False,
         since: float | None = None,
     ) -> Outcome:
         """The answer to a question; raises `RefusedError`.
@@ -141,11 +141,11 @@ class Engine:
         `image` is the digest of the picture; `since` is when the request came (`time.monotonic`): its deadline counts
         from there.
         """
-        if (known := self._remembered.get((image, question), look)) is not None:
+        if (known := self._remembered.get((image, question), attention_map)) is not None:
             self.meters.cache.labels("hit").inc()
             return Outcome(known)
         self.meters.cache.labels("miss").inc()
-        outcome: Outcome = await self._submit(image, visual, question, look and self.can_look, since)
+        outcome: Outcome = await self._submit(image, visual, question, attention_map and self.has_attention_map, since)
         return outcome
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:
@@ -155,10 +155,12 @@ class Engine:
         features: Features = await self._submit(image, picture, None, False, None)
         return features
 
-    async def _submit(self, image: str, visual: Any, question: str | None, look: bool, since: float | None) -> Any:
+    async def _submit(
+        self, image: str, visual: Any, question: str | None, attention_map: bool, since: float | None
+    ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         until = (now if since is None else since) + self.deadline
-        work = _Work(image, visual, until, loop.create_future(), loop, question, look)
+        work = _Work(image, visual, until, loop.create_future(), loop, question, attention_map)
         self._enqueue(work)
         try:
             async with asyncio.timeout(until - now):
@@ -189,7 +191,7 @@ class Engine:
         shape = (1, 1, 1) if spec is None else (spec.side, spec.side, spec.channels)
         picture = np.zeros(shape, np.uint8)
         visual = self.model.vision.encode([picture])[0] if self.model.vision is not None else picture
-        self._answer([Query("0", "What is shown?", "warm", visual)], [self.can_look])
+        self._answer([Query("0", "What is shown?", "warm", visual)], [self.has_attention_map])
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
@@ -279,25 +281,25 @@ class Engine:
 
     def _answers(self, batch: list[_Work]) -> list[Found]:
         asked: dict[tuple[str, str], _Work] = {}
-        looks: dict[tuple[str, str], bool] = {}
+        attention_maps: dict[tuple[str, str], bool] = {}
         for work in batch:
             key = (work.image, work.question or "")
             asked.setdefault(key, work)
-            looks[key] = looks.get(key, False) or work.look
+            attention_maps[key] = attention_maps.get(key, False) or work.attention_map
         queries = [Query(str(n), w.question or "", w.image, w.visual) for n, w in enumerate(asked.values())]
-        found = dict(zip(asked, self._answer(queries, list(looks.values())), strict=True))
+        found = dict(zip(asked, self._answer(queries, list(attention_maps.values())), strict=True))
         for key, answer in found.items():
             self._remembered.put(key, answer)
         return [found[work.image, work.question or ""] for work in batch]
 
-    def _answer(self, queries: Sequence[Query], look: Sequence[bool]) -> list[Found]:
+    def _answer(self, queries: Sequence[Query], attention_map: Sequence[bool]) -> list[Found]:
         predictions = [calibrated(p, self.card) for p in self.model.answer(queries, self.card.decoding)]
-        verdicts = [verdict(self.model, self.card, q, p) for q, p in zip(queries, predictions, strict=True)]
-        wanted = [query for query, asked in zip(queries, look, strict=True) if asked]
-        maps = iter(self.model.look(wanted) if wanted and isinstance(self.model, Looks) else ())
+        verdicts = [abstention_decision(self.model, self.card, q, p) for q, p in zip(queries, predictions, strict=True)]
+        wanted = [query for query, asked in zip(queries, attention_map, strict=True) if asked]
+        maps = iter(self.model.attention_maps(wanted) if wanted and isinstance(self.model, HasAttentionMaps) else ())
         return [
             Found(prediction, judged, next(maps, None) if asked else None)
-            for prediction, judged, asked in zip(predictions, verdicts, look, strict=True)
+            for prediction, judged, asked in zip(predictions, verdicts, attention_map, strict=True)
         ]
 
 
@@ -308,10 +310,10 @@ class _Remembered:
         self._limit, self._lock = limit, threading.Lock()
         self._found: OrderedDict[tuple[str, str], Found] = OrderedDict()
 
-    def get(self, key: tuple[str, str], look: bool) -> Found | None:
+    def get(self, key: tuple[str, str], attention_map: bool) -> Found | None:
         with self._lock:
             found = self._found.get(key)
-            if found is None or (look and found.look is None):
+            if found is None or (attention_map and found.attention_map is None):
                 return None
             self._found.move_to_end(key)
             return found

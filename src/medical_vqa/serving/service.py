@@ -19,8 +19,8 @@ from medical_vqa.serving.api.schema import (
     Alternative,
     Answer,
     Answers,
+    AttentionMap,
     Limits,
-    Look,
     ModelInfo,
     ModelRef,
     Timings,
@@ -46,7 +46,7 @@ class Upload:
     frame: int | None = None
     """Of several, which one; None: the first, or the middle slice of a volume."""
     window: tuple[float, float] | None = None
-    """Centre and width, for DICOM and NIfTI."""
+    """Center and width, for DICOM and NIfTI."""
 
 
 class Service:
@@ -97,39 +97,43 @@ class Service:
         ttl = self.settings.store_ttl
         return UploadedImage(image_id=kept.id, expires_in_seconds=ttl, **decoded.about)
 
-    async def ask(self, image_id: str, question: str, *, look: bool = False, began: float | None = None) -> Answer:
+    async def ask(
+        self, image_id: str, question: str, *, attention_map: bool = False, began: float | None = None
+    ) -> Answer:
         """Answer a question about an upload; raises `RefusedError`. `began` is a `time.monotonic`."""
         started = time.monotonic() if began is None else began
-        return await self._answer(await self.images.get(image_id), question, look, started)
+        return await self._answer(await self.images.get(image_id), question, attention_map, started)
 
-    async def ask_many(self, image_id: str, questions: Sequence[str], *, look: bool = False) -> Answers:
+    async def ask_many(self, image_id: str, questions: Sequence[str], *, attention_map: bool = False) -> Answers:
         """Answer several questions about an upload, together; raises `RefusedError` where one of them cannot be."""
         began = time.monotonic()
         kept = await self.images.get(image_id)
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._answer(kept, question, look, began)) for question in questions]
+            asked = [group.create_task(self._answer(kept, question, attention_map, began)) for question in questions]
         return Answers(image_id=image_id, answers=[task.result() for task in asked])
 
-    async def ask_once(self, upload: Upload, question: str, *, look: bool = False) -> Answer:
+    async def ask_once(self, upload: Upload, question: str, *, attention_map: bool = False) -> Answer:
         """Answer a question about a picture that is not kept; raises `RefusedError`."""
         began = time.monotonic()
         decoded = await self._decode(upload)
-        return await self._answer(await self.images.visual(decoded), question, look, began)
+        return await self._answer(await self.images.visual(decoded), question, attention_map, began)
 
     async def _decode(self, upload: Upload) -> Decoded:
         job = Job(upload.data, self._limits, self.engine.model.picture, upload.frame, upload.window)
         return await self.decoders.decode(job)
 
-    async def _answer(self, kept: Kept, question: str, look: bool, began: float) -> Answer:
+    async def _answer(self, kept: Kept, question: str, attention_map: bool, began: float) -> Answer:
         asked = question.strip()
-        outcome = await self.engine.ask(kept.digest, kept.visual, asked, look=look, since=began)
+        outcome = await self.engine.ask(kept.digest, kept.visual, asked, attention_map=attention_map, since=began)
         if self.settings.log_content:
             _LOG.info("answered", question=asked, answer=outcome.found.prediction.answer)
-        return self._worded(kept.id or None, asked, outcome, look, began)
+        return self._worded(kept.id or None, asked, outcome, attention_map, began)
 
-    def _worded(self, image_id: str | None, question: str, outcome: Outcome, look: bool, began: float) -> Answer:
+    def _worded(
+        self, image_id: str | None, question: str, outcome: Outcome, attention_map: bool, began: float
+    ) -> Answer:
         found = outcome.found
-        if found.verdict.abstained:
+        if found.abstention.abstained:
             self.engine.meters.abstained.inc()
         return Answer(
             image_id=image_id,
@@ -137,9 +141,9 @@ class Service:
             answer=found.prediction.answer,
             confidence=found.prediction.confidence,
             alternatives=[Alternative(answer=a, confidence=c) for a, c in found.prediction.alternatives],
-            abstained=found.verdict.abstained,
-            reason=found.verdict.reason,
-            look=_look(found.look) if look else None,
+            abstained=found.abstention.abstained,
+            reason=found.abstention.reason,
+            attention_map=_look(found.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings(
                 queue_ms=_ms(outcome.waited),
@@ -162,11 +166,11 @@ class Service:
             decoding=dataclasses.asdict(card.decoding),
             calibration=dict(card.calibration),
             prompt=card.prompt,
-            licence=card.licence,
+            license=card.license,
             intended_use=card.intended_use,
             created=card.created,
             version=card.version,
-            can_look=self.engine.can_look,
+            has_attention_map=self.engine.has_attention_map,
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_pixels=settings.max_pixels,
@@ -179,11 +183,11 @@ class Service:
         )
 
 
-def _look(found: Any) -> Look | None:
+def _look(found: Any) -> AttentionMap | None:
     if found is None:
         return None
     rows, columns = found.shape
-    return Look(rows=rows, columns=columns, values=[[round(float(v), 6) for v in row] for row in found])
+    return AttentionMap(rows=rows, columns=columns, values=[[round(float(v), 6) for v in row] for row in found])
 
 
 def _ms(seconds: float) -> float:

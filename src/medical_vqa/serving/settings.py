@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     """Addresses whose X-Forwarded-For is believed."""
     cors_origins: Names = ()
     """Origins whose pages may call this server from a browser; empty: none."""
-    outside_images: bool = False
+    remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,1 +1,1 @@
-"""Training: the loop, its batches, its optimiser and its journal; knows no model family."""
+"""Training: the loop, its batches, its optimizer and its journal; knows no model family."""

@@ -1,4 +1,4 @@
-"""Which questions share an optimiser step: grouped by image, so that an image is encoded once for all of them."""
+"""Which questions share an optimizer step: grouped by image, so that an image is encoded once for all of them."""
 
 from __future__ import annotations
 

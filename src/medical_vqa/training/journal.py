@@ -31,9 +31,9 @@ class Progress:
     epoch: int = 0
     """Epochs that are complete."""
     batch: int = 0
-    """Optimiser steps taken of the epoch under way."""
+    """Optimizer steps taken of the epoch under way."""
     step: int = 0
-    """Optimiser steps in all."""
+    """Optimizer steps in all."""
     best: float | None = None
     """The best selection score so far."""
     best_epoch: int | None = None

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.models.base import Query, Trainable
-from medical_vqa.models.fsdp import outside_layers_whole, shared_out
+from medical_vqa.models.fsdp import is_sharded, unsharded_outside_layers
 from medical_vqa.runtime import Precision, seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, Grouping, pieces
 from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
@@ -51,7 +51,7 @@ class Fitted:
     """How a run ended."""
 
     steps: int
-    """Optimiser steps."""
+    """Optimizer steps."""
     best_epoch: int | None
     """Epochs complete at the best selection score; None when the last weights were taken."""
     stopped_early: bool
@@ -199,7 +199,7 @@ class _Run:
             self.journal.log([{"step": self.progress.step, "micro_batch": self.micro}])
 
     def step(self, batches: list[dict[str, Tensor]], learning_rate: float, clip: float) -> None:
-        """One optimiser step over all the batches."""
+        """One optimizer step over all the batches."""
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -292,7 +292,7 @@ class _Run:
         train_loss = progress.loss_sum / max(progress.loss_items, 1)
         progress.loss_sum, progress.loss_items = 0.0, 0
         if score and self.evaluate is not None:
-            if self.accelerator.is_main_process or shared_out(self.module):
+            if self.accelerator.is_main_process or is_sharded(self.module):
                 self._score(train_loss)
             shared = [progress.best, progress.best_epoch, progress.stale]
             broadcast_object_list(shared)
@@ -304,7 +304,7 @@ class _Run:
         progress = self.progress
         began = time.monotonic()
         with self.average.swapped_in():
-            with outside_layers_whole(self.module):
+            with unsharded_outside_layers(self.module):
                 scores = dict(self.evaluate()) if self.evaluate else {}
             best = self.select != "last" and (progress.best is None or scores[self.select] > progress.best)
             if best:
@@ -332,9 +332,9 @@ class _Run:
 
     def keep_last(self) -> None:
         """Save the weights as they ended."""
-        if self.accelerator.is_main_process or shared_out(self.module):
+        if self.accelerator.is_main_process or is_sharded(self.module):
             with self.average.swapped_in():
-                with outside_layers_whole(self.module):
+                with unsharded_outside_layers(self.module):
                     scores = self.evaluate() if self.evaluate else {}
                 self._keep(scores)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.models.memory import Memory, Sketch
+from medical_vqa.models.memory import Memory, MemoryEstimate
 from medical_vqa.training.batching import BatchPlan
 
 _GIB = 2**30
@@ -17,7 +17,7 @@ _GIB = 2**30
 class Plan:
     """A run on paper."""
 
-    sketch: Sketch
+    sketch: MemoryEstimate
     """What is trained."""
     memory: Memory
     """What the device must hold."""
@@ -26,7 +26,7 @@ class Plan:
     images: int
     """Training images."""
     steps: int
-    """Optimiser steps in all."""
+    """Optimizer steps in all."""
     device: str
     """Where, and in which precision."""
     available: int | None
@@ -42,7 +42,7 @@ class Plan:
             f"parameters   {self.sketch.parameters:,} in all, {self.sketch.trainable:,} trained ({share:.2f} %)",
             f"once         {self.sketch.upstream:,} parameters are needed only to encode each image, once",
             f"memory       {_gib(held.total)}: weights {_gib(held.weights)}, gradients {_gib(held.gradients)}, "
-            f"optimiser {_gib(held.optimizer)}, activations of one batch at most {rest}{room}",
+            f"optimizer {_gib(held.optimizer)}, activations of one batch at most {rest}{room}",
             f"data         {self.rows:,} rows on {self.images:,} images",
             f"steps        {self.steps:,} on {self.device}",
         ]
@@ -51,7 +51,7 @@ class Plan:
         """Raise `ConfigError` when the device cannot even hold what no batch size changes."""
         if self.available is not None and self.memory.fixed > self.available:
             raise ConfigError(
-                f"this GPU is too small: weights, gradients and optimiser take {_gib(self.memory.fixed)} and it has "
+                f"this GPU is too small: weights, gradients and optimizer take {_gib(self.memory.fixed)} and it has "
                 f"{_gib(self.available)}; use a smaller model.checkpoint, 16-bit training.precision, "
                 "model.four_bit for a chat model, or a larger GPU"
             )
@@ -59,7 +59,7 @@ class Plan:
 
 def steps_of(images: Sequence[str], lengths: Sequence[int] | None, *, epochs: int, batch_size: int, grouping: str,
              accumulate: int, seed: int, processes: int = 1) -> int:  # fmt: skip
-    """Optimiser steps of a whole run, exactly as the loop will take them."""
+    """Optimizer steps of a whole run, exactly as the loop will take them."""
     plan = BatchPlan(images, batch_size, "image" if grouping == "image" else "question", seed, processes, lengths)
     return sum(math.ceil(len(plan.epoch(epoch)) / accumulate) for epoch in range(epochs))
 

@@ -28,7 +28,7 @@ FRAMES = 12
 
 
 def png(side: int = 96, shade: int = 90, *, width: int | None = None) -> bytes:
-    """A grey picture with a bright square in its upper left."""
+    """A gray picture with a bright square in its upper left."""
     pixels = np.full((side, width or side), shade, np.uint8)
     pixels[: side // 3, : side // 3] = 230
     out = io.BytesIO()
@@ -74,9 +74,9 @@ class FakeBackend:
 
     def upload(self, data: bytes, form: dict[str, str]) -> schema.UploadedImage:
         dicom = data[128:132] == b"DICM"
-        frame, centre = int(form.get("frame", 0)), form.get("window_center", "40")
+        frame, center = int(form.get("frame", 0)), form.get("window_center", "40")
         try:
-            picture = png(64 + frame, int(float(centre)) % 200) if dicom else data
+            picture = png(64 + frame, int(float(center)) % 200) if dicom else data
             with Image.open(io.BytesIO(picture)) as image:
                 size, kind = image.size, str(image.format)
                 out = io.BytesIO()
@@ -91,7 +91,7 @@ class FakeBackend:
             height=size[1],
             format="DICOM" if dicom else kind,
             frames=FRAMES if dicom else 1,
-            facts={"Modality": "CT", "WindowCenter": centre, "WindowWidth": form.get("window_width", "400")}
+            facts={"Modality": "CT", "WindowCenter": center, "WindowWidth": form.get("window_width", "400")}
             if dicom
             else {},
             dropped=["DICOM header"] if dicom else [],
@@ -113,7 +113,9 @@ class FakeBackend:
             ],
             abstained=unsure,
             reason=REASON if unsure else None,
-            look=schema.Look(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]]) if body["look"] else None,
+            attention_map=schema.AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
+            if body["attention_map"]
+            else None,
             model=schema.ModelRef(name=self.name, family="fake", id="0" * 12),
             timings=schema.Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch=1),
         )
@@ -127,8 +129,8 @@ class FakeBackend:
         empty: dict[str, Any] = {}
         return schema.ModelInfo(
             name=self.name, family="fake", id="0" * 12, data=empty, selection=empty, facts=empty, decoding=empty,
-            calibration=empty, licence="none", intended_use="tests", created="2026-01-01T00:00:00Z", version="0",
-            can_look=True, limits=LIMITS,
+            calibration=empty, license="none", intended_use="tests", created="2026-01-01T00:00:00Z", version="0",
+            has_attention_map=True, limits=LIMITS,
         )  # fmt: skip
 
     def examples(self) -> schema.Examples:

@@ -9,27 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medical_vqa.serving.api.schema import Look
+from medical_vqa.serving.api.schema import AttentionMap
 
-AMBER = (255, 176, 32)  # stands out from grey pictures for all kinds of colour vision
+AMBER = (255, 176, 32)  # stands out from gray pictures for all kinds of color vision
 _STRONGEST = 0.72  # opacity where the model looked most; the tissue below stays visible
 _FAINT = 0.12  # shares of the strongest weight below which nothing is drawn
 _LONGEST_HEAT = 512  # pixels
 _LONGEST_VIEW = 1600  # pixels
 
 
-def strength(look: Look) -> NDArray[np.float32]:
+def strength(attention_map: AttentionMap) -> NDArray[np.float32]:
     """The weights (rows, columns) scaled so that the largest is 1; all zero where there is nothing to show."""
-    weights = np.asarray(look.values, dtype=np.float32).reshape(look.rows, look.columns).clip(min=0)
+    weights = (
+        np.asarray(attention_map.values, dtype=np.float32)
+        .reshape(attention_map.rows, attention_map.columns)
+        .clip(min=0)
+    )
     largest = float(weights.max(initial=0.0))
     return (weights / largest).astype(np.float32) if largest > 0 else weights
 
 
-def heat(look: Look, *, width: int, height: int) -> bytes:
-    """A PNG of the picture's shape: one colour whose opacity says how much the model looked there."""
+def heat(attention_map: AttentionMap, *, width: int, height: int) -> bytes:
+    """A PNG of the picture's shape: one color whose opacity says how much the model looked there."""
     scale = min(1.0, _LONGEST_HEAT / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    smooth = Image.fromarray(strength(look)).resize(size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(strength(attention_map)).resize(size, Image.Resampling.BICUBIC)
     values = np.asarray(smooth, dtype=np.float32).clip(0, 1)
     shown = ((values - _FAINT) / (1 - _FAINT)).clip(0, 1)
     pixels = np.empty((size[1], size[0], 4), dtype=np.uint8)
@@ -38,10 +42,10 @@ def heat(look: Look, *, width: int, height: int) -> bytes:
     return _png(Image.fromarray(pixels, "RGBA"))
 
 
-def place(look: Look) -> tuple[int, int]:
+def place(attention_map: AttentionMap) -> tuple[int, int]:
     """Row and column in a three by three raster of where the model looked most, for who cannot see the picture."""
-    row, column = np.unravel_index(int(strength(look).argmax()), (look.rows, look.columns))
-    return int(3 * (row + 0.5) / look.rows), int(3 * (column + 0.5) / look.columns)
+    row, column = np.unravel_index(int(strength(attention_map).argmax()), (attention_map.rows, attention_map.columns))
+    return int(3 * (row + 0.5) / attention_map.rows), int(3 * (column + 0.5) / attention_map.columns)
 
 
 def for_view(png: bytes) -> str:
@@ -56,10 +60,10 @@ def for_view(png: bytes) -> str:
 def thumbnail(data: bytes, *, side: int) -> bytes:
     """A square PNG cut from the middle of a picture."""
     with Image.open(io.BytesIO(data)) as image:
-        grey_or_rgb = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
-    edge = min(grey_or_rgb.size)
-    left, top = (grey_or_rgb.width - edge) // 2, (grey_or_rgb.height - edge) // 2
-    cut = grey_or_rgb.crop((left, top, left + edge, top + edge))
+        gray_or_rgb = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
+    edge = min(gray_or_rgb.size)
+    left, top = (gray_or_rgb.width - edge) // 2, (gray_or_rgb.height - edge) // 2
+    cut = gray_or_rgb.crop((left, top, left + edge, top + edge))
     return _png(cut.resize((side, side), Image.Resampling.LANCZOS))
 
 

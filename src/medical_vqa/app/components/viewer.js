@@ -14,7 +14,7 @@ function draw(viewer, state) {
   const roomY = Math.max(0, (frame.offsetHeight * state.zoom - stage.clientHeight) / 2);
   state.x = clamp(state.x, -roomX, roomX);
   state.y = clamp(state.y, -roomY, roomY);
-  // The frame is centred, so that zooming about its middle keeps the middle of the stage where it is.
+  // The frame is centered, so that zooming about its middle keeps the middle of the stage where it is.
   const left = (frame.offsetWidth * (1 - state.zoom)) / 2 + state.x;
   const top = (frame.offsetHeight * (1 - state.zoom)) / 2 + state.y;
   frame.style.transform = `translate(${left}px, ${top}px) scale(${state.zoom})`;

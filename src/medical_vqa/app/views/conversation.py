@@ -10,7 +10,7 @@ from medical_vqa.app.cases import Case, Reply, Turn
 from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Desk
+from medical_vqa.app.session import Session
 from medical_vqa.app.settings import AppSettings
 from medical_vqa.app.views import rating
 from medical_vqa.serving.api.schema import Answer
@@ -18,16 +18,18 @@ from medical_vqa.serving.api.schema import Answer
 _MOST_SUGGESTIONS = 5
 
 
-def conversation(desk: Desk, case: Case, backends: list[Backend], settings: AppSettings, words: Words) -> None:
+def conversation(session: Session, case: Case, backends: list[Backend], settings: AppSettings, words: Words) -> None:
     """Every turn, the question that is being asked, and what to ask next."""
     for number, turn in enumerate(case.turns):
-        _turn(desk, case, turn, settings, words, last=number + 1 == len(case.turns))
+        _turn(session, case, turn, settings, words, last=number + 1 == len(case.turns))
     if case.pending is not None:
         question = case.pending
         st.html(cards.question(words, question))
         with st.spinner(words("thinking")):
-            cases.ask(backends, case, question, look=desk.info is not None and desk.info.can_look)
-        case.pending, desk.look_at = None, None
+            cases.ask(
+                backends, case, question, attention_map=session.info is not None and session.info.has_attention_map
+            )
+        case.pending, session.look_at = None, None
         st.rerun()
     if not case.turns:
         _suggest(case, words)
@@ -37,25 +39,27 @@ def conversation(desk: Desk, case: Case, backends: list[Backend], settings: AppS
         _download(case, words)
 
 
-def _turn(desk: Desk, case: Case, turn: Turn, settings: AppSettings, words: Words, *, last: bool) -> None:
+def _turn(session: Session, case: Case, turn: Turn, settings: AppSettings, words: Words, *, last: bool) -> None:
     with st.container(key=f"turn-{turn.id}", gap="small"):
         st.html(cards.question(words, turn.question, _view_note(case, turn, words)))
         for number, (column, reply) in enumerate(zip(_side_by_side(turn), turn.replies, strict=True)):
             with column:
-                _reply(desk, case, turn, reply, f"{turn.id}-{number}", settings, words)
+                _reply(session, case, turn, reply, f"{turn.id}-{number}", settings, words)
         if turn.failed and last:
             st.button(words("retry"), key="retry", on_click=cases.again, args=(case,), icon=":material/refresh:")
 
 
-def _actions(desk: Desk, case: Case, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words) -> None:
+def _actions(
+    session: Session, case: Case, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words
+) -> None:
     """Below an answer: thumbs, and where the model looked."""
     with st.container(horizontal=True, gap="small", key=f"actions-{key}"):
         if settings.feedback is not None:
-            rating.thumbs(desk, turn, reply, key, settings, words)
-        if reply is turn.replies[0] and _can_show(desk, case, turn):
+            rating.thumbs(session, turn, reply, key, settings, words)
+        if reply is turn.replies[0] and _can_show(session, case, turn):
             st.button(
                 words("show_look"), key=f"look-{turn.id}", type="tertiary", icon=":material/center_focus_weak:",
-                on_click=_look_at, args=(desk, turn),
+                on_click=_look_at, args=(session, turn),
             )  # fmt: skip
 
 
@@ -74,24 +78,26 @@ def _view_note(case: Case, turn: Turn, words: Words) -> str:
     return ", ".join(parts)
 
 
-def _can_show(desk: Desk, case: Case, turn: Turn) -> bool:
+def _can_show(session: Session, case: Case, turn: Turn) -> bool:
     first = turn.replies[0]
-    has_look = isinstance(first, Answer) and first.look is not None
-    return has_look and turn is not desk.turn_looked_at() and turn.picture == case.picture
+    has_look = isinstance(first, Answer) and first.attention_map is not None
+    return has_look and turn is not session.turn_looked_at() and turn.picture == case.picture
 
 
-def _look_at(desk: Desk, turn: Turn) -> None:
-    desk.look_at = turn.id
+def _look_at(session: Session, turn: Turn) -> None:
+    session.look_at = turn.id
 
 
-def _reply(desk: Desk, case: Case, turn: Turn, reply: Reply, key: str, settings: AppSettings, words: Words) -> None:
+def _reply(
+    session: Session, case: Case, turn: Turn, reply: Reply, key: str, settings: AppSettings, words: Words
+) -> None:
     if isinstance(reply, BackendError):
         st.html(cards.failure(words, reply))
         return
     st.html(cards.answer(words, reply))
-    _actions(desk, case, turn, reply, key, settings, words)
-    if settings.feedback is not None and key in desk.thumbs:
-        rating.details(desk, turn, reply, key, settings, words)
+    _actions(session, case, turn, reply, key, settings, words)
+    if settings.feedback is not None and key in session.thumbs:
+        rating.details(session, turn, reply, key, settings, words)
 
 
 def _suggest(case: Case, words: Words) -> None:

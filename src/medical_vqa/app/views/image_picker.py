@@ -7,43 +7,43 @@ import streamlit as st
 from medical_vqa.app.client import LASTING, Backend, BackendError
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Desk
+from medical_vqa.app.session import Session
 from medical_vqa.serving.api.schema import ExampleImage, Examples
 
 _TILE = 224  # pixels of an example's picture
 
 
-def choose(desk: Desk, backend: Backend, words: Words) -> None:
+def choose(session: Session, backend: Backend, words: Words) -> None:
     """The page without an image: what it is for, an upload field, examples."""
     with st.container(key="choose"):
         st.html(cards.hero(words))
-        _refused(desk, backend, words)
-        _upload(desk, backend, words)
-        _earlier(desk, words)
-        _tiles(desk, backend, words)
+        _refused(session, backend, words)
+        _upload(session, backend, words)
+        _earlier(session, words)
+        _tiles(session, backend, words)
 
 
-def another(desk: Desk, backend: Backend, words: Words) -> None:
+def another(session: Session, backend: Backend, words: Words) -> None:
     """The same for the page with an image, in small."""
-    _upload(desk, backend, words)
-    _earlier(desk, words)
-    _tiles(desk, backend, words)
+    _upload(session, backend, words)
+    _earlier(session, words)
+    _tiles(session, backend, words)
 
 
-def _upload(desk: Desk, backend: Backend, words: Words) -> None:
-    most = max(1, (desk.info.limits.max_upload_bytes if desk.info else 1) // 2**20)
+def _upload(session: Session, backend: Backend, words: Words) -> None:
+    most = max(1, (session.info.limits.max_upload_bytes if session.info else 1) // 2**20)
     with st.container(key="upload"):
         # No list of endings: DICOM files often have none. The backend looks at the content.
-        file = st.file_uploader(words("upload"), key=f"upload-{desk.uploads}", max_upload_size=most)
+        file = st.file_uploader(words("upload"), key=f"upload-{session.uploads}", max_upload_size=most)
         st.html(cards.small(words("upload_hint", megabytes=most)))
     if file is not None:
         with st.spinner(words("opening")):
-            desk.take(backend, file.name, file.getvalue())
+            session.take(backend, file.name, file.getvalue())
         st.rerun()
 
 
-def _refused(desk: Desk, backend: Backend, words: Words) -> None:
-    refused = desk.refused
+def _refused(session: Session, backend: Backend, words: Words) -> None:
+    refused = session.refused
     if refused is None:
         return
     st.html(cards.refused(words, refused.name, refused.error))
@@ -51,22 +51,22 @@ def _refused(desk: Desk, backend: Backend, words: Words) -> None:
         return
     if st.button(words("retry"), key="retry-upload", icon=":material/refresh:"):
         with st.spinner(words("opening")):
-            desk.take(backend, refused.name, refused.data, refused.suggestions)
+            session.take(backend, refused.name, refused.data, refused.suggestions)
         st.rerun()
 
 
-def _earlier(desk: Desk, words: Words) -> None:
-    for case in desk.earlier:
+def _earlier(session: Session, words: Words) -> None:
+    for case in session.earlier:
         label = words("back_to", name=case.name)
         if st.button(label, key=f"back-{case.id}", icon=":material/undo:", type="tertiary"):
-            desk.open_id, desk.refused, desk.look_at = case.id, None, None
+            session.open_id, session.refused, session.look_at = case.id, None, None
             st.rerun()
 
 
-def _tiles(desk: Desk, backend: Backend, words: Words) -> None:
+def _tiles(session: Session, backend: Backend, words: Words) -> None:
     """Each example is one button with its picture as background."""
     try:
-        found, pictures = _examples(backend.address, desk.info.id if desk.info else "", backend)
+        found, pictures = _examples(backend.address, session.info.id if session.info else "", backend)
     except BackendError:
         return
     if not found.examples:
@@ -77,7 +77,7 @@ def _tiles(desk: Desk, backend: Backend, words: Words) -> None:
         for example in found.examples:
             if st.button(_caption(example), key=f"example-{example.id}"):
                 with st.spinner(words("opening")):
-                    _take_example(desk, backend, found, example.id)
+                    _take_example(session, backend, found, example.id)
                 st.rerun()
     st.html(cards.small(words("source", source=found.source)))
 
@@ -88,13 +88,13 @@ def _examples(address: str, model: str, _backend: Backend) -> tuple[Examples, li
     return found, [overlay.thumbnail(_backend.example_file(example), side=_TILE) for example in found.examples]
 
 
-def _take_example(desk: Desk, backend: Backend, found: Examples, example_id: str) -> None:
+def _take_example(session: Session, backend: Backend, found: Examples, example_id: str) -> None:
     example = next(example for example in found.examples if example.id == example_id)
     try:
         data = backend.example_file(example)
     except BackendError:
         data = b""  # the upload that follows says what is the matter
-    desk.take(backend, _caption(example), data, tuple(example.questions))
+    session.take(backend, _caption(example), data, tuple(example.questions))
 
 
 def _caption(example: ExampleImage) -> str:

@@ -12,21 +12,23 @@ from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.components.viewer import Shown, show
 from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Desk
+from medical_vqa.app.session import Session
 from medical_vqa.serving.api.schema import Answer
 from medical_vqa.text import per_cent
 
 _HERE = {"127.0.0.1", "localhost", "::1"}
 
 
-def picture(desk: Desk, case: Case, words: Words) -> None:
+def picture(session: Session, case: Case, words: Words) -> None:
     """The picture, and over it the heat of the answer that is looked at."""
-    turn = desk.turn_looked_at()
+    turn = session.turn_looked_at()
     reply = turn.replies[0] if turn else None
     heat, caption = None, ""
     same = turn is not None and turn.picture == case.picture
-    if turn is not None and same and isinstance(reply, Answer) and reply.look is not None:
-        heat = overlay.data_uri(overlay.heat(reply.look, width=case.uploaded.width, height=case.uploaded.height))
+    if turn is not None and same and isinstance(reply, Answer) and reply.attention_map is not None:
+        heat = overlay.data_uri(
+            overlay.heat(reply.attention_map, width=case.uploaded.width, height=case.uploaded.height)
+        )
         caption = words("look_for", question=turn.question)
     show(
         Shown(
@@ -73,7 +75,7 @@ def facts(case: Case, words: Words) -> None:
         st.warning(words("burned_in"), icon=":material/visibility:")
 
 
-def privacy(desk: Desk, case: Case, backend: Backend, words: Words) -> None:
+def privacy(session: Session, case: Case, backend: Backend, words: Words) -> None:
     """Where the picture goes, when it is deleted, and a button for now."""
     host = urlsplit(backend.address).hostname or ""
     where = words("privacy_here") if host in _HERE else words("privacy_there", host=host)
@@ -85,7 +87,7 @@ def privacy(desk: Desk, case: Case, backend: Backend, words: Words) -> None:
         st.html(cards.small(f"{where}{blank}{until}{dropped}"))
         st.button(
             words("delete_now"), key="delete", type="tertiary", icon=":material/delete:", on_click=_delete,
-            args=(desk, case, backend),
+            args=(session, case, backend),
         )  # fmt: skip
 
 
@@ -96,9 +98,9 @@ def _announcement(reply: Reply, words: Words) -> str:
         return words("announce_unsure", reason=reply.reason or "")
     share = per_cent(reply.confidence) if reply.confidence is not None else "–"
     said = words("announce", answer=reply.answer, confidence=share)
-    if reply.look is None:
+    if reply.attention_map is None:
         return said
-    row, column = overlay.place(reply.look)
+    row, column = overlay.place(reply.attention_map)
     return f"{said} {words('look_place', place=words(f'place_{row}{column}'))}"
 
 
@@ -117,19 +119,19 @@ def _first_frame(case: Case) -> int:
 
 
 def _window(case: Case, words: Words) -> cases.Window | None:
-    """Centre and width; a preset sets both."""
+    """Center and width; a preset sets both."""
     header = _whole(case.header_window or (0.0, 1.0))
-    centres, widths = cases.window_bounds(case)
+    centers, widths = cases.window_bounds(case)
     keys = _window_keys(case)
     for key, value in zip(keys, header, strict=True):
         st.session_state.setdefault(key, value)
-    centre = st.slider(words("centre"), *centres, key=keys[0])
+    center = st.slider(words("center"), *centers, key=keys[0])
     width = st.slider(words("width"), *widths, key=keys[1])
-    return None if (centre, width) == header else (float(centre), float(width))
+    return None if (center, width) == header else (float(center), float(width))
 
 
 def _window_keys(case: Case) -> tuple[str, str]:
-    return f"centre-{case.id}", f"width-{case.id}"
+    return f"center-{case.id}", f"width-{case.id}"
 
 
 def _whole(window: cases.Window) -> tuple[int, int]:
@@ -147,9 +149,9 @@ def _presets(case: Case, header: cases.Window, words: Words) -> None:
             st.button(label, key=f"preset-{name}-{case.id}", on_click=apply, args=(window,), type="tertiary")
 
 
-def _delete(desk: Desk, case: Case, backend: Backend) -> None:
-    """Off the server and off the desk, conversation and all."""
+def _delete(session: Session, case: Case, backend: Backend) -> None:
+    """Off the server and off the session, conversation and all."""
     for image_id in case.ids.values():
         backend.forget_later(image_id)
-    desk.cases.remove(case)
-    desk.open_id = None
+    session.cases.remove(case)
+    session.open_id = None

@@ -186,7 +186,7 @@ class Audit(_Record):
         return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near)}
 
 
-def audit(dataset: PreparedDataset, *, look: bool = True, progress: Progress | None = None) -> Audit:
+def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Progress | None = None) -> Audit:
     """Compare every split and language of a prepared dataset with every other.
 
     Args:
@@ -196,7 +196,7 @@ def audit(dataset: PreparedDataset, *, look: bool = True, progress: Progress | N
     """
     parts = dataset_parts(dataset)
     contents = {part: [dataset.images.digest(row.image_id) for row in rows] for part, rows in parts.items()}
-    pairs, unreadable = _near(parts, dataset.images, progress) if look else ([], 0)
+    pairs, unreadable = _near(parts, dataset.images, progress) if compare_images else ([], 0)
     repeated = [found for part, rows in parts.items() for found in _repeated(part, rows, contents[part])]
     same = [one for one in repeated if len(one.answers) == 1]
     differ = [one for one in repeated if len(one.answers) > 1]
@@ -210,7 +210,7 @@ def audit(dataset: PreparedDataset, *, look: bool = True, progress: Progress | N
         shared=[found for a, b in itertools.combinations(parts, 2) if (found := _shared(a, b, parts, contents))],
         near=sorted(across, key=lambda pair: -pair.likeness),
         near_within=len(pairs) - len(across),
-        looked=look,
+        looked=compare_images,
         unreadable=unreadable,
         twins=[_twins(a, b, parts, contents) for a, b in itertools.combinations(parts, 2) if _one_language(a, b)],
         unseen=[_unseen(a, b, parts) for a, b in itertools.product(parts, parts) if _learned_and_held_out(a, b)],

@@ -59,10 +59,10 @@ class Near:
 
 
 def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Hashes and small copies of a picture and its parts; a picture of one colour is like nothing."""
-    grey = picture.convert("L")
-    grey.thumbnail((256, 256), Image.Resampling.BOX)
-    copies = np.stack([_copy(grey, box) for box in VIEWS])
+    """Hashes and small copies of a picture and its parts; a picture of one color is like nothing."""
+    gray = picture.convert("L")
+    gray.thumbnail((256, 256), Image.Resampling.BOX)
+    copies = np.stack([_copy(gray, box) for box in VIEWS])
     return Fingerprint(_hashes(copies), _unit(copies))
 
 
@@ -91,17 +91,17 @@ def _close(parts: NDArray[np.uint64], whole: NDArray[np.uint64]) -> Iterator[tup
                 yield start + row, column
 
 
-def _copy(grey: Image.Image, box: Box) -> Floats:
-    width, height = grey.size
+def _copy(gray: Image.Image, box: Box) -> Floats:
+    width, height = gray.size
     place = box[0] * width, box[1] * height, box[2] * width, box[3] * height
-    small = grey.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=place)
+    small = gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=place)
     return np.asarray(small, dtype=np.float32).ravel()
 
 
 def _unit(copies: Floats) -> Floats:
-    centred = copies - copies.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.where(length > 1e-3, centred / np.maximum(length, 1e-3), 0.0).astype(np.float32)
+    centered = copies - copies.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    return np.where(length > 1e-3, centered / np.maximum(length, 1e-3), 0.0).astype(np.float32)
 
 
 def _hashes(copies: Floats) -> NDArray[np.uint64]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import write_whole
+from medical_vqa.io import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ class FeatureStore:
             for name, tensor in named.items()
         }
         content = save(tensors, metadata={"format": FORMAT, "fingerprint": self.fingerprint})
-        write_whole(self.folder / f"features-{secrets.token_hex(4)}.safetensors", content)
+        atomic_write(self.folder / f"features-{secrets.token_hex(4)}.safetensors", content)
         self._scan()
 
     def missing(self, digests: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ import numpy as np
 
 from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError
-from medical_vqa.io import write_whole, writing
+from medical_vqa.io import atomic_write, writing
 
 if sys.platform != "win32":
     import fcntl
@@ -146,7 +146,7 @@ class PictureCache:
                 file.flush()
                 os.fsync(file.fileno())
             row = {"format": FORMAT, "file": index.file, "pictures": added}
-            write_whole(self.folder / "index.json", json.dumps(row).encode())
+            atomic_write(self.folder / "index.json", json.dumps(row).encode())
         return _Index(index.file, added)
 
     def _load(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import write_whole, writing
+from medical_vqa.io import atomic_write, writing
 
 GRID = 40
 """Cells along each side, whatever the picture's shape."""
@@ -79,7 +79,7 @@ def write_regions(folder: Path, regions: Mapping[str, Regions]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, names=np.array(names), **grids)
     with writing(folder, buffer.tell()):
-        write_whole(folder / FILE, buffer.getvalue())
+        atomic_write(folder / FILE, buffer.getvalue())
 
 
 def _stacked(known: Regions, names: Sequence[str]) -> Grid:

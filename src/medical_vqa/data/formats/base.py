@@ -26,8 +26,8 @@ class DatasetCard:
     """The name on the command line: ``slake``."""
     title: str
     """The dataset's own name, with its year."""
-    licence: str
-    """Licence, with where it is stated."""
+    license: str
+    """License, with where it is stated."""
     citation: str
     """How the authors want to be cited."""
     homepage: str
@@ -69,7 +69,7 @@ class VqaDataset(Protocol):
 
     @property
     def card(self) -> DatasetCard:
-        """Licence, citation and official counts."""
+        """License, citation and official counts."""
 
     def read(self, source: Path) -> Published:
         """Parse the folder; raises `DataError` with file and row where it is not in this format."""

@@ -36,7 +36,7 @@ from medical_vqa.schema.records import Example, Split
 CARD = DatasetCard(
     name="folder",
     title="a folder of questions and images",
-    licence="not stated: whatever its owner has agreed to",
+    license="not stated: whatever its owner has agreed to",
     citation="none given",
     homepage="the folder itself",
 )

@@ -29,7 +29,7 @@ from medical_vqa.schema.records import SPLITS, Example, Split
 CARD = DatasetCard(
     name="slake",
     title="SLAKE 1.0 (2021)",
-    licence="CC BY 4.0 (the authors' dataset card on the Hugging Face hub, BoKelvin/SLAKE)",
+    license="CC BY 4.0 (the authors' dataset card on the Hugging Face hub, BoKelvin/SLAKE)",
     citation=(
         "B. Liu, L.-M. Zhan, L. Xu, L. Ma, Y. Yang, X.-M. Wu: SLAKE: a semantically-labeled knowledge-enhanced "
         "dataset for medical visual question answering. ISBI 2021, arXiv:2102.09542"

@@ -21,7 +21,7 @@ from medical_vqa.errors import DataError
 CARD = DatasetCard(
     name="slake-mini",
     title="SLAKE-mini, a sample of SLAKE 1.0 (2021), English, pictures made smaller",
-    licence="CC BY 4.0, as SLAKE itself; changed: a sample, pictures resized and compressed again",
+    license="CC BY 4.0, as SLAKE itself; changed: a sample, pictures resized and compressed again",
     citation=slake.CARD.citation,
     homepage=slake.CARD.homepage,
     rows={"train": 1226, "validation": 424},

@@ -50,7 +50,7 @@ def _masks(source: Path, stem: str, organs: dict[int, str]) -> Regions:
     with Image.open(path) as image:
         values = np.asarray(image)
     if values.ndim != 2:
-        return {}  # a colour overlay, in another coding
+        return {}  # a color overlay, in another coding
     if not np.isin(values, list(organs)).any():
         return {}  # nothing drawn, as in most chest radiographs, says nothing: their lungs are not drawn either
     return {

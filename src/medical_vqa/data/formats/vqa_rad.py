@@ -30,7 +30,7 @@ from medical_vqa.schema.records import Example, Split
 CARD = DatasetCard(
     name="vqa-rad",
     title="VQA-RAD (2018)",
-    licence="CC0 1.0 (the dataset's page, osf.io/89kps)",
+    license="CC0 1.0 (the dataset's page, osf.io/89kps)",
     citation=(
         "J. J. Lau, S. Gayen, A. Ben Abacha, D. Demner-Fushman: A dataset of clinically generated visual questions "
         "and answers about radiology images. Scientific Data 5, 180251 (2018)"

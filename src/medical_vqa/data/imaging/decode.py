@@ -44,7 +44,7 @@ def ingest(
         data: The file's bytes, of any format in `Ingested.format`.
         limits: What is refused before it is decoded.
         frame: Frame, slice or page, from 0. By default the first; of a NIfTI volume the middle slice.
-        window: Centre and width of the values to show, for DICOM and NIfTI. By default what the header says.
+        window: Center and width of the values to show, for DICOM and NIfTI. By default what the header says.
         name: What the message calls the picture.
 
     Raises:

@@ -33,7 +33,7 @@ class Ingested:
     """One upload as the picture that it shows, with nothing that could tell whose it is."""
 
     picture: NDArray[np.uint8]
-    """(height, width, channels): one channel for grey, three for RGB; upright, 8 bits."""
+    """(height, width, channels): one channel for gray, three for RGB; upright, 8 bits."""
     format: str
     """Of the upload: ``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP``, ``GIF``, ``DICOM`` or ``NIFTI``."""
     dropped: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Ingested:
     frames: int = 1
     """How many can be asked for with ``frame``; of an animation only the first can."""
     window: tuple[float, float] | None = None
-    """Centre and width of the values that were spread over 0..255; None where the pixels came as they are."""
+    """Center and width of the values that were spread over 0..255; None where the pixels came as they are."""
 
     @property
     def width(self) -> int:

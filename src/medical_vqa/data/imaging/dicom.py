@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _FACTS = ("Modality", "BodyPartExamined", "ViewPosition")
 _READ: list[Any] = [
     0x00080060, 0x00180015, 0x00185101, 0x00280301,  # Modality, BodyPartExamined, ViewPosition, BurnedInAnnotation
-    0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colours, frames, rows, columns
+    0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colors, frames, rows, columns
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120,  # bits, sign, padding
     0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056,  # window, rescale, VOI LUT function
     *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224),  # palettes
@@ -128,7 +128,7 @@ def read_dicom(
     Raises:
         TooLargeError: Over a limit; nothing was inflated or decoded.
         UnsupportedImageError: A transfer syntax or kind of pixels that is not read, or not without an extra.
-        ImageError: Damaged, truncated, without pixels, no such frame, or a window for a colour picture.
+        ImageError: Damaged, truncated, without pixels, no such frame, or a window for a color picture.
     """
     try:
         with quiet("pydicom"):
@@ -146,10 +146,10 @@ def _read(data: bytes, name: str, limits: IngestLimits, index: int, window: tupl
     values = _values(frame)  # (rows, columns) or (rows, columns, 3)
     if values.ndim == 3:
         if window is not None:
-            raise ImageError(f"{name}: a window is for grey pictures, and this one has colours; leave it out")
-        picture, used = _colours(values, dataset), None
+            raise ImageError(f"{name}: a window is for gray pictures, and this one has colors; leave it out")
+        picture, used = _colors(values, dataset), None
     else:
-        picture, used = _greys(values, frame, window)
+        picture, used = _grays(values, frame, window)
     return Ingested(
         picture,
         "DICOM",
@@ -217,7 +217,7 @@ def _check(dataset: Dataset, name: str, limits: IngestLimits, index: int) -> int
     check_size((int(dataset.Columns), int(dataset.Rows)), name, limits.pixels)
     samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames") or 1)
     if samples not in (1, 3):
-        raise UnsupportedImageError(f"{name}: has {samples} samples in a pixel; give a grey or an RGB picture")
+        raise UnsupportedImageError(f"{name}: has {samples} samples in a pixel; give a gray or an RGB picture")
     if frames > limits.frames:
         raise TooLargeError(f"{name}: has {frames:,} frames; give a part of at most {limits.frames:,}")
     if not 0 <= index < frames:
@@ -275,7 +275,7 @@ def _check_stream(frame: _Frame) -> None:
     )
     width, height, components = stream_size(stream)
     if components not in (1, 3):
-        raise UnsupportedImageError(f"{frame.name}: its picture has {components} components; give a grey or RGB one")
+        raise UnsupportedImageError(f"{frame.name}: its picture has {components} components; give a gray or RGB one")
     if (width, height) != (dataset.Columns, dataset.Rows):
         raise ImageError(
             f"{frame.name}: its header says {dataset.Columns}x{dataset.Rows} pixels and its compressed picture "
@@ -283,7 +283,7 @@ def _check_stream(frame: _Frame) -> None:
         )
 
 
-def _colours(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+def _colors(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     # What is not 8 bits of a palette is 16, whatever its index has.
@@ -291,7 +291,7 @@ def _colours(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     return (values >> (bits - 8)).astype(np.uint8)
 
 
-def _greys(
+def _grays(
     values: NDArray[Any], frame: _Frame, window: tuple[float, float] | None
 ) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
     rescale = frame.group("PixelValueTransformationSequence")
@@ -343,17 +343,17 @@ def _window(module: Dataset) -> tuple[float, float] | None:
     pair = [np.ravel(module.get(key) or [])[:1] for key in ("WindowCenter", "WindowWidth")]
     if any(part.size == 0 for part in pair):
         return None
-    centre, width = (float(part[0]) for part in pair)
-    return (centre, width) if np.isfinite([centre, width]).all() and width > 0 else None
+    center, width = (float(part[0]) for part in pair)
+    return (center, width) if np.isfinite([center, width]).all() and width > 0 else None
 
 
-def _windowed(centre: float, width: float, function: str) -> Ramp:
+def _windowed(center: float, width: float, function: str) -> Ramp:
     """Source: PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
-        return sigmoid(centre, width)
+        return sigmoid(center, width)
     if function != "LINEAR_EXACT":
-        centre, width = centre - 0.5, width - 1
-    return ramp(centre - width / 2, centre + width / 2)
+        center, width = center - 0.5, width - 1
+    return ramp(center - width / 2, center + width / 2)
 
 
 def _facts(dataset: Dataset) -> dict[str, str]:

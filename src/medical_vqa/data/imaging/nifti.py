@@ -38,13 +38,13 @@ def read_nifti(
     """One slice along the third axis; slices of a series in time are counted on.
 
     By default the middle slice of the first volume. Values are scaled as the header says and go through `window`
-    (centre, width), by default from the 0.5th to the 99.5th percentile of the slice. Of a compressed file as much is
+    (center, width), by default from the 0.5th to the 99.5th percentile of the slice. Of a compressed file as much is
     inflated as lies before the slice's end, piece by piece; the volume is never held.
 
     Raises:
         TooLargeError: Over a limit, by the header.
         UnsupportedImageError: Pixels in another file, complex numbers, or something else that gzip has compressed.
-        ImageError: Damaged, truncated, no such slice, or a window for a colour picture.
+        ImageError: Damaged, truncated, no such slice, or a window for a color picture.
     """
     try:
         with quiet("nibabel.global"):
@@ -71,9 +71,7 @@ def _read(
     chosen = int(header.get_data_shape()[2]) // 2 if index is None and len(header.get_data_shape()) > 2 else index or 0
     if not 0 <= chosen < frames:
         raise ImageError(f"{name}: has no frame {chosen}; the frames are 0 to {frames - 1}")
-    values = _upright(
-        _slice(stream, header, chosen, name, limits), header
-    )  # (rows, columns), and 3 of a colour picture
+    values = _upright(_slice(stream, header, chosen, name, limits), header)  # (rows, columns), and 3 of a color picture
     picture, used = _shown(values, header, name, window)
     dropped = ("NIfTI header", "other frames") if frames > 1 else ("NIfTI header",)
     facts = {"Rows": str(values.shape[0]), "Columns": str(values.shape[1])}
@@ -146,7 +144,7 @@ def _shown(
 ) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
     if values.dtype.names:
         if window is not None:
-            raise ImageError(f"{name}: a window is for grey pictures, and this one has colours; leave it out")
+            raise ImageError(f"{name}: a window is for gray pictures, and this one has colors; leave it out")
         return np.stack([values[channel] for channel in ("R", "G", "B")], axis=-1), None
     scale = header.get_slope_inter()
     slope, intercept = (1.0, 0.0) if scale[0] is None else (float(scale[0]), float(scale[1]))

@@ -72,7 +72,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 322, 323  # tags of EXIF and TIFF
-_GREY_MODES = ("1", "L")
+_GRAY_MODES = ("1", "L")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _LAYERED_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _KEPT_ELSEWHERE = {
@@ -97,7 +97,7 @@ class Decoded:
     """A picture file, decoded."""
 
     pixels: NDArray[np.uint8]
-    """(height, width, channels), upright; one channel for grey, three for RGB."""
+    """(height, width, channels), upright; one channel for gray, three for RGB."""
     format: str
     """``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP`` or ``GIF``."""
     pages: int
@@ -107,7 +107,7 @@ class Decoded:
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: int = 10_000, page: int = 0) -> Decoded:
-    """Decode a picture: grey or RGB, upright, 8 bits.
+    """Decode a picture: gray or RGB, upright, 8 bits.
 
     JPEG, PNG, BMP, TIFF, WebP and GIF are read, the first frame of an animation. The EXIF turn is applied, transparent
     parts are laid over black, and pixels wider than 8 bits are stretched from the picture's own minimum..maximum to
@@ -154,7 +154,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Pixels (height, width, 1 or 3) as a picture of Pillow's, grey or RGB: what `prepare_picture` takes."""
+    """Pixels (height, width, 1 or 3) as a picture of Pillow's, gray or RGB: what `prepare_picture` takes."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
@@ -249,14 +249,14 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     upright = image if turn is None else image.transpose(turn)
     layered = upright.mode in _LAYERED_MODES or "transparency" in upright.info
-    grey = upright.mode in (*_GREY_MODES, *_WIDE_MODES) and not layered
+    gray = upright.mode in (*_GRAY_MODES, *_WIDE_MODES) and not layered
     limits = _value_range(upright) if upright.mode in _WIDE_MODES else None
-    pixels = np.empty((upright.height, upright.width, 1 if grey else 3), dtype=np.uint8)
+    pixels = np.empty((upright.height, upright.width, 1 if gray else 3), dtype=np.uint8)
     for top, strip in _strips(upright):
         if limits is not None:
             part = _stretched(np.asarray(strip), *limits)
         else:
-            part = np.asarray(_over_black(strip) if layered else strip.convert("L" if grey else "RGB"))
+            part = np.asarray(_over_black(strip) if layered else strip.convert("L" if gray else "RGB"))
         pixels[top : top + strip.height] = part.reshape(strip.height, strip.width, -1)
     return pixels
 
@@ -300,9 +300,9 @@ class PictureSpec:
     side: int = 160
     """Pixels."""
     mode: Literal["L", "RGB"] = "L"
-    """``L`` is greyscale, one channel; ``RGB`` has three."""
+    """``L`` is grayscale, one channel; ``RGB`` has three."""
     fit: Literal["stretch", "pad", "inside"] = "stretch"
-    """``stretch``: side x side, aspect lost. ``pad``: the longest side becomes `side`, centred on a black square.
+    """``stretch``: side x side, aspect lost. ``pad``: the longest side becomes `side`, centered on a black square.
     ``inside``: the longest side becomes at most `side`, aspect kept, never enlarged."""
 
     def __post_init__(self) -> None:
@@ -320,7 +320,7 @@ class PictureSpec:
 
     @property
     def channels(self) -> int:
-        """1 for greyscale, 3 for RGB."""
+        """1 for grayscale, 3 for RGB."""
         return len(self.mode)
 
     def to_json(self) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def ramp(low: float, high: float) -> Ramp:
     return lambda values: (values - low) / (high - low)
 
 
-def sigmoid(centre: float, width: float) -> Ramp:
+def sigmoid(center: float, width: float) -> Ramp:
     """The smooth window of DICOM. Source: PS3.3 C.11.2.1.3.1."""
-    return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+    return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
 
 
 def percentile_range(values: NDArray[Any]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a prepared dataset says about itself: counts, hashes, licence, and what is missing from it."""
+"""What a prepared dataset says about itself: counts, hashes, license, and what is missing from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import sha256, write_whole
+from medical_vqa.io import atomic_write, sha256
 from medical_vqa.schema.records import Split
 
 FORMAT = 1
@@ -58,8 +58,8 @@ class Manifest(_Part):
     """Name of the dataset's format: ``slake``."""
     title: str
     """The dataset's own name, with its year."""
-    licence: str
-    """Licence, with where it is stated."""
+    license: str
+    """License, with where it is stated."""
     citation: str
     """How the authors want to be cited."""
     homepage: str
@@ -101,7 +101,7 @@ class Manifest(_Part):
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; it appears whole or not at all."""
-    write_whole(folder / MANIFEST_NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
+    atomic_write(folder / MANIFEST_NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,10 +2,10 @@
 
 A prepared folder holds::
 
-    manifest.json        counts, hashes, licence; written last, so a half-prepared folder is never taken for a whole
+    manifest.json        counts, hashes, license; written last, so a half-prepared folder is never taken for a whole
     train.jsonl          one `Example` per line, a file per split
     images/ab/ab12….jpg  the published bytes under their SHA-256; identical pictures are kept once
-    LICENCE.txt          licence and citation
+    LICENSE.txt          license and citation
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from medical_vqa.data.prepared.manifest import (
     write_manifest,
 )
 from medical_vqa.errors import DataError, ImageError, IncompleteError
-from medical_vqa.io import sha256, sha256_file, write_whole, writing
+from medical_vqa.io import atomic_write, sha256, sha256_file, writing
 from medical_vqa.schema.records import SPLITS, Example, Split, write_jsonl
 
 if TYPE_CHECKING:
@@ -211,13 +211,13 @@ def _write(task: _Task, digests: Mapping[str, str], source_digest: str) -> Manif
     for split in set(SPLITS) - set(splits):
         (task.folder / f"{split}.jsonl").unlink(missing_ok=True)
     card = task.card
-    licence = f"{card.title}\n{card.homepage}\nLicence: {card.licence}\nCite: {card.citation}\n"
-    write_whole(task.folder / "LICENCE.txt", licence.encode())
+    license = f"{card.title}\n{card.homepage}\nLicense: {card.license}\nCite: {card.citation}\n"
+    atomic_write(task.folder / "LICENSE.txt", license.encode())
     manifest = Manifest(
         name=task.name,
         dataset=card.name,
         title=card.title,
-        licence=card.licence,
+        license=card.license,
         citation=card.citation,
         homepage=card.homepage,
         partial=task.partial,
@@ -253,7 +253,7 @@ def _store_image(task: _Task, image_id: str, digest: str) -> ImageFile:
         width, height = image_size(data, name)  # it was decoded before it was copied
     else:
         width, height = open_image(data, name).size
-        write_whole(target, data)
+        atomic_write(target, data)
     return ImageFile(file=file, sha256=digest, width=width, height=height, bytes=len(data))
 
 

@@ -24,7 +24,7 @@ class Selection:
     where: Mapping[str, str] = field(default_factory=dict)
     """Facts that rows must have."""
     train: Split = "train"
-    """The split that is learned from, and that the floor is counted on."""
+    """The split that is learned from, and that the baseline is counted on."""
     validation: Split | None = "validation"
     """The split that chooses; None when a share of the training groups is held out for it."""
     validation_fraction: float = 0.15

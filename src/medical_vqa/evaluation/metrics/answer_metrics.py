@@ -44,7 +44,7 @@ class Metric(Protocol):
 
 
 class ExactMatch:
-    """Share of answers that equal an accepted answer after SQuAD normalisation."""
+    """Share of answers that equal an accepted answer after SQuAD normalization."""
 
     name = "em"
     label = "EM"
@@ -140,7 +140,7 @@ def laterality_errors() -> Mean:
 
 
 def exact_match(predicted: str, gold: str) -> float:
-    """1.0 if both answers are equal after SQuAD normalisation, else 0.0."""
+    """1.0 if both answers are equal after SQuAD normalization, else 0.0."""
     return float(squad_normalize(predicted) == squad_normalize(gold))
 
 
@@ -169,7 +169,7 @@ def token_recall(predicted: str, gold: str) -> float:
 
 
 def list_items(answer: str) -> tuple[str, ...]:
-    """The things that an answer lists, normalised and sorted."""
+    """The things that an answer lists, normalized and sorted."""
     return tuple(sorted(filter(None, (squad_normalize(item) for item in _SEPARATORS.split(answer)))))
 
 

@@ -22,7 +22,7 @@ class Bleu:
     """Corpus BLEU: clipped n-gram precisions, geometric mean, brevity penalty; no smoothing.
 
     Source: Papineni et al., "BLEU: a method for automatic evaluation of machine translation", ACL 2002. Equals
-    sacrebleu with ``tok:none``, ``smooth:none`` and ``eff:no`` on normalised words.
+    sacrebleu with ``tok:none``, ``smooth:none`` and ``eff:no`` on normalized words.
     """
 
     def __init__(self, order: int = 4) -> None:

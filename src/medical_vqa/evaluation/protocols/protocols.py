@@ -144,7 +144,7 @@ def _llava_med(_: Context) -> tuple[Line, ...]:
         Line(
             _mean("open_recall", "open (recall)", scorers.llava_recall, _open),
             _mean("open_recall", "open (recall)", recall, _open),
-            "A shared word counts as often as the prediction repeats it; and long answers are not penalised at all.",
+            "A shared word counts as often as the prediction repeats it; and long answers are not penalized at all.",
         ),
         Line(
             _mean("open_exact", "open (exact match)", scorers.llava_exact, _open),
@@ -180,17 +180,17 @@ def _medevalkit(_: Context) -> tuple[Line, ...]:
     return (
         Line(
             Mean("overall", "total", "medevalkit_open+medevalkit_closed|rows:all|answers:max|v:1", overall),
-            _mean("overall", "total", scorers.medevalkit_mended),
+            _mean("overall", "total", scorers.medevalkit_repaired),
             strip,
         ),
         Line(
             _mean("open", "open (em)", scorers.medevalkit_open, _open),
-            _mean("open", "open (em)", scorers.medevalkit_mended, _open),
+            _mean("open", "open (em)", scorers.medevalkit_repaired, _open),
             strip,
         ),
         Line(
             _mean("closed", "closed", scorers.medevalkit_closed, _closed),
-            _mean("closed", "closed", scorers.medevalkit_mended, _closed),
+            _mean("closed", "closed", scorers.medevalkit_repaired, _closed),
             strip,
         ),
         Line(
@@ -205,7 +205,7 @@ def _lmms_eval(_: Context) -> tuple[Line, ...]:
     changes = (
         "In Chinese, normal (正常) counts as yes and abnormal (异常) as no; repaired, they are answers of their own."
     )
-    return _by_type(scorers.lmms_equal, scorers.lmms_mended, changes)
+    return _by_type(scorers.lmms_equal, scorers.lmms_repaired, changes)
 
 
 def _m2i2(_: Context) -> tuple[Line, ...]:
@@ -340,7 +340,7 @@ _PROTOCOLS = (
     ),
     Protocol(
         name="llava_med",
-        rule="VQA normaliser; open questions by the recall of words, closed by containment of the reference.",
+        rule="VQA normalizer; open questions by the recall of words, closed by containment of the reference.",
         citation="microsoft/LLaVA-Med v1.0.0, llava/eval/run_eval.py, run_eval_batch.py, eval_metrics/",
         lines=_llava_med,
     ),
@@ -359,7 +359,7 @@ _PROTOCOLS = (
     ),
     Protocol(
         name="m2i2",
-        rule="VQA normaliser; equality. MUMC uses the same.",
+        rule="VQA normalizer; equality. MUMC uses the same.",
         citation="pengfeiliHEU/M2I2, vqaTools/vqaEval.py; pengfeiliHEU/MUMC, vqaEvaluate.py",
         lines=_m2i2,
         beyond=(
@@ -369,14 +369,14 @@ _PROTOCOLS = (
     ),
     Protocol(
         name="mevf",
-        rule="VQA normaliser; equality of labels, on the freeform rows of VQA-RAD only.",
+        rule="VQA normalizer; equality of labels, on the freeform rows of VQA-RAD only.",
         citation="aioz-ai/MICCAI19-MedVQA, test.py (Nguyen et al., MICCAI 2019)",
         lines=_mevf,
         beyond="The copy of VQA-RAD it uses has other rows (3,064 train; 308 of 451 test rows are freeform).",
     ),
     Protocol(
         name="qcr",
-        rule="VQA normaliser; equality of labels, over the rows that the model took for open or closed.",
+        rule="VQA normalizer; equality of labels, over the rows that the model took for open or closed.",
         citation="Awenbocc/med-vqa, train.py (Zhan et al., ACM MM 2020)",
         lines=_qcr,
         beyond="Its question classifier is not in a predictions file: a row counts as closed if its answer is a label "

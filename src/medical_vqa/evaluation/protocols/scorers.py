@@ -29,11 +29,11 @@ def squad_or_list(predicted: str, gold: str) -> float:
     return max(exact_match(predicted, gold), float(len(items) > 1 and list_items(predicted) == items))
 
 
-# --- the VQA v2 normaliser: LLaVA-Med, M2I2, MUMC, MEVF, QCR ----------------------------------------------------------
+# --- the VQA v2 normalizer: LLaVA-Med, M2I2, MUMC, MEVF, QCR ----------------------------------------------------------
 
 
 def vqa_equal(predicted: str, gold: str) -> float:
-    """Equality after the VQA normaliser."""
+    """Equality after the VQA normalizer."""
     return float(vqa_normalize(predicted) == vqa_normalize(gold))
 
 
@@ -117,7 +117,7 @@ def medevalkit_closed(predicted: str, gold: str) -> float:
     return float(text == gold.lower())
 
 
-def medevalkit_mended(predicted: str, gold: str) -> float:
+def medevalkit_repaired(predicted: str, gold: str) -> float:
     """Equality of both texts in lower case without surrounding blanks and full stops."""
     return float(medevalkit_text(predicted).strip(" .\n\t") == gold.lower().strip(" .\n\t"))
 
@@ -149,7 +149,7 @@ def lmms_equal(predicted: str, gold: str) -> float:
     return float(_lmms(predicted, _LMMS_YES, _LMMS_NO) == _lmms(gold, _LMMS_YES, _LMMS_NO))
 
 
-def lmms_mended(predicted: str, gold: str) -> float:
+def lmms_repaired(predicted: str, gold: str) -> float:
     """The same, with normal and abnormal as answers of their own."""
     return float(_lmms(predicted, _YES, _NO) == _lmms(gold, _YES, _NO))
 

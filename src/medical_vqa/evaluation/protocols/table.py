@@ -27,8 +27,8 @@ class ProtocolScore:
     """Everything that moves the published number."""
     published: Score
     """By the rule as its authors compute it."""
-    floor: float | None
-    """The first floor by the same rule."""
+    baseline: float | None
+    """The first baseline by the same rule."""
     repaired: Score | None
     """With the defect mended; None where that cannot be computed here."""
     repaired_signature: str | None
@@ -47,7 +47,7 @@ def protocol_scores(
     predictions: Mapping[str, Prediction],
     *,
     train: Sequence[Example],
-    floor: Mapping[str, Prediction] | None,
+    baseline: Mapping[str, Prediction] | None,
     bootstrap: Bootstrap,
 ) -> list[ProtocolScore]:
     """Score the same examples under each protocol.
@@ -57,7 +57,7 @@ def protocol_scores(
         examples: The rows that have exactly one prediction.
         predictions: Example id -> answer.
         train: Training rows, for the rules that need labels.
-        floor: Example id -> the floor's answer.
+        baseline: Example id -> the baseline's answer.
         bootstrap: How intervals are drawn.
     """
     context = Context(train, examples)
@@ -65,7 +65,7 @@ def protocol_scores(
     for protocol in protocols:
         for line in protocol.lines(context):
             ours = tally(line.published, examples, predictions)
-            under = tally(line.published, examples, floor).total() if floor else None
+            under = tally(line.published, examples, baseline).total() if baseline else None
             mended = tally(line.repaired, examples, predictions) if line.repaired else None
             moved = moved_rows(ours, mended) if mended else None
             found.append(
@@ -75,7 +75,7 @@ def protocol_scores(
                     label=line.published.label,
                     signature=line.published.signature(),
                     published=ours.score(bootstrap),
-                    floor=under,
+                    baseline=under,
                     repaired=mended.score(bootstrap) if mended else None,
                     repaired_signature=line.repaired.signature() if line.repaired else None,
                     changes=line.changes,
@@ -99,8 +99,8 @@ def _by_id(given: Tally) -> dict[str, float]:
 
 
 def table_text(scores: Sequence[ProtocolScore]) -> str:
-    """The table for a terminal: protocol, number, as published, floor, repaired, rows, rows judged otherwise."""
-    head = ("protocol", "number", "as published", "", "floor", "repaired", "", "rows", "moved")
+    """The table for a terminal: protocol, number, as published, baseline, repaired, rows, rows judged otherwise."""
+    head = ("protocol", "number", "as published", "", "baseline", "repaired", "", "rows", "moved")
     rows = [head]
     for number, score in enumerate(scores):
         first = number == 0 or scores[number - 1].protocol != score.protocol
@@ -110,7 +110,7 @@ def table_text(scores: Sequence[ProtocolScore]) -> str:
                 score.label,
                 percent(score.published.value),
                 bounds(score.published.interval) if score.published.value is not None else "",
-                percent(score.floor),
+                percent(score.baseline),
                 percent(score.repaired.value if score.repaired else None),
                 bounds(score.repaired.interval) if score.repaired and score.repaired.value is not None else "",
                 rows_counted(score),

@@ -11,7 +11,7 @@ from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.evaluation.reporting.gallery import Thumbnail, pictures
 from medical_vqa.evaluation.reporting.page import environment
 from medical_vqa.evaluation.reporting.wording import count, percent
-from medical_vqa.io import write_whole
+from medical_vqa.io import atomic_write
 from medical_vqa.schema.records import Example
 
 _PAIRS, _IMAGES = 24, 24
@@ -83,7 +83,7 @@ def write_audit(path: Path, found: Audit, dataset: PreparedDataset) -> None:
         .get_template("audit.html.j2")
         .render(found=found, lines=findings(found), seen=seen, near=near, pictures=shown, clean=_clean(found))
     )
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def _clean(found: Audit) -> list[tuple[str, int, int, int, int]]:

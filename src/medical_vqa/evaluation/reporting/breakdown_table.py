@@ -19,10 +19,10 @@ def breakdown_texts(
     facts: Sequence[Facts],
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
-    floors: Mapping[str, Sequence[Prediction]],
+    baselines: Mapping[str, Sequence[Prediction]],
     bootstrap: Bootstrap | None = None,
 ) -> list[str]:
-    """One table per fact or facts crossed: value, interval, floor, questions, groups; small groups are marked.
+    """One table per fact or facts crossed: value, interval, baseline, questions, groups; small groups are marked.
 
     Raises:
         DataError: No row has one of the facts, or the metric applies to no answered row.
@@ -31,12 +31,12 @@ def breakdown_texts(
     ours = tally(metric, examples, {one.id: one for one in predictions})
     if not ours.examples:
         raise DataError(f"{metric.label} applies to none of these answers; choose another metric")
-    under = {name: [tally(metric, ours.examples, {one.id: one for one in given})] for name, given in floors.items()}
+    under = {name: [tally(metric, ours.examples, {one.id: one for one in given})] for name, given in baselines.items()}
     return [_text(metric, break_down(names, [ours], under, bootstrap or Bootstrap())) for names in chosen]
 
 
 def _text(metric: Metric, found: Breakdown) -> str:
-    head = (" by ".join([metric.label, " and ".join(map(title, found.facts))]), "", "", "floor", "n", "groups", "")
+    head = (" by ".join([metric.label, " and ".join(map(title, found.facts))]), "", "", "baseline", "n", "groups", "")
     rows = [head, *(_cells(metric.name, row) for row in found.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(_line(row, widths) for row in rows)
@@ -44,11 +44,11 @@ def _text(metric: Metric, found: Breakdown) -> str:
 
 def _cells(name: str, row: BreakdownRow) -> tuple[str, ...]:
     score = row.scores[name]
-    floor = next((values[name] for values in row.floors.values() if name in values), None)
+    baseline = next((values[name] for values in row.baselines.values() if name in values), None)
     interval = bounds(score.interval) if score.interval.low is not None else ""
     small = _SMALL if row.small else ""
     counts = f"{row.n:,}", f"{row.clusters:,}"
-    return " / ".join(row.levels), percent(score.value), interval, percent(floor), *counts, small
+    return " / ".join(row.levels), percent(score.value), interval, percent(baseline), *counts, small
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from medical_vqa.evaluation.reporting.compare_table import p_value
 from medical_vqa.evaluation.reporting.page import environment
 from medical_vqa.evaluation.statistics.breakdown import UNSTATED, is_small, usual_facts
 from medical_vqa.evaluation.statistics.compare import compare, shared_rows, verdict
-from medical_vqa.io import write_whole
+from medical_vqa.io import atomic_write
 from medical_vqa.schema.records import Example, Prediction
 
 _DISAGREEMENTS = 40
@@ -40,7 +40,7 @@ def write_comparison(
     *,
     examples: Sequence[Example],
     models: Mapping[str, Sequence[Prediction]],
-    floors: Mapping[str, Sequence[Prediction]],
+    baselines: Mapping[str, Sequence[Prediction]],
     protocols: Mapping[str, Sequence[ProtocolScore]],
     title: str,
     files: Sequence[str],
@@ -52,7 +52,7 @@ def write_comparison(
         path: The HTML file.
         examples: The rows of the split.
         models: Name -> predictions.
-        floors: Floor name -> predictions, shown as further rows.
+        baselines: Baseline name -> predictions, shown as further rows.
         protocols: Model -> its scores under published rules.
         title: Of the page.
         files: The prediction files, for the command that makes the page again.
@@ -63,7 +63,7 @@ def write_comparison(
     """
     how, metrics = bootstrap or Bootstrap(), (ExactMatch(), TokenF1())
     rows = shared_rows(examples, models)
-    answers = {name: {p.id: p for p in given} for name, given in {**models, **floors}.items()}
+    answers = {name: {p.id: p for p in given} for name, given in {**models, **baselines}.items()}
     tallies = {name: [tally(metric, rows, given) for metric in metrics] for name, given in answers.items()}
     scores: dict[str, list[Score]] = {name: [one.score(how) for one in given] for name, given in tallies.items()}
     pairs = [pair for metric in metrics for pair in compare(metric, rows, models, how)]
@@ -72,7 +72,7 @@ def write_comparison(
         metrics=metrics,
         models=list(models),
         scores=scores,
-        floors=list(floors),
+        baselines=list(baselines),
         pairs=pairs,
         verdict=verdict,
         p_value=p_value,
@@ -84,7 +84,7 @@ def write_comparison(
         images=len({row.image_id for row in rows}),
         files=files,
     )  # fmt: skip
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:

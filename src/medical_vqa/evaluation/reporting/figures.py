@@ -1,7 +1,7 @@
-"""Figures as inline SVG, drawn in the page's own colours (CSS variables), so that dark and light both work.
+"""Figures as inline SVG, drawn in the page's own colors (CSS variables), so that dark and light both work.
 
 Horizontal positions are per cent of the width and type is in pixels: a figure fits a phone and a sheet of paper
-without its letters being scaled. Colours: ``--model``, ``--floor``, ``--wrong``, ``--rule``, ``--muted``.
+without its letters being scaled. Colors: ``--model``, ``--baseline``, ``--wrong``, ``--rule``, ``--muted``.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ Point = tuple[float, float]
 _LEFT, _RIGHT = 11.0, 98.0  # per cent: the plot area between the axis labels and the right edge
 _TOP, _PLOT = 14, 150  # pixels: above the plot area, and its height
 _FOOT = 40  # pixels below the plot area, for tick labels and the axis title
-_SERIES = ("var(--model)", "var(--floor)", "var(--wrong)")
+_SERIES = ("var(--model)", "var(--baseline)", "var(--wrong)")
 
 
-def interval_row(value: float | None, low: float | None, high: float | None, floor: float | None, label: str) -> Markup:
-    """A dot with its interval on a scale from 0 to 1, and the floor as a dashed tick.
+def interval_row(
+    value: float | None, low: float | None, high: float | None, baseline: float | None, label: str
+) -> Markup:
+    """A dot with its interval on a scale from 0 to 1, and the baseline as a dashed tick.
 
     Args:
         value: The score in [0, 1]; no dot for None.
         low: Lower bound; no bar for None.
         high: Upper bound; no bar for None.
-        floor: The floor's score; no tick for None.
+        baseline: The baseline's score; no tick for None.
         label: What the row says, for a screen reader.
     """
     parts = [_line(0, 12, 100, 12, "var(--rule)")]
     if low is not None and high is not None:
         parts.append(_line(100 * low, 12, 100 * high, 12, "var(--model)", width=3, cap="round"))
-    if floor is not None:
-        parts.append(_line(100 * floor, 3, 100 * floor, 21, "var(--floor)", width=2, dash="3 2"))
+    if baseline is not None:
+        parts.append(_line(100 * baseline, 3, 100 * baseline, 21, "var(--baseline)", width=2, dash="3 2"))
     if value is not None:
         parts.append(_tag("circle", cx=_pc(100 * value), cy=12, r=5, fill="var(--model)"))
     return _svg(label, parts, height=24, css="row")
@@ -69,7 +71,7 @@ def line_chart(name: str, series: Mapping[str, Sequence[Point]], *, x_title: str
 
     Args:
         name: What is shown, for a screen reader.
-        series: Label -> points (x, y), in order of x; drawn in the colours of `series_colour`.
+        series: Label -> points (x, y), in order of x; drawn in the colors of `series_color`.
         x_title: Under the horizontal axis.
         mark: An x to mark with a dashed line: the epoch that was kept.
     """
@@ -84,7 +86,7 @@ def line_chart(name: str, series: Mapping[str, Sequence[Point]], *, x_title: str
         parts.append(_line(at, _TOP, at, _TOP + _PLOT, "var(--muted)", dash="3 3"))
     for number, line in enumerate(series.values()):
         scaled = [(100 * (x - left) / span, 100 * (high - y) / (high - low)) for x, y in line]
-        parts.append(_polyline(scaled, series_colour(number)))
+        parts.append(_polyline(scaled, series_color(number)))
     parts.append(_text(_LEFT, _TOP + _PLOT + 16, _short(left), anchor="start"))
     parts.append(_text(_RIGHT, _TOP + _PLOT + 16, _short(right), anchor="end"))
     parts.append(_text((_LEFT + _RIGHT) / 2, _TOP + _PLOT + 34, x_title))
@@ -117,8 +119,8 @@ def _down(per_cent: float) -> float:
     return round(_TOP + _PLOT * (1 - per_cent / 100), 1)
 
 
-def series_colour(number: int) -> str:
-    """The colour of a line of `line_chart`, for its legend."""
+def series_color(number: int) -> str:
+    """The color of a line of `line_chart`, for its legend."""
     return _SERIES[number % len(_SERIES)]
 
 
@@ -133,23 +135,23 @@ def _tag(name: str, content: str = "", /, **attributes: object) -> Markup:
 
 
 def _line(
-    x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "", cap: str = "butt"
+    x1: float, y1: float, x2: float, y2: float, color: str, *, width: float = 1, dash: str = "", cap: str = "butt"
 ) -> Markup:
     ends = {"x1": _pc(x1), "y1": y1, "x2": _pc(x2), "y2": y2}
     extra = {"stroke_dasharray": dash} if dash else {}
-    return _tag("line", **ends, stroke=colour, stroke_width=width, stroke_linecap=cap, **extra)
+    return _tag("line", **ends, stroke=color, stroke_width=width, stroke_linecap=cap, **extra)
 
 
 def _text(x: float, y: float, content: str, *, anchor: str = "middle") -> Markup:
     return _tag("text", content, x=_pc(x), y=y, text_anchor=anchor, fill="var(--muted)", font_size=12)
 
 
-def _bar(left: float, width: float, below: int, n: int, top: float, colour: str, label: str) -> list[Markup]:
+def _bar(left: float, width: float, below: int, n: int, top: float, color: str, label: str) -> list[Markup]:
     if not n:
         return []
     y, height = _TOP + _PLOT * (1 - (below + n) / top), _PLOT * n / top
     place = Markup('<rect x="{}" width="{}" y="{:.1f}" height="{:.1f}" fill="{}"><title>{}</title></rect>')
-    return [place.format(_pc(left + 0.06 * width), _pc(0.88 * width), y, height, colour, label)]
+    return [place.format(_pc(left + 0.06 * width), _pc(0.88 * width), y, height, color, label)]
 
 
 def _horizontal_grid(ticks: Sequence[float], low: float, high: float, write: Callable[[float], str]) -> list[Markup]:
@@ -161,7 +163,7 @@ def _horizontal_grid(ticks: Sequence[float], low: float, high: float, write: Cal
     return parts
 
 
-def _polyline(points: Sequence[Point], colour: str) -> Markup:
+def _polyline(points: Sequence[Point], color: str) -> Markup:
     """A line in a coordinate system of its own from 0 to 100, stretched over the plot area."""
     text = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
     frame = Markup(
@@ -169,7 +171,7 @@ def _polyline(points: Sequence[Point], colour: str) -> Markup:
         '<polyline points="{}" fill="none" stroke="{}" stroke-width="2" stroke-linejoin="round"'
         ' vector-effect="non-scaling-stroke"/></svg>'
     )
-    return frame.format(_pc(_LEFT), _TOP, _pc(_RIGHT - _LEFT), _PLOT, text, colour)
+    return frame.format(_pc(_LEFT), _TOP, _pc(_RIGHT - _LEFT), _PLOT, text, color)
 
 
 def _pc(value: float) -> str:

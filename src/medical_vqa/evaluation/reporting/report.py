@@ -19,7 +19,7 @@ from medical_vqa.evaluation.reporting.gallery import choose, thumbnails
 from medical_vqa.evaluation.reporting.page import environment
 from medical_vqa.evaluation.reporting.published import caveat, published
 from medical_vqa.evaluation.results import Results, headline, scope
-from medical_vqa.io import write_whole
+from medical_vqa.io import atomic_write
 from medical_vqa.schema.records import Example, Prediction
 
 _MOST_CONFUSIONS = 12
@@ -39,7 +39,7 @@ class Chart:
     figure: str
     """SVG."""
     legend: Sequence[tuple[str, str]]
-    """(label, colour), in the order of the lines; empty where there is one line."""
+    """(label, color), in the order of the lines; empty where there is one line."""
     marked: bool
     """Whether a line marks the epoch that was kept."""
 
@@ -62,7 +62,7 @@ def write_report(
     results: Results,
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
-    floors: Mapping[str, Sequence[Prediction]],
+    baselines: Mapping[str, Sequence[Prediction]],
     images: ImageSource,
     title: str,
     card: Mapping[str, Any] | None = None,
@@ -77,7 +77,7 @@ def write_report(
         results: What `evaluate` made of the same examples and predictions.
         examples: The rows of the split.
         predictions: What the model answered.
-        floors: Floor name -> its predictions, shown beside the gallery's answers.
+        baselines: Baseline name -> its predictions, shown beside the gallery's answers.
         images: Where the gallery's pictures come from; one that cannot be read is left out.
         title: Of the page.
         card: What is known about the model; nested values are shown as they are.
@@ -109,7 +109,7 @@ def write_report(
         ours=_open_and_closed(results),
         **_confidence(answered),
         **_calibration(results),
-        **_gallery(shown, floors, images),
+        **_gallery(shown, baselines, images),
         right=sum(a.right for a in answered),
         wrong=sum(not a.right for a in answered),
         confusions=confusions(answered, _MOST_CONFUSIONS),
@@ -120,7 +120,7 @@ def write_report(
         card=_flat(card or {}),
         reproduce=list(reproduce),
     )
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -173,17 +173,17 @@ def _calibration(results: Results) -> dict[str, Any]:
 
 
 def _gallery(
-    shown: Sequence[Answered], floors: Mapping[str, Sequence[Prediction]], images: ImageSource
+    shown: Sequence[Answered], baselines: Mapping[str, Sequence[Prediction]], images: ImageSource
 ) -> dict[str, Any]:
     facts = sorted({fact for answer in shown for fact in answer.example.facts}, key=lambda fact: _order((fact,)))
     values = {fact: sorted({a.example.facts.get(fact, "") for a in shown} - {""}) for fact in facts}
-    name = next(iter(floors), None)
+    name = next(iter(baselines), None)
     return {
         "shown": shown,
         "pictures": thumbnails(shown, images),
         "filters": {fact: options for fact, options in values.items() if 1 < len(options) <= _MOST_OPTIONS},
-        "floor_name": name,
-        "floor_answers": {p.id: p.answer for p in floors[name]} if name else {},
+        "baseline_name": name,
+        "baseline_answers": {p.id: p.answer for p in baselines[name]} if name else {},
     }
 
 
@@ -197,7 +197,7 @@ def _chart(name: str, keys: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
     if not drawn:
         return None
     figure = figures.line_chart(f"{name} by epoch", drawn, x_title="epoch", mark=mark)
-    legend = [(label, figures.series_colour(number)) for number, label in enumerate(drawn)]
+    legend = [(label, figures.series_color(number)) for number, label in enumerate(drawn)]
     return Chart(name, figure, legend if len(legend) > 1 else [], mark is not None)
 
 
@@ -210,8 +210,8 @@ def _open_and_closed(results: Results) -> dict[str, float | None]:
 
 def _unshuffled(results: Results) -> str:
     """The bundle that could still be asked about other rows' images; empty where it was, or where it never looks."""
-    blind = results.model.get("family") in ("floor", "majority")
-    asked = "image-shuffled" in results.metrics[0].floors
+    blind = results.model.get("family") in ("question-only", "majority")
+    asked = "image-shuffled" in results.metrics[0].baselines
     return "" if blind or asked else str(results.model.get("bundle", ""))
 
 

@@ -10,7 +10,7 @@ from medical_vqa.evaluation.results import MetricResult, Results
 def plain_words(results: Results) -> list[str]:
     """Up to five sentences or pairs of sentences: how often right, how sure, what looking is worth, where weakest."""
     first = results.metrics[0]
-    found = [_how_often(first), _how_sure(first, results), _floor(first), _weakest(results)]
+    found = [_how_often(first), _how_sure(first, results), _baseline(first), _weakest(results)]
     return [sentence for sentence in found if sentence]
 
 
@@ -92,14 +92,14 @@ def _how_sure(metric: MetricResult, results: Results) -> str:
     )
 
 
-def _floor(metric: MetricResult) -> str:
-    if not metric.floors:
+def _baseline(metric: MetricResult) -> str:
+    if not metric.baselines:
         return ""
-    name = next(iter(metric.floors))
-    floor, gain = metric.floors[name].value, metric.differences[name]
-    if floor is None or gain.value is None:
+    name = next(iter(metric.baselines))
+    baseline, gain = metric.baselines[name].value, metric.differences[name]
+    if baseline is None or gain.value is None:
         return ""
-    without = f"Without any image, the {name} floor reaches {_in_hundred(floor)} in 100."
+    without = f"Without any image, the {name} baseline reaches {_in_hundred(baseline)} in 100."
     return f"{without} {_gain(gain)}"
 
 

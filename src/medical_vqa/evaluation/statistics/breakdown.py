@@ -30,11 +30,11 @@ class BreakdownRow:
     clusters: int
     """Groups those examples come from."""
     small: bool
-    """Too few examples or groups to conclude from: shown in grey."""
+    """Too few examples or groups to conclude from: shown in gray."""
     scores: Mapping[str, Score]
     """Metric name -> score."""
-    floors: Mapping[str, Mapping[str, float | None]]
-    """Floor name -> metric name -> value on the same examples."""
+    baselines: Mapping[str, Mapping[str, float | None]]
+    """Baseline name -> metric name -> value on the same examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Breakdown:
 def break_down(
     facts: Facts,
     tallies: Sequence[Tally],
-    floors: Mapping[str, Sequence[Tally]],
+    baselines: Mapping[str, Sequence[Tally]],
     bootstrap: Bootstrap,
 ) -> Breakdown:
     """Score every combination of the facts' values.
@@ -58,7 +58,7 @@ def break_down(
     Args:
         facts: One fact, or several to be crossed.
         tallies: The model's tally of each metric.
-        floors: Floor name -> that floor's tally of each metric.
+        baselines: Baseline name -> that baseline's tally of each metric.
         bootstrap: How intervals are drawn.
 
     Returns:
@@ -66,7 +66,7 @@ def break_down(
         counts under ``not stated``.
     """
     parts = [_parts(tally, facts) for tally in tallies]
-    under = {name: [_parts(tally, facts) for tally in given] for name, given in floors.items()}
+    under = {name: [_parts(tally, facts) for tally in given] for name, given in baselines.items()}
     ranked = sorted(parts[0], key=lambda levels: (-len(parts[0][levels].examples), levels))
     rows = (_row(levels, parts, under, bootstrap) for levels in ranked)
     return Breakdown(facts, tuple(rows))
@@ -107,11 +107,11 @@ def _row(levels: Levels, parts: Sequence[Parts], under: Mapping[str, Sequence[Pa
     here = [part[levels] for part in parts if levels in part]
     n, clusters = len(here[0].examples), len({example.group for example in here[0].examples})
     scores = {part.metric.name: part.score(how) for part in here}
-    floors = {
+    baselines = {
         name: {part[levels].metric.name: part[levels].total() for part in given if levels in part}
         for name, given in under.items()
     }
-    return BreakdownRow(levels, n, clusters, is_small(n, clusters), scores, floors)
+    return BreakdownRow(levels, n, clusters, is_small(n, clusters), scores, baselines)
 
 
 def _parts(tally: Tally, facts: Facts) -> Parts:

@@ -17,7 +17,7 @@ import numpy as np
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import Answered
 from medical_vqa.evaluation.statistics.intervals import Interval, wilson
-from medical_vqa.models.calibration import SURE, warmed
+from medical_vqa.models.calibration import SURE, temperature_scaled
 
 BINS = 10
 RISK = 0.1
@@ -129,7 +129,7 @@ def calibrate(
         after, source = _cross_fitted(sure), "two halves of the images, each fitted on the other"
         temperature = fit_temperature(pairs)
     else:
-        after = [(warmed(confidence, temperature), right) for confidence, right in pairs]
+        after = [(temperature_scaled(confidence, temperature), right) for confidence, right in pairs]
     accuracy = sum(right for _, right in pairs) / len(pairs)
     curve = risk_coverage(pairs)
     return Calibration(
@@ -232,7 +232,7 @@ def _cross_fitted(sure: Sequence[tuple[float, bool, str]]) -> list[tuple[float, 
     after = []
     for here, other in (halves, halves[::-1]):
         temperature = fit_temperature(other) if other else 1.0
-        after += [(warmed(confidence, temperature), right) for confidence, right in here]
+        after += [(temperature_scaled(confidence, temperature), right) for confidence, right in here]
     return after
 
 

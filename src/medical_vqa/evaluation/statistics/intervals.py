@@ -143,8 +143,8 @@ def wilson(right: int, n: int, level: float = 0.95) -> Interval:
         return Interval(None, None, level, WILSON, "nothing to count")
     z = NormalDist().inv_cdf(0.5 + level / 2)
     share, spread = right / n, z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    return Interval(max(0.0, centre - spread), min(1.0, centre + spread), level, WILSON)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    return Interval(max(0.0, center - spread), min(1.0, center + spread), level, WILSON)
 
 
 def wilson_of_groups(all_right: bool, groups: int, level: float = 0.95) -> Interval:

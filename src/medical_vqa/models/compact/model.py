@@ -23,19 +23,19 @@ from medical_vqa.models.base import Decoding, Query, distinct, targets_of
 from medical_vqa.models.compact.initialization import start_from
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact.postprocess import (
-    doubt_about,
     encode_questions,
     encoded_once,
     looks_at,
     maps_of,
     ranked,
     read_settings,
+    scope_abstention_reason,
     stack_pictures,
     write_settings,
 )
 from medical_vqa.models.compact.question_understanding import Kinds, Reader, things_of
 from medical_vqa.models.compact.rewording import phrases, reworded
-from medical_vqa.models.fsdp import whole_state
+from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -88,7 +88,7 @@ class Compact:
     ) -> None:
         if picture.mode != "L" or picture.fit == "inside":
             raise ModelError(
-                f"the compact model takes square greyscale pictures, not {picture.key}; use mode L, fit stretch or pad"
+                f"the compact model takes square grayscale pictures, not {picture.key}; use mode L, fit stretch or pad"
             )
         if sizes.width % sizes.heads:
             raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
@@ -224,12 +224,12 @@ class Compact:
         logits: Tensor = self.module.logits(*self._inputs(queries)).float()
         return logits
 
-    def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        return doubt_about(query, self.reader, self.kinds, self.answer)
+        return scope_abstention_reason(query, self.reader, self.kinds, self.answer)
 
     @torch.inference_mode()
-    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.
 
         Where the question or its answer names a thing that the network learned to find, the map is what it found of it;
@@ -246,7 +246,7 @@ class Compact:
         if not queries:
             return []
         seen = encoded_once(queries, self._encoded)
-        shares = self.module.looks(*self._inputs(seen))
+        shares = self.module.attention(*self._inputs(seen))
         return maps_of(shares.float().cpu().numpy(), _named(seen, "frame"))
 
     def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,7 +279,7 @@ class Compact:
 
         `half` stores 16 bits a weight; reading them back gives a model in 32 bits.
         """
-        weights = {k: v.contiguous().cpu() for k, v in whole_state(self.module).items()}
+        weights = {k: v.contiguous().cpu() for k, v in unsharded_state(self.module).items()}
         if half:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
         save_file(weights, folder / _WEIGHTS)

@@ -44,7 +44,7 @@ def _around(x: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation around a shortcut; halves height and width."""
+    """Two 3x3 convolutions with batch normalization around a shortcut; halves height and width."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Greyscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies.
+    """Grayscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies.
 
     With `regions` it also says, cell by cell on a grid twice as fine, which of R organs and findings lie there, and
     every token carries what was said about its cells. With `contrast` it sees the picture's local contrast as well.
@@ -221,7 +221,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Words look at each other, then at the image, then pass a feed-forward net; normalised before each."""
+    """Words look at each other, then at the image, then pass a feed-forward net; normalized before each."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class Layer(nn.Module):
         fed: Tensor = x + self.drop(self.feed(self.norms[2](x)))
         return fed
 
-    def looks(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+    def attention(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
         """How much each word looks at each image token in this layer: (M, T)."""
         x = x + self.words.among(self.norms[0](x), place)
         return self.image.weights(self.norms[1](x), tokens, place)
@@ -373,12 +373,12 @@ class CompactNet(nn.Module):
         logits: Tensor = self.head(torch.cat([place.mean(x), read, tokens.mean(1)[image_of]], -1))
         return logits
 
-    def looks(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
+    def attention(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """How much each question looks at each image token, in the last layer and as a mean over words: (N, T)."""
         x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
         shares = x.new_zeros(len(x), tokens.shape[1])
         for layer in self.layers:
-            shares = layer.looks(x, tokens, place)  # type: ignore[operator]
+            shares = layer.attention(x, tokens, place)  # type: ignore[operator]
             x = layer(x, tokens, place)
         return place.mean(shares)
 

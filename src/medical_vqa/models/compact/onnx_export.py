@@ -65,7 +65,7 @@ class Answer(nn.Module):
         """The question half, every question with its own copy of its image's tokens."""
         self.read.found = None
         inputs = (tokens[image_of], torch.arange(image_of.shape[0]), words)
-        return self.net.logits(*inputs), self.net.looks(*inputs)
+        return self.net.logits(*inputs), self.net.attention(*inputs)
 
 
 class Once(nn.Module):
@@ -138,13 +138,13 @@ def _write_answerer(net: CompactNet, tokens: Tensor, path: Path) -> None:
         dynamo=False,
         opset_version=OPSET,
         input_names=["tokens", "image_of", "words"],
-        output_names=["logits", "looks"],
+        output_names=["logits", "attention"],
         dynamic_axes={
             "tokens": {0: "images"},
             "image_of": {0: "questions"},
             "words": {0: "questions", 1: "length"},
             "logits": {0: "questions"},
-            "looks": {0: "questions"},
+            "attention": {0: "questions"},
         },
     )
 
@@ -170,8 +170,8 @@ def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> fl
     """
     logits = np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max()
     pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
-    looks = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
-    difference = max(float(logits), float(looks))
+    attention_maps = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
+    difference = max(float(logits), float(attention_maps))
     answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
     wrong = sum(ours != theirs for ours, theirs in zip(*answers, strict=True))
     if wrong or not difference <= TOLERANCE:  # `not <=` catches a nan as well

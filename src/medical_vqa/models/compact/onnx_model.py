@@ -19,13 +19,13 @@ from medical_vqa.errors import BundleError, MissingDependencyError
 from medical_vqa.models.base import Decoding, Query, distinct
 from medical_vqa.models.compact.postprocess import (
     SETTINGS,
-    doubt_about,
     encode_questions,
     encoded_once,
     looks_at,
     maps_of,
     ranked,
     read_settings,
+    scope_abstention_reason,
     stack_pictures,
 )
 from medical_vqa.models.compact.question_understanding import Kinds, Reader, things_of
@@ -82,11 +82,11 @@ class CompactOnnx:
         """Logits (N, answers), before the softmax that makes confidences of them."""
         return self._run("logits", queries)
 
-    def doubt(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing, as the model that was exported says it."""
-        return doubt_about(query, self.reader, self.kinds, self.answer)
+        return scope_abstention_reason(query, self.reader, self.kinds, self.answer)
 
-    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where each answer comes from, one map (rows, columns) each that sums to 1, as `Compact.look` gives it."""
         if not queries:
             return []
@@ -98,7 +98,7 @@ class CompactOnnx:
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns); sums to 1."""
         seen = encoded_once(queries, self._encoded)
-        return maps_of(self._run("looks", seen), _named(seen, "frame"))
+        return maps_of(self._run("attention", seen), _named(seen, "frame"))
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)

@@ -84,7 +84,7 @@ def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
     return Prediction(id_, answer, answer, confidence, tuple(rest))
 
 
-def doubt_about(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> str | None:
+def scope_abstention_reason(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> str | None:
     """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
     if reader.foreign(query.question):
         return f"I read {reader.languages()} only; ask again in that."
@@ -178,8 +178,8 @@ def _whole(shown: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
 
 def _read_at(length: int, half: float, middle: float) -> NDArray[np.float64]:
     """Weights (length, length) that read `length` cells linearly where those of the whole picture lie among them."""
-    centres = (np.arange(length) + 0.5) / length * 2 - 1
-    places = ((centres - middle) / half + 1) / 2 * length - 0.5
+    centers = (np.arange(length) + 0.5) / length * 2 - 1
+    places = ((centers - middle) / half + 1) / 2 * length - 0.5
     weights: NDArray[np.float64] = np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
     return weights
 

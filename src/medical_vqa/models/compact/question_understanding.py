@@ -54,12 +54,12 @@ def is_chinese(text: str) -> bool:
 
 
 NO_CHOICE = frozenset(("yes", "no", "both", "neither", "none", "equal", "same", "almost same"))
-"""Answers that are none of the things a question offers, normalised, and yet may answer it."""
+"""Answers that are none of the things a question offers, normalized, and yet may answer it."""
 _LONGEST_OFFER = 4
 
 
 def offered(question: str, known: Container[str]) -> list[str]:
-    """What a question gives to choose from (``Which is larger, liver or spleen?``), among known, normalised answers.
+    """What a question gives to choose from (``Which is larger, liver or spleen?``), among known, normalized answers.
 
     Empty where it gives no choice, or one of things that are no answers.
     """
@@ -145,7 +145,7 @@ class Kinds:
     probe: str = ""
     """The question: the commonest of the training rows."""
     things: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Answer to it, normalised -> the things that rows about such images take for granted, affirm or answer."""
+    """Answer to it, normalized -> the things that rows about such images take for granted, affirm or answer."""
 
     @classmethod
     def of(cls, examples: Sequence[Example], reader: Reader) -> Kinds:
@@ -193,7 +193,7 @@ def _nearest(word: str, known: frozenset[str]) -> str | None:
 
 
 def distance(one: str, other: str, most: int) -> int:
-    """Letters added, left out, changed or swapped with a neighbour between two words; `most` + 1 where it is more."""
+    """Letters added, left out, changed or swapped with a neighbor between two words; `most` + 1 where it is more."""
     if abs(len(one) - len(other)) > most:
         return most + 1
     before: list[int] = []

@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.calibration import warmed
+from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.schema.records import Prediction
 
 
 @runtime_checkable
-class Doubts(Protocol):
+class AbstainsOnScope(Protocol):
     """A model that can tell when a query is outside what it has learned."""
 
-    def doubt(self, query: Query, prediction: Prediction) -> str | None:
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """One sentence for the person who asked, why the answer means nothing; None when nothing speaks against it."""
 
 
 @runtime_checkable
-class Looks(Protocol):
+class HasAttentionMaps(Protocol):
     """A model that can show where in the picture an answer comes from."""
 
-    def look(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AbstentionDecision:
     """Whether an answer should be given at all."""
 
     abstained: bool
@@ -47,21 +47,21 @@ def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     temperature = card.calibration.get("temperature")
     if answer.confidence is None or temperature is None:
         return answer
-    return dataclasses.replace(answer, confidence=warmed(answer.confidence, temperature))
+    return dataclasses.replace(answer, confidence=temperature_scaled(answer.confidence, temperature))
 
 
-def verdict(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> Verdict:
+def abstention_decision(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> AbstentionDecision:
     """Abstain where the model doubts the question, or its calibrated confidence is below the bundle's threshold.
 
     `prediction.confidence` is the calibrated one (`calibrated`).
     """
-    reason = model.doubt(query, prediction) if isinstance(model, Doubts) else None
+    reason = model.abstention_reason(query, prediction) if isinstance(model, AbstainsOnScope) else None
     if reason is not None:
-        return Verdict(True, reason)
+        return AbstentionDecision(True, reason)
     threshold, confidence = card.calibration.get("threshold"), prediction.confidence
     if threshold is None or confidence is None or confidence >= threshold:
-        return Verdict(False)
-    return Verdict(
+        return AbstentionDecision(False)
+    return AbstentionDecision(
         True,
         f"I am not sure: my confidence is {confidence:.0%}, and below {threshold:.0%} more than "
         f"{card.calibration['risk']:.0%} of my answers are wrong.",

@@ -50,7 +50,7 @@ from medical_vqa.models.hf.loading import (
 )
 from medical_vqa.models.hf.lora import parameters
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
-from medical_vqa.models.memory import Sketch, sketch_of, text_blocks
+from medical_vqa.models.memory import MemoryEstimate, estimate_memory, text_blocks
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -150,7 +150,7 @@ class Blip2:
         return blip2
 
     @classmethod
-    def sketch(
+    def memory_estimate(
         cls,
         examples: Sequence[Example],  # noqa: ARG003 - a classifier needs its answers
         *,
@@ -158,7 +158,7 @@ class Blip2:
         lora: Mapping[str, Any],
         revision: str | None = None,
         **_: Any,
-    ) -> Sketch:
+    ) -> MemoryEstimate:
         """What this would be, counted without its weights."""
         from transformers import AutoConfig, Blip2ForConditionalGeneration  # noqa: PLC0415
 
@@ -167,7 +167,7 @@ class Blip2:
             config = AutoConfig.from_pretrained(found.folder)
             adapted, upstream = adapt(Blip2ForConditionalGeneration(config), lora)
         blocks = text_blocks(config.text_config, image_tokens=config.num_query_tokens)
-        return sketch_of(adapted.get_base_model(), upstream=upstream, blocks=blocks)
+        return estimate_memory(adapted.get_base_model(), upstream=upstream, blocks=blocks)
 
     @property
     def device(self) -> torch.device:

@@ -38,7 +38,7 @@ from medical_vqa.models.hf.generation import (
 from medical_vqa.models.hf.loading import DTYPES, Dtype, load_network, reading
 from medical_vqa.models.hf.lora import parameters
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
-from medical_vqa.models.memory import Sketch, sketch_of, text_blocks
+from medical_vqa.models.memory import MemoryEstimate, estimate_memory, text_blocks
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -139,7 +139,7 @@ class ChatVlm:
         return chat
 
     @classmethod
-    def sketch(
+    def memory_estimate(
         cls,
         examples: Sequence[Example],  # noqa: ARG003 - a classifier needs its answers
         *,
@@ -149,7 +149,7 @@ class ChatVlm:
         revision: str | None = None,
         four_bit: bool = False,
         **_: Any,
-    ) -> Sketch:
+    ) -> MemoryEstimate:
         """What this would be, counted without its weights."""
         from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415
 
@@ -159,7 +159,7 @@ class ChatVlm:
             base = adapt(AutoModelForImageTextToText.from_config(config), lora).get_base_model()
         blocks = text_blocks(config.get_text_config(), image_tokens=(side // _PIXELS_PER_TOKEN) ** 2)
         packed = language_weights(base) if four_bit else 0
-        return sketch_of(base, upstream=frozen_parts(base), blocks=blocks, packed=packed)
+        return estimate_memory(base, upstream=frozen_parts(base), blocks=blocks, packed=packed)
 
     @property
     def device(self) -> torch.device:

@@ -75,7 +75,7 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         if isinstance(error, HfHubHTTPError):
             raise ModelError(
-                f"the hub has no checkpoint {name} (revision {revision or 'main'}), or it asks for a licence to be "
+                f"the hub has no checkpoint {name} (revision {revision or 'main'}), or it asks for a license to be "
                 f"accepted first; open https://huggingface.co/{name}, then run: hf auth login"
             ) from error
         raise OfflineError(

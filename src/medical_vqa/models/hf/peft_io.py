@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import BundleError, MedicalVqaError
-from medical_vqa.models.fsdp import whole_state
+from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.loading import Dtype, reading
 from medical_vqa.models.hf.lora import no_peft_warnings
@@ -54,5 +54,5 @@ def save_adapter(adapted: Any, folder: Path, base: Checkpoint) -> None:
     adapted.peft_config["default"].base_model_name_or_path = base.name
     adapted.peft_config["default"].revision = base.revision
     # the embeddings are the base's own, unchanged
-    adapted.save_pretrained(folder, save_embedding_layers=False, state_dict=whole_state(adapted))
+    adapted.save_pretrained(folder, save_embedding_layers=False, state_dict=unsharded_state(adapted))
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the card says what is known

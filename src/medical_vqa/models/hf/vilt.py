@@ -20,11 +20,11 @@ from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, MedicalVqaError, ModelError
 from medical_vqa.models.augment import Augment, augmented
 from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
-from medical_vqa.models.fsdp import whole_state
+from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.loading import load_image_processor, load_network, load_tokenizer, reading, to_pixels
 from medical_vqa.models.hf.lora import parameters
-from medical_vqa.models.memory import Block, Sketch, sketch_of
+from medical_vqa.models.memory import Block, MemoryEstimate, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -106,7 +106,9 @@ class Vilt:
         )
 
     @classmethod
-    def sketch(cls, examples: Sequence[Example], *, checkpoint: str, revision: str | None = None, **_: Any) -> Sketch:
+    def memory_estimate(
+        cls, examples: Sequence[Example], *, checkpoint: str, revision: str | None = None, **_: Any
+    ) -> MemoryEstimate:
         """What this would be, counted without its weights."""
         from transformers import AutoConfig, ViltForQuestionAnswering  # noqa: PLC0415
 
@@ -117,7 +119,7 @@ class Vilt:
             net = ViltNet(ViltForQuestionAnswering(config))
         patches = (config.image_size // config.patch_size) * (_LONGER_SIDE // config.patch_size)
         block = Block(config.num_hidden_layers, config.hidden_size, config.max_position_embeddings + patches)
-        return sketch_of(net, blocks=(block,))
+        return estimate_memory(net, blocks=(block,))
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +166,7 @@ class Vilt:
 
     def save(self, folder: Path) -> None:
         """Write what ``ViltForQuestionAnswering.from_pretrained`` and ``ViltProcessor`` read, and the answers."""
-        self.module.model.save_pretrained(folder, state_dict=whole_state(self.module.model))
+        self.module.model.save_pretrained(folder, state_dict=unsharded_state(self.module.model))
         self.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         answers = json.dumps({"answers": list(self.answers.answers)}, ensure_ascii=False, indent=1)

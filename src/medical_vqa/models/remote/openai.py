@@ -127,7 +127,7 @@ class Served:
 
     @property
     def picture(self) -> PictureSpec | None:
-        """Colour, aspect kept, never enlarged."""
+        """Color, aspect kept, never enlarged."""
         return PictureSpec(side=self.endpoint.side, mode="RGB", fit="inside")
 
     @property

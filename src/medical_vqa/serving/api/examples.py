@@ -42,7 +42,7 @@ def shipped_examples() -> Shipped:
     examples = Examples(
         examples=[_example(image, of_image[image]) for image in chosen],
         questions=[question for question, _ in Counter(row.question for row in rows).most_common(_QUESTIONS)],
-        source=f"{CARD.title}; {CARD.licence}",
+        source=f"{CARD.title}; {CARD.license}",
     )
     return Shipped(examples, {_name(image): folder / "imgs" / _name(image) / "source.jpg" for image in chosen})
 

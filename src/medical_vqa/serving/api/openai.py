@@ -222,7 +222,7 @@ async def open_url(url: str, service: Service) -> bytes:
             return base64.b64decode(content, validate=True)
         except (binascii.Error, ValueError):
             raise RefusedError(400, "not_an_image", "the image's base64 is damaged; encode it again") from None
-    if not service.settings.outside_images:
+    if not service.settings.remote_images:
         raise RefusedError(400, "not_an_image", "this server fetches nothing from outside; send a data URL")
     return await fetch_image(url, limit=service.settings.max_upload_bytes, seconds=service.settings.deadline)
 

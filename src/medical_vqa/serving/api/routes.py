@@ -76,9 +76,9 @@ ImageId = Annotated[
 ]
 ImageFile = Annotated[UploadFile, File(description="JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI.")]
 Frame = Annotated[int | None, Form(ge=0, le=1_000_000, description="Of several frames or slices, which one, from 0.")]
-Centre = Annotated[float | None, Form(ge=-1e6, le=1e6, description="Window centre, with window_width; DICOM, NIfTI.")]
+Center = Annotated[float | None, Form(ge=-1e6, le=1e6, description="Window center, with window_width; DICOM, NIfTI.")]
 Width = Annotated[float | None, Form(gt=0, le=1e6, description="Window width.")]
-AskedLook = Annotated[bool, Form(description="Whether to say where in the picture the answer comes from.")]
+WantsAttentionMap = Annotated[bool, Form(description="Whether to say where in the picture the answer comes from.")]
 
 
 def create_app(engine: Engine, settings: Settings, store: Store | None = None) -> FastAPI:
@@ -164,10 +164,10 @@ def _invalid(error: ValidationError) -> RequestValidationError:
     return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found])
 
 
-async def _upload(file: UploadFile, frame: int | None, centre: float | None, width: float | None) -> Upload:
-    if (centre is None) != (width is None):
+async def _upload(file: UploadFile, frame: int | None, center: float | None, width: float | None) -> Upload:
+    if (center is None) != (width is None):
         raise RefusedError(422, "invalid", "a window needs both window_center and window_width")
-    window = (centre, width) if centre is not None and width is not None else None
+    window = (center, width) if center is not None and width is not None else None
     return Upload(await file.read(), frame, window)
 
 
@@ -177,13 +177,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         """Ask a question about an uploaded image. The body is JSON or a form."""
         began = time.monotonic()
         asked = await _asked(request)
-        work = service.ask(asked.image_id, asked.question, look=asked.look, began=began)
+        work = service.ask(asked.image_id, asked.question, attention_map=asked.attention_map, began=began)
         return await while_connected(request, work)
 
     @app.post("/ask_questions", tags=["questions"], responses=_errors(*_ASKS))
     async def ask_questions(request: Request, asked: AskManyRequest) -> Answers:
         """Ask several questions about an uploaded image; they are answered together."""
-        work = service.ask_many(asked.image_id, asked.questions, look=asked.look)
+        work = service.ask_many(asked.image_id, asked.questions, attention_map=asked.attention_map)
         return await while_connected(request, work)
 
     @app.post("/ask", tags=["questions"], responses=_errors(*_UPLOADS))
@@ -191,20 +191,20 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         request: Request,
         image_file: ImageFile,
         question: Annotated[Question, Form(description="In words.", examples=[QUESTION_EXAMPLE])],
-        look: AskedLook = False,
+        attention_map: WantsAttentionMap = False,
         frame: Frame = None,
-        window_center: Centre = None,
+        window_center: Center = None,
         window_width: Width = None,
     ) -> Answer:
         """Ask a question about an image in one request; the image is not kept."""
         upload = await _upload(image_file, frame, window_center, window_width)
-        return await while_connected(request, service.ask_once(upload, question, look=look))
+        return await while_connected(request, service.ask_once(upload, question, attention_map=attention_map))
 
 
 def _add_uploads(app: FastAPI, service: Service) -> None:
     @app.post("/upload_image", tags=["images"], responses=_errors(*_UPLOADS))
     async def upload_image(
-        image_file: ImageFile, frame: Frame = None, window_center: Centre = None, window_width: Width = None
+        image_file: ImageFile, frame: Frame = None, window_center: Center = None, window_width: Width = None
     ) -> UploadedImage:
         """Upload an image to ask about. Its header is dropped; the file itself is not kept."""
         return await service.upload(await _upload(image_file, frame, window_center, window_width))

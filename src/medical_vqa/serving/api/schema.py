@@ -72,7 +72,7 @@ class AskRequest(Wire):
 
     image_id: str = Field(description="What POST /upload_image gave.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
     question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
-    look: bool = Field(False, description="Whether to say where in the picture the answer comes from.")
+    attention_map: bool = Field(False, description="Whether to say where in the picture the answer comes from.")
 
 
 class AskManyRequest(Wire):
@@ -85,7 +85,7 @@ class AskManyRequest(Wire):
         max_length=MAX_QUESTIONS,
         examples=[[QUESTION_EXAMPLE, "Is the liver healthy?"]],
     )
-    look: bool = Field(False, description="Whether to say where in the picture the answers come from.")
+    attention_map: bool = Field(False, description="Whether to say where in the picture the answers come from.")
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Alternative(Wire):
     confidence: float = Field(description="In [0, 1].", examples=[0.08])
 
 
-class Look(Wire):
+class AttentionMap(Wire):
     """Where in the picture an answer comes from: non-negative weights over a grid, summing to 1."""
 
     rows: int = Field(description="Of the grid; the first row is the top of the picture.", examples=[2])
@@ -161,7 +161,7 @@ class Answer(Wire):
     alternatives: list[Alternative] = Field(default_factory=list, description="The next best answers, best first.")
     abstained: bool = Field(False, description="Whether the answer had better not be relied on at all.")
     reason: str | None = Field(None, description="One sentence, why the model abstains; null when it answers.")
-    look: Look | None = Field(
+    attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless asked for, or where the model cannot tell."
     )
     model: ModelRef = Field(description="Which model answered.")
@@ -199,7 +199,7 @@ class Examples(Wire):
 
     examples: list[ExampleImage] = Field(description="Several modalities and organs.")
     questions: list[str] = Field(description="Questions that suit most images.")
-    source: str = Field(description="The dataset and its licence.")
+    source: str = Field(description="The dataset and its license.")
 
 
 class Limits(Wire):
@@ -220,17 +220,17 @@ class ModelInfo(Wire):
     name: str = Field(description="The recipe's name.")
     family: str = Field(description="The model family.")
     id: str = Field(description="SHA-256 over the bundle's files, shortened.")
-    data: dict[str, Any] = Field(description="What it learned from: dataset, filter, rows, licence, citation.")
+    data: dict[str, Any] = Field(description="What it learned from: dataset, filter, rows, license, citation.")
     selection: dict[str, Any] = Field(description="What chose the checkpoint, on which split, and the scores there.")
     facts: dict[str, Any] = Field(description="Parameter counts and sizes.")
     decoding: dict[str, Any] = Field(description="How answers are chosen.")
     calibration: dict[str, Any] = Field(description="Temperature and threshold, with what they were fitted on.")
     prompt: str | None = Field(None, description="Template of the question, where the family uses one.")
-    licence: str = Field(description="Of the weights.")
+    license: str = Field(description="Of the weights.")
     intended_use: str = Field(description="What it is for, and what it is not for.")
     created: str = Field(description="UTC, ISO 8601.")
     version: str = Field(description="Of the package that trained it.")
-    can_look: bool = Field(description="Whether answers can say where they come from.")
+    has_attention_map: bool = Field(description="Whether answers can say where they come from.")
     limits: Limits = Field(description="What the server takes.")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from medical_vqa.errors import ConfigError, DataError, MissingDependencyError
-from medical_vqa.io import write_whole
+from medical_vqa.io import atomic_write
 from medical_vqa.serving.errors import RefusedError
 
 SUFFIX = ".image"
@@ -140,7 +140,7 @@ class FolderStore:
     def put(self, id_: str, blob: bytes) -> None:
         """Keep it; raises `RefusedError` where the disk is full."""
         try:
-            write_whole(self._path(id_), blob)
+            atomic_write(self._path(id_), blob)
         except DataError as error:
             raise unreachable(error) from error
 

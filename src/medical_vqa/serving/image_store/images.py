@@ -3,7 +3,7 @@
 The id is the head of the pixels' SHA-256 and 128 random bits. One blob (safetensors) holds everything of an image:
 
     metadata   about (JSON), digest, fingerprint of the encoder, expires (Unix time)
-    png        the normalised picture         uint8 (bytes,)
+    png        the normalized picture         uint8 (bytes,)
     picture    as the model sees it           uint8 (height, width, channels)
     features/  what the model made of it
 
@@ -108,7 +108,7 @@ class Images:
         return kept
 
     async def png(self, id_: str) -> bytes:
-        """The picture of an image as it was normalised, before it was prepared for the model; `RefusedError` (404)."""
+        """The picture of an image as it was normalized, before it was prepared for the model; `RefusedError` (404)."""
         await self.get(id_)
         blob = await self._reach(lambda: self.store.get(id_))
         if blob is None:
