@@ -21,7 +21,7 @@ from medical_vqa.models.compact.network import (
     local_contrast,
     region_loss,
 )
-from medical_vqa.models.compact.question_understanding import Kinds
+from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
@@ -65,7 +65,7 @@ def test_questions_grouped_by_image_give_the_logits_of_questions_one_by_one():
     image_of = torch.tensor([1, 0, 1, 2, 1])
     words = torch.randint(1, 20, (5, 6))
     words[0, 3:] = 0
-    tokens = model.image(pictures)
+    tokens = model.image_encoder(pictures)
     grouped = model.logits(tokens, image_of, words)
     for row in range(5):
         alone = model.logits(tokens[image_of[row]][None], torch.tensor([0]), words[row : row + 1])
@@ -87,7 +87,7 @@ def test_grouped_gradients_equal_those_of_a_picture_per_question():
 
 def test_padding_does_not_change_an_answer():
     model = net().eval()
-    tokens = model.image(torch.rand(1, 1, 32, 32))
+    tokens = model.image_encoder(torch.rand(1, 1, 32, 32))
     words = torch.tensor([[3, 4, 5]])
     padded = torch.tensor([[3, 4, 5, 0, 0, 0]])
     image_of = torch.tensor([0])
@@ -96,7 +96,7 @@ def test_padding_does_not_change_an_answer():
 
 def test_word_order_matters():
     model = net().eval()
-    tokens, image_of = model.image(torch.rand(1, 1, 32, 32)), torch.tensor([0])
+    tokens, image_of = model.image_encoder(torch.rand(1, 1, 32, 32)), torch.tensor([0])
     forth, back = torch.tensor([[3, 4, 5]]), torch.tensor([[5, 4, 3]])
     assert not torch.allclose(model.logits(tokens, image_of, forth), model.logits(tokens, image_of, back), atol=1e-4)
 
@@ -106,7 +106,7 @@ def test_the_position_in_the_picture_matters():
     left = torch.zeros(1, 1, 32, 32)
     left[..., :16] = 1.0
     image_of, words = torch.tensor([0]), torch.tensor([[3, 4]])
-    logits = [model.logits(model.image(p), image_of, words) for p in (left, left.flip(-1))]
+    logits = [model.logits(model.image_encoder(p), image_of, words) for p in (left, left.flip(-1))]
     assert not torch.allclose(*logits, atol=1e-4)
 
 
@@ -293,7 +293,7 @@ def test_a_model_of_the_foreground_answers_alike_wherever_the_body_lies_and_look
     model.save(tmp_path)
     model = Compact.load(tmp_path, device=torch.device("cpu"))
     assert model.foreground == 32
-    assert model.module.image.cells == 8
+    assert model.module.image_encoder.cells == 8
     queries = [
         Query("q", "is it left", str(left), np.uint8(255 * body(0.25, left, 64)[0, 0, :, :, None].numpy()))
         for left in (0.125, 0.5)
@@ -315,7 +315,7 @@ def test_local_contrast_is_kept_and_a_bundle_from_before_it_still_answers(tmp_pa
     query = Query("q", "is it left", "a", told().visual)
     for contrast in (True, False):
         model = compact(local_contrast=contrast)
-        assert model.module.image.stem[0].in_channels == 1 + contrast
+        assert model.module.image_encoder.stem[0].in_channels == 1 + contrast
         model.save(tmp_path)
         if not contrast:
             settings = json.loads((tmp_path / "compact.json").read_text())
@@ -348,7 +348,7 @@ def test_an_answer_without_a_mirror_image_is_left_out_of_the_loss():
 
 
 def test_a_bundle_keeps_what_the_model_needs_to_answer_and_to_doubt(tmp_path):
-    model = regional(kinds=Kinds("is it?", {"no": ("mass",)}))
+    model = regional(image_types=ImageTypes("is it?", {"no": ("mass",)}))
     model.save(tmp_path, half=True)
     assert (tmp_path / "weights.safetensors").stat().st_size < 2.5 * sum(
         p.numel() for p in model.module.parameters()
@@ -358,8 +358,8 @@ def test_a_bundle_keeps_what_the_model_needs_to_answer_and_to_doubt(tmp_path):
     assert read.answer([query], Decoding())[0].confidence == pytest.approx(
         model.answer([query], Decoding())[0].confidence, abs=5e-3
     )
-    assert read.kinds.probe == "is it?"
-    assert read.kinds.strange("left lung", "no")
+    assert read.image_types.question == "is it?"
+    assert read.image_types.is_unfamiliar("left lung", "no")
 
 
 # --- doubts and looks
@@ -385,9 +385,14 @@ def sure_of(model, answer):
 def test_it_doubts_words_scripts_and_things_that_are_strange_to_the_image(question, reason):
     names = ("mask: Left Lung", "box: Mass")
     words, answers = WordVocabulary(("is", "it", "left", "lung", "mass")), AnswerVocabulary(("Head", "no"))
-    kinds = Kinds("is it", {"head": ("mass",)})
+    image_types = ImageTypes("is it", {"head": ("mass",)})
     model = Compact(
-        picture=PictureSpec(32, "L", "stretch"), sizes=SIZES, words=words, answers=answers, regions=names, kinds=kinds
+        picture=PictureSpec(32, "L", "stretch"),
+        sizes=SIZES,
+        words=words,
+        answers=answers,
+        regions=names,
+        image_types=image_types,
     )
     query = Query("q", question, "a", told().visual)
     sure_of(model, "Head")
@@ -423,10 +428,10 @@ def test_a_look_encodes_every_image_once(monkeypatch):
 
 def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
     model = sure_of(regional(), "no")
-    head = model.module.image.regions
-    for layer in (head.classify, head.told):
+    head = model.module.image_encoder.region_head
+    for layer in (head.classifier, head.embedding):
         torch.nn.init.zeros_(layer.weight)
-    head.classify.bias.data = torch.tensor([-9.0, 0.0, 9.0])
+    head.classifier.bias.data = torch.tensor([-9.0, 0.0, 9.0])
     left, nothing = model.attention_maps(
         [Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")]
     )

@@ -39,19 +39,23 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (32, 32, 1), dtype=np.uint8)
 def test_words_answers_and_regions_are_matched_by_name_and_the_rest_is_taken_over(tmp_path):
     earlier = built(1, *EARLIER, regions=("mask: Liver", "mask: Spleen"))
     later = built(2, ("left or right", "left"), ("what is left", "liver"), regions=("mask: Kidney", "mask: Spleen"))
-    own = later.module.image.regions.classify.weight[0].clone()
+    own = later.module.image_encoder.region_head.classifier.weight[0].clone()
     assert start_from(later, earlier) == 0.5
     ours, theirs = later.module, earlier.module
     for word in ("left", "what"):
         new, old = later.words.indices([word])[0], earlier.words.indices([word])[0]
-        assert torch.equal(ours.question.embed.weight[new], theirs.question.embed.weight[old])
+        assert torch.equal(ours.question_encoder.embedding.weight[new], theirs.question_encoder.embedding.weight[old])
     liver, old = later.answers.index("liver"), earlier.answers.index("liver")
     assert torch.equal(ours.head[5].weight[liver], theirs.head[5].weight[old])
-    assert torch.equal(ours.image.regions.classify.weight[1], theirs.image.regions.classify.weight[1])
-    assert torch.equal(ours.image.regions.told.weight[:, 1], theirs.image.regions.told.weight[:, 1])
-    assert torch.equal(ours.image.regions.classify.weight[0], own)
-    assert torch.equal(ours.image.stem[0].weight, theirs.image.stem[0].weight)
-    assert torch.equal(ours.question.read.weight_hh_l0, theirs.question.read.weight_hh_l0)
+    assert torch.equal(
+        ours.image_encoder.region_head.classifier.weight[1], theirs.image_encoder.region_head.classifier.weight[1]
+    )
+    assert torch.equal(
+        ours.image_encoder.region_head.embedding.weight[:, 1], theirs.image_encoder.region_head.embedding.weight[:, 1]
+    )
+    assert torch.equal(ours.image_encoder.region_head.classifier.weight[0], own)
+    assert torch.equal(ours.image_encoder.stem[0].weight, theirs.image_encoder.stem[0].weight)
+    assert torch.equal(ours.question_encoder.gru.weight_hh_l0, theirs.question_encoder.gru.weight_hh_l0)
 
 
 def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medical_vqa.models.compact.question_understanding import Kinds, Reader, distance, offered, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, distance, offered, things_of
 from medical_vqa.models.vocabulary import WordVocabulary
 from medical_vqa.schema.records import Example
 
@@ -90,7 +90,7 @@ def test_what_a_question_takes_for_granted(question, thing):
     assert reader().presupposed(question) == thing
 
 
-def test_kinds_of_image_and_what_is_spoken_of_in_them():
+def test_image_types_and_the_entities_that_rows_mention_in_them():
     rows = [
         Example("1", "a", "What part?", ("Chest",), "a"),
         Example("2", "a", "Is the lung healthy?", ("No",), "a"),
@@ -98,12 +98,12 @@ def test_kinds_of_image_and_what_is_spoken_of_in_them():
         Example("4", "b", "What part?", ("Abdomen",), "b"),
         Example("5", "b", "Is there a liver?", ("Yes",), "b"),
     ]
-    kinds = Kinds.of(rows, reader())
-    assert kinds.probe == "What part?"
-    assert kinds.things == {"chest": ("lung",), "abdomen": ("liver",)}
-    assert kinds.strange("liver", "Chest")
-    assert not kinds.strange("lung", "chest")
-    assert not kinds.strange("liver", "Foot")  # a kind of which nothing is known
+    image_types = ImageTypes.from_examples(rows, reader())
+    assert image_types.question == "What part?"
+    assert image_types.entities == {"chest": ("lung",), "abdomen": ("liver",)}
+    assert image_types.is_unfamiliar("liver", "Chest")
+    assert not image_types.is_unfamiliar("lung", "chest")
+    assert not image_types.is_unfamiliar("liver", "Foot")  # a type of which nothing is known
 
 
 @pytest.mark.parametrize(

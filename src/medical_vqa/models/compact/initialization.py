@@ -35,16 +35,16 @@ def start_from(model: Compact, earlier: Compact) -> float:
     answers = _places(model.answers.answers, earlier.answers.answers)
     regions = _places(model.regions, earlier.regions)
     named = {
-        "question.embed.weight": words,
+        "question_encoder.embedding.weight": words,
         "head.5.weight": answers,
         "head.5.bias": answers,
-        "image.regions.classify.weight": regions,
-        "image.regions.classify.bias": regions,
+        "image_encoder.region_head.classifier.weight": regions,
+        "image_encoder.region_head.classifier.bias": regions,
     }
     before = earlier.module.state_dict()
     with torch.no_grad():
         for name, value in model.module.state_dict().items():
-            if name == "image.regions.told.weight" and name in before:
+            if name == "image_encoder.region_head.embedding.weight" and name in before:
                 _take(value.transpose(0, 1), before[name].transpose(0, 1), regions)
             elif name in named and name in before:
                 _take(value, before[name], named[name])

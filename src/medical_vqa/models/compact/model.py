@@ -33,7 +33,7 @@ from medical_vqa.models.compact.postprocess import (
     stack_pictures,
     write_settings,
 )
-from medical_vqa.models.compact.question_understanding import Kinds, Reader, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, things_of
 from medical_vqa.models.compact.rewording import phrases, reworded
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -42,7 +42,7 @@ from medical_vqa.schema.records import Example, Prediction
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch, Visual
 
-_NO_KINDS = Kinds()
+_NO_IMAGE_TYPES = ImageTypes()
 _WEIGHTS = "weights.safetensors"
 
 
@@ -77,7 +77,7 @@ class Compact:
         words: WordVocabulary,
         answers: AnswerVocabulary,
         regions: Sequence[str] = (),
-        kinds: Kinds = _NO_KINDS,
+        image_types: ImageTypes = _NO_IMAGE_TYPES,
         region_weight: float = 1.0,
         local_contrast: bool = False,
         foreground: int | None = None,
@@ -101,7 +101,7 @@ class Compact:
         self.regions, self.local_contrast, self.foreground = tuple(regions), local_contrast, foreground
         self._reword = reword
         self.reader = Reader(words, things_of(self.regions, answers.answers))
-        self.kinds = kinds
+        self.image_types = image_types
         self._learn_regions = True
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
         self.module = CompactNet(
@@ -168,7 +168,7 @@ class Compact:
         if earlier is not None:
             start_from(model, earlier)
         if regions:
-            model.kinds = Kinds.of(answered, model.reader)
+            model.image_types = ImageTypes.from_examples(answered, model.reader)
         return model
 
     def _mirror(self, share: float) -> Mirror:
@@ -183,12 +183,12 @@ class Compact:
     @property
     def vision(self) -> CompactVision:
         """The image encoder: trained, so its features are good for answering only."""
-        return CompactVision(self.module.image, self.picture)
+        return CompactVision(self.module.image_encoder, self.picture)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.module.image.position.device
+        device: torch.device = self.module.image_encoder.position_embedding.device
         return device
 
     def collate(self, queries: Sequence[Query]) -> Batch:
@@ -226,7 +226,7 @@ class Compact:
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        return scope_abstention_reason(query, self.reader, self.kinds, self.answer)
+        return scope_abstention_reason(query, self.reader, self.image_types, self.answer)
 
     @torch.inference_mode()
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
@@ -296,7 +296,7 @@ class Compact:
             "regions": list(self.regions),
             "local_contrast": self.local_contrast,
             "foreground": self.foreground,
-            "kinds": dataclasses.asdict(self.kinds),
+            "image_types": dataclasses.asdict(self.image_types),
         }
 
     @classmethod
@@ -313,7 +313,7 @@ class Compact:
                 regions=settings.get("regions", ()),
                 local_contrast=settings.get("local_contrast", False),
                 foreground=settings.get("foreground"),
-                kinds=Kinds(**settings.get("kinds", {})),
+                image_types=ImageTypes(**settings.get("image_types", {})),
             )
             model.module.load_state_dict(load_file(folder / _WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -358,7 +358,7 @@ class CompactVision:
         if not pictures:
             return []
         self._encoder.eval()
-        shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position.device))
+        shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position_embedding.device))
         seen = self._encoder.see(shown)
         named = {"tokens": seen.tokens, "regions": seen.found(), "frame": seen.frame}
         kept = {name: value for name, value in named.items() if value is not None}

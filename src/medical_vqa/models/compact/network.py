@@ -48,10 +48,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, ceil_mode=True),
             nn.Conv2d(inputs, outputs, 1, bias=False),
@@ -60,8 +60,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, ceil(H/2), ceil(W/2))."""
-        y = F.relu(self.first_norm(self.first(x)))
-        changed: Tensor = self.second_norm(self.second(y))
+        y = F.relu(self.norm1(self.conv1(x)))
+        changed: Tensor = self.norm2(self.conv2(y))
         return F.relu(changed + self.shortcut(x))
 
 
@@ -90,11 +90,11 @@ class ImageEncoder(nn.Module):
             nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
         )
         self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
-        self.project = nn.Conv2d(channels[-1], width, 1)
+        self.projection = nn.Conv2d(channels[-1], width, 1)
         self.cells = -(-(foreground or side) // 2 ** len(channels))
-        self.position = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
+        self.position_embedding = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
         self.norm = nn.LayerNorm(width)
-        self.regions = RegionHead(channels[-2], channels[-1], width, regions) if regions else None
+        self.region_head = RegionHead(channels[-2], channels[-1], width, regions) if regions else None
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
@@ -111,11 +111,11 @@ class ImageEncoder(nn.Module):
             x = torch.cat([x, local_contrast(pictures)], 1)
         fine = self.blocks[:-1](self.stem(x))
         coarse = self.blocks[-1](fine)
-        x, found = self.project(coarse), None
-        if self.regions is not None:
-            found = self.regions(fine, coarse)
-            x = x + self.regions.tell(found, (self.cells, self.cells))
-        return Seen(self.norm(x.flatten(2).transpose(1, 2) + self.position), found, frame)
+        x, found = self.projection(coarse), None
+        if self.region_head is not None:
+            found = self.region_head(fine, coarse)
+            x = x + self.region_head.tell(found, (self.cells, self.cells))
+        return Seen(self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding), found, frame)
 
 
 class Seen(NamedTuple):
@@ -168,21 +168,23 @@ class RegionHead(nn.Module):
 
     def __init__(self, fine: int, coarse: int, width: int, regions: int) -> None:
         super().__init__()
-        self.fine, self.coarse = nn.Conv2d(fine, width // 2, 1), nn.Conv2d(coarse, width // 2, 1)
-        self.classify, self.told = nn.Conv2d(width // 2, regions, 1), nn.Conv2d(regions, width, 1)
-        nn.init.constant_(self.classify.bias, -4.0)  # type: ignore[arg-type]  # most cells hold none of them
+        self.fine = nn.Conv2d(fine, width // 2, 1)
+        self.coarse = nn.Conv2d(coarse, width // 2, 1)
+        self.classifier = nn.Conv2d(width // 2, regions, 1)
+        self.embedding = nn.Conv2d(regions, width, 1)
+        nn.init.constant_(self.classifier.bias, -4.0)  # type: ignore[arg-type]  # most cells hold none of them
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Features at two scales -> logits (B, R, H, W) at the finer one."""
         height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
         raised = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
-        logits: Tensor = self.classify(F.relu(self.fine(fine) + raised))
+        logits: Tensor = self.classifier(F.relu(self.fine(fine) + raised))
         return logits
 
     def tell(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (B, R, H, W) -> what they add to the tokens' channels (B, D, *size)."""
-        told: Tensor = self.told(F.adaptive_avg_pool2d(logits.sigmoid(), size))
-        return told
+        embedded: Tensor = self.embedding(F.adaptive_avg_pool2d(logits.sigmoid(), size))
+        return embedded
 
 
 class Attention(nn.Module):
@@ -226,24 +228,24 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.words = Attention(width, heads)
-        self.image = Attention(width, heads)
-        self.feed = nn.Sequential(
+        self.self_attention = Attention(width, heads)
+        self.cross_attention = Attention(width, heads)
+        self.feed_forward = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
         """x (M, D), tokens (B, T, D) -> (M, D)."""
-        x = x + self.drop(self.words.among(self.norms[0](x), place))
-        x = x + self.drop(self.image.towards(self.norms[1](x), tokens, place))
-        fed: Tensor = x + self.drop(self.feed(self.norms[2](x)))
+        x = x + self.drop(self.self_attention.among(self.norms[0](x), place))
+        x = x + self.drop(self.cross_attention.towards(self.norms[1](x), tokens, place))
+        fed: Tensor = x + self.drop(self.feed_forward(self.norms[2](x)))
         return fed
 
     def attention(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
         """How much each word looks at each image token in this layer: (M, T)."""
-        x = x + self.words.among(self.norms[0](x), place)
-        return self.image.weights(self.norms[1](x), tokens, place)
+        x = x + self.self_attention.among(self.norms[0](x), place)
+        return self.cross_attention.weights(self.norms[1](x), tokens, place)
 
 
 class Rows:
@@ -291,18 +293,18 @@ class QuestionEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
         self.drop = nn.Dropout(dropout)
-        self.read = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
 
     def forward(self, words: Tensor) -> Tensor:
         """Words (N, L), 0 pads -> vectors of the words alone (M, D), question by question."""
         mask = words != 0
         packed = nn.utils.rnn.pack_padded_sequence(
-            self.drop(self.embed(words)), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+            self.drop(self.embedding(words)), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
         )
         vectors, _ = nn.utils.rnn.pad_packed_sequence(
-            self.read(packed)[0], batch_first=True, total_length=words.shape[1]
+            self.gru(packed)[0], batch_first=True, total_length=words.shape[1]
         )
         return vectors[mask]
 
@@ -334,8 +336,8 @@ class CompactNet(nn.Module):
     ) -> None:
         super().__init__()
         self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
-        self.image = ImageEncoder(side, channels, width, regions, contrast=contrast, foreground=foreground)
-        self.question = QuestionEncoder(words, width, dropout)
+        self.image_encoder = ImageEncoder(side, channels, width, regions, contrast=contrast, foreground=foreground)
+        self.question_encoder = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.head = nn.Sequential(
             nn.LayerNorm(3 * width),
@@ -354,7 +356,7 @@ class CompactNet(nn.Module):
         if self.training and self.augment is not None:
             transforms = self.augment.transforms(pictures)
             pictures = self.augment(pictures, transforms)
-        seen = self.image.see(pictures)
+        seen = self.image_encoder.see(pictures)
         logits = self.logits(seen.tokens, batch["image_of"], batch["words"])
         loss = F.cross_entropy(
             logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
@@ -366,7 +368,7 @@ class CompactNet(nn.Module):
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
-        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
+        x, place = self.question_encoder(words), self.place(words != 0, image_of, tokens.shape[0])
         read = place.mean(x)
         for layer in self.layers:
             x = layer(x, tokens, place)
@@ -375,7 +377,7 @@ class CompactNet(nn.Module):
 
     def attention(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """How much each question looks at each image token, in the last layer and as a mean over words: (N, T)."""
-        x, place = self.question(words), self.place(words != 0, image_of, tokens.shape[0])
+        x, place = self.question_encoder(words), self.place(words != 0, image_of, tokens.shape[0])
         shares = x.new_zeros(len(x), tokens.shape[1])
         for layer in self.layers:
             shares = layer.attention(x, tokens, place)  # type: ignore[operator]

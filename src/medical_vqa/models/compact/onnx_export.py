@@ -42,14 +42,17 @@ class Encode(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """The image half of the network, as `CompactVision.encode` gives it."""
-        seen = self.net.image.see(to_unit(pictures))
+        seen = self.net.image_encoder.see(to_unit(pictures))
         found = seen.found()
         return tuple(x for x in (seen.tokens, None if found is None else found.half(), seen.frame) if x is not None)
 
     @property
     def outputs(self) -> list[str]:
         """Names of what it gives."""
-        there = {"regions": self.net.image.regions is not None, "frame": self.net.image.foreground is not None}
+        there = {
+            "regions": self.net.image_encoder.region_head is not None,
+            "frame": self.net.image_encoder.foreground is not None,
+        }
         return ["tokens", *(name for name, given in there.items() if given)]
 
 
@@ -58,8 +61,8 @@ class Answer(nn.Module):
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
-        self.net, self.read = net, Once(net.question)
-        net.question = self.read  # type: ignore[assignment]
+        self.net, self.read = net, Once(net.question_encoder)
+        net.question_encoder = self.read  # type: ignore[assignment]
 
     def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """The question half, every question with its own copy of its image's tokens."""
@@ -109,7 +112,7 @@ def write_graphs(model: Compact, folder: Path) -> None:
     pictures = torch.zeros(2, side, side, channels, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         _write_encoder(net, pictures, folder / IMAGE_GRAPH)
-        _write_answerer(net, net.image(to_unit(pictures)), folder / ANSWER_GRAPH)
+        _write_answerer(net, net.image_encoder(to_unit(pictures)), folder / ANSWER_GRAPH)
     write_settings(folder, model.settings())
 
 

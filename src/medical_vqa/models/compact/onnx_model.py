@@ -28,7 +28,7 @@ from medical_vqa.models.compact.postprocess import (
     scope_abstention_reason,
     stack_pictures,
 )
-from medical_vqa.models.compact.question_understanding import Kinds, Reader, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, things_of
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.runtime import cores
 from medical_vqa.schema.records import Prediction
@@ -53,7 +53,7 @@ class CompactOnnx:
         self.answers = AnswerVocabulary(tuple(settings["answers"]))
         self.regions = tuple(settings["regions"])
         self.reader = Reader(self.words, things_of(self.regions, self.answers.answers))
-        self.kinds = Kinds(**settings["kinds"])
+        self.image_types = ImageTypes(**settings["image_types"])
         self._folder, self._sizes = folder, dict(settings["sizes"])
         self._answerer = _session(folder / ANSWER_GRAPH)
         self.vision = OnnxVision(folder / IMAGE_GRAPH, self.picture)
@@ -84,7 +84,7 @@ class CompactOnnx:
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing, as the model that was exported says it."""
-        return scope_abstention_reason(query, self.reader, self.kinds, self.answer)
+        return scope_abstention_reason(query, self.reader, self.image_types, self.answer)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where each answer comes from, one map (rows, columns) each that sums to 1, as `Compact.look` gives it."""

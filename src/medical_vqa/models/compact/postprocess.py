@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Decoding, Query, check_question, distinct
-from medical_vqa.models.compact.question_understanding import NO_CHOICE, Kinds, Reader, is_chinese, offered
+from medical_vqa.models.compact.question_understanding import NO_CHOICE, ImageTypes, Reader, is_chinese, offered
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Prediction
 
@@ -84,21 +84,21 @@ def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
     return Prediction(id_, answer, answer, confidence, tuple(rest))
 
 
-def scope_abstention_reason(query: Query, reader: Reader, kinds: Kinds, answer: Answer) -> str | None:
+def scope_abstention_reason(query: Query, reader: Reader, image_types: ImageTypes, answer: Answer) -> str | None:
     """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
     if reader.foreign(query.question):
         return f"I read {reader.languages()} only; ask again in that."
     if unknown := reader.unknown(query.question):
         return f"I do not know the word {unknown[0]!r}; ask again without it."
     thing = reader.presupposed(query.question)
-    if thing is not None and kinds.things and _strange(query, thing, kinds, answer):
+    if thing is not None and image_types.entities and _unfamiliar(query, thing, image_types, answer):
         return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
     return None
 
 
-def _strange(query: Query, thing: str, kinds: Kinds, answer: Answer) -> bool:
-    probe = dataclasses.replace(query, question=kinds.probe)
-    return kinds.strange(thing, answer([probe], Decoding(alternatives=0))[0].answer)
+def _unfamiliar(query: Query, entity: str, image_types: ImageTypes, answer: Answer) -> bool:
+    probe = dataclasses.replace(query, question=image_types.question)
+    return image_types.is_unfamiliar(entity, answer([probe], Decoding(alternatives=0))[0].answer)
 
 
 def encoded_once(

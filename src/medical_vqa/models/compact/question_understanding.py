@@ -139,37 +139,37 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Kinds:
-    """Kinds of image, told apart by what the model answers to one question, and what training rows say lies in each."""
+class ImageTypes:
+    """Which entities training rows mention in which type of image; an image's type is the answer to one question."""
 
-    probe: str = ""
-    """The question: the commonest of the training rows."""
-    things: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Answer to it, normalized -> the things that rows about such images take for granted, affirm or answer."""
+    question: str = ""
+    """The question whose answer is an image's type: the commonest of the training rows."""
+    entities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Image type, normalized -> the entities that rows about such images presuppose, affirm or answer."""
 
     @classmethod
-    def of(cls, examples: Sequence[Example], reader: Reader) -> Kinds:
-        """Read them off training rows."""
-        probe = Counter(e.question for e in examples).most_common(1)[0][0]
-        kind_of = {e.image_id: squad_normalize(e.answers[0]) for e in examples if e.question == probe}
-        found: dict[str, set[str]] = {kind: set() for kind in kind_of.values()}
+    def from_examples(cls, examples: Sequence[Example], reader: Reader) -> ImageTypes:
+        """Count which entities the training rows mention in each image type."""
+        question = Counter(e.question for e in examples).most_common(1)[0][0]
+        type_of = {e.image_id: squad_normalize(e.answers[0]) for e in examples if e.question == question}
+        entities: dict[str, set[str]] = {image_type: set() for image_type in type_of.values()}
         for example in examples:
-            if example.image_id in kind_of:
-                found[kind_of[example.image_id]] |= _spoken_of(example, reader)
-        return cls(probe, {kind: tuple(sorted(things)) for kind, things in sorted(found.items())})
+            if example.image_id in type_of:
+                entities[type_of[example.image_id]] |= _mentioned(example, reader)
+        return cls(question, {image_type: tuple(sorted(names)) for image_type, names in sorted(entities.items())})
 
-    def strange(self, thing: str, kind: str) -> bool:
-        """Whether no training row speaks of the thing in images of this kind, and the kind itself is known."""
-        things = self.things.get(squad_normalize(kind))
-        return things is not None and thing not in things
+    def is_unfamiliar(self, entity: str, image_type: str) -> bool:
+        """Whether the image type is known and no training row mentions the entity in such an image."""
+        entities = self.entities.get(squad_normalize(image_type))
+        return entities is not None and entity not in entities
 
 
-def _spoken_of(example: Example, reader: Reader) -> set[str]:
+def _mentioned(example: Example, reader: Reader) -> set[str]:
     answer = example.answers[0]
-    said = {reader.presupposed(example.question), reader.named(answer)}
+    names = {reader.presupposed(example.question), reader.named(answer)}
     if squad_normalize(answer) == "yes":
-        said.add(reader.named(example.question))
-    return {thing for thing in said if thing is not None}
+        names.add(reader.named(example.question))
+    return {name for name in names if name is not None}
 
 
 def things_of(regions: Iterable[str], answers: Iterable[str]) -> list[str]:
