@@ -1,0 +1,70 @@
+"""The command line: one module per command group; every command is a call into the pipelines.
+
+Heavy modules are imported inside the commands, so that ``medical-vqa --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import warnings
+
+import click
+
+from medical_vqa.cli import data, evaluate, export, serve, train
+from medical_vqa.cli.terminal import EPILOG
+from medical_vqa.errors import MedicalVqaError
+from medical_vqa.runtime import wait_politely
+
+
+class _Commands(click.Group):
+    """Lists commands in the order of the main path, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="medical-vqa")
+def cli() -> None:
+    """Prepare, fine-tune, evaluate and ask models that answer questions about medical images.
+
+    The main path: prepare, train, predict, report, ask.
+    """
+
+
+for _command in (
+    data.prepare,
+    train.train,
+    evaluate.predict,
+    evaluate.score,
+    evaluate.report,
+    evaluate.compare,
+    evaluate.calibrate,
+    data.audit,
+    serve.ask,
+    serve.serve,
+    serve.app,
+    export.export,
+    export.deploy,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one sentence on stderr and exit status 2."""
+    warnings.filterwarnings("ignore", module=r"torch\.|accelerate\.")
+    wait_politely()
+    try:
+        cli()
+    except MedicalVqaError as error:
+        click.echo(f"medical-vqa: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(f"medical-vqa: the disk is full ({error.filename or error}); make room and run it again", err=True)
+        sys.exit(2)

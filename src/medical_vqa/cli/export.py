@@ -1,0 +1,53 @@
+"""Commands that take a model elsewhere: export and deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medical_vqa.cli.options import pairs
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("target", required=False, metavar="[REPOSITORY|DIR]")
+@click.option("--to", required=True, metavar="hub|onnx|DIR", help="`hub`, with REPOSITORY; `onnx`; or a new folder.")
+@click.option("--public", is_flag=True, help="Make a new repository public.")
+def export(model: Path, target: str | None, to: str, public: bool) -> None:
+    """Write a model with its model card for use elsewhere.
+
+    MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
+    into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
+    """
+    from medical_vqa.pipelines import export as export_stage
+
+    if to == "onnx":
+        folder, difference = export_stage.export_onnx(model, Path(target) if target else None)
+        click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
+        return
+    click.echo(f"exported: {export_stage.export(model, to=to, repository=target, public=public)}")
+
+
+@click.command()
+@click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the shipped one]")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
+@click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
+def deploy(
+    target: str, out: Path, model: Path | None, values: tuple[str, ...], wheel: Path | None, force: bool
+) -> None:
+    """Write all that puts a model online: container, service, and the commands.
+
+    A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
+    the Space is the page alone.
+    """
+    from medical_vqa.pipelines import bundles as bundles_stage
+    from medical_vqa.pipelines import deploy as deploy_stage
+
+    chosen = model or bundles_stage.shipped_bundle()
+    for path in deploy_stage.deploy(target, chosen, out, values=pairs(values, "--set"), wheel=wheel, force=force):
+        click.echo(path)
+    click.echo(f"next: the commands in {out / 'README.md'}")

@@ -1,0 +1,126 @@
+"""Commands that answer questions: ask, serve and app."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from medical_vqa.cli.options import run_or_shipped
+from medical_vqa.cli.terminal import EPILOG
+from medical_vqa.errors import MissingDependencyError
+from medical_vqa.text import per_cent
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("question")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="A run folder or a bundle.  [default: the newest finished run, else the shipped model]",
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--frame", type=int, help="Of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]")
+@click.option(
+    "--window", type=(float, float), metavar="CENTER WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def ask(
+    image: Path,
+    question: str,
+    model: Path | None,
+    device: str,
+    frame: int | None,
+    window: tuple[float, float] | None,
+    as_json: bool,
+) -> None:
+    """Ask one question about one image.
+
+    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
+    """
+    from medical_vqa.pipelines import ask as ask_stage
+
+    came = ask_stage.consult(model or run_or_shipped(), image, question, device=device, frame=frame, window=window)
+    answer, card = came.answer, came.card
+    if as_json:
+        found = {k: v for k, v in answer.to_json().items() if k != "id"}
+        found |= {"abstained": came.abstention.abstained, "reason": came.abstention.reason}
+        click.echo(
+            json.dumps({"image": str(image), "question": question, **found, "model": card.name}, ensure_ascii=False)
+        )
+        return
+    if came.abstention.reason:
+        click.echo(came.abstention.reason)
+        click.echo(f"Do not rely on this: {answer.answer}")
+    else:
+        click.secho(answer.answer, bold=True)
+    if answer.confidence is not None:
+        click.echo(f"confidence {per_cent(answer.confidence)}")
+    if answer.alternatives:
+        click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
+    click.echo(f"{card.name}, {card.family}. {EPILOG}", err=True)
+
+
+@click.command()
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the one that ships]"
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
+@click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
+@click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
+@click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
+def serve(
+    model: Path | None, host: str | None, port: int | None, store: str | None, device: str | None, new_key: bool
+) -> None:
+    """Answer questions over HTTP: upload an image once, ask many questions about it.
+
+    Everything else is set by MEDICAL_VQA_* variables; docs/serving.md lists them.
+    """
+    _require_serving()
+    if new_key:
+        from medical_vqa.serving.middleware.access import new_key as make_key
+
+        key, digest = make_key()
+        click.echo(f"for the client:  {key}\nfor the server:  MEDICAL_VQA_API_KEYS={digest}")
+        return
+    from medical_vqa.pipelines import serve as serve_stage
+    from medical_vqa.serving.settings import read_settings
+
+    serve_stage.serve(read_settings(model=model, host=host, port=port, store=store, device=device))
+
+
+def _require_serving() -> None:
+    import importlib.util
+
+    needed = ("fastapi", "uvicorn", "structlog", "pydantic_settings", "limits", "secure", "safetensors")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise MissingDependencyError(f"serving needs {missing[0]}; run: pip install 'medical-vqa[serve]'")
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
+@click.option("--compare", metavar="URL", help="A second backend, whose answers can be shown beside.")
+@click.option("--feedback", type=click.Path(path_type=Path), help="Folder for thumbs and corrections.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
+@click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
+def app(
+    model: Path | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
+) -> None:
+    """Open a page on which one uploads an image and asks.
+
+    MODEL is a run folder or a bundle, by default the model that ships.
+    """
+    from medical_vqa.app import launch
+
+    click.echo(f"page: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+    sys.exit(
+        launch.run(
+            model=model, backend=backend, compare=compare, feedback=feedback, host=host, port=port, environ=os.environ
+        )
+    )
