@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.text import per_cent, plain_letters, squad_normalize, tokens, vqa_normalize
+from medical_vqa.text import did_you_mean, per_cent, plain_letters, squad_normalize, tokens, vqa_normalize
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,10 @@ def test_the_vqa_rule(given_text, normalized):
 )
 def test_characters_that_only_look_different_become_one(text, plain):
     assert plain_letters(text) == plain
+
+
+def test_a_misspelled_name_is_met_with_the_nearest_or_with_what_is_known():
+    assert did_you_mean("slak", ["folder", "slake"]) == "did you mean 'slake'?"
+    assert did_you_mean("zzz", ["folder", "slake"]) == "known: folder, slake"
+    assert did_you_mean("zzz", map(str, range(20))).endswith("10, 11 ...")
+    assert did_you_mean("zzz", ["slake"], otherwise="remove it") == "remove it"

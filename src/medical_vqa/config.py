@@ -10,7 +10,6 @@ Configuration stops at the door: below `pipelines.py` only plain, typed, keyword
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.schema.records import Split
+from medical_vqa.text import did_you_mean
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -379,9 +379,8 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(sorted(known))}"
-        return f"unknown key {key!r}; {hint}"
+        otherwise = f"the keys there are {', '.join(sorted(known))}"
+        return f"unknown key {key!r}; {did_you_mean(location[-1], known, otherwise=otherwise)}"
     if first["type"] == "missing":
         return f"missing key {key!r}; add it"
     got = first.get("input")

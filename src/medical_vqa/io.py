@@ -1,14 +1,23 @@
-"""Writing files so that they appear whole or not at all, and saying clearly when the disk is full."""
+"""Files and calls that may fail: atomic writes, hashes, locks between processes, retries."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
-from collections.abc import Iterator
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from medical_vqa.errors import DataError
+
+Result = TypeVar("Result")
+
+
+# --- hashes -----------------------------------------------------------------------------------------------------------
 
 
 def sha256(data: bytes) -> str:
@@ -22,33 +31,129 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file under another name and rename it; raises `DataError` where the disk cannot take it."""
-    partial = path.with_name(path.name + ".partial")
-    with writing(path.parent, len(data)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+# --- atomic writes ----------------------------------------------------------------------------------------------------
+
+
+def atomic_write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Write a file completely or not at all; readers see the old content or the new, never a part.
+
+    Args:
+        path: The file; its folder is created.
+        content: Bytes, or text that is written as UTF-8 with its line ends unchanged.
+        durable: Whether to wait until the disk has the data (fsync), so that it survives a power failure.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with describe_disk_errors(path.parent, len(data)), atomic_path(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
-def writing(folder: Path, needed: int) -> Iterator[None]:
-    """Turn what the disk refuses into a `DataError` that names the folder and the bytes needed.
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary path in the same folder, renamed to `path` when the block ends and removed when it fails.
+
+    For content that is streamed or written by another library; `atomic_write` is simpler for bytes and text.
 
     Args:
-        folder: Where is written.
-        needed: Bytes that are about to be written.
+        path: The file to appear; its folder is created.
+        durable: Whether to wait until the disk has the data (fsync) before the rename.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def describe_disk_errors(folder: Path, bytes_needed: int) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `DataError` that names the folder and, on a full disk, the bytes needed.
+
+    Args:
+        folder: The folder that the block writes to.
+        bytes_needed: How many bytes it is about to write.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
-                f"{folder}: the disk is full, {needed:,} more bytes are needed; free some space and run it again"
+                f"{folder}: the disk is full, {bytes_needed:,} more bytes are needed; free some space and run it again"
             ) from error
         raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another folder or mend its permissions"
+            f"{folder}: cannot be written ({error.strerror or error}); choose another folder or change its permissions"
         ) from error
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between threads and processes on every platform; waits until the current holder releases it.
+
+    Args:
+        path: The lock file; its folder is created. It holds nothing and may be deleted while nobody works there.
+    """
+    from filelock import FileLock  # noqa: PLC0415 - takes 0.1 s to import, and most commands lock nothing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+# --- retries ----------------------------------------------------------------------------------------------------------
+
+
+class TemporaryFailure(Exception):  # noqa: N818 - it carries the error, and never leaves `retry`
+    """Raised by a call under `retry` to be repeated; after the last attempt `error` is raised instead."""
+
+    def __init__(self, error: Exception, retry_after: str | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after = retry_after
+        """Seconds that the other side asks to wait, as in the HTTP header of that name."""
+
+
+def retry(
+    call: Callable[[], Result],
+    *,
+    attempts: int,
+    first_wait: float,
+    longest_wait: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Result:
+    """Repeat a call that raises `TemporaryFailure`, waiting as long as it asks or twice as long each time.
+
+    Args:
+        call: Returns the result, or raises `TemporaryFailure`; any other exception passes through at once.
+        attempts: How often to call it, at least 1.
+        first_wait: Seconds before the second attempt.
+        longest_wait: Upper limit of every wait, in seconds.
+        sleep: Waits; replaced in tests.
+
+    Raises:
+        Exception: The last attempt's error.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            return call()
+        except TemporaryFailure as failure:
+            if attempt == attempts:
+                raise failure.error from failure.__cause__
+            sleep(_seconds_to_wait(failure.retry_after, first_wait * 2 ** (attempt - 1), longest_wait))
+    raise ValueError(f"expected at least one attempt, got {attempts}")
+
+
+def _seconds_to_wait(retry_after: str | None, backoff: float, longest: float) -> float:
+    try:
+        return min(max(float(retry_after or ""), 0.0), longest)
+    except ValueError:  # none, or a date, which the servers in question do not send
+        return min(backoff, longest)

@@ -6,12 +6,12 @@ by the name ``mine``; models use the group ``medical_vqa.models``.
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from medical_vqa.errors import ConfigError, MissingDependencyError
+from medical_vqa.text import did_you_mean
 
 Kind = Literal["datasets", "models"]
 
@@ -47,9 +47,7 @@ def find(kind: Kind, name: str) -> Any:
     """
     table = _table(kind)
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(table))}"
-        raise ConfigError(f"unknown {kind[:-1]} {name!r}; {hint}")
+        raise ConfigError(f"unknown {kind[:-1]} {name!r}; {did_you_mean(name, sorted(table))}")
     module, _, attribute = table[name].partition(":")
     try:
         return getattr(import_module(module), attribute)

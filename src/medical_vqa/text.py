@@ -1,13 +1,15 @@
-"""How an answer is normalized before it is compared: one pure function per published rule.
+"""Text: how an answer is normalized before it is compared (one function per published rule), and words of messages.
 
 ``squad_normalize("The left lung.")`` is ``"left lung"``; ``squad_normalize("X-Ray")`` is ``"xray"``.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -36,6 +38,28 @@ def tokens(text: str) -> list[str]:
 def per_cent(share: float) -> str:
     """A share in [0, 1] for people: ``83%``, and ``<1%`` instead of a zero that is none."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
+    """Advice for a name that does not exist: the most similar known one, or else what is known.
+
+    Args:
+        name: The unknown name.
+        known: The names that exist, in the order in which they are listed.
+        otherwise: Advice when no known name is similar; by default the first twelve names.
+
+    Returns:
+        ``did you mean 'slake'?``, or ``known: folder, slake``.
+    """
+    names = list(known)
+    if similar := nearest(name, names):
+        return f"did you mean {similar!r}?"
+    return otherwise or f"known: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most similar to this one; None where none is similar enough to be a typing error."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 # --- look-alikes ------------------------------------------------------------------------------------------------------

@@ -269,5 +269,5 @@ def test_values_fill_the_names_in():
 
 
 def test_an_unknown_value_names_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean region"):
+    with pytest.raises(ConfigError, match="did you mean 'region'"):
         rendered("cloud-run", regoin="us-east4")

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from medical_vqa.errors import TrainingError
-from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress, write_text
+from medical_vqa.io import atomic_write
+from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
 
 
 def full_disk(folder):
@@ -90,7 +91,7 @@ def with_safetensors(folder):
 
 
 def with_text(folder):
-    write_text(folder / "model.txt", "x" * 100_000)
+    atomic_write(folder / "model.txt", "x" * 100_000)
 
 
 @pytest.mark.parametrize("write", [with_torch, with_safetensors, with_text])

@@ -11,6 +11,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
+from medical_vqa.io import TemporaryFailure, retry
 from medical_vqa.serving.api import schema
 
 Kind = Literal[schema.ErrorCode, "unreachable", "slow", "garbled"]
@@ -24,6 +25,7 @@ _ASLEEP = frozenset({502, 503, 504})
 _CONNECT = 5.0  # seconds
 _ANSWER = 60.0  # seconds: a platform that starts an instance holds the request meanwhile
 _READY = 4.0  # seconds
+_FIRST_WAIT = 0.5  # seconds before the second try
 _LONGEST_WAIT = 5.0  # seconds between two tries; a person is looking at the page
 
 Wire = TypeVar("Wire", bound=BaseModel)
@@ -118,27 +120,29 @@ class Backend:
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx2.Response:
         """Send a request, again after passing failures; all routes may be repeated without harm."""
-        for attempt in range(self._tries):
-            reply = self._once(method, path, **content)
-            if isinstance(reply, httpx2.Response):
-                return reply
-            error, asked_for = reply
-            if not error.passing or attempt + 1 == self._tries:
-                raise error
-            self._sleep(_wait(attempt, asked_for))
-        raise ConfigError(f"a backend needs at least one try, got {self._tries}")
+        return retry(
+            lambda: self._once(method, path, **content),
+            attempts=self._tries,
+            first_wait=_FIRST_WAIT,
+            longest_wait=_LONGEST_WAIT,
+            sleep=self._sleep,
+        )
 
-    def _once(self, method: str, path: str, **content: Any) -> httpx2.Response | tuple[BackendError, str | None]:
+    def _once(self, method: str, path: str, **content: Any) -> httpx2.Response:
         try:
             response = self._client.request(method, path, **content)
         except httpx2.TimeoutException as error:
             kind: Kind = "unreachable" if isinstance(error, httpx2.ConnectTimeout) else "slow"
-            return BackendError(kind, f"{self.address} did not answer in time"), None
+            raise TemporaryFailure(BackendError(kind, f"{self.address} did not answer in time")) from error
         except httpx2.HTTPError as error:
-            return BackendError("unreachable", f"{self.address} cannot be reached ({type(error).__name__})"), None
+            problem = BackendError("unreachable", f"{self.address} cannot be reached ({type(error).__name__})")
+            raise TemporaryFailure(problem) from error
         if response.is_success:
             return response
-        return _problem(response), response.headers.get("retry-after")
+        problem = _problem(response)
+        if problem.passing:
+            raise TemporaryFailure(problem, response.headers.get("retry-after"))
+        raise problem
 
 
 def _parsed(kind: type[Wire], response: httpx2.Response) -> Wire:
@@ -157,11 +161,3 @@ def _problem(response: httpx2.Response) -> BackendError:
             return BackendError("not_ready", f"HTTP {response.status_code}")
         return BackendError("garbled", f"HTTP {response.status_code}")
     return BackendError(detail.code, detail.message)
-
-
-def _wait(attempt: int, asked_for: str | None) -> float:
-    """Seconds before the next try: what the backend asks for, else twice as long each time; never long."""
-    try:
-        return min(max(float(asked_for or ""), 0.0), _LONGEST_WAIT)
-    except ValueError:
-        return float(min(0.5 * 2**attempt, _LONGEST_WAIT))

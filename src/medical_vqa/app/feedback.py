@@ -9,22 +9,17 @@ kept, and the right answer is known because it was confirmed or corrected. One r
 
 from __future__ import annotations
 
-import fcntl
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.io import atomic_write, sha256, writing
+from medical_vqa.io import atomic_write, describe_disk_errors, file_lock, sha256
 
 MOST_BYTES = 2_000_000_000
 """Of pictures in one folder; beyond it votes are kept without theirs."""
 _LONGEST = 1_000  # characters of a correction
-_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +49,13 @@ class Vote:
 
 def record(folder: Path, vote: Vote) -> bool:
     """Write a vote down; whether it is a row to train on. Raises `DataError` where the disk cannot take it."""
-    with writing(folder, 10_000), _alone(folder):
+    with describe_disk_errors(folder, 10_000), file_lock(folder / ".lock"):
         image = _keep(folder, vote.picture) if vote.picture is not None else None
         with (folder / "votes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(_line(vote, image), ensure_ascii=False) + "\n")
         rows = _rows(folder)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        atomic_write(folder / "questions.jsonl", text.encode())
+        atomic_write(folder / "questions.jsonl", text)
         _drop_unused(folder)
     return any(row["id"] == vote.id for row in rows)
 
@@ -118,12 +113,3 @@ def _drop_unused(folder: Path) -> None:
     for path in (folder / "images").glob("*.png"):
         if f"images/{path.name}" not in used:
             path.unlink()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One writer at a time, over threads and processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _LOCK, (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -8,7 +8,6 @@ DIR/
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import jinja2
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.runtime import package_version
+from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from medical_vqa.models.bundle import BundleCard
@@ -94,9 +94,7 @@ def values_for(target: str, given: Mapping[str, str]) -> dict[str, str]:
     known = TARGETS[target].values
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"--set {name}: {target} has no such value; {hint}")
+            raise ConfigError(f"--set {name}: {target} has no such value; {did_you_mean(name, known)}")
     filled = {**known, **given}
     project = filled.get("project", "PROJECT")
     return {name: value.replace("PROJECT", project) for name, value in filled.items()}

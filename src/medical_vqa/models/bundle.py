@@ -8,7 +8,6 @@ bundle/
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import BundleError
+from medical_vqa.io import atomic_write, sha256_file
 from medical_vqa.models.base import Decoding, VqaModel
 from medical_vqa.registry import find
 from medical_vqa.runtime import package_version
@@ -74,7 +74,7 @@ def write_bundle(folder: Path, card: BundleCard, save: Callable[[Path], None]) -
     fresh.mkdir(parents=True)
     try:
         save(fresh)
-        files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        files = {path.name: sha256_file(path) for path in sorted(fresh.iterdir())}
         complete = dataclasses.replace(
             card,
             files=files,
@@ -135,7 +135,7 @@ def check_files(folder: Path, card: BundleCard) -> None:
     for name, digest in card.files.items():
         if not (folder / name).is_file():
             raise BundleError(f"the bundle {folder} lacks {name}; copy or train it again")
-        if _sha256(folder / name) != digest:
+        if sha256_file(folder / name) != digest:
             raise BundleError(f"{folder / name} is not the file the bundle was written with; copy or train it again")
 
 
@@ -145,11 +145,4 @@ def update_card(folder: Path, card: BundleCard) -> None:
 
 
 def _write_card(folder: Path, card: BundleCard) -> None:
-    partial = folder / f"{_CARD}.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(card), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / _CARD)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    atomic_write(folder / _CARD, json.dumps(dataclasses.asdict(card), ensure_ascii=False, indent=2) + "\n")

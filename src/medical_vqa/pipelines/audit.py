@@ -21,7 +21,7 @@ def audit(name: str, root: Path, *, compare_images: bool = True, progress: Count
     prepared = PreparedDataset(root, name)
     found = look_into(prepared, compare_images=compare_images, progress=progress)
     if compare_images:
-        atomic_write(prepared.folder / AUDIT_NAME, (found.model_dump_json(indent=1) + "\n").encode())
+        atomic_write(prepared.folder / AUDIT_NAME, found.model_dump_json(indent=1) + "\n")
     return found
 
 

@@ -26,8 +26,8 @@ def deploy(
     """
     from medical_vqa.deploying import packages
     from medical_vqa.deploying.render import render, values_for
+    from medical_vqa.io import atomic_write
     from medical_vqa.models.bundle import read_card
-    from medical_vqa.training.journal import write_text
 
     filled = values_for(target, values)
     if out.is_dir() and any(out.iterdir()) and not force:
@@ -41,7 +41,7 @@ def deploy(
         if not filled.get("backend"):
             shutil.copytree(model, out / "model", copy_function=shutil.copyfile)
     for path, text in texts.items():
-        write_text(out / path, text)
+        atomic_write(out / path, text)
     return [out / path for path in texts]
 
 

@@ -140,4 +140,4 @@ def add_usage(path: Path, usage: Usage) -> None:
     before: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, n in before.items():
         setattr(usage, name, getattr(usage, name) + n)
-    atomic_write(path, (json.dumps(usage.to_json(), indent=2) + "\n").encode())
+    atomic_write(path, json.dumps(usage.to_json(), indent=2) + "\n")

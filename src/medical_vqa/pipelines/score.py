@@ -116,9 +116,9 @@ def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) ->
 
 def write_results(scored: Scored, path: Path) -> Path:
     """Write ``results.json``; returns its path."""
-    from medical_vqa.training.journal import write_text
+    from medical_vqa.io import atomic_write
 
-    write_text(path, scored.results.to_json() + "\n")
+    atomic_write(path, scored.results.to_json() + "\n")
     return path
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from medical_vqa.errors import DataError
+from medical_vqa.io import atomic_path
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -117,16 +118,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Example | Prediction]) -> None:
-    """Write one JSON object per line; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write one JSON object per line; the file appears completely or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_predictions(path: Path) -> list[Prediction]:

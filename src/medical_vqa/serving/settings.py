@@ -6,7 +6,6 @@ platform sets it. `medical-vqa serve --help` lists the options that most people 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.text import nearest
 
 PREFIX = "MEDICAL_VQA_"
 _OTHERS = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # read elsewhere in the package
@@ -170,6 +170,6 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {name.upper() for name in Settings.model_fields} | _OTHERS
     for name in sorted(environ):
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
-            near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
-            hint = f"did you mean {PREFIX}{near[0]}?" if near else "remove it"
+            similar = nearest(name.removeprefix(PREFIX), known)
+            hint = f"did you mean {PREFIX}{similar}?" if similar else "remove it"
             raise ConfigError(f"there is no setting {name}; {hint}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.errors import TrainingError
+from medical_vqa.io import atomic_write
 from medical_vqa.schema.records import read_jsonl
 
 
@@ -66,8 +67,8 @@ class Journal:
         """Create the folder with the recipe and the environment."""
         with disk_errors(self.folder, kept="nothing was trained yet"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / "recipe.yaml", recipe_yaml)
-            write_text(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+            atomic_write(self.folder / "recipe.yaml", recipe_yaml)
+            atomic_write(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def clear(self) -> None:
         """Empty the folder of an earlier run."""
@@ -94,7 +95,7 @@ class Journal:
             return
         whole = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in whole if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
-        write_text(self.metrics_path, "".join(kept))
+        atomic_write(self.metrics_path, "".join(kept))
 
     def checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -115,7 +116,7 @@ class Journal:
             try:
                 partial.mkdir(parents=True)
                 save_state(partial)
-                write_text(partial / "progress.json", json.dumps(asdict(progress)))
+                atomic_write(partial / "progress.json", json.dumps(asdict(progress)))
                 shutil.rmtree(final, ignore_errors=True)
                 partial.rename(final)
             finally:
@@ -127,23 +128,13 @@ class Journal:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run complete and drop the checkpoints, which nobody needs any more."""
         with disk_errors(self.folder, kept=self.kept()):
-            write_text(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
+            atomic_write(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
 
 def read_progress(checkpoint: Path) -> Progress:
     """The progress stored with a checkpoint."""
     return Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,8 +21,7 @@ import json
 import math
 import os
 import secrets
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,7 @@ import numpy as np
 
 from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError
-from medical_vqa.io import atomic_write, writing
-
-if sys.platform != "win32":
-    import fcntl
+from medical_vqa.io import atomic_write, describe_disk_errors, file_lock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,11 +107,9 @@ class PictureCache:
         wanted = {source.digest(image_id): image_id for image_id in dict.fromkeys(image_ids)}
         if all(digest in self for digest in wanted):
             return
-        with writing(self.folder, self._bytes_needed(len(wanted))):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / "lock"):
-                self._load()
-                self._append(source, {d: i for d, i in wanted.items() if d not in self}, progress)
+        with describe_disk_errors(self.folder, self._bytes_needed(len(wanted))), file_lock(self.folder / "lock"):
+            self._load()
+            self._append(source, {d: i for d, i in wanted.items() if d not in self}, progress)
 
     def _append(
         self, source: ImageSource, wanted: Mapping[str, str], progress: Callable[[int, int], None] | None
@@ -135,7 +129,7 @@ class PictureCache:
     def _commit(self, index: _Index, pictures: Mapping[str, NDArray[np.uint8]]) -> _Index:
         added = dict(index.pictures)
         path = self.folder / index.file
-        with writing(self.folder, sum(picture.nbytes for picture in pictures.values())):
+        with describe_disk_errors(self.folder, sum(picture.nbytes for picture in pictures.values())):
             # r+b and a seek, not append: what a killed process left beyond the index is written over.
             with path.open("r+b" if path.exists() else "w+b") as file:
                 file.seek(index.end)
@@ -146,7 +140,7 @@ class PictureCache:
                 file.flush()
                 os.fsync(file.fileno())
             row = {"format": FORMAT, "file": index.file, "pictures": added}
-            atomic_write(self.folder / "index.json", json.dumps(row).encode())
+            atomic_write(self.folder / "index.json", json.dumps(row))
         return _Index(index.file, added)
 
     def _load(self) -> None:
@@ -185,11 +179,3 @@ def _place(place: Any) -> tuple[int, int, int, int]:
     if offset < 0 or min(height, width, channels) < 1:
         raise ValueError(f"impossible place {place!r}")
     return offset, height, width, channels
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import atomic_write, writing
+from medical_vqa.io import atomic_write
 
 GRID = 40
 """Cells along each side, whatever the picture's shape."""
@@ -78,8 +78,7 @@ def write_regions(folder: Path, regions: Mapping[str, Regions]) -> None:
     grids = {digest: _stacked(known, names) for digest, known in regions.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, names=np.array(names), **grids)
-    with writing(folder, buffer.tell()):
-        atomic_write(folder / FILE, buffer.getvalue())
+    atomic_write(folder / FILE, buffer.getvalue())
 
 
 def _stacked(known: Regions, names: Sequence[str]) -> Grid:

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import inside, nearest_of, refuse_twice
+from medical_vqa.data.formats.rows import inside, refuse_twice
 from medical_vqa.data.imaging.decode import picture_bytes
 from medical_vqa.errors import DataError, MissingDependencyError
 from medical_vqa.schema.records import Example, Split
+from medical_vqa.text import nearest
 
 CARD = DatasetCard(
     name="folder",
@@ -118,8 +119,14 @@ def _example(row: _Row, name: str, number: int, where: str) -> tuple[Split, Exam
 def _check_columns(row: _Row, where: str) -> None:
     for column in _REQUIRED:
         if column not in row:
-            raise DataError(f"{where}: there is no column {column!r}{nearest_of(column, row)}; the columns needed are "
+            raise DataError(f"{where}: there is no column {column!r}{_similar(column, row)}; the columns needed are "
                             f"image, question and answer")  # fmt: skip
+
+
+def _similar(column: str, row: _Row) -> str:
+    """`` (there is 'imge')`` where an existing column is similar to the missing one, otherwise nothing."""
+    similar = nearest(column, row)
+    return f" (there is {similar!r})" if similar else ""
 
 
 def _split(row: _Row, where: str) -> Split:
@@ -138,7 +145,7 @@ def _answers(row: _Row, split: Split, where: str) -> tuple[str, ...]:
     if answers or split == "test":
         return answers
     if "answer" not in row:
-        raise DataError(f"{where}: there is no column 'answer'{nearest_of('answer', row)}; only test rows may lack one")
+        raise DataError(f"{where}: there is no column 'answer'{_similar('answer', row)}; only test rows may lack one")
     raise DataError(f"{where}: the answer is empty; fill it in, take the row out, or mark it as a test row")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medical_vqa.errors import DataError
+from medical_vqa.text import did_you_mean
 
 
 def read_json_rows(path: Path) -> list[Any]:
@@ -39,17 +39,10 @@ def check_fields(row: Any, where: str, *, required: Collection[str], optional: C
         raise DataError(f"{where}: expected an object, got {type(row).__name__}; write one object per question")
     known = [*required, *optional]
     if unknown := sorted(str(key) for key in row if key not in known):
-        nearest = difflib.get_close_matches(unknown[0], known, n=1)
-        advice = f"did you mean {nearest[0]!r}?" if nearest else f"the fields are {', '.join(known)}"
+        advice = did_you_mean(unknown[0], known, otherwise=f"the fields are {', '.join(known)}")
         raise DataError(f"{where}: unknown field {unknown[0]!r}; {advice}")
     if missing := [key for key in required if key not in row]:
         raise DataError(f"{where}: field {missing[0]!r} is missing; add it or get the published file")
-
-
-def nearest_of(name: str, known: Iterable[str]) -> str:
-    """`` (there is 'imge')`` where a known name is close to this one, otherwise nothing."""
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f" (there is {nearest[0]!r})" if nearest else ""
 
 
 def text(row: Mapping[str, Any], key: str, where: str) -> str:

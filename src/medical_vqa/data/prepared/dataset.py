@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_man
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime import home
 from medical_vqa.schema.records import SPLITS, Example, Split, read_jsonl
+from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,14 +102,7 @@ def select(examples: Sequence[Example], where: Mapping[str, str]) -> list[Exampl
         values = {example.facts[fact] for example in examples if fact in example.facts}
         if not values:
             known = sorted({key for example in examples for key in example.facts})
-            raise ConfigError(f"no question has the fact {fact!r}; {_advice(fact, known)}")
+            raise ConfigError(f"no question has the fact {fact!r}; {did_you_mean(fact, known)}")
         if value not in values:
-            raise ConfigError(f"no question has {fact} {value!r}; {_advice(value, sorted(values))}")
+            raise ConfigError(f"no question has {fact} {value!r}; {did_you_mean(value, sorted(values))}")
     return [e for e in examples if all(e.facts.get(fact) == value for fact, value in where.items())]
-
-
-def _advice(given: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    shown = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
-    return f"{hint}known are {shown}"

@@ -101,7 +101,7 @@ class Manifest(_Part):
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; it appears whole or not at all."""
-    atomic_write(folder / MANIFEST_NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
+    atomic_write(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

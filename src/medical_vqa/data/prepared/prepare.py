@@ -31,7 +31,7 @@ from medical_vqa.data.prepared.manifest import (
     write_manifest,
 )
 from medical_vqa.errors import DataError, ImageError, IncompleteError
-from medical_vqa.io import atomic_write, sha256, sha256_file, writing
+from medical_vqa.io import atomic_write, describe_disk_errors, sha256, sha256_file
 from medical_vqa.schema.records import SPLITS, Example, Split, write_jsonl
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _write(task: _Task, digests: Mapping[str, str], source_digest: str) -> Manif
         (task.folder / f"{split}.jsonl").unlink(missing_ok=True)
     card = task.card
     license = f"{card.title}\n{card.homepage}\nLicense: {card.license}\nCite: {card.citation}\n"
-    atomic_write(task.folder / "LICENSE.txt", license.encode())
+    atomic_write(task.folder / "LICENSE.txt", license)
     manifest = Manifest(
         name=task.name,
         dataset=card.name,
@@ -260,6 +260,6 @@ def _store_image(task: _Task, image_id: str, digest: str) -> ImageFile:
 def _store_split(task: _Task, split: Split) -> SplitFile:
     rows: Iterable[Example] = task.published.examples[split]
     path = task.folder / f"{split}.jsonl"
-    with writing(task.folder, sum(len(row.question) + 400 for row in rows)):
+    with describe_disk_errors(task.folder, sum(len(row.question) + 400 for row in rows)):
         write_jsonl(path, rows)
     return SplitFile(file=path.name, rows=len(task.published.examples[split]), sha256=sha256_file(path))

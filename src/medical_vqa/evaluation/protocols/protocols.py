@@ -6,7 +6,6 @@ with, and *repaired*. What a scorer cannot see (which rows were trained on, whic
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,7 @@ from medical_vqa.evaluation.metrics.answer_metrics import (
 from medical_vqa.evaluation.metrics.overlap import Bleu
 from medical_vqa.evaluation.protocols import scorers
 from medical_vqa.schema.records import Example, Prediction
-from medical_vqa.text import vqa_normalize
+from medical_vqa.text import did_you_mean, vqa_normalize
 
 Judge = Callable[[str, str], float | None]
 Rows = Callable[[Example], bool]
@@ -81,9 +80,7 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of that name; raises `ConfigError` that names the nearest known one."""
     known = {protocol.name: protocol for protocol in _PROTOCOLS}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-        raise ConfigError(f"unknown protocol {name!r}; {hint}")
+        raise ConfigError(f"unknown protocol {name!r}; {did_you_mean(name, sorted(known))}")
     return known[name]
 
 

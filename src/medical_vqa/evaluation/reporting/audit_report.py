@@ -83,7 +83,7 @@ def write_audit(path: Path, found: Audit, dataset: PreparedDataset) -> None:
         .get_template("audit.html.j2")
         .render(found=found, lines=findings(found), seen=seen, near=near, pictures=shown, clean=_clean(found))
     )
-    atomic_write(path, text.encode())
+    atomic_write(path, text)
 
 
 def _clean(found: Audit) -> list[tuple[str, int, int, int, int]]:

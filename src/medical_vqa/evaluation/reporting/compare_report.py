@@ -84,7 +84,7 @@ def write_comparison(
         images=len({row.image_id for row in rows}),
         files=files,
     )  # fmt: skip
-    atomic_write(path, text.encode())
+    atomic_write(path, text)
 
 
 def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:

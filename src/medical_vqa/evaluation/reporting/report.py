@@ -120,7 +120,7 @@ def write_report(
         card=_flat(card or {}),
         reproduce=list(reproduce),
     )
-    atomic_write(path, text.encode())
+    atomic_write(path, text)
 
 
 def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, ModelError
+from medical_vqa.io import TemporaryFailure, retry
 from medical_vqa.models.base import Decoding, Query, Vision, check_question
 from medical_vqa.schema.records import Prediction
 
@@ -32,6 +33,7 @@ PROMPT = (
     "Question: {question}"
 )
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_FIRST_WAIT = 1.0  # seconds before the second try
 _LONGEST_WAIT = 60.0  # seconds between two tries
 _MOST_TOKENS = 64
 
@@ -177,21 +179,31 @@ class Served:
         return asked | ({"logprobs": True} if self.endpoint.logprobs else {})
 
     def _ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        url, problem = f"{self.endpoint.base_url.rstrip('/')}/chat/completions", ""
-        for attempt in range(self.endpoint.tries):
-            if attempt:
-                self.usage.again()
-            try:
-                response = self._client.post(url, json=body)
-            except httpx2.TransportError as error:
-                problem, asked_for = f"{type(error).__name__}: {error}", None
-            else:
-                if response.status_code not in _PASSING:
-                    return self._reply(response)
-                problem, asked_for = f"HTTP {response.status_code}", response.headers.get("retry-after")
-            if attempt + 1 < self.endpoint.tries:
-                self._sleep(_wait(attempt, asked_for))
-        raise ModelError(
+        return retry(
+            lambda: self._once(body),
+            attempts=self.endpoint.tries,
+            first_wait=_FIRST_WAIT,
+            longest_wait=_LONGEST_WAIT,
+            sleep=self._wait,
+        )
+
+    def _wait(self, seconds: float) -> None:
+        self._sleep(seconds)
+        self.usage.again()
+
+    def _once(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        url = f"{self.endpoint.base_url.rstrip('/')}/chat/completions"
+        try:
+            response = self._client.post(url, json=body)
+        except httpx2.TransportError as error:
+            raise TemporaryFailure(self._unavailable(url, f"{type(error).__name__}: {error}")) from error
+        if response.status_code in _PASSING:
+            problem = self._unavailable(url, f"HTTP {response.status_code}")
+            raise TemporaryFailure(problem, response.headers.get("retry-after"))
+        return self._reply(response)
+
+    def _unavailable(self, url: str, problem: str) -> ModelError:
+        return ModelError(
             f"{url} could not be had in {self.endpoint.tries} tries ({problem}); answers so far are kept: "
             "run the same command again when it is back"
         )
@@ -218,14 +230,6 @@ def confidence(choice: Mapping[str, Any]) -> float | None:
     values = [token.get("logprob") for token in tokens if isinstance(token, Mapping)]
     numbers = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     return min(1.0, math.exp(sum(numbers) / len(numbers))) if numbers else None
-
-
-def _wait(attempt: int, asked_for: str | None) -> float:
-    """Seconds before the next try: what the endpoint asks for, else twice as long each time."""
-    try:
-        return min(max(float(asked_for or ""), 0.0), _LONGEST_WAIT)
-    except ValueError:
-        return float(min(2**attempt, _LONGEST_WAIT))
 
 
 @lru_cache(maxsize=64)  # the questions about one image stand together
