@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from medical_vqa.runtime import ProgressCallback, StageCallback
+
 
 @contextmanager
-def counting(console: Console, label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def counting(console: Console, label: str, unit: str) -> Iterator[ProgressCallback]:
     """A bar for work that is counted; yields what to call with (done, total)."""
     with _bar(console) as bar:
         task = bar.add_task(label, total=None, note=unit)
@@ -23,7 +25,7 @@ def counting(console: Console, label: str, unit: str) -> Iterator[Callable[[int,
 
 
 @contextmanager
-def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def stages(console: Console) -> Iterator[StageCallback]:
     """One bar for each named stage; yields what to call with (stage, done, total)."""
     with _bar(console) as bar:
         tasks: dict[str, int] = {}

@@ -10,6 +10,7 @@ import platform
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,10 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 if TYPE_CHECKING:
     import torch
 
+ProgressCallback = Callable[[int, int], None]
+"""Called with how many items are done and how many there are."""
+StageCallback = Callable[[str, int, int], None]
+"""Called with a stage's name, how many of its items are done and how many there are."""
 Precision = Literal["fp32", "fp16", "bf16"]
 _PACKAGES = (
     "medical-vqa", "torch", "accelerate", "numpy", "pillow", "safetensors", "transformers", "peft", "onnxruntime",

@@ -7,15 +7,14 @@ rows, so that `score` and `report` need no other word.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from medical_vqa.errors import DataError
 from medical_vqa.models.base import Decoding, Query, VqaModel
+from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Prediction, read_predictions
-
-Progress = Callable[[int, int], None]
 
 
 class QuerySource(Protocol):
@@ -41,7 +40,7 @@ def predict(
     path: Path,
     card: Mapping[str, Any],
     batch_size: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> int:
     """Answer every query into `path`, which appears once it is complete; returns how many were answered just now.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.pipelines.queries import Counter
+from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
     from medical_vqa.data.audit.audit import Audit
 
 
-def audit(name: str, root: Path, *, compare_images: bool = True, progress: Counter | None = None) -> Audit:
+def audit(name: str, root: Path, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
     """Look for leaks, twins and contradictions in a prepared dataset; keeps ``audit.json`` in its folder."""
     from medical_vqa.data.audit.audit import AUDIT_NAME
     from medical_vqa.data.audit.audit import audit as look_into

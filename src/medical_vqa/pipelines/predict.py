@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import DataError
 from medical_vqa.pipelines.bundles import find_bundle, load_model
-from medical_vqa.pipelines.queries import Counter, answer_coverage, queries
+from medical_vqa.pipelines.queries import answer_coverage, queries
+from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Split
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def predict(
     selection: Selection | None = None,
     device: str = "auto",
     shuffle_images: bool = False,
-    progress: Counter | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
 
@@ -98,7 +99,7 @@ def predict_served(
     api_key: str = "",
     concurrency: int = 8,
     shuffle_images: bool = False,
-    progress: Counter | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Path, Usage]:
     """Let a served model answer a split; returns the predictions' path and what was spent, earlier tries included.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from medical_vqa import registry
 from medical_vqa.data.prepared.manifest import Manifest
-from medical_vqa.data.prepared.prepare import Progress, prepare
+from medical_vqa.data.prepared.prepare import prepare
+from medical_vqa.runtime import StageCallback
 
 if TYPE_CHECKING:
     pass
@@ -21,7 +22,7 @@ def prepare_dataset(
     partial: bool = False,
     under: str | None = None,
     download: bool = False,
-    progress: Progress | None = None,
+    progress: StageCallback | None = None,
 ) -> Manifest:
     """Check a published dataset and lay it out under ``root/NAME``.
 

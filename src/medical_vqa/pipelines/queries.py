@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import DataError
+from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from medical_vqa.data.prepared.selection import Selection
     from medical_vqa.models.base import Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
-
-
-Counter = Callable[[int, int], None]
-"""Told how many are done, and of how many."""
 
 
 def learnable(rows: Sequence[Example]) -> list[Example]:
@@ -40,7 +37,7 @@ def queries(
     *,
     learn: bool = False,
     regions: RegionStore | None = None,
-    progress: Counter | None = None,
+    progress: ProgressCallback | None = None,
     device: str | None = None,
 ) -> PictureQueries:
     """What the model sees of these rows: pictures prepared once, or what its frozen vision part made of them, once.
@@ -68,7 +65,7 @@ def feature_store(
     images: Mapping[str, str],
     cache: PictureCache,
     vision: Vision,
-    progress: Counter | None,
+    progress: ProgressCallback | None,
     device: str | None,
 ) -> FeatureStore:
     """The features of `images` (digest -> id) by this vision part, those encoded that no run or server has yet."""

@@ -17,7 +17,8 @@ from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
 from medical_vqa.pipelines.predict import ANSWER_BATCH
-from medical_vqa.pipelines.queries import Counter, answer_coverage, learnable, main_process_first, queries
+from medical_vqa.pipelines.queries import answer_coverage, learnable, main_process_first, queries
+from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Trained:
 
 
 def train(
-    recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False, pictures: Counter | None = None
+    recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False, pictures: ProgressCallback | None = None
 ) -> Trained:
     """Train by the recipe into the run folder, going on from its checkpoint when a run of this recipe was cut short.
 
@@ -117,7 +118,7 @@ def _fit(
     choice: Choice,
     journal: Journal,
     watcher: Watcher,
-    pictures: Counter | None,
+    pictures: ProgressCallback | None,
 ) -> Fitted:
     from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.models.bundle import write_bundle

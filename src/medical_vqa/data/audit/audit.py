@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,13 +18,13 @@ from medical_vqa.data.audit import near_duplicates
 from medical_vqa.data.formats.base import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import DataError, ImageError
+from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 
 FORMAT: Final = 1
 NAMED = 200
 AUDIT_NAME = "audit.json"
-Progress = Callable[[int, int], None]
 Parts = Mapping[str, Sequence[Example]]
 
 
@@ -186,7 +186,7 @@ class Audit(_Record):
         return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near)}
 
 
-def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Progress | None = None) -> Audit:
+def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
     """Compare every split and language of a prepared dataset with every other.
 
     Args:
@@ -295,7 +295,7 @@ def _repeated(part: str, rows: Sequence[Example], contents: Sequence[str]) -> li
     return found
 
 
-def _near(parts: Parts, images: ImageSource, progress: Progress | None) -> tuple[list[NearPair], int]:
+def _near(parts: Parts, images: ImageSource, progress: ProgressCallback | None) -> tuple[list[NearPair], int]:
     """Near-duplicates among the distinct images, and how many of those could not be read."""
     where: defaultdict[str, set[str]] = defaultdict(set)
     names: dict[str, str] = {}

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_write
+from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ class FeatureStore:
         digests: Sequence[str],
         picture: Callable[[str], NDArray[np.uint8]],
         encode: Encode,
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         """Encode the images that are not here yet, a shard at a time.
 

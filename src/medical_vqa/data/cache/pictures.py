@@ -21,7 +21,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ import numpy as np
 from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_write, describe_disk_errors, file_lock
+from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +92,7 @@ class PictureCache:
         self,
         source: ImageSource,
         image_ids: Sequence[str],
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         """Decode, resize and keep the pictures that are not here yet, each distinct content once.
 
@@ -111,9 +112,7 @@ class PictureCache:
             self._load()
             self._append(source, {d: i for d, i in wanted.items() if d not in self}, progress)
 
-    def _append(
-        self, source: ImageSource, wanted: Mapping[str, str], progress: Callable[[int, int], None] | None
-    ) -> None:
+    def _append(self, source: ImageSource, wanted: Mapping[str, str], progress: ProgressCallback | None) -> None:
         index = self._index if self._index.file else _Index(f"pictures-{secrets.token_hex(4)}.bin", {})
         digests = list(wanted)
         with ThreadPoolExecutor(_WORKERS) as pool:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.errors import ConfigError, DataError, OfflineError
+from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
     from medical_vqa.data.formats.base import DatasetCard
 
 
-def download(card: DatasetCard, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def download(card: DatasetCard, folder: Path, progress: ProgressCallback | None = None) -> Path:
     """Fetch the files of a dataset; what is there already is not fetched again.
 
     Args:

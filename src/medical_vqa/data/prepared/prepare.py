@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -32,13 +32,11 @@ from medical_vqa.data.prepared.manifest import (
 )
 from medical_vqa.errors import DataError, ImageError, IncompleteError
 from medical_vqa.io import atomic_write, describe_disk_errors, sha256, sha256_file
+from medical_vqa.runtime import StageCallback
 from medical_vqa.schema.records import SPLITS, Example, Split, write_jsonl
 
 if TYPE_CHECKING:
     from medical_vqa.data.formats.base import DatasetCard, Published, VqaDataset
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, how many are done and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class _Task:
     published: Published
     folder: Path
     partial: bool
-    progress: Progress
+    progress: StageCallback
 
 
 def prepare(
@@ -60,7 +58,7 @@ def prepare(
     *,
     partial: bool = False,
     name: str | None = None,
-    progress: Progress | None = None,
+    progress: StageCallback | None = None,
 ) -> Manifest:
     """Check a published dataset and lay it out under ``root / name``.
 
