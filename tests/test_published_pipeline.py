@@ -195,7 +195,7 @@ def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_
     trained = train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
     about = json.loads((trained.bundle / "card.json").read_text())["model"]
     assert trained.fitted is not None
-    assert (paper.steps, paper.sketch.trainable) == (trained.fitted.steps, about["trainable"])
+    assert (paper.steps, paper.estimate.trainable) == (trained.fitted.steps, about["trainable"])
     assert paper.memory.gradients == 4 * about["trainable"]
     assert any("trained" in line for line in paper.lines())
 
@@ -288,10 +288,10 @@ def test_four_bits_without_a_gpu_say_so(recipe, tmp_path, watcher, monkeypatch):
 
 def test_a_plan_counts_four_bits_as_four_bits(recipe):
     whole, packed = (plan(recipe("chat", model={"four_bit": on})) for on in (False, True))
-    numbers = packed.sketch.packed
+    numbers = packed.estimate.quantized
     assert numbers > 10_000
     assert whole.memory.weights - packed.memory.weights == 4 * numbers - round(0.52 * numbers)
-    assert packed.sketch.parameters == whole.sketch.parameters
+    assert packed.estimate.parameters == whole.estimate.parameters
 
 
 class Hub:

@@ -11,8 +11,9 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.hf import blip2_network, chat_network
-from medical_vqa.models.hf.lora import Lora, add_lora, check_targets, inside, parameters, refuse_trainable
+from medical_vqa.models.hf.lora import Lora, add_lora, check_targets, refuse_trainable
 from medical_vqa.models.hf.vilt import ViltNet
+from medical_vqa.models.memory import count_parameters, is_within
 
 CONFIGS = Path(__file__).parents[1] / "assets" / "configs"
 LORA = {"rank": 8, "alpha": 32.0, "dropout": 0.1}
@@ -47,11 +48,11 @@ OPT = 8 * (2560 + 2560) * 2 * 32
 def test_each_preset_trains_the_published_number_of_parameters(name, targets, trainable):
     model = on_meta(name, "Blip2ForConditionalGeneration")
     adapted, upstream = blip2_network.adapt(model, LORA | {"targets": targets})
-    assert parameters(adapted, trainable=True) == trainable
+    assert count_parameters(adapted, trainable=True) == trainable
     assert "vision_model" in upstream
     assert ("qformer" in upstream) == (targets == "language")
     base = adapted.get_base_model()
-    assert not [n for n, p in base.named_parameters() if p.requires_grad and inside(n, upstream)]
+    assert not [n for n, p in base.named_parameters() if p.requires_grad and is_within(n, upstream)]
 
 
 def test_the_count_the_published_recipe_reports():
@@ -60,14 +61,18 @@ def test_the_count_the_published_recipe_reports():
 
 def test_the_published_sizes():
     # 3.94e9 with the output layer, which is tied here and untied where the checkpoint brings one of its own
-    assert parameters(on_meta("blip2-flan-t5-xl", "Blip2ForConditionalGeneration")) == pytest.approx(3.877e9, rel=1e-3)
-    assert parameters(on_meta("blip2-opt-2.7b", "Blip2ForConditionalGeneration")) == pytest.approx(3.74e9, rel=2e-3)
-    assert parameters(on_meta("vilt-b32", "ViltModel")) == pytest.approx(111.6e6, rel=2e-3)
+    assert count_parameters(on_meta("blip2-flan-t5-xl", "Blip2ForConditionalGeneration")) == pytest.approx(
+        3.877e9, rel=1e-3
+    )
+    assert count_parameters(on_meta("blip2-opt-2.7b", "Blip2ForConditionalGeneration")) == pytest.approx(
+        3.74e9, rel=2e-3
+    )
+    assert count_parameters(on_meta("vilt-b32", "ViltModel")) == pytest.approx(111.6e6, rel=2e-3)
 
 
 def test_vilt_trains_whole():
     model = ViltNet(on_meta("vilt-b32", "ViltForQuestionAnswering"))
-    assert parameters(model, trainable=True) == parameters(model)
+    assert count_parameters(model, trainable=True) == count_parameters(model)
 
 
 # rank * (hidden + query width + hidden + value width) * layers, of the language model alone
@@ -86,7 +91,7 @@ CHAT = {
 def test_adapters_of_chat_models_stay_in_the_language_model(name):
     adapted = chat_network.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
     trained = [n for n, p in adapted.get_base_model().named_parameters() if p.requires_grad]
-    assert parameters(adapted, trainable=True) == CHAT[name]
+    assert count_parameters(adapted, trainable=True) == CHAT[name]
     assert all(".language_model." in n or ".text_model.layers" in n for n in trained)
     assert not any("vis" in n for n in trained)
 
@@ -130,8 +135,8 @@ def test_a_trainable_parameter_upstream_of_the_cache_is_refused():
 
 
 def test_a_name_that_only_begins_alike_is_not_inside():
-    assert inside("vision_model.q", ["vision_model"])
-    assert not inside("vision_model_2.q", ["vision_model"])
+    assert is_within("vision_model.q", ["vision_model"])
+    assert not is_within("vision_model_2.q", ["vision_model"])
 
 
 def test_an_unknown_language_model_has_no_preset():

@@ -1,4 +1,4 @@
-"""What a model would be, before anything of it is loaded: its parameters on the meta device, and what it would hold."""
+"""Parameter counts of a model, and the device memory that training it needs, estimated without loading weights."""
 
 from __future__ import annotations
 
@@ -6,103 +6,135 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.models.hf.lora import inside, parameters
-
 if TYPE_CHECKING:
     from torch import nn
 
-WORDS = 32  # tokens of a question with its prompt: SLAKE's have 5 to 30
-_ADAM = 8  # bytes of AdamW's two moments, for each trained number
-_PACKED = 0.52  # bytes of a number in NF4: half a byte, and its share of a block's scale
-_KEPT = 34  # bytes that a transformer layer keeps per token and unit of width, in 16 bits
+PROMPT_TOKENS = 32
+"""Tokens of a question with its prompt; SLAKE's have 5 to 30."""
+ANSWER_TOKENS = 8
+"""Tokens of an answer."""
+_OPTIMIZER_BYTES = 8
+"""AdamW's two fp32 moments of one trained parameter."""
+_NF4_BYTES = 0.52
+"""One parameter in NF4: half a byte, and its part of the block's scale."""
+_ACTIVATION_BYTES = 34
+"""What a 16-bit transformer layer stores for the backward pass, per token and unit of width."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Equal transformer layers that one question passes."""
+class LayerStack:
+    """Equal transformer layers that process the tokens of one question."""
 
     layers: int
-    """How many."""
+    """Number of layers."""
     width: int
-    """Of a token."""
+    """Width of a token."""
     tokens: int
-    """Of one question, image tokens included."""
+    """Tokens of one question, image tokens included."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes on the device while training."""
+class TrainingMemory:
+    """Bytes that training needs on the device."""
 
     weights: int
-    """Frozen ones at their precision, trained ones in fp32; without the vision part where its features are kept."""
+    """Frozen weights at their precision, trained ones in fp32; no vision encoder whose features are cached."""
     gradients: int
-    """One fp32 number for each trained one."""
+    """One fp32 number for each trained parameter."""
     optimizer: int
     """AdamW's two moments."""
     activations: int | None
-    """Kept for the backward pass by a whole batch; None where nobody can say beforehand."""
+    """Activations that a whole batch stores for the backward pass; None where they cannot be estimated."""
 
     @property
     def fixed(self) -> int:
-        """What no batch size changes."""
+        """Bytes that do not depend on the batch size."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All bytes, those of the activations as far as they can be estimated."""
         return self.fixed + (self.activations or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Counts of a model that need no weights."""
+    """Parameter counts of a model, from which the memory of a training run follows."""
 
     parameters: int
-    """All numbers, the frozen ones included."""
+    """All parameters, the frozen ones included."""
     trainable: int
-    """Those that training changes."""
-    upstream: int = 0
-    """Those whose outputs are kept per image: they are needed only until every image is encoded."""
-    blocks: tuple[Block, ...] = ()
-    """The layers that keep activations."""
-    packed: int = 0
-    """Frozen ones that are kept in 4 bits."""
+    """Parameters that training changes."""
+    vision_encoder: int = 0
+    """Parameters of the frozen vision encoder, which a run with cached features loads only to fill the cache."""
+    stacks: tuple[LayerStack, ...] = ()
+    """Layers that store activations."""
+    quantized: int = 0
+    """Frozen parameters that are stored in 4 bits."""
 
-    def memory(self, *, batch_size: int, precision: str, features: bool, checkpointing: bool) -> Memory:
-        """Bytes that training with these settings needs.
+    def memory(self, *, batch_size: int, precision: str, features: bool, checkpointing: bool) -> TrainingMemory:
+        """Bytes that training needs, an upper estimate because frozen layers store less.
 
-        Activations follow Korthikanti et al. 2022, equation 1, without its attention term (fused attention keeps no
-        score matrix): 34 bytes per token, layer and unit of width in 16 bits, twice that in 32; with checkpointing 2
-        bytes and one whole layer. Frozen layers keep less, so that this is an upper estimate.
+        Activations follow Korthikanti et al. 2022, equation 1, without its attention term (fused attention stores no
+        score matrix): 34 bytes per token, layer and unit of width in 16 bits, twice that in 32; with gradient
+        checkpointing 2 bytes and one whole layer.
+
+        Args:
+            batch_size: Questions on the device at once.
+            precision: ``fp32``, ``fp16`` or ``bf16``.
+            features: Whether the vision encoder's features are cached, so that it is not on the device.
+            checkpointing: Whether activations are recomputed in the backward pass.
         """
         size = 4 if precision == "fp32" else 2
-        frozen = self.parameters - self.trainable - (self.upstream if features else 0)
-        kept = sum(b.width * b.tokens * _layers(b, checkpointing) for b in self.blocks) * size // 2
-        return Memory(
-            weights=(frozen - self.packed) * size + round(self.packed * _PACKED) + 4 * self.trainable,
+        frozen = self.parameters - self.trainable - (self.vision_encoder if features else 0)
+        activations = 0
+        for stack in self.stacks:
+            layers = 2 * stack.layers + _ACTIVATION_BYTES if checkpointing else _ACTIVATION_BYTES * stack.layers
+            activations += stack.width * stack.tokens * layers
+        return TrainingMemory(
+            weights=(frozen - self.quantized) * size + round(self.quantized * _NF4_BYTES) + 4 * self.trainable,
             gradients=4 * self.trainable,
-            optimizer=_ADAM * self.trainable,
-            activations=kept * batch_size if self.blocks else None,
+            optimizer=_OPTIMIZER_BYTES * self.trainable,
+            activations=activations * size // 2 * batch_size if self.stacks else None,
         )
 
 
-def _layers(block: Block, checkpointing: bool) -> int:
-    return 2 * block.layers + _KEPT if checkpointing else _KEPT * block.layers
-
-
 def estimate_memory(
-    module: nn.Module, *, upstream: Sequence[str] = (), blocks: tuple[Block, ...] = (), packed: int = 0
+    module: nn.Module, *, vision_encoder: Sequence[str] = (), stacks: tuple[LayerStack, ...] = (), quantized: int = 0
 ) -> MemoryEstimate:
-    """Count a module; `upstream` names the parts whose outputs are kept, `packed` of its numbers are in 4 bits."""
-    seen = sum(p.numel() for name, p in module.named_parameters() if inside(name, upstream))
-    return MemoryEstimate(parameters(module), parameters(module, trainable=True), seen, blocks, packed)
+    """Count the parameters of a module, which may be on the meta device.
+
+    Args:
+        module: The whole network, adapters included.
+        vision_encoder: Names of the submodules whose outputs are cached.
+        stacks: Layers that store activations.
+        quantized: How many parameters are stored in 4 bits.
+    """
+    encoder = sum(p.numel() for name, p in module.named_parameters() if is_within(name, vision_encoder))
+    trainable = count_parameters(module, trainable=True)
+    return MemoryEstimate(count_parameters(module), trainable, encoder, stacks, quantized)
 
 
-def text_blocks(config: Any, *, image_tokens: int, answer_tokens: int = 8) -> tuple[Block, ...]:
-    """The layers of a language model by its transformers configuration, T5's encoder and decoder apart."""
+def language_model_stacks(config: Any, *, image_tokens: int) -> tuple[LayerStack, ...]:
+    """Layers of a language model by its transformers configuration; an encoder and a decoder are two stacks."""
     width = getattr(config, "hidden_size", None) or config.d_model
     layers = getattr(config, "num_hidden_layers", None) or config.num_layers
     if getattr(config, "is_encoder_decoder", False):
-        decoder = Block(config.num_decoder_layers, width, answer_tokens)
-        return (Block(layers, width, image_tokens + WORDS), decoder)
-    return (Block(layers, width, image_tokens + WORDS + answer_tokens),)
+        decoder = LayerStack(config.num_decoder_layers, width, ANSWER_TOKENS)
+        return (LayerStack(layers, width, image_tokens + PROMPT_TOKENS), decoder)
+    return (LayerStack(layers, width, image_tokens + PROMPT_TOKENS + ANSWER_TOKENS),)
+
+
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """Number of a module's parameters, all or the trainable ones; shared ones count once."""
+    return sum(_unpacked_size(p) for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def _unpacked_size(parameter: nn.Parameter) -> int:
+    quantization = getattr(parameter, "quant_state", None)  # bitsandbytes packs two numbers into a byte
+    return int(quantization.shape.numel()) if quantization is not None else parameter.numel()
+
+
+def is_within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a dotted name is one of the modules or the name of something inside one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)

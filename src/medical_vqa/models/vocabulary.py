@@ -14,6 +14,8 @@ from functools import cached_property
 from medical_vqa.errors import ModelError
 from medical_vqa.text import squad_normalize
 
+RESERVED_WORDS = ("<padding>", "<unknown>")
+"""What the first indices of a `WordVocabulary` stand for; no word is spelled like these."""
 _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 
 
@@ -86,10 +88,10 @@ class WordVocabulary:
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {word: index for index, word in enumerate(self.known, 2)}
+        return {word: index for index, word in enumerate(self.known, len(RESERVED_WORDS))}
 
     def __len__(self) -> int:
-        return len(self.known) + 2
+        return len(self.known) + len(RESERVED_WORDS)
 
     def encode(self, question: str, *, limit: int) -> list[int]:
         """Indices of the first `limit` words, at least one."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.models.memory import Memory, MemoryEstimate
+from medical_vqa.models.memory import MemoryEstimate, TrainingMemory
 from medical_vqa.training.batching import BatchPlan
 
 _GIB = 2**30
@@ -17,9 +17,9 @@ _GIB = 2**30
 class Plan:
     """A run on paper."""
 
-    sketch: MemoryEstimate
+    estimate: MemoryEstimate
     """What is trained."""
-    memory: Memory
+    memory: TrainingMemory
     """What the device must hold."""
     rows: int
     """Training rows."""
@@ -35,12 +35,12 @@ class Plan:
     def lines(self) -> list[str]:
         """For people."""
         held = self.memory
-        share = 100 * self.sketch.trainable / self.sketch.parameters
+        share = 100 * self.estimate.trainable / self.estimate.parameters
         rest = "not known beforehand" if held.activations is None else _gib(held.activations)
         room = f"; the device has {_gib(self.available)}" if self.available else ""
         return [
-            f"parameters   {self.sketch.parameters:,} in all, {self.sketch.trainable:,} trained ({share:.2f} %)",
-            f"once         {self.sketch.upstream:,} parameters are needed only to encode each image, once",
+            f"parameters   {self.estimate.parameters:,} in all, {self.estimate.trainable:,} trained ({share:.2f} %)",
+            f"once         {self.estimate.vision_encoder:,} parameters are needed only to encode each image, once",
             f"memory       {_gib(held.total)}: weights {_gib(held.weights)}, gradients {_gib(held.gradients)}, "
             f"optimizer {_gib(held.optimizer)}, activations of one batch at most {rest}{room}",
             f"data         {self.rows:,} rows on {self.images:,} images",

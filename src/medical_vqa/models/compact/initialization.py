@@ -1,65 +1,72 @@
-"""Starting from a compact model that was trained before: what both have in common is taken over.
+"""Initialize a compact network with the weights of one that was trained before.
 
-Words, answers and kinds of region are matched by name, everything else by its place in the network.
+Words, answers and regions are matched by name, every other tensor by its own name in the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from medical_vqa.errors import ModelError
-
-if TYPE_CHECKING:
-    from medical_vqa.models.compact.model import Compact
+from medical_vqa.models.compact.network import CompactNet
+from medical_vqa.models.vocabulary import RESERVED_WORDS
 
 
-def start_from(model: Compact, earlier: Compact) -> float:
-    """Take over an earlier model's weights in place; returns the share of its answers that were known before.
+@dataclass(frozen=True, slots=True)
+class NamedNetwork:
+    """A network with the names that its embeddings and classifiers are indexed by."""
 
-    Raises `ModelError` where the two differ in picture or sizes.
+    network: CompactNet
+    """The network."""
+    words: Sequence[str]
+    """Known words, in the order of their indices."""
+    answers: Sequence[str]
+    """Answers of the classifier."""
+    regions: Sequence[str]
+    """Regions that the image encoder localizes."""
+
+
+def copy_weights(target: NamedNetwork, source: NamedNetwork) -> float:
+    """Copy what two networks of the same sizes have in common, in place.
+
+    Args:
+        target: The network to initialize; what the source lacks keeps its random values.
+        source: The trained network.
+
+    Returns:
+        Fraction of the target's answers that the source knows, in [0, 1].
     """
-    shapes = [
-        f"{m.picture.key}, foreground {m.foreground}, local contrast {m.local_contrast}, {m.sizes}"
-        for m in (earlier, model)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ModelError(
-            f"the model to start from has {shapes[0]}, this one {shapes[1]}; "
-            "give the recipe the same picture and sizes, or leave model.initial out"
-        )
-    words = _places(("", " ", *model.words.known), ("", " ", *earlier.words.known))  # padding and the unknown word
-    answers = _places(model.answers.answers, earlier.answers.answers)
-    regions = _places(model.regions, earlier.regions)
-    named = {
+    words = _matches((*RESERVED_WORDS, *target.words), (*RESERVED_WORDS, *source.words))
+    answers = _matches(target.answers, source.answers)
+    regions = _matches(target.regions, source.regions)
+    rows = {
         "question_encoder.embedding.weight": words,
         "head.5.weight": answers,
         "head.5.bias": answers,
         "image_encoder.region_head.classifier.weight": regions,
         "image_encoder.region_head.classifier.bias": regions,
     }
-    before = earlier.module.state_dict()
+    columns = {"image_encoder.region_head.embedding.weight": regions}
+    trained = source.network.state_dict()
     with torch.no_grad():
-        for name, value in model.module.state_dict().items():
-            if name == "image_encoder.region_head.embedding.weight" and name in before:
-                _take(value.transpose(0, 1), before[name].transpose(0, 1), regions)
-            elif name in named and name in before:
-                _take(value, before[name], named[name])
-            elif name in before:
-                value.copy_(before[name])
-    return len(answers[0]) / len(model.answers)
+        for name, value in target.network.state_dict().items():
+            if name not in trained:
+                continue
+            if name in rows:
+                to, origin = rows[name]
+                value[to] = trained[name][origin]
+            elif name in columns:
+                to, origin = columns[name]
+                value[:, to] = trained[name][:, origin]
+            else:
+                value.copy_(trained[name])
+    return len(answers[0]) / len(target.answers)
 
 
-def _places(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Where the names that both have lie, in ours and in theirs."""
-    places = {name.lower(): place for place, name in enumerate(theirs)}
-    both = [(place, places[name.lower()]) for place, name in enumerate(ours) if name.lower() in places]
-    return [to for to, _ in both], [source for _, source in both]
-
-
-def _take(value: Tensor, before: Tensor, places: tuple[list[int], list[int]]) -> None:
-    to, source = places
-    value[to] = before[source]
+def _matches(target: Sequence[str], source: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Indices in the target and in the source of the names that both have, whatever their case."""
+    index_of = {name.lower(): index for index, name in enumerate(source)}
+    pairs = [(index, index_of[name.lower()]) for index, name in enumerate(target) if name.lower() in index_of]
+    return [index for index, _ in pairs], [index for _, index in pairs]

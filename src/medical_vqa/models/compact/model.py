@@ -20,7 +20,7 @@ from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.base import Decoding, Query, distinct, targets_of
-from medical_vqa.models.compact.initialization import start_from
+from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact.postprocess import (
     encode_questions,
@@ -166,10 +166,27 @@ class Compact:
         )
         model._learn_regions = bool(regions)
         if earlier is not None:
-            start_from(model, earlier)
+            model.initialize_from(earlier)
         if regions:
             model.image_types = ImageTypes.from_examples(answered, model.reader)
         return model
+
+    def initialize_from(self, earlier: Compact) -> float:
+        """Copy an earlier model's weights in place; returns the fraction of this model's answers that it knew.
+
+        Raises `ModelError` where the two differ in picture or sizes.
+        """
+        shapes = [
+            f"{m.picture.key}, foreground {m.foreground}, local contrast {m.local_contrast}, {m.sizes}"
+            for m in (earlier, self)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"the model to start from has {shapes[0]}, this one {shapes[1]}; "
+                "give the recipe the same picture and sizes, or leave model.initial out"
+            )
+        target, source = (NamedNetwork(m.module, m.words.known, m.answers.answers, m.regions) for m in (self, earlier))
+        return copy_weights(target, source)
 
     def _mirror(self, share: float) -> Mirror:
         places = {word: index for index, word in enumerate(self.words.known, 2)}

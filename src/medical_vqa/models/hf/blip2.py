@@ -48,9 +48,8 @@ from medical_vqa.models.hf.loading import (
     reading,
     to_pixels,
 )
-from medical_vqa.models.hf.lora import parameters
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
-from medical_vqa.models.memory import MemoryEstimate, estimate_memory, text_blocks
+from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -102,7 +101,7 @@ class Blip2:
         self.tokenizer, self.processor, self.checkpoint = tokenizer, processor, checkpoint
         self.prompt, self.candidates, self.dtype = check_prompt(prompt), tuple(answers), dtype
         self.upstream, self.augment = tuple(upstream), augment
-        self.total = parameters(adapted)
+        self.total = count_parameters(adapted)
         tower = take_out(adapted.get_base_model(), upstream)
         self.module = Blip2Net(adapted, tower)
         self.picture = PictureSpec(side=_side(processor), mode="RGB", fit="stretch")
@@ -166,8 +165,8 @@ class Blip2:
         with reading(f"the configuration of {checkpoint}"), torch.device("meta"):
             config = AutoConfig.from_pretrained(found.folder)
             adapted, upstream = adapt(Blip2ForConditionalGeneration(config), lora)
-        blocks = text_blocks(config.text_config, image_tokens=config.num_query_tokens)
-        return estimate_memory(adapted.get_base_model(), upstream=upstream, blocks=blocks)
+        stacks = language_model_stacks(config.text_config, image_tokens=config.num_query_tokens)
+        return estimate_memory(adapted.get_base_model(), vision_encoder=upstream, stacks=stacks)
 
     @property
     def device(self) -> torch.device:
@@ -321,7 +320,7 @@ class Blip2:
         """Parameters, the base, and what of a picture is kept."""
         return {
             "parameters": self.total,
-            "trainable": parameters(self.module, trainable=True),
+            "trainable": count_parameters(self.module, trainable=True),
             "checkpoint": self.checkpoint.name,
             "revision": self.checkpoint.revision,
             "kept": list(self.upstream),

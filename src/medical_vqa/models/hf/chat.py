@@ -36,9 +36,8 @@ from medical_vqa.models.hf.generation import (
     read_generated,
 )
 from medical_vqa.models.hf.loading import DTYPES, Dtype, load_network, reading
-from medical_vqa.models.hf.lora import parameters
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
-from medical_vqa.models.memory import MemoryEstimate, estimate_memory, text_blocks
+from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -94,7 +93,7 @@ class ChatVlm:
     ) -> None:
         self.processor, self.checkpoint, self.prompt = processor, checkpoint, check_prompt(prompt)
         self.candidates, self.dtype, self.four_bit, self.augment = tuple(answers), dtype, four_bit, augment
-        self.total = parameters(adapted)
+        self.total = count_parameters(adapted)
         self.module = ChatNet(adapted, Upstream(adapted.get_base_model().model))
         self.format = ChatFormat(processor, prompt, _end_tokens(adapted.get_base_model(), processor.tokenizer))
         self.picture = PictureSpec(side=side, mode="RGB", fit="inside")
@@ -157,9 +156,9 @@ class ChatVlm:
         with reading(f"the configuration of {checkpoint}"), torch.device("meta"):
             config = AutoConfig.from_pretrained(found.folder)
             base = adapt(AutoModelForImageTextToText.from_config(config), lora).get_base_model()
-        blocks = text_blocks(config.get_text_config(), image_tokens=(side // _PIXELS_PER_TOKEN) ** 2)
-        packed = language_weights(base) if four_bit else 0
-        return estimate_memory(base, upstream=frozen_parts(base), blocks=blocks, packed=packed)
+        stacks = language_model_stacks(config.get_text_config(), image_tokens=(side // _PIXELS_PER_TOKEN) ** 2)
+        quantized = language_weights(base) if four_bit else 0
+        return estimate_memory(base, vision_encoder=frozen_parts(base), stacks=stacks, quantized=quantized)
 
     @property
     def device(self) -> torch.device:
@@ -293,7 +292,7 @@ class ChatVlm:
         """Parameters and the base."""
         return {
             "parameters": self.total,
-            "trainable": parameters(self.module, trainable=True),
+            "trainable": count_parameters(self.module, trainable=True),
             "checkpoint": self.checkpoint.name,
             "revision": self.checkpoint.revision,
             "precision": "nf4" if self.four_bit else self.dtype,

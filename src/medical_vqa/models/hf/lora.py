@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from medical_vqa.errors import ModelError
+from medical_vqa.models.memory import is_within
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -61,17 +62,12 @@ def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> l
             f"{', '.join(known[:12])}, and the pattern must match the whole dotted name, as in "
             r"language_model\..*\.(q|v)"
         )
-    if bad := [name for name in names if inside(name, frozen)]:
+    if bad := [name for name in names if is_within(name, frozen)]:
         raise ModelError(
             f"the LoRA pattern {pattern!r} matches {bad[0]}, which lies in the frozen vision part that the feature "
             r"cache keeps; anchor it at the part that should learn, as in language_model\..*\.(q|v)"
         )
     return names
-
-
-def inside(name: str, modules: Sequence[str]) -> bool:
-    """Whether a dotted name is one of the modules or lies in it."""
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftModel:
@@ -104,18 +100,8 @@ def no_peft_warnings() -> Iterator[None]:
 def refuse_trainable(model: nn.Module, frozen: Sequence[str]) -> None:
     """Raise `ModelError` when a parameter of a module whose outputs are kept would be trained."""
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and inside(name, frozen):
+        if parameter.requires_grad and is_within(name, frozen):
             raise ModelError(f"{name} would be trained although its outputs are kept in the cache; freeze it")
-
-
-def parameters(module: nn.Module, *, trainable: bool = False) -> int:
-    """How many numbers the module's parameters are, all or the trainable ones; shared ones count once."""
-    return sum(_numbers(p) for p in module.parameters() if p.requires_grad or not trainable)
-
-
-def _numbers(parameter: nn.Parameter) -> int:
-    packed = getattr(parameter, "quant_state", None)  # bitsandbytes keeps two numbers in a byte
-    return int(packed.shape.numel()) if packed is not None else parameter.numel()
 
 
 def keep_trainable_state(module: nn.Module) -> None:

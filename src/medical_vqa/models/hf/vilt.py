@@ -23,8 +23,7 @@ from medical_vqa.models.base import Decoding, Query, check_question, distinct, t
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.loading import load_image_processor, load_network, load_tokenizer, reading, to_pixels
-from medical_vqa.models.hf.lora import parameters
-from medical_vqa.models.memory import Block, MemoryEstimate, estimate_memory
+from medical_vqa.models.memory import LayerStack, MemoryEstimate, count_parameters, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Example, Prediction
 
@@ -118,8 +117,8 @@ class Vilt:
             config = AutoConfig.from_pretrained(found.folder, **head_over(answers))
             net = ViltNet(ViltForQuestionAnswering(config))
         patches = (config.image_size // config.patch_size) * (_LONGER_SIDE // config.patch_size)
-        block = Block(config.num_hidden_layers, config.hidden_size, config.max_position_embeddings + patches)
-        return estimate_memory(net, blocks=(block,))
+        stack = LayerStack(config.num_hidden_layers, config.hidden_size, config.max_position_embeddings + patches)
+        return estimate_memory(net, stacks=(stack,))
 
     @property
     def device(self) -> torch.device:
@@ -193,8 +192,8 @@ class Vilt:
     def describe(self) -> dict[str, Any]:
         """Parameters and answers."""
         return {
-            "parameters": parameters(self.module),
-            "trainable": parameters(self.module, trainable=True),
+            "parameters": count_parameters(self.module),
+            "trainable": count_parameters(self.module, trainable=True),
             "answers": len(self.answers),
         }
 

@@ -6,7 +6,6 @@ import torch
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Decoding, Query
-from medical_vqa.models.compact.initialization import start_from
 from medical_vqa.models.compact.model import Compact
 from medical_vqa.schema.records import Example
 
@@ -40,7 +39,7 @@ def test_words_answers_and_regions_are_matched_by_name_and_the_rest_is_taken_ove
     earlier = built(1, *EARLIER, regions=("mask: Liver", "mask: Spleen"))
     later = built(2, ("left or right", "left"), ("what is left", "liver"), regions=("mask: Kidney", "mask: Spleen"))
     own = later.module.image_encoder.region_head.classifier.weight[0].clone()
-    assert start_from(later, earlier) == 0.5
+    assert later.initialize_from(earlier) == 0.5
     ours, theirs = later.module, earlier.module
     for word in ("left", "what"):
         new, old = later.words.indices([word])[0], earlier.words.indices([word])[0]
