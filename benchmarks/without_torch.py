@@ -2,7 +2,7 @@
 
     python benchmarks/without_torch.py [--model BUNDLE] [--wheel FILE] [--rounds 5]
 
-Makes a fresh environment with `medical-vqa[server,onnx]` alone, and starts both servers in turn: seconds from the
+Makes a fresh environment with `medical-vqa[serve]` alone, and starts both servers in turn: seconds from the
 start of the process to the first 200 of /readyz, processor seconds until then, and resident memory of all its
 processes after an upload and a question. The size of an installation is what its packages' own records list, byte
 code included. Needs pip's index.
@@ -67,7 +67,7 @@ def fresh_environment(place: Path, wheel: Path | None) -> Path:
     name = packages.fill(place / "packages", wheel)
     subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
     python = place / "venv" / "bin" / "python"
-    wanted = f"{place / 'packages' / str(name)}[server,onnx]"
+    wanted = f"{place / 'packages' / str(name)}[serve]"
     pins = place / "packages" / "constraints.txt"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--constraint", pins, wanted], check=True)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode, "torch is there"

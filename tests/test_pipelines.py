@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.data.prepared.selection import Selection
@@ -18,6 +19,7 @@ from medical_vqa.deploying.hub import model_card
 from medical_vqa.errors import BundleError, ConfigError, DataError
 from medical_vqa.evaluation.predicting import card_path, image_batches
 from medical_vqa.models.bundle import read_card
+from medical_vqa.models.compact.model import Compact
 from medical_vqa.pipelines import bundles as bundles_stage
 from medical_vqa.pipelines import train as train_stage
 from medical_vqa.pipelines.ask import ask
@@ -205,6 +207,7 @@ def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, 
 def test_the_shipped_model_can_be_started_from(tiny):
     options = options_of(tiny(model={"initial": "shipped"}), "fp32")
     assert options["initial"] == shipped_bundle()
+    assert Compact.load(shipped_bundle(), device=torch.device("cpu")).answers.answers
 
 
 def test_a_bundle_that_is_not_there_says_so(tmp_path):

@@ -51,8 +51,12 @@ def compact() -> Compact:
 @cache
 def exported() -> CompactOnnx:
     folder = Path(tempfile.mkdtemp())
-    write_graphs(compact(), folder)
-    model = CompactOnnx.load(folder)
+    model = compact()
+    model.save(folder)
+    target = folder / "onnx"
+    target.mkdir()
+    write_graphs(model, folder / "weights.safetensors", target)
+    model = CompactOnnx.load(target)
     atexit.register(shutil.rmtree, folder)
     return model
 

@@ -85,8 +85,8 @@ def test_the_gpu_container_takes_weights_from_a_mount_or_bakes_them_in():
 
 
 def test_the_package_comes_from_the_wheel_or_from_the_index():
-    assert '"./medical_vqa-0.1.0-py3-none-any.whl[server,onnx]"' in rendered("cloud-run")["Dockerfile"]
-    assert '"medical-vqa[server,onnx]==0.1.0"' in rendered("cloud-run", wheel=None)["Dockerfile"]
+    assert '"./medical_vqa-0.1.0-py3-none-any.whl[serve]"' in rendered("cloud-run")["Dockerfile"]
+    assert '"medical-vqa[serve]==0.1.0"' in rendered("cloud-run", wheel=None)["Dockerfile"]
 
 
 def test_the_context_holds_nothing_but_what_is_copied():

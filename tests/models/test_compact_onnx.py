@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+import medical_vqa
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Decoding, Query
-from medical_vqa.models.bundle import read_card
+from medical_vqa.models.bundle import load_bundle, read_card
 from medical_vqa.models.compact.model import Compact, Sizes
 from medical_vqa.models.compact.onnx_export import check, write_graphs
 from medical_vqa.models.compact.onnx_model import CompactOnnx
+from medical_vqa.models.compact.onnx_weights import share_weights
 from medical_vqa.models.guards.abstention import AbstainsOnScope, HasAttentionMaps
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
-from medical_vqa.pipelines.export import export_onnx
+from medical_vqa.pipelines.export import export_onnx, ship
 from medical_vqa.schema.records import read_predictions
 
 BLOCKED = """
@@ -133,7 +138,8 @@ def test_the_card_keeps_what_the_bundle_said(run, exported):
     assert new.family == "compact-onnx"
     assert (new.name, new.data, new.decoding, new.calibration) == (old.name, old.data, old.decoding, old.calibration)
     assert new.model["exported_from"]["files"] == dict(old.files)
-    assert set(new.files) == {"answer.onnx", "image.onnx", "compact.json"}
+    assert set(new.files) == {"answer.onnx", "image.onnx", "compact.json", "weights.safetensors"}
+    assert new.files["weights.safetensors"] == old.files["weights.safetensors"]
 
 
 def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, exported, tmp_path):
@@ -147,11 +153,13 @@ def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, 
 def test_graphs_that_answer_differently_are_not_written(run, tmp_path, monkeypatch):
     from medical_vqa.models.compact import onnx_export
 
-    def other(model, folder):
+    def other(model, weights, folder):
         with torch.no_grad():
             for parameter in model.module.head.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
-        write_graphs(model, folder)
+        (tmp_path / "changed").mkdir()
+        model.save(tmp_path / "changed")
+        write_graphs(model, tmp_path / "changed" / "weights.safetensors", folder)
         model.module.load_state_dict(before)
 
     before = Compact.load(run / "bundle", device=torch.device("cpu")).module.state_dict()
@@ -207,13 +215,66 @@ def test_a_bundle_that_needs_torch_says_so_without_it(run, picture):
 def test_exporting_without_onnx_names_the_extra(both, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="onnx-export"):
-        write_graphs(both[0], tmp_path)
+        write_graphs(both[0], tmp_path / "weights.safetensors", tmp_path)
 
 
-def test_a_bundle_without_onnxruntime_names_the_extra(exported, monkeypatch):
+def test_a_bundle_without_onnxruntime_names_the_package(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingDependencyError, match=r"medical-vqa\[onnx\]"):
+    with pytest.raises(MissingDependencyError, match="pip install onnxruntime"):
         CompactOnnx.load(exported)
+
+
+def test_weights_are_stored_once_and_in_16_bits_where_the_bundle_has_16(run, tmp_path):
+    shipped = ship(run, tmp_path / "shipped")
+    sizes = {path.name: path.stat().st_size for path in shipped.iterdir()}
+    weights = sum(p.numel() for p in Compact.load(shipped, device=torch.device("cpu")).module.parameters())
+    assert sizes["weights.safetensors"] < 2.2 * weights + 20_000
+    for name in ("image.onnx", "answer.onnx"):
+        inside = onnx.load(shipped / name, load_external_data=False).graph.initializer
+        kept = [t for t in inside if t.data_location != onnx.TensorProto.EXTERNAL]
+        assert sum(len(t.raw_data) for t in kept if t.data_type == onnx.TensorProto.FLOAT) < 400_000  # grids
+        assert {entry.value for t in inside for entry in t.external_data if entry.key == "location"} == {
+            "weights.safetensors"
+        }
+
+
+def test_the_exported_bundle_is_the_model_in_torch_too(run, exported):
+    model, again = (Compact.load(folder, device=torch.device("cpu")) for folder in (run / "bundle", exported))
+    state = again.module.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.module.state_dict().items())
+
+
+def test_the_graphs_name_no_path_of_the_machine_that_exported_them(exported):
+    here = str(Path(medical_vqa.__file__).parent).encode()
+    for name in ("image.onnx", "answer.onnx"):
+        assert here not in (exported / name).read_bytes()
+
+
+def test_other_weights_in_the_file_are_refused(exported, tmp_path):
+    """The graphs read the file itself: a bundle whose weights were swapped is noticed by its digest."""
+    shutil.copytree(exported, tmp_path / "bundle")
+    weights = tmp_path / "bundle" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=r"weights\.safetensors is not the file"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_weights_that_the_exporter_changed_beyond_recognition_are_refused(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "bundle")
+    plain = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["net.mystery"], ["y"])],
+            "g",
+            [],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [200])],
+            [onnx.numpy_helper.from_array(np.linspace(0, 1, 200, dtype=np.float32), "net.mystery")],
+        )
+    )
+    onnx.save(plain, tmp_path / "bundle" / "image.onnx")
+    with pytest.raises(ModelError, match="not one of the model's"):
+        share_weights(tmp_path / "bundle" / "image.onnx", tmp_path / "bundle" / "weights.safetensors")
 
 
 def test_a_gpu_is_refused(exported):
@@ -233,7 +294,7 @@ def test_a_damaged_graph_is_one_sentence(exported, tmp_path):
 def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
     from medical_vqa.models.compact.onnx_model import OnnxVision
 
-    again = OnnxVision(exported / "image.onnx", both[1].picture)
+    again = OnnxVision(exported, both[1].picture)
     assert again.fingerprint == both[1].vision.fingerprint
     assert again.frozen is False
 
@@ -249,8 +310,11 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
         local_contrast=True,
         foreground=32,
     )
-    write_graphs(model, tmp_path)
-    graphs = CompactOnnx.load(tmp_path)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "onnx").mkdir()
+    model.save(tmp_path / "torch")
+    write_graphs(model, tmp_path / "torch" / "weights.safetensors", tmp_path / "onnx")
+    graphs = CompactOnnx.load(tmp_path / "onnx")
     bodies = np.zeros((3, 80, 80, 1), np.uint8)
     for number, (top, left, size) in enumerate([(5, 40, 30), (30, 10, 44), (0, 0, 80)]):
         noise = np.random.default_rng(number).integers(60, 250, (size, size, 1))

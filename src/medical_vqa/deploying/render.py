@@ -143,8 +143,8 @@ def part_of(path: str, target: str, values: Mapping[str, str]) -> str:
 
 
 def _contents(part: str, gpu: bool, wheel: str | None) -> dict[str, str]:
-    engine = ["train", "hub"] if gpu else ["onnx"]
-    extras = {"backend": ["server", *engine], "app": ["app"], "both": ["app", "server", *engine]}[part]
+    engine = ["train", "hub"] if gpu else []
+    extras = {"backend": ["serve", *engine], "app": ["app"], "both": ["app", "serve", *engine]}[part]
     wanted = ",".join(extras)
     requirement = f"./{wheel}[{wanted}]" if wheel else f"medical-vqa[{wanted}]=={package_version()}"
     return {"part": part, "requirement": requirement}

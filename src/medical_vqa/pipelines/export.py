@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ship(bundle: Path, to: Path) -> Path:
-    """Copy a compact bundle for the package: 16 bits a weight, and no place of this machine in its card."""
+    """Export a compact bundle for the package: 16 bits a weight, and no path of this machine in its card."""
     import torch
 
     from medical_vqa.models.bundle import load_bundle, write_bundle
@@ -25,8 +26,10 @@ def ship(bundle: Path, to: Path) -> Path:
     model: Any
     model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
     data = {**card.data, "selection": {**card.data["selection"], "root": None}}
-    write_bundle(to, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
-    return to
+    with tempfile.TemporaryDirectory() as place:
+        half = Path(place) / "bundle"
+        write_bundle(half, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
+        return export_onnx(half, to)[0]
 
 
 def export(bundle: Path, *, to: str, repository: str | None = None, public: bool = False) -> str:
@@ -56,6 +59,7 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
     from medical_vqa.models.bundle import read_card, write_bundle
     from medical_vqa.models.compact.onnx_model import CompactOnnx
+    from medical_vqa.models.compact.postprocess import WEIGHTS
 
     folder = find_bundle(bundle)
     card = read_card(folder)
@@ -70,7 +74,7 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     found: list[float] = []
 
     def save(fresh: Path) -> None:
-        write_graphs(model, fresh)
+        write_graphs(model, folder / WEIGHTS, fresh)
         found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
 
     facts = {**card.model, "exported_from": {"family": card.family, "files": dict(card.files), "opset": OPSET}}

@@ -245,7 +245,7 @@ def compact_bundle(path: str | Path) -> Path:
 
     folder = shipped_bundle() if str(path) == "shipped" else find_bundle(Path(path))
     card = read_card(folder)
-    if card.family != "compact":
+    if card.family not in ("compact", "compact-onnx"):  # an exported bundle holds the same weights
         raise ConfigError(
             f"{folder} is a {card.family} bundle and a compact model can start from its like alone; name another"
         )

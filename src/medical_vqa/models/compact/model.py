@@ -23,6 +23,7 @@ from medical_vqa.models.base import Decoding, Query, distinct, targets_of
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact.postprocess import (
+    WEIGHTS,
     encode_questions,
     encoded_once,
     looks_at,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from medical_vqa.models.base import Batch, Visual
 
 _NO_IMAGE_TYPES = ImageTypes()
-_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +299,8 @@ class Compact:
         weights = {k: v.contiguous().cpu() for k, v in unsharded_state(self.module).items()}
         if half:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        save_file(weights, folder / _WEIGHTS)
-        (folder / _WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
+        save_file(weights, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
         write_settings(folder, self.settings())
 
     def settings(self) -> dict[str, Any]:
@@ -332,7 +332,7 @@ class Compact:
                 foreground=settings.get("foreground"),
                 image_types=ImageTypes(**settings.get("image_types", {})),
             )
-            model.module.load_state_dict(load_file(folder / _WEIGHTS))
+            model.module.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BundleError(f"the bundle {folder} is damaged ({reason}); train or copy it again") from error

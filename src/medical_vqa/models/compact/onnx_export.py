@@ -10,6 +10,7 @@ import contextlib
 import copy
 import importlib.util
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from medical_vqa.errors import MissingDependencyError, ModelError
 from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.compact.network import CompactNet, Rows, to_unit
 from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
-from medical_vqa.models.compact.postprocess import write_settings
+from medical_vqa.models.compact.postprocess import WEIGHTS, write_settings
 
 if TYPE_CHECKING:
     from medical_vqa.models.compact.model import Compact
@@ -99,8 +100,18 @@ class Padded:
         return self.own.scatter(x).sum(1) / self.words.unsqueeze(-1)
 
 
-def write_graphs(model: Compact, folder: Path) -> None:
-    """Write both graphs and ``compact.json``; raises `MissingDependencyError` where `onnx` is not installed."""
+def write_graphs(model: Compact, weights: Path, folder: Path) -> None:
+    """Write a bundle's files that answer without torch: two graphs, ``compact.json`` and the weights they share.
+
+    Args:
+        model: The model that `weights` were loaded into, unchanged since.
+        weights: Its ``weights.safetensors``.
+        folder: An existing folder.
+
+    Raises:
+        MissingDependencyError: If `onnx` or `onnxscript` is not installed.
+        ModelError: If the exporter changed a weight in a way that the graph cannot express.
+    """
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(
             f"writing ONNX graphs needs the package {missing[0]}, which is not installed; "
@@ -114,6 +125,11 @@ def write_graphs(model: Compact, folder: Path) -> None:
         _write_encoder(net, pictures, folder / IMAGE_GRAPH)
         _write_answerer(net, net.image_encoder(to_unit(pictures)), folder / ANSWER_GRAPH)
     write_settings(folder, model.settings())
+    shutil.copyfile(weights, folder / WEIGHTS)
+    from medical_vqa.models.compact.onnx_weights import share_weights  # noqa: PLC0415 - needs the package onnx
+
+    for graph in (IMAGE_GRAPH, ANSWER_GRAPH):
+        share_weights(folder / graph, folder / WEIGHTS)
 
 
 def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:

@@ -1,6 +1,7 @@
 """A compact model exported to two ONNX graphs, answering without torch: onnxruntime and numpy are enough.
 
-Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits, looks), `compact.json`.
+Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits, attention),
+`compact.json`, and `weights.safetensors`, from which both graphs read their weights and the torch family can train on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from medical_vqa.errors import BundleError, MissingDependencyError
 from medical_vqa.models.base import Decoding, Query, distinct
 from medical_vqa.models.compact.postprocess import (
     SETTINGS,
+    WEIGHTS,
     encode_questions,
     encoded_once,
     looks_at,
@@ -56,7 +58,7 @@ class CompactOnnx:
         self.image_types = ImageTypes(**settings["image_types"])
         self._folder, self._sizes = folder, dict(settings["sizes"])
         self._answerer = _session(folder / ANSWER_GRAPH)
-        self.vision = OnnxVision(folder / IMAGE_GRAPH, self.picture)
+        self.vision = OnnxVision(folder, self.picture)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -109,7 +111,7 @@ class CompactOnnx:
 
     def save(self, folder: Path) -> None:
         """Copy the graphs and their settings."""
-        for name in (IMAGE_GRAPH, ANSWER_GRAPH, SETTINGS):
+        for name in (IMAGE_GRAPH, ANSWER_GRAPH, SETTINGS, WEIGHTS):
             shutil.copyfile(self._folder / name, folder / name)
 
     def describe(self) -> dict[str, Any]:
@@ -131,11 +133,12 @@ class OnnxVision:
 
     frozen = False  # it cannot train, but encoding takes milliseconds: nothing is gained by keeping features on disk
 
-    def __init__(self, path: Path, picture: PictureSpec) -> None:
-        self._session = _session(path)
+    def __init__(self, folder: Path, picture: PictureSpec) -> None:
+        self._session = _session(folder / IMAGE_GRAPH)
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.fingerprint = hashlib.sha256(picture.key.encode() + path.read_bytes()).hexdigest()
-        """SHA-256 over the picture's preparation and the graph."""
+        content = (folder / IMAGE_GRAPH).read_bytes() + (folder / WEIGHTS).read_bytes()
+        self.fingerprint = hashlib.sha256(picture.key.encode() + content).hexdigest()
+        """SHA-256 over the picture's preparation, the graph and the weights."""
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[Any]]]:
         """Prepared pictures -> {"tokens": (T, D)} each, and what else `CompactVision.encode` gives."""
@@ -153,7 +156,7 @@ def _session(path: Path) -> Any:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError(
-            "this bundle runs on ONNX Runtime, which is not installed; run: pip install 'medical-vqa[onnx]'"
+            "this bundle runs on ONNX Runtime, which is not installed; run: pip install onnxruntime"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()

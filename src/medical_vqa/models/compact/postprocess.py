@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Answer = Callable[[Sequence[Query], Decoding], list[Prediction]]
 
 SETTINGS = "compact.json"
+WEIGHTS = "weights.safetensors"
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
