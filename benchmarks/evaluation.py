@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medical_vqa.evaluation.protocols.protocols import protocol_names
+from medical_vqa import registry
 from medical_vqa.evaluation.reporting.report import write_report
 from medical_vqa.evaluation.results import DatasetRef, Results, evaluate
 from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
@@ -33,6 +33,7 @@ RESAMPLES, PER_IMAGE = 2000, 11
 ORGANS = ("lung", "liver", "heart", "kidney", "spleen", "brain", "bladder", "colon", "trachea")
 FINDINGS = ("mass", "nodule", "cyst", "edema", "effusion", "atelectasis", "pneumonia", "cancer", "stone", "infarction")
 LABELS = [f"{side} {organ} {finding}" for side in ("left", "right") for organ in ORGANS for finding in FINDINGS]
+PROTOCOLS = registry.names("protocols")
 DATASET = DatasetRef(name="made-up", split="test")
 
 
@@ -73,7 +74,7 @@ def one_round() -> dict[str, float]:
     counts = np.stack([np.arange(10_000) % 3 > 0, np.ones(10_000)], axis=1).astype(float)
     groups = [f"scan-{n // PER_IMAGE}" for n in range(10_000)]
     return {
-        "protocols_2000_seconds": seconds(lambda: scored(2000, protocols=protocol_names())),
+        "protocols_2000_seconds": seconds(lambda: scored(2000, protocols=PROTOCOLS)),
         **report_on(10_000),
         "bootstrap_seconds": seconds(lambda: clustered_bootstrap(counts, groups, mean, resamples=RESAMPLES, seed=1)),
         "loop_seconds": seconds(lambda: loop(counts, groups)),
@@ -124,7 +125,9 @@ def report_on(n: int) -> dict[str, float]:
     baselines = {"question-only": [Prediction(row.id, LABELS[0]) for row in asked]}
     with tempfile.TemporaryDirectory() as folder:
         page, began = Path(folder) / "report.html", time.perf_counter()
-        results = evaluate(asked, said, baselines=baselines, dataset=DATASET, protocols=protocol_names(), train=asked)
+        results = evaluate(
+            asked, said, baselines=baselines, dataset=DATASET, protocols=registry.names("protocols"), train=asked
+        )
         write_report(
             page,
             results=results,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.text import did_you_mean, per_cent, plain_letters, squad_normalize, tokens, vqa_normalize
+from medical_vqa.text import did_you_mean, per_cent, plain_letters, squad_normalize, tokens
 
 
 @pytest.mark.parametrize(
@@ -40,27 +40,6 @@ def test_tokens_are_the_words_left_in_order():
 
 def test_shares_are_said_in_whole_per_cent_and_never_rounded_to_nothing():
     assert [per_cent(share) for share in (1.0, 0.826, 0.01, 0.004, 0.0)] == ["100%", "83%", "1%", "<1%", "0%"]
-
-
-@pytest.mark.parametrize(
-    ("given_text", "normalized"),
-    [
-        ("X-Ray", "x ray"),
-        ("Heart, Liver", "heart liver"),
-        ("Heart,Liver", "heart liver"),
-        ("None", "0"),
-        ("two kidneys", "2 kidneys"),
-        ("The left lung.", "left lung"),
-        ("3.5 cm", "3.5 cm"),
-        ("1,000 - 2", "1000 2"),
-        ("it isnt", "it isn't"),
-        ("theyd've", "they'd've"),
-        ("肺", "肺"),
-        ("", ""),
-    ],
-)
-def test_the_vqa_rule(given_text, normalized):
-    assert vqa_normalize(given_text) == normalized
 
 
 @pytest.mark.parametrize(

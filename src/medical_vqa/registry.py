@@ -1,4 +1,4 @@
-"""Names -> "module:Class" for datasets and models; other people's packages add theirs through entry points.
+"""Names -> "module:attribute" of datasets, models, metrics and protocols; other packages add theirs by entry points.
 
 A package that declares ``[project.entry-points."medical_vqa.datasets"] mine = "my_package:MyDataset"`` is found here
 by the name ``mine``; models use the group ``medical_vqa.models``.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.text import did_you_mean
 
-Kind = Literal["datasets", "models"]
+Kind = Literal["datasets", "models", "metrics", "protocols"]
 
 _BUILT_IN: dict[Kind, dict[str, str]] = {
     "datasets": {
@@ -31,13 +31,41 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "blip2": "medical_vqa.models.hf.blip2:Blip2",
         "chat": "medical_vqa.models.hf.chat:ChatVlm",
     },
+    "metrics": {  # callables that make a `Metric`
+        "em": "medical_vqa.evaluation.metrics.exact_match:exact_match",
+        "f1": "medical_vqa.evaluation.metrics.token_overlap:token_f1",
+        "closed": "medical_vqa.evaluation.metrics.exact_match:closed_accuracy",
+        "open_recall": "medical_vqa.evaluation.metrics.token_overlap:open_recall",
+        "list": "medical_vqa.evaluation.metrics.lists:list_match",
+        "laterality": "medical_vqa.evaluation.metrics.laterality:laterality_errors",
+        "rouge_l": "medical_vqa.evaluation.metrics.rouge:rouge_l",
+        "bleu1": "medical_vqa.evaluation.metrics.bleu:bleu_1",
+        "bleu4": "medical_vqa.evaluation.metrics.bleu:bleu_4",
+    },
+    "protocols": {  # `Protocol` objects; the first is the default
+        name: f"medical_vqa.evaluation.protocols.{name}:PROTOCOL"
+        for name in (
+            "squad_v2",
+            "llava_med",
+            "medevalkit",
+            "lmms_eval",
+            "m2i2",
+            "mevf",
+            "qcr",
+            "medvint",
+            "multimedeval",
+            "helm",
+            "vila_m3",
+        )
+    },
 }
 _EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
 
 
 def names(kind: Kind) -> list[str]:
-    """Every known name, built in and from entry points, sorted."""
-    return sorted(_table(kind))
+    """Every known name: the built-in ones in their order, then those from entry points, sorted."""
+    built_in = list(_BUILT_IN[kind])
+    return built_in + sorted(set(_table(kind)) - set(built_in))
 
 
 def find(kind: Kind, name: str) -> Any:

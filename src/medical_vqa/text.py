@@ -1,4 +1,4 @@
-"""Text: how an answer is normalized before it is compared (one function per published rule), and words of messages.
+"""Text: how an answer is normalized before it is compared, and words of messages.
 
 ``squad_normalize("The left lung.")`` is ``"left lung"``; ``squad_normalize("X-Ray")`` is ``"xray"``.
 """
@@ -80,62 +80,3 @@ def plain_letters(text: str) -> str:
     """
     whole = unicodedata.normalize("NFKC", text).translate(_LOOKS)
     return "".join(letter for letter in whole if unicodedata.category(letter) != "Cf")
-
-
-# --- the VQA v2 evaluation's rule -------------------------------------------------------------------------------------
-
-_VQA_MARKS = ';/[]"{}()=+\\_-><@`,?!'
-_VQA_PERIOD = re.compile(r"(?!<=\d)\.(?!\d)")  # published so; the typing error makes the first group always true
-_VQA_THOUSANDS = re.compile(r"\d,\d")
-_VQA_ARTICLES = frozenset({"a", "an", "the"})
-_VQA_NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    )
-} | {"none": "0"}
-_BEFORE_NT = [
-    "ai", "are", "ca", "could", "did", "does", "do", "had", "has", "have", "is", "might", "must", "need", "ought",
-    "sha", "should", "was", "were", "wo", "would",
-]  # fmt: skip
-_BEFORE_VE = ["could", "might", "must", "not", "should", "we", "they", "what", "who", "would", "you"]
-_BEFORE_D = ["he", "how", "it", "someone", "there", "they", "where", "who", "you"]
-_BEFORE_LL = ["how", "it", "somebody", "someone", "something", "they", "what", "who", "why"]
-_BEFORE_RE = ["there", "they", "what", "why", "you"]
-_BEFORE_S = ["he", "how", "somebody", "someone", "that", "there", "what", "where", "who"]
-_BEFORE_DVE = ["he", "it", "she", "somebody", "someone", "something", "there", "they", "we", "who", "you", "y'all"]
-_CONTRACTIONS = (
-    {f"{w}nt": f"{w}n't" for w in _BEFORE_NT}
-    | {f"{w}ve": f"{w}'ve" for w in _BEFORE_VE}
-    | {f"{w}d": f"{w}'d" for w in _BEFORE_D}
-    | {f"{w}ll": f"{w}'ll" for w in _BEFORE_LL}
-    | {f"{w}re": f"{w}'re" for w in _BEFORE_RE}
-    | {f"{w}s": f"{w}'s" for w in _BEFORE_S}
-    | {f"{w}{wrong}": f"{w}'d've" for w in _BEFORE_DVE for wrong in ("d've", "'dve")}
-    | {
-        f"{w}{wrong}": f"{w}n't've"
-        for w in ("could", "had", "might", "should", "would")
-        for wrong in ("nt've", "n'tve")
-    }
-    | {"maam": "ma'am", "oclock": "o'clock", "twas": "'twas", "yall": "y'all", "yall'll": "y'all'll"}
-)
-
-
-@lru_cache(maxsize=1 << 16)
-def vqa_normalize(text: str) -> str:
-    """Normalize an answer by the VQA v2 evaluation's rule for punctuation, numbers, articles and contractions.
-
-    A mark that stands beside a blank somewhere in the text disappears, any other becomes a blank (so ``"x-ray"`` is
-    two words); ``"none"`` is ``"0"`` and ``"two"`` is ``"2"``; full stops go unless a digit follows.
-
-    Source: ``processPunctuation`` and ``processDigitArticle`` of the VQA evaluation code (GT-Vision-Lab/VQA,
-    vqaEval.py), as used by LLaVA-Med, M2I2 and MUMC; of the contractions those that lower-case text can hold.
-    """
-    kept = text = " ".join(text.split())
-    thousands = _VQA_THOUSANDS.search(text) is not None
-    for mark in _VQA_MARKS:
-        if mark in text:
-            beside_blank = f"{mark} " in text or f" {mark}" in text
-            kept = kept.replace(mark, "" if beside_blank or thousands else " ")
-    words = [_VQA_NUMBERS.get(word, word) for word in _VQA_PERIOD.sub("", kept).lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _VQA_ARTICLES)

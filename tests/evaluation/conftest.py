@@ -30,7 +30,7 @@ def predictions():
 
 
 @pytest.fixture
-def floor():
+def baseline():
     return [Prediction(row[0], row[8]) for row in ROWS]
 
 

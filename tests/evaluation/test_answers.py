@@ -1,7 +1,7 @@
 import math
 
 from medical_vqa.evaluation.answers import Answered, Confusion, confidence_bins, confusions, judge
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.schema.records import Example, Prediction
 
 
@@ -11,13 +11,13 @@ def answered(gold, said, confidence=None):
 
 
 def test_each_scored_answer_gets_a_verdict(examples, predictions):
-    verdicts = judge(ExactMatch(), examples, predictions)
+    verdicts = judge(exact_match(), examples, predictions)
     assert [one.right for one in verdicts] == [True, True, False, True, False, False]
 
 
 def test_questions_without_a_single_prediction_get_no_verdict(examples, predictions):
     given = [*predictions[1:], predictions[1]]
-    assert [one.example.id for one in judge(ExactMatch(), examples, given)] == ["3", "4", "5", "6"]
+    assert [one.example.id for one in judge(exact_match(), examples, given)] == ["3", "4", "5", "6"]
 
 
 def test_confusions_are_counted_after_normalisation_and_the_commonest_comes_first():

@@ -1,8 +1,9 @@
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts, is_small, usual_facts
 from medical_vqa.schema.records import Example, Prediction
 
@@ -11,7 +12,7 @@ HOW = Bootstrap(resamples=50)
 
 def tallies(examples, predictions):
     given = {prediction.id: prediction for prediction in predictions}
-    return [tally(metric, examples, given) for metric in (ExactMatch(), TokenF1())]
+    return [tally(metric, examples, given) for metric in (exact_match(), token_f1())]
 
 
 def test_each_value_of_a_fact_gets_its_scores_beside_the_baseline(examples, predictions, baseline):

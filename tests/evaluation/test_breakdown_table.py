@@ -3,7 +3,9 @@
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, laterality_errors, list_match
+from medical_vqa.evaluation.metrics.exact_match import exact_match
+from medical_vqa.evaluation.metrics.laterality import laterality_errors
+from medical_vqa.evaluation.metrics.lists import list_match
 from medical_vqa.evaluation.metrics.tally import Bootstrap
 from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
 
@@ -12,7 +14,7 @@ HOW = Bootstrap(resamples=50)
 
 def test_one_fact_and_two_crossed_each_make_a_table(examples, predictions, baseline):
     facts = [("modality",), ("modality", "answer_type")]
-    one, two = breakdown_texts(ExactMatch(), facts, examples, predictions, {"question-only": baseline}, HOW)
+    one, two = breakdown_texts(exact_match(), facts, examples, predictions, {"question-only": baseline}, HOW)
     head, first, _ = one.splitlines()
     assert head.split() == ["EM", "by", "Modality", "baseline", "n", "groups"]
     assert first.split()[:2] == ["MRI", "25.0"]
@@ -31,4 +33,4 @@ def test_a_metric_that_applies_to_nothing_and_an_unknown_fact_are_refused(exampl
     with pytest.raises(DataError, match="applies to none"):
         breakdown_texts(list_match(), [("modality",)], examples, predictions, {}, HOW)
     with pytest.raises(DataError, match="no example has a fact 'scanner'"):
-        breakdown_texts(ExactMatch(), [("scanner",)], examples, predictions, {}, HOW)
+        breakdown_texts(exact_match(), [("scanner",)], examples, predictions, {}, HOW)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.tally import Bootstrap
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.reporting.compare_table import comparison_text, p_value
 from medical_vqa.evaluation.statistics.compare import compare, holm, mcnemar_exact, shared_rows, verdict
 from medical_vqa.schema.records import Example, Prediction
@@ -45,7 +46,7 @@ def test_holm_multiplies_the_smallest_most_and_never_falls():
 def test_a_clear_difference_is_found_and_said():
     examples = rows()
     models = {"a": answers(examples, lambda i, q: q < 3), "b": answers(examples, lambda i, q: q < 1 or i % 5 == 0)}
-    (pair,) = compare(ExactMatch(), examples, models, HOW)
+    (pair,) = compare(exact_match(), examples, models, HOW)
     assert pair.difference.value == pytest.approx(0.75 - 0.4)
     assert pair.difference.interval.low > 0
     assert (pair.only_first, pair.only_second) == (48, 6)
@@ -55,7 +56,7 @@ def test_a_clear_difference_is_found_and_said():
 
 def test_a_model_against_itself_differs_in_nothing():
     examples = rows()
-    (pair,) = compare(ExactMatch(), examples, {"a": answers(examples, min), "b": answers(examples, min)}, HOW)
+    (pair,) = compare(exact_match(), examples, {"a": answers(examples, min), "b": answers(examples, min)}, HOW)
     assert (pair.difference.value, pair.permutation, pair.mcnemar, pair.detectable) == (0.0, 1.0, 1.0, None)
     assert verdict(pair) == "a and b have the same EM."
 
@@ -63,7 +64,7 @@ def test_a_model_against_itself_differs_in_nothing():
 def test_images_decide_where_single_questions_would_be_too_sure():
     examples = rows(images=6, per_image=20)
     models = {"a": answers(examples, lambda i, q: i < 4), "b": answers(examples, lambda i, q: i >= 4)}
-    (pair,) = compare(ExactMatch(), examples, models, HOW)
+    (pair,) = compare(exact_match(), examples, models, HOW)
     assert pair.mcnemar < 0.001
     assert pair.permutation > 0.3
 
@@ -72,7 +73,7 @@ def test_under_the_null_the_permutation_test_errs_as_often_as_it_says():
     rng, examples, found = np.random.default_rng(1), rows(images=20), []
     for _ in range(120):
         models = {name: answers(examples, lambda i, q: rng.random() < 0.5) for name in "ab"}
-        found.append(compare(ExactMatch(), examples, models, Bootstrap(resamples=99))[0].permutation)
+        found.append(compare(exact_match(), examples, models, Bootstrap(resamples=99))[0].permutation)
     assert 0.0 <= np.mean(np.array(found) <= 0.1) <= 0.2
 
 
@@ -81,14 +82,14 @@ def test_the_detectable_difference_shrinks_with_the_number_of_images():
     for images in (20, 80):
         examples = rows(images)
         models = {"a": answers(examples, lambda i, q: (i + q) % 3), "b": answers(examples, lambda i, q: (i * q) % 2)}
-        sizes.append(compare(ExactMatch(), examples, models, HOW)[0].detectable)
+        sizes.append(compare(exact_match(), examples, models, HOW)[0].detectable)
     assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.3)
 
 
 def test_a_difference_that_chance_can_give_is_said_with_what_could_be_shown():
     examples = rows()
     models = {"a": answers(examples, lambda i, q: (i + q) % 2), "b": answers(examples, lambda i, q: (i * q) % 2)}
-    (pair,) = compare(ExactMatch(), examples, models, Bootstrap(resamples=200))
+    (pair,) = compare(exact_match(), examples, models, Bootstrap(resamples=200))
     chance = replace(pair, holm=0.4)
     assert "which chance alone can give; these questions would show a difference of" in verdict(chance)
 
@@ -96,7 +97,7 @@ def test_a_difference_that_chance_can_give_is_said_with_what_could_be_shown():
 def test_three_models_make_three_pairs_and_a_text():
     examples = rows()
     models = {name: answers(examples, lambda i, q, n=n: (i + n * q) % 2) for n, name in enumerate("abc")}
-    pairs = compare(TokenF1(), examples, models, HOW)
+    pairs = compare(token_f1(), examples, models, HOW)
     assert [(p.first, p.second) for p in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert comparison_text(pairs).count("McNemar exact") == 3
     assert (p_value(0.0004), p_value(0.0316)) == ("<0.001", "0.032")
@@ -111,12 +112,12 @@ def test_only_questions_that_all_answered_once_count():
 def test_files_without_a_common_question_and_a_single_file_are_refused():
     examples = rows(images=1)
     with pytest.raises(DataError, match="answered by all of a, b"):
-        compare(ExactMatch(), examples, {"a": answers(examples, min), "b": [Prediction("x", "yes")]})
+        compare(exact_match(), examples, {"a": answers(examples, min), "b": [Prediction("x", "yes")]})
     with pytest.raises(DataError, match="at least two"):
-        compare(ExactMatch(), examples, {"a": answers(examples, min)})
+        compare(exact_match(), examples, {"a": answers(examples, min)})
 
 
 def test_groups_of_one_can_be_compared():
     examples = rows(images=2, per_image=1)
-    (pair,) = compare(ExactMatch(), examples, {"a": answers(examples, max), "b": answers(examples, min)}, HOW)
+    (pair,) = compare(exact_match(), examples, {"a": answers(examples, max), "b": answers(examples, min)}, HOW)
     assert 0 < pair.permutation <= 1.0

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, wilson
 from medical_vqa.schema.records import Example, Prediction
 
@@ -104,21 +105,21 @@ def test_wilson_equals_scipy(right, n):
 def test_a_share_that_no_resample_moves_gets_wilsons_interval_over_groups():
     right = [Prediction(str(n), "lung") for n in range(40)]
     rows = [Example(str(n), f"scan-{n // 4}", "What?", ("lung",), f"scan-{n // 4}") for n in range(40)]
-    all_right = tally(ExactMatch(), rows, {p.id: p for p in right}).score(Bootstrap(resamples=50))
+    all_right = tally(exact_match(), rows, {p.id: p for p in right}).score(Bootstrap(resamples=50))
     expected = wilson(10, 10)
     assert (all_right.interval.low, all_right.interval.high) == (expected.low, expected.high)
     assert all_right.interval.method == "Wilson score interval, a group as one trial"
     wrong = {str(n): Prediction(str(n), "liver") for n in range(40)}
-    assert tally(ExactMatch(), rows, wrong).score(Bootstrap(resamples=50)).interval.low == 0.0
+    assert tally(exact_match(), rows, wrong).score(Bootstrap(resamples=50)).interval.low == 0.0
     assert (
-        tally(ExactMatch(), rows[:4], wrong).score(Bootstrap(resamples=50)).interval.reason == "fewer than two groups"
+        tally(exact_match(), rows[:4], wrong).score(Bootstrap(resamples=50)).interval.reason == "fewer than two groups"
     )
 
 
 def test_scores_between_the_ends_that_no_resample_moves_have_no_interval():
     rows = [Example(str(n), f"scan-{n}", "What?", ("left lung",), f"scan-{n}") for n in range(9)]
     half = {str(n): Prediction(str(n), "lung") for n in range(9)}
-    score = tally(TokenF1(), rows, half).score(Bootstrap(resamples=50))
+    score = tally(token_f1(), rows, half).score(Bootstrap(resamples=50))
     assert (score.value, score.interval.low) == (pytest.approx(2 / 3), None)
 
 

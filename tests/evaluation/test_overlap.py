@@ -10,7 +10,8 @@ from nltk.translate.bleu_score import sentence_bleu as nltk_bleu
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from medical_vqa.evaluation.metrics.overlap import Bleu, lcs_f_measure, rouge_l, sentence_bleu
+from medical_vqa.evaluation.metrics.bleu import Bleu, sentence_bleu
+from medical_vqa.evaluation.metrics.rouge import lcs_f_measure, rouge_l
 from medical_vqa.schema.records import Example, Prediction
 
 WORDS = st.lists(st.sampled_from(["lung", "left", "upper", "lobe", "liver", "mass"]), min_size=1, max_size=7)

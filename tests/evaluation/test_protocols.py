@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from medical_vqa import registry
 from medical_vqa.evaluation.metrics.tally import Bootstrap
-from medical_vqa.evaluation.protocols.protocols import Context, find_protocol, protocol_names
+from medical_vqa.evaluation.protocols.base import Context
 from medical_vqa.evaluation.protocols.table import protocol_scores, rows_counted, table_text
 from medical_vqa.evaluation.results import evaluate
 from medical_vqa.schema.records import Example, Prediction
@@ -16,30 +17,35 @@ HOW = Bootstrap(resamples=20)
 def scores(names, examples, predictions, train=(), baseline=None):
     given = {p.id: p for p in predictions}
     found = protocol_scores(
-        [find_protocol(name) for name in names], examples, given, train=train, baseline=baseline, bootstrap=HOW
+        [registry.find("protocols", name) for name in names],
+        examples,
+        given,
+        train=train,
+        baseline=baseline,
+        bootstrap=HOW,
     )
     return {(s.protocol, s.metric): s for s in found}
 
 
 def test_the_table_of_the_design_is_there_row_by_row():
-    assert protocol_names() == [
+    assert registry.names("protocols") == [
         "squad_v2", "llava_med", "medevalkit", "lmms_eval", "m2i2", "mevf", "qcr", "medvint", "multimedeval", "helm",
         "vila_m3",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", protocol_names())
+@pytest.mark.parametrize("name", registry.names("protocols"))
 def test_every_protocol_has_a_rule_a_citation_and_signatures_of_its_own(name, examples):
-    protocol = find_protocol(name)
+    protocol = registry.find("protocols", name)
     assert protocol.rule.endswith(".")
     assert len(protocol.citation) > 20
-    lines = protocol.lines(Context(examples, examples))
-    signatures = [line.published.signature() for line in lines]
+    metrics = protocol.build(Context(examples, examples))
+    signatures = [metric.published.signature() for metric in metrics]
     assert len(set(signatures)) == len(signatures)
-    for line in lines:
-        assert line.repaired is not None
-        differs = line.repaired.signature() != line.published.signature()
-        assert differs == bool(line.changes), line.published.name
+    for metric in metrics:
+        assert metric.repaired is not None
+        differs = metric.repaired.signature() != metric.published.signature()
+        assert differs == bool(metric.defect), metric.published.name
 
 
 def test_dressing_an_answer_moves_what_is_published_as_the_design_says(examples):
@@ -93,7 +99,7 @@ def test_medvint_takes_its_labels_from_the_scored_rows_and_repaired_from_trainin
 
 def test_rows_without_an_answer_type_are_neither_open_nor_closed(examples, predictions):
     bare = [replace(e, facts={}) for e in examples]
-    found = scores(protocol_names(), bare, predictions, train=bare)
+    found = scores(registry.names("protocols"), bare, predictions, train=bare)
     assert found["llava_med", "closed"].published.value is None
     assert found["m2i2", "overall"].published.n == 6
     assert "llava_med" in table_text(list(found.values()))
@@ -130,14 +136,14 @@ def test_all_protocols_score_two_thousand_different_texts():
     answers = [Prediction(str(n), f"In picture {n} I think I see a {labels[n % 77]}.") for n in range(2000)]
     given = {p.id: p for p in answers}
     found = protocol_scores(
-        [find_protocol(name) for name in protocol_names()],
+        [registry.find("protocols", name) for name in registry.names("protocols")],
         rows,
         given,
         train=rows,
         baseline=given,
         bootstrap=Bootstrap(),
     )
-    assert {one.protocol for one in found} == set(protocol_names())
+    assert {one.protocol for one in found} == set(registry.names("protocols"))
     for one in found:
         score, interval = one.published.value, one.published.interval
         assert interval.reason or interval.low <= score <= interval.high

@@ -196,7 +196,7 @@ def test_a_metric_is_found_by_name(name, label):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("emm", "known: em, f1, closed"), ("helm.nope", "known: exact"), ("hel.f1", "unknown protocol")]
+    ("name", "words"), [("emm", "did you mean 'em'"), ("helm.nope", "known: exact"), ("hel.f1", "unknown protocol")]
 )
 def test_an_unknown_metric_is_refused_with_the_known(name, words):
     with pytest.raises(ConfigError, match=words):

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medical_vqa.evaluation.protocols import scorers
-from medical_vqa.evaluation.protocols.nearest import NearestLabel
-from medical_vqa.evaluation.protocols.scorers import nearest_among
+from medical_vqa.evaluation.protocols import (
+    helm,
+    llava_med,
+    lmms_eval,
+    medevalkit,
+    multimedeval,
+    squad_v2,
+    vila_m3,
+    vqa_normalizer,
+)
+from medical_vqa.evaluation.protocols.nearest_label import NearestLabel
 
 CASES = [
     # (scorer, predicted, gold, score)
@@ -21,12 +29,12 @@ CASES = [
     ("llava_closed", "Lung", "Lung", 0.0),
     ("llava_closed_batch", "Lung", "Lung", 1.0),
     ("llava_closed", "it is normal", "No", 1.0),
-    ("says", "it is normal", "No", 0.0),
+    ("contains_phrase", "it is normal", "No", 0.0),
     ("llava_closed", "yes no", "Yes", 1.0),
-    ("says", "yes no", "Yes", 0.0),
-    ("says", "yes no Lung", "Lung", 1.0),
-    ("says", "Yes, it is.", "Yes", 1.0),
-    ("says", "", "Yes", 0.0),
+    ("contains_phrase", "yes no", "Yes", 0.0),
+    ("contains_phrase", "yes no Lung", "Lung", 1.0),
+    ("contains_phrase", "Yes, it is.", "Yes", 1.0),
+    ("contains_phrase", "", "Yes", 0.0),
     ("llava_closed_unless_wrong", "no", "Yes", None),
     ("llava_closed_unless_wrong", "lung", "Yes", 0.0),
     ("medevalkit_open", "The answer is Lung", "Lung", 0.0),
@@ -61,20 +69,27 @@ CASES = [
 ]
 
 
+MODULES = (helm, llava_med, lmms_eval, medevalkit, multimedeval, squad_v2, vila_m3, vqa_normalizer)
+
+
+def scorer(name):
+    return next(getattr(module, name) for module in MODULES if hasattr(module, name))
+
+
 @pytest.mark.parametrize(("name", "predicted", "gold", "score"), CASES)
 def test_one_answer(name, predicted, gold, score):
-    assert getattr(scorers, name)(predicted, gold) == score
+    assert scorer(name)(predicted, gold) == score
 
 
 def test_bleu_4_of_a_short_right_answer_is_nothing():
-    assert scorers.helm_bleu(4)("left lung", "left lung") == 0.0
-    assert scorers.helm_bleu(1)("left lung", "left lung") == 1.0
+    assert helm.helm_bleu_4("left lung", "left lung") == 0.0
+    assert helm.helm_bleu_1("left lung", "left lung") == 1.0
 
 
 def test_a_wrong_word_becomes_right_when_its_nearest_label_is():
-    judge = nearest_among(["Pneumonia", "Lung Cancer", "No"])
-    assert judge("pneumonitis", "Pneumonia") == 1.0
-    assert judge("###", "No") == 0.0
+    labels = NearestLabel(["pneumonia", "lung cancer", "no"])
+    assert labels.is_nearest("pneumonia", "pneumonitis")
+    assert not labels.is_nearest("no", "###")
 
 
 WORDS = st.text(alphabet="abcde lung", max_size=8)
@@ -94,5 +109,5 @@ def test_the_nearest_label_is_that_of_comparing_them_all(labels, text):
 @given(predicted=st.text(max_size=12), gold=st.text(max_size=12))
 @settings(max_examples=20, deadline=None)
 def test_no_text_breaks_a_scorer(name, predicted, gold):
-    score = getattr(scorers, name)(predicted, gold)
+    score = scorer(name)(predicted, gold)
     assert score is None or 0.0 <= score <= 1.0

@@ -295,12 +295,12 @@ def _scored(
     crossed: Sequence[tuple[str, ...]] = (),
     risk: float = 0.1,
 ) -> Any:
+    from medical_vqa import registry
     from medical_vqa.config import where_split
     from medical_vqa.evaluation.imports.tables import parse_map
-    from medical_vqa.evaluation.protocols.protocols import find_protocol, protocol_names
     from medical_vqa.pipelines import score as score_stage
 
-    named = protocol_names() if protocol == "all" else [find_protocol(protocol).name] if protocol else []
+    named = registry.names("protocols") if protocol == "all" else [protocol] if protocol else []
     return score_stage.score(
         predictions,
         selection=selection,
@@ -318,15 +318,15 @@ def _facts(crossed: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _protocol_table(results: Any) -> str:
     """The table, and under it what each defect changes and where each rule was published."""
-    from medical_vqa.evaluation.protocols.protocols import find_protocol
+    from medical_vqa import registry
     from medical_vqa.evaluation.protocols.table import table_text
 
     lines = ["", table_text(results.protocols), ""]
     for name in dict.fromkeys(score.protocol for score in results.protocols):
-        rule = find_protocol(name)
+        rule = registry.find("protocols", name)
         lines.append(f"{name}: {rule.citation}")
         changes = dict.fromkeys(score.changes for score in results.protocols if score.protocol == name)
-        lines += [f"  - {sentence}" for sentence in [*changes, rule.beyond] if sentence]
+        lines += [f"  - {sentence}" for sentence in [*changes, rule.caveat] if sentence]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from medical_vqa.evaluation.metrics.answer_metrics import Metric
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import squad_normalize
 

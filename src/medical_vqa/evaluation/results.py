@@ -17,19 +17,13 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medical_vqa import registry
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.answers import judge
-from medical_vqa.evaluation.metrics.answer_metrics import (
-    Metric,
-    closed_accuracy,
-    laterality_errors,
-    list_match,
-    open_recall,
-)
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.consistency import Consistency, consistency
-from medical_vqa.evaluation.metrics.overlap import Bleu, rouge_l
 from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, tally
-from medical_vqa.evaluation.protocols.protocols import Context, find_protocol
+from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.protocols.table import ProtocolScore, protocol_scores
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent
 from medical_vqa.evaluation.statistics.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
@@ -266,10 +260,11 @@ def evaluate(
             unknown.
         ConfigError: If the protocol is unknown, or `resamples` or `level` is out of range.
     """
-    rule, how = find_protocol(protocol), Bootstrap(resamples, level, seed)
+    rule: Protocol = registry.find("protocols", protocol)
+    how = Bootstrap(resamples, level, seed)
     scored, answers, set_aside = _join(examples, predictions)
     under = {name: _baseline(name, given, scored) for name, given in baselines.items()}
-    metrics = rule.metrics(Context(train, scored))
+    metrics = rule.published_metrics(Context(train, scored))
     tallies = [tally(metric, scored, answers) for metric in metrics]
     baseline_tallies = {name: [tally(metric, scored, given) for metric in metrics] for name, given in under.items()}
     chosen = usual_facts(scored) if facts is None else check_facts(facts, scored)
@@ -289,7 +284,7 @@ def evaluate(
         breakdowns=[break_down(names, tallies, baseline_tallies, how) for names in chosen],
         more=_more(scored, answers, under, how),
         protocols=protocol_scores(
-            [find_protocol(name) for name in protocols],
+            [registry.find("protocols", name) for name in protocols],
             scored,
             answers,
             train=train,
@@ -423,23 +418,24 @@ def _clean(
 
 
 def find_metric(name: str, *, train: Sequence[Example] = (), rows: Sequence[Example] = ()) -> Metric:
-    """A metric by name: of ours (``em``, ``laterality``), or of a published rule (``helm.bleu1``).
+    """A metric by name: a registered one (``em``, ``laterality``), or a number of a protocol (``helm.bleu1``).
 
     Raises `ConfigError` with the known names.
     """
-    rule, _, inner = name.rpartition(".")
-    given = find_protocol(rule or "squad_v2").metrics(Context(train, rows))
-    known = {metric.name: metric for metric in (given if rule else [*given, *more_metrics()])}
-    if inner not in known:
-        raise ConfigError(
-            f"unknown metric {inner!r}; known: {', '.join(known)}, or RULE.NUMBER such as llava_med.closed"
-        )
-    return known[inner]
+    protocol_name, _, metric_name = name.rpartition(".")
+    if not protocol_name:
+        metric: Metric = registry.find("metrics", metric_name)()
+        return metric
+    protocol: Protocol = registry.find("protocols", protocol_name)
+    known = {metric.name: metric for metric in protocol.published_metrics(Context(train, rows))}
+    if metric_name not in known:
+        raise ConfigError(f"unknown metric {metric_name!r} of {protocol_name}; known: {', '.join(known)}")
+    return known[metric_name]
 
 
 def more_metrics() -> list[Metric]:
-    """The metrics that stand beside a protocol's own."""
-    return [closed_accuracy(), open_recall(), list_match(), laterality_errors(), rouge_l(), Bleu(1), Bleu(4)]
+    """The registered metrics other than the headline's."""
+    return [registry.find("metrics", name)() for name in registry.names("metrics") if name not in ("em", "f1")]
 
 
 def _more(

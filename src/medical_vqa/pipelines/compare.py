@@ -25,7 +25,7 @@ def compare(
 
     Raises `DataError` when their cards say that they answer different rows.
     """
-    from medical_vqa.evaluation.protocols.protocols import find_protocol
+    from medical_vqa import registry
     from medical_vqa.evaluation.statistics.compare import compare as stage
     from medical_vqa.pipelines.inputs import asked_of_all, names, read_answers, refuse_other_rows
 
@@ -33,4 +33,8 @@ def compare(
     refuse_other_rows(files, asked)
     examples = asked[0][0].rows(asked[0][1])
     models = {name: read_answers(path, columns, examples) for name, path in zip(names(files), files, strict=True)}
-    return [pair for metric in find_protocol("squad_v2").metrics() for pair in stage(metric, examples, models)]
+    return [
+        pair
+        for metric in registry.find("protocols", "squad_v2").published_metrics()
+        for pair in stage(metric, examples, models)
+    ]

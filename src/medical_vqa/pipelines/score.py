@@ -49,8 +49,8 @@ def score(
     """Score a predictions file under SQuAD v2's rule, beside the baselines counted on the training rows.
 
     `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
-    program's file the answers are (`evaluation.foreign`); `protocols` names rules to score by beside it; `crossed`
-    are breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
+    program's file the answers are (`evaluation.imports`); `protocols` names rules to score by beside it; `crossed` are
+    breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
     """
     from medical_vqa.evaluation.results import evaluate
     from medical_vqa.evaluation.statistics.breakdown import usual_cross

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from medical_vqa.evaluation.metrics.answer_metrics import list_items
+from medical_vqa.evaluation.metrics.lists import list_items
 from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from medical_vqa.evaluation.metrics.answer_metrics import Metric
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.statistics.intervals import Floats, Interval, clustered_bootstrap, wilson_of_groups
 from medical_vqa.schema.records import Example, Prediction
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, tally
-from medical_vqa.evaluation.protocols.protocols import Context, Protocol
+from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.reporting.wording import bounds, percent
 from medical_vqa.schema.records import Example, Prediction
 
@@ -63,7 +63,7 @@ def protocol_scores(
     context = Context(train, examples)
     found = []
     for protocol in protocols:
-        for line in protocol.lines(context):
+        for line in protocol.build(context):
             ours = tally(line.published, examples, predictions)
             under = tally(line.published, examples, baseline).total() if baseline else None
             mended = tally(line.repaired, examples, predictions) if line.repaired else None
@@ -78,7 +78,7 @@ def protocol_scores(
                     baseline=under,
                     repaired=mended.score(bootstrap) if mended else None,
                     repaired_signature=line.repaired.signature() if line.repaired else None,
-                    changes=line.changes,
+                    changes=line.defect,
                     moved=None if moved is None else len(moved),
                     moved_ids=tuple((moved or ())[:NAMED]),
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.metrics.answer_metrics import Metric
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
 from medical_vqa.evaluation.reporting.wording import bounds, percent, title
 from medical_vqa.evaluation.statistics.breakdown import Breakdown, BreakdownRow, Facts, break_down, check_facts

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medical_vqa.evaluation.metrics.answer_metrics import ExactMatch, TokenF1
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, tally
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.protocols.table import ProtocolScore
 from medical_vqa.evaluation.reporting.compare_table import p_value
 from medical_vqa.evaluation.reporting.page import environment
@@ -61,7 +62,7 @@ def write_comparison(
     Raises:
         DataError: No question was answered by all, or the file cannot be written.
     """
-    how, metrics = bootstrap or Bootstrap(), (ExactMatch(), TokenF1())
+    how, metrics = bootstrap or Bootstrap(), (exact_match(), token_f1())
     rows = shared_rows(examples, models)
     answers = {name: {p.id: p for p in given} for name, given in {**models, **baselines}.items()}
     tallies = {name: [tally(metric, rows, given) for metric in metrics] for name, given in answers.items()}
@@ -115,7 +116,7 @@ def _disagreements(
     rows: Sequence[Example], answers: Mapping[str, Mapping[str, Prediction]]
 ) -> list[tuple[Example, list[tuple[str, bool]]]]:
     """Questions that some models have right and others wrong: each model's answer and whether it is right."""
-    metric, found = ExactMatch(), []
+    metric, found = exact_match(), []
     for row in rows:
         said = [
             (given[row.id].answer, (metric.counts(given[row.id], row) or (0.0,))[0] == 1.0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medical_vqa import registry
 from medical_vqa.data.formats.base import ImageSource
 from medical_vqa.evaluation.answers import Answered, ConfidenceBin, confidence_bins, confusion_table, confusions, judge
-from medical_vqa.evaluation.protocols.protocols import find_protocol
 from medical_vqa.evaluation.reporting import figures, summary
 from medical_vqa.evaluation.reporting.gallery import choose, thumbnails
 from medical_vqa.evaluation.reporting.page import environment
@@ -88,7 +88,7 @@ def write_report(
     Raises:
         DataError: If the file cannot be written.
     """
-    metric = find_protocol(results.protocol.name).metrics()[0]
+    metric = registry.find("protocols", results.protocol.name).published_metrics()[0]
     answered = judge(metric, examples, predictions)
     shown = choose(answered)
     page = environment().get_template("report.html.j2")
@@ -114,7 +114,7 @@ def write_report(
         wrong=sum(not a.right for a in answered),
         confusions=confusions(answered, _MOST_CONFUSIONS),
         matrix=confusion_table(answered, _MOST_ANSWERS),
-        rules={name: find_protocol(name) for name in dict.fromkeys(score.protocol for score in results.protocols)},
+        rules={name: registry.find("protocols", name) for name in dict.fromkeys(s.protocol for s in results.protocols)},
         audit=list(audit),
         charts=training_charts(history or ()),
         card=_flat(card or {}),

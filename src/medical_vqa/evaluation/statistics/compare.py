@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.metrics.answer_metrics import Metric
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, per_resample, tally
 from medical_vqa.evaluation.statistics.intervals import cluster_sums
 from medical_vqa.schema.records import Example, Prediction

@@ -1,0 +1,89 @@
+"""BLEU of a corpus and of a single answer.
+
+Most answers here have one or two words: BLEU-4 of them is 0 by definition, and BLEU is context, not a headline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from medical_vqa.evaluation.metrics.base import Counts, comparable_answers
+from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.text import tokens
+
+
+class Bleu:
+    """Corpus BLEU: clipped n-gram precisions, geometric mean, brevity penalty; no smoothing.
+
+    Source: Papineni et al., "BLEU: a method for automatic evaluation of machine translation", ACL 2002. Equals
+    sacrebleu with ``tok:none``, ``smooth:none`` and ``eff:no`` on normalized words.
+    """
+
+    def __init__(self, order: int = 4) -> None:
+        self.order = order
+        self.name = f"bleu{order}"
+        self.label = f"BLEU-{order}"
+
+    def counts(self, prediction: Prediction, example: Example) -> Counts | None:
+        """Matches and candidates of each n, then the lengths of answer and closest reference: 2 x order + 2 numbers."""
+        return _bleu_counts(prediction.answer, example.answers, self.order) if example.answers else None
+
+    def value(self, totals: Sequence[float]) -> float:
+        """BLEU in [0, 1] of summed counts; nan if there was nothing to score."""
+        matches, candidates = totals[: self.order], totals[self.order : -2]
+        predicted_length, reference_length = totals[-2:]
+        if not reference_length and not predicted_length:
+            return math.nan
+        if not all(matches) or not all(candidates):
+            return 0.0
+        mean = sum(math.log(match / n) for match, n in zip(matches, candidates, strict=True)) / self.order
+        return math.exp(mean + min(0.0, 1.0 - reference_length / predicted_length))
+
+    def signature(self) -> str:
+        """The rule, in one line."""
+        rule = "case:lower|punct:strip|articles:strip|tok:blank|smooth:none|eff:no|refs:closest length|v:1"
+        return f"{self.name}|corpus|{rule}"
+
+
+bleu_1 = partial(Bleu, 1)
+bleu_4 = partial(Bleu, 4)
+
+
+def sentence_bleu(predicted: Sequence[str], reference: Sequence[str], order: int) -> float:
+    """Precision of the n-grams of one length times the brevity penalty, for a single answer; 0 without a match.
+
+    Equals ``nltk``'s ``sentence_bleu`` with all weight on one length, as several Med-VQA scorers call it.
+    """
+    shared_words, _ = _clipped_matches(predicted, [reference], 1)
+    matches, candidates = _clipped_matches(predicted, [reference], order)
+    if not shared_words or not matches:
+        return 0.0
+    brevity = 1.0 if len(predicted) > len(reference) else math.exp(1.0 - len(reference) / len(predicted))
+    return matches / candidates * brevity
+
+
+@lru_cache(maxsize=1 << 16)
+def _bleu_counts(predicted: str, answers: tuple[str, ...], order: int) -> Counts:
+    words = tokens(predicted)
+    references = [tokens(answer) for answer in comparable_answers(answers)]
+    pairs = [_clipped_matches(words, references, n) for n in range(1, order + 1)]
+    closest = min((len(reference) for reference in references), key=lambda n: (abs(n - len(words)), n))
+    matches = [float(matched) for matched, _ in pairs]
+    candidates = [float(total) for _, total in pairs]
+    return *matches, *candidates, float(len(words)), float(closest)
+
+
+def _clipped_matches(predicted: Sequence[str], references: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
+    """N-grams of the prediction that a reference contains, each at most as often as there, and all of its n-grams."""
+    candidates = _ngrams(predicted, n)
+    allowed: Counter[tuple[str, ...]] = Counter()
+    for reference in references:
+        allowed |= _ngrams(reference, n)
+    return (candidates & allowed).total(), candidates.total()
+
+
+def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
