@@ -1,4 +1,4 @@
-"""The backend as the page sees it: a method per route, time-outs and retries, every failure one `BackendError`."""
+"""Client of the backend: one method per route, time-outs, retries, and every failure as one `BackendError`."""
 
 from __future__ import annotations
 
@@ -14,150 +14,186 @@ from medical_vqa.errors import ConfigError, MedicalVqaError
 from medical_vqa.io import TemporaryFailure, retry
 from medical_vqa.serving.api import schema
 
-Kind = Literal[schema.ErrorCode, "unreachable", "slow", "garbled"]
-"""What went wrong: a code of the backend, or that it was not there, took too long, or said something else."""
+FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response"]
+"""Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response."""
 
-PASSING = frozenset({"unreachable", "slow", "not_ready", "overloaded", "deadline", "timeout"})
-"""Kinds that are likely to go away by themselves."""
-LASTING = frozenset({"not_an_image", "unsupported_media_type", "too_large", "invalid"})
-"""Kinds that come again with the same file."""
-_ASLEEP = frozenset({502, 503, 504})
-_CONNECT = 5.0  # seconds
-_ANSWER = 60.0  # seconds: a platform that starts an instance holds the request meanwhile
-_READY = 4.0  # seconds
-_FIRST_WAIT = 0.5  # seconds before the second try
-_LONGEST_WAIT = 5.0  # seconds between two tries; a person is looking at the page
+TRANSIENT = frozenset({"unreachable", "response_timeout", "not_ready", "overloaded", "deadline", "timeout"})
+"""Failures that are likely to disappear without a change."""
+PERMANENT = frozenset({"not_an_image", "unsupported_media_type", "too_large", "invalid"})
+"""Failures that occur again with the same file."""
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
+_CONNECT_SECONDS = 5.0
+_RESPONSE_SECONDS = 60.0  # a platform that starts an instance holds the request meanwhile
+_READY_SECONDS = 4.0
+_FIRST_WAIT = 0.5  # seconds before the second attempt
+_LONGEST_WAIT = 5.0  # seconds; a person is waiting at the page
 
-Wire = TypeVar("Wire", bound=BaseModel)
+WireType = TypeVar("WireType", bound=BaseModel)
 
 
 class BackendError(MedicalVqaError):
-    """The backend did not do what it was asked."""
+    """A request to the backend failed."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
-        self.kind, self.message = kind, message
+        self.code = code
+        self.message = message
 
     @property
-    def passing(self) -> bool:
-        """Whether trying again later is likely to help."""
-        return self.kind in PASSING
+    def transient(self) -> bool:
+        """Whether the same request is likely to succeed later."""
+        return self.code in TRANSIENT
 
 
 class Backend:
-    """A backend at an address; may be used from several threads."""
+    """A backend at one address; several threads may use it."""
 
     def __init__(
-        self, address: str, *, api_key: str = "", tries: int = 3, sleep: Callable[[float], None] = time.sleep
+        self, address: str, *, api_key: str = "", attempts: int = 3, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         if not address.startswith(("http://", "https://")):
-            raise ConfigError(f"backend address {address!r}: expected http://… or https://…")
+            raise ConfigError(
+                f"backend address: expected http://HOST or https://HOST, got {address!r}; write the scheme too"
+            )
         self.address = address.rstrip("/")
-        self._tries, self._sleep = tries, sleep
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
-        self._client = httpx2.Client(base_url=self.address, headers=headers, timeout=timeout, follow_redirects=True)
+        self._attempts = attempts
+        self._sleep = sleep
+        self._client = httpx2.Client(
+            base_url=self.address,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx2.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS),
+            follow_redirects=True,
+        )
 
     def ready(self) -> bool:
-        """Whether it answers questions now; one quick try."""
+        """Whether the backend answers questions now; one short attempt."""
         try:
-            return self._client.get("/readyz", timeout=_READY).is_success
+            return self._client.get("/readyz", timeout=_READY_SECONDS).is_success
         except httpx2.HTTPError:
             return False
 
     def model(self) -> schema.ModelInfo:
-        """The card of its model, and what it takes."""
-        return _parsed(schema.ModelInfo, self._ask("GET", "/model"))
+        """Card of the model and limits of the backend."""
+        return _parse(schema.ModelInfo, self._request("GET", "/model"))
 
     def examples(self) -> schema.Examples:
-        """Images to try."""
-        return _parsed(schema.Examples, self._ask("GET", "/examples"))
+        """Example images."""
+        return _parse(schema.Examples, self._request("GET", "/examples"))
 
     def example_file(self, example: schema.ExampleImage) -> bytes:
-        """The bytes of an example's image."""
-        return self._ask("GET", example.image).content
+        """Bytes of an example's image."""
+        return self._request("GET", example.image).content
 
     def upload(
         self, data: bytes, name: str, *, frame: int | None = None, window: tuple[float, float] | None = None
     ) -> schema.UploadedImage:
-        """Hand over a file; `window` is center and width."""
-        form = {} if frame is None else {"frame": str(frame)}
-        form |= {} if window is None else {"window_center": f"{window[0]:g}", "window_width": f"{window[1]:g}"}
+        """Upload an image file.
+
+        Args:
+            data: Bytes of the file.
+            name: File name.
+            frame: Index of the frame, from 0; None: the backend's choice.
+            window: Window center and width; None: the window of the file's header.
+
+        Returns:
+            The id of the image and what the backend read from the file.
+
+        Raises:
+            BackendError: The file was refused or the backend did not respond.
+        """
+        form = {}
+        if frame is not None:
+            form["frame"] = str(frame)
+        if window is not None:
+            form["window_center"] = f"{window[0]:g}"
+            form["window_width"] = f"{window[1]:g}"
         files = {"image_file": (name, data)}
-        return _parsed(schema.UploadedImage, self._ask("POST", "/upload_image", files=files, data=form))
+        return _parse(schema.UploadedImage, self._request("POST", "/upload_image", files=files, data=form))
 
     def picture(self, image_id: str) -> bytes:
-        """PNG of an uploaded image as the model is shown it."""
-        return self._ask("GET", f"/images/{image_id}/picture").content
+        """PNG of an uploaded image as the model receives it."""
+        return self._request("GET", f"/images/{image_id}/picture").content
 
-    def questions(self, image_id: str) -> list[str]:
+    def suggested_questions(self, image_id: str) -> list[str]:
         """Questions that suit an uploaded image and the model."""
-        return _parsed(schema.Suggestions, self._ask("GET", f"/images/{image_id}/questions")).questions
+        return _parse(schema.Suggestions, self._request("GET", f"/images/{image_id}/questions")).questions
 
     def ask(self, image_id: str, question: str, *, attention_map: bool) -> schema.Answer:
-        """Ask about an uploaded image."""
-        body = schema.AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
-        return _parsed(schema.Answer, self._ask("POST", "/ask_question", json=body.model_dump()))
+        """Ask a question about an uploaded image.
 
-    def forget(self, image_id: str) -> None:
-        """Delete an uploaded image; one that is not there any more is no error."""
+        Args:
+            image_id: Id from `upload`.
+            question: One line of text.
+            attention_map: Whether to request an attention map.
+
+        Returns:
+            The answer, also where the model abstains.
+
+        Raises:
+            BackendError: The question was refused or the backend did not respond.
+        """
+        body = schema.AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
+        return _parse(schema.Answer, self._request("POST", "/ask_question", json=body.model_dump()))
+
+    def delete_image(self, image_id: str) -> None:
+        """Delete an uploaded image; one that the backend no longer has is not an error."""
         try:
-            self._ask("DELETE", f"/images/{image_id}")
+            self._request("DELETE", f"/images/{image_id}")
         except BackendError as error:
-            if error.kind != "unknown_image":
+            if error.code != "unknown_image":
                 raise
 
-    def forget_later(self, image_id: str) -> None:
-        """`forget` without waiting for it; what fails expires by itself."""
+    def delete_image_in_background(self, image_id: str) -> None:
+        """`delete_image` in a thread; where it fails, the image expires on the backend."""
 
-        def quietly() -> None:
+        def delete() -> None:
             try:
-                self.forget(image_id)
+                self.delete_image(image_id)
             except BackendError:
                 return
 
-        threading.Thread(target=quietly, daemon=True).start()
+        threading.Thread(target=delete, daemon=True).start()
 
-    def _ask(self, method: str, path: str, **content: Any) -> httpx2.Response:
-        """Send a request, again after passing failures; all routes may be repeated without harm."""
+    def _request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        """Send a request and repeat it after transient failures; every route may be repeated without harm."""
         return retry(
-            lambda: self._once(method, path, **content),
-            attempts=self._tries,
+            lambda: self._send(method, path, **content),
+            attempts=self._attempts,
             first_wait=_FIRST_WAIT,
             longest_wait=_LONGEST_WAIT,
             sleep=self._sleep,
         )
 
-    def _once(self, method: str, path: str, **content: Any) -> httpx2.Response:
+    def _send(self, method: str, path: str, **content: Any) -> httpx2.Response:
         try:
             response = self._client.request(method, path, **content)
+        except httpx2.ConnectTimeout as error:
+            raise TemporaryFailure(BackendError("unreachable", f"{self.address} cannot be reached in time")) from error
         except httpx2.TimeoutException as error:
-            kind: Kind = "unreachable" if isinstance(error, httpx2.ConnectTimeout) else "slow"
-            raise TemporaryFailure(BackendError(kind, f"{self.address} did not answer in time")) from error
+            raise TemporaryFailure(BackendError("response_timeout", f"{self.address} did not respond in time")) from error
         except httpx2.HTTPError as error:
-            problem = BackendError("unreachable", f"{self.address} cannot be reached ({type(error).__name__})")
-            raise TemporaryFailure(problem) from error
+            message = f"{self.address} cannot be reached ({type(error).__name__})"
+            raise TemporaryFailure(BackendError("unreachable", message)) from error
         if response.is_success:
             return response
-        problem = _problem(response)
-        if problem.passing:
-            raise TemporaryFailure(problem, response.headers.get("retry-after"))
-        raise problem
+        failure = _error_of(response)
+        if failure.transient:
+            raise TemporaryFailure(failure, response.headers.get("retry-after"))
+        raise failure
 
 
-def _parsed(kind: type[Wire], response: httpx2.Response) -> Wire:
-    """Fields that this version does not know are left out, so that a newer backend can be used."""
+def _parse(wire_type: type[WireType], response: httpx2.Response) -> WireType:
+    """Ignores fields that this version does not know, so that a newer backend can be used."""
     try:
-        return kind.model_validate_json(response.content, extra="ignore")
+        return wire_type.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
-        raise BackendError("garbled", f"expected {kind.__name__}, got something else") from error
+        raise BackendError("invalid_response", f"expected {wire_type.__name__}, got something else") from error
 
 
-def _problem(response: httpx2.Response) -> BackendError:
+def _error_of(response: httpx2.Response) -> BackendError:
     try:
         detail = schema.Problem.model_validate_json(response.content, extra="ignore").detail
     except ValidationError:
-        if response.status_code in _ASLEEP:
-            return BackendError("not_ready", f"HTTP {response.status_code}")
-        return BackendError("garbled", f"HTTP {response.status_code}")
+        code: FailureCode = "not_ready" if response.status_code in _GATEWAY_ERRORS else "invalid_response"
+        return BackendError(code, f"HTTP {response.status_code}")
     return BackendError(detail.code, detail.message)

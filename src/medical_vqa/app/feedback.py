@@ -1,7 +1,7 @@
-"""Thumbs and corrections as files that one can train on: ``medical-vqa prepare folder --source FOLDER``.
+"""Ratings and corrections as files to train on: ``medical-vqa prepare folder --source FOLDER``.
 
-``votes.jsonl`` keeps every vote as it came. ``questions.jsonl`` holds those that teach something: the picture may be
-kept, and the right answer is known because it was confirmed or corrected. One row::
+``ratings.jsonl`` holds every rating as it came in. ``questions.jsonl`` holds those that can be trained on: the visitor
+agreed that the picture is kept, and the correct answer is known because it was confirmed or corrected. One row::
 
     {"id": "5f0c…", "image": "images/9c1e….png", "question": "Is the liver healthy?", "answer": "no",
      "source": "corrected", "model": "slake-compact"}
@@ -17,99 +17,104 @@ from typing import Any
 
 from medical_vqa.io import atomic_write, describe_disk_errors, file_lock, sha256
 
-MOST_BYTES = 2_000_000_000
-"""Of pictures in one folder; beyond it votes are kept without theirs."""
-_LONGEST = 1_000  # characters of a correction
+MAX_BYTES = 2_000_000_000
+"""Total size of the pictures in one folder; beyond it ratings are stored without theirs."""
+_MAX_CORRECTION = 1_000  # characters
+_MAX_LINE = 10_000  # bytes of one line of ratings.jsonl, for the message about a full disk
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
-    """What a person thinks of an answer."""
+class Rating:
+    """A visitor's rating of one answer."""
 
     id: str
-    """Names the answer: a later vote with the same id replaces this one."""
+    """Id of the answer; a later rating with the same id replaces this one."""
     question: str
-    """As it was asked."""
+    """The question, on one line."""
     answer: str
-    """As the model gave it."""
-    good: bool
-    """Thumb up or down."""
+    """The model's answer."""
+    correct: bool
+    """Whether the visitor called the answer right."""
     model: str
     """Name of the model."""
     correction: str = ""
-    """The right answer, where the person wrote one."""
+    """Correct answer, where the visitor wrote one."""
     picture: bytes | None = None
-    """PNG without any header, only where the person agreed that it is kept."""
-
-    @property
-    def right_answer(self) -> str:
-        """What is to be learned; empty where that is not known."""
-        return self.answer if self.good else self.correction.strip()[:_LONGEST]
+    """PNG without metadata; None unless the visitor agreed that it is kept."""
 
 
-def record(folder: Path, vote: Vote) -> bool:
-    """Write a vote down; whether it is a row to train on. Raises `DataError` where the disk cannot take it."""
-    with describe_disk_errors(folder, 10_000), file_lock(folder / ".lock"):
-        image = _keep(folder, vote.picture) if vote.picture is not None else None
-        with (folder / "votes.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_line(vote, image), ensure_ascii=False) + "\n")
-        rows = _rows(folder)
+def record(folder: Path, rating: Rating) -> bool:
+    """Append a rating and rebuild the rows to train on.
+
+    Args:
+        folder: Feedback folder; created where it is missing.
+        rating: The rating.
+
+    Returns:
+        Whether the rating became a row to train on.
+
+    Raises:
+        DataError: The folder cannot be written or the disk is full.
+    """
+    with describe_disk_errors(folder, _MAX_LINE), file_lock(folder / ".lock"):
+        image = None if rating.picture is None else _store_picture(folder, rating.picture)
+        with (folder / "ratings.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_line(rating, image), ensure_ascii=False) + "\n")
+        ratings = _current_ratings(folder)
+        rows = [_row(line) for line in ratings if line["image"] and line["correct_answer"]]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         atomic_write(folder / "questions.jsonl", text)
-        _drop_unused(folder)
-    return any(row["id"] == vote.id for row in rows)
+        _delete_unused_pictures(folder, ratings)
+    return any(row["id"] == rating.id for row in rows)
 
 
-def _line(vote: Vote, image: str | None) -> dict[str, Any]:
+def _line(rating: Rating, image: str | None) -> dict[str, Any]:
+    correction = rating.correction.strip()[:_MAX_CORRECTION]
     return {
-        "id": vote.id,
+        "id": rating.id,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "question": vote.question,
-        "answer": vote.answer,
-        "good": vote.good,
-        "correction": vote.correction.strip()[:_LONGEST],
-        "right_answer": vote.right_answer,
-        "model": vote.model,
+        "question": rating.question,
+        "answer": rating.answer,
+        "correct": rating.correct,
+        "correction": correction,
+        "correct_answer": rating.answer if rating.correct else correction,
+        "model": rating.model,
         "image": image,
     }
 
 
-def _rows(folder: Path) -> list[dict[str, str]]:
-    """The last vote of each answer, where picture and right answer are known."""
-    return [
-        {
-            "id": vote["id"],
-            "image": vote["image"],
-            "question": vote["question"],
-            "answer": vote["right_answer"],
-            "source": "confirmed" if vote["good"] else "corrected",
-            "model": vote["model"],
-        }
-        for vote in _last_votes(folder)
-        if vote["image"] and vote["right_answer"]
-    ]
+def _row(line: dict[str, Any]) -> dict[str, str]:
+    return {
+        "id": line["id"],
+        "image": line["image"],
+        "question": line["question"],
+        "answer": line["correct_answer"],
+        "source": "confirmed" if line["correct"] else "corrected",
+        "model": line["model"],
+    }
 
 
-def _last_votes(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "votes.jsonl").read_text(encoding="utf-8").splitlines()
-    return list({vote["id"]: vote for vote in map(json.loads, lines)}.values())
+def _current_ratings(folder: Path) -> list[dict[str, Any]]:
+    """The last rating of each answer."""
+    lines = (folder / "ratings.jsonl").read_text(encoding="utf-8").splitlines()
+    return list({rating["id"]: rating for rating in map(json.loads, lines)}.values())
 
 
-def _keep(folder: Path, picture: bytes) -> str | None:
+def _store_picture(folder: Path, picture: bytes) -> str | None:
     """Path of the picture inside the folder, named by its content; None where the folder is full."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     path = images / f"{sha256(picture)[:32]}.png"
     if not path.is_file():
-        if sum(file.stat().st_size for file in images.iterdir()) + len(picture) > MOST_BYTES:
+        if sum(file.stat().st_size for file in images.iterdir()) + len(picture) > MAX_BYTES:
             return None
         atomic_write(path, picture)
     return f"images/{path.name}"
 
 
-def _drop_unused(folder: Path) -> None:
-    """A picture whose consent was taken back goes away."""
-    used = {vote["image"] for vote in _last_votes(folder)}
+def _delete_unused_pictures(folder: Path, ratings: list[dict[str, Any]]) -> None:
+    """Deletes the pictures for which consent was withdrawn."""
+    used = {rating["image"] for rating in ratings}
     for path in (folder / "images").glob("*.png"):
         if f"images/{path.name}" not in used:
             path.unlink()

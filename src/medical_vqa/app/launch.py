@@ -1,4 +1,4 @@
-"""Starts the page, and where none is named the backend too; what it started, it stops."""
+"""Starts the page and, unless an address is given, the backend; stops both together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -17,10 +18,10 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 
 PAGE = Path(__file__).with_name("main.py")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPTIONS = {
-    "browser.gatherUsageStats": "false",  # nothing is told to anyone
+STREAMLIT_OPTIONS = {
+    "browser.gatherUsageStats": "false",  # no telemetry
     "client.toolbarMode": "minimal",
-    "client.showErrorDetails": "none",  # a visitor is shown no traceback
+    "client.showErrorDetails": "none",  # visitors see no traceback
     "client.showErrorLinks": "false",
     "logger.hideWelcomeMessage": "true",
     "server.fileWatcherType": "none",
@@ -35,12 +36,23 @@ OPTIONS = {
     "theme.baseRadius": "10px",
     "theme.font": "'Source Sans', 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif",
 }
-"""Streamlit's settings; ``STREAMLIT_*`` variables can set others."""
-_STOPPING = 10.0  # seconds that a child is given
-_LOOK = 0.2  # seconds between two looks at the children
+"""Fixed settings of Streamlit; ``STREAMLIT_*`` variables set others."""
+_PACKAGES = ("streamlit", "httpx2")
+_STOP_SECONDS = 10.0  # until a process that does not stop is killed
+_POLL_SECONDS = 0.2
 
 
-def run(
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process to start."""
+
+    command: list[str]
+    """Program and arguments."""
+    environ: dict[str, str]
+    """Environment variables."""
+
+
+def plan(
     *,
     model: Path | None,
     backend: str | None,
@@ -49,91 +61,110 @@ def run(
     host: str,
     port: int,
     environ: Mapping[str, str],
-) -> int:
-    """Run until one part ends or the process is told to stop; returns an exit status.
+) -> list[Process]:
+    """The processes of the page; nothing is started yet.
 
-    Without `backend` (or its variable) the backend is started on a free port of this machine, with `model`.
+    Args:
+        model: Run folder or bundle for the backend; None: the model that ships.
+        backend: Address of a running backend; None: the variable's, else a backend on a free port of this machine.
+        compare: Address of a second backend to compare with.
+        feedback: Folder for ratings; by default ``feedback`` for a page that only this machine can open.
+        host: Address that the page listens on.
+        port: Port that the page listens on.
+        environ: Environment variables for both processes.
+
+    Returns:
+        The backend, where one is to be started, then the page.
 
     Raises:
-        ConfigError: A model was named for a backend that runs elsewhere.
-        MissingDependencyError: Streamlit is not installed.
+        ConfigError: Both a model and a running backend were given.
+        MissingDependencyError: A package of the extra ``app`` is not installed.
     """
-    if importlib.util.find_spec("streamlit") is None:
-        raise MissingDependencyError(
-            "the page needs streamlit, which is not installed; run: pip install 'medical-vqa[app]'"
-        )
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"the page needs {package}, which is not installed; run: pip install 'medical-vqa[app]'"
+            )
     address = backend or environ.get(settings.BACKEND)
     if address and model is not None:
-        raise ConfigError(f"the backend at {address} has a model of its own; leave out either the model or the backend")
-    commands = []
+        raise ConfigError(f"expected a model or a backend, got both; the backend at {address} has its own model")
+    processes = []
     if not address:
-        free = free_port()
-        address = f"http://127.0.0.1:{free}"
-        commands.append((serve_command(model, free), without_own(environ)))
+        backend_port = free_port()
+        address = f"http://127.0.0.1:{backend_port}"
+        # The backend refuses variables that it does not know.
+        backend_environ = {name: value for name, value in environ.items() if name not in settings.VARIABLES}
+        processes.append(Process(serve_command(model, backend_port), backend_environ))
         if feedback is None and settings.FEEDBACK not in environ and host in LOOPBACK:
             feedback = Path("feedback")
-    wanted = {settings.BACKEND: address, settings.COMPARE: compare, settings.FEEDBACK: feedback}
-    own = {name: str(value) for name, value in wanted.items() if value is not None}
-    commands.append((page_command(host, port), {**environ, **own}))
-    return _together(commands)
+    page_environ = {**environ, settings.BACKEND: address}
+    if compare is not None:
+        page_environ[settings.COMPARE] = compare
+    if feedback is not None:
+        page_environ[settings.FEEDBACK] = str(feedback)
+    processes.append(Process(page_command(host, port), page_environ))
+    return processes
 
 
 def page_command(host: str, port: int) -> list[str]:
-    """How Streamlit is started."""
-    given = {"server.address": host, "server.port": str(port), **OPTIONS}
-    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    """Command line that starts the page."""
+    options = {"server.address": host, "server.port": str(port), **STREAMLIT_OPTIONS}
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags]
 
 
 def serve_command(model: Path | None, port: int) -> list[str]:
-    """How the backend is started."""
-    chosen = [] if model is None else ["--model", str(model)]
-    return [sys.executable, "-m", "medical_vqa", "serve", *chosen, "--host", "127.0.0.1", "--port", str(port)]
-
-
-def without_own(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the backend, which refuses variables that it does not know."""
-    return {name: value for name, value in environ.items() if name not in settings.NAMES}
+    """Command line that starts the backend."""
+    model_option = [] if model is None else ["--model", str(model)]
+    return [sys.executable, "-m", "medical_vqa", "serve", *model_option, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-class _Stop(Exception):  # noqa: N818 - not an error
-    """SIGTERM came."""
+class _TerminatedError(Exception):
+    """SIGTERM was received."""
 
 
-def _together(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> int:
+def run(processes: Sequence[Process]) -> int:
+    """Run until one process ends or this one is terminated, then stop the others.
+
+    Returns:
+        The exit status of the process that ended; 0 after Ctrl-C or SIGTERM.
+    """
     children: list[subprocess.Popen[bytes]] = []
-    former = signal.signal(signal.SIGTERM, _raise_stop)
+    former_handler = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        for command, environ in commands:
-            children.append(subprocess.Popen(command, env=dict(environ)))
-        while all(child.poll() is None for child in children):
-            time.sleep(_LOOK)
-        return next(code for child in children if (code := child.poll()) is not None)
-    except (KeyboardInterrupt, _Stop):
+        for process in processes:
+            children.append(subprocess.Popen(process.command, env=process.environ))
+        while True:
+            for child in children:
+                status = child.poll()
+                if status is not None:
+                    return status
+            time.sleep(_POLL_SECONDS)
+    except (KeyboardInterrupt, _TerminatedError):
         return 0
     finally:
-        _end(children)
-        signal.signal(signal.SIGTERM, former)
+        _stop(children)
+        signal.signal(signal.SIGTERM, former_handler)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.terminate()
     for child in children:
         try:
-            child.wait(_STOPPING)
+            child.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
 
 
-def _raise_stop(_number: int, _frame: FrameType | None) -> None:
-    raise _Stop
+def _raise_terminated(_number: int, _frame: FrameType | None) -> None:
+    raise _TerminatedError

@@ -1,56 +1,55 @@
-"""A conversation as a file to keep: Markdown for people, JSON for programs; never the picture."""
+"""A conversation as a file: Markdown for people, JSON for programs; neither contains the image."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from medical_vqa.app.cases import Case, Reply, Turn
+from medical_vqa.app.case import Case, Reply, Turn
 from medical_vqa.app.client import BackendError
-from medical_vqa.app.i18n import Words
+from medical_vqa.app.i18n import Texts
 from medical_vqa.text import per_cent
 
 
-def as_markdown(case: Case, words: Words) -> str:
-    """Question by question, with confidence and what the model would not answer."""
-    head = f"# Medical-VQA: {case.name}\n\n> {words('research_only')}\n"
-    return head + "".join(_paragraph(turn, words) for turn in case.turns)
+def as_markdown(case: Case, texts: Texts) -> str:
+    """Questions and answers with confidence and abstention."""
+    lines = [f"# Medical-VQA: {case.name}", "", f"> {texts('research_only')}"]
+    for turn in case.turns:
+        lines += ["", f"**{turn.question}**", ""]
+        lines += [f"- {_sentence(reply, texts)}" for reply in turn.replies]
+    return "\n".join(lines) + "\n"
 
 
 def as_json(case: Case) -> str:
-    """Every answer as the backend gave it, without the maps of where the model looked."""
+    """Every answer as the backend sent it, without the attention maps."""
     content = {
         "image": case.name,
         "format": case.uploaded.format,
         "facts": case.uploaded.facts,
         "disclaimer": "Research software: not a medical device and not for diagnosis.",
-        "turns": [_turn(turn) for turn in case.turns],
+        "turns": [_turn_content(turn) for turn in case.turns],
     }
     return json.dumps(content, ensure_ascii=False, indent=1)
 
 
-def _paragraph(turn: Turn, words: Words) -> str:
-    lines = [_sentence(reply, words) for reply in turn.replies]
-    return f"\n**{turn.question}**\n\n" + "".join(f"- {line}\n" for line in lines)
-
-
-def _sentence(reply: Reply, words: Words) -> str:
+def _sentence(reply: Reply, texts: Texts) -> str:
     if isinstance(reply, BackendError):
-        return words.problem(reply.kind)
-    share = "" if reply.confidence is None else f" ({words('confidence')} {per_cent(reply.confidence)})"
-    if reply.abstained:
-        unsure = " ".join(part for part in (f"{words('not_sure')}.", reply.reason) if part)
-        return f"{unsure} {words('best_guess')}: {reply.answer}{share}, {reply.model.name}"
-    return f"{reply.answer}{share}, {reply.model.name}"
+        return texts.failure(reply.code)
+    confidence = "" if reply.confidence is None else f" ({texts('confidence')} {per_cent(reply.confidence)})"
+    answer = f"{reply.answer}{confidence}, {reply.model.name}"
+    if not reply.abstained:
+        return answer
+    reason = f" {reply.reason}" if reply.reason else ""
+    return f"{texts('abstained')}.{reason} {texts('best_guess')}: {answer}"
 
 
-def _turn(turn: Turn) -> dict[str, Any]:
+def _turn_content(turn: Turn) -> dict[str, Any]:
     return {
         "question": turn.question,
         "frame": turn.view.frame,
         "window": turn.view.window,
         "answers": [
-            {"error": reply.kind}
+            {"error": reply.code}
             if isinstance(reply, BackendError)
             else reply.model_dump(exclude={"attention_map", "image_id", "question"})
             for reply in turn.replies

@@ -105,22 +105,23 @@ def _require_serving() -> None:
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
-@click.option("--compare", metavar="URL", help="A second backend, whose answers can be shown beside.")
-@click.option("--feedback", type=click.Path(path_type=Path), help="Folder for thumbs and corrections.")
+@click.option("--compare", metavar="URL", help="A second backend whose answers can be compared.")
+@click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
 def app(
     model: Path | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
 ) -> None:
-    """Open a page on which one uploads an image and asks.
+    """Open a page to upload an image and ask questions about it.
 
     MODEL is a run folder or a bundle, by default the model that ships.
     """
     from medical_vqa.app import launch
 
-    click.echo(f"page: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
-    sys.exit(
-        launch.run(
-            model=model, backend=backend, compare=compare, feedback=feedback, host=host, port=port, environ=os.environ
-        )
+    processes = launch.plan(
+        model=model, backend=backend, compare=compare, feedback=feedback, host=host, port=port, environ=os.environ
     )
+    if len(processes) > 1:  # a backend is started too
+        _require_serving()
+    click.echo(f"page: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+    sys.exit(launch.run(processes))

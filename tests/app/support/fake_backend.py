@@ -1,10 +1,11 @@
-"""A small backend of the same wire types, whose moods the tests set: asleep, forgetful, unsure, slow to start."""
+"""A small backend with the same wire types whose state the tests set: starting, overloaded, stopped, abstaining."""
 
 from __future__ import annotations
 
 import io
 import json
 import threading
+import time
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,20 +32,22 @@ def png(side: int = 96, shade: int = 90, *, width: int | None = None) -> bytes:
     """A gray picture with a bright square in its upper left."""
     pixels = np.full((side, width or side), shade, np.uint8)
     pixels[: side // 3, : side // 3] = 230
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class FakeBackend:
-    """Answers with the width of the picture, so that a test sees which picture was meant."""
+    """Answers with the width of the picture, so that a test sees which picture the question was about."""
 
     def __init__(self, name: str = "fake-model") -> None:
-        self.name, self.images = name, {}
-        self.asleep = False
-        """Every route but this switch says 503."""
-        self.fails = 0
-        """How many of the next requests say 429."""
+        self.name = name
+        self.images: dict[str, tuple[bytes, tuple[int, int]]] = {}
+        """Image id → PNG and size."""
+        self.starting = False
+        """Whether every route responds with 503."""
+        self.overloaded = 0
+        """How many of the next requests get 429."""
         self.requests: list[str] = []
         """Method and path of every request."""
         self._server: ThreadingHTTPServer | None = None
@@ -56,19 +59,27 @@ class FakeBackend:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen, on the former port where there was one."""
+        """Listen, on the former port after a stop."""
         handler = type("Handler", (_Handler,), {"backend": self})
         self._server = _Server(("127.0.0.1", self._port), handler)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
-        """Go away; what was uploaded is lost, as with a backend that keeps it in memory."""
+        """Stop listening; uploads are lost, as with a backend that keeps them in memory."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
         self.images.clear()
+
+    def wait_until_deleted(self, image_id: str | None = None) -> None:
+        """Wait for a deletion in the background: of one image, or of all."""
+        for _ in range(1000):
+            if not self.images if image_id is None else image_id not in self.images:
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"still there: {list(self.images)}")
 
     # --- routes ---
 
@@ -78,18 +89,19 @@ class FakeBackend:
         try:
             picture = png(64 + frame, int(float(center)) % 200) if dicom else data
             with Image.open(io.BytesIO(picture)) as image:
-                size, kind = image.size, str(image.format)
-                out = io.BytesIO()
-                image.convert("RGB").save(out, "PNG")
+                size = image.size
+                file_format = str(image.format)
+                buffer = io.BytesIO()
+                image.convert("RGB").save(buffer, "PNG")
         except OSError as error:
             raise _Problem(400, "not_an_image", "expected a JPEG, PNG, TIFF or DICOM file") from error
         image_id = f"{len(self.images):024x}-{'a' * 22}"
-        self.images[image_id] = (out.getvalue(), size)
+        self.images[image_id] = (buffer.getvalue(), size)
         return schema.UploadedImage(
             image_id=image_id,
             width=size[0],
             height=size[1],
-            format="DICOM" if dicom else kind,
+            format="DICOM" if dicom else file_format,
             frames=FRAMES if dicom else 1,
             facts={"Modality": "CT", "WindowCenter": center, "WindowWidth": form.get("window_width", "400")}
             if dicom
@@ -101,18 +113,18 @@ class FakeBackend:
     def answer(self, content: bytes) -> schema.Answer:
         body = json.loads(content)
         _, (width, _height) = self.image(body["image_id"])
-        unsure = "weather" in body["question"]
+        abstains = "weather" in body["question"]
         return schema.Answer(
             image_id=body["image_id"],
             question=body["question"],
             answer=f"{width} pixels",
-            confidence=0.08 if unsure else 0.91,
+            confidence=0.08 if abstains else 0.91,
             alternatives=[
                 schema.Alternative(answer="MRI", confidence=0.06),
                 schema.Alternative(answer="<b>X-Ray</b>", confidence=0.004),
             ],
-            abstained=unsure,
-            reason=REASON if unsure else None,
+            abstained=abstains,
+            reason=REASON if abstains else None,
             attention_map=schema.AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
             if body["attention_map"]
             else None,
@@ -151,7 +163,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nothing to report."""
+        """A client that disconnects is not reported."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -174,10 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
         backend = self.backend
         backend.requests.append(f"{method} {self.path}")
         try:
-            if backend.asleep:
+            if backend.starting:
                 raise _Problem(503, "not_ready", "starting")
-            if backend.fails > 0:
-                backend.fails -= 1
+            if backend.overloaded > 0:
+                backend.overloaded -= 1
                 raise _Problem(429, "overloaded", "ask again later")
             reply = self._route(method, body)
         except _Problem as problem:
@@ -213,9 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
             return picture
         return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
 
-    def _send(self, status: int, content: bytes, kind: str) -> None:
+    def _send(self, status: int, content: bytes, media_type: str) -> None:
         self.send_response(status)
-        self.send_header("content-type", kind)
+        self.send_header("content-type", media_type)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -1,1 +1,1 @@
-"""Widgets that Streamlit does not have: viewer, overlay, cards."""
+"""Widgets that Streamlit does not provide: the image viewer, the attention overlay, the cards."""

@@ -1,72 +1,86 @@
-"""The parts of the page that Streamlit has no word for, as HTML; everything that comes from outside is escaped."""
+"""HTML of the parts that Streamlit does not provide; every text from outside is escaped."""
 
 from __future__ import annotations
 
 from html import escape
 
 from medical_vqa.app.client import BackendError
-from medical_vqa.app.i18n import Words
+from medical_vqa.app.i18n import Texts
 from medical_vqa.serving.api.schema import Answer
 from medical_vqa.text import per_cent
 
-_MOST_ALTERNATIVES = 3
+_MAX_ALTERNATIVES = 3
 
 
-def header(model: str | None) -> str:
-    """Name, what it is, which model answers."""
-    chip = f'<span class="mv-chip">{escape(model)}</span>' if model else ""
+def brand(model_name: str | None) -> str:
+    """Name of the page and of the model that answers."""
+    chip = f'<span class="mv-chip">{escape(model_name)}</span>' if model_name else ""
     return (
-        '<div class="mv-brand"><span class="mv-mark" aria-hidden="true"></span>'
+        '<div class="mv-brand"><span class="mv-logo" aria-hidden="true"></span>'
         f'<span class="mv-name">Medical-VQA</span>{chip}</div>'
     )
 
 
-def notice(words: Words) -> str:
-    """The note that must always be seen."""
-    return f'<div class="mv-notice" role="note">{escape(words("research_only"))}</div>'
+def disclaimer(texts: Texts) -> str:
+    """The disclaimer, which is always visible."""
+    return f'<div class="mv-disclaimer" role="note">{escape(texts("research_only"))}</div>'
 
 
-def question(words: Words, text: str, note: str = "") -> str:
-    """What the person asked."""
+def intro(texts: Texts) -> str:
+    """Purpose of the page."""
+    title = escape(texts("intro_title"))
+    return f'<div class="mv-intro"><h1>{title}</h1><p>{escape(texts("intro_text"))}</p></div>'
+
+
+def question(texts: Texts, text: str, note: str = "") -> str:
+    """A question of the visitor, with an optional note below."""
     small = f'<span class="mv-small">{escape(note)}</span>' if note else ""
     return (
-        f'<div class="mv-question"><span class="mv-hidden">{escape(words("you_asked"))}: </span>'
+        f'<div class="mv-question"><span class="mv-hidden">{escape(texts("question_label"))}: </span>'
         f"<h2>{escape(text)}</h2>{small}</div>"
     )
 
 
-def answer(words: Words, reply: Answer) -> str:
-    """An answer with confidence and alternatives; where the model abstains it says so, and folds its guesses away."""
-    parts = _unsure(words, reply) if reply.abstained else _sure(words, reply)
-    kind = "mv-unsure" if reply.abstained else "mv-sure"
-    return f'<div class="mv-card {kind}">{parts}{_foot(words, reply)}</div>'
+def answer(texts: Texts, reply: Answer) -> str:
+    """An answer with confidence and alternatives; an abstention with its reason and the answers folded away."""
+    if reply.abstained:
+        name = "mv-abstained"
+        content = _abstained(texts, reply)
+    else:
+        name = "mv-answered"
+        content = _answered(texts, reply)
+    footer = texts("answered_by", model=reply.model.name, milliseconds=f"{reply.timings.total_ms:.0f}")
+    return f'<div class="mv-card {name}">{content}<p class="mv-footer">{escape(footer)}</p></div>'
 
 
-def failure(words: Words, error: BackendError) -> str:
-    """That there is no answer, and why."""
-    return f'<div class="mv-card mv-failed" role="alert"><p>{escape(words.problem(error.kind))}</p></div>'
+def failure(texts: Texts, error: BackendError) -> str:
+    """A question without an answer, and the reason."""
+    return f'<div class="mv-card mv-failed" role="alert"><p>{escape(texts.failure(error.code))}</p></div>'
 
 
-def refused(words: Words, name: str, error: BackendError) -> str:
-    """That a file could not be opened, and why; the backend's own sentence below."""
+def refused_file(texts: Texts, name: str, error: BackendError) -> str:
+    """A file that could not be opened, the reason, and the backend's own sentence below."""
+    title = escape(texts("upload_failed", name=name))
     detail = f'<p class="mv-small" lang="en">{escape(error.message)}</p>' if error.message else ""
-    head = f"<p><strong>{escape(words('upload_failed', name=name))}</strong></p>"
-    return f'<div class="mv-card mv-failed" role="alert">{head}<p>{escape(words.problem(error.kind))}</p>{detail}</div>'
-
-
-def asleep(words: Words, host: str, *, long: bool) -> str:
-    """The page while the backend starts."""
-    more = f"<p>{escape(words('asleep_long', host=host))}</p>" if long else ""
     return (
-        '<div class="mv-asleep" role="status"><span class="mv-pulse" aria-hidden="true"></span>'
-        f"<h1>{escape(words('asleep'))}</h1><p>{escape(words('asleep_more'))}</p>{more}</div>"
+        f'<div class="mv-card mv-failed" role="alert"><p><strong>{title}</strong></p>'
+        f"<p>{escape(texts.failure(error.code))}</p>{detail}</div>"
+    )
+
+
+def starting(texts: Texts, host: str, *, slow: bool) -> str:
+    """The page while the backend starts."""
+    hint = f"<p>{escape(texts('starting_slow', host=host))}</p>" if slow else ""
+    return (
+        '<div class="mv-starting" role="status"><span class="mv-pulse" aria-hidden="true"></span>'
+        f"<h1>{escape(texts('starting'))}</h1><p>{escape(texts('starting_text'))}</p>{hint}</div>"
     )
 
 
 def facts(values: list[str]) -> str:
-    """A line of facts."""
-    inner = "".join(f"<li>{escape(value)}</li>" for value in values if value)
-    return f'<ul class="mv-facts">{inner}</ul>' if inner else ""
+    """A line of facts about the image."""
+    items = "".join(f"<li>{escape(value)}</li>" for value in values if value)
+    return f'<ul class="mv-facts">{items}</ul>' if items else ""
 
 
 def small(text: str) -> str:
@@ -74,54 +88,47 @@ def small(text: str) -> str:
     return f'<p class="mv-small">{escape(text)}</p>'
 
 
-def title(text: str, *, level: int = 2) -> str:
+def title(text: str) -> str:
     """A small heading."""
-    return f'<h{level} class="mv-title">{escape(text)}</h{level}>'
+    return f'<h2 class="mv-title">{escape(text)}</h2>'
 
 
-def hero(words: Words) -> str:
-    """What the page is for."""
-    return f'<div class="mv-hero"><h1>{escape(words("start"))}</h1><p>{escape(words("start_more"))}</p></div>'
+def _answered(texts: Texts, reply: Answer) -> str:
+    html = f'<p class="mv-answer">{escape(reply.answer)}</p>'
+    if reply.confidence is None:
+        html += small(texts("no_confidence"))
+    else:
+        html += _bar(texts("confidence"), reply.confidence, "mv-confidence")
+    if reply.alternatives:
+        html += f'<div class="mv-alternatives">{small(texts("alternatives"))}{_alternatives(reply)}</div>'
+    return html
 
 
-def _sure(words: Words, reply: Answer) -> str:
-    said = f'<p class="mv-answer">{escape(reply.answer)}</p>{_confidence(words, reply.confidence)}'
-    bars = _bars(reply)
-    return f'{said}<div class="mv-others">{small(words("alternatives"))}{bars}</div>' if bars else said
-
-
-def _unsure(words: Words, reply: Answer) -> str:
-    """No bar: of a question that it does not understand a model may be very sure."""
-    reason = f'<p lang="en">{escape(reply.reason)}</p>' if reply.reason else f"<p>{escape(words('not_sure_more'))}</p>"
-    guess = small(f"{words('best_guess')}: {reply.answer}")
-    if reply.confidence is not None:
-        guess = _bar(reply.answer, reply.confidence, "mv-other")
+def _abstained(texts: Texts, reply: Answer) -> str:
+    """Without a confidence bar: a model may be very sure about a question that it does not understand."""
+    if reply.reason:
+        reason = f'<p lang="en">{escape(reply.reason)}</p>'
+    else:
+        reason = f"<p>{escape(texts('abstained_text'))}</p>"
+    if reply.confidence is None:
+        withheld = small(f"{texts('best_guess')}: {reply.answer}")
+    else:
+        withheld = _bar(reply.answer, reply.confidence, "mv-alternative")
     return (
-        f'<p class="mv-answer">{escape(words("not_sure"))}</p>{reason}'
-        f'<details class="mv-guess"><summary>{escape(words("guesses"))}</summary>{guess}{_bars(reply)}</details>'
+        f'<p class="mv-answer">{escape(texts("abstained"))}</p>{reason}<details class="mv-withheld">'
+        f"<summary>{escape(texts('withheld_answers'))}</summary>{withheld}{_alternatives(reply)}</details>"
     )
 
 
-def _confidence(words: Words, share: float | None) -> str:
-    if share is None:
-        return small(words("no_confidence"))
-    return _bar(words("confidence"), share, "mv-confidence")
+def _alternatives(reply: Answer) -> str:
+    alternatives = reply.alternatives[:_MAX_ALTERNATIVES]
+    return "".join(_bar(other.answer, other.confidence, "mv-alternative") for other in alternatives)
 
 
-def _bar(label: str, share: float, kind: str) -> str:
-    width = f"{100 * min(max(share, 0.0), 1.0):.1f}"
+def _bar(label: str, probability: float, name: str) -> str:
+    width = f"{100 * min(max(probability, 0.0), 1.0):.1f}"
     return (
-        f'<div class="mv-row {kind}"><span class="mv-label">{escape(label)}</span>'
+        f'<div class="mv-bar {name}"><span class="mv-label">{escape(label)}</span>'
         f'<span class="mv-track" aria-hidden="true"><span class="mv-fill" style="width:{width}%"></span></span>'
-        f'<span class="mv-share">{per_cent(share)}</span></div>'
+        f'<span class="mv-percent">{per_cent(probability)}</span></div>'
     )
-
-
-def _bars(reply: Answer) -> str:
-    shown = reply.alternatives[:_MOST_ALTERNATIVES]
-    return "".join(_bar(other.answer, other.confidence, "mv-other") for other in shown)
-
-
-def _foot(words: Words, reply: Answer) -> str:
-    took = words("answered_by", model=reply.model.name, milliseconds=f"{reply.timings.total_ms:.0f}")
-    return f'<p class="mv-foot">{escape(took)}</p>'

@@ -1,6 +1,8 @@
-// Zoom and movement live here and not in Python: they must not wait for a round trip.
-const LARGEST = 8;
-const STEP = 1.4;
+// Zoom and pan run in the browser, not in Python: they must not wait for a round trip.
+const MAX_ZOOM = 8;
+const ZOOM_STEP = 1.4;
+const DOUBLE_CLICK_ZOOM = 2.5;
+const PAN_STEP = 60; // pixels
 const states = new WeakMap();
 
 function clamp(value, low, high) {
@@ -10,92 +12,94 @@ function clamp(value, low, high) {
 function draw(viewer, state) {
   const stage = viewer.querySelector(".stage");
   const frame = viewer.querySelector(".frame");
-  const roomX = Math.max(0, (frame.offsetWidth * state.zoom - stage.clientWidth) / 2);
-  const roomY = Math.max(0, (frame.offsetHeight * state.zoom - stage.clientHeight) / 2);
-  state.x = clamp(state.x, -roomX, roomX);
-  state.y = clamp(state.y, -roomY, roomY);
-  // The frame is centered, so that zooming about its middle keeps the middle of the stage where it is.
+  const maxX = Math.max(0, (frame.offsetWidth * state.zoom - stage.clientWidth) / 2);
+  const maxY = Math.max(0, (frame.offsetHeight * state.zoom - stage.clientHeight) / 2);
+  state.x = clamp(state.x, -maxX, maxX);
+  state.y = clamp(state.y, -maxY, maxY);
+  // The frame is centered, so zooming about its middle keeps the middle of the stage where it is.
   const left = (frame.offsetWidth * (1 - state.zoom)) / 2 + state.x;
   const top = (frame.offsetHeight * (1 - state.zoom)) / 2 + state.y;
   frame.style.transform = `translate(${left}px, ${top}px) scale(${state.zoom})`;
   stage.classList.toggle("zoomed", state.zoom > 1);
-  viewer.querySelector(".level").textContent = `${Math.round(100 * state.zoom)} %`;
+  viewer.querySelector(".zoom-level").textContent = `${Math.round(100 * state.zoom)} %`;
 }
 
-function zoomTo(viewer, state, zoom, at) {
+function zoomTo(viewer, state, zoom, point) {
   const stage = viewer.querySelector(".stage").getBoundingClientRect();
-  const next = clamp(zoom, 1, LARGEST);
-  const dx = at ? at.x - stage.left - stage.width / 2 : 0;
-  const dy = at ? at.y - stage.top - stage.height / 2 : 0;
-  state.x = dx - ((dx - state.x) * next) / state.zoom;
-  state.y = dy - ((dy - state.y) * next) / state.zoom;
-  state.zoom = next;
+  const newZoom = clamp(zoom, 1, MAX_ZOOM);
+  const dx = point ? point.x - stage.left - stage.width / 2 : 0;
+  const dy = point ? point.y - stage.top - stage.height / 2 : 0;
+  state.x = dx - ((dx - state.x) * newZoom) / state.zoom;
+  state.y = dy - ((dy - state.y) * newZoom) / state.zoom;
+  state.zoom = newZoom;
   draw(viewer, state);
 }
 
-function fit(viewer, state) {
+function resetZoom(viewer, state) {
   Object.assign(state, { zoom: 1, x: 0, y: 0 });
   draw(viewer, state);
 }
 
-function keys(viewer, state, event) {
-  const moves = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-  if (event.key === "+" || event.key === "=") zoomTo(viewer, state, state.zoom * STEP);
-  else if (event.key === "-") zoomTo(viewer, state, state.zoom / STEP);
-  else if (event.key === "0") fit(viewer, state);
-  else if (moves[event.key] && state.zoom > 1) {
-    state.x += 60 * moves[event.key][0];
-    state.y += 60 * moves[event.key][1];
+function handleKey(viewer, state, event) {
+  const directions = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  if (event.key === "+" || event.key === "=") zoomTo(viewer, state, state.zoom * ZOOM_STEP);
+  else if (event.key === "-") zoomTo(viewer, state, state.zoom / ZOOM_STEP);
+  else if (event.key === "0") resetZoom(viewer, state);
+  else if (directions[event.key] && state.zoom > 1) {
+    state.x += PAN_STEP * directions[event.key][0];
+    state.y += PAN_STEP * directions[event.key][1];
     draw(viewer, state);
   } else return;
   event.preventDefault();
 }
 
-function pointers(viewer, state) {
+function connectPointers(viewer, state) {
   const stage = viewer.querySelector(".stage");
-  const down = new Map();
-  const spread = () => {
-    const [a, b] = [...down.values()];
-    return { length: Math.hypot(a.x - b.x, a.y - b.y), x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+  const pointers = new Map();
+  const pinch = () => {
+    const [a, b] = [...pointers.values()];
+    return { distance: Math.hypot(a.x - b.x, a.y - b.y), x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
   };
   stage.onpointerdown = (event) => {
-    down.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (state.zoom > 1 || down.size === 2) stage.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (state.zoom > 1 || pointers.size === 2) stage.setPointerCapture(event.pointerId);
   };
   stage.onpointermove = (event) => {
-    const before = down.get(event.pointerId);
-    if (!before) return;
-    const old = down.size === 2 ? spread() : null;
-    down.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (old) {
-      const now = spread();
-      zoomTo(viewer, state, (state.zoom * now.length) / Math.max(old.length, 1), now);
+    const former = pointers.get(event.pointerId);
+    if (!former) return;
+    const formerPinch = pointers.size === 2 ? pinch() : null;
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (formerPinch) {
+      const newPinch = pinch();
+      zoomTo(viewer, state, (state.zoom * newPinch.distance) / Math.max(formerPinch.distance, 1), newPinch);
     } else if (state.zoom > 1) {
-      stage.classList.add("moving");
-      state.x += event.clientX - before.x;
-      state.y += event.clientY - before.y;
+      stage.classList.add("panning");
+      state.x += event.clientX - former.x;
+      state.y += event.clientY - former.y;
       draw(viewer, state);
     }
   };
   stage.onpointerup = stage.onpointercancel = (event) => {
-    down.delete(event.pointerId);
-    stage.classList.remove("moving");
+    pointers.delete(event.pointerId);
+    stage.classList.remove("panning");
   };
 }
 
 function connect(viewer, state) {
   const stage = viewer.querySelector(".stage");
-  viewer.querySelector(".in").onclick = () => zoomTo(viewer, state, state.zoom * STEP);
-  viewer.querySelector(".out").onclick = () => zoomTo(viewer, state, state.zoom / STEP);
-  viewer.querySelector(".fit").onclick = () => fit(viewer, state);
-  viewer.querySelector(".look").onclick = () => {
-    state.look = !state.look;
-    showLook(viewer, state);
+  viewer.querySelector(".zoom-in").onclick = () => zoomTo(viewer, state, state.zoom * ZOOM_STEP);
+  viewer.querySelector(".zoom-out").onclick = () => zoomTo(viewer, state, state.zoom / ZOOM_STEP);
+  viewer.querySelector(".zoom-reset").onclick = () => resetZoom(viewer, state);
+  viewer.querySelector(".attention-toggle").onclick = () => {
+    state.heatmapVisible = !state.heatmapVisible;
+    applyHeatmapVisibility(viewer, state);
   };
-  stage.onkeydown = (event) => keys(viewer, state, event);
-  stage.ondblclick = (event) =>
-    state.zoom > 1 ? fit(viewer, state) : zoomTo(viewer, state, 2.5, { x: event.clientX, y: event.clientY });
-  // Only with Ctrl (a pinch on a touchpad comes so too): the wheel alone scrolls the page.
+  stage.onkeydown = (event) => handleKey(viewer, state, event);
+  stage.ondblclick = (event) => {
+    if (state.zoom > 1) resetZoom(viewer, state);
+    else zoomTo(viewer, state, DOUBLE_CLICK_ZOOM, { x: event.clientX, y: event.clientY });
+  };
+  // Only with Ctrl (a pinch on a touchpad is reported the same way): the wheel alone scrolls the page.
   stage.addEventListener(
     "wheel",
     (event) => {
@@ -105,54 +109,54 @@ function connect(viewer, state) {
     },
     { passive: false },
   );
-  pointers(viewer, state);
+  connectPointers(viewer, state);
   state.observer = new ResizeObserver(() => draw(viewer, state));
   state.observer.observe(stage);
 }
 
-function showLook(viewer, state) {
-  viewer.classList.toggle("plain", !state.look);
-  viewer.querySelector(".look").setAttribute("aria-pressed", String(state.look));
+function applyHeatmapVisibility(viewer, state) {
+  viewer.classList.toggle("heatmap-hidden", !state.heatmapVisible);
+  viewer.querySelector(".attention-toggle").setAttribute("aria-pressed", String(state.heatmapVisible));
 }
 
-function label(viewer, data) {
-  const names = { in: "zoom_in", out: "zoom_out", fit: "zoom_reset" };
-  for (const [button, name] of Object.entries(names)) {
-    const element = viewer.querySelector(`.${button}`);
-    element.setAttribute("aria-label", data.labels[name]);
-    element.title = data.labels[name];
+function updateLabels(viewer, data) {
+  const buttons = { "zoom-in": "zoom_in", "zoom-out": "zoom_out", "zoom-reset": "zoom_reset" };
+  for (const [className, key] of Object.entries(buttons)) {
+    const button = viewer.querySelector(`.${className}`);
+    button.setAttribute("aria-label", data.labels[key]);
+    button.title = data.labels[key];
   }
-  viewer.querySelector(".fit").textContent = data.labels.zoom_reset;
-  viewer.querySelector(".look .text").textContent = data.labels.look_toggle;
+  viewer.querySelector(".zoom-reset").textContent = data.labels.zoom_reset;
+  viewer.querySelector(".attention-toggle .text").textContent = data.labels.attention_toggle;
   viewer.querySelector(".stage").setAttribute("aria-label", data.labels.zoom_help);
   document.documentElement.lang = data.language === "zh" ? "zh-CN" : "en";
 }
 
-function place(viewer, state, data) {
+function updateImages(viewer, state, data) {
   const picture = viewer.querySelector(".picture");
-  const heat = viewer.querySelector(".heat");
+  const heatmap = viewer.querySelector(".heatmap");
   if (state.picture !== data.picture) Object.assign(state, { picture: data.picture, zoom: 1, x: 0, y: 0 });
   if (picture.src !== data.picture) picture.src = data.picture;
   picture.alt = data.alt;
   viewer.querySelector(".frame").style.setProperty("--ratio", data.width / data.height);
-  if (data.heat && heat.src !== data.heat) heat.src = data.heat;
-  heat.style.display = data.heat ? "" : "none";
-  viewer.querySelector(".look").hidden = !data.heat;
-  viewer.querySelector(".caption").textContent = data.heat ? data.caption : "";
-  const live = viewer.querySelector(".live");
-  if (live.textContent !== data.announcement) live.textContent = data.announcement;
+  if (data.heatmap && heatmap.src !== data.heatmap) heatmap.src = data.heatmap;
+  heatmap.style.display = data.heatmap ? "" : "none";
+  viewer.querySelector(".attention-toggle").hidden = !data.heatmap;
+  viewer.querySelector(".caption").textContent = data.heatmap ? data.caption : "";
+  const announcement = viewer.querySelector(".announcement");
+  if (announcement.textContent !== data.announcement) announcement.textContent = data.announcement;
 }
 
 export default function ({ data, parentElement }) {
   const viewer = parentElement.querySelector(".viewer");
   let state = states.get(viewer);
   if (!state) {
-    state = { zoom: 1, x: 0, y: 0, look: true, picture: null };
+    state = { zoom: 1, x: 0, y: 0, heatmapVisible: true, picture: null };
     states.set(viewer, state);
     connect(viewer, state);
   }
-  label(viewer, data);
-  place(viewer, state, data);
-  showLook(viewer, state);
+  updateLabels(viewer, data);
+  updateImages(viewer, state, data);
+  applyHeatmapVisibility(viewer, state);
   draw(viewer, state);
 }

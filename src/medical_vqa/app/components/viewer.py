@@ -1,54 +1,56 @@
-"""The picture on the page: zoomed and moved in the browser, with the heat of where the model looked over it."""
+"""The image viewer: zoom and pan in the browser, with the attention map over the image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import streamlit as st
 
-from medical_vqa.app.i18n import Words
+from medical_vqa.app.components.assets import read_asset
+from medical_vqa.app.i18n import Texts
 
-_FOLDER = files("medical_vqa.app.components")
-_LABELS = ("zoom_in", "zoom_out", "zoom_reset", "zoom_help", "look_toggle")
+_LABELS = ("zoom_in", "zoom_out", "zoom_reset", "zoom_help", "attention_toggle")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What the viewer shows."""
+class ViewerContent:
+    """Image, overlay and texts of the viewer."""
 
     picture: str
-    """Data URI."""
+    """Data URI of the image."""
     width: int
-    """Pixels of the picture; only the ratio to the height matters."""
+    """Width of the image in pixels; only its ratio to the height matters."""
     height: int
-    """Pixels."""
+    """Height of the image in pixels."""
     alt: str
-    """What the picture is, in words."""
-    heat: str | None = None
-    """Data URI of the overlay; None where there is none."""
+    """Description of the image."""
+    heatmap: str | None = None
+    """Data URI of the attention overlay; None: no overlay."""
     caption: str = ""
-    """What the overlay belongs to."""
+    """Question that the overlay belongs to, as a sentence."""
     announcement: str = ""
-    """Read out by a screen reader when it changes."""
+    """Sentence that screen readers announce when it changes."""
 
 
-def show(shown: Shown, words: Words, *, key: str) -> None:
-    """Mount the viewer, or update the one that is there."""
-    data: dict[str, Any] = {name: getattr(shown, name) for name in Shown.__slots__}
-    data |= {"labels": {name: words(name) for name in _LABELS}, "language": words.language}
-    _component()(key=key, data=data)
+def show_viewer(content: ViewerContent, texts: Texts, *, key: str) -> None:
+    """Mount the viewer or update the mounted one.
 
-
-def asset(name: str) -> str:
-    """Text of a file that ships beside this module."""
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    Args:
+        content: What to show.
+        texts: Texts in the visitor's language.
+        key: Streamlit's key of the component.
+    """
+    labels = {name: texts(name) for name in _LABELS}
+    _component()(key=key, data={**asdict(content), "labels": labels, "language": texts.language})
 
 
 @lru_cache(maxsize=1)
 def _component() -> Any:
     return st.components.v2.component(
-        "medical_vqa_viewer", html=asset("viewer.html"), css=asset("viewer.css"), js=asset("viewer.js")
+        "medical_vqa_viewer",
+        html=read_asset("viewer.html"),
+        css=read_asset("viewer.css"),
+        js=read_asset("viewer.js"),
     )

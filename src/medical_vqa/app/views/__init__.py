@@ -1,1 +1,1 @@
-"""The parts of the page, one module each."""
+"""Parts of the page, one per module."""

@@ -1,132 +1,148 @@
-"""The conversation about an image: questions, answers, what to ask next, and a file of it to keep."""
+"""The conversation about an image: questions, answers, suggestions, and the download."""
 
 from __future__ import annotations
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from medical_vqa.app import cases, transcript
-from medical_vqa.app.cases import Case, Reply, Turn
+from medical_vqa.app import transcript
+from medical_vqa.app.case import Case, Reply, Turn, ask, retry_last_turn
 from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
-from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Session
-from medical_vqa.app.settings import AppSettings
+from medical_vqa.app.context import PageContext
+from medical_vqa.app.i18n import Texts
 from medical_vqa.app.views import rating
 from medical_vqa.serving.api.schema import Answer
 
-_MOST_SUGGESTIONS = 5
+_MAX_SUGGESTIONS = 5
 
 
-def conversation(session: Session, case: Case, backends: list[Backend], settings: AppSettings, words: Words) -> None:
-    """Every turn, the question that is being asked, and what to ask next."""
-    for number, turn in enumerate(case.turns):
-        _turn(session, case, turn, settings, words, last=number + 1 == len(case.turns))
+def conversation(context: PageContext, case: Case) -> None:
+    """Every turn, the question that waits for its answer, and what can follow."""
+    backends = [context.backend, *_compared_backends(context)]
+    for turn in case.turns:
+        _show_turn(context, case, turn)
     if case.pending is not None:
-        question = case.pending
-        st.html(cards.question(words, question))
-        with st.spinner(words("thinking")):
-            cases.ask(
-                backends, case, question, attention_map=session.info is not None and session.info.has_attention_map
-            )
-        case.pending, session.look_at = None, None
+        st.html(cards.question(context.texts, case.pending))
+        has_attention_map = context.session.model is not None and context.session.model.has_attention_map
+        with st.spinner(context.texts("answering")):
+            ask(backends, case, case.pending, attention_map=has_attention_map)
+        case.pending = None
+        context.session.attention_turn_id = None
         st.rerun()
     if not case.turns:
-        _suggest(case, words)
+        _show_suggestions(case, context.texts)
         return
-    with st.container(horizontal=True, gap="small", key="below"):  # small: the last answer must stay in view
-        _suggest(case, words)
-        _download(case, words)
+    # A small gap, because the last answer must stay in view.
+    with st.container(horizontal=True, gap="small", key="conversation-footer"):
+        _show_suggestions(case, context.texts)
+        _show_download(case, context.texts)
 
 
-def _turn(session: Session, case: Case, turn: Turn, settings: AppSettings, words: Words, *, last: bool) -> None:
+def _compared_backends(context: PageContext) -> list[Backend]:
+    """The backends for comparison that respond and are switched on."""
+    switched_on = []
+    for backend in context.backends[1:]:
+        try:
+            model_name = _model_name(backend.address, backend)
+        except BackendError:
+            continue
+        if st.toggle(context.texts("compare", model=model_name), key="compare"):
+            switched_on.append(backend)
+    return switched_on
+
+
+@st.cache_data(ttl=60, max_entries=8, show_spinner=False)
+def _model_name(address: str, _backend: Backend) -> str:  # noqa: ARG001 - the key
+    return _backend.model().name
+
+
+def _show_turn(context: PageContext, case: Case, turn: Turn) -> None:
+    texts = context.texts
     with st.container(key=f"turn-{turn.id}", gap="small"):
-        st.html(cards.question(words, turn.question, _view_note(case, turn, words)))
-        for number, (column, reply) in enumerate(zip(_side_by_side(turn), turn.replies, strict=True)):
+        note = "" if turn.view == case.view else _describe_view(case, turn, texts)
+        st.html(cards.question(texts, turn.question, note))
+        columns = st.columns(len(turn.replies)) if len(turn.replies) > 1 else [st.container()]
+        for number, (column, reply) in enumerate(zip(columns, turn.replies, strict=True)):
             with column:
-                _reply(session, case, turn, reply, f"{turn.id}-{number}", settings, words)
-        if turn.failed and last:
-            st.button(words("retry"), key="retry", on_click=cases.again, args=(case,), icon=":material/refresh:")
+                _show_reply(context, case, turn, reply, f"{turn.id}-{number}")
+        if turn.failed and turn is case.turns[-1]:
+            icon = ":material/refresh:"
+            st.button(texts("retry"), key="retry", on_click=retry_last_turn, args=(case,), icon=icon)
 
 
-def _actions(
-    session: Session, case: Case, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words
-) -> None:
-    """Below an answer: thumbs, and where the model looked."""
-    with st.container(horizontal=True, gap="small", key=f"actions-{key}"):
-        if settings.feedback is not None:
-            rating.thumbs(session, turn, reply, key, settings, words)
-        if reply is turn.replies[0] and _can_show(session, case, turn):
-            st.button(
-                words("show_look"), key=f"look-{turn.id}", type="tertiary", icon=":material/center_focus_weak:",
-                on_click=_look_at, args=(session, turn),
-            )  # fmt: skip
-
-
-def _side_by_side(turn: Turn) -> list[DeltaGenerator]:
-    return list(st.columns(len(turn.replies))) if len(turn.replies) > 1 else [st.container()]
-
-
-def _view_note(case: Case, turn: Turn, words: Words) -> str:
-    """Which frame and window, where that is not what is looked at now."""
-    if turn.view == case.view:
-        return ""
-    frame = (turn.view.frame or 0) + 1
-    parts = [words("frame_of", number=frame, frames=case.uploaded.frames)] if case.uploaded.frames > 1 else []
+def _describe_view(case: Case, turn: Turn, texts: Texts) -> str:
+    """Frame and window of a turn."""
+    parts = []
+    if case.uploaded.frames > 1:
+        parts.append(texts("frame_of", number=(turn.view.frame or 0) + 1, frames=case.uploaded.frames))
     window = turn.view.window or case.header_window
-    parts += [f"{words('window')} {window[0]:g} / {window[1]:g}"] if window else []
+    if window:
+        parts.append(f"{texts('window')} {window[0]:g} / {window[1]:g}")
     return ", ".join(parts)
 
 
-def _can_show(session: Session, case: Case, turn: Turn) -> bool:
-    first = turn.replies[0]
-    has_look = isinstance(first, Answer) and first.attention_map is not None
-    return has_look and turn is not session.turn_looked_at() and turn.picture == case.picture
-
-
-def _look_at(session: Session, turn: Turn) -> None:
-    session.look_at = turn.id
-
-
-def _reply(
-    session: Session, case: Case, turn: Turn, reply: Reply, key: str, settings: AppSettings, words: Words
-) -> None:
+def _show_reply(context: PageContext, case: Case, turn: Turn, reply: Reply, answer_id: str) -> None:
+    """A reply, and below an answer its rating and the button that displays its attention map."""
+    texts = context.texts
     if isinstance(reply, BackendError):
-        st.html(cards.failure(words, reply))
-        return
-    st.html(cards.answer(words, reply))
-    _actions(session, case, turn, reply, key, settings, words)
-    if settings.feedback is not None and key in session.thumbs:
-        rating.details(session, turn, reply, key, settings, words)
-
-
-def _suggest(case: Case, words: Words) -> None:
-    asked = {turn.question for turn in case.turns}
-    left = [question for question in case.suggestions if question not in asked][:_MOST_SUGGESTIONS]
-    if not left:
+        st.html(cards.failure(texts, reply))
         return
 
-    def choose(question: str) -> None:
+    def show_attention_map() -> None:
+        context.session.attention_turn_id = turn.id
+
+    st.html(cards.answer(texts, reply))
+    with st.container(horizontal=True, gap="small", key=f"actions-{answer_id}"):
+        if context.settings.feedback is not None:
+            rating.rating_buttons(context, turn, reply, answer_id)
+        if reply is turn.replies[0] and _attention_map_is_available(context, case, turn):
+            st.button(
+                texts("attention_show"),
+                key=f"attention-{turn.id}",
+                type="tertiary",
+                icon=":material/center_focus_weak:",
+                on_click=show_attention_map,
+            )
+    if context.settings.feedback is not None and answer_id in context.session.ratings:
+        rating.rating_details(context, turn, reply, answer_id)
+
+
+def _attention_map_is_available(context: PageContext, case: Case, turn: Turn) -> bool:
+    """Whether the turn has an attention map of the displayed view that is not displayed already."""
+    reply = turn.replies[0]
+    if not isinstance(reply, Answer) or reply.attention_map is None:
+        return False
+    return turn is not context.session.attention_turn and turn.picture == case.picture
+
+
+def _show_suggestions(case: Case, texts: Texts) -> None:
+    asked_before = {turn.question for turn in case.turns}
+    questions = [question for question in case.suggestions if question not in asked_before][:_MAX_SUGGESTIONS]
+    if not questions:
+        return
+
+    def select(question: str) -> None:
         case.pending = question
 
-    with st.container(key="suggest", gap="small", width="content" if case.turns else "stretch"):
+    with st.container(key="suggestions", gap="small", width="content" if case.turns else "stretch"):
         if case.turns:
-            key = f"more-{len(case.turns)}"  # a new one for each answer, so that it closes
-            place: DeltaGenerator = st.popover(
-                words("suggested"), icon=":material/lightbulb:", type="tertiary", key=key
-            )
+            key = f"suggestions-{len(case.turns)}"  # a new key after each answer closes the popover
+            label = texts("suggestions")
+            container: DeltaGenerator = st.popover(label, icon=":material/lightbulb:", type="tertiary", key=key)
         else:
-            st.html(cards.title(words("suggested")))
-            place = st.container(horizontal=True, gap="small")
-        for number, question in enumerate(left):
-            place.button(question, key=f"suggest-{number}-{case.id}", on_click=choose, args=(question,))
+            st.html(cards.title(texts("suggestions")))
+            container = st.container(horizontal=True, gap="small")
+        for number, question in enumerate(questions):
+            container.button(question, key=f"suggestion-{number}-{case.id}", on_click=select, args=(question,))
 
 
-def _download(case: Case, words: Words) -> None:
+def _show_download(case: Case, texts: Texts) -> None:
     with (
         st.container(key="download", width="content"),
-        st.popover(words("download"), icon=":material/download:", type="tertiary"),
+        st.popover(texts("download"), icon=":material/download:", type="tertiary"),
     ):
-        text, data = transcript.as_markdown(case, words), transcript.as_json(case)
-        st.download_button(words("download_text"), text, "conversation.md", "text/markdown", key="as-text")
-        st.download_button(words("download_data"), data, "conversation.json", "application/json", key="as-data")
+        markdown = transcript.as_markdown(case, texts)
+        st.download_button(texts("download_markdown"), markdown, "conversation.md", "text/markdown", key="as-markdown")
+        content = transcript.as_json(case)
+        st.download_button(texts("download_json"), content, "conversation.json", "application/json", key="as-json")

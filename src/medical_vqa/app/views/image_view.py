@@ -1,4 +1,4 @@
-"""Looking at an image: the viewer, frame and window, where it goes and when it is deleted."""
+"""The open image: viewer, frame and window, facts, and where the image is stored."""
 
 from __future__ import annotations
 
@@ -6,152 +6,144 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from medical_vqa.app import cases
-from medical_vqa.app.cases import Case, Reply, View
-from medical_vqa.app.client import Backend, BackendError
+from medical_vqa.app.case import CT_WINDOWS, Case, Reply, View, Window, change_view, delete_images, window_ranges
+from medical_vqa.app.client import BackendError
 from medical_vqa.app.components import cards, overlay
-from medical_vqa.app.components.viewer import Shown, show
-from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Session
+from medical_vqa.app.components.viewer import ViewerContent, show_viewer
+from medical_vqa.app.context import PageContext
+from medical_vqa.app.i18n import Texts
 from medical_vqa.serving.api.schema import Answer
 from medical_vqa.text import per_cent
 
-_HERE = {"127.0.0.1", "localhost", "::1"}
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_FACTS = ("Modality", "BodyPartExamined", "ViewPosition")
 
 
-def picture(session: Session, case: Case, words: Words) -> None:
-    """The picture, and over it the heat of the answer that is looked at."""
-    turn = session.turn_looked_at()
-    reply = turn.replies[0] if turn else None
-    heat, caption = None, ""
-    same = turn is not None and turn.picture == case.picture
-    if turn is not None and same and isinstance(reply, Answer) and reply.attention_map is not None:
-        heat = overlay.data_uri(
-            overlay.heat(reply.attention_map, width=case.uploaded.width, height=case.uploaded.height)
-        )
-        caption = words("look_for", question=turn.question)
-    show(
-        Shown(
-            picture=overlay.for_view(case.picture),
-            width=case.uploaded.width,
-            height=case.uploaded.height,
-            alt=words("picture_alt", name=case.name),
-            heat=heat,
-            caption=caption,
-            announcement=_announcement(case.turns[-1].replies[0], words) if case.turns else "",
-        ),
-        words,
-        key="picture",
+def image_viewer(context: PageContext, case: Case) -> None:
+    """The image with the attention map of the selected answer over it."""
+    texts = context.texts
+    heatmap = None
+    caption = ""
+    turn = context.session.attention_turn
+    if turn is not None and turn.picture == case.picture:
+        reply = turn.replies[0]
+        if isinstance(reply, Answer) and reply.attention_map is not None:
+            png = overlay.heatmap(reply.attention_map, width=case.uploaded.width, height=case.uploaded.height)
+            heatmap = overlay.data_uri(png)
+            caption = texts("attention_caption", question=turn.question)
+    content = ViewerContent(
+        picture=overlay.screen_uri(case.picture),
+        width=case.uploaded.width,
+        height=case.uploaded.height,
+        alt=texts("image_alt", name=case.name),
+        heatmap=heatmap,
+        caption=caption,
+        announcement=_announcement(case.turns[-1].replies[0], texts) if case.turns else "",
     )
+    show_viewer(content, texts, key="viewer")
 
 
-def controls(case: Case, backend: Backend, words: Words) -> None:
-    """Frame and window, where the file has several or any."""
-    with st.container(key="controls"):
-        if case.header_window and case.uploaded.facts.get("Modality") == "CT":
-            _presets(case, case.header_window, words)
+def view_controls(context: PageContext, case: Case) -> None:
+    """Controls for frame and window, where the file has several frames or a window; a change uploads the new view."""
+    with st.container(key="view-controls"):
+        if case.header_window is not None and case.uploaded.facts.get("Modality") == "CT":
+            _window_presets(case, case.header_window, context.texts)
         with st.container(horizontal=True, key="sliders"):
-            frame = _frame(case, words)
-            window = _window(case, words) if case.header_window else None
-    wanted = View(frame, window)
-    if wanted == case.view:
+            frame = _frame_slider(case, context.texts)
+            window = _window_sliders(case, case.header_window, context.texts) if case.header_window else None
+    view = View(frame, window)
+    if view == case.view:
         return
     try:
-        with st.spinner(words("opening")):
-            cases.change_view(backend, case, wanted)
+        with st.spinner(context.texts("opening")):
+            change_view(context.backends, case, view)
     except BackendError as error:
-        st.html(cards.failure(words, error))
+        st.html(cards.failure(context.texts, error))
         return
     st.rerun()
 
 
-def facts(case: Case, words: Words) -> None:
-    """Name, format and what the header says."""
+def image_facts(context: PageContext, case: Case) -> None:
+    """Name, format, size and facts from the file's header."""
     facts = case.uploaded.facts
-    shown = [facts[key] for key in ("Modality", "BodyPartExamined", "ViewPosition") if facts.get(key)]
     size = f"{case.uploaded.width} × {case.uploaded.height}"
-    st.html(cards.facts([case.name, case.uploaded.format, size, *shown]))
+    st.html(cards.facts([case.name, case.uploaded.format, size, *(facts.get(name, "") for name in _FACTS)]))
     if case.uploaded.burned_in:
-        st.warning(words("burned_in"), icon=":material/visibility:")
+        st.warning(context.texts("burned_in"), icon=":material/visibility:")
 
 
-def privacy(session: Session, case: Case, backend: Backend, words: Words) -> None:
-    """Where the picture goes, when it is deleted, and a button for now."""
-    host = urlsplit(backend.address).hostname or ""
-    where = words("privacy_here") if host in _HERE else words("privacy_there", host=host)
+def privacy_note(context: PageContext, case: Case) -> None:
+    """Where the image is stored, when it is deleted, and a button that deletes it at once."""
+    texts = context.texts
+    host = urlsplit(context.backend.address).hostname or ""
+    location = texts("stored_locally") if host in _LOOPBACK else texts("sent_to_host", host=host)
     seconds = case.uploaded.expires_in_seconds
-    until = words("deleted_never") if seconds is None else words("deleted_after", time=words.duration(seconds))
-    blank = "" if words.language == "zh" else " "
-    dropped = f" {words('dropped', what=', '.join(case.uploaded.dropped))}" if case.uploaded.dropped else ""
+    expiry = texts("deleted_never") if seconds is None else texts("deleted_after", time=texts.duration(seconds))
+    note = location + ("" if texts.language == "zh" else " ") + expiry
+    if case.uploaded.dropped:
+        note += " " + texts("not_stored", parts=", ".join(case.uploaded.dropped))
+
+    def delete() -> None:
+        delete_images(context.backends, case)
+        context.session.remove_case(case)
+
     with st.container(horizontal=True, vertical_alignment="center", key="privacy"):
-        st.html(cards.small(f"{where}{blank}{until}{dropped}"))
-        st.button(
-            words("delete_now"), key="delete", type="tertiary", icon=":material/delete:", on_click=_delete,
-            args=(session, case, backend),
-        )  # fmt: skip
+        st.html(cards.small(note))
+        st.button(texts("delete_now"), key="delete", type="tertiary", icon=":material/delete:", on_click=delete)
 
 
-def _announcement(reply: Reply, words: Words) -> str:
+def _announcement(reply: Reply, texts: Texts) -> str:
+    """The last reply as a sentence for screen readers."""
     if isinstance(reply, BackendError):
-        return words.problem(reply.kind)
+        return texts.failure(reply.code)
     if reply.abstained:
-        return words("announce_unsure", reason=reply.reason or "")
-    share = per_cent(reply.confidence) if reply.confidence is not None else "–"
-    said = words("announce", answer=reply.answer, confidence=share)
+        return texts("announce_abstained", reason=reply.reason or "")
+    confidence = "–" if reply.confidence is None else per_cent(reply.confidence)
+    sentence = texts("announce_answer", answer=reply.answer, confidence=confidence)
     if reply.attention_map is None:
-        return said
-    row, column = overlay.place(reply.attention_map)
-    return f"{said} {words('look_place', place=words(f'place_{row}{column}'))}"
+        return sentence
+    row, column = overlay.strongest_region(reply.attention_map)
+    return f"{sentence} {texts('attention_region', region=texts(f'region_{row}{column}'))}"
 
 
-def _frame(case: Case, words: Words) -> int | None:
+def _frame_slider(case: Case, texts: Texts) -> int | None:
     frames = case.uploaded.frames
     if frames < 2:
         return case.view.frame
-    first = case.view.frame if case.view.frame is not None else _first_frame(case)
-    chosen = st.slider(words("frame"), 1, frames, first + 1, key=f"frame-{case.id}") - 1
-    return case.view.frame if chosen == first else chosen
+    displayed = case.view.frame
+    if displayed is None:  # the backend's choice: the middle slice of a NIfTI volume, else the first frame
+        displayed = frames // 2 if case.uploaded.format == "NIFTI" else 0
+    frame = st.slider(texts("frame"), 1, frames, displayed + 1, key=f"frame-{case.id}") - 1
+    return case.view.frame if frame == displayed else frame
 
 
-def _first_frame(case: Case) -> int:
-    """Of a NIfTI volume the backend takes the middle slice, of anything else the first frame."""
-    return case.uploaded.frames // 2 if case.uploaded.format == "NIFTI" else 0
-
-
-def _window(case: Case, words: Words) -> cases.Window | None:
-    """Center and width; a preset sets both."""
-    header = _whole(case.header_window or (0.0, 1.0))
-    centers, widths = cases.window_bounds(case)
+def _window_sliders(case: Case, header_window: Window, texts: Texts) -> Window | None:
+    header = _rounded(header_window)
     keys = _window_keys(case)
     for key, value in zip(keys, header, strict=True):
         st.session_state.setdefault(key, value)
-    center = st.slider(words("center"), *centers, key=keys[0])
-    width = st.slider(words("width"), *widths, key=keys[1])
+    center_range, width_range = window_ranges(case)
+    center = st.slider(texts("window_center"), *center_range, key=keys[0])
+    width = st.slider(texts("window_width"), *width_range, key=keys[1])
     return None if (center, width) == header else (float(center), float(width))
 
 
-def _window_keys(case: Case) -> tuple[str, str]:
-    return f"center-{case.id}", f"width-{case.id}"
-
-
-def _whole(window: cases.Window) -> tuple[int, int]:
-    return round(window[0]), max(1, round(window[1]))
-
-
-def _presets(case: Case, header: cases.Window, words: Words) -> None:
-    def apply(window: cases.Window) -> None:
-        for key, value in zip(_window_keys(case), _whole(window), strict=True):
+def _window_presets(case: Case, header_window: Window, texts: Texts) -> None:
+    def apply(window: Window) -> None:
+        for key, value in zip(_window_keys(case), _rounded(window), strict=True):
             st.session_state[key] = value
 
     with st.container(horizontal=True, gap="small", key="presets"):
-        for name, window in {"header": header, **cases.PRESETS}.items():
-            label = words(f"preset_{name}")
+        for name, window in {"header": header_window, **CT_WINDOWS}.items():
+            label = texts(f"preset_{name}")
             st.button(label, key=f"preset-{name}-{case.id}", on_click=apply, args=(window,), type="tertiary")
 
 
-def _delete(session: Session, case: Case, backend: Backend) -> None:
-    """Off the server and off the session, conversation and all."""
-    for image_id in case.ids.values():
-        backend.forget_later(image_id)
-    session.cases.remove(case)
-    session.open_id = None
+def _window_keys(case: Case) -> tuple[str, str]:
+    """Keys of the sliders for center and width."""
+    return f"window-center-{case.id}", f"window-width-{case.id}"
+
+
+def _rounded(window: Window) -> tuple[int, int]:
+    """Center and width as the sliders' integers."""
+    return round(window[0]), max(1, round(window[1]))

@@ -1,67 +1,107 @@
-"""What a person thinks of an answer: thumbs, a correction, and whether the picture may be kept."""
+"""Rating of an answer: right or wrong, a correction, and whether the picture may be kept."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from medical_vqa.app import feedback
-from medical_vqa.app.cases import Turn
+from medical_vqa.app.case import Turn
 from medical_vqa.app.components import cards
-from medical_vqa.app.i18n import Words
-from medical_vqa.app.session import Session
-from medical_vqa.app.settings import AppSettings
+from medical_vqa.app.context import PageContext
+from medical_vqa.app.session import RatingState
 from medical_vqa.errors import DataError
 from medical_vqa.serving.api.schema import MAX_QUESTION, Answer
 
 
-def thumbs(session: Session, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words) -> None:
-    """Two buttons; the vote is written down at once."""
+def rating_buttons(context: PageContext, turn: Turn, answer: Answer, answer_id: str) -> None:
+    """Two buttons; a click is stored at once.
 
-    def press(good: bool) -> None:
-        session.thumbs[key] = good
-        _vote(session, turn, reply, key, settings)
+    Args:
+        context: The page.
+        turn: The turn of the answer.
+        answer: The answer to rate.
+        answer_id: Identifier of the answer within the session.
+    """
 
-    given = session.thumbs.get(key)
-    for good, word in ((True, "good"), (False, "bad")):
+    def rate(correct: bool) -> None:
+        message = _store(context, turn, answer, answer_id, correct=correct)
+        context.session.ratings[answer_id] = RatingState(correct, message if message == "rating_failed" else None)
+
+    state = context.session.ratings.get(answer_id)
+    for correct, name, icon in ((True, "rate_right", "thumb_up"), (False, "rate_wrong", "thumb_down")):
+        pressed = state is not None and state.correct is correct
         st.button(
-            words(word), key=f"{word}-{key}", on_click=press, args=(good,),
-            icon=f":material/thumb_{'up' if good else 'down'}:", type="secondary" if given is good else "tertiary",
-        )  # fmt: skip
+            context.texts(name),
+            key=f"{name}-{answer_id}",
+            on_click=rate,
+            args=(correct,),
+            icon=f":material/{icon}:",
+            type="secondary" if pressed else "tertiary",
+        )
 
 
-def details(session: Session, turn: Turn, reply: Answer, key: str, settings: AppSettings, words: Words) -> None:
-    """What was right, and whether the picture may be kept; both by choice."""
-    if key in session.thanks and session.thanks[key] != "asked":
-        st.html(cards.small(words(session.thanks[key])))
+def rating_details(context: PageContext, turn: Turn, answer: Answer, answer_id: str) -> None:
+    """A form for the correction and the consent to keep the picture, both optional; afterwards the confirmation.
+
+    Args:
+        context: The page.
+        turn: The turn of the answer.
+        answer: The answer, which was rated.
+        answer_id: Identifier of the answer within the session.
+    """
+    texts = context.texts
+    state = context.session.ratings[answer_id]
+    if state.message is not None:
+        st.html(cards.small(texts(state.message)))
         return
-    with st.form(f"form-{key}", border=False):
-        right = "" if session.thumbs[key] else st.text_input(
-            words("correction"), key=f"correction-{key}", placeholder=words("correction_hint"), max_chars=MAX_QUESTION
-        )  # fmt: skip
-        keep = st.checkbox(words("keep_picture"), key=f"keep-{key}")
-        if st.form_submit_button(words("send")):
-            _vote(session, turn, reply, key, settings, right=right, keep=keep, done=True)
+    with st.form(f"rating-form-{answer_id}", border=False):
+        correction = ""
+        if not state.correct:
+            correction = st.text_input(
+                texts("correction"),
+                key=f"correction-{answer_id}",
+                placeholder=texts("correction_hint"),
+                max_chars=MAX_QUESTION,
+            )
+        keep_picture = st.checkbox(texts("keep_picture"), key=f"keep-picture-{answer_id}")
+        if st.form_submit_button(texts("save")):
+            state.message = _store(
+                context,
+                turn,
+                answer,
+                answer_id,
+                correct=state.correct,
+                correction=correction,
+                picture=turn.picture if keep_picture else None,
+            )
             st.rerun()
 
 
-def _vote(
-    session: Session,
+def _store(
+    context: PageContext,
     turn: Turn,
-    reply: Answer,
-    key: str,
-    settings: AppSettings,
+    answer: Answer,
+    answer_id: str,
     *,
-    right: str = "",
-    keep: bool = False,
-    done: bool = False,
-) -> None:
-    if settings.feedback is None:
-        return
-    picture = turn.picture if keep else None
-    vote = feedback.Vote(key, turn.question, reply.answer, session.thumbs[key], reply.model.name, right, picture)
+    correct: bool,
+    correction: str = "",
+    picture: bytes | None = None,
+) -> str:
+    """Key of the text that reports the result."""
+    folder = context.settings.feedback
+    if folder is None:  # then the page shows no rating buttons
+        return "rating_failed"
+    rating = feedback.Rating(
+        id=answer_id,
+        question=turn.question,
+        answer=answer.answer,
+        correct=correct,
+        model=answer.model.name,
+        correction=correction,
+        picture=picture,
+    )
     try:
-        taught = feedback.record(settings.feedback, vote)
+        trainable = feedback.record(folder, rating)
     except DataError:
-        session.thanks[key] = "feedback_failed"
-        return
-    session.thanks[key] = ("thanks_taught" if taught else "thanks") if done else "asked"
+        return "rating_failed"
+    return "rating_saved_for_training" if trainable else "rating_saved"

@@ -1,0 +1,202 @@
+"""One image and the conversation about it; what the page does with the backend, independent of Streamlit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from medical_vqa.app.client import Backend, BackendError
+from medical_vqa.serving.api.schema import Answer, UploadedImage
+
+Reply = Answer | BackendError
+Window = tuple[float, float]
+"""Center and width of the intensity window."""
+
+CT_WINDOWS: Mapping[str, Window] = {
+    "soft_tissue": (40, 400), "lung": (-600, 1500), "bone": (300, 1500), "brain": (40, 80),
+}  # fmt: skip
+"""Customary windows of CT, in Hounsfield units."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Frame and window of a file that are displayed."""
+
+    frame: int | None = None
+    """Index from 0; None: the backend's choice."""
+    window: Window | None = None
+    """Intensity window; None: the window of the file's header."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """A question and its replies."""
+
+    question: str
+    """The question, on one line."""
+    replies: list[Reply]
+    """One per model, the page's main model first."""
+    picture: bytes
+    """PNG of the view that the question was about."""
+    view: View
+    """Frame and window of `picture`."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Random identifier."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a model gave no answer, so that repeating the question makes sense."""
+        return any(isinstance(reply, BackendError) for reply in self.replies)
+
+
+@dataclass(slots=True)
+class Case:
+    """One image file, the displayed view, and its conversation."""
+
+    name: str
+    """File name, for display only."""
+    data: bytes
+    """Bytes of the file, for as long as the page is open: another frame, or a backend that lost it, needs them again."""
+    uploaded: UploadedImage
+    """What the backend read from the file."""
+    picture: bytes
+    """PNG of the displayed view, as the model receives it."""
+    suggestions: list[str]
+    """Suggested questions."""
+    view: View = View()
+    """Displayed frame and window."""
+    image_ids: dict[str, str] = field(default_factory=dict)
+    """Backend address → id of the displayed view there."""
+    turns: list[Turn] = field(default_factory=list)
+    """Oldest first."""
+    pending: str | None = None
+    """Question that waits for its answer."""
+    header_window: Window | None = None
+    """Window that the backend chose for the file; None where windows do not apply."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Random identifier."""
+
+
+def open_case(backend: Backend, name: str, data: bytes, *, suggestions: Sequence[str] = ()) -> Case:
+    """Upload a file and fetch its picture.
+
+    Args:
+        backend: Where to upload it.
+        name: File name, for display.
+        data: Bytes of the file.
+        suggestions: Suggested questions; without any the backend is asked for some.
+
+    Returns:
+        A case without turns.
+
+    Raises:
+        BackendError: The file was refused or the backend did not respond.
+    """
+    uploaded = backend.upload(data, name)
+    picture = backend.picture(uploaded.image_id)
+    questions = list(suggestions)
+    if not questions:
+        try:
+            questions = backend.suggested_questions(uploaded.image_id)
+        except BackendError:  # the page works without suggestions
+            questions = []
+    case = Case(name, data, uploaded, picture, questions, header_window=window_of(uploaded))
+    case.image_ids[backend.address] = uploaded.image_id
+    return case
+
+
+def change_view(backends: Sequence[Backend], case: Case, view: View) -> None:
+    """Display another frame or window and delete the former picture.
+
+    Args:
+        backends: All backends that may have the former picture; the first receives the new one.
+        case: The case, changed in place.
+        view: The new frame and window.
+
+    Raises:
+        BackendError: The first backend refused the view or did not respond; the case is unchanged.
+    """
+    uploaded = backends[0].upload(case.data, case.name, frame=view.frame, window=view.window)
+    picture = backends[0].picture(uploaded.image_id)
+    former_ids = case.image_ids
+    case.view = view
+    case.uploaded = uploaded
+    case.picture = picture
+    case.image_ids = {backends[0].address: uploaded.image_id}
+    for backend in backends:
+        former_id = former_ids.get(backend.address)
+        if former_id is not None and former_id != case.image_ids.get(backend.address):
+            backend.delete_image_in_background(former_id)
+
+
+def ask(backends: Sequence[Backend], case: Case, question: str, *, attention_map: bool) -> Turn:
+    """Ask every backend in parallel and append the turn to the case.
+
+    Args:
+        backends: The page's main backend first.
+        case: The case, changed in place.
+        question: One line of text.
+        attention_map: Whether to request attention maps.
+
+    Returns:
+        The turn; a backend that failed contributes its error as the reply.
+    """
+    with ThreadPoolExecutor(len(backends)) as pool:
+        replies = list(pool.map(lambda backend: _reply(backend, case, question, attention_map), backends))
+    turn = Turn(question, replies, case.picture, case.view)
+    case.turns.append(turn)
+    return turn
+
+
+def normalize_question(text: str) -> str:
+    """The text on one line: line ends and control characters, which backends refuse, become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def retry_last_turn(case: Case) -> None:
+    """Remove the last turn, which failed, and make its question pending again."""
+    case.pending = case.turns.pop().question
+
+
+def delete_images(backends: Sequence[Backend], case: Case) -> None:
+    """Delete the case's picture from every backend that has it, without waiting."""
+    for backend in backends:
+        image_id = case.image_ids.pop(backend.address, None)
+        if image_id is not None:
+            backend.delete_image_in_background(image_id)
+
+
+def window_of(uploaded: UploadedImage) -> Window | None:
+    """Window that the backend applied; None where it names none."""
+    try:
+        center = float(uploaded.facts["WindowCenter"])
+        width = float(uploaded.facts["WindowWidth"])
+    except (KeyError, ValueError):
+        return None
+    return (center, width) if width > 0 else None
+
+
+def window_ranges(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Ranges of the sliders for center and width: Hounsfield units for CT, else relative to the header's window."""
+    center, width = case.header_window or (0.0, 1.0)
+    if case.uploaded.facts.get("Modality") == "CT":
+        return (min(-1000, round(center)), max(1000, round(center))), (1, max(2500, round(width)))
+    return (round(center - width), round(center + width)), (1, max(2, round(2 * width)))
+
+
+def _reply(backend: Backend, case: Case, question: str, attention_map: bool) -> Reply:
+    """Upload the view first where the backend does not have it (yet, or any longer)."""
+    try:
+        if backend.address in case.image_ids:
+            try:
+                return backend.ask(case.image_ids[backend.address], question, attention_map=attention_map)
+            except BackendError as error:
+                if error.code != "unknown_image":
+                    raise
+        uploaded = backend.upload(case.data, case.name, frame=case.view.frame, window=case.view.window)
+        case.image_ids[backend.address] = uploaded.image_id
+        return backend.ask(uploaded.image_id, question, attention_map=attention_map)
+    except BackendError as error:
+        return error
