@@ -4,7 +4,15 @@ import pytest
 from fake_backend import FRAMES, png
 
 from medical_vqa.app.case import (
-    CT_WINDOWS, View, ask, change_view, delete_images, normalize_question, open_case, retry_last_turn, window_ranges,
+    CT_WINDOWS,
+    View,
+    ask,
+    change_view,
+    delete_images,
+    normalize_question,
+    open_case,
+    retry_last_turn,
+    window_ranges,
 )  # fmt: skip
 from medical_vqa.app.client import Backend, BackendError
 

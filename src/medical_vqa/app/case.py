@@ -58,7 +58,7 @@ class Case:
     name: str
     """File name, for display only."""
     data: bytes
-    """Bytes of the file, for as long as the page is open: another frame, or a backend that lost it, needs them again."""
+    """Bytes of the file, while the page is open: another frame, or a backend that lost it, needs them again."""
     uploaded: UploadedImage
     """What the backend read from the file."""
     picture: bytes

@@ -168,9 +168,12 @@ class Backend:
         try:
             response = self._client.request(method, path, **content)
         except httpx2.ConnectTimeout as error:
-            raise TemporaryFailure(BackendError("unreachable", f"{self.address} cannot be reached in time")) from error
+            message = f"{self.address} cannot be reached in time"
+            raise TemporaryFailure(BackendError("unreachable", message)) from error
         except httpx2.TimeoutException as error:
-            raise TemporaryFailure(BackendError("response_timeout", f"{self.address} did not respond in time")) from error
+            raise TemporaryFailure(
+                BackendError("response_timeout", f"{self.address} did not respond in time")
+            ) from error
         except httpx2.HTTPError as error:
             message = f"{self.address} cannot be reached ({type(error).__name__})"
             raise TemporaryFailure(BackendError("unreachable", message)) from error

@@ -58,7 +58,7 @@ def record(folder: Path, rating: Rating) -> bool:
     """
     with describe_disk_errors(folder, _MAX_LINE), file_lock(folder / ".lock"):
         image = None if rating.picture is None else _store_picture(folder, rating.picture)
-        with (folder / "ratings.jsonl").open("a", encoding="utf-8") as file:
+        with (folder / "ratings.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(_line(rating, image), ensure_ascii=False) + "\n")
         ratings = _current_ratings(folder)
         rows = [_row(line) for line in ratings if line["image"] and line["correct_answer"]]

@@ -96,8 +96,10 @@ ENGLISH: Mapping[str, str] = {
     # --- failures
     "retry": "Try again",
     "starting": "The model is starting",
-    "starting_text": "The server stops when nobody uses it. Starting takes up to a minute; this page continues by itself.",
-    "starting_slow": "It takes longer than usual. If this does not change, the operator of this page should check {host}.",
+    "starting_text": "The server stops when nobody uses it. Starting takes up to a minute; this page then "
+    "continues by itself.",
+    "starting_slow": "It takes longer than usual. If this does not change, the operator of this page should "
+    "check {host}.",
     "upload_failed": "{name} could not be opened",
     "failure_not_an_image": "This file is not a picture that can be read. Try a JPEG, PNG, TIFF or DICOM file.",
     "failure_unauthorized": "This page has no permission to ask the model. Its operator must check the API key.",

@@ -106,10 +106,9 @@ def _answered(texts: Texts, reply: Answer) -> str:
 
 def _abstained(texts: Texts, reply: Answer) -> str:
     """Without a confidence bar: a model may be very sure about a question that it does not understand."""
+    reason = f"<p>{escape(texts('abstained_text'))}</p>"
     if reply.reason:
         reason = f'<p lang="en">{escape(reply.reason)}</p>'
-    else:
-        reason = f"<p>{escape(texts('abstained_text'))}</p>"
     if reply.confidence is None:
         withheld = small(f"{texts('best_guess')}: {reply.answer}")
     else:
