@@ -29,7 +29,7 @@ from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import plan, selection_of, train
 from medical_vqa.training.journal import Journal
-from medical_vqa.training.loop import check_sharing
+from medical_vqa.training.loop import check_fsdp
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import tiny_hub
@@ -232,7 +232,7 @@ def test_the_launcher_configurations_are_understood(kind, monkeypatch):
         monkeypatch.setenv(key.upper().replace("LAYER_CLS", "CLS"), str(value))
     if kind == "fsdp":
         plugin = FullyShardedDataParallelPlugin()
-        check_sharing(plugin)
+        check_fsdp(plugin)
         assert plugin.transformer_cls_names_to_wrap == ["T5Block"]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from medical_vqa.models.base import Query
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import fit
+from medical_vqa.training.settings import Callbacks, TrainingSettings
 
 
 class _Net(nn.Module):
@@ -64,14 +65,18 @@ class Quiet:
 
 
 def train(folder: Path, model: Line | None = None, **changes: Any) -> Any:
-    model = model or Line()
-    data = queries()
-    settings: dict[str, Any] = {
-        "epochs": 4, "batch_size": 8, "learning_rate": 0.05, "evaluate": None, "keep": lambda scores, epoch: None,
-        "watcher": Quiet(), "select": "last", "seed": 5,
-    }  # fmt: skip
-    settings |= changes
-    return fit(model, data, images=[q.image for q in data], journal=Journal(folder), **settings)
+    rows = queries()
+    callbacks = {"evaluate": None, "save": lambda scores, epoch: None, "watcher": Quiet()}
+    callbacks |= {name: changes.pop(name) for name in callbacks if name in changes}
+    settings = {"epochs": 4, "batch_size": 8, "learning_rate": 0.05, "select": "last", "seed": 5} | changes
+    return fit(
+        model or Line(),
+        rows,
+        images=[query.image for query in rows],
+        settings=TrainingSettings(**settings),
+        callbacks=Callbacks(**callbacks),
+        journal=Journal(folder),
+    )
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

@@ -14,10 +14,10 @@ from accelerate.utils import DistributedType
 from medical_vqa.cli import main
 from medical_vqa.training import loop
 
-begin, take_step = AcceleratorState.__init__, loop._Run.step
+begin, take_step = AcceleratorState.__init__, loop._TrainingRun.step
 
 
-def share_out(self: Any, *arguments: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+def initialize_sharded(self: Any, *arguments: Any, fsdp_plugin: Any = None, **options: Any) -> None:
     begin(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
     if fsdp_plugin is not None:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
@@ -28,9 +28,9 @@ def step(self: Any, *arguments: Any) -> None:
     take_step(self, *arguments)
     assert loop.is_sharded(self.module)
     if self.progress.step == int(os.environ.get("STOP_AFTER", "0")):
-        self.save()
+        self.save_checkpoint()
         os._exit(9)
 
 
-AcceleratorState.__init__, loop._Run.step = share_out, step
+AcceleratorState.__init__, loop._TrainingRun.step = initialize_sharded, step
 main()

@@ -16,12 +16,12 @@ def test_an_epoch_holds_every_row_once(images, size, processes, epoch):
 
 
 @given(images=images_of_rows, size=st.integers(1, 20), processes=st.integers(1, 3))
-def test_the_shares_of_a_batch_make_up_the_batch(images, size, processes):
+def test_the_rows_of_all_processes_make_up_the_batch(images, size, processes):
     plan = BatchPlan(images, size, processes=processes)
     for batch in plan.epoch(0):
-        shares = [plan.share(batch, process) for process in range(processes)]
-        assert sorted(row for share in shares for row in share) == sorted(batch)
-        assert all(shares) or len(images) < processes
+        parts = [plan.rows_of(process, batch) for process in range(processes)]
+        assert sorted(row for part in parts for row in part) == sorted(batch)
+        assert all(parts) or len(images) < processes
 
 
 def test_the_questions_of_an_image_stay_together():

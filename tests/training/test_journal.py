@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from medical_vqa.errors import TrainingError
 from medical_vqa.io import atomic_write
-from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
+from medical_vqa.training.journal import Journal, Progress, explain_full_disk, read_progress
 
 
 def full_disk(folder):
@@ -46,12 +46,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path
     ],
 )
 def test_every_librarys_way_of_saying_full_disk_is_understood(error, tmp_path):
-    with pytest.raises(TrainingError, match="make room"), disk_errors(tmp_path, kept="x"):
+    with pytest.raises(TrainingError, match="free some space"), explain_full_disk(tmp_path, status="x"):
         raise error
 
 
 def test_other_errors_pass(tmp_path):
-    with pytest.raises(RuntimeError, match="shape"), disk_errors(tmp_path, kept="x"):
+    with pytest.raises(RuntimeError, match="shape"), explain_full_disk(tmp_path, status="x"):
         raise RuntimeError("shape mismatch")
 
 
@@ -64,12 +64,12 @@ def test_a_checkpoint_cut_short_by_a_kill_is_not_taken_up(tmp_path):
     assert journal.checkpoint().name == "step-00000001"
 
 
-def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     journal = Journal(tmp_path)
     journal.log([{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.0}])
     with journal.metrics_path.open("a") as out:
         out.write('{"step": 4, "lo')  # the kill came in the middle of a line
-    journal.forget_after(2)
+    journal.drop_rows_after(2)
     assert [row["step"] for row in journal.rows()] == [1, 2]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.training.journal import Journal
-from medical_vqa.training.loop import check_sharing
+from medical_vqa.training.loop import check_fsdp
 
 sys.path.insert(0, str(Path(__file__).parent))
 from line import Line, Quiet, losses, train
@@ -75,7 +75,7 @@ def test_patience_stops_early_and_the_best_is_kept(tmp_path):
     kept = []
     fitted = train(
         tmp_path, epochs=9, patience=2, select="em", evaluate=lambda: {"em": next(scores)},
-        keep=lambda s, epoch: kept.append((epoch, s["em"])),
+        save=lambda s, epoch: kept.append((epoch, s["em"])),
     )  # fmt: skip
     assert kept == [(1, 0.1), (2, 0.5)]
     assert (fitted.best_epoch, fitted.stopped_early) == (2, True)
@@ -83,7 +83,7 @@ def test_patience_stops_early_and_the_best_is_kept(tmp_path):
 
 def test_the_last_weights_are_kept_when_asked_for(tmp_path):
     kept = []
-    train(tmp_path, select="last", evaluate=lambda: {"em": 0.3}, keep=lambda s, epoch: kept.append(epoch))
+    train(tmp_path, select="last", evaluate=lambda: {"em": 0.3}, save=lambda s, epoch: kept.append(epoch))
     assert kept == [4]
 
 
@@ -97,7 +97,7 @@ def test_scores_are_rows_of_the_journal(tmp_path):
 
 
 def test_trackers_get_the_losses(tmp_path):
-    train(tmp_path, trackers=["tensorboard"], epochs=8)
+    train(tmp_path, trackers=("tensorboard",), epochs=8)
     assert list(tmp_path.rglob("events.out.tfevents*"))
 
 
@@ -119,7 +119,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.mark.parametrize(("version", "efficient"), [(1, False), (2, True)])
 def test_a_sharing_of_weights_that_cannot_work_is_refused(version, efficient):
-    check_sharing(None)
-    check_sharing(SimpleNamespace(fsdp_version=2, cpu_ram_efficient_loading=False))
+    check_fsdp(None)
+    check_fsdp(SimpleNamespace(fsdp_version=2, cpu_ram_efficient_loading=False))
     with pytest.raises(ConfigError, match=r"expected fsdp_version: 2 .*recipes/accelerate/fsdp\.yaml"):
-        check_sharing(SimpleNamespace(fsdp_version=version, cpu_ram_efficient_loading=efficient))
+        check_fsdp(SimpleNamespace(fsdp_version=version, cpu_ram_efficient_loading=efficient))

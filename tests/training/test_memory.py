@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medical_vqa.errors import TrainingError
-from medical_vqa.training.batching import BatchPlan, pieces
+from medical_vqa.training.batching import BatchPlan, split
 from medical_vqa.training.journal import Journal
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -56,9 +56,9 @@ def test_parts_that_were_asked_for_are_not_halved(tmp_path):
         train(tmp_path, Small(rows=4), micro_batch=8)
 
 
-def test_pieces_keep_the_order():
-    assert pieces([5, 3, 8, 1, 2], 2) == [[5, 3], [8, 1], [2]]
-    assert pieces([5, 3], None) == [[5, 3]]
+def test_parts_keep_the_order():
+    assert split([5, 3, 8, 1, 2], 2) == [[5, 3], [8, 1], [2]]
+    assert split([5, 3], None) == [[5, 3]]
 
 
 def padding(batches, lengths):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medical_vqa.training.optimizer import WeightAverage, adamw, rate
+from medical_vqa.training.optimizer import WeightAverage, adamw, schedule
 
 
 def test_only_matrices_decay_and_frozen_weights_are_left_out():
@@ -18,7 +18,7 @@ def test_only_matrices_decay_and_frozen_weights_are_left_out():
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero():
-    rates = [rate(step, total=100, warmup=0.1) for step in range(100)]
+    rates = [schedule(step, total=100, warmup=0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)

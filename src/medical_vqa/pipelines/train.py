@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
     from medical_vqa.training.journal import Journal
-    from medical_vqa.training.loop import Fitted, Scores, Watcher
     from medical_vqa.training.plan import Plan
+    from medical_vqa.training.settings import FitResult, Scores, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Trained:
     """The run folder."""
     bundle: Path
     """The model, inside it."""
-    fitted: Fitted | None
+    fitted: FitResult | None
     """Steps, best epoch, seconds; None for a baseline, which is counted in one go."""
 
 
@@ -72,7 +72,7 @@ def plan(recipe: Recipe) -> Plan:
     """What training by the recipe will take, from configurations alone; raises like `train`."""
     from medical_vqa.models.memory import estimate_memory
     from medical_vqa.runtime import choose_device, choose_precision, memory_of
-    from medical_vqa.training.plan import Plan, steps_of
+    from medical_vqa.training.plan import Plan, count_steps
 
     family, settings = registry.find("models", recipe.model.family), recipe.training
     if not hasattr(family, "build"):
@@ -94,7 +94,9 @@ def plan(recipe: Recipe) -> Plan:
     )
     images = [row.image_id for row in rows]
     keys = {"epochs", "batch_size", "grouping", "accumulate", "seed"}
-    steps = steps_of(images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys))
+    steps = count_steps(
+        images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys)
+    )
     where = f"{choice.device}, {choice.precision}"
     return Plan(estimate, memory, len(rows), len(set(images)), steps, where, memory_of(device))
 
@@ -119,11 +121,12 @@ def _fit(
     journal: Journal,
     watcher: Watcher,
     pictures: ProgressCallback | None,
-) -> Fitted:
+) -> FitResult:
     from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.runtime import seed_everything, use_all_cores
     from medical_vqa.training.loop import fit
+    from medical_vqa.training.settings import Callbacks, TrainingSettings
 
     settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
     if choice.device == "cuda" and hasattr(registry.find("models", recipe.model.family), "memory_estimate"):
@@ -147,14 +150,16 @@ def _fit(
         model,
         data,
         images=data.images,
-        journal=journal,
-        watcher=watcher,
-        keep=keep,
-        evaluate=lambda: validation_scores(model, asked, held_out, card),
-        device=choice.device,
-        precision=choice.precision,
         lengths=lengths_of(rows) if settings.length_buckets else None,
-        **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
+        settings=TrainingSettings(
+            **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
+            device=choice.device,
+            precision=choice.precision,
+        ),
+        callbacks=Callbacks(
+            evaluate=lambda: validation_scores(model, asked, held_out, card), save=keep, watcher=watcher
+        ),
+        journal=journal,
     )
     if main:  # `fit` has ended the process group, so there is none to wait with
         journal.finish(dataclasses.asdict(fitted))

@@ -1,4 +1,4 @@
-"""The run folder: what was asked, with what, what happened, and where to go on after a kill.
+"""The run folder: recipe, environment, metrics, and the checkpoint from which an interrupted run resumes.
 
 runs/slake-compact/
   recipe.yaml        the resolved recipe
@@ -27,26 +27,26 @@ from medical_vqa.schema.records import read_jsonl
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come; enough, with a checkpoint's tensors, to go on as if nothing had happened."""
+    """How far a run has come; with a checkpoint's tensors, enough to resume as if nothing had happened."""
 
     epoch: int = 0
-    """Epochs that are complete."""
+    """Complete epochs."""
     batch: int = 0
-    """Optimizer steps taken of the epoch under way."""
+    """Optimizer steps taken in the current epoch."""
     step: int = 0
     """Optimizer steps in all."""
     best: float | None = None
-    """The best selection score so far."""
+    """Best selection score so far."""
     best_epoch: int | None = None
-    """Epochs complete when it was reached."""
+    """Complete epochs at the best score."""
     stale: int = 0
-    """Scores since then."""
+    """Evaluations since the best score."""
     seconds: float = 0.0
-    """Wall-clock time spent, over all resumptions."""
+    """Wall-clock time, over all resumptions."""
     loss_sum: float = 0.0
-    """Loss of the epoch under way, summed over its items."""
+    """Loss of the current epoch, summed over its supervised items."""
     loss_items: int = 0
-    """How many items that sums over."""
+    """Number of supervised items in `loss_sum`."""
 
 
 class Journal:
@@ -60,59 +60,69 @@ class Journal:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has been completed."""
+        """Whether the run is complete."""
         return (self.folder / "finished.json").is_file()
 
     def start(self, *, recipe_yaml: str, environment: Mapping[str, Any]) -> None:
         """Create the folder with the recipe and the environment."""
-        with disk_errors(self.folder, kept="nothing was trained yet"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with explain_full_disk(self.folder, status="nothing was trained yet"):
             atomic_write(self.folder / "recipe.yaml", recipe_yaml)
             atomic_write(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def clear(self) -> None:
-        """Empty the folder of an earlier run."""
+        """Delete the folder of an earlier run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def manifest(self) -> str | None:
-        """The hash of the dataset manifest that the run was begun with."""
+        """Hash of the dataset manifest with which the run was started."""
         path = self.folder / "environment.json"
         return json.loads(path.read_text(encoding="utf-8")).get("dataset_manifest") if path.is_file() else None
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to ``metrics.jsonl``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with disk_errors(self.folder, kept=self.kept()), self.metrics_path.open("a", encoding="utf-8") as out:
+        with (
+            explain_full_disk(self.folder, status=self.checkpoint_status()),
+            self.metrics_path.open("a", encoding="utf-8") as out,
+        ):
             out.write("".join(json.dumps(row) + "\n" for row in rows))
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row of ``metrics.jsonl``."""
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.is_file() else []
 
-    def forget_after(self, step: int) -> None:
-        """Drop rows that a killed run wrote after its last checkpoint: they will be written again."""
+    def drop_rows_after(self, step: int) -> None:
+        """Drop the rows that an interrupted run wrote after its last checkpoint; resuming writes them again."""
         if not self.metrics_path.is_file():
             return
-        whole = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in whole if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
-        atomic_write(self.metrics_path, "".join(kept))
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        complete = [line for line in lines if line.endswith("\n")]
+        atomic_write(self.metrics_path, "".join(line for line in complete if json.loads(line).get("step", 0) <= step))
 
     def checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
         complete = sorted(self._checkpoints.glob("step-*/progress.json"))
         return complete[-1].parent if complete else None
 
-    def kept(self) -> str:
-        """In words, what is safe on disk."""
+    def checkpoint_status(self) -> str:
+        """Which checkpoint is safe on disk, in words, for error messages."""
         newest = self.checkpoint()
         return f"the checkpoint {newest.name} is kept" if newest else "there is no checkpoint yet"
 
     def save(self, progress: Progress, save_state: Callable[[Path], None]) -> None:
-        """Write a checkpoint beside the old one, then drop the old one; a full disk leaves the old one as it was."""
+        """Write a checkpoint, then delete the one before it.
+
+        Args:
+            progress: Stored with the checkpoint.
+            save_state: Writes the tensors into the folder that it receives.
+
+        Raises:
+            TrainingError: The disk is full; the checkpoint before stays as it was.
+        """
         final = self._checkpoints / f"step-{progress.step:08d}"
         partial = self._checkpoints / "partial"
         shutil.rmtree(partial, ignore_errors=True)
-        with disk_errors(self.folder, kept=self.kept()):
+        with explain_full_disk(self.folder, status=self.checkpoint_status()):
             try:
                 partial.mkdir(parents=True)
                 save_state(partial)
@@ -126,8 +136,8 @@ class Journal:
                 shutil.rmtree(older, ignore_errors=True)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the run complete and drop the checkpoints, which nobody needs any more."""
-        with disk_errors(self.folder, kept=self.kept()):
+        """Mark the run complete and delete its checkpoints."""
+        with explain_full_disk(self.folder, status=self.checkpoint_status()):
             atomic_write(self.folder / "finished.json", json.dumps(summary, indent=2) + "\n")
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
@@ -138,8 +148,13 @@ def read_progress(checkpoint: Path) -> Progress:
 
 
 @contextmanager
-def disk_errors(folder: Path, *, kept: str) -> Iterator[None]:
-    """Turn a full disk, however a library reports it, into one sentence; other errors pass."""
+def explain_full_disk(folder: Path, *, status: str) -> Iterator[None]:
+    """Turn the error of a full disk, however a library reports it, into a `TrainingError`; other errors pass.
+
+    Args:
+        folder: The run folder.
+        status: What is safe on disk, in words.
+    """
     try:
         yield
     except Exception as error:
@@ -147,13 +162,13 @@ def disk_errors(folder: Path, *, kept: str) -> Iterator[None]:
             raise
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         raise TrainingError(
-            f"the disk is full while saving under {folder} ({free // 2**20:,} MiB free); {kept}: "
-            "make room and run the same command again to go on"
+            f"the disk is full while saving under {folder} ({free // 2**20:,} MiB free); {status}: "
+            "free some space and run the same command again to resume"
         ) from error
 
 
-# torch and safetensors write in native code and report the system's refusal in words of their own, if at all
-_NATIVE_WORDS = (
+# torch and safetensors write in native code, and their exceptions carry the system's error in text only
+_NATIVE_ERRORS = (
     "No space left on device",
     "File too large",
     "inline_container.cc",
@@ -167,4 +182,4 @@ def _is_full_disk(error: BaseException | None) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    return any(words in str(error) for words in _NATIVE_WORDS) or _is_full_disk(error.__context__)
+    return any(text in str(error) for text in _NATIVE_ERRORS) or _is_full_disk(error.__context__)

@@ -1,4 +1,4 @@
-"""fit(): the training loop, whole and visible; it knows no model family and no dataset.
+"""The training loop. It knows no model family and no dataset.
 
 One step: `accumulate` batches, their losses summed, divided by the number of supervised items over all batches and
 processes (so that one big batch, many small ones, or several processes give the same gradient), clipped, applied.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -24,188 +23,171 @@ from torch.utils.data import DataLoader, Dataset
 from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.models.base import Query, Trainable
 from medical_vqa.models.fsdp import is_sharded, unsharded_outside_layers
-from medical_vqa.runtime import Precision, seed_everything
-from medical_vqa.training.batching import Batch, BatchPlan, Grouping, pieces
-from medical_vqa.training.journal import Journal, Progress, disk_errors, read_progress
-from medical_vqa.training.optimizer import WeightAverage, adamw, rate
+from medical_vqa.runtime import seed_everything
+from medical_vqa.training.batching import Batch, BatchPlan, split
+from medical_vqa.training.journal import Journal, Progress, explain_full_disk, read_progress
+from medical_vqa.training.optimizer import WeightAverage, adamw, schedule
+from medical_vqa.training.settings import Callbacks, FitResult, Scores, TrainingSettings
 
-Scores = Mapping[str, float]
-_LOG_STEPS, _LOG_SECONDS = 10, 2.0  # between looks at the losses: each look waits for the device
-
-
-class Watcher(Protocol):
-    """Who is told how it goes; the command line draws a progress bar from it."""
-
-    def begin(self, *, total_steps: int, done_steps: int, device: str) -> None:
-        """Training starts, or goes on after `done_steps`."""
-
-    def step(self, *, done: int, epoch: int, loss: float, questions_per_second: float) -> None:
-        """Steps done so far; the mean loss of the latest ones, in nats per item."""
-
-    def score(self, *, epoch: int, train_loss: float, scores: Scores, best: bool) -> None:
-        """Validation scores after an epoch, each in [0, 1]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """How a run ended."""
-
-    steps: int
-    """Optimizer steps."""
-    best_epoch: int | None
-    """Epochs complete at the best selection score; None when the last weights were taken."""
-    stopped_early: bool
-    """Whether patience ran out."""
-    seconds: float
-    """Wall-clock time, over all resumptions."""
+_LOG_STEPS = 10
+_LOG_SECONDS = 2.0
+"""Losses are read after so many steps or seconds, because reading them waits for the device."""
 
 
 def fit(
     model: Trainable,
-    data: Sequence[Query],
+    queries: Sequence[Query],
     *,
     images: Sequence[str],
-    journal: Journal,
-    evaluate: Callable[[], Scores] | None,
-    keep: Callable[[Scores, int], None],
-    watcher: Watcher,
-    epochs: int,
-    batch_size: int,
-    grouping: Grouping = "image",
-    accumulate: int = 1,
-    micro_batch: int | Literal["auto"] = "auto",
     lengths: Sequence[int] | None = None,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.05,
-    warmup: float = 0.03,
-    clip: float = 1.0,
-    average: float = 0.0,
-    precision: Precision = "fp32",
-    device: str = "cpu",
-    seed: int = 0,
-    evaluate_every: int = 1,
-    select: str = "em",
-    patience: int | None = None,
-    checkpoint_minutes: float = 2.0,
-    workers: int = 0,
-    trackers: Sequence[str] = (),
-) -> Fitted:
-    """Train `model` on `data`, whose row i asks about ``images[i]``, and go on from the journal's checkpoint if any.
+    settings: TrainingSettings,
+    callbacks: Callbacks,
+    journal: Journal,
+) -> FitResult:
+    """Train a model, resuming from the journal's checkpoint if there is one.
 
-    `evaluate` scores the model as it is; `keep` is called with its scores and the epoch whenever it should be saved:
-    in the main process, or, where each process holds a share of the weights (FSDP), in all of them at once.
-    A batch is taken in parts of `micro_batch` rows; `auto` halves them whenever the device runs out of memory, and
-    the step stays the same. Rows of like `lengths`, where given, share a batch.
-    Raises `TrainingError` when the loss is not a number, the disk is full, or one row is too much for the device.
+    Args:
+        model: The model to train, in place.
+        queries: The training rows, with their targets.
+        images: The image that each row asks about.
+        lengths: Length of each row, in any unit; rows of similar length share a batch. None orders rows at random.
+        settings: Length, batches, optimizer and schedule.
+        callbacks: Evaluation, saving and progress.
+        journal: The run folder.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        ConfigError: The FSDP configuration cannot work.
+        TrainingError: The loss is not a number, the disk is full, or one row needs more memory than the device has.
     """
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(precision, precision),
-        cpu=device == "cpu",
-        log_with=list(trackers) or None,
+        mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision),
+        cpu=settings.device == "cpu",
+        log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(journal.folder)),
     )
-    seed_everything(seed)
-    run = _Run(accelerator, model, data, journal, evaluate, keep, watcher, select)
-    run.micro = None if micro_batch == "auto" else micro_batch
-    plan = BatchPlan(images, batch_size, grouping, seed, accelerator.num_processes, lengths)
-    run.prepare(learning_rate=learning_rate, weight_decay=weight_decay, average=average)
-    if trackers:
-        accelerator.init_trackers("medical-vqa", config={"learning_rate": learning_rate, "batch_size": batch_size})
+    seed_everything(settings.seed)
+    plan = BatchPlan(images, settings.batch_size, settings.grouping, settings.seed, accelerator.num_processes, lengths)
+    run = _TrainingRun(accelerator, model, queries, plan, settings, callbacks, journal)
     progress = run.progress
-    total = sum(math.ceil(len(plan.epoch(e)) / accumulate) for e in range(epochs))
-    if accelerator.is_main_process:
-        watcher.begin(total_steps=total, done_steps=progress.step, device=f"{accelerator.device.type}, {precision}")
-    run.last_saved = time.monotonic()
-    while progress.epoch < epochs and not _out_of_patience(progress, patience):
-        steps = _chunks(plan.epoch(progress.epoch), accumulate)[progress.batch :]
+    while progress.epoch < settings.epochs and not run.out_of_patience:
         try:
-            for batches in run.load(steps, plan, workers):
-                share = rate(progress.step, total=total, warmup=warmup)
-                run.step(batches, learning_rate * share, clip)
-                if time.monotonic() - run.last_saved > 60 * checkpoint_minutes:
-                    run.save()
+            for batches in run.remaining_steps():
+                run.step(batches)
+                if time.monotonic() - run.last_saved > 60 * settings.checkpoint_minutes:
+                    run.save_checkpoint()
         except torch.OutOfMemoryError as error:
-            run.halve(error, batch_size, fixed=micro_batch != "auto")
-            continue  # with the step that was too much
-        run.end_epoch(score=(progress.epoch + 1) % evaluate_every == 0 or progress.epoch + 1 == epochs)
-    if select == "last" or evaluate is None:
-        run.keep_last()
+            run.halve_micro_batch(error)
+            continue  # with the step that did not fit
+        run.end_epoch()
+    if settings.select == "last" or callbacks.evaluate is None:
+        run.save_last_model()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return Fitted(progress.step, progress.best_epoch, progress.epoch < epochs, progress.seconds)
+    return FitResult(progress.step, progress.best_epoch, progress.epoch < settings.epochs, progress.seconds)
 
 
-class _Run:
-    """The moving parts of one `fit`."""
+class _TrainingRun:
+    """The state of one `fit`: wrapped module, optimizer, progress, and losses that are not logged yet."""
 
     def __init__(
         self,
         accelerator: Accelerator,
         model: Trainable,
-        data: Sequence[Query],
+        queries: Sequence[Query],
+        plan: BatchPlan,
+        settings: TrainingSettings,
+        callbacks: Callbacks,
         journal: Journal,
-        evaluate: Callable[[], Scores] | None,
-        keep: Callable[[Scores, int], None],
-        watcher: Watcher,
-        select: str,
     ) -> None:
-        self.accelerator, self.model, self.data, self.journal = accelerator, model, data, journal
-        self.evaluate, self.keep, self.watcher, self.select = evaluate, keep, watcher, select
+        """Move the model to the device, wrap it for several processes, and load the newest checkpoint."""
+        self.accelerator = accelerator
+        self.model = model
+        self.queries = queries
+        self.plan = plan
+        self.settings = settings
+        self.callbacks = callbacks
+        self.journal = journal
         self.progress = Progress()
-        self.pending: list[tuple[dict[str, Any], Tensor]] = []
-        self.last_saved = self.clock = time.monotonic()
-        self.questions = 0  # since the last look at the losses
-        self.micro: int | None = None  # rows on the device at once; None: the whole batch
+        self.unlogged_losses: list[tuple[dict[str, Any], Tensor]] = []
+        self.unlogged_items = 0
+        self.last_logged = time.monotonic()
+        self.micro_batch = None if settings.micro_batch == "auto" else settings.micro_batch  # None: the whole batch
+        check_fsdp(getattr(accelerator.state, "fsdp_plugin", None))
+        optimizer = adamw(model.module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.module, self.optimizer = accelerator.prepare(model.module, optimizer)
+        self.average = WeightAverage(model.module, settings.average)
+        accelerator.register_for_checkpointing(self.average)
+        self._resume()
+        if settings.trackers:
+            config = {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size}
+            accelerator.init_trackers("medical-vqa", config=config)
+        self.total_steps = sum(math.ceil(len(plan.epoch(e)) / settings.accumulate) for e in range(settings.epochs))
+        if accelerator.is_main_process:
+            device = f"{accelerator.device.type}, {settings.precision}"
+            callbacks.watcher.begin(total_steps=self.total_steps, done_steps=self.progress.step, device=device)
+        self.last_saved = time.monotonic()
 
-    def prepare(self, *, learning_rate: float, weight_decay: float, average: float) -> None:
-        """Move to the device, wrap for several processes, and take up the newest checkpoint."""
-        check_sharing(getattr(self.accelerator.state, "fsdp_plugin", None))
-        optimizer = adamw(self.model.module, learning_rate=learning_rate, weight_decay=weight_decay)
-        self.module, self.optimizer = self.accelerator.prepare(self.model.module, optimizer)
-        self.average = WeightAverage(self.model.module, average)
-        self.accelerator.register_for_checkpointing(self.average)
+    def _resume(self) -> None:
         if checkpoint := self.journal.checkpoint():
             self.accelerator.load_state(str(checkpoint))
             self.progress = read_progress(checkpoint)
             if self.accelerator.is_main_process:
-                self.journal.forget_after(self.progress.step)
+                self.journal.drop_rows_after(self.progress.step)
 
-    def load(self, steps: list[list[Batch]], plan: BatchPlan, workers: int) -> Iterator[list[dict[str, Tensor]]]:
-        """The batches of each step, collated, this process's share of them."""
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the score has not improved for as long as the settings allow."""
+        return self.settings.patience is not None and self.progress.stale >= self.settings.patience
+
+    def remaining_steps(self) -> Iterator[list[dict[str, Tensor]]]:
+        """The collated batches of each step that is left of the epoch, this process's part of them."""
+        batches, size = self.plan.epoch(self.progress.epoch), self.settings.accumulate
+        steps = [batches[start : start + size] for start in range(0, len(batches), size)][self.progress.batch :]
         rank = self.accelerator.process_index
-        parts = [[p for batch in step for p in pieces(plan.share(batch, rank), self.micro)] for step in steps]
-        shares = [part for step in parts for part in step]
-        order = torch.Generator()  # its own: the loader must not draw from the generator that a resumed run continues
-        data = cast("Dataset[Query]", self.data)
+        parts: list[list[Batch]] = [
+            [part for batch in step for part in split(self.plan.rows_of(rank, batch), self.micro_batch)]
+            for step in steps
+        ]
         loader = iter(
-            DataLoader(data, batch_sampler=shares, collate_fn=self.model.collate, num_workers=workers, generator=order)
+            DataLoader(
+                cast("Dataset[Query]", self.queries),
+                batch_sampler=[part for step in parts for part in step],
+                collate_fn=self.model.collate,
+                num_workers=self.settings.workers,
+                generator=torch.Generator(),  # the loader must not draw from the one whose state a checkpoint stores
+            )
         )
         for step in parts:
             yield [send_to_device(next(loader), self.accelerator.device) for _ in step]
 
-    def halve(self, error: torch.OutOfMemoryError, batch_size: int, *, fixed: bool) -> None:
-        """Take half as many rows at once from here on; raises `TrainingError` where that cannot be."""
+    def halve_micro_batch(self, error: torch.OutOfMemoryError) -> None:
+        """Put half as many rows on the device from here on; raises `TrainingError` where that cannot help."""
         self.optimizer.zero_grad()
-        size = self.micro or batch_size
-        if size == 1 or fixed or self.accelerator.num_processes > 1:
+        size = self.micro_batch or self.settings.batch_size
+        if size == 1 or self.settings.micro_batch != "auto" or self.accelerator.num_processes > 1:
             raise TrainingError(
                 f"the device ran out of memory with {size} questions at once ({str(error).split('.')[0]}); "
-                f"{self.journal.kept()}: set a smaller training.micro_batch, model.gradient_checkpointing: true, "
-                "a smaller checkpoint or 4-bit weights, or use a larger GPU"
+                f"{self.journal.checkpoint_status()}: set a smaller training.micro_batch, "
+                "model.gradient_checkpointing: true, a smaller checkpoint or 4-bit weights, or use a larger GPU"
             ) from error
-        self.micro = size // 2
+        self.micro_batch = size // 2
         if self.accelerator.is_main_process:
-            self.journal.log([{"step": self.progress.step, "micro_batch": self.micro}])
+            self.journal.log([{"step": self.progress.step, "micro_batch": self.micro_batch}])
 
-    def step(self, batches: list[dict[str, Tensor]], learning_rate: float, clip: float) -> None:
+    def step(self, batches: list[dict[str, Tensor]]) -> None:
         """One optimizer step over all the batches."""
+        factor = schedule(self.progress.step, total=self.total_steps, warmup=self.settings.warmup)
+        learning_rate = self.settings.learning_rate * factor
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         items = sum(batch["supervised"] for batch in batches)
         items = self.accelerator.reduce(items, "sum")
-        # several processes' gradients are averaged, so each contributes as many times over as there are processes
+        # gradients of several processes are averaged, so each contributes as many times over as there are processes
         scale = self.accelerator.num_processes / items
         losses = []
         for number, batch in enumerate(batches, 1):
@@ -214,150 +196,139 @@ class _Run:
                     loss = self.module(batch)
                 self.accelerator.backward(loss * scale)
             losses.append(loss.detach())
-        self.accelerator.clip_grad_norm_(self.module.parameters(), clip)
+        self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update()
-        self._note(sum(losses), int(items), learning_rate)
+        self._record(sum(losses), int(items), learning_rate)
 
-    def _note(self, loss_sum: Any, items: int, learning_rate: float) -> None:
+    def _record(self, loss_sum: Any, items: int, learning_rate: float) -> None:
+        """Count the step; its loss stays on the device until the losses are logged."""
         progress = self.progress
         progress.step += 1
         progress.batch += 1
-        loss = self.accelerator.reduce(loss_sum, "sum")
         row = {"step": progress.step, "epoch": progress.epoch + 1, "items": items, "lr": learning_rate}
-        self.pending.append((row, loss))
-        self.questions += items
-        if progress.step % _LOG_STEPS == 0 or time.monotonic() - self.clock > _LOG_SECONDS:
-            self.flush()
+        self.unlogged_losses.append((row, self.accelerator.reduce(loss_sum, "sum")))
+        self.unlogged_items += items
+        if progress.step % _LOG_STEPS == 0 or time.monotonic() - self.last_logged > _LOG_SECONDS:
+            self.log_losses()
 
-    def flush(self) -> None:
-        """Look at the losses since the last look: stop on one that is no number, write down the rest."""
-        if not self.pending:
+    def log_losses(self) -> None:
+        """Read the losses since the last log and write them down; raises `TrainingError` on one that is not finite."""
+        if not self.unlogged_losses:
             return
-        rows = [row | {"loss": float(loss) / row["items"]} for row, loss in self.pending]
-        self.pending.clear()
-        good = [row for row in rows if math.isfinite(row["loss"])]
+        rows = [row | {"loss": float(loss) / row["items"]} for row, loss in self.unlogged_losses]
+        finite = [row for row in rows if math.isfinite(row["loss"])]
         now = time.monotonic()
-        seconds, self.clock = now - self.clock, now
-        self.progress.seconds += seconds
-        speed, self.questions = self.questions / max(seconds, 1e-9), 0
-        self.progress.loss_sum += sum(row["loss"] * row["items"] for row in good)
-        self.progress.loss_items += sum(row["items"] for row in good)
+        seconds = now - self.last_logged
+        speed = self.unlogged_items / max(seconds, 1e-9)
+        self.last_logged = now
+        self.unlogged_losses.clear()
+        self.unlogged_items = 0
+        progress = self.progress
+        progress.seconds += seconds
+        progress.loss_sum += sum(row["loss"] * row["items"] for row in finite)
+        progress.loss_items += sum(row["items"] for row in finite)
         if self.accelerator.is_main_process:
-            self.journal.log([row | {"questions_per_second": round(speed, 1)} for row in good])
-            if good:
-                self.accelerator.log({"loss": good[-1]["loss"], "lr": good[-1]["lr"]}, step=self.progress.step)
-                mean = sum(row["loss"] for row in good) / len(good)
-                self.watcher.step(
-                    done=self.progress.step,
-                    epoch=self.progress.epoch + 1,
-                    loss=mean,
+            self.journal.log([row | {"questions_per_second": round(speed, 1)} for row in finite])
+            if finite:
+                self.accelerator.log({"loss": finite[-1]["loss"], "lr": finite[-1]["lr"]}, step=progress.step)
+                self.callbacks.watcher.step(
+                    done=progress.step,
+                    epoch=progress.epoch + 1,
+                    loss=sum(row["loss"] for row in finite) / len(finite),
                     questions_per_second=speed,
                 )
-        if len(good) < len(rows):
+        if len(finite) < len(rows):
             bad = next(row for row in rows if not math.isfinite(row["loss"]))
             raise TrainingError(
                 f"the loss became {bad['loss']} at step {bad['step']} (learning rate {bad['lr']:.2g}); "
-                f"{self.journal.kept()}: lower training.learning_rate, or use precision fp32 or bf16, and start afresh"
+                f"{self.journal.checkpoint_status()}: lower training.learning_rate, or use precision fp32 or bf16, "
+                "and start afresh"
             )
 
-    def save(self) -> None:
-        """Write a checkpoint, after making sure that the losses up to it are numbers."""
-        self.flush()
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.num_processes == 1:
-            self.journal.save(self.progress, self._save_state)
-        else:
-            self._save_together()
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint, after checking that the losses up to it are finite."""
+        self.log_losses()
+        accelerator = self.accelerator
+        accelerator.wait_for_everyone()
+        if accelerator.num_processes == 1:
+            self.journal.save(self.progress, lambda folder: accelerator.save_state(str(folder)))
+        else:  # each process adds its random state to one folder before the main one declares it complete
+            shared = self.journal.folder / "checkpoints" / "shared"
+            accelerator.save_state(str(shared))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                self.journal.save(self.progress, lambda folder: _move_contents(shared, folder))
+            accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
-    def _save_together(self) -> None:
-        """Every process adds its random state to one folder before the main one declares it complete."""
-        shared = self.journal.folder / "checkpoints" / "together"
-        self.accelerator.save_state(str(shared))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self.journal.save(self.progress, lambda folder: _move_into(shared, folder))
-        self.accelerator.wait_for_everyone()
-
-    def _save_state(self, folder: Path) -> None:
-        self.accelerator.save_state(str(folder))
-
-    def end_epoch(self, *, score: bool) -> None:
-        """Score, keep the model if it is the best, and write a checkpoint."""
-        self.flush()
+    def end_epoch(self) -> None:
+        """Evaluate where it is due, save the model if it is the best, and write a checkpoint."""
+        self.log_losses()
         progress = self.progress
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.epoch += 1
+        progress.batch = 0
         train_loss = progress.loss_sum / max(progress.loss_items, 1)
-        progress.loss_sum, progress.loss_items = 0.0, 0
-        if score and self.evaluate is not None:
+        progress.loss_sum = 0.0
+        progress.loss_items = 0
+        due = progress.epoch % self.settings.evaluate_every == 0 or progress.epoch == self.settings.epochs
+        if due and self.callbacks.evaluate is not None:
             if self.accelerator.is_main_process or is_sharded(self.module):
-                self._score(train_loss)
-            shared = [progress.best, progress.best_epoch, progress.stale]
-            broadcast_object_list(shared)
-            progress.best, progress.best_epoch, progress.stale = shared  # type: ignore[assignment]
-            self.clock = time.monotonic()
-            self.save()
+                self._evaluate(train_loss)
+            best = [progress.best, progress.best_epoch, progress.stale]
+            broadcast_object_list(best)
+            progress.best, progress.best_epoch, progress.stale = best  # type: ignore[assignment]
+            self.last_logged = time.monotonic()
+            self.save_checkpoint()
 
-    def _score(self, train_loss: float) -> None:
-        progress = self.progress
-        began = time.monotonic()
+    def _evaluate(self, train_loss: float) -> None:
+        progress, select = self.progress, self.settings.select
+        start = time.monotonic()
         with self.average.swapped_in():
-            with unsharded_outside_layers(self.module):
-                scores = dict(self.evaluate()) if self.evaluate else {}
-            best = self.select != "last" and (progress.best is None or scores[self.select] > progress.best)
+            scores = self._scores()
+            best = select != "last" and (progress.best is None or scores[select] > progress.best)
             if best:
-                progress.best, progress.best_epoch, progress.stale = scores[self.select], progress.epoch, 0
-                self._keep(scores)
+                progress.best = scores[select]
+                progress.best_epoch = progress.epoch
+                progress.stale = 0
+                self._save_model(scores)
             else:
                 progress.stale += 1
-        progress.seconds += time.monotonic() - began
+        progress.seconds += time.monotonic() - start
         if not self.accelerator.is_main_process:
             return
-        row = {
-            "step": progress.step,
-            "epoch": progress.epoch,
-            "train_loss": train_loss,
-            **scores,
-            "best": best,
-        }
+        row = {"step": progress.step, "epoch": progress.epoch, "train_loss": train_loss, **scores, "best": best}
         self.journal.log([row | {"seconds": round(progress.seconds, 2)}])
         self.accelerator.log({f"validation/{k}": v for k, v in scores.items()}, step=progress.step)
-        self.watcher.score(epoch=progress.epoch, train_loss=train_loss, scores=scores, best=best)
+        self.callbacks.watcher.score(epoch=progress.epoch, train_loss=train_loss, scores=scores, best=best)
 
-    def _keep(self, scores: Scores) -> None:
-        with disk_errors(self.journal.folder, kept=self.journal.kept()):
-            self.keep(scores, self.progress.epoch)
-
-    def keep_last(self) -> None:
-        """Save the weights as they ended."""
+    def save_last_model(self) -> None:
+        """Save the model with the weights of the last step."""
         if self.accelerator.is_main_process or is_sharded(self.module):
             with self.average.swapped_in():
-                with unsharded_outside_layers(self.module):
-                    scores = self.evaluate() if self.evaluate else {}
-                self._keep(scores)
+                self._save_model(self._scores())
+
+    def _scores(self) -> Scores:
+        with unsharded_outside_layers(self.module):
+            return dict(self.callbacks.evaluate()) if self.callbacks.evaluate else {}
+
+    def _save_model(self, scores: Scores) -> None:
+        with explain_full_disk(self.journal.folder, status=self.journal.checkpoint_status()):
+            self.callbacks.save(scores, self.progress.epoch)
 
 
-def check_sharing(plugin: Any) -> None:
+def check_fsdp(plugin: Any) -> None:
     """Raise `ConfigError` on an FSDP configuration that would lose weights or wait for ever."""
     if plugin is not None and (plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading):
-        # a module's state holds its trained part alone, so frozen weights cannot be handed on through it
+        # a module's state holds its trained part alone, so frozen weights cannot be sent to others through it
         raise ConfigError(
             "FSDP was configured in a way that cannot work here: expected fsdp_version: 2 and "
             "fsdp_cpu_ram_efficient_loading: false; begin with recipes/accelerate/fsdp.yaml"
         )
 
 
-def _out_of_patience(progress: Progress, patience: int | None) -> bool:
-    return patience is not None and progress.stale >= patience
-
-
-def _chunks(batches: list[Batch], size: int) -> list[list[Batch]]:
-    return [batches[start : start + size] for start in range(0, len(batches), size)]
-
-
-def _move_into(source: Path, folder: Path) -> None:
+def _move_contents(source: Path, folder: Path) -> None:
     for path in source.iterdir():
         path.rename(folder / path.name)
     source.rmdir()

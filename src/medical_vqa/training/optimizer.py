@@ -1,4 +1,4 @@
-"""AdamW with its parameter groups, the learning rate of a step, and the running average of weights."""
+"""AdamW with its parameter groups, the learning-rate schedule, and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -21,45 +21,53 @@ def adamw(module: nn.Module, *, learning_rate: float, weight_decay: float) -> to
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
 
 
-def rate(step: int, *, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step: a rise over `warmup` of the steps, then half a cosine to 0."""
-    rise = max(1, round(total * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+def schedule(step: int, *, total: int, warmup: float) -> float:
+    """Factor of the peak learning rate at a step, in [0, 1]: a linear warm-up, then half a cosine to 0.
+
+    Args:
+        step: Optimizer steps taken before this one.
+        total: Optimizer steps of the run.
+        warmup: Fraction of the steps over which the rate rises.
+    """
+    warmup_steps = max(1, round(total * warmup))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total - warmup_steps)))
 
 
 class WeightAverage:
     """An exponential moving average of the trainable weights and the buffers of a module.
 
-    The decay rises with the number of updates, min(decay, (1 + n) / (10 + n)), so that the first random weights are
-    soon forgotten. Decay 0 follows the weights exactly.
+    The decay rises with the number of updates, min(decay, (1 + n) / (10 + n)), so that the first random weights soon
+    lose their influence. Decay 0 uses the weights themselves.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module, self._decay, self._updates = module, decay, 0
-        self._average = {name: value.detach().clone() for name, value in self._live().items()} if decay else {}
+        self._module = module
+        self._decay = decay
+        self._updates = 0
+        self._average = {name: value.detach().clone() for name, value in self._current().items()} if decay else {}
 
-    def _live(self) -> dict[str, Tensor]:
-        learned = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
-        return learned | dict(self._module.named_buffers())
+    def _current(self) -> dict[str, Tensor]:
+        trainable = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
+        return trainable | dict(self._module.named_buffers())
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take one step towards the weights as they are now."""
+        """Move the average towards the current weights."""
         if not self._decay:
             return
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         self._updates += 1
-        live = self._live()
-        floating = [name for name in live if live[name].is_floating_point()]
-        torch._foreach_lerp_([self._average[n] for n in floating], [live[n].detach() for n in floating], 1 - decay)
-        for name in live.keys() - set(floating):
-            self._average[name].copy_(live[name])
+        current = self._current()
+        floating = [name for name in current if current[name].is_floating_point()]
+        torch._foreach_lerp_([self._average[n] for n in floating], [current[n].detach() for n in floating], 1 - decay)
+        for name in current.keys() - set(floating):
+            self._average[name].copy_(current[name])
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Within the block the module holds the average; afterwards it holds its own weights again."""
+        """A block in which the module has the averaged weights; after it, its own again."""
         if not self._decay:
             yield
             return
@@ -71,17 +79,17 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, value in self._live().items():
-            own = value.clone()
+        for name, value in self._current().items():
+            current = value.clone()
             value.copy_(self._average[name])
-            self._average[name].copy_(own)
+            self._average[name].copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """The average and the number of updates, for a checkpoint."""
         return {"average": self._average, "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore what `state_dict` returned."""
         self._updates = state["updates"]
         for name, value in state["average"].items():
             self._average[name].copy_(value)
