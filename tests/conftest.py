@@ -11,6 +11,7 @@ from PIL import Image
 
 from medical_vqa import cli
 from medical_vqa.config import Recipe, parse_recipe
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.train import train
@@ -88,7 +89,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training": {"epochs": 3, "batch_size": 64, "learning_rate": 3e-3, "device": "cpu"},
     }
     train(parse_recipe(content, origin="test"), folder, watcher=Silent())
-    predict(folder, split="validation", device="cpu")
+    predict(load(folder, device="cpu"), split="validation")
     return folder
 
 

@@ -20,10 +20,10 @@ from medical_vqa.errors import BundleError, ConfigError, DataError
 from medical_vqa.evaluation.predicting import card_path, image_batches
 from medical_vqa.models.bundle import read_card
 from medical_vqa.models.compact.model import Compact
-from medical_vqa.pipelines import bundles as bundles_stage
 from medical_vqa.pipelines import train as train_stage
 from medical_vqa.pipelines.ask import ask
-from medical_vqa.pipelines.bundles import load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import shipped_bundle
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import options_of, refuse_shared_groups
@@ -83,16 +83,10 @@ def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
     partial.write_text("".join(lines[:200]) + lines[200][:10])  # the kill came in the middle of a line
     shutil.copy(card_path(run / "predictions-validation.jsonl"), card_path(partial))
     answered = []
-    real = load_model
-
-    def counting(folder, device):
-        model, card = real(folder, device)
-        answer = model.answer
-        monkeypatch.setattr(model, "answer", lambda q, d: answered.extend(q) or answer(q, d))
-        return model, card
-
-    monkeypatch.setattr(bundles_stage, "load_model", counting)
-    predict(run, split="validation", out=path, device="cpu")
+    loaded = load(run, device="cpu")
+    answer = loaded.model.answer
+    monkeypatch.setattr(loaded.model, "answer", lambda q, d: answered.extend(q) or answer(q, d))
+    predict(loaded, split="validation", out=path)
     assert len(answered) == len(whole) - 200
     assert [p.id for p in read_predictions(path)] == [p.id for p in whole]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.card.json", "p.jsonl"]
@@ -102,7 +96,7 @@ def test_answers_of_another_model_are_not_taken_up(run, tmp_path):
     partial = tmp_path / "p.jsonl.partial"
     partial.write_text('{"id": "x", "answer": "y"}\n')
     card_path(partial).write_text('{"model": "another"}')
-    path = predict(run, split="validation", out=tmp_path / "p.jsonl", device="cpu")
+    path = predict(load(run, device="cpu"), split="validation", out=tmp_path / "p.jsonl").path
     assert "x" not in [p.id for p in read_predictions(path)]
 
 
@@ -116,19 +110,21 @@ def test_a_baseline_is_trained_and_asked_like_any_model(root, tmp_path, watcher,
     content = tiny().model_dump(mode="json") | {"model": {"family": "question-only"}}
     recipe = parse_recipe(content, origin="test")
     trained = train_stage.train(recipe, tmp_path / "baseline", watcher=watcher)
-    path = predict(trained.bundle, split="validation")
+    path = predict(load(trained.bundle), split="validation").path
     results = score(path).results
     em = next(metric for metric in results.metrics if metric.name == "em")
     assert em.score.value == pytest.approx(em.baselines["question-only"].value)
-    answer, _ = ask(tmp_path / "baseline", SAMPLE / "imgs/xmlab112/source.jpg", "What modality is this image?")
-    assert answer.answer
+    baseline = load(tmp_path / "baseline")
+    (answer,) = ask(baseline, SAMPLE / "imgs/xmlab112/source.jpg", ["What modality is this image?"])
+    assert answer.text
 
 
 def test_ask_answers_with_confidence_and_alternatives(run):
-    answer, card = ask(run, SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", device="cpu")
-    assert answer.answer
+    loaded = load(run, device="cpu")
+    (answer,) = ask(loaded, SAMPLE / "imgs/xmlab112/source.jpg", ["Is the liver healthy?"])
+    assert answer.text
     assert 0 < answer.confidence <= 1
-    assert len(answer.alternatives) == card.decoding.alternatives
+    assert len(answer.alternatives) == loaded.card.decoding.alternatives
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tiny, tmp_path, watcher):
@@ -212,7 +208,7 @@ def test_the_shipped_model_can_be_started_from(tiny):
 
 def test_a_bundle_that_is_not_there_says_so(tmp_path):
     with pytest.raises(BundleError, match="no bundle at"):
-        predict(tmp_path, split="validation")
+        load(tmp_path)
 
 
 def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):

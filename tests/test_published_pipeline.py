@@ -25,6 +25,7 @@ from medical_vqa.models.hf.lora import no_peft_warnings
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import plan, selection_of, train
@@ -62,9 +63,10 @@ def recipe(root: Path, hubs: dict[str, Path]) -> Any:
 @pytest.mark.parametrize("family", MAKERS)
 def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, watcher, picture):
     trained = train(recipe(family), tmp_path / "run", watcher=watcher)
-    predictions = predict(tmp_path / "run", split="validation", device="cpu")
+    loaded = load(trained.bundle, device="cpu")
+    predictions = predict(loaded, split="validation").path
     assert len(score(predictions).predictions) > 5
-    answer, card = ask(trained.bundle, picture, "Which organ is the largest?", device="cpu")
+    (answer,), card = ask(loaded, picture, ["Which organ is the largest?"]), loaded.card
     assert answer.confidence is not None
     assert card.model["parameters"] > card.model["trainable"] - 1
     assert card.decoding.max_tokens == 3
@@ -79,7 +81,7 @@ def test_half_precision_trains_and_the_bundle_answers_in_full(recipe, family, tm
     assert all(loss > 0 for _, loss in losses(tmp_path / "run"))
     weights = load_file(next(trained.bundle.glob("*.safetensors")))
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    assert score(predict(tmp_path / "run", split="validation", device="cpu")).predictions
+    assert score(predict(load(tmp_path / "run", device="cpu"), split="validation").path).predictions
 
 
 def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watcher):
@@ -91,7 +93,7 @@ def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watc
     assert 0 < share < 1
     assert card["data"]["answer_coverage"]["validation"] == pytest.approx(share, abs=1e-4)
     for split, covered in (("train", 1.0), ("validation", share)):
-        predictions = predict(tmp_path / "run", split=split, device="cpu")
+        predictions = predict(load(tmp_path / "run", device="cpu"), split=split).path
         assert read_prediction_card(predictions)["answer_coverage"] == pytest.approx(covered, abs=1e-4)
 
 
@@ -109,7 +111,7 @@ def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, mo
     assert sum(encoded) > 0
     encoded.clear()
     train(recipe(model=lora, seed=1), tmp_path / "two", watcher=watcher)
-    predict(tmp_path / "one", split="validation", device="cpu")
+    predict(load(tmp_path / "one", device="cpu"), split="validation")
     assert encoded == []
 
 

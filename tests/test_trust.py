@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from medical_vqa import cli
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.models.bundle import read_card
-from medical_vqa.models.guards.abstention import calibrated
+from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.calibrate import calibrate
 from medical_vqa.pipelines.compare import compare
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import other_images, predict
 from medical_vqa.pipelines.report import report
 from medical_vqa.pipelines.score import dataset_ref, score
@@ -44,7 +45,7 @@ def call(*words):
 
 
 def test_shuffled_images_become_a_baseline_of_the_same_model(mine):
-    path = predict(mine, split="validation", device="cpu", shuffle_images=True)
+    path = predict(load(mine, device="cpu"), split="validation", shuffle_images=True).path
     assert path.name == "shuffled-validation.jsonl"
     predictions = mine / "predictions-validation.jsonl"
     assert list(score(predictions).baselines) == ["question-only", "majority", "image-shuffled"]
@@ -63,20 +64,21 @@ def test_every_question_gets_an_image_that_is_not_its_own():
 
 
 def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
-    before, _ = ask(mine, picture, "Is the liver healthy?", device="cpu")
+    (before,) = ask(load(mine, device="cpu"), picture, ["Is the liver healthy?"])
     found = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
     kept = read_card(mine / "bundle").calibration
     assert kept["temperature"] == round(found.temperature, 4)
     assert kept["risk"] == 0.9
-    after, card = ask(mine, picture, "Is the liver healthy?", device="cpu")
-    assert after.answer == before.answer
-    assert after.confidence == pytest.approx(calibrated(before, card).confidence)
-    again = predict(mine, split="validation", device="cpu", out=mine / "predictions-again.jsonl")
+    loaded = load(mine, device="cpu")
+    (after,) = ask(loaded, picture, ["Is the liver healthy?"])
+    assert after.text == before.text
+    assert after.confidence == pytest.approx(temperature_scaled(before.confidence, kept["temperature"]))
+    again = predict(loaded, split="validation", out=mine / "predictions-again.jsonl").path
     assert score(again).results.calibration.temperature_from.startswith("slake-mini validation")
 
 
 def test_a_temperature_is_fitted_on_validation_predictions_with_a_confidence_only(mine):
-    train = predict(mine, split="train", device="cpu")
+    train = predict(load(mine, device="cpu"), split="train").path
     with pytest.raises(DataError, match="fitted on validation"):
         calibrate(train, risk=0.1)
     path = mine / "predictions-validation.jsonl"
@@ -86,7 +88,7 @@ def test_a_temperature_is_fitted_on_validation_predictions_with_a_confidence_onl
 
 
 def test_files_of_other_rows_are_not_compared(mine):
-    train = predict(mine, split="train", device="cpu")
+    train = predict(load(mine, device="cpu"), split="train").path
     with pytest.raises(DataError, match=r"answers slake-mini validation and .* answers slake-mini train"):
         compare([mine / "predictions-validation.jsonl", train])
 
@@ -198,7 +200,7 @@ def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_o
     assert "EM  tiny " in said
     assert "against  gpt " in said
     assert "in four of five cases" in said
-    predict(mine, split="validation", device="cpu", shuffle_images=True)
+    predict(load(mine, device="cpu"), split="validation", shuffle_images=True)
     page = tmp_path / "compare.html"
     call("report", ours, theirs, "--map", "id=qid,answer=text", "--out", page)
     text = page.read_text(encoding="utf-8")

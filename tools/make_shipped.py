@@ -15,6 +15,7 @@ from pathlib import Path
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.calibrate import calibrate
 from medical_vqa.pipelines.export import ship
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 
 RUN = Path("runs/slake-compact")
@@ -32,7 +33,7 @@ def main() -> None:
     shipped = ship(RUN, shipped_bundle())
     predictions = RUN / "shipped-validation.jsonl"
     predictions.unlink(missing_ok=True)
-    predict(shipped, split="validation", out=predictions, device="cpu")
+    predict(load(shipped, device="cpu"), split="validation", out=predictions)
     calibrate(predictions, risk=RISK)
     command("score", predictions)
     sys.stdout.write(f"shipped: {shipped}, {sum(f.stat().st_size for f in shipped.iterdir()):,} bytes\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from medical_vqa.pipelines import ask as ask_stage
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx
 
@@ -87,8 +88,8 @@ def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(expo
     with server(*options) as (first, one), server(*options) as (second, two):
         image = upload(one, Path(picture).read_bytes())
         answers = [ask(url, image, "Is the liver healthy?")["answer"] for url in (one, two)]
-    expected, _ = ask_stage.ask(run, picture, "Is the liver healthy?", device="cpu")
-    assert answers == [expected.answer] * 2
+    (expected,) = ask_stage.ask(load(run, device="cpu"), picture, ["Is the liver healthy?"])
+    assert answers == [expected.text] * 2
     assert (first.returncode, second.returncode) == (0, 0)
 
 

@@ -26,6 +26,7 @@ from medical_vqa.models.compact.onnx_weights import share_weights
 from medical_vqa.models.guards.abstention import AbstainsOnScope, HasAttentionMaps
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.pipelines.ask import ask
+from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx, ship
 from medical_vqa.schema.records import read_predictions
@@ -192,8 +193,8 @@ def test_another_family_is_refused(tmp_path):
 def test_ask_runs_without_torch(run, exported, picture):
     ours = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
     assert ours.returncode == 0, ours.stderr
-    answer, _ = ask(run, picture, "Is the liver healthy?", device="cpu")
-    assert json.loads(ours.stdout)["answer"] == answer.answer
+    (answer,) = ask(load(run, device="cpu"), picture, ["Is the liver healthy?"])
+    assert json.loads(ours.stdout)["answer"] == answer.text
 
 
 def test_predict_runs_without_torch_and_gives_the_same_answers(run, exported, tmp_path):

@@ -17,7 +17,8 @@ from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.models.base import Decoding, Query
 from medical_vqa.models.remote.openai import Endpoint, Served, confidence
-from medical_vqa.pipelines.predict import predict_served
+from medical_vqa.pipelines.load import remote
+from medical_vqa.pipelines.predict import predict
 from medical_vqa.schema.records import read_predictions
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -180,12 +181,12 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     chosen = Selection("slake-mini", root, {"modality": "MRI"})
     n, out = len(chosen.rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
     fake.limit = 20
-    endpoint = Endpoint("m", fake.url, tries=1)
+    loaded = remote(Endpoint("m", fake.url, tries=1), concurrency=2)
     with pytest.raises(ModelError, match="run the same command again"):
-        predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
+        predict(loaded, split="validation", selection=chosen, out=out)
     assert not out.exists()
     fake.limit, before = 10**9, len(fake.asked)
-    _, usage = predict_served(endpoint, chosen, "validation", out=out, concurrency=2)
+    usage = predict(loaded, split="validation", selection=chosen, out=out).usage
     assert len(read_predictions(out)) == n
     assert len(fake.asked) - before < n
     assert usage.requests >= n
@@ -196,13 +197,14 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
 
 
 def test_questions_about_other_images_make_a_baseline_of_the_served_model(fake, root: Path, tmp_path: Path):
-    from medical_vqa.pipelines.predict import predict_served
     from medical_vqa.pipelines.score import score
 
     chosen, out = Selection("slake-mini", root, {"modality": "MRI"}), tmp_path / "run"
-    endpoint = Endpoint("m", fake.url, logprobs=False)
-    mine, _ = predict_served(endpoint, chosen, "validation", out=out / "predictions-validation.jsonl")
-    predict_served(endpoint, chosen, "validation", out=out / "shuffled-validation.jsonl", shuffle_images=True)
+    loaded = remote(Endpoint("m", fake.url, logprobs=False))
+    path = out / "predictions-validation.jsonl"
+    predict(loaded, split="validation", selection=chosen, out=path)
+    shuffled_path = out / "shuffled-validation.jsonl"
+    predict(loaded, split="validation", selection=chosen, out=shuffled_path, shuffle_images=True)
     said = [
         (text["text"], picture["image_url"]["url"])
         for text, picture in (b["messages"][0]["content"] for b in fake.asked)
@@ -210,4 +212,4 @@ def test_questions_about_other_images_make_a_baseline_of_the_served_model(fake, 
     plain, shuffled = sorted(said[: len(said) // 2]), sorted(said[len(said) // 2 :])
     assert [text for text, _ in plain] == [text for text, _ in shuffled]
     assert plain != shuffled
-    assert "image-shuffled" in score(mine).baselines
+    assert "image-shuffled" in score(path).baselines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medical_vqa.cli.options import (
-    RUNS,
     dataset_options,
     map_option,
-    newest,
-    newest_run,
     pairs,
     selected_rows,
     with_options,
 )
 from medical_vqa.cli.terminal import console
-from medical_vqa.errors import ConfigError
+from medical_vqa.pipelines.runs import newest_predictions, newest_run
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
@@ -60,73 +58,37 @@ def predict(
     OpenAI-compatible endpoint at --base-url about --dataset.
     """
     from medical_vqa.config import where_split
-    from medical_vqa.evaluation.predicting import read_prediction_card
-    from medical_vqa.pipelines import predict as predict_stage
+    from medical_vqa.pipelines.load import load
+    from medical_vqa.pipelines.predict import predict as predict_stage
     from medical_vqa.progress import counting
 
-    if model is not None and str(model).startswith("openai:"):
-        selection = selected_rows(dataset, root, pairs(where, "--where"))
-        _predict_served(
-            str(model), base_url, api_key_env, concurrency, logprobs, price, selection, split, out, shuffle_images
-        )
-        return
-    chosen = model or newest_run()
-    with counting(console(stderr=True), f"answering with {chosen}", "questions") as progress:
-        path = predict_stage.predict(
-            chosen,
+    name = model or newest_run()
+    loaded = load(
+        name,
+        device=device,
+        base_url=base_url,
+        api_key=os.environ.get(api_key_env, ""),
+        concurrency=concurrency,
+        logprobs=logprobs,
+    )
+    with counting(console(stderr=True), f"answering with {name}", "questions") as progress:
+        predictions = predict_stage(
+            loaded,
             split=where_split(split),
             out=out,
-            device=device,
             shuffle_images=shuffle_images,
             progress=progress,
             selection=selected_rows(dataset, root, pairs(where, "--where")),
         )
-    click.echo(f"predictions: {path}")
-    if (covered := read_prediction_card(path).get("answer_coverage")) is not None:
-        click.echo(f"closed list: it holds the answers of {per_cent(covered)} of these rows")
-
-
-def _predict_served(
-    name: str,
-    base_url: str | None,
-    api_key_env: str,
-    concurrency: int,
-    logprobs: bool,
-    price: tuple[float, float] | None,
-    selection: Selection | None,
-    split: str,
-    out: Path | None,
-    shuffle_images: bool,
-) -> None:
-    import os
-
-    from medical_vqa.config import where_split
-    from medical_vqa.models.remote.openai import Endpoint
-    from medical_vqa.pipelines import predict as predict_stage
-    from medical_vqa.progress import counting
-
-    if base_url is None or selection is None:
-        raise ConfigError(f"{name} needs --base-url, such as http://localhost:8000/v1, and --dataset, to ask about")
-    endpoint = Endpoint(name.removeprefix("openai:"), base_url, logprobs=logprobs)
-    folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
-    path = out or RUNS / folder / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
-    with counting(console(stderr=True), f"asking {name}", "questions") as progress:
-        path, usage = predict_stage.predict_served(
-            endpoint,
-            selection,
-            where_split(split),
-            out=path,
-            api_key=os.environ.get(api_key_env, ""),
-            concurrency=concurrency,
-            shuffle_images=shuffle_images,
-            progress=progress,
+    click.echo(f"predictions: {predictions.path}")
+    if predictions.coverage is not None:
+        click.echo(f"closed list: it holds the answers of {per_cent(predictions.coverage)} of these rows")
+    if (usage := predictions.usage) is not None:
+        cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
+        click.echo(
+            f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
+            f"{usage.completion_tokens:,} out{cost}"
         )
-    click.echo(f"predictions: {path}")
-    cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
-    click.echo(
-        f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
-        f"{usage.completion_tokens:,} out{cost}"
-    )
 
 
 @click.command()
@@ -159,7 +121,7 @@ def score(
     from medical_vqa.evaluation.results import headline
     from medical_vqa.pipelines import score as score_stage
 
-    chosen = predictions or newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict")
+    chosen = predictions or newest_predictions()
     selection = selected_rows(dataset, root, pairs(where, "--where"))
     scored = _scored(chosen, split, selection, columns=columns, protocol=protocol)
     path = score_stage.write_results(scored, _beside(chosen, "results", ".json"))
@@ -205,7 +167,7 @@ def report(
     from medical_vqa.pipelines.inputs import asked_of_all
 
     selection = selected_rows(dataset, root, pairs(where, "--where"))
-    given = predictions or (newest("*/predictions-*.jsonl", "predictions", "medical-vqa predict"),)
+    given = predictions or (newest_predictions(),)
     facts = _facts(crossed)
     asked = asked_of_all(given, selection, where_split(split) if split else None)
     all_scored = [
@@ -272,7 +234,7 @@ def calibrate(predictions: Path | None, risk: float) -> None:
     from medical_vqa.evaluation.reporting.wording import percent
     from medical_vqa.pipelines import calibrate as calibrate_stage
 
-    chosen = predictions or newest("*/predictions-validation.jsonl", "predictions", "medical-vqa predict")
+    chosen = predictions or newest_predictions("predictions-validation.jsonl")
     found = calibrate_stage.calibrate(chosen, risk=risk)
     click.echo(f"temperature {found.temperature:.2f}, from {found.n:,} answers")
     click.echo(f"calibration error {percent(found.ece)} before, {percent(found.ece_after)} after (on other images)")

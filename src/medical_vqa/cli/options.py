@@ -13,8 +13,6 @@ from medical_vqa.errors import ConfigError
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.selection import Selection
 
-RUNS = Path("runs")
-
 map_option = click.option(
     "--map",
     "columns",
@@ -65,23 +63,3 @@ def selected_rows(dataset: str | None, root: Path | None, where: Mapping[str, st
     from medical_vqa.data.prepared.selection import Selection
 
     return Selection(dataset, prepared_root(root), dict(where))
-
-
-def newest(pattern: str, what: str, make: str) -> Path:
-    """The newest file under runs/ that matches; raises `ConfigError` that names the command `make` without one."""
-    files = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise ConfigError(f"no {what} under {RUNS}/; name one, or make one with `{make}`")
-    return files[-1]
-
-
-def newest_run() -> Path:
-    """The newest finished run folder."""
-    return newest("*/finished.json", "finished run", "medical-vqa train recipes/slake-compact.yaml").parent
-
-
-def run_or_shipped() -> Path:
-    """The newest finished run, or else the model that ships with the package."""
-    from medical_vqa.pipelines import bundles as bundles_stage
-
-    return newest_run() if any(RUNS.glob("*/finished.json")) else bundles_stage.shipped_bundle()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import run_or_shipped
 from medical_vqa.cli.terminal import EPILOG
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.text import per_cent
@@ -43,26 +42,24 @@ def ask(
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
     """
     from medical_vqa.pipelines import ask as ask_stage
+    from medical_vqa.pipelines.load import SHIPPED, load
+    from medical_vqa.pipelines.runs import has_finished_run, newest_run
 
-    came = ask_stage.consult(model or run_or_shipped(), image, question, device=device, frame=frame, window=window)
-    answer, card = came.answer, came.card
+    loaded = load(model or (newest_run() if has_finished_run() else SHIPPED), device=device)
+    (answer,) = ask_stage.ask(loaded, image, [question], frame=frame, window=window)
     if as_json:
-        found = {k: v for k, v in answer.to_json().items() if k != "id"}
-        found |= {"abstained": came.abstention.abstained, "reason": came.abstention.reason}
-        click.echo(
-            json.dumps({"image": str(image), "question": question, **found, "model": card.name}, ensure_ascii=False)
-        )
+        click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
         return
-    if came.abstention.reason:
-        click.echo(came.abstention.reason)
-        click.echo(f"Do not rely on this: {answer.answer}")
+    if answer.abstained:
+        click.echo(answer)
+        click.echo(f"Do not rely on this: {answer.text}")
     else:
-        click.secho(answer.answer, bold=True)
+        click.secho(answer.text, bold=True)
     if answer.confidence is not None:
         click.echo(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:
         click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
-    click.echo(f"{card.name}, {card.family}. {EPILOG}", err=True)
+    click.echo(f"{answer.model}, {loaded.card.family}. {EPILOG}", err=True)
 
 
 @click.command()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import RUNS, pairs
+from medical_vqa.cli.options import pairs
 from medical_vqa.cli.terminal import console
+from medical_vqa.pipelines.runs import RUNS
 
 
 @click.command()

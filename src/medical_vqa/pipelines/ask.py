@@ -1,70 +1,190 @@
-"""Answer one question about one image file."""
+"""Ask a loaded model about one image file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.imaging.decode import ingest_file
 from medical_vqa.data.imaging.pictures import prepare_picture
-from medical_vqa.models.guards.abstention import calibrated
-from medical_vqa.pipelines.bundles import find_bundle, load_model
-from medical_vqa.schema.records import Prediction
+from medical_vqa.models.base import Query, check_question
+from medical_vqa.models.guards.abstention import abstention_decision, calibrated
+from medical_vqa.models.queries import NO_PICTURE
 
 if TYPE_CHECKING:
-    from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.guards.abstention import AbstentionDecision
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medical_vqa.pipelines.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
-class AskResult:
-    """What came of one question about one image file."""
+class ImageView:
+    """The part of an image file that a model looked at."""
 
-    answer: Prediction
-    """The answer, its confidence calibrated."""
-    abstention: AbstentionDecision
-    """Whether to give it."""
-    card: BundleCard
-    """Of the model."""
+    file: Path
+    """The image file."""
+    format: str
+    """Format of the file, recognized by its content: ``JPEG``, ``PNG``, ``DICOM``, ``NIFTI`` ..."""
+    size: tuple[int, int]
+    """Width and height of the frame, in pixels."""
+    frame: int
+    """Frame, slice or page, from 0."""
+    frames: int
+    """Number of frames that the file has."""
+    window: tuple[float, float] | None
+    """Center and width of the values that were shown; None where the pixels were used unchanged."""
+    facts: Mapping[str, str] = field(hash=False)
+    """Facts from a DICOM or NIfTI header: Modality, BodyPartExamined ...; never about the patient."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields above as JSON values."""
+        return {**asdict(self), "file": str(self.file), "facts": dict(self.facts)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer to one question about one image, with the decision whether to rely on it.
+
+    ``str(answer)`` is what may be shown to a person: the text, or the reason for abstaining in its place.
+    """
+
+    question: str
+    """The question, without surrounding white space."""
+    text: str
+    """What the model answered; not to be relied on when `abstained`."""
+    confidence: float | None
+    """Probability of the answer in [0, 1], calibrated where the bundle is; None where the model gives none."""
+    alternatives: tuple[tuple[str, float], ...]
+    """The next best answers with their probabilities, best first."""
+    abstained: bool
+    """Whether the model abstains: the question is outside what it has learned, or its confidence is too low."""
+    reason: str | None
+    """Why it abstains, in one sentence; None when it answers."""
+    seen: ImageView
+    """What the model looked at."""
+    model: str
+    """Name of the model."""
+    raw: str = ""
+    """The model's text before trimming."""
+
+    def __str__(self) -> str:
+        return self.reason or "" if self.abstained else self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object, as ``medical-vqa ask --json`` prints it; `text` has the key ``answer``, as in predictions."""
+        return {
+            "image": str(self.seen.file),
+            "question": self.question,
+            "answer": self.text,
+            "raw": self.raw,
+            "confidence": None if self.confidence is None else round(self.confidence, 6),
+            "alternatives": [[text, round(probability, 6)] for text, probability in self.alternatives],
+            "abstained": self.abstained,
+            "reason": self.reason,
+            "seen": self.seen.to_dict(),
+            "model": self.model,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionMap:
+    """Where in the picture an answer comes from."""
+
+    question: str
+    """The question."""
+    weights: NDArray[np.float32]
+    """(rows, columns), non-negative, summing to 1, over the picture as the model receives it; the first row is its
+    top. The shipped model receives the whole image, stretched to a square."""
+    seen: ImageView
+    """What the model looked at."""
 
 
 def ask(
-    bundle: Path,
+    loaded: LoadedModel,
     image: Path,
-    question: str,
+    questions: Sequence[str],
     *,
-    device: str = "auto",
     frame: int | None = None,
     window: tuple[float, float] | None = None,
-) -> tuple[Prediction, BundleCard]:
-    """One answer to one question about one image file. Raises `ImageError`, `ModelError` or `BundleError`.
+) -> list[Answer]:
+    """Answer questions about one image file, which is decoded and encoded once.
 
-    `frame` is a frame of a DICOM file, a slice of a NIfTI volume or a page of a TIFF, from 0; `window` is the center
-    and width of the values of a DICOM or NIfTI file to show.
+    Args:
+        loaded: The model.
+        image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
+        questions: The questions.
+        frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of NIfTI
+            the middle one.
+        window: Center and width of the values of a DICOM or NIfTI file to show.
+
+    Returns:
+        One answer per question, in order.
+
+    Raises:
+        ImageError: The file is missing, not an image that can be read, or has no such frame.
+        ModelError: A question is empty or too long.
     """
-    found = consult(bundle, image, question, device=device, frame=frame, window=window)
-    return found.answer, found.card
+    queries, view = _queries(loaded, image, questions, frame, window)
+    card, answers = loaded.card, []
+    for start in range(0, len(queries), loaded.batch_size):
+        batch = queries[start : start + loaded.batch_size]
+        for query, prediction in zip(batch, loaded.model.answer(batch, card.decoding), strict=True):
+            answer = calibrated(prediction, card)
+            decision = abstention_decision(loaded.model, card, query, answer)
+            answers.append(
+                Answer(
+                    query.question,
+                    answer.answer,
+                    answer.confidence,
+                    answer.alternatives,
+                    decision.abstained,
+                    decision.reason,
+                    view,
+                    card.name,
+                    raw=answer.raw,
+                )
+            )
+    return answers
 
 
-def consult(
-    bundle: Path,
+def attention_map(
+    loaded: LoadedModel,
     image: Path,
     question: str,
     *,
-    device: str = "auto",
     frame: int | None = None,
     window: tuple[float, float] | None = None,
-) -> AskResult:
-    """One answer, and whether the model had better not have given it; takes and raises what `ask` does."""
-    from medical_vqa.models.base import Query, check_question
-    from medical_vqa.models.guards.abstention import abstention_decision
-    from medical_vqa.models.queries import NO_PICTURE
+) -> AttentionMap:
+    """Where in the picture the answer to a question comes from; takes and raises what `ask` does.
 
-    asked = check_question(question)
-    picture = ingest_file(image, frame=frame, window=window).image
-    model, card = load_model(find_bundle(bundle), device)
-    visual = prepare_picture(picture, model.picture) if model.picture is not None else NO_PICTURE
-    query = Query("ask", asked, "ask", visual)
-    answer = calibrated(model.answer([query], card.decoding)[0], card)
-    return AskResult(answer, abstention_decision(model, card, query, answer), card)
+    Raises `ModelError` also for a model that has no attention maps.
+    """
+    queries, view = _queries(loaded, image, [question], frame, window)
+    return AttentionMap(queries[0].question, loaded.model.attention_maps(queries)[0], view)
+
+
+def _queries(
+    loaded: LoadedModel,
+    image: Path,
+    questions: Sequence[str],
+    frame: int | None,
+    window: tuple[float, float] | None,
+) -> tuple[list[Query], ImageView]:
+    """The queries for a model, all about the same picture, and what that picture shows."""
+    checked = [check_question(question) for question in questions]
+    ingested = ingest_file(image, frame=frame, window=window)
+    spec = loaded.model.picture
+    visual = prepare_picture(ingested.image, spec) if spec is not None else NO_PICTURE
+    view = ImageView(
+        image,
+        ingested.format,
+        (ingested.width, ingested.height),
+        ingested.frame,
+        ingested.frames,
+        ingested.window,
+        ingested.facts,
+    )
+    return [Query(str(number), question, "image", visual) for number, question in enumerate(checked)], view

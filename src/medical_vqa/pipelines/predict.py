@@ -1,144 +1,139 @@
-"""Answer every question of a split with a local or a remote model."""
+"""Answer every question of a split with a loaded model, local or remote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.prepared.selection import Selection
-from medical_vqa.errors import DataError
-from medical_vqa.pipelines.bundles import find_bundle, load_model
+from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.io import atomic_write
 from medical_vqa.pipelines.queries import answer_coverage, queries
-from medical_vqa.runtime import ProgressCallback
-from medical_vqa.schema.records import Split
+from medical_vqa.schema.records import Prediction, Split, read_predictions
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
-    from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.remote.openai import Endpoint, Usage
+    from medical_vqa.models.remote.openai import Usage
+    from medical_vqa.pipelines.load import LoadedModel
+    from medical_vqa.runtime import ProgressCallback
 
 
-ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """A written predictions file; every function that takes the path of one takes this too."""
+
+    path: Path
+    """The file, ``predictions-SPLIT.jsonl``; its card is in the same folder."""
+    split: Split
+    """The split that it answers."""
+    coverage: float | None = None
+    """Fraction of the rows whose answer is on the model's closed list; None for models that write answers."""
+    usage: Usage | None = None
+    """What a remote model spent on this file, interrupted runs included; None for a local model."""
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def read(self) -> list[Prediction]:
+        """The predictions, in the order of the split's rows."""
+        return read_predictions(self.path)
 
 
 def predict(
-    bundle: Path,
+    loaded: LoadedModel,
     *,
     split: Split,
     out: Path | None = None,
     selection: Selection | None = None,
-    device: str = "auto",
     shuffle_images: bool = False,
     progress: ProgressCallback | None = None,
-) -> Path:
-    """Answer a split of the bundle's own dataset, or of another `selection`; returns where the predictions lie.
+) -> Predictions:
+    """Answer every question of a split; an interrupted run resumes.
 
-    `bundle` may also be a run folder. Cut short, it goes on where it stopped. `shuffle_images` asks every question of
-    another row's image: what is right then owes nothing to the image, and is a baseline of this very model.
+    Args:
+        loaded: The model.
+        split: The split to answer.
+        out: File to write; by default in the run folder of the model.
+        selection: Rows to answer; by default those of the dataset that the model was trained on.
+        shuffle_images: Whether to ask every question about another row's image. What is right then owes nothing to the
+            image, and is a baseline of this very model.
+        progress: Receives the number of answers and the total.
+
+    Raises:
+        ConfigError: The model names no dataset and no `selection` is passed.
+        DataError: The dataset is not prepared, or has no such rows.
+        ModelError: A remote model cannot be reached; answers so far are kept.
     """
-    from medical_vqa.evaluation import predicting as stage
+    from medical_vqa.evaluation.predicting import predict as write_predictions
 
-    folder = find_bundle(bundle)
-    model, card = load_model(folder, device)
-    chosen = selection or Selection.from_json(card.data["selection"])
-    path = out or folder.parent / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
-    rows = chosen.rows(split)
-    covered = answer_coverage(model, rows)
-    about = {
-        "model": excerpt(card, folder),
-        "selection": chosen.to_json(),
+    card, usage = loaded.card, loaded.usage
+    if selection is None and "selection" not in card.data:
+        raise ConfigError(f"{card.name} names no dataset of its own; pass one (--dataset) to ask about")
+    selection = selection or Selection.from_json(card.data["selection"])
+    path = out or loaded.output / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
+    rows = selection.rows(split)
+    coverage = answer_coverage(loaded.model, rows)
+    prediction_card = {
+        "model": describe_model(loaded),
+        "selection": selection.to_json(),
         "split": split,
-        "manifest": chosen.open().manifest.digest,
-        **({"answer_coverage": covered} if covered is not None else {}),
+        "manifest": selection.open().manifest.digest,
+        **({"answer_coverage": coverage} if coverage is not None else {}),
         **({"shuffled_images": True} if shuffle_images else {}),
         **({"calibration": dict(card.calibration)} if card.calibration else {}),
     }
-    asked = queries(chosen, rows, model)
+    questions = queries(selection, rows, loaded.model)
     if shuffle_images:
-        asked.images = other_images(asked.images)
-    stage.predict(
-        model,
-        asked,
-        decoding=card.decoding,
-        path=path,
-        card=about,
-        batch_size=ANSWER_BATCH,
-        progress=progress,
-    )
-    return path
+        questions.images = other_images(questions.images)
+    before = usage.to_json() if usage is not None else {}
+    try:
+        write_predictions(
+            loaded.model,
+            questions,
+            decoding=card.decoding,
+            path=path,
+            card=prediction_card,
+            batch_size=loaded.batch_size,
+            progress=progress,
+        )
+    finally:
+        spent = record_usage(path, before, usage) if usage is not None else None
+    return Predictions(path, split, coverage, spent)
 
 
 def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
     """Every image replaced by another one, the same for all its questions; raises `DataError` for a single image."""
-    import random
-
     distinct = sorted(set(images))
     if len(distinct) < 2:
         raise DataError("every question is about one image, so there is no other to ask about; choose more rows")
-    shuffled = distinct[:]
-    random.Random(seed).shuffle(shuffled)
-    following = dict(zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True))
+    random.Random(seed).shuffle(distinct)
+    following = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))
     return [following[image] for image in images]
 
 
-def excerpt(card: BundleCard, folder: Path) -> dict[str, Any]:
-    """What predictions and results say about the model."""
-    kept = {
-        key: getattr(card, key) for key in ("name", "family", "model", "selection", "license", "created", "version")
+def describe_model(loaded: LoadedModel) -> dict[str, Any]:
+    """What predictions and results record about the model that made them."""
+    card = loaded.card
+    if loaded.bundle is None:
+        return {"name": card.name, "family": card.family, "model": card.model}
+    keys = ("name", "family", "model", "selection", "license", "created", "version")
+    return {
+        **{key: getattr(card, key) for key in keys},
+        "bundle": str(loaded.bundle.resolve()),
+        "trained_on": card.data,
+        "files": dict(card.files),
     }
-    return {**kept, "bundle": str(folder), "trained_on": card.data, "files": dict(card.files)}
 
 
-def predict_served(
-    endpoint: Endpoint,
-    selection: Selection,
-    split: Split,
-    *,
-    out: Path,
-    api_key: str = "",
-    concurrency: int = 8,
-    shuffle_images: bool = False,
-    progress: ProgressCallback | None = None,
-) -> tuple[Path, Usage]:
-    """Let a served model answer a split; returns the predictions' path and what was spent, earlier tries included.
+def record_usage(predictions: Path, before: Mapping[str, int], usage: Usage) -> Usage:
+    """Add what was spent since `before` to ``….usage.json`` next to the predictions; returns the total of the file."""
+    from medical_vqa.models.remote.openai import Usage
 
-    Cut short, it goes on where it stopped. What was spent is kept in ``….usage.json`` beside the predictions.
-    `shuffle_images` asks every question of another row's image, as `predict` does.
-    """
-    from medical_vqa.evaluation import predicting as stage
-    from medical_vqa.models.base import Decoding
-    from medical_vqa.models.remote.openai import Served
-
-    model = Served(endpoint, api_key=api_key, concurrency=concurrency)
-    about = {
-        "model": {"name": endpoint.model, "family": model.family, "model": model.describe()},
-        "selection": selection.to_json(),
-        "split": split,
-        "manifest": selection.open().manifest.digest,
-        **({"shuffled_images": True} if shuffle_images else {}),
-    }
-    spent = out.with_name(out.name.removesuffix(".jsonl") + ".usage.json")
-    asked = queries(selection, selection.rows(split), model)
-    if shuffle_images:
-        asked.images = other_images(asked.images)
-    try:
-        stage.predict(
-            model, asked, decoding=Decoding(), path=out, card=about, batch_size=4 * concurrency, progress=progress
-        )
-    finally:
-        model.close()
-        add_usage(spent, model.usage)
-    return out, model.usage
-
-
-def add_usage(path: Path, usage: Usage) -> None:
-    """Add what was spent to what stands in the file."""
-    import json
-
-    from medical_vqa.io import atomic_write
-
-    before: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name, n in before.items():
-        setattr(usage, name, getattr(usage, name) + n)
-    atomic_write(path, json.dumps(usage.to_json(), indent=2) + "\n")
+    path = predictions.with_name(predictions.name.removesuffix(".jsonl") + ".usage.json")
+    recorded: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    total = Usage(**{name: recorded.get(name, 0) + n - before[name] for name, n in usage.to_json().items()})
+    atomic_write(path, json.dumps(total.to_json(), indent=2) + "\n")
+    return total

@@ -63,7 +63,7 @@ def ingest(
     if window is not None:
         raise ImageError(f"{name}: a window is for DICOM and NIfTI; leave it out")
     found = decode(data, name, max_pixels=limits.pixels, max_pages=limits.frames, page=frame or 0)
-    return Ingested(found.pixels, found.format, found.dropped, frames=found.pages)
+    return Ingested(found.pixels, found.format, found.dropped, frame=frame or 0, frames=found.pages)
 
 
 def ingest_file(

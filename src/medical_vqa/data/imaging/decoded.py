@@ -42,6 +42,8 @@ class Ingested:
     """Of a DICOM header what is on the allow-list: Modality, BodyPartExamined, ViewPosition, Rows, Columns."""
     burned_in: bool | None = None
     """Whether a DICOM header says that words are part of the picture; None where it says nothing."""
+    frame: int = 0
+    """Frame, slice or page that the picture shows, from 0."""
     frames: int = 1
     """How many can be asked for with ``frame``; of an animation only the first can."""
     window: tuple[float, float] | None = None

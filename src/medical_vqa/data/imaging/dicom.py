@@ -156,6 +156,7 @@ def _read(data: bytes, name: str, limits: IngestLimits, index: int, window: tupl
         ("DICOM header", "other frames") if frames > 1 else ("DICOM header",),
         facts=_facts(dataset),
         burned_in={"YES": True, "NO": False}.get(str(dataset.get("BurnedInAnnotation", "")).strip()),
+        frame=index,
         frames=frames,
         window=used,
     )

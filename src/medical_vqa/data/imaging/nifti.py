@@ -75,7 +75,7 @@ def _read(
     picture, used = _shown(values, header, name, window)
     dropped = ("NIfTI header", "other frames") if frames > 1 else ("NIfTI header",)
     facts = {"Rows": str(values.shape[0]), "Columns": str(values.shape[1])}
-    return Ingested(picture, "NIFTI", dropped, facts=facts, frames=frames, window=used)
+    return Ingested(picture, "NIFTI", dropped, facts=facts, frame=chosen, frames=frames, window=used)
 
 
 def _header(stream: BinaryIO, name: str) -> Nifti1Header:

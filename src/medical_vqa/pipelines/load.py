@@ -1,0 +1,124 @@
+"""Load a model by what a person calls it: a folder, ``shipped``, ``hub:USER/NAME`` or ``openai:MODEL``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medical_vqa.errors import ConfigError, ModelError, OfflineError
+from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.runs import RUNS
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import VqaModel
+    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.models.remote.openai import Endpoint, Usage
+
+SHIPPED, HUB, REMOTE = "shipped", "hub:", "openai:"
+ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to answer, local or remote."""
+
+    model: VqaModel
+    """Answers queries."""
+    card: BundleCard
+    """Description of the model: family, name, data, scores, decoding."""
+    bundle: Path | None
+    """Folder of its files; None for a remote model."""
+    output: Path
+    """Folder in which its predictions are written by default."""
+    batch_size: int = ANSWER_BATCH
+    """Questions that it answers at once."""
+    usage: Usage | None = None
+    """Requests and tokens spent so far; None for a local model."""
+
+    def close(self) -> None:
+        """Close the connections of a remote model."""
+        from medical_vqa.models.remote.openai import Served
+
+        if isinstance(self.model, Served):
+            self.model.close()
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    base_url: str | None = None,
+    api_key: str = "",
+    concurrency: int = 8,
+    logprobs: bool = True,
+) -> LoadedModel:
+    """Load a model, ready to answer.
+
+    Args:
+        name: A run folder, a bundle folder, ``shipped``, ``hub:USER/NAME`` (``@REVISION`` may follow), or
+            ``openai:MODEL`` behind an OpenAI-compatible endpoint.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a local model.
+        base_url: Address of the endpoint of a remote model, up to and with ``/v1``.
+        api_key: Key that the endpoint asks for; empty for none.
+        concurrency: Requests to the endpoint that run at once.
+        logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
+
+    Raises:
+        BundleError: The folder holds no bundle, or a damaged one.
+        ConfigError: The device is not available, or `base_url` does not fit the name.
+        ModelError: The hub has no such repository.
+        OfflineError: The hub cannot be reached and its local cache does not hold the repository.
+    """
+    text = str(name)
+    if text.startswith(REMOTE):
+        from medical_vqa.models.remote.openai import Endpoint
+
+        if base_url is None:
+            raise ConfigError(f"{text} needs a base URL (--base-url), such as http://localhost:8000/v1; add it")
+        endpoint = Endpoint(text.removeprefix(REMOTE), base_url, logprobs=logprobs)
+        return remote(endpoint, api_key=api_key, concurrency=concurrency)
+    if base_url is not None:
+        raise ConfigError(f"a base URL belongs to {REMOTE}MODEL and not to {text}; leave it out or name such a model")
+    if text == SHIPPED:
+        return _local(shipped_bundle(), device, packaged=True)
+    if text.startswith(HUB):
+        return _local(download_bundle(text.removeprefix(HUB)), device, packaged=True)
+    return _local(find_bundle(Path(name)), device, packaged=False)
+
+
+def _local(bundle: Path, device: str, *, packaged: bool) -> LoadedModel:
+    model, card = load_model(bundle, device)
+    return LoadedModel(model, card, bundle, RUNS / card.name if packaged else bundle.parent)
+
+
+def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> LoadedModel:
+    """The model behind an endpoint; it is not contacted before the first question."""
+    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.models.remote.openai import Served
+
+    model = Served(endpoint, api_key=api_key, concurrency=concurrency)
+    card = BundleCard(model.family, endpoint.model, model=model.describe())
+    folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
+    return LoadedModel(model, card, None, RUNS / folder, batch_size=4 * concurrency, usage=model.usage)
+
+
+def download_bundle(repository: str) -> Path:
+    """The bundle in a repository of the Hugging Face hub, from the hub's local cache or downloaded into it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    name, _, revision = repository.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None))
+    except HFValidationError as error:
+        raise ConfigError(f"{HUB}{repository} is not a hub repository; write {HUB}USER/NAME") from error
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"the hub has no repository {repository} that may be read from here; check the name, or run: hf auth login"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise OfflineError(
+            f"{repository} is not in the hub's local cache and the hub cannot be reached; where there is a network, "
+            f"run: hf download {name} --local-dir DIR, and then load DIR"
+        ) from error

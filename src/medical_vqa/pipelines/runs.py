@@ -1,0 +1,31 @@
+"""The folder ``runs/``: the newest run and the newest predictions in it are the defaults of several commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medical_vqa.errors import ConfigError
+
+RUNS = Path("runs")
+
+
+def newest_run() -> Path:
+    """The newest finished run folder; raises `ConfigError` when there is none."""
+    return _newest("*/finished.json", "finished run", "medical-vqa train recipes/slake-compact.yaml").parent
+
+
+def newest_predictions(pattern: str = "predictions-*.jsonl") -> Path:
+    """The newest predictions file of any run; raises `ConfigError` when there is none."""
+    return _newest(f"*/{pattern}", "predictions", "medical-vqa predict")
+
+
+def has_finished_run() -> bool:
+    """Whether any run is finished."""
+    return any(RUNS.glob("*/finished.json"))
+
+
+def _newest(pattern: str, content: str, command: str) -> Path:
+    files = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise ConfigError(f"no {content} under {RUNS}/; name one, or make one with `{command}`")
+    return files[-1]
