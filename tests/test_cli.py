@@ -86,8 +86,9 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", "--json")
     answer = json.loads(out)
     assert code == 0
-    given = {"image", "question", "answer", "raw", "confidence", "alternatives", "model"}
-    assert set(answer) == given | {"abstained", "reason"}
+    keys = {"image", "question", "answer", "raw", "confidence", "alternatives", "model", "abstained", "reason", "seen"}
+    assert set(answer) == keys
+    assert answer["seen"]["format"] == "JPEG"
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?")
     assert out.splitlines()[0] == answer["answer"]
     assert "confidence" in out

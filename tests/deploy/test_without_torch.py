@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from medical_vqa.pipelines import ask as ask_stage
-from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx
+from medical_vqa.pipelines.load import load
 
 pytestmark = pytest.mark.enable_socket
 

@@ -26,9 +26,9 @@ from medical_vqa.models.compact.onnx_weights import share_weights
 from medical_vqa.models.guards.abstention import AbstainsOnScope, HasAttentionMaps
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.pipelines.ask import ask
-from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx, ship
+from medical_vqa.pipelines.load import load
 from medical_vqa.schema.records import read_predictions
 
 BLOCKED = """

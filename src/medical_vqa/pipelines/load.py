@@ -75,7 +75,7 @@ def load(
         from medical_vqa.models.remote.openai import Endpoint
 
         if base_url is None:
-            raise ConfigError(f"{text} needs a base URL (--base-url), such as http://localhost:8000/v1; add it")
+            raise ConfigError(f"{text} needs --base-url (base_url=), such as http://localhost:8000/v1; add it")
         endpoint = Endpoint(text.removeprefix(REMOTE), base_url, logprobs=logprobs)
         return remote(endpoint, api_key=api_key, concurrency=concurrency)
     if base_url is not None:

@@ -134,6 +134,8 @@ def record_usage(predictions: Path, before: Mapping[str, int], usage: Usage) -> 
 
     path = predictions.with_name(predictions.name.removesuffix(".jsonl") + ".usage.json")
     recorded: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    total = Usage(**{name: recorded.get(name, 0) + n - before[name] for name, n in usage.to_json().items()})
+    total = Usage()
+    for name, n in usage.to_json().items():
+        setattr(total, name, recorded.get(name, 0) + n - before[name])
     atomic_write(path, json.dumps(total.to_json(), indent=2) + "\n")
     return total

@@ -16,7 +16,7 @@ from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
-from medical_vqa.pipelines.predict import ANSWER_BATCH
+from medical_vqa.pipelines.load import ANSWER_BATCH
 from medical_vqa.pipelines.queries import answer_coverage, learnable, main_process_first, queries
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
