@@ -116,9 +116,9 @@ def test_a_key_is_asked_for_in_openais_way():
 
 def test_our_own_evaluation_can_ask_it(echo):
     from medical_vqa.models.base import Decoding, Query
-    from medical_vqa.models.remote.openai import Endpoint, Served
+    from medical_vqa.models.remote.openai import Endpoint, RemoteModel
 
-    model = Served(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
+    model = RemoteModel(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
     (found,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())
     model.close()
     assert "Which?" in found.answer

@@ -38,9 +38,9 @@ class LoadedModel:
 
     def close(self) -> None:
         """Close the connections of a remote model."""
-        from medical_vqa.models.remote.openai import Served
+        from medical_vqa.models.remote.openai import RemoteModel
 
-        if isinstance(self.model, Served):
+        if isinstance(self.model, RemoteModel):
             self.model.close()
 
 
@@ -95,9 +95,9 @@ def _local(bundle: Path, device: str, *, packaged: bool) -> LoadedModel:
 def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> LoadedModel:
     """The model behind an endpoint; it is not contacted before the first question."""
     from medical_vqa.models.bundle import BundleCard
-    from medical_vqa.models.remote.openai import Served
+    from medical_vqa.models.remote.openai import RemoteModel
 
-    model = Served(endpoint, api_key=api_key, concurrency=concurrency)
+    model = RemoteModel(endpoint, api_key=api_key, concurrency=concurrency)
     card = BundleCard(model.family, endpoint.model, model=model.describe())
     folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
     return LoadedModel(model, card, None, RUNS / folder, batch_size=4 * concurrency, usage=model.usage)

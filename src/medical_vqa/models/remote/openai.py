@@ -1,7 +1,7 @@
-"""Any model behind an OpenAI-compatible endpoint (vLLM, SGLang, a hosted one), asked as our own are.
+"""A model behind an OpenAI-compatible endpoint (vLLM, SGLang, Ollama, LM Studio, a hosted one) as a `VqaModel`.
 
-``openai:MODEL`` with a base URL: every question is one request to ``/chat/completions`` with the picture in it. Several
-run at once; what fails for a passing reason is tried again, later each time. What was spent is counted.
+``openai:MODEL`` with a base URL: every question is one chat completion with the picture in it. Several requests run at
+once. The `openai` client repeats requests that fail for a temporary reason, with increasing waits. Tokens are counted.
 """
 
 from __future__ import annotations
@@ -10,90 +10,95 @@ import base64
 import io
 import math
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import numpy as np
 from PIL import Image
 
 from medical_vqa.data.imaging.pictures import PictureSpec
-from medical_vqa.errors import ConfigError, ModelError
-from medical_vqa.io import TemporaryFailure, retry
+from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Decoding, Query, Vision, check_question
 from medical_vqa.schema.records import Prediction
 
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from openai.types import CompletionUsage
+    from openai.types.chat.chat_completion import Choice
+
 PREFIX = "openai:"
+"""How a command line or `load` names a remote model: ``openai:MODEL``."""
 PROMPT = (
     "Answer the question about this medical image with one word or a short phrase, without explanation.\n"
     "Question: {question}"
 )
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_FIRST_WAIT = 1.0  # seconds before the second try
-_LONGEST_WAIT = 60.0  # seconds between two tries
-_MOST_TOKENS = 64
+_RETRIED = frozenset({408, 409, 429})
+_ADVICE = {
+    401: "set the key in the environment variable named by --api-key-env",
+    404: "check --base-url, which ends in /v1, and the model's name",
+}
 
 
 @dataclass(slots=True)
 class Usage:
-    """What was spent; shared by the threads that spend it."""
+    """Requests and tokens; shared by the threads that send requests."""
 
     requests: int = 0
     """Answers received."""
     retries: int = 0
-    """Tries that failed for a passing reason."""
+    """Requests that were repeated."""
     prompt_tokens: int = 0
-    """As the endpoint counts them, pictures included."""
+    """Tokens of questions and pictures, as the endpoint counts them."""
     completion_tokens: int = 0
-    """Likewise."""
+    """Tokens of answers, as the endpoint counts them."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def add(self, reply: Mapping[str, Any]) -> None:
-        """Count one reply."""
-        spent = reply.get("usage") or {}
+    def add(self, tokens: CompletionUsage | None, *, retries: int) -> None:
+        """Count one answer."""
         with self._lock:
             self.requests += 1
-            self.prompt_tokens += int(spent.get("prompt_tokens") or 0)
-            self.completion_tokens += int(spent.get("completion_tokens") or 0)
+            self.retries += retries
+            if tokens is not None:
+                self.prompt_tokens += tokens.prompt_tokens or 0
+                self.completion_tokens += tokens.completion_tokens or 0
 
-    def again(self) -> None:
-        """Count one retry."""
+    def add_retries(self, count: int) -> None:
+        """Count the repetitions of a request that got no answer."""
         with self._lock:
-            self.retries += 1
+            self.retries += count
 
     def to_json(self) -> dict[str, int]:
         """The four counts."""
         return {name: getattr(self, name) for name in ("requests", "retries", "prompt_tokens", "completion_tokens")}
 
     def cost(self, *, per_million_in: float, per_million_out: float) -> float:
-        """In the currency of the prices, which are per million tokens."""
+        """Cost in the currency of the prices, which are per million tokens."""
         return (self.prompt_tokens * per_million_in + self.completion_tokens * per_million_out) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a served model is, and how it is asked."""
+    """Address and request settings of a remote model."""
 
     model: str
-    """The name the endpoint knows it by."""
+    """Name of the model at the endpoint."""
     base_url: str
-    """Such as ``http://localhost:8000/v1``."""
+    """Address up to and with the version, such as ``http://localhost:8000/v1``."""
     prompt: str = PROMPT
-    """Holds ``{question}``."""
+    """Template of the question; contains ``{question}``."""
     side: int = 768
-    """Pixels of the longer side of the pictures that are sent."""
+    """Longer side of the pictures that are sent, pixels."""
     logprobs: bool = True
-    """Whether to ask for token probabilities, from which the confidence comes."""
-    max_tokens: int = _MOST_TOKENS
-    """Of an answer."""
+    """Whether to request token log-probabilities, from which the confidence is computed."""
+    max_tokens: int = 64
+    """Longest answer, in tokens."""
     timeout: float = 120.0
-    """Seconds for one try."""
+    """Seconds for one request."""
     tries: int = 6
-    """Of one request before it is given up."""
+    """Attempts per question, the first included."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
@@ -103,29 +108,44 @@ class Endpoint:
                 f"the prompt {self.prompt!r} does not say where the question goes; put {{question}} in it"
             )
         if not self.model or self.tries < 1:
-            raise ConfigError(f"a served model needs a name and at least one try, got {self.model!r} and {self.tries}")
+            raise ConfigError(f"a remote model needs a name and at least one try, got {self.model!r} and {self.tries}")
 
 
-class Served:
-    """A model behind an endpoint; a `VqaModel`."""
+class RemoteModel:
+    """A model behind an endpoint."""
 
     family = "openai"
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        api_key: str = "",
-        concurrency: int = 8,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> None:
+        """Create the client; nothing is sent yet.
+
+        Args:
+            endpoint: Address and request settings.
+            api_key: Key of the endpoint; empty where it needs none.
+            concurrency: Requests that run at once.
+
+        Raises:
+            ConfigError: `concurrency` is less than one.
+            MissingDependencyError: The package `openai` is not installed.
+        """
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; at least one request must run")
-        self.endpoint, self.usage = endpoint, Usage()
-        self._concurrency, self._sleep = concurrency, sleep
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        limits = httpx2.Limits(max_connections=concurrency)
-        self._client = httpx2.Client(headers=headers, timeout=endpoint.timeout, limits=limits)
+        try:
+            from openai import OpenAI  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingDependencyError(
+                "a model behind an endpoint needs the package openai, which is not installed; "
+                "run: pip install 'medical-vqa[remote]'"
+            ) from error
+        self.endpoint = endpoint
+        self.usage = Usage()
+        self._concurrency = concurrency
+        self._client = OpenAI(
+            base_url=endpoint.base_url,
+            api_key=api_key or "none",
+            timeout=endpoint.timeout,
+            max_retries=endpoint.tries - 1,
+        )
 
     @property
     def picture(self) -> PictureSpec | None:
@@ -134,15 +154,15 @@ class Served:
 
     @property
     def vision(self) -> Vision | None:
-        """None: nothing is encoded here."""
+        """None: the endpoint encodes the pictures."""
         return None
 
     def describe(self) -> dict[str, Any]:
-        """How it is asked; what tells two runs apart."""
+        """The endpoint's address and request settings."""
         return asdict(self.endpoint)
 
-    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:  # noqa: ARG002 - greedy it is
-        """One prediction per query, in order; raises `ModelError` when the endpoint cannot be had."""
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:  # noqa: ARG002 - always greedy
+        """One prediction per query, in order; raises `ModelError` when the endpoint does not answer."""
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(self._answer, queries))
 
@@ -151,88 +171,69 @@ class Served:
         self._client.close()
 
     def _answer(self, query: Query) -> Prediction:
-        reply = self._ask(self._request(query))
-        self.usage.add(reply)
-        try:
-            choice = reply["choices"][0]
-            text = choice["message"]["content"] or ""
-        except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(
-                f"{self.endpoint.base_url} answered without choices[0].message.content: {reply}"
-            ) from error
+        choice = self._request(self._message(query))
+        text = choice.message.content or ""
         return Prediction(query.id, text.strip(), text, confidence(choice))
 
-    def _request(self, query: Query) -> dict[str, Any]:
+    def _message(self, query: Query) -> dict[str, Any]:
         if isinstance(query.visual, Mapping):
-            raise ModelError("a served model takes pictures, not features; ask it without a feature cache")
+            raise ModelError("a remote model takes pictures, not features; ask it without a feature cache")
         question = self.endpoint.prompt.replace("{question}", check_question(query.question))
-        content = [
-            {"type": "text", "text": question},
-            {"type": "image_url", "image_url": {"url": _data_uri(query.visual.tobytes(), query.visual.shape)}},
-        ]
-        asked: dict[str, Any] = {
-            "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": self.endpoint.max_tokens,
-        }
-        return asked | ({"logprobs": True} if self.endpoint.logprobs else {})
+        picture = {"url": _data_uri(query.visual.tobytes(), query.visual.shape)}
+        content = [{"type": "text", "text": question}, {"type": "image_url", "image_url": picture}]
+        return {"role": "user", "content": content}
 
-    def _ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return retry(
-            lambda: self._once(body),
-            attempts=self.endpoint.tries,
-            first_wait=_FIRST_WAIT,
-            longest_wait=_LONGEST_WAIT,
-            sleep=self._wait,
-        )
+    def _request(self, message: Any) -> Choice:
+        import openai  # noqa: PLC0415
 
-    def _wait(self, seconds: float) -> None:
-        self._sleep(seconds)
-        self.usage.again()
-
-    def _once(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        url = f"{self.endpoint.base_url.rstrip('/')}/chat/completions"
+        endpoint = self.endpoint
         try:
-            response = self._client.post(url, json=body)
-        except httpx2.TransportError as error:
-            raise TemporaryFailure(self._unavailable(url, f"{type(error).__name__}: {error}")) from error
-        if response.status_code in _PASSING:
-            problem = self._unavailable(url, f"HTTP {response.status_code}")
-            raise TemporaryFailure(problem, response.headers.get("retry-after"))
-        return self._reply(response)
+            response = self._client.chat.completions.with_raw_response.create(
+                model=endpoint.model,
+                messages=[message],
+                temperature=0,
+                max_tokens=endpoint.max_tokens,
+                logprobs=True if endpoint.logprobs else openai.omit,
+            )
+        except openai.APIStatusError as error:
+            raise self._refused(error) from error
+        except openai.APIConnectionError as error:
+            raise self._unavailable(f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}") from error
+        try:
+            completion = response.parse()
+            choice = completion.choices[0]
+            _ = choice.message.content
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            reply = " ".join(response.text[:300].split())
+            raise ModelError(f"{endpoint.base_url} answered without choices[0].message.content: {reply}") from error
+        self.usage.add(completion.usage, retries=response.retries_taken)
+        return choice
 
-    def _unavailable(self, url: str, problem: str) -> ModelError:
+    def _refused(self, error: APIStatusError) -> ModelError:
+        status = error.status_code
+        if status in _RETRIED or status >= 500:
+            return self._unavailable(f"HTTP {status}")
+        reply = " ".join(error.response.text[:300].split())
+        advice = _ADVICE.get(status, "try --no-logprobs, a smaller --side, or see what the endpoint takes")
+        return ModelError(f"{self.endpoint.base_url} refused the question (HTTP {status}: {reply}); {advice}")
+
+    def _unavailable(self, problem: str) -> ModelError:
+        self.usage.add_retries(self.endpoint.tries - 1)
         return ModelError(
-            f"{url} could not be had in {self.endpoint.tries} tries ({problem}); answers so far are kept: "
-            "run the same command again when it is back"
+            f"{self.endpoint.base_url} did not answer in {self.endpoint.tries} tries ({problem}); answers so far are "
+            "saved: run the same command again when it is available"
         )
 
-    def _reply(self, response: httpx2.Response) -> dict[str, Any]:
-        try:
-            content = response.json()
-        except ValueError:
-            content = None
-        if response.is_success and isinstance(content, dict):
-            return content
-        said = " ".join(response.text[:300].split())
-        advice = {
-            401: "set the key in the environment variable named by --api-key-env",
-            404: "check --base-url, which ends in /v1, and the model's name",
-        }.get(response.status_code, "try --no-logprobs, a smaller --side, or see what the endpoint takes")
-        where = f"{self.endpoint.base_url} refused the question (HTTP {response.status_code}: {said})"
-        raise ModelError(f"{where}; {advice}")
+
+def confidence(choice: Choice) -> float | None:
+    """exp(mean log-probability of the tokens) of a choice, in [0, 1]; None where the endpoint gives none."""
+    tokens: Iterable[Any] = (choice.logprobs.content if choice.logprobs else None) or ()
+    values = [token.logprob for token in tokens if isinstance(token.logprob, int | float)]
+    finite = [float(value) for value in values if math.isfinite(value)]
+    return min(1.0, math.exp(sum(finite) / len(finite))) if finite else None
 
 
-def confidence(choice: Mapping[str, Any]) -> float | None:
-    """exp(mean token log-probability) of a choice; None where the endpoint gives none that can be used."""
-    tokens = (choice.get("logprobs") or {}).get("content") or []
-    values = [token.get("logprob") for token in tokens if isinstance(token, Mapping)]
-    numbers = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    return min(1.0, math.exp(sum(numbers) / len(numbers))) if numbers else None
-
-
-@lru_cache(maxsize=64)  # the questions about one image stand together
+@lru_cache(maxsize=64)  # the questions about one image follow each other
 def _data_uri(pixels: bytes, shape: tuple[int, ...]) -> str:
     picture = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
     out = io.BytesIO()

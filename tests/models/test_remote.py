@@ -1,10 +1,11 @@
-"""A served model, against a fake endpoint on this machine that speaks the same protocol."""
+"""A remote model, against a fake endpoint on this machine that speaks the same protocol."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 from PIL import Image
 
 from medical_vqa.data.prepared.selection import Selection
-from medical_vqa.errors import ConfigError, ModelError
+from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Decoding, Query
-from medical_vqa.models.remote.openai import Endpoint, Served, confidence
+from medical_vqa.models.remote.openai import Endpoint, RemoteModel
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.schema.records import read_predictions
@@ -53,7 +54,7 @@ class Fake:
                 with fake.lock:
                     fake.running -= 1
                 self.send_response(status)
-                self.send_header("retry-after", "0")
+                self.send_header("retry-after-ms", "1")
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -74,26 +75,36 @@ class Fake:
 
 @pytest.fixture
 def fake():
-    made = Fake()
-    yield made
-    made.close()
+    endpoint = Fake()
+    yield endpoint
+    endpoint.close()
 
 
 @pytest.fixture
-def ask(fake):
-    made: list[Served] = []
+def connect(fake):
+    models: list[RemoteModel] = []
 
-    def run(*, n: int = 1, concurrency: int = 4, tries: int = 3, sleep=lambda seconds: None, **settings):
-        model = Served(
-            Endpoint("m", fake.url, tries=tries, **settings), api_key="k", concurrency=concurrency, sleep=sleep
-        )
-        made.append(model)
-        visual = np.full((8, 6, 3), 7, np.uint8)
-        return model, model.answer([Query(str(i), f"Is it {i}?", "image", visual) for i in range(n)], Decoding())
+    def create(*, concurrency: int = 4, tries: int = 3, **settings):
+        model = RemoteModel(Endpoint("m", fake.url, tries=tries, **settings), api_key="k", concurrency=concurrency)
+        models.append(model)
+        return model
 
-    yield run
-    for model in made:
+    yield create
+    for model in models:
         model.close()
+
+
+def questions(n: int) -> list[Query]:
+    return [Query(str(i), f"Is it {i}?", "image", np.full((8, 6, 3), 7, np.uint8)) for i in range(n)]
+
+
+@pytest.fixture
+def ask(connect):
+    def run(*, n: int = 1, **settings):
+        model = connect(**settings)
+        return model, model.answer(questions(n), Decoding())
+
+    return run
 
 
 def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):
@@ -116,29 +127,45 @@ def test_answers_keep_their_order_while_several_requests_run(ask, fake):
     assert 1 < fake.most <= 6
 
 
-def test_what_fails_for_a_passing_reason_is_tried_again_and_counted(ask, fake):
+def test_requests_that_fail_for_a_temporary_reason_are_repeated_and_counted(ask, fake):
     fake.failures = [429, 503]
-    waits: list[float] = []
-    model, (answer,) = ask(sleep=waits.append)
+    model, (answer,) = ask()
     assert answer.answer == "Yes"
-    assert (model.usage.retries, waits) == (2, [0.0, 0.0])
+    assert (model.usage.requests, model.usage.retries) == (1, 2)
 
 
-def test_an_endpoint_that_stays_away_is_given_up_with_what_to_do(ask, fake):
+def test_an_endpoint_that_stays_unavailable_is_given_up_with_what_to_do(connect, fake):
     fake.failures = [503] * 9
-    with pytest.raises(ModelError, match=r"in 3 tries \(HTTP 503\); answers so far are kept"):
-        ask()
+    model = connect()
+    with pytest.raises(ModelError, match=r"in 3 tries \(HTTP 503\); answers so far are saved"):
+        model.answer(questions(1), Decoding())
+    assert (len(fake.asked), model.usage.requests, model.usage.retries) == (3, 0, 2)
 
 
-def test_no_endpoint_at_all(ask, fake):
-    model = Served(Endpoint("m", "http://127.0.0.1:1/v1", tries=2), sleep=lambda seconds: None)
-    with pytest.raises(ModelError, match="could not be had in 2 tries"):
-        model.answer([Query("1", "Is it?", "i", np.zeros((2, 2, 3), np.uint8))], Decoding())
+def test_no_endpoint_at_all(monkeypatch):
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    model = RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1", tries=2))
+    with pytest.raises(ModelError, match=r"did not answer in 2 tries \(ConnectError"):
+        model.answer(questions(1), Decoding())
     model.close()
 
 
+def test_without_the_client_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[remote\]'"):
+        RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1"))
+
+
+def test_an_endpoint_that_needs_no_key_gets_none_of_the_users(fake, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    model = RemoteModel(Endpoint("m", fake.url))
+    model.answer(questions(1), Decoding())
+    model.close()
+    assert "secret" not in json.dumps(fake.headers)
+
+
 @pytest.mark.parametrize(("status", "advice"), [(401, "--api-key-env"), (404, "--base-url"), (400, "--no-logprobs")])
-def test_what_fails_for_good_is_said_at_once(ask, fake, status, advice):
+def test_a_refused_request_is_not_repeated(ask, fake, status, advice):
     fake.failures = [status]
     with pytest.raises(ModelError, match=advice):
         ask()
@@ -159,9 +186,19 @@ def test_an_empty_answer_is_an_answer_and_logprobs_can_be_left_out(ask, fake):
     assert "logprobs" not in fake.asked[0]
 
 
-def test_confidence_ignores_what_is_no_number():
-    assert confidence({"logprobs": {"content": [{"logprob": float("-inf")}, {"logprob": None}]}}) is None
-    assert confidence({"logprobs": {"content": [{"logprob": 0.001}]}}) == 1.0
+@pytest.mark.parametrize(
+    ("logprobs", "confidence"),
+    [
+        ([float("-inf"), None], None),
+        ([0.001], 1.0),
+        ([-0.1, None, -0.3], pytest.approx(0.8187, abs=1e-4)),
+        ([], None),
+    ],
+)
+def test_confidence_ignores_log_probabilities_that_are_no_finite_number(ask, fake, logprobs, confidence):
+    fake.reply["choices"][0]["logprobs"] = {"content": [{"logprob": value} for value in logprobs]}
+    _, (answer,) = ask()
+    assert answer.confidence == confidence
 
 
 @pytest.mark.parametrize(
@@ -196,7 +233,7 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     assert card["model"]["family"] == "openai"
 
 
-def test_questions_about_other_images_make_a_baseline_of_the_served_model(fake, root: Path, tmp_path: Path):
+def test_questions_about_other_images_make_a_baseline_of_the_remote_model(fake, root: Path, tmp_path: Path):
     from medical_vqa.pipelines.score import score
 
     chosen, out = Selection("slake-mini", root, {"modality": "MRI"}), tmp_path / "run"
