@@ -105,7 +105,7 @@ def words(root: Path, hub: Path, tmp_path: Path) -> Any:
 def test_a_plan_is_printed_before_anything_is_trained(call, words):
     code, out, _ = call(*words(), "--plan")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["parameters", "once", "memory", "data", "steps"]
+    assert [line.split()[0] for line in out.splitlines()] == ["parameters", "encoder", "memory", "data", "steps"]
     assert not Path("runs").exists()
 
 

@@ -18,7 +18,7 @@ from medical_vqa.cli.options import (
     with_options,
 )
 from medical_vqa.cli.terminal import console
-from medical_vqa.pipelines.runs import newest_predictions, newest_run
+from medical_vqa.pipelines.runs import newest_predictions, newest_run, sibling
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def score(
     chosen = predictions or newest_predictions()
     selection = selected_rows(dataset, root, pairs(where, "--where"))
     scored = _scored(chosen, split, selection, columns=columns, protocol=protocol)
-    path = score_stage.write_results(scored, _beside(chosen, "results", ".json"))
+    path = scored.write()
     click.echo(scored.results.to_json() if as_json else headline(scored.results))
     for line in not_scored(scored.results):
         click.echo(f"not scored, {line}", err=True)
@@ -163,7 +163,6 @@ def report(
     from medical_vqa.config import where_split
     from medical_vqa.evaluation.results import headline
     from medical_vqa.pipelines import report as report_stage
-    from medical_vqa.pipelines import score as score_stage
     from medical_vqa.pipelines.inputs import asked_of_all
 
     selection = selected_rows(dataset, root, pairs(where, "--where"))
@@ -179,8 +178,8 @@ def report(
         click.echo(f"report: {page}")
         return
     (chosen,), (scored,) = given, all_scored
-    results = score_stage.write_results(scored, _beside(chosen, "results", ".json"))
-    page = report_stage.report(scored, chosen, out or _beside(chosen, "report", ".html"))
+    results = scored.write()
+    page = report_stage.report(scored, chosen, out or sibling(chosen, "report", ".html"))
     click.echo(headline(scored.results))
     click.echo(f"report: {page}\nresults: {results}")
 
@@ -290,9 +289,3 @@ def _protocol_table(results: Any) -> str:
         changes = dict.fromkeys(score.changes for score in results.protocols if score.protocol == name)
         lines += [f"  - {sentence}" for sentence in [*changes, rule.caveat] if sentence]
     return "\n".join(lines)
-
-
-def _beside(predictions: Path, word: str, suffix: str) -> Path:
-    stem = predictions.stem
-    name = stem.replace("predictions", word) if "predictions" in stem else f"{stem}-{word}"
-    return predictions.with_name(name + suffix)

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.pipelines.score import Scored
+from medical_vqa.pipelines.score import Scores
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
     pass
 
 
-def report(scored: Scored, predictions: Path, path: Path) -> Path:
+def report(scored: Scores, predictions: Path, path: Path) -> Path:
     """Write one self-contained HTML page on scored predictions; returns its path."""
     from medical_vqa.evaluation.reporting.audit_report import findings
     from medical_vqa.evaluation.reporting.report import write_report
@@ -39,7 +39,7 @@ def report(scored: Scored, predictions: Path, path: Path) -> Path:
     return path
 
 
-def commands(scored: Scored, predictions: Path) -> list[str]:
+def commands(scored: Scores, predictions: Path) -> list[str]:
     """How to make these numbers again, from the dataset on."""
     folder, where = predictions.parent, f"--root {scored.selection.root}"
     made = [f"medical-vqa prepare {scored.selection.dataset} {where}"]
@@ -51,7 +51,7 @@ def commands(scored: Scored, predictions: Path) -> list[str]:
     return [*made, shlex.join(words)]
 
 
-def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path) -> Path:
+def comparison_page(scored: Sequence[Scores], files: Sequence[Path], path: Path) -> Path:
     """Write one page that compares models over the questions all of them answered; returns its path."""
     from medical_vqa.evaluation.reporting.compare_report import write_comparison
     from medical_vqa.pipelines.inputs import names, refuse_other_rows
@@ -70,7 +70,7 @@ def comparison_page(scored: Sequence[Scored], files: Sequence[Path], path: Path)
     return path
 
 
-def shared_baselines(scored: Mapping[str, Scored]) -> dict[str, list[Prediction]]:
+def shared_baselines(scored: Mapping[str, Scores]) -> dict[str, list[Prediction]]:
     """Baselines of the questions once, and of each model its own: what it says about shuffled images."""
     from medical_vqa.pipelines.inputs import SHUFFLED
 

@@ -24,6 +24,13 @@ def has_finished_run() -> bool:
     return any(RUNS.glob("*/finished.json"))
 
 
+def sibling(predictions: Path, word: str, suffix: str) -> Path:
+    """A file next to a predictions file: ``results-dev.json`` of ``predictions-dev.jsonl``."""
+    stem = predictions.stem
+    name = stem.replace("predictions", word) if "predictions" in stem else f"{stem}-{word}"
+    return predictions.with_name(name + suffix)
+
+
 def _newest(pattern: str, content: str, command: str) -> Path:
     files = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not files:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.errors import ConfigError
+from medical_vqa.io import atomic_write
 from medical_vqa.pipelines.queries import learnable
+from medical_vqa.pipelines.runs import sibling
 from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
+from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.selection import Selection
@@ -17,9 +21,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A predictions file joined to its rows, scored beside its baselines."""
+class Estimate:
+    """A score in [0, 1] with its confidence interval, clustered by image or patient."""
 
+    value: float | None
+    """The score; None where no row could be scored."""
+    low: float | None
+    """Lower bound; None where there is no interval."""
+    high: float | None
+    """Upper bound; None where there is no interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A scored predictions file: the results, and the rows, answers and baselines that they come from.
+
+    ``str(scores)`` is the result in one line, with intervals, number of questions, baseline and protocol.
+    """
+
+    file: Path
+    """The predictions file."""
     selection: Selection
     """Which rows."""
     split: Split
@@ -35,6 +56,39 @@ class Scored:
     options: tuple[str, ...] = ()
     """What was asked beside the file, as words of the command line."""
 
+    @property
+    def em(self) -> Estimate:
+        """Exact match under SQuAD v2's rule."""
+        return self.metric("em")
+
+    @property
+    def f1(self) -> Estimate:
+        """Token F1 under SQuAD v2's rule."""
+        return self.metric("f1")
+
+    def metric(self, name: str) -> Estimate:
+        """A metric of the results by its name; raises `ConfigError` for an unknown one."""
+        metrics = {metric.name: metric for metric in (*self.results.metrics, *self.results.more)}
+        if name not in metrics:
+            raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, metrics)}")
+        score = metrics[name].score
+        return Estimate(score.value, score.interval.low, score.interval.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results as JSON values, in the layout of ``results.schema.json``."""
+        return self.results.model_dump(mode="json")
+
+    def write(self, path: Path | None = None) -> Path:
+        """Write the results as JSON, by default next to the predictions file; returns the path."""
+        path = path or sibling(self.file, "results", ".json")
+        atomic_write(path, self.results.to_json() + "\n")
+        return path
+
+    def __str__(self) -> str:
+        from medical_vqa.evaluation.results import headline
+
+        return headline(self.results)
+
 
 def score(
     predictions: Path,
@@ -45,7 +99,7 @@ def score(
     columns: Mapping[str, str] | None = None,
     crossed: Sequence[tuple[str, ...]] = (),
     risk: float = 0.1,
-) -> Scored:
+) -> Scores:
     """Score a predictions file under SQuAD v2's rule, beside the baselines counted on the training rows.
 
     `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
@@ -78,7 +132,7 @@ def score(
         risk=risk,
     )
     options = options_used(selection, split, card, columns, crossed, risk)
-    return Scored(selection, split, examples, answered, baselines, results, options)
+    return Scores(predictions, selection, split, examples, answered, baselines, results, options)
 
 
 def options_used(
@@ -101,7 +155,7 @@ def options_used(
     return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
 
 
-def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+def breakdowns(scored: Scores, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
     """Tables of a metric by facts, for a terminal; `metric` is a name of `em`, `laterality` ..., or `helm.bleu1`.
 
     Raises `ConfigError` for an unknown metric, `DataError` for an unknown fact or a metric that applies to no row.
@@ -112,14 +166,6 @@ def breakdowns(scored: Scored, metric: str, facts: Sequence[tuple[str, ...]]) ->
     train_rows = learnable(scored.selection.rows("train"))
     chosen = find_metric(metric, train=train_rows, rows=scored.examples)
     return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.baselines)
-
-
-def write_results(scored: Scored, path: Path) -> Path:
-    """Write ``results.json``; returns its path."""
-    from medical_vqa.io import atomic_write
-
-    atomic_write(path, scored.results.to_json() + "\n")
-    return path
 
 
 def baseline_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
