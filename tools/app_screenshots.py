@@ -1,4 +1,4 @@
-"""Takes the pictures of the page in docs/images: starts the app with the shipped model and drives it in Chromium."""
+"""Takes the screenshots in docs/images: starts the app with the shipped model and operates it in Chromium."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ QUESTIONS = ["Does the patient like music?", "Does the picture contain liver?"]
 
 
 def main() -> None:
-    """Start, look, stop."""
+    """Start the app, take every screenshot, stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=IMAGES)
     out = parser.parse_args().out
     with app() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        start = opened(browser, url, 1400, 780)
-        shoot(start, out / "app-start.png")
-        desktop = opened(browser, url, 1400, 900)
+        start = open_page(browser, url, 1400, 780)
+        save_screenshot(start, out / "app-start.png")
+        desktop = open_page(browser, url, 1400, 900)
         ask(desktop, EXAMPLE, QUESTIONS)
-        shoot(desktop, out / "app.png")
-        phone = opened(browser, f"{url}?lang=zh", 390, 844)
+        save_screenshot(desktop, out / "app.png")
+        phone = open_page(browser, f"{url}?lang=zh", 390, 844)
         ask(phone, EXAMPLE, ["图片中包含肝脏吗?"])
-        shoot(phone, out / "app-phone.png")
+        save_screenshot(phone, out / "app-phone.png")
         browser.close()
 
 
@@ -56,7 +56,7 @@ def app() -> Iterator[str]:
 
 
 def wait_for(address: str) -> None:
-    """Until the page answers."""
+    """Wait until the page responds."""
     for _ in range(200):
         try:
             httpx2.get(address).raise_for_status()
@@ -67,17 +67,17 @@ def wait_for(address: str) -> None:
     raise TimeoutError(address)
 
 
-def opened(browser: Browser, url: str, width: int, height: int) -> Page:
-    """A page with its examples there."""
+def open_page(browser: Browser, url: str, width: int, height: int) -> Page:
+    """Open the page and wait for its examples."""
     page = browser.new_page(viewport={"width": width, "height": height}, locale="en-GB")
     page.goto(url)
-    page.wait_for_selector(".st-key-tiles button", timeout=60_000)
+    page.wait_for_selector(".st-key-example-tiles button", timeout=60_000)
     page.wait_for_timeout(1500)
     return page
 
 
 def ask(page: Page, example: str, questions: list[str]) -> None:
-    """Open an example and ask about it."""
+    """Open an example and ask questions about it."""
     page.get_by_role("button", name=example).click()
     for number, question in enumerate(questions, 1):
         field = page.get_by_role("textbox").last
@@ -87,12 +87,12 @@ def ask(page: Page, example: str, questions: list[str]) -> None:
     page.wait_for_timeout(1500)
 
 
-def shoot(page: Page, path: Path) -> None:
-    """A PNG, packed as well as it goes."""
+def save_screenshot(page: Page, path: Path) -> None:
+    """Save a compressed PNG."""
     page.screenshot(path=path)
     with Image.open(path) as image:
-        packed = image.convert("RGB")
-    packed.save(path, optimize=True)
+        image_without_alpha = image.convert("RGB")
+    image_without_alpha.save(path, optimize=True)
     sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
 
 

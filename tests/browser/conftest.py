@@ -1,4 +1,4 @@
-"""The page in a real browser: Chromium, the page as a process of its own, and a backend of the tests' own."""
+"""The page in a real browser: Chromium, the page as a separate process, and a fake backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from page_process import PageProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 60_000  # milliseconds; the machine may be busy
+TIMEOUT = 60_000  # milliseconds; the machine may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,12 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for each file, and gone with it: while Playwright is on, its event loop runs in this very thread, and tests
-    elsewhere that run one of their own fail."""
+    """One per file: while Playwright runs, its event loop occupies this thread, and tests with their own fail."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
     with pytest.raises(RuntimeError, match="no running event loop"):
         asyncio.get_running_loop()
 
@@ -44,92 +43,94 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def fakes() -> Iterator[tuple[FakeBackend, FakeBackend]]:
     """Two backends, the second for comparing."""
-    both = FakeBackend(), FakeBackend("other-model")
-    yield both
-    for backend in both:
+    backends = FakeBackend(), FakeBackend("other-model")
+    yield backends
+    for backend in backends:
         backend.stop()
 
 
 @pytest.fixture(scope="session")
-def votes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where feedback goes."""
-    return tmp_path_factory.mktemp("page") / "votes"
+def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The feedback folder of the page."""
+    return tmp_path_factory.mktemp("page") / "feedback"
 
 
 @pytest.fixture(scope="session")
-def address(fakes: tuple[FakeBackend, FakeBackend], votes: Path) -> Iterator[str]:
+def address(fakes: tuple[FakeBackend, FakeBackend], feedback: Path) -> Iterator[str]:
     """A page in front of them."""
-    options = ["--backend", fakes[0].address, "--compare", fakes[1].address, "--feedback", str(votes)]
-    with PageProcess(options, votes.parent) as url:
+    options = ["--backend", fakes[0].address, "--compare", fakes[1].address, "--feedback", str(feedback)]
+    with PageProcess(options, feedback.parent) as url:
         yield url
 
 
 @pytest.fixture
 def fake(fakes: tuple[FakeBackend, FakeBackend]) -> FakeBackend:
-    """The first backend, in a good mood."""
-    fakes[0].asleep, fakes[0].fails = False, 0
+    """The first backend, in its normal state."""
+    fakes[0].starting = False
+    fakes[0].overloaded = 0
     return fakes[0]
 
 
-class Watched:
-    """What the pages of a context did that they should not have done."""
+class Monitor:
+    """Console errors and requests to other hosts by the pages of a context."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.errors: list[str] = []
-        self.outside: list[str] = []
+        self.foreign_requests: list[str] = []
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("console", lambda message: self._console(message.type, message.text))
         context.on("request", lambda request: self._request(request.url))
 
     def check(self) -> None:
-        """No error in the console, and nobody asked outside this machine."""
-        errors, outside = list(self.errors), list(self.outside)
+        """No error in the console, and no request to another host."""
+        errors = list(self.errors)
+        foreign_requests = list(self.foreign_requests)
         self.errors.clear()
-        self.outside.clear()
+        self.foreign_requests.clear()
         assert errors == []
-        assert outside == []
+        assert foreign_requests == []
 
-    def _console(self, kind: str, text: str) -> None:
-        if kind == "error":
+    def _console(self, level: str, text: str) -> None:
+        if level == "error":
             self.errors.append(text)
 
     def _request(self, url: str) -> None:
         if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
-            self.outside.append(url)
+            self.foreign_requests.append(url)
 
 
 @pytest.fixture(scope="module")
-def contexts(browser: Browser) -> Iterator[dict[str, tuple[BrowserContext, Watched]]]:
-    """One per kind of window, so that the page's scripts are fetched once for each."""
-    kinds: dict[str, tuple[BrowserContext, Watched]] = {}
-    yield kinds
-    for context, _ in kinds.values():
+def contexts(browser: Browser) -> Iterator[dict[str, tuple[BrowserContext, Monitor]]]:
+    """One per type of window, so that the page's scripts are loaded once for each."""
+    by_window: dict[str, tuple[BrowserContext, Monitor]] = {}
+    yield by_window
+    for context, _ in by_window.values():
         context.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser, contexts: dict[str, tuple[BrowserContext, Watched]]) -> Iterator[Callable[..., Page]]:
-    """Opens a page; at the end it must have logged no error and asked nobody outside."""
-    opened: list[tuple[Page, Watched]] = []
+def open_page(browser: Browser, contexts: dict[str, tuple[BrowserContext, Monitor]]) -> Iterator[Callable[..., Page]]:
+    """Opens a page; at the end it must have logged no error and sent no request to another host."""
+    opened: list[tuple[Page, Monitor]] = []
 
     def open_(url: str, *, width: int = 1400, height: int = 900, locale: str = "en-GB", **options: bool) -> Page:
-        kind = f"{locale} {options}"
-        if kind not in contexts:
+        window = f"{locale} {options}"
+        if window not in contexts:
             context = browser.new_context(locale=locale, reduced_motion="reduce", **options)
-            contexts[kind] = context, Watched(context)
-        context, watched = contexts[kind]
+            contexts[window] = context, Monitor(context)
+        context, monitor = contexts[window]
         page = context.new_page()
-        opened.append((page, watched))
+        opened.append((page, monitor))
         page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         page.goto(url)
-        page.wait_for_selector(".mv-notice")
+        page.wait_for_selector(".mv-disclaimer")
         return page
 
     yield open_
-    for page, watched in opened:
+    for page, monitor in opened:
         page.close()
-        watched.check()
+        monitor.check()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The page as a process of its own, as a person starts it."""
+"""The page as a separate process, started by its command line."""
 
 from __future__ import annotations
 

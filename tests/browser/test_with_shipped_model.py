@@ -1,11 +1,10 @@
-"""``medical-vqa app`` alone: it starts the backend with the model that ships, and stops it."""
+"""``medical-vqa app`` without a backend: it starts one with the shipped model, and stops it."""
 
 from __future__ import annotations
 
 import io
 import re
 import time
-from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -19,8 +18,8 @@ PATIENT = "Doe^Jane"
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Address of the page, and its folder."""
+def started(tmp_path_factory):
+    """Address and working folder of a page that starts its own backend."""
     folder = tmp_path_factory.mktemp("alone")
     with PageProcess([], folder) as url:
         yield url, folder
@@ -31,7 +30,7 @@ def alone(tmp_path_factory):
         except httpx2.TransportError:
             return
         time.sleep(0.1)
-    pytest.fail("the backend outlived the page")
+    pytest.fail("the backend still runs after the page ended")
 
 
 def dicom() -> bytes:
@@ -50,9 +49,9 @@ def dicom() -> bytes:
     file.WindowCenter, file.WindowWidth = 40, 400
     values = np.linspace(-1000, 1000, 3 * 64 * 64).astype(np.int16)
     file.PixelData = values.tobytes()
-    out = io.BytesIO()
-    file.save_as(out, enforce_file_format=True)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    file.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def mean_of_picture(page) -> float:
@@ -70,19 +69,21 @@ def mean_of_picture(page) -> float:
     )
 
 
-def test_an_example_is_answered_by_the_model_that_ships(open_page, alone):
-    page = open_page(alone[0])
+def test_an_example_is_answered_by_the_shipped_model(open_page, started):
+    address, _ = started
+    page = open_page(address)
     page.get_by_role("button", name="X-Ray, Lung").click()
     field = page.get_by_role("textbox").last
     field.fill("What modality is used to take this image?")
     field.press("Enter")
     expect(page.locator(".mv-answer")).to_have_text("X-Ray")
-    expect(page.locator("img.heat")).to_be_visible()
+    expect(page.locator("img.heatmap")).to_be_visible()
     expect(page.locator(".mv-chip")).to_have_text("slake-compact")
 
 
-def test_a_dicom_file_is_shown_windowed_and_nothing_of_the_patient(open_page, alone):
-    page = open_page(alone[0])
+def test_a_dicom_file_is_shown_windowed_and_without_the_patients_name(open_page, started):
+    address, folder = started
+    page = open_page(address)
     page.set_input_files("input[type=file]", {"name": "chest", "mimeType": "", "buffer": dicom()})
     expect(page.locator(".mv-facts")).to_contain_text("ABDOMEN")
     expect(page.get_by_role("slider", name="Center")).to_have_value("40")
@@ -99,4 +100,4 @@ def test_a_dicom_file_is_shown_windowed_and_nothing_of_the_patient(open_page, al
     )
     assert mean_of_picture(page) > first + 50
     assert PATIENT not in page.content()
-    assert PATIENT.split("^", maxsplit=1)[0] not in (Path(alone[1]) / "log").read_text()
+    assert PATIENT.split("^", maxsplit=1)[0] not in (folder / "log").read_text()

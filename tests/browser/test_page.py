@@ -1,4 +1,4 @@
-"""What a person does on the page, in Chromium."""
+"""The page as a visitor uses it, in Chromium."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from fake_backend import FRAMES, REASON, png
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from medical_vqa.app.i18n import Words
+from medical_vqa.app.i18n import Texts
 
 DICOM = bytes(128) + b"DICM"
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 expect.set_options(timeout=60_000)
 
 
-def settled(page: Page) -> None:
-    """Wait until the page's script has run through, as a person would: it draws its last parts after the answer."""
+def wait_for_script(page: Page) -> None:
+    """Wait until the page's script has finished: it draws its last parts after the answer."""
     page.wait_for_selector('[data-test-script-state="notRunning"]', state="attached")
 
 
 def upload(page: Page, data: bytes, name: str = "scan.png") -> None:
-    settled(page)
-    another = page.get_by_role("button", name="Another image")
-    if another.is_visible():
-        another.click()
+    wait_for_script(page)
+    new_image = page.get_by_role("button", name="Another image")
+    if new_image.is_visible():
+        new_image.click()
         expect(page.get_by_test_id("stFileUploaderDropzone")).to_be_visible()
     page.set_input_files("input[type=file]", {"name": name, "mimeType": "", "buffer": data})
 
 
 def ask(page: Page, question: str) -> None:
     """Type and press Enter."""
-    settled(page)
+    wait_for_script(page)
     field = page.get_by_role("textbox").last
     field.fill(question)
     field.press("Enter")
 
 
 def wait_for_width(page: Page, width: int) -> None:
-    """The picture in view is this many pixels wide."""
+    """Wait until the displayed picture has this width in pixels."""
     page.wait_for_function(
-        "wanted => [...document.querySelectorAll('*')].some(host => host.shadowRoot?.querySelector('img.picture')"
-        "?.naturalWidth === wanted)",
+        "width => [...document.querySelectorAll('*')].some(host => host.shadowRoot?.querySelector('img.picture')"
+        "?.naturalWidth === width)",
         arg=width,
     )
 
 
-def serious(page: Page) -> list[str]:
-    """Findings of axe that keep somebody from using the page."""
+def accessibility_violations(page: Page) -> list[str]:
+    """Serious and critical violations that axe reports."""
     page.evaluate(AXE)
-    found = page.evaluate("axe.run()")
+    report = page.evaluate("axe.run()")
     return [
-        f"{finding['id']}: {finding['nodes'][0]['html']}"
-        for finding in found["violations"]
-        if finding["impact"] in ("serious", "critical")
+        f"{violation['id']}: {violation['nodes'][0]['html']}"
+        for violation in report["violations"]
+        if violation["impact"] in ("serious", "critical")
     ]
 
 
@@ -65,16 +65,16 @@ def test_upload_ask_answer(page):
     wait_for_width(page, 96)
     ask(page, "How wide is it?")
     expect(page.locator(".mv-answer")).to_have_text("96 pixels")
-    expect(page.locator(".mv-confidence .mv-share")).to_have_text("91%")
-    expect(page.locator(".mv-other .mv-label")).to_have_text(["MRI", "<b>X-Ray</b>"])
+    expect(page.locator(".mv-confidence .mv-percent")).to_have_text("91%")
+    expect(page.locator(".mv-alternative .mv-label")).to_have_text(["MRI", "<b>X-Ray</b>"])
     expect(page.locator(".mv-question h2")).to_have_text("How wide is it?")
-    expect(page.locator("p.live")).to_contain_text("Answer: 96 pixels, confidence 91%.")
-    assert serious(page) == []
+    expect(page.locator("p.announcement")).to_contain_text("Answer: 96 pixels, confidence 91%.")
+    assert accessibility_violations(page) == []
 
 
-def test_the_start_has_no_serious_accessibility_finding(page):
+def test_the_start_page_has_no_serious_accessibility_violation(page):
     expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
-    assert serious(page) == []
+    assert accessibility_violations(page) == []
 
 
 def test_an_example_and_a_suggested_question_are_clicks_away(page):
@@ -91,7 +91,7 @@ def test_a_second_upload_replaces_the_first(page):
     upload(page, png(48), "second.png")
     wait_for_width(page, 48)
     expect(page.locator(".mv-card")).to_have_count(0)
-    expect(page.locator("img.heat")).to_be_hidden()
+    expect(page.locator("img.heatmap")).to_be_hidden()
     ask(page, "How wide is it?")
     expect(page.locator(".mv-answer")).to_have_text("48 pixels")
     page.get_by_role("button", name="Another image").click()
@@ -114,10 +114,10 @@ def test_a_dicom_file_has_frames_and_windows(page):
     expect(page.get_by_role("slider", name="Width")).to_have_value("1500")
     ask(page, "How wide is it?")
     expect(page.locator(".mv-answer")).to_have_text("65 pixels")
-    assert serious(page) == []
+    assert accessibility_violations(page) == []
 
 
-def test_a_bad_file_is_explained_and_the_old_picture_put_away(page):
+def test_a_bad_file_is_explained_and_the_former_image_closed(page):
     upload(page, png(96), "first.png")
     wait_for_width(page, 96)
     upload(page, b"not a picture", "notes.txt")
@@ -130,75 +130,75 @@ def test_a_bad_file_is_explained_and_the_old_picture_put_away(page):
     wait_for_width(page, 96)
 
 
-def test_a_sleeping_backend_is_waited_for(open_page, fake, address):
-    fake.asleep = True
+def test_the_page_waits_for_a_backend_that_starts(open_page, fake, address):
+    fake.starting = True
     page = open_page(address)
-    expect(page.get_by_role("status")).to_contain_text("The model is waking up")
-    assert serious(page) == []
-    fake.asleep = False
+    expect(page.get_by_role("status")).to_contain_text("The model is starting")
+    assert accessibility_violations(page) == []
+    fake.starting = False
     expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
 
 
-def test_a_backend_that_goes_away_and_comes_back(page, fake):
+def test_a_backend_that_stops_and_starts_again(page, fake):
     upload(page, png(96))
     wait_for_width(page, 96)
     fake.stop()
     try:
         ask(page, "How wide is it?")
         expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached at the moment.")
-        assert serious(page) == []
+        assert accessibility_violations(page) == []
     finally:
         fake.start()
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".mv-answer")).to_have_text("96 pixels")
 
 
-def test_an_upload_that_failed_for_a_passing_reason_is_tried_again_on_a_click(page, fake):
+def test_an_upload_that_failed_temporarily_is_retried_on_a_click(page, fake):
     expect(page.get_by_role("button", name="CT, abdomen")).to_be_visible()
-    fake.fails = 3
+    fake.overloaded = 3
     upload(page, png(96))
     expect(page.get_by_role("alert")).to_contain_text("Many people are asking just now.")
     page.get_by_role("button", name="Try again").click()
     wait_for_width(page, 96)
 
 
-def test_where_the_model_abstains_it_says_so_and_why(page):
+def test_an_abstention_is_shown_with_its_reason(page):
     upload(page, png(96))
     ask(page, "How is the weather?")
-    card = page.locator(".mv-unsure")
+    card = page.locator(".mv-abstained")
     expect(card.locator(".mv-answer")).to_have_text("Not sure")
     expect(card).to_contain_text(REASON)
     guess = card.get_by_text("96 pixels")
     expect(guess).to_be_hidden()
     card.get_by_text("What it would have guessed").click()
     expect(guess).to_be_visible()
-    assert serious(page) == []
+    assert accessibility_violations(page) == []
 
 
 def test_the_overlay_lies_over_the_picture_and_can_be_switched_off(page):
     upload(page, png(96))
     ask(page, "How wide is it?")
-    heat, picture = page.locator("img.heat"), page.locator("img.picture")
-    expect(heat).to_be_visible()
-    assert heat.bounding_box() == picture.bounding_box()
-    brightness = """image => {
+    heatmap, picture = page.locator("img.heatmap"), page.locator("img.picture")
+    expect(heatmap).to_be_visible()
+    assert heatmap.bounding_box() == picture.bounding_box()
+    opacity = """image => {
         const canvas = Object.assign(document.createElement("canvas"), {width: 20, height: 20});
         const context = canvas.getContext("2d");
         context.drawImage(image, 0, 0, 20, 20);
         const alpha = (x, y) => context.getImageData(x, y, 1, 1).data[3];
         return [alpha(1, 1), alpha(18, 18)];
     }"""
-    upper_left, lower_right = heat.evaluate(brightness)
+    upper_left, lower_right = heatmap.evaluate(opacity)
     assert upper_left > 100
     assert lower_right < 30
     toggle = page.get_by_role("button", name="Where it looked")
     expect(toggle).to_have_attribute("aria-pressed", "true")
     toggle.click()
     expect(toggle).to_have_attribute("aria-pressed", "false")
-    expect(heat).to_have_css("opacity", "0")
+    expect(heatmap).to_have_css("opacity", "0")
 
 
-def test_an_earlier_answers_look_can_be_shown_again(page):
+def test_the_attention_map_of_an_earlier_answer_can_be_shown_again(page):
     upload(page, png(96))
     for number, question in enumerate(("First?", "Second?"), 1):
         ask(page, question)
@@ -211,7 +211,7 @@ def test_an_earlier_answers_look_can_be_shown_again(page):
 def test_the_picture_is_zoomed_by_buttons_and_keys_and_stays_in_view(page):
     upload(page, png(96))
     wait_for_width(page, 96)
-    level, stage = page.locator(".level"), page.locator(".stage")
+    level, stage = page.locator(".zoom-level"), page.locator(".stage")
     page.get_by_role("button", name="Zoom in").click()
     expect(level).to_have_text("140 %")
     stage.focus()
@@ -234,12 +234,12 @@ def test_two_models_are_compared(page):
     page.get_by_text("Compare with other-model").click()
     ask(page, "How wide is it?")
     expect(page.locator(".mv-answer")).to_have_text(["96 pixels", "96 pixels"])
-    expect(page.locator(".mv-foot")).to_contain_text(["fake-model", "other-model"])
+    expect(page.locator(".mv-footer")).to_contain_text(["fake-model", "other-model"])
     first, second = (page.locator(".mv-card").nth(number).bounding_box() for number in (0, 1))
     assert first["x"] + first["width"] <= second["x"]
 
 
-def test_a_correction_is_kept_with_the_picture_where_one_agrees(page, votes):
+def test_a_correction_is_stored_with_the_picture_after_consent(page, feedback):
     upload(page, png(72))
     ask(page, "Which organ is this?")
     page.get_by_role("button", name="Wrong").click()
@@ -247,9 +247,9 @@ def test_a_correction_is_kept_with_the_picture_where_one_agrees(page, votes):
     page.get_by_text("Also keep the picture").click()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("kept for training")).to_be_visible()
-    row = json.loads((votes / "questions.jsonl").read_text().splitlines()[-1])
+    row = json.loads((feedback / "questions.jsonl").read_text().splitlines()[-1])
     assert (row["question"], row["answer"]) == ("Which organ is this?", "Spleen")
-    assert (votes / row["image"]).is_file()
+    assert (feedback / row["image"]).is_file()
 
 
 def test_the_conversation_can_be_downloaded(page):
@@ -264,7 +264,7 @@ def test_the_conversation_can_be_downloaded(page):
     assert json.loads(data.value.path().read_text())["turns"][0]["question"] == "How wide is it?"
 
 
-def test_it_says_where_the_picture_goes_and_deletes_it_at_once(page, fake):
+def test_the_page_says_where_the_picture_is_stored_and_deletes_it_on_a_click(page, fake):
     upload(page, png(96))
     expect(page.get_by_text("is deleted there after 60")).to_be_visible()
     page.get_by_role("button", name="Delete now").click()
@@ -285,21 +285,21 @@ def test_on_a_phone_picture_answer_and_question_field_are_in_view(open_page, fak
     expect(page.locator(".stage")).to_be_in_viewport(ratio=0.99)
     expect(page.get_by_role("textbox").last).to_be_in_viewport()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
-    assert serious(page) == []
+    assert accessibility_violations(page) == []
 
 
-def test_the_page_speaks_the_browsers_language_and_changes_it_on_a_click(open_page, fake, address):
+def test_the_page_uses_the_browsers_language_and_changes_it_on_a_click(open_page, fake, address):
     page = open_page(address, locale="zh-CN")
-    chinese, english = Words("zh"), Words("en")
-    expect(page.get_by_role("heading", level=1)).to_have_text(chinese("start"))
-    expect(page.locator(".mv-notice")).to_have_text(chinese("research_only"))
+    chinese, english = Texts("zh"), Texts("en")
+    expect(page.get_by_role("heading", level=1)).to_have_text(chinese("intro_title"))
+    expect(page.locator(".mv-disclaimer")).to_have_text(chinese("research_only"))
     upload(page, png(96))
     ask(page, "How is the weather?")
-    expect(page.locator(".mv-unsure .mv-answer")).to_have_text(chinese("not_sure"))
+    expect(page.locator(".mv-abstained .mv-answer")).to_have_text(chinese("abstained"))
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
-    assert serious(page) == []
+    assert accessibility_violations(page) == []
     page.get_by_text("English").click()
-    expect(page.locator(".mv-unsure .mv-answer")).to_have_text(english("not_sure"))
+    expect(page.locator(".mv-abstained .mv-answer")).to_have_text(english("abstained"))
     expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
@@ -314,7 +314,7 @@ def test_further_questions_are_suggested_below_the_answers(page):
     expect(page.get_by_role("button", name="Is the liver healthy?")).to_have_count(0)
 
 
-def test_keys_alone_are_enough(page):
+def test_the_page_works_with_the_keyboard_alone(page):
     upload(page, png(96))
     wait_for_width(page, 96)
     page.get_by_role("textbox").last.focus()
@@ -331,8 +331,8 @@ def test_keys_alone_are_enough(page):
 
 
 def test_a_tiff_is_a_picture_too(page):
-    out = io.BytesIO()
-    Image.open(io.BytesIO(png(50))).save(out, "TIFF")
-    upload(page, out.getvalue(), "scan.tif")
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png(50))).save(buffer, "TIFF")
+    upload(page, buffer.getvalue(), "scan.tif")
     wait_for_width(page, 50)
     expect(page.locator(".mv-facts")).to_contain_text("TIFF")
