@@ -118,7 +118,7 @@ def test_splits_are_understood_by_their_usual_names():
         where_split("all")
 
 
-def test_regions_are_for_the_compact_family_alone():
+def test_regions_are_for_families_that_learn_them():
     content = {"name": "r", "data": {"name": "slake", "regions": True}, "model": {"family": "vilt"}}
-    with pytest.raises(ConfigError, match=r"data\.regions is for the compact family, not for vilt; set it to false"):
+    with pytest.raises(ConfigError, match=r"data\.regions: the family vilt learns nothing from regions; set it"):
         parse_recipe(content, origin="r.yaml")

@@ -1,82 +1,173 @@
-"""Names -> "module:attribute" of datasets, models, metrics and protocols; other packages add theirs by entry points.
+"""Names -> datasets, models, metrics, protocols and image stores; other packages add theirs through entry points.
 
-A package that declares ``[project.entry-points."medical_vqa.datasets"] mine = "my_package:MyDataset"`` is found here
-by the name ``mine``; models use the group ``medical_vqa.models``.
+A package that declares ``[project.entry-points."medical_vqa.models"] mine = "my_package:MyModel"`` adds the model
+family ``mine``; the groups are ``medical_vqa.`` and one of `GROUPS`. ``docs/extending.md`` shows one of each.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.text import did_you_mean
 
-Kind = Literal["datasets", "models", "metrics", "protocols"]
+Group = Literal["datasets", "models", "metrics", "protocols", "image_stores"]
 
-_BUILT_IN: dict[Kind, dict[str, str]] = {
-    "datasets": {
-        "slake": "medical_vqa.data.formats.slake:Slake",
-        "slake-mini": "medical_vqa.data.formats.slake_mini:SlakeMini",
-        "vqa-rad": "medical_vqa.data.formats.vqa_rad:VqaRad",
-        "folder": "medical_vqa.data.formats.folder:Folder",
-    },
-    "models": {
-        "question-only": "medical_vqa.models.baselines:QuestionLookup",
-        "majority": "medical_vqa.models.baselines:Majority",
-        "compact": "medical_vqa.models.compact.model:Compact",
-        "compact-onnx": "medical_vqa.models.compact.onnx_model:CompactOnnx",
-        "vilt": "medical_vqa.models.hf.vilt:Vilt",
-        "blip2": "medical_vqa.models.hf.blip2:Blip2",
-        "chat": "medical_vqa.models.hf.chat:ChatVlm",
-    },
-    "metrics": {  # callables that make a `Metric`
-        "em": "medical_vqa.evaluation.metrics.exact_match:exact_match",
-        "f1": "medical_vqa.evaluation.metrics.token_overlap:token_f1",
-        "closed": "medical_vqa.evaluation.metrics.exact_match:closed_accuracy",
-        "open_recall": "medical_vqa.evaluation.metrics.token_overlap:open_recall",
-        "list": "medical_vqa.evaluation.metrics.lists:list_match",
-        "laterality": "medical_vqa.evaluation.metrics.laterality:laterality_errors",
-        "rouge_l": "medical_vqa.evaluation.metrics.rouge:rouge_l",
-        "bleu1": "medical_vqa.evaluation.metrics.bleu:bleu_1",
-        "bleu4": "medical_vqa.evaluation.metrics.bleu:bleu_4",
-    },
-    "protocols": {  # `Protocol` objects; the first is the default
-        name: f"medical_vqa.evaluation.protocols.{name}:PROTOCOL"
-        for name in (
-            "squad_v2",
-            "llava_med",
-            "medevalkit",
-            "lmms_eval",
-            "m2i2",
-            "mevf",
-            "qcr",
-            "medvint",
-            "multimedeval",
-            "helm",
-            "vila_m3",
-        )
-    },
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What one group holds."""
+
+    noun: str
+    """Name of one entry in messages."""
+    required: tuple[str, ...]
+    """Attributes that an entry (or what it constructs) must have."""
+    built_in: Mapping[str, str]
+    """Name -> ``module:attribute``."""
+    called: str = ""
+    """How `create` calls an entry; empty for entries that are used as they are."""
+
+    @property
+    def constructed(self) -> bool:
+        """Whether `create` calls an entry, so that the result has the required attributes."""
+        return bool(self.called)
+
+
+GROUPS: dict[Group, _Contents] = {
+    "datasets": _Contents(
+        noun="dataset",
+        called="Dataset()",
+        required=("card", "read", "bundled"),
+        built_in={
+            "slake": "medical_vqa.data.formats.slake:Slake",
+            "slake-mini": "medical_vqa.data.formats.slake_mini:SlakeMini",
+            "vqa-rad": "medical_vqa.data.formats.vqa_rad:VqaRad",
+            "folder": "medical_vqa.data.formats.folder:Folder",
+        },
+    ),
+    "models": _Contents(
+        noun="model family",
+        required=("family", "Options", "trainable", "needs_torch", "model_class"),
+        built_in={
+            "question-only": "medical_vqa.models.baselines:QuestionLookup",
+            "majority": "medical_vqa.models.baselines:Majority",
+            "compact": "medical_vqa.models.compact.family:CompactFamily",
+            "compact-onnx": "medical_vqa.models.compact.onnx_model:CompactOnnx",
+            "vilt": "medical_vqa.models.hf.families:ViltFamily",
+            "blip2": "medical_vqa.models.hf.families:Blip2Family",
+            "chat": "medical_vqa.models.hf.families:ChatFamily",
+        },
+    ),
+    "metrics": _Contents(
+        noun="metric",
+        called="metric()",
+        required=("name", "label", "counts", "value", "signature"),
+        built_in={
+            "em": "medical_vqa.evaluation.metrics.exact_match:exact_match",
+            "f1": "medical_vqa.evaluation.metrics.token_overlap:token_f1",
+            "closed": "medical_vqa.evaluation.metrics.exact_match:closed_accuracy",
+            "open_recall": "medical_vqa.evaluation.metrics.token_overlap:open_recall",
+            "list": "medical_vqa.evaluation.metrics.lists:list_match",
+            "laterality": "medical_vqa.evaluation.metrics.laterality:laterality_errors",
+            "rouge_l": "medical_vqa.evaluation.metrics.rouge:rouge_l",
+            "bleu1": "medical_vqa.evaluation.metrics.bleu:bleu_1",
+            "bleu4": "medical_vqa.evaluation.metrics.bleu:bleu_4",
+        },
+    ),
+    "protocols": _Contents(  # the first is the default
+        noun="protocol",
+        required=("name", "rule", "citation", "build"),
+        built_in={
+            name: f"medical_vqa.evaluation.protocols.{name}:PROTOCOL"
+            for name in (
+                "squad_v2",
+                "llava_med",
+                "medevalkit",
+                "lmms_eval",
+                "m2i2",
+                "mevf",
+                "qcr",
+                "medvint",
+                "multimedeval",
+                "helm",
+                "vila_m3",
+            )
+        },
+    ),
 }
 _EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
 
 
-def names(kind: Kind) -> list[str]:
+def names(group: Group) -> list[str]:
     """Every known name: the built-in ones in their order, then those from entry points, sorted."""
-    built_in = list(_BUILT_IN[kind])
-    return built_in + sorted(set(_table(kind)) - set(built_in))
+    built_in = list(GROUPS[group].built_in)
+    return built_in + sorted(set(_entry_points(group)) - set(built_in))
 
 
-def find(kind: Kind, name: str) -> Any:
-    """The class behind a name; raises `ConfigError` that names the nearest known one.
+def find(group: Group, name: str) -> Any:
+    """What a name stands for: a model family, a protocol, or the class (or function) that `create` calls.
 
-    Raises `MissingDependencyError` when a package that it needs is not installed.
+    A built-in name cannot be replaced: a package that declares it too is warned of and ignored.
+
+    Raises:
+        ConfigError: The name is unknown, an entry point cannot be imported or lacks what the group requires, or two
+            packages declare the name.
+        MissingDependencyError: A package that it needs is not installed.
     """
-    table = _table(kind)
-    if name not in table:
-        raise ConfigError(f"unknown {kind[:-1]} {name!r}; {did_you_mean(name, sorted(table))}")
-    module, _, attribute = table[name].partition(":")
+    contents, others = GROUPS[group], _entry_points(group).get(name, ())
+    packages = ", ".join(_package(point) for point in others)
+    if name in contents.built_in:
+        if others:
+            warnings.warn(
+                f"{packages} also declares a {contents.noun} {name!r}; the one of medical-vqa is used", stacklevel=2
+            )
+        return import_object(contents.built_in[name], name)
+    if not others:
+        raise ConfigError(f"unknown {contents.noun} {name!r}; {did_you_mean(name, sorted(names(group)))}")
+    if len(others) > 1:
+        raise ConfigError(
+            f"{packages} each declare a {contents.noun} {name!r}; uninstall all but one of these packages"
+        )
+    described = f"the {contents.noun} {name!r} of the package {packages}"
+    try:
+        entry = import_object(others[0].value, name)
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # whatever the package does when it is imported
+        raise ConfigError(
+            f"{described} cannot be imported ({type(error).__name__}: {error}); repair or uninstall the package"
+        ) from error
+    if not contents.constructed:
+        _check(entry, contents, described)
+    return entry
+
+
+def create(group: Group, name: str, *arguments: Any, **options: Any) -> Any:
+    """What `find` finds, called with these arguments: a dataset, a metric or an image store; raises as `find` does."""
+    entry, contents = find(group, name), GROUPS[group]
+    target = contents.built_in.get(name) or _entry_points(group)[name][0].value
+    made_by = f"the {contents.noun} {name!r} ({target})"
+    try:
+        instance = entry(*arguments, **options)
+    except TypeError as error:
+        raise ConfigError(f"{made_by} cannot be constructed ({error}); it is called as {contents.called}") from error
+    _check(instance, contents, made_by)
+    return instance
+
+
+def import_object(target: str, name: str) -> Any:
+    """What ``module:attribute`` names.
+
+    Raises `MissingDependencyError`, with the line that installs it, when a library of an extra is not installed; `name`
+    is what needs it.
+    """
+    module, _, attribute = target.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
@@ -87,6 +178,23 @@ def find(kind: Kind, name: str) -> Any:
         ) from error
 
 
-def _table(kind: Kind) -> dict[str, str]:
-    others = {point.name: point.value for point in entry_points(group=f"medical_vqa.{kind}")}
-    return others | _BUILT_IN[kind]
+def _check(entry: Any, contents: _Contents, described: str) -> None:
+    """Raise `ConfigError` when an entry lacks attributes that its group requires."""
+    if absent := [attribute for attribute in contents.required if not hasattr(entry, attribute)]:
+        raise ConfigError(
+            f"{described} lacks {', '.join(absent)}; a {contents.noun} has {', '.join(contents.required)}: add them, "
+            "see docs/extending.md"
+        )
+
+
+@cache
+def _entry_points(group: Group) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """The entry points of other packages by name; installed packages do not change while a process runs."""
+    points: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=f"medical_vqa.{group}"):
+        points[point.name] = (*points.get(point.name, ()), point)
+    return points
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

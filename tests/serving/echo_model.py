@@ -14,7 +14,7 @@ from live import PATIENCE
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Decoding, ModelFamily, Query
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine import Engine
@@ -36,7 +36,7 @@ class MeanVision:
         pass
 
 
-class Echo:
+class Echo(ModelFamily):
     """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse".
 
     One that is `held` begins to answer and goes on only once `release` is called: what happens meanwhile is then a
@@ -44,6 +44,7 @@ class Echo:
     """
 
     family = "echo"
+    has_attention_maps = True
 
     def __init__(self, *, seconds: float = 0.0, vision: bool = True, held: bool = False) -> None:
         self.picture = PictureSpec(side=8)

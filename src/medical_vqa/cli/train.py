@@ -20,13 +20,14 @@ from medical_vqa.pipelines.runs import RUNS
 @click.option("--plan", "only_plan", is_flag=True, help="Print parameters, memory and steps, and train nothing.")
 def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...], only_plan: bool) -> None:
     """Train by a recipe; the same command goes on after an interruption."""
+    from medical_vqa import registry
     from medical_vqa.config import find_recipe, load_recipe
     from medical_vqa.pipelines import train as train_stage
     from medical_vqa.progress import TrainingBar
     from medical_vqa.runtime import require_torch
 
     resolved = load_recipe(find_recipe(recipe), pairs(overrides, "--set"))
-    if resolved.model.family not in ("question-only", "majority"):
+    if registry.find("models", resolved.model.family).needs_torch:
         require_torch()
     if only_plan:
         click.echo("\n".join(train_stage.plan(resolved).lines()))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from medical_vqa import registry
 from medical_vqa.errors import ModelError, OfflineError
 
 if TYPE_CHECKING:
     from medical_vqa.models.bundle import BundleCard
 
-_LIBRARIES = {"blip2": "peft", "chat": "peft", "vilt": "transformers"}
 _LICENSES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
 
 
@@ -103,7 +103,7 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
     }
     return {
         "license": license,
-        "library_name": _LIBRARIES.get(card.family, "medical-vqa"),
+        "library_name": registry.find("models", card.family).library,
         "pipeline_tag": "visual-question-answering",
         "tags": ["medical", "visual-question-answering", "medical-vqa", card.family],
         **({"base_model": base} if base and not Path(base).is_absolute() else {}),
@@ -120,10 +120,7 @@ def _scores(card: BundleCard) -> str:
 
 
 def _usage(card: BundleCard) -> str:
-    base = card.model.get("checkpoint")
     lines = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
-    if _LIBRARIES.get(card.family) == "peft":
-        lines.append(f"# elsewhere: PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {base}")
-    if card.family == "vilt":
-        lines.append("# elsewhere: ViltForQuestionAnswering.from_pretrained(THIS_REPOSITORY)")
+    if usage := registry.find("models", card.family).library_usage:
+        lines.append("# elsewhere: " + usage.replace("{checkpoint}", str(card.model.get("checkpoint"))))
     return "\n".join(lines)

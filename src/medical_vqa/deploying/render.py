@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.runtime import package_version
 from medical_vqa.text import did_you_mean
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
 PROXY_IMAGE = "caddy:2.10.2-alpine"
-LIGHT = ("compact-onnx", "question-only", "majority")
 """Families that run without torch, and so without a GPU."""
 
 
@@ -112,7 +112,7 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
     Raises:
         ConfigError: The target has no room for a model that needs torch.
     """
-    gpu = card.family not in LIGHT
+    gpu = registry.find("models", card.family).needs_torch
     if gpu and not TARGETS[target].heavy and not values.get("backend"):
         raise ConfigError(
             f"a {target} runs on a CPU and {card.name} is a {card.family} model; choose a compact one, or a backend "

@@ -424,7 +424,7 @@ def find_metric(name: str, *, train: Sequence[Example] = (), rows: Sequence[Exam
     """
     protocol_name, _, metric_name = name.rpartition(".")
     if not protocol_name:
-        metric: Metric = registry.find("metrics", metric_name)()
+        metric: Metric = registry.create("metrics", metric_name)
         return metric
     protocol: Protocol = registry.find("protocols", protocol_name)
     known = {metric.name: metric for metric in protocol.published_metrics(Context(train, rows))}
@@ -435,7 +435,7 @@ def find_metric(name: str, *, train: Sequence[Example] = (), rows: Sequence[Exam
 
 def more_metrics() -> list[Metric]:
     """The registered metrics other than the headline's."""
-    return [registry.find("metrics", name)() for name in registry.names("metrics") if name not in ("em", "f1")]
+    return [registry.create("metrics", name) for name in registry.names("metrics") if name not in ("em", "f1")]
 
 
 def _more(

@@ -1,4 +1,4 @@
-"""What every model family gives: `VqaModel` answers, `Trainable` also learns; `Query` is what a model sees.
+"""What every model family has: `ModelFamily` declares it, `VqaModel` answers, `Trainable` also learns by gradients.
 
 `Example` is the published row, `Query` is what a model sees: no dataset code knows a tokenizer and no model code
 knows SLAKE. A picture is prepared once (`PictureSpec`), and what a model makes of it alone is encoded once (`Vision`).
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medical_vqa.config import ModelOptions
 from medical_vqa.data.imaging.pictures import PictureSpec
-from medical_vqa.errors import ModelError
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.errors import ConfigError, ModelError
+from medical_vqa.registry import import_object
+from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
     import torch
@@ -90,38 +92,44 @@ class VqaModel(Protocol):
 
     @property
     def picture(self) -> PictureSpec | None:
-        """How a picture is prepared for this model; None when it never looks at one."""
+        """How a picture is prepared for this model; None when it uses no picture."""
 
     @property
     def vision(self) -> Vision | None:
         """What encodes an image once for any number of questions; None when nothing of it can be reused."""
 
+    @property
+    def has_attention_maps(self) -> bool:
+        """As in `ModelFamily`."""
+
+    @property
+    def has_closed_answers(self) -> bool:
+        """As in `ModelFamily`."""
+
+    @property
+    def prompt(self) -> str | None:
+        """As in `ModelFamily`."""
+
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """One prediction per query, in order. Raises `ModelError` on a question it cannot take."""
 
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
+        """As in `ModelFamily`."""
+
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """As in `ModelFamily`."""
+
+    def describe(self) -> dict[str, Any]:
+        """As in `ModelFamily`."""
+
 
 @runtime_checkable
-class Trainable(Protocol):
-    """A model that learns by gradient steps; also a `VqaModel`."""
+class Trainable(VqaModel, Protocol):
+    """A model that learns by gradient steps; `ModelFamily.build` returns it."""
 
     @property
     def module(self) -> nn.Module:
         """Called with a collated batch, it returns the loss summed over the batch's supervised items."""
-
-    @property
-    def family(self) -> str:
-        """As in `VqaModel`."""
-
-    @property
-    def picture(self) -> PictureSpec | None:
-        """As in `VqaModel`."""
-
-    @property
-    def vision(self) -> Vision | None:
-        """As in `VqaModel`."""
-
-    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
-        """As in `VqaModel`."""
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Tensors of a batch; ``supervised`` holds how many items the loss sums over. Runs in loader workers."""
@@ -129,20 +137,87 @@ class Trainable(Protocol):
     def save(self, folder: Path) -> None:
         """Write weights and settings, never a frozen base, into an existing folder."""
 
+
+class ModelFamily:
+    """What the rest of the package may know of a family: its options and capabilities, found through the registry.
+
+    A family is one class. It inherits from this one, overrides what differs from the defaults below, and has the
+    classmethods that its capabilities promise:
+
+    - ``load(folder, *, device)``: read what ``save(folder)`` wrote; `device` is a ``torch.device``, or None where
+      `needs_torch` is False. Every family has it.
+    - ``build(examples, **options)``: a fresh `Trainable` for these training rows, when `trainable`; the options are the
+      fields of `Options` without ``family``.
+    - ``fit(examples, **options)``: the finished model, when `trainable` and `counted`.
+    - ``memory_estimate(examples, **options)``: a `MemoryEstimate`, when `estimates_memory`.
+
+    A family whose module imports torch names that class in `implementation` and declares itself elsewhere, so that a
+    recipe is validated and a bundle is described without torch.
+    """
+
+    family: ClassVar[str]
+    """The name in recipes, bundles and the registry: ``compact``."""
+    implementation: ClassVar[str] = ""
+    """``module:Class`` of the model class; empty when this class is the model class."""
+    Options: ClassVar[type[ModelOptions]] = ModelOptions
+    """Validates the family's `model` section of a recipe."""
+    trainable: ClassVar[bool] = False
+    """Whether a recipe can train it."""
+    counted: ClassVar[bool] = False
+    """Whether training is one pass over the rows (`fit`) and not a loop of gradient steps (`build`)."""
+    needs_torch: ClassVar[bool] = False
+    """Whether it runs on PyTorch, on a device that can be chosen."""
+    uses_image: ClassVar[bool] = True
+    """Whether its answers depend on the image."""
+    estimates_memory: ClassVar[bool] = False
+    """Whether `memory_estimate` can tell its size before any weight is loaded."""
+    learns_regions: ClassVar[bool] = False
+    """Whether it learns from masks and boxes; `build` then takes ``regions``, the names of their types."""
+    starts_from_bundle: ClassVar[bool] = False
+    """Whether its options name an ``initial`` bundle of the same family to start from."""
+    has_closed_answers: ClassVar[bool] = False
+    """Whether it chooses from a closed list, its `answers` (`AnswerVocabulary`), and cannot write others."""
+    has_attention_maps: ClassVar[bool] = False
+    """Whether `attention_maps` shows where in the picture an answer comes from."""
+    exported_family: ClassVar[str | None] = None
+    """The family as which its export runs without torch; None when it cannot be exported."""
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Extras of this package that answering needs."""
+    library: ClassVar[str] = "medical-vqa"
+    """The hub's ``library_name`` of its bundles."""
+    library_usage: ClassVar[str] = ""
+    """How that library loads a bundle, in one line; ``{checkpoint}`` stands for the base model."""
+    prompt: str | None = None
+    """Template of the question, for models that use one."""
+
     @classmethod
-    def load(cls, folder: Path, *, device: torch.device) -> Self:
-        """Read back what `save` wrote."""
+    def model_class(cls) -> Any:
+        """The class of the models: this one, or the one that `implementation` names.
+
+        Raises `MissingDependencyError` when its libraries are not installed, and `ConfigError` when it lacks a method
+        that its capabilities promise.
+        """
+        model = import_object(cls.implementation, cls.family) if cls.implementation else cls
+        trained = (("fit",) if cls.counted else ("build", "collate")) if cls.trainable else ()
+        promised = ("load", "save", "answer", *trained, *(("memory_estimate",) if cls.estimates_memory else ()))
+        if absent := [method for method in promised if not hasattr(model, method)]:
+            raise ConfigError(
+                f"the model family {cls.family!r} ({model.__module__}:{model.__qualname__}) lacks {', '.join(absent)}, "
+                "which its capabilities promise; add them, see docs/extending.md"
+            )
+        return model
+
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002
+        """One sentence for the user why an answer to this query means nothing; None when it may stand."""
+        return None
+
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:  # noqa: ARG002
+        """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""
+        raise ModelError(f"the model family {self.family} has no attention maps; use one that has, such as compact")
 
     def describe(self) -> dict[str, Any]:
         """Facts for the card: parameter counts and sizes."""
-
-
-class Fittable(Protocol):
-    """A model that is made from examples in one go (the baselines)."""
-
-    @classmethod
-    def fit(cls, examples: Sequence[Example]) -> Self:
-        """Count what there is to count."""
+        return {}
 
 
 def check_question(question: str) -> str:

@@ -10,37 +10,35 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query, Vision, check_question
+from medical_vqa.models.base import Decoding, ModelFamily, Query, Vision, check_question
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.records import Example, Prediction
+
+if TYPE_CHECKING:
+    import torch
 
 Counts = dict[str, int]
 _PREFIX_WORDS = 2
 
 
-class QuestionLookup:
+class QuestionLookup(ModelFamily):
     """Question (as words) -> answer counts of the training split."""
 
     family = "question-only"
+    trainable = True
+    counted = True
+    uses_image = False
+    picture: PictureSpec | None = None
+    vision: Vision | None = None
 
     def __init__(self, *, exact: Mapping[str, Counts], prefix: Mapping[str, Counts], every: Counts) -> None:
         if not every:
             raise ModelError("the baseline needs training rows with answers, got none; check the split and its filter")
         self.exact, self.prefix, self.every = exact, prefix, every
-
-    @property
-    def picture(self) -> PictureSpec | None:
-        """None: no picture is looked at."""
-        return None
-
-    @property
-    def vision(self) -> Vision | None:
-        """None: there is nothing to encode."""
-        return None
 
     @classmethod
     def fit(cls, examples: Sequence[Example]) -> Self:
@@ -70,7 +68,7 @@ class QuestionLookup:
         (folder / "baseline.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: torch.device | None = None) -> Self:  # noqa: ARG003 - runs on the CPU
         """Read back what `save` wrote."""
         return cls(**json.loads((folder / "baseline.json").read_text(encoding="utf-8")))
 

@@ -125,8 +125,7 @@ def load_bundle(folder: Path, *, device: torch.device | None = None) -> tuple[Vq
     """
     card = read_card(folder)
     check_files(folder, card)
-    family = find("models", card.family)
-    model: VqaModel = family.load(folder) if device is None else family.load(folder, device=device)
+    model: VqaModel = find("models", card.family).model_class().load(folder, device=device)
     return model, card
 
 

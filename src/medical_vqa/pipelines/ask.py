@@ -11,7 +11,7 @@ from medical_vqa.data.imaging.decode import ingest_file
 from medical_vqa.data.imaging.pictures import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
-from medical_vqa.models.guards.abstention import HasAttentionMaps, abstention_decision, calibrated
+from medical_vqa.models.guards.abstention import abstention_decision, calibrated
 from medical_vqa.models.queries import NO_PICTURE
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def attention_map(
 
     Raises `ModelError` also for a model that has no attention maps.
     """
-    if not isinstance(loaded.model, HasAttentionMaps):
+    if not loaded.model.has_attention_maps:
         raise ModelError(f"{loaded.card.family} models have no attention maps; ask one that has them, such as compact")
     queries, view = _queries(loaded, image, [question], frame, window)
     return AttentionMap(queries[0].question, loaded.model.attention_maps(queries)[0], view)

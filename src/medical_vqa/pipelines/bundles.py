@@ -28,10 +28,10 @@ def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
     """The model in a bundle, on the device; a baseline and an ONNX bundle need no torch."""
     from medical_vqa.models.bundle import load_bundle, read_card
 
-    family = read_card(folder).family
-    if not hasattr(registry.find("models", family), "build"):
+    name = read_card(folder).family
+    if not registry.find("models", name).needs_torch:
         if device not in ("auto", "cpu"):
-            raise ConfigError(f"{family} models run on the CPU and not on {device}; leave --device out")
+            raise ConfigError(f"{name} models run on the CPU and not on {device}; leave --device out")
         return load_bundle(folder)
     from medical_vqa.runtime import choose_device, use_all_cores
 

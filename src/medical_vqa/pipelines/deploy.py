@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.pipelines.bundles import find_bundle
 from medical_vqa.pipelines.export import export_onnx
@@ -51,4 +52,4 @@ def deployable(bundle: Path, fresh: Path) -> Path:
 
     card = read_card(bundle)
     check_files(bundle, card)
-    return export_onnx(bundle, fresh)[0] if card.family == "compact" else bundle
+    return export_onnx(bundle, fresh)[0] if registry.find("models", card.family).exported_family else bundle

@@ -63,10 +63,11 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
 
     folder = find_bundle(bundle)
     card = read_card(folder)
-    if card.family != "compact":
-        raise ModelError(f"{folder} is a {card.family} bundle and only compact ones become ONNX; serve it with torch")
+    exported_family = registry.find("models", card.family).exported_family
+    if exported_family is None:
+        raise ModelError(f"{folder} is a {card.family} bundle, a family that has no ONNX export; serve it with torch")
     target = out or folder.with_name(f"{folder.name}-onnx")
-    if target.exists() and (not (target / "card.json").is_file() or read_card(target).family != CompactOnnx.family):
+    if target.exists() and (not (target / "card.json").is_file() or read_card(target).family != exported_family):
         raise ModelError(f"{target} is there already and is no ONNX bundle; export into a new folder")
     from medical_vqa.models.compact.onnx_export import OPSET, check, write_graphs
 
@@ -78,7 +79,7 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
         found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
 
     facts = {**card.model, "exported_from": {"family": card.family, "files": dict(card.files), "opset": OPSET}}
-    write_bundle(target, dataclasses.replace(card, family=CompactOnnx.family, model=facts), save)
+    write_bundle(target, dataclasses.replace(card, family=exported_family, model=facts), save)
     return target, found[0]
 
 
@@ -86,7 +87,7 @@ def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:
     """The validation questions about the first images of the shipped sample, as a model with this picture sees them."""
     from medical_vqa.models.base import Query
 
-    sample = registry.find("datasets", "slake-mini")()
+    sample = registry.create("datasets", "slake-mini")
     published = sample.read(sample.bundled())
     rows = published.examples["validation"]
     chosen = sorted({row.image_id for row in rows})[:images]

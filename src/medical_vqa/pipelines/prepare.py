@@ -11,7 +11,7 @@ from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.runtime import StageCallback
 
 if TYPE_CHECKING:
-    pass
+    from medical_vqa.data.formats.base import VqaDataset
 
 
 def prepare_dataset(
@@ -29,7 +29,7 @@ def prepare_dataset(
     Without a `source` the shipped sample is taken where there is one; otherwise, or with `download`, the hub is asked.
     Raises `IncompleteError` when part of it is missing and `partial` is not set, `OfflineError` without a network.
     """
-    dataset = registry.find("datasets", name)()
+    dataset: VqaDataset = registry.create("datasets", name)
     folder = source or (None if download else dataset.bundled())
     if folder is None:
         from medical_vqa.data.formats.download import download as from_hub

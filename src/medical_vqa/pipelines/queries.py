@@ -87,9 +87,9 @@ def feature_store(
 
 def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
     """Share of rows whose answer is on a classifier's closed list; None for models that write."""
-    if (answers := getattr(model, "answers", None)) is None:
+    if not model.has_closed_answers:
         return None
-    return round(float(answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
+    return round(float(model.answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
 
 
 def main_process_first() -> AbstractContextManager[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medical_vqa import registry
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def engine_for(settings: Settings) -> Engine:
     from medical_vqa.serving.engine import Engine
 
     model, card = load_model(find_bundle(settings.model or shipped_bundle()), settings.device)
-    large = hasattr(model, "build") and choose_device(settings.device).type != "cpu"  # others run without torch
+    on_gpu = registry.find("models", card.family).needs_torch and choose_device(settings.device).type != "cpu"
     return Engine(
         model,
         card,
-        batch=settings.batch or (GPU_BATCH if large else CPU_BATCH),
+        batch=settings.batch or (GPU_BATCH if on_gpu else CPU_BATCH),
         wait=settings.batch_wait_ms / 1000,
         queue=settings.queue,
         deadline=settings.deadline,

@@ -57,7 +57,7 @@ def train(
     rows, held_out = learnable(selection.rows("train")), selection.rows("validation")
     refuse_shared_groups(rows, held_out)
     family = registry.find("models", recipe.model.family)
-    choice = chosen_runtime(recipe) if hasattr(family, "build") else None
+    choice = None if family.counted else chosen_runtime(recipe)
     journal = Journal(run)
     with main_process_first() as main:
         if main:
@@ -75,17 +75,17 @@ def plan(recipe: Recipe) -> Plan:
     from medical_vqa.training.plan import Plan, count_steps
 
     family, settings = registry.find("models", recipe.model.family), recipe.training
-    if not hasattr(family, "build"):
+    if family.counted:
         raise ConfigError(f"{recipe.model.family} is counted in one go and needs no plan; train it")
     selection = selection_of(recipe)
     rows = learnable(selection.rows("train"))
     device = choose_device(settings.device)
     choice = choose_precision(settings.precision, device)
     options = options_of(recipe, choice.precision)
-    if hasattr(family, "memory_estimate"):
-        estimate = family.memory_estimate(rows, **options)
+    if family.estimates_memory:
+        estimate = family.model_class().memory_estimate(rows, **options)
     else:
-        estimate = estimate_memory(family.build(rows, **options).module)
+        estimate = estimate_memory(family.model_class().build(rows, **options).module)
     memory = estimate.memory(
         batch_size=settings.batch_size,
         precision=choice.precision,
@@ -106,7 +106,7 @@ def _count_baseline(
 ) -> Trained:
     from medical_vqa.models.bundle import write_bundle
 
-    baseline = family.fit(rows)
+    baseline = family.model_class().fit(rows, **recipe.model.model_dump(exclude={"family"}))
     write_bundle(journal.bundle, card_for(recipe, selection, rows, baseline), baseline.save)
     journal.finish({})
     return Trained(journal.folder, journal.bundle, None)
@@ -129,13 +129,14 @@ def _fit(
     from medical_vqa.training.settings import Callbacks, TrainingSettings
 
     settings, main = recipe.training, os.environ.get("RANK", "0") == "0"
-    if choice.device == "cuda" and hasattr(registry.find("models", recipe.model.family), "memory_estimate"):
+    family = registry.find("models", recipe.model.family)
+    if choice.device == "cuda" and family.estimates_memory:
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
     regions = RegionStore(selection.open().folder) if recipe.data.regions else None
     options = options_of(recipe, choice.precision) | ({"regions": regions.names} if regions else {})
-    model: Trainable = registry.find("models", recipe.model.family).build(rows, **options)
+    model: Trainable = family.model_class().build(rows, **options)
     card = card_for(recipe, selection, rows, model, held_out)
     asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
     data = queries(selection, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
@@ -240,30 +241,34 @@ def lengths_of(rows: Sequence[Example]) -> list[int]:
 def options_of(recipe: Recipe, precision: str) -> dict[str, Any]:
     """What a family's `build` is given: its recipe section, `auto` precision resolved to the run's, bundles found."""
     options = recipe.model.model_dump(exclude={"family"})
-    if initial := options.get("initial"):
-        options["initial"] = compact_bundle(initial)
+    if options.get("initial") and registry.find("models", recipe.model.family).starts_from_bundle:
+        options["initial"] = initial_bundle(options["initial"], recipe.model.family)
     return options | {"dtype": precision} if options.get("dtype") == "auto" else options
 
 
-def compact_bundle(path: str | Path) -> Path:
-    """The compact bundle that a recipe means, or the one in the package for ``shipped``; its files are checked."""
+def initial_bundle(path: str, family: str) -> Path:
+    """The bundle to start from, or the one in the package for ``shipped``; its files are checked.
+
+    Raises `ConfigError` when it is of another family.
+    """
     from medical_vqa.models.bundle import check_files, read_card
 
-    folder = shipped_bundle() if str(path) == "shipped" else find_bundle(Path(path))
+    folder = shipped_bundle() if path == "shipped" else find_bundle(Path(path))
     card = read_card(folder)
-    if card.family not in ("compact", "compact-onnx"):  # an exported bundle holds the same weights
+    if card.family not in (family, registry.find("models", family).exported_family):  # an export has the same weights
         raise ConfigError(
-            f"{folder} is a {card.family} bundle and a compact model can start from its like alone; name another"
+            f"{folder} is a {card.family} bundle, and a {family} model starts from a {family} bundle; name another in "
+            "model.initial"
         )
     check_files(folder, card)
     return folder
 
 
-def start_of(path: str) -> dict[str, Any]:
-    """What a model started from, for its card: the rows of that one are behind its answers too."""
+def start_of(bundle: Path) -> dict[str, Any]:
+    """What a model started from, for its card: its answers depend on the rows of that model too."""
     from medical_vqa.models.bundle import read_card
 
-    card = read_card(compact_bundle(path))
+    card = read_card(bundle)
     facts = {key: card.data[key] for key in ("title", "rows", "images") if key in card.data}
     return {"name": card.name, "created": card.created, **facts, "scores": card.selection.get("scores", {})}
 
@@ -288,7 +293,7 @@ def card_for(
     }
     if (covered := answer_coverage(model, held_out)) is not None:
         data["answer_coverage"] = {"validation": covered}
-    if initial := getattr(recipe.model, "initial", None):
+    if initial := options_of(recipe, "fp32").get("initial"):
         data["started_from"] = start_of(initial)
     return BundleCard(
         recipe.model.family,
@@ -296,6 +301,6 @@ def card_for(
         data=data,
         model=model.describe(),
         decoding=Decoding(**recipe.decoding.model_dump()),
-        prompt=getattr(model, "prompt", None),
+        prompt=model.prompt,
         license=manifest.license,
     )

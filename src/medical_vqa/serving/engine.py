@@ -24,7 +24,7 @@ import numpy as np
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.bundle import BundleCard
-from medical_vqa.models.guards.abstention import AbstentionDecision, HasAttentionMaps, abstention_decision, calibrated
+from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import RefusedError, defect, overloaded, past_deadline, stopping
 from medical_vqa.serving.metrics import Meters
@@ -98,7 +98,7 @@ class Engine:
         self.model, self.card, self.deadline = model, card, deadline
         self.meters = meters or Meters()
         self.id = _identity(card)
-        self.has_attention_map = isinstance(model, HasAttentionMaps)
+        self.has_attention_map = model.has_attention_maps
         self.fingerprint = model.vision.fingerprint if model.vision is not None else self.id
         self.batch, self._wait, self._limit = batch, wait, queue
         self._queue: deque[_Work] = deque()
@@ -296,7 +296,7 @@ class Engine:
         predictions = [calibrated(p, self.card) for p in self.model.answer(queries, self.card.decoding)]
         verdicts = [abstention_decision(self.model, self.card, q, p) for q, p in zip(queries, predictions, strict=True)]
         wanted = [query for query, asked in zip(queries, attention_map, strict=True) if asked]
-        maps = iter(self.model.attention_maps(wanted) if wanted and isinstance(self.model, HasAttentionMaps) else ())
+        maps = iter(self.model.attention_maps(wanted) if wanted and self.has_attention_map else ())
         return [
             Found(prediction, judged, next(maps, None) if asked else None)
             for prediction, judged, asked in zip(predictions, verdicts, attention_map, strict=True)

@@ -209,10 +209,11 @@ def _open_and_closed(results: Results) -> dict[str, float | None]:
 
 
 def _unshuffled(results: Results) -> str:
-    """The bundle that could still be asked about other rows' images; empty where it was, or where it never looks."""
-    blind = results.model.get("family") in ("question-only", "majority")
-    asked = "image-shuffled" in results.metrics[0].baselines
-    return "" if blind or asked else str(results.model.get("bundle", ""))
+    """The bundle to predict with shuffled images; empty where that was done, or where the model uses no image."""
+    family = results.model.get("family")
+    uses_image = family not in registry.names("models") or registry.find("models", family).uses_image
+    done = "image-shuffled" in results.metrics[0].baselines
+    return str(results.model.get("bundle", "")) if uses_image and not done else ""
 
 
 def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
 from medical_vqa.models.base import Decoding, Query, distinct, targets_of
+from medical_vqa.models.compact.family import CompactFamily
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
 from medical_vqa.models.compact.postprocess import (
@@ -64,10 +65,8 @@ class Sizes:
     """Words of a question that are read."""
 
 
-class Compact:
+class Compact(CompactFamily):
     """The network with its vocabularies: question and picture in, one of the training answers out."""
-
-    family = "compact"
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, MissingDependencyError
-from medical_vqa.models.base import Decoding, Query, distinct
+from medical_vqa.models.base import Decoding, ModelFamily, Query, distinct
 from medical_vqa.models.compact.postprocess import (
     SETTINGS,
     WEIGHTS,
@@ -43,10 +43,13 @@ if TYPE_CHECKING:
 IMAGE_GRAPH, ANSWER_GRAPH = "image.onnx", "answer.onnx"
 
 
-class CompactOnnx:
+class CompactOnnx(ModelFamily):
     """The two graphs with their vocabularies: question and picture in, one of the training answers out."""
 
     family = "compact-onnx"
+    has_closed_answers = True
+    has_attention_maps = True
+    extras = ("onnx",)
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         """Open the graphs that lie in `folder`; `settings` are those of ``compact.json``."""
@@ -61,7 +64,7 @@ class CompactOnnx:
         self.vision = OnnxVision(folder, self.picture)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: torch.device | None = None) -> Self:  # noqa: ARG003 - runs on the CPU
         """Read what `onnx_export.write_graphs` wrote; raises `BundleError` when a file is damaged.
 
         Raises `MissingDependencyError` where onnxruntime is not installed.

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.schema.records import Prediction
-
-
-@runtime_checkable
-class AbstainsOnScope(Protocol):
-    """A model that can tell when a query is outside what it has learned."""
-
-    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
-        """One sentence for the person who asked, why the answer means nothing; None when nothing speaks against it."""
-
-
-@runtime_checkable
-class HasAttentionMaps(Protocol):
-    """A model that can show where in the picture an answer comes from."""
-
-    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +34,7 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
 
     `prediction.confidence` is the calibrated one (`calibrated`).
     """
-    reason = model.abstention_reason(query, prediction) if isinstance(model, AbstainsOnScope) else None
+    reason = model.abstention_reason(query, prediction)
     if reason is not None:
         return AbstentionDecision(True, reason)
     threshold, confidence = card.calibration.get("threshold"), prediction.confidence

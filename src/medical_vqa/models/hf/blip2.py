@@ -25,6 +25,7 @@ from medical_vqa.models.augment import Augment, augmented
 from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
 from medical_vqa.models.hf.blip2_network import Blip2Net, Tower, adapt, take_out
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
+from medical_vqa.models.hf.families import Blip2Family
 from medical_vqa.models.hf.generation import (
     IGNORE,
     RANK_ROWS,
@@ -79,10 +80,10 @@ class Blip2Vision:
         self.tower.to(device)
 
 
-class Blip2:
+class Blip2(Blip2Family):
     """The network with its tokenizer, image processor and prompt."""
 
-    family = "blip2"
+    prompt: str
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from medical_vqa.models.base import Decoding, Query, check_question, distinct, t
 from medical_vqa.models.hf.chat_network import BESIDE_LANGUAGE, ChatNet, Upstream, adapt, frozen_parts, language_weights
 from medical_vqa.models.hf.chat_processor import ChatFormat, load_processor, save_processor
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
+from medical_vqa.models.hf.families import ChatFamily
 from medical_vqa.models.hf.generation import (
     IGNORE,
     check_prompt,
@@ -72,10 +73,10 @@ class ChatVision:
         self._model.module.upstream.to(device)
 
 
-class ChatVlm:
+class ChatVlm(ChatFamily):
     """The network with its processor and prompt."""
 
-    family = "chat"
+    prompt: str
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from medical_vqa.models.augment import Augment, augmented
 from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
+from medical_vqa.models.hf.families import ViltFamily
 from medical_vqa.models.hf.loading import load_image_processor, load_network, load_tokenizer, reading, to_pixels
 from medical_vqa.models.memory import LayerStack, MemoryEstimate, count_parameters, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
@@ -63,10 +64,9 @@ class ViltNet(nn.Module):
         return out
 
 
-class Vilt:
+class Vilt(ViltFamily):
     """The network with its tokenizer, image processor and answers."""
 
-    family = "vilt"
     vision = None
 
     def __init__(

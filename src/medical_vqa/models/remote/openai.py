@@ -21,7 +21,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
-from medical_vqa.models.base import Decoding, Query, Vision, check_question
+from medical_vqa.models.base import Decoding, ModelFamily, Query, Vision, check_question
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Endpoint:
             raise ConfigError(f"a remote model needs a name and at least one try, got {self.model!r} and {self.tries}")
 
 
-class RemoteModel:
+class RemoteModel(ModelFamily):
     """A model behind an endpoint."""
 
     family = "openai"

@@ -1,0 +1,139 @@
+"""Reading recipes: the file by its path or name, YAML in which no key is set twice, and overrides by ``--set``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medical_vqa.config.messages import Mistake, shown
+from medical_vqa.config.recipe import Recipe
+from medical_vqa.errors import ConfigError
+from medical_vqa.schema.records import Split
+
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "validate", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+def find_recipe(path: Path) -> Path:
+    """The recipe file itself, or one that ships with the package, by its name: ``slake-compact``."""
+    if path.is_file():
+        return path
+    package = Path(__file__).parents[1]
+    for folder in (package / "recipes", package.parents[1] / "recipes"):
+        shipped = folder / f"{path.stem}.yaml"
+        if path.parent in (Path(), Path("recipes")) and shipped.is_file():
+            return shipped
+    return path
+
+
+def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe; `overrides` maps dotted keys to YAML values: ``{"training.epochs": "5"}``.
+
+    Raises `ConfigError` with every mistake: a missing file, bad YAML, unknown keys, values out of bounds.
+    """
+    mistakes: list[Mistake] = []
+    try:
+        content = _read_yaml(path.read_text(encoding="utf-8"), mistakes)
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe at {path}; the recipes that come with the project are in recipes/") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not a YAML recipe: {_yaml_mistake(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); expected a YAML file") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys such as name, data, model and training, got {shown(content)}")
+    for key, value in (overrides or {}).items():
+        _override(content, key, value, mistakes)
+    return _validate(content, str(path), mistakes, overrides or {})
+
+
+def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
+    """Validate a recipe's content; `origin` begins every message. Raises `ConfigError` with every mistake."""
+    return _validate(content, origin, [], {})
+
+
+def where_split(name: str) -> Split:
+    """A split by the name a person typed; raises `ConfigError`."""
+    for split, names in _SPLIT_NAMES.items():
+        if name.lower() in names:
+            return split
+    raise ConfigError(f"unknown split {name!r}; use train, validation or test")
+
+
+def _validate(content: Any, origin: str, mistakes: list[Mistake], overrides: Mapping[str, str]) -> Recipe:
+    context = {"origin": origin, "mistakes": mistakes, "overrides": overrides}
+    return Recipe.model_validate(content, context=context)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that notes keys which are set twice; YAML itself forbids them and PyYAML takes the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.mistakes: list[Mistake] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As PyYAML does, after comparing the keys as they stand in the file."""
+        first_lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and key in first_lines:
+                text = f"line {line}: the key {key!r} is set twice, first in line {first_lines[key]}; keep one of them"
+                self.mistakes.append(Mistake("", text))
+            first_lines.setdefault(key, line)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str, mistakes: list[Mistake]) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        mistakes += loader.mistakes
+        loader.dispose()
+
+
+def _yaml_mistake(error: yaml.YAMLError) -> str:
+    """The line, and what is wrong with it, without the terms of a YAML parser where they are known."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    problem = error.problem or ""
+    advice = next((words for part, words in _YAML_ADVICE.items() if part in problem), problem)
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}: {advice}" if mark is not None else advice
+
+
+_YAML_ADVICE = {
+    "'\\t'": "a tab is used for indentation; use spaces",
+    "mapping values are not allowed": (
+        "a key is indented under one that already has a value, or text contains ': '; correct the indentation, or put "
+        "the text in quotes"
+    ),
+    "expected <block end>": "the indentation does not match the lines above; align keys of one section",
+    "could not find expected ':'": "expected KEY: VALUE with a space after the colon",
+    "expected ',' or": "a bracket is not closed, or a comma is missing between its items; correct it",
+    "unexpected end of stream": "a quote is not closed; close it",
+}
+
+
+def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mistake]) -> None:
+    """Set a dotted key in the content; sections that are absent or null are made."""
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
+        if not isinstance(section, dict):
+            mistakes.append(Mistake(key, f"{parent!r} is a value, not a group of keys; see `recipe.yaml` of any run"))
+            return
+    try:
+        section[last] = _read_yaml(value, mistakes)
+    except yaml.YAMLError:
+        mistakes.append(Mistake(key, f"expected a YAML value, got {value!r}; put special characters in quotes"))

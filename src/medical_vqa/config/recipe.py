@@ -1,0 +1,234 @@
+"""The sections of a recipe. Unknown keys are refused; the family named in `model` validates that section itself.
+
+    name: slake-compact
+    data: {name: slake, where: {language: en}}
+    model: {family: compact}
+    training: {epochs: 60, batch_size: 192, learning_rate: 1.0e-3}
+
+Configuration stops at the pipelines: below them only plain, typed, keyword-only arguments are passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from medical_vqa import registry
+from medical_vqa.config.messages import Mistake, MistakesError, mistakes_in, report, shown
+from medical_vqa.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of keys: frozen, unknown keys refused, every field described by the docstring under it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelOptions(Section):
+    """The `model` section of a recipe; each family adds its own keys in a subclass, its `Options`."""
+
+    family: str
+    """Name of the model family: ``compact``."""
+
+
+class DataRecipe(Section):
+    """Which rows are learned from, and which choose the checkpoint."""
+
+    name: str
+    """A dataset by the name it was prepared under: ``slake``."""
+    root: Path | None = None
+    """Folder that holds prepared datasets; None for ``$MEDICAL_VQA_HOME/data``."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Facts that rows must have: ``{language: en}``."""
+    train: Literal["train", "validation"] = "train"
+    """The split to learn from; never test."""
+    validation: Literal["train", "validation"] | None = "validation"
+    """The split that chooses the checkpoint; never test. None: a fraction of the training groups is held out."""
+    validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.15
+    """Fraction of the training groups (images, patients) held out when `validation` is None."""
+    also: dict[str, str] = Field(default_factory=dict)
+    """Facts of further rows to learn from, ``{language: zh}``: of the training split, and only about images that the
+    selected training rows ask about, so that no image is both learned from and chosen on."""
+    regions: bool = False
+    """Learn from the masks and boxes published with the dataset too; for families that learn regions."""
+
+
+class DecodingRecipe(Section):
+    """How answers are chosen, at validation and after training."""
+
+    method: Literal["greedy", "beam", "rank"] = "greedy"
+    """For models that write: token by token, by beam search, or by ranking the training answers. A classifier always
+    ranks."""
+    beams: Annotated[int, Field(ge=2, le=64)] = 4
+    """Number of beams of ``beam``."""
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 24
+    """Longest answer that is written, in tokens."""
+    alternatives: Annotated[int, Field(ge=0, le=20)] = 4
+    """Number of next best answers that a prediction carries."""
+
+
+class TrainingRecipe(Section):
+    """The training loop: length, rates, precision, and what chooses the checkpoint."""
+
+    epochs: Count = 60
+    """Passes over the training rows."""
+    batch_size: Count = 192
+    """Questions per optimizer step and process, before accumulation."""
+    grouping: Literal["image", "question"] = "image"
+    """``image``: all questions of an image in one step, so that it is encoded once; ``question``: rows in any order."""
+    accumulate: Count = 1
+    """Batches per optimizer step."""
+    micro_batch: Count | Literal["auto"] = "auto"
+    """Questions on the device at once; a batch is split into parts of this size. ``auto`` begins with the full batch
+    and halves when the device runs out of memory."""
+    length_buckets: bool = False
+    """Questions of similar length share a batch, which reduces padding."""
+    learning_rate: Positive = 1e-3
+    """Peak rate of AdamW, after the warm-up and before the cosine."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    """Weight decay of matrices and kernels; never of biases, norms and position embeddings."""
+    warmup: Fraction = 0.03
+    """Fraction of all steps over which the rate rises from zero."""
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    average: Fraction = 0.995
+    """Decay of the running average of weights that is evaluated and saved; 0 keeps the last weights."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of matrix products; auto takes bf16 or fp16 on a GPU and fp32 elsewhere."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``mps``."""
+    seed: int = 0
+    """Seed of initial weights, order, dropout and augmentation."""
+    evaluate_every: Count = 1
+    """Epochs between scores on validation."""
+    select: Literal["em", "f1", "last"] = "em"
+    """The validation score that chooses the checkpoint; ``last`` takes the final one."""
+    patience: Count | None = None
+    """Stop after this many scores without a better one; None runs to the end."""
+    checkpoint_minutes: Annotated[float, Field(ge=0.0)] = 2.0
+    """Minutes between checkpoints to resume from; every epoch that is scored writes one too."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Experiment trackers in addition to ``metrics.jsonl``, through accelerate."""
+
+
+class Recipe(Section):
+    """A complete training run. Wrong content raises `ConfigError`, which lists every mistake."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
+        ),
+    ]
+    """Names the run folder: ``runs/NAME``."""
+    data: DataRecipe
+    """Rows to learn from."""
+    model: SerializeAsAny[ModelOptions]
+    """The model family and its options."""
+    training: TrainingRecipe = TrainingRecipe()
+    """The training loop."""
+    decoding: DecodingRecipe = DecodingRecipe()
+    """How the model answers."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all(cls, content: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Validate the `model` section by its family, and raise one `ConfigError` for the mistakes of all sections.
+
+        The context may hold `origin`, `overrides` and `mistakes` of the reading, as `report` takes them.
+        """
+        context = info.context or {}
+        mistakes = list(context.get("mistakes", ()))
+        if isinstance(content, Mapping) and "model" in content:
+            try:
+                options = model_options(content["model"])
+            except MistakesError as error:
+                mistakes += error.mistakes
+                options = ModelOptions(family="")  # keeps the other sections' mistakes apart from this one's
+            content = {**content, "model": options}
+        try:
+            recipe = handler(content)
+        except ValidationError as error:
+            mistakes += mistakes_in(error, cls)
+        else:
+            mistakes += [] if mistakes else _between_sections(recipe)
+        if mistakes:
+            origin, overrides = context.get("origin", "the recipe"), context.get("overrides", ())
+            raise ConfigError(report(mistakes, origin=origin, sections=list(cls.model_fields), overrides=overrides))
+        return recipe
+
+    def to_yaml(self) -> str:
+        """Every field, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe, hex."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def model_options(section: Any) -> ModelOptions:
+    """The `model` section, validated by the options of the family that it names; raises `MistakesError`."""
+    family = _trainable_family(section)
+    options: type[ModelOptions] = family.Options
+    if isinstance(section, options):
+        return section
+    if isinstance(section, ModelOptions):
+        text = f"expected {options.__name__} for the family {section.family}, got {type(section).__name__}"
+        raise MistakesError([Mistake("model", text)])
+    try:
+        return options.model_validate(section)
+    except ValidationError as error:
+        owner = f"the family {family.family}"
+        raise MistakesError(mistakes_in(error, options, prefix=("model",), owner=owner)) from error
+
+
+def _trainable_family(section: Any) -> Any:
+    """The family that a `model` section names; raises `MistakesError`."""
+    if not isinstance(section, Mapping | ModelOptions):
+        raise MistakesError([Mistake("model", f"expected keys such as family, got {shown(section)}")])
+    name = section.family if isinstance(section, ModelOptions) else section.get("family")
+    if name is None:
+        raise MistakesError([Mistake("model.family", f"missing key; add one of {_trainable_families()}")])
+    if not isinstance(name, str):
+        text = f"expected the name of a model family, got {shown(name)}; choose one of {_trainable_families()}"
+        raise MistakesError([Mistake("model.family", text)])
+    try:
+        family = registry.find("models", name)
+    except ConfigError as error:
+        raise MistakesError([Mistake("model.family", str(error))]) from error
+    if not family.trainable:
+        text = f"{name} only answers and cannot be trained; choose one of {_trainable_families()}"
+        raise MistakesError([Mistake("model.family", text)])
+    return family
+
+
+def _trainable_families() -> str:
+    return ", ".join(name for name in registry.names("models") if registry.find("models", name).trainable)
+
+
+def _between_sections(recipe: Recipe) -> list[Mistake]:
+    """What no section can check alone."""
+    if recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
+        text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
+        return [Mistake("data.regions", text)]
+    return []

@@ -1,0 +1,141 @@
+"""The families of published checkpoints as recipes and bundles know them: options and capabilities, without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from medical_vqa.config.recipe import Count, Fraction, ModelOptions, Positive, Section
+from medical_vqa.models.base import ModelFamily
+from medical_vqa.models.options import AugmentOptions
+
+
+class LoraOptions(Section):
+    """Low-rank adapters: where they go and how large they are."""
+
+    targets: Literal["qformer", "language", "both"] = "language"
+    """Query and value projections of the Q-Former, of the language model, or of both."""
+    modules: str | None = None
+    """A regular expression over full dotted layer names, in place of `targets`."""
+    rank: Count = 8
+    """Width of the bottleneck."""
+    alpha: Positive = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: Fraction = 0.1
+    """Dropout of an adapter's input in training."""
+    dora: bool = False
+    """Learn magnitudes apart from directions (DoRA)."""
+
+
+class ChatLoraOptions(LoraOptions):
+    """Low-rank adapters of a chat model."""
+
+    targets: Literal["language"] = "language"
+    """Query and value projections of the language model."""
+    rank: Count = 16
+    """Width of the bottleneck."""
+
+
+class CheckpointOptions(ModelOptions):
+    """What every published checkpoint needs."""
+
+    checkpoint: str
+    """A hub id, or a folder in the hub's layout."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None for its newest. The resolved commit is written into the bundle."""
+    augment: AugmentOptions | None = None
+    """Random changes to training pictures; not together with `features`."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of storing them: less memory, a third more time."""
+
+
+class ViltOptions(CheckpointOptions):
+    """ViLT with a fresh classification head; all of it is trained."""
+
+    checkpoint: str = "dandelin/vilt-b32-mlm"
+    """A hub id, or a folder in the hub's layout."""
+
+
+class AdapterOptions(CheckpointOptions):
+    """A frozen language model with adapters."""
+
+    features: bool = True
+    """Cache the output of the frozen vision part, so that it runs once per image."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the frozen weights; auto is the precision of the run. Adapters stay fp32."""
+
+    @model_validator(mode="after")
+    def _augment_or_features(self) -> Self:
+        if self.features and self.augment is not None:
+            raise ValueError(
+                "augment changes the pictures in every epoch while features caches the vision part's output for the "
+                "unchanged ones; set augment: null or features: false"
+            )
+        return self
+
+
+class Blip2Options(AdapterOptions):
+    """BLIP-2 with LoRA."""
+
+    checkpoint: str = "Salesforce/blip2-flan-t5-xl"
+    """A hub id, or a folder in the hub's layout."""
+    prompt: str = "Answer the following question based on the image: {question}"
+    """What the language model reads after the image."""
+    lora: LoraOptions = LoraOptions()
+    """Adapters."""
+
+
+class ChatOptions(AdapterOptions):
+    """A vision-language chat model with LoRA, DoRA or 4-bit QLoRA."""
+
+    checkpoint: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    """A hub id, or a folder in the hub's layout."""
+    prompt: str = "{question}\nAnswer with a word or a short phrase."
+    """The user's turn, after the image."""
+    lora: ChatLoraOptions = ChatLoraOptions()
+    """Adapters."""
+    four_bit: bool = False
+    """Store the frozen weights in 4 bits (NF4), by bitsandbytes: needs an NVIDIA GPU and the extra `qlora`."""
+    side: Annotated[int, Field(ge=28, le=2048)] = 448
+    """Longest side of a picture, pixels: more pixels are more tokens."""
+
+
+class _CheckpointFamily(ModelFamily):
+    """What the families of published checkpoints share."""
+
+    trainable = True
+    needs_torch = True
+    estimates_memory = True
+    extras = ("train", "hub")
+
+
+class ViltFamily(_CheckpointFamily):
+    """ViLT: a classifier over the training answers."""
+
+    family = "vilt"
+    implementation = "medical_vqa.models.hf.vilt:Vilt"
+    Options = ViltOptions
+    has_closed_answers = True
+    library = "transformers"
+    library_usage = "ViltForQuestionAnswering.from_pretrained(THIS_REPOSITORY)"
+
+
+class Blip2Family(_CheckpointFamily):
+    """BLIP-2: writes its answers."""
+
+    family = "blip2"
+    implementation = "medical_vqa.models.hf.blip2:Blip2"
+    Options = Blip2Options
+    library = "peft"
+    library_usage = "PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {checkpoint}"
+
+
+class ChatFamily(_CheckpointFamily):
+    """Any model that transformers loads as ``AutoModelForImageTextToText``: writes its answers."""
+
+    family = "chat"
+    implementation = "medical_vqa.models.hf.chat:ChatVlm"
+    Options = ChatOptions
+    library = "peft"
+    library_usage = "PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {checkpoint}"
