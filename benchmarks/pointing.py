@@ -84,7 +84,7 @@ def pairs(attention_maps: Sequence[Map], games: Sequence[tuple[Query, Map]]) -> 
 
 def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
     """The mask, or else the box, of the thing the question names: (GRID, GRID) in [0, 1]; None where it has none."""
-    thing = model.reader.named_in_any_language(query.question)
+    thing = model.parser.entity_in_any_language(query.question)
     if thing is None:
         return None
     grids = store.get(query.image)

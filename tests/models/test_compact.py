@@ -330,8 +330,8 @@ def test_a_mirrored_batch_swaps_picture_words_answers_and_regions():
     batch = model.collate([told(), told("is it right", "no")])
     turned = model.module.mirror(batch)
     assert torch.equal(turned["pictures"], batch["pictures"].flip(2))
-    assert turned["words"][0].tolist() == model.reader.encode("is it right", limit=8)
-    assert turned["words"][1].tolist() == model.reader.encode("is it left", limit=8)
+    assert turned["words"][0].tolist() == model.parser.encode("is it right", limit=8)
+    assert turned["words"][1].tolist() == model.parser.encode("is it left", limit=8)
     assert turned["target"].tolist() == [model.answers.index("Right Lung"), model.answers.index("no")]
     assert torch.equal(turned["regions"][0, 1], batch["regions"][0, 0].flip(1))
     assert torch.equal(turned["regions"][0, 2], batch["regions"][0, 2].flip(1))

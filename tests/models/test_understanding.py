@@ -2,81 +2,76 @@
 
 import pytest
 
-from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, distance, offered, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, choices_in, entity_names
 from medical_vqa.models.vocabulary import WordVocabulary
 from medical_vqa.schema.records import Example
 
-THINGS = things_of(["mask: Left Lung", "box: Brain Edema", "mask: Liver"], ["Liver", "Brain", "Left", "Yes"])
+ENTITIES = entity_names(["mask: Left Lung", "box: Brain Edema", "mask: Liver"], ["Liver", "Brain", "Left", "Yes"])
 
 
-def reader(*questions):
-    asked = questions or (
+def parser(*questions):
+    training_questions = questions or (
         "What is the largest organ in the picture?",
         "Where is the abnormality located?",
         "liver lung",
     )
-    return Reader(WordVocabulary.from_questions(asked), THINGS)
+    return QuestionParser(WordVocabulary.from_questions(training_questions), ENTITIES)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("typed", "known", "corrected"),
     [
-        ("liver", "liver", 0),
-        ("liver", "livre", 1),
-        ("liver", "livers", 1),
-        ("liver", "river", 1),
-        ("lung", "kidney", 2),
+        ("livre", "liver", True),  # neighbors swapped
+        ("livers", "liver", True),  # a letter too many
+        ("lver", "liver", True),  # a letter too few
+        ("liter", "liver", True),  # a letter changed
+        ("lierv", "liver", False),  # two errors in a short word
+        ("abnormlaty", "abnormality", True),  # two errors in a long word
+        ("abnrmlat", "abnormality", False),  # three errors
+        ("teh", "the", False),  # too short to guess
     ],
 )
-def test_distance_counts_typing_errors_up_to_the_most(one, other, expected):
-    assert distance(one, other, 1) == expected
-    assert distance(other, one, 1) == expected
+def test_typing_errors_are_letters_added_left_out_changed_or_swapped(typed, known, corrected):
+    assert parser(f"where is {known}").unknown_words(typed) == ([] if corrected else [typed])
 
 
-@pytest.mark.parametrize(
-    "typed", ["What is the lagrest orgn in the picture?", "what is teh largest organ in the picture"]
-)
-def test_typing_errors_are_mended(typed):
-    read = reader()
-    if "teh" in typed:
-        assert read.unknown(typed) == ["teh"]  # too short to guess
-        return
-    assert read.unknown(typed) == []
-    assert read.encode(typed, limit=9) == read.encode("What is the largest organ in the picture?", limit=9)
+def test_typing_errors_are_corrected():
+    typed, question = "What is the lagrest orgn in the picture?", "What is the largest organ in the picture?"
+    assert parser().unknown_words(typed) == []
+    assert parser().encode(typed, limit=9) == parser().encode(question, limit=9)
 
 
-def test_idle_words_and_marks_are_passed_over():
-    read = reader()
-    assert read.unknown("Please, would you say: where is the abnormality (located)!") == []
-    assert read.encode("please where is the liver", limit=9) == read.encode("where is the liver", limit=9)
+def test_unknown_function_words_and_punctuation_are_ignored():
+    assert parser().unknown_words("Please, would you say: where is the abnormality (located)!") == []
+    assert parser().encode("please where is the liver", limit=9) == parser().encode("where is the liver", limit=9)
 
 
 def test_words_that_mean_something_unknown_are_named_in_order():
-    assert reader().unknown("Where is the pancreas of the giraffe?") == ["pancreas", "giraffe"]
+    assert parser().unknown_words("Where is the pancreas of the giraffe?") == ["pancreas", "giraffe"]
 
 
 def test_a_choice_between_two_known_words_is_not_made():
-    assert reader("lung tung").unknown("xung") == ["xung"]
+    assert parser("lung tung").unknown_words("xung") == ["xung"]
 
 
 @pytest.mark.parametrize(
     ("question", "foreign"), [("Where is it?", False), ("¿Dónde?", False), ("Где?", True), ("肝在哪", True)]
 )
 def test_scripts_that_training_never_used_are_foreign(question, foreign):
-    assert reader().foreign(question) is foreign
+    assert parser().is_foreign(question) is foreign
 
 
 def test_chinese_is_read_where_it_was_learned():
-    assert reader("肝脏在哪里？").foreign("肝在哪") is False
-    assert reader("肝脏在哪里？").foreign("肝臓はどこですか") is True
+    assert parser("肝脏在哪里？").is_foreign("肝在哪") is False
+    assert parser("肝脏在哪里？").is_foreign("肝臓はどこですか") is True
 
 
-def test_things_are_regions_without_side_and_words_that_are_answers():
-    assert THINGS == ["brain", "brain edema", "left lung", "liver", "lung"]
+def test_entities_are_regions_with_and_without_side_and_words_that_are_answers():
+    assert ENTITIES == ["brain", "brain edema", "left lung", "liver", "lung"]
 
 
 @pytest.mark.parametrize(
-    ("question", "thing"),
+    ("question", "entity"),
     [
         ("Where is the liver?", "liver"),
         ("What color is the left lung?", "left lung"),
@@ -86,8 +81,8 @@ def test_things_are_regions_without_side_and_words_that_are_answers():
         ("What modality is this?", None),
     ],
 )
-def test_what_a_question_takes_for_granted(question, thing):
-    assert reader().presupposed(question) == thing
+def test_which_entity_a_question_presupposes(question, entity):
+    assert parser().presupposed_entity(question) == entity
 
 
 def test_image_types_and_the_entities_that_rows_mention_in_them():
@@ -98,7 +93,7 @@ def test_image_types_and_the_entities_that_rows_mention_in_them():
         Example("4", "b", "What part?", ("Abdomen",), "b"),
         Example("5", "b", "Is there a liver?", ("Yes",), "b"),
     ]
-    image_types = ImageTypes.from_examples(rows, reader())
+    image_types = ImageTypes.from_examples(rows, parser())
     assert image_types.question == "What part?"
     assert image_types.entities == {"chest": ("lung",), "abdomen": ("liver",)}
     assert image_types.is_unfamiliar("liver", "Chest")
@@ -107,7 +102,7 @@ def test_image_types_and_the_entities_that_rows_mention_in_them():
 
 
 @pytest.mark.parametrize(
-    ("question", "choice"),
+    ("question", "choices"),
     [
         ("Which is bigger in this image, liver or spleen?", ["liver", "spleen"]),
         ("Which is the biggest in this image,lung,liver or heart?", ["lung", "liver", "heart"]),
@@ -120,20 +115,22 @@ def test_image_types_and_the_entities_that_rows_mention_in_them():
         ("left or right or both?", []),
     ],
 )
-def test_what_a_question_offers_to_choose_from(question, choice):
-    assert offered(question, {"liver", "spleen", "lung", "heart", "left kidney", "kidney", "left", "right"}) == choice
+def test_which_choices_a_question_offers(question, choices):
+    assert (
+        choices_in(question, {"liver", "spleen", "lung", "heart", "left kidney", "kidney", "left", "right"}) == choices
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "thing"),
+    ("text", "entity"),
     [
         ("图片中包含肝脏吗?", "liver"),
         ("图中脑水肿在哪里?", "brain edema"),
         ("病人的左肺有异常吗?", "left lung"),
-        ("图中胃在哪?", None),  # no thing of these pictures
+        ("图中胃在哪?", None),  # no entity of these pictures
         ("Where is the brain edema?", "brain edema"),
         ("这是CT扫描吗?", None),
     ],
 )
-def test_things_are_found_in_the_picture_by_their_chinese_names_too(text, thing):
-    assert reader().named_in_any_language(text) == thing
+def test_entities_are_recognized_by_their_chinese_names_too(text, entity):
+    assert parser().entity_in_any_language(text) == entity

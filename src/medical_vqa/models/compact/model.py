@@ -35,7 +35,7 @@ from medical_vqa.models.compact.postprocess import (
     stack_pictures,
     write_settings,
 )
-from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import phrases, reworded
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -99,7 +99,7 @@ class Compact(CompactFamily):
             )
         self.regions, self.local_contrast, self.foreground = tuple(regions), local_contrast, foreground
         self._reword = reword
-        self.reader = Reader(words, things_of(self.regions, answers.answers))
+        self.parser = QuestionParser(words, entity_names(self.regions, answers.answers))
         self.image_types = image_types
         self._learn_regions = True
         shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
@@ -167,7 +167,7 @@ class Compact(CompactFamily):
         if earlier is not None:
             model.initialize_from(earlier)
         if regions:
-            model.image_types = ImageTypes.from_examples(answered, model.reader)
+            model.image_types = ImageTypes.from_examples(answered, model.parser)
         return model
 
     def initialize_from(self, earlier: Compact) -> float:
@@ -242,7 +242,7 @@ class Compact(CompactFamily):
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        return scope_abstention_reason(query, self.reader, self.image_types, self.answer)
+        return scope_abstention_reason(query, self.parser, self.image_types, self.answer)
 
     @torch.inference_mode()
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
@@ -254,7 +254,7 @@ class Compact(CompactFamily):
         seen = encoded_once(queries, self._encoded)
         answers = self.answer(seen, Decoding(alternatives=0))
         found = _named(seen, "regions")
-        return looks_at(seen, answers, self.attention(seen), found, self.reader, self.regions)
+        return looks_at(seen, answers, self.attention(seen), found, self.parser, self.regions)
 
     @torch.inference_mode()
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
@@ -288,7 +288,7 @@ class Compact(CompactFamily):
         return reworded(question, lambda n: int(torch.randint(n, ())))
 
     def _words(self, questions: Sequence[str]) -> Tensor:
-        return torch.from_numpy(encode_questions(questions, self.reader, self.sizes.question_words))
+        return torch.from_numpy(encode_questions(questions, self.parser, self.sizes.question_words))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies).

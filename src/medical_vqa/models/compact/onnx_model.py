@@ -30,7 +30,7 @@ from medical_vqa.models.compact.postprocess import (
     scope_abstention_reason,
     stack_pictures,
 )
-from medical_vqa.models.compact.question_understanding import ImageTypes, Reader, things_of
+from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.runtime import cores
 from medical_vqa.schema.records import Prediction
@@ -57,7 +57,7 @@ class CompactOnnx(ModelFamily):
         self.words = WordVocabulary(tuple(settings["words"]))
         self.answers = AnswerVocabulary(tuple(settings["answers"]))
         self.regions = tuple(settings["regions"])
-        self.reader = Reader(self.words, things_of(self.regions, self.answers.answers))
+        self.parser = QuestionParser(self.words, entity_names(self.regions, self.answers.answers))
         self.image_types = ImageTypes(**settings["image_types"])
         self._folder, self._sizes = folder, dict(settings["sizes"])
         self._answerer = _session(folder / ANSWER_GRAPH)
@@ -89,7 +89,7 @@ class CompactOnnx(ModelFamily):
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
         """Why the answer means nothing, as the model that was exported says it."""
-        return scope_abstention_reason(query, self.reader, self.image_types, self.answer)
+        return scope_abstention_reason(query, self.parser, self.image_types, self.answer)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where each answer comes from, one map (rows, columns) each that sums to 1, as `Compact.look` gives it."""
@@ -98,7 +98,7 @@ class CompactOnnx(ModelFamily):
         seen = encoded_once(queries, self._encoded)
         answers = self.answer(seen, Decoding(alternatives=0))
         found = _named(seen, "regions")
-        return looks_at(seen, answers, self.attention(seen), found, self.reader, self.regions)
+        return looks_at(seen, answers, self.attention(seen), found, self.parser, self.regions)
 
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """How much the words of each question look at each cell (rows, columns); sums to 1."""
@@ -107,7 +107,7 @@ class CompactOnnx(ModelFamily):
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
-        words = encode_questions([q.question for q in queries], self.reader, int(self._sizes["question_words"]))
+        words = encode_questions([q.question for q in queries], self.parser, int(self._sizes["question_words"]))
         inputs = {"tokens": self._tokens(visuals), "image_of": np.array(image_of, np.int64), "words": words}
         found: NDArray[np.float32] = self._answerer.run([output], inputs)[0]
         return found

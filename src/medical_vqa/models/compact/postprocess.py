@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Decoding, Query, check_question, distinct
-from medical_vqa.models.compact.question_understanding import NO_CHOICE, ImageTypes, Reader, is_chinese, offered
+from medical_vqa.models.compact.question_understanding import (
+    UNLISTED_ANSWERS,
+    ImageTypes,
+    QuestionParser,
+    choices_in,
+    is_chinese,
+)
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Prediction
 
@@ -38,9 +44,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def encode_questions(questions: Sequence[str], reader: Reader, limit: int) -> NDArray[np.int64]:
+def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: int) -> NDArray[np.int64]:
     """Word indices (N, L) of the first `limit` words, padded with 0 to the longest question of the batch."""
-    rows = [reader.encode(check_question(question), limit=limit) for question in questions]
+    rows = [parser.encode(check_question(question), limit=limit) for question in questions]
     length = max(map(len, rows))
     return np.array([row + [0] * (length - len(row)) for row in rows], np.int64)
 
@@ -75,8 +81,8 @@ def _eligible(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np
     """Which answers (N, answers) are among what the question offers, all of them where it offers nothing."""
     eligible = np.ones((len(questions), len(answers)), bool)
     for row, question in zip(eligible, questions, strict=True):
-        if offer := offered(question, answers.normalized):
-            row[:] = [name in offer or name in NO_CHOICE for name in answers.normalized]
+        if choices := choices_in(question, answers.normalized):
+            row[:] = [name in choices or name in UNLISTED_ANSWERS for name in answers.normalized]
     return eligible
 
 
@@ -85,13 +91,15 @@ def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
     return Prediction(id_, answer, answer, confidence, tuple(rest))
 
 
-def scope_abstention_reason(query: Query, reader: Reader, image_types: ImageTypes, answer: Answer) -> str | None:
+def scope_abstention_reason(
+    query: Query, parser: QuestionParser, image_types: ImageTypes, answer: Answer
+) -> str | None:
     """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
-    if reader.foreign(query.question):
-        return f"I read {reader.languages()} only; ask again in that."
-    if unknown := reader.unknown(query.question):
+    if parser.is_foreign(query.question):
+        return f"I read {parser.languages()} only; ask again in that."
+    if unknown := parser.unknown_words(query.question):
         return f"I do not know the word {unknown[0]!r}; ask again without it."
-    thing = reader.presupposed(query.question)
+    thing = parser.presupposed_entity(query.question)
     if thing is not None and image_types.entities and _unfamiliar(query, thing, image_types, answer):
         return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
     return None
@@ -116,7 +124,7 @@ def looks_at(
     answers: Sequence[Prediction],
     attended: Sequence[NDArray[np.float32]],
     found: Sequence[NDArray[Any] | None],
-    reader: Reader,
+    parser: QuestionParser,
     regions: Sequence[str],
 ) -> list[NDArray[np.float32]]:
     """Maps that sum to 1: what was found of the thing that a question or its answer names, otherwise the attention.
@@ -126,11 +134,11 @@ def looks_at(
         answers: What was answered.
         attended: The attention of each question's words.
         found: Shares of each kind of region in each cell (regions, rows, columns); None where none is learned.
-        reader: Knows the names of things.
+        parser: Knows the names of entities.
         regions: Names of the regions.
     """
     things = [
-        reader.named_in_any_language(q.question) or reader.named_in_any_language(a.answer)
+        parser.entity_in_any_language(q.question) or parser.entity_in_any_language(a.answer)
         for q, a in zip(queries, answers, strict=True)
     ]
     maps = [
