@@ -60,11 +60,15 @@ def record(folder: Path, rating: Rating) -> bool:
         image = None if rating.picture is None else _store_picture(folder, rating.picture)
         with (folder / "ratings.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(_line(rating, image), ensure_ascii=False) + "\n")
-        ratings = _current_ratings(folder)
+        lines = map(json.loads, (folder / "ratings.jsonl").read_text(encoding="utf-8").splitlines())
+        ratings = {line["id"]: line for line in lines}.values()  # the last one of each answer
         rows = [_row(line) for line in ratings if line["image"] and line["correct_answer"]]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         atomic_write(folder / "questions.jsonl", text)
-        _delete_unused_pictures(folder, ratings)
+        used_images = {line["image"] for line in ratings}
+        for path in (folder / "images").glob("*.png"):
+            if f"images/{path.name}" not in used_images:  # consent was withdrawn
+                path.unlink()
     return any(row["id"] == rating.id for row in rows)
 
 
@@ -94,12 +98,6 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _current_ratings(folder: Path) -> list[dict[str, Any]]:
-    """The last rating of each answer."""
-    lines = (folder / "ratings.jsonl").read_text(encoding="utf-8").splitlines()
-    return list({rating["id"]: rating for rating in map(json.loads, lines)}.values())
-
-
 def _store_picture(folder: Path, picture: bytes) -> str | None:
     """Path of the picture inside the folder, named by its content; None where the folder is full."""
     images = folder / "images"
@@ -110,11 +108,3 @@ def _store_picture(folder: Path, picture: bytes) -> str | None:
             return None
         atomic_write(path, picture)
     return f"images/{path.name}"
-
-
-def _delete_unused_pictures(folder: Path, ratings: list[dict[str, Any]]) -> None:
-    """Deletes the pictures for which consent was withdrawn."""
-    used = {rating["image"] for rating in ratings}
-    for path in (folder / "images").glob("*.png"):
-        if f"images/{path.name}" not in used:
-            path.unlink()

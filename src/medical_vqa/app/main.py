@@ -28,7 +28,11 @@ def page() -> None:
     """One run of the script."""
     st.set_page_config(page_title="Medical-VQA", page_icon=_icon(), layout="wide")
     st.html(f"<style>{read_asset('page.css')}</style>")
-    settings = _settings()
+    try:
+        secrets = st.secrets.to_dict()
+    except StreamlitSecretNotFoundError:
+        secrets = {}
+    settings = read_app_settings(os.environ, secrets)
     addresses = [settings.backend, *([settings.compare] if settings.compare else [])]
     backends = tuple(_backend(address, settings.api_key) for address in addresses)
     session: Session = st.session_state.setdefault("session", Session())
@@ -39,14 +43,6 @@ def page() -> None:
         image_picker.start_page(context)
     else:
         _workspace(context, session.case)
-
-
-def _settings() -> AppSettings:
-    try:
-        secrets = st.secrets.to_dict()
-    except StreamlitSecretNotFoundError:
-        secrets = {}
-    return read_app_settings(os.environ, secrets)
 
 
 @st.cache_resource(show_spinner=False)
