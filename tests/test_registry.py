@@ -40,7 +40,11 @@ def test_built_in_names_are_found():
 def test_every_built_in_name_can_be_imported_and_has_what_its_group_requires(group):
     contents = registry.GROUPS[group]
     for name in contents.built_in:
-        entry = registry.create(group, name) if contents.constructed else registry.find(group, name)
+        entry = registry.find(group, name)
+        if group == "image_stores":  # what they construct is tested with the stores
+            entry = getattr(entry, "__self__", entry)
+        elif contents.constructed:
+            entry = registry.create(group, name)
         assert all(hasattr(entry, attribute) for attribute in contents.required)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from typing import Any, Literal
 
 from medical_vqa.errors import ConfigError, MissingDependencyError
@@ -100,6 +101,20 @@ GROUPS: dict[Group, _Contents] = {
             )
         },
     ),
+    "image_stores": _Contents(  # by URL scheme
+        noun="image store",
+        called="Store(url, ttl=SECONDS, limit=BYTES)",
+        required=("waits", "put", "get", "has", "delete", "sweep", "check"),
+        built_in={
+            "memory": "medical_vqa.serving.image_store.backends:MemoryStore.from_url",
+            "file": "medical_vqa.serving.image_store.backends:FolderStore.from_url",
+            "s3": "medical_vqa.serving.image_store.backends:ObjectStore",
+            "gs": "medical_vqa.serving.image_store.backends:ObjectStore",
+            "gcs": "medical_vqa.serving.image_store.backends:ObjectStore",
+            "redis": "medical_vqa.serving.image_store.backends:RedisStore",
+            "rediss": "medical_vqa.serving.image_store.backends:RedisStore",
+        },
+    ),
 }
 _EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
 
@@ -169,7 +184,7 @@ def import_object(target: str, name: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return attrgetter(attribute)(import_module(module))
     except ModuleNotFoundError as error:
         if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
             raise

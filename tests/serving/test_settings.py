@@ -32,7 +32,7 @@ def test_variables_lists_and_options(environ):
     [
         ("DEADLINE", "9", "must be below drain"),
         ("DEADLINE", "soon", "setting DEADLINE: input should be a valid number"),
-        ("STORE", "ftp://x", "expected memory://, a folder"),
+        ("STORE", "ftp://x", "expected a folder or a URL of memory://, file://, s3://"),
         ("API_KEYS", "hunter2", "expected SHA-256 hashes, not keys"),
         ("RATE", "often", "such as 60/minute"),
         ("CORS_ORIGINS", "*", "expected origins such as https://app.example.org"),

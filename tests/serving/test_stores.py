@@ -82,6 +82,11 @@ def test_a_store_that_cannot_be_reached_stops_the_start(where):
         open_store(where, ttl=None, limit=1 << 20).check()
 
 
+def test_an_unknown_scheme_names_the_nearest():
+    with pytest.raises(ConfigError, match="unknown image store 'rediz'; did you mean 'redis"):
+        open_store("rediz://127.0.0.1", ttl=None, limit=1 << 20)
+
+
 def test_a_store_that_stops_answering_is_503_and_not_a_crash():
     with redis_url() as where:
         store = opened(where)

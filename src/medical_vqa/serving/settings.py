@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from medical_vqa import registry
 from medical_vqa.errors import ConfigError
+from medical_vqa.serving.image_store.backends import store_scheme
 from medical_vqa.text import nearest
 
 PREFIX = "MEDICAL_VQA_"
 _OTHERS = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # read elsewhere in the package
-_URL = re.compile(r"^(memory|file|s3|gs|gcs|redis|rediss)://")
 _RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
 MEBIBYTE = 1 << 20
 
@@ -136,8 +137,10 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, value: str) -> str:
-        if "://" in value and not _URL.match(value):
-            raise ValueError("expected memory://, a folder, file://, s3://, gs:// or redis://")
+        if store_scheme(value) not in (known := registry.names("image_stores")):
+            raise ValueError(
+                f"expected a folder or a URL of {', '.join(f'{name}://' for name in known)}, got {value!r}"
+            )
         return value
 
     @model_validator(mode="after")

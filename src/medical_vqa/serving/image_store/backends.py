@@ -14,9 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
+from medical_vqa import registry
 from medical_vqa.errors import ConfigError, DataError, MissingDependencyError
 from medical_vqa.io import atomic_write
 from medical_vqa.serving.errors import RefusedError
@@ -27,7 +28,10 @@ _ANSWER = 5.0  # seconds for one operation of it
 
 
 class Store(Protocol):
-    """Blobs by image id; every method may be called from several threads."""
+    """Blobs by image id; every method may be called from several threads.
+
+    The registry names stores by URL scheme, and calls them as ``Store(url, ttl=..., limit=...)``.
+    """
 
     @property
     def waits(self) -> bool:
@@ -52,17 +56,25 @@ class Store(Protocol):
         """Raise `ConfigError` when the store cannot be reached or written."""
 
 
+def store_scheme(where: str) -> str:
+    """The URL scheme of a setting, which is the store's name in the registry; a path without one is a folder."""
+    return urlsplit(where).scheme if "://" in where else "file"
+
+
 def open_store(where: str, *, ttl: float | None, limit: int) -> Store:
-    """The store that a setting names; raises `ConfigError` or `MissingDependencyError`."""
-    scheme = urlsplit(where).scheme if "://" in where else "file"
-    if scheme == "memory":
-        return MemoryStore(ttl=ttl, limit=limit)
-    if scheme == "file":
-        path = unquote(where.removeprefix("file://"))
-        return FolderStore(Path(path).expanduser(), ttl=ttl, limit=limit)
-    if scheme in ("redis", "rediss"):
-        return RedisStore(where, ttl=ttl)
-    return ObjectStore(where, ttl=ttl)
+    """The store that a setting names, built in or of another package.
+
+    Args:
+        where: A URL, or the path of a folder.
+        ttl: Seconds that a blob is kept; None: until it is deleted.
+        limit: Bytes that a store in memory or in a folder holds at most.
+
+    Raises:
+        ConfigError: No store has that scheme.
+        MissingDependencyError: The store's client library is not installed.
+    """
+    store: Store = registry.create("image_stores", store_scheme(where), where, ttl=ttl, limit=limit)
+    return store
 
 
 class MemoryStore:
@@ -76,6 +88,11 @@ class MemoryStore:
         self._lock = threading.Lock()
         self.bytes = 0
         """What is held."""
+
+    @classmethod
+    def from_url(cls, url: str, *, ttl: float | None, limit: int) -> Self:  # noqa: ARG003 - there is one memory
+        """The store of ``memory://``."""
+        return cls(ttl=ttl, limit=limit)
 
     def put(self, id_: str, blob: bytes) -> None:
         """Keep it, the least recently used making room; raises `RefusedError` when it alone is too large."""
@@ -136,6 +153,11 @@ class FolderStore:
 
     def __init__(self, folder: Path, *, ttl: float | None, limit: int) -> None:
         self._folder, self._ttl, self._limit = folder, ttl, limit
+
+    @classmethod
+    def from_url(cls, url: str, *, ttl: float | None, limit: int) -> Self:
+        """The store of a path or a ``file://`` URL."""
+        return cls(Path(unquote(url.removeprefix("file://"))).expanduser(), ttl=ttl, limit=limit)
 
     def put(self, id_: str, blob: bytes) -> None:
         """Keep it; raises `RefusedError` where the disk is full."""
@@ -202,7 +224,7 @@ class ObjectStore:
 
     waits = True
 
-    def __init__(self, url: str, *, ttl: float | None) -> None:
+    def __init__(self, url: str, *, ttl: float | None, limit: int) -> None:  # noqa: ARG002 - the bucket has its own
         self._url, self._ttl = url.rstrip("/"), ttl
         self._files, self._root = _filesystem(self._url)
 
@@ -266,7 +288,7 @@ class RedisStore:
 
     waits = True
 
-    def __init__(self, url: str, *, ttl: float | None) -> None:
+    def __init__(self, url: str, *, ttl: float | None, limit: int) -> None:  # noqa: ARG002 - Redis has its own
         try:
             import redis  # noqa: PLC0415 - an extra
         except ImportError as error:
