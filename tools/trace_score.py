@@ -45,8 +45,8 @@ class Trace:
         code = frame.f_code
         if code not in self._codes:
             path = Path(code.co_filename)
-            ours = path.is_relative_to(PACKAGE) and not code.co_name.startswith("<")
-            self._codes[code] = (path.relative_to(PACKAGE).as_posix(), code.co_qualname) if ours else None
+            in_package = path.is_relative_to(PACKAGE) and not code.co_name.startswith("<")
+            self._codes[code] = (path.relative_to(PACKAGE).as_posix(), code.co_qualname) if in_package else None
         if key := self._codes[code]:
             self.calls[key] += 1
 
