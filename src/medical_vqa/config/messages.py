@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, core_schema
@@ -30,14 +29,17 @@ _SIMPLE = {
     type(None): "null",
 }
 _LIMITS = {
-    annotated_types.Ge: ("ge", "at least {:g}"),
-    annotated_types.Gt: ("gt", "more than {:g}"),
-    annotated_types.Le: ("le", "at most {:g}"),
-    annotated_types.Lt: ("lt", "less than {:g}"),
-    annotated_types.MultipleOf: ("multiple_of", "a multiple of {:g}"),
-    annotated_types.MinLen: ("min_length", "at least {} {unit}"),
-    annotated_types.MaxLen: ("max_length", "at most {} {unit}"),
+    "gt": "more than {}",
+    "ge": "at least {}",
+    "lt": "less than {}",
+    "le": "at most {}",
+    "multiple_of": "a multiple of {}",
+    "min_length": "at least {} {unit}",
+    "max_length": "at most {} {unit}",
+    "pattern": "the form {}",
 }
+"""Attributes of the constraints of pydantic and annotated-types, in words."""
+_RANGES = {("ge", "le"): " from {} to {}", ("min_length", "max_length"): " of {} to {} {unit}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +202,15 @@ def _either(words: Sequence[str | None]) -> str | None:
 
 
 def _bounds(metadata: Sequence[Any], unit: str) -> str:
-    """The limits of a value in words, ``" of at least 1 and at most 64"``; `unit` is what a length counts."""
-    limits = [
-        template.format(getattr(one, attribute), unit=unit)
-        for one in metadata
-        for limit, (attribute, template) in _LIMITS.items()
-        if isinstance(one, limit)
-    ]
-    patterns = [f" that matches {one.pattern}" for one in metadata if getattr(one, "pattern", None)]
-    return "".join([f" of {' and '.join(limits)}" if limits else "", *patterns])
+    """The limits of a value in words, ``" from 1 to 64"``; `unit` is what a length counts."""
+    limits = {name: getattr(one, name) for one in metadata for name in _LIMITS if getattr(one, name, None) is not None}
+    words = ""
+    for (low, high), template in _RANGES.items():
+        if low in limits and high in limits:
+            words += template.format(_plain(limits.pop(low)), _plain(limits.pop(high)), unit=unit)
+    single = [_LIMITS[name].format(_plain(value), unit=unit) for name, value in limits.items()]
+    return words + (f" of {' and '.join(single)}" if single else "")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

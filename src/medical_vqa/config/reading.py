@@ -37,9 +37,8 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 
     Raises `ConfigError` with every mistake: a missing file, bad YAML, unknown keys, values out of bounds.
     """
-    mistakes: list[Mistake] = []
     try:
-        content = _read_yaml(path.read_text(encoding="utf-8"), mistakes)
+        content, repeated = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; the recipes that come with the project are in recipes/") from None
     except yaml.YAMLError as error:
@@ -48,6 +47,10 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); expected a YAML file") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys such as name, data, model and training, got {shown(content)}")
+    mistakes = [
+        Mistake("", f"line {line}: the key {key!r} is set twice, first in line {first}; keep one of them")
+        for key, first, line in repeated
+    ]
     for key, value in (overrides or {}).items():
         _override(content, key, value, mistakes)
     return _validate(content, str(path), mistakes, overrides or {})
@@ -72,11 +75,12 @@ def _validate(content: Any, origin: str, mistakes: list[Mistake], overrides: Map
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that notes keys which are set twice; YAML itself forbids them and PyYAML takes the last."""
+    """Safe YAML that records keys which are set twice; YAML itself forbids them and PyYAML takes the last."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.mistakes: list[Mistake] = []
+        self.repeated: list[tuple[str, int, int]] = []
+        """Each such key with the line of its first value and that of another one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As PyYAML does, after comparing the keys as they stand in the file."""
@@ -84,18 +88,17 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if isinstance(key_node, yaml.ScalarNode) and key in first_lines:
-                text = f"line {line}: the key {key!r} is set twice, first in line {first_lines[key]}; keep one of them"
-                self.mistakes.append(Mistake("", text))
+                self.repeated.append((key, first_lines[key], line))
             first_lines.setdefault(key, line)
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(text: str, mistakes: list[Mistake]) -> Any:
+def _read_yaml(text: str) -> tuple[Any, list[tuple[str, int, int]]]:
+    """The content, and the keys that are set twice as `_Loader.repeated` has them."""
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        return loader.get_single_data(), loader.repeated
     finally:
-        mistakes += loader.mistakes
         loader.dispose()
 
 
@@ -134,6 +137,7 @@ def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mist
             mistakes.append(Mistake(key, f"{parent!r} is a value, not a group of keys; see `recipe.yaml` of any run"))
             return
     try:
-        section[last] = _read_yaml(value, mistakes)
+        section[last], repeated = _read_yaml(value)
+        mistakes += [Mistake(key, f"the key {name!r} is set twice; keep one of them") for name, *_ in repeated]
     except yaml.YAMLError:
         mistakes.append(Mistake(key, f"expected a YAML value, got {value!r}; put special characters in quotes"))

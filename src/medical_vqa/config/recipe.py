@@ -40,7 +40,7 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A group of keys: frozen, unknown keys refused, every field described by the docstring under it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelOptions(Section):
