@@ -1,7 +1,7 @@
 # make demo   train, evaluate and ask on the shipped sample: minutes, offline after the install
 # make app    a page on which one uploads an image and asks, with the model that ships
 # make test   the checks and the whole test suite, as CI runs them
-# make check  formatting, lint, types, import contracts
+# make check  formatting, lint, types, import contracts, declared dependencies
 # make shipped SLAKE=DIR  the model in the package, made again: about an hour
 # make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
@@ -36,6 +36,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 
 shipped: $(VENV)/.train
 	$(BIN)/python tools/make_shipped.py --source $(SLAKE)
