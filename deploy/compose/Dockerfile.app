@@ -3,12 +3,12 @@ FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /build
 COPY packages/ ./
 RUN python -m venv /opt/medical-vqa \
-    && /opt/medical-vqa/bin/pip install --no-cache-dir --constraint constraints.txt "./medical_vqa-0.1.0-py3-none-any.whl[app]" \
+    && /opt/medical-vqa/bin/pip install --no-cache-dir --constraint constraints.txt "./medical_vqa-0.2.0-py3-none-any.whl[app]" \
     && /opt/medical-vqa/bin/pip uninstall --yes --quiet pip setuptools
 
 FROM python:3.11.14-slim-bookworm
 LABEL org.opencontainers.image.title="medical-vqa page" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Research software: not a medical device and not for diagnosis."
 RUN useradd --no-log-init --create-home --uid 1000 app \

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from medical_vqa.deploying.render import TARGETS, render, values_for
 from medical_vqa.models.bundle import BundleCard
+from medical_vqa.runtime import package_version
 
-WHEEL = "medical_vqa-0.1.0-py3-none-any.whl"
+WHEEL = f"medical_vqa-{package_version()}-py3-none-any.whl"
 CARDS = {
     "light": BundleCard("compact-onnx", "slake-compact", data={"title": "SLAKE 1.0"}, license="CC BY 4.0"),
     "gpu": BundleCard("blip2", "slake-blip2", model={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),

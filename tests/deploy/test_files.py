@@ -12,10 +12,11 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.runtime import package_version
 from medical_vqa.serving.settings import PREFIX, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rendered import KINDS, rendered
+from rendered import KINDS, WHEEL, rendered
 
 SCHEMAS = Path(__file__).parent / "schemas"
 # https://huggingface.co/docs/hub/spaces-config-reference: the keys a Docker Space may have
@@ -85,8 +86,8 @@ def test_the_gpu_container_takes_weights_from_a_mount_or_bakes_them_in():
 
 
 def test_the_package_comes_from_the_wheel_or_from_the_index():
-    assert '"./medical_vqa-0.1.0-py3-none-any.whl[serve]"' in rendered("cloud-run")["Dockerfile"]
-    assert '"medical-vqa[serve]==0.1.0"' in rendered("cloud-run", wheel=None)["Dockerfile"]
+    assert f'"./{WHEEL}[serve]"' in rendered("cloud-run")["Dockerfile"]
+    assert f'"medical-vqa[serve]=={package_version()}"' in rendered("cloud-run", wheel=None)["Dockerfile"]
 
 
 def test_the_context_holds_nothing_but_what_is_copied():
