@@ -1,0 +1,86 @@
+"""Image dependence: how much the picture moves the answer to a question, compared with other pictures of its type.
+
+The distribution over answers given the picture is compared with those given reference pictures of its image type by
+total variation, half the sum of absolute differences of probabilities: 0 where every picture gets the same answer with
+the same confidence, 1 where no probability is shared. It needs nothing of a model but its answers with their
+alternatives, so that every family, local or remote, is measured in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medical_vqa.schema.records import Prediction
+
+Source = Literal["picture", "usual", "knowledge"]
+"""Where an answer comes from: this picture, what is usual for pictures of its type, or general knowledge."""
+
+MOVED = 0.1
+"""Mean total variation from which the picture is said to move the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDependence:
+    """What other pictures do to the answer to one question."""
+
+    score: float
+    """Mean total variation between the picture's answers and those of each reference picture, in [0, 1]."""
+    same_answer: float
+    """Fraction of the reference pictures that get the same answer."""
+    references: int
+    """Number of reference pictures."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the picture moves the answer."""
+        return self.score >= MOVED
+
+
+def image_dependence(answer: Prediction, reference_answers: Sequence[Prediction]) -> ImageDependence | None:
+    """Compare an answer with those to the same question about reference pictures.
+
+    Args:
+        answer: The answer about the picture, with as many alternatives as the model gives.
+        reference_answers: The answers about the reference pictures, likewise.
+
+    Returns:
+        None without reference pictures, or where the model gives no confidence.
+    """
+    confidences = [one.confidence for one in (answer, *reference_answers)]
+    if not reference_answers or any(confidence is None for confidence in confidences):
+        return None
+    own = _distribution(answer)
+    distances = [total_variation(own, _distribution(other)) for other in reference_answers]
+    same = [other.answer == answer.answer for other in reference_answers]
+    return ImageDependence(sum(distances) / len(distances), sum(same) / len(same), len(distances))
+
+
+def total_variation(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Total variation between two distributions of which only the largest probabilities are known, in [0, 1].
+
+    What is missing from 1 is taken for one further answer that both share; the result is a lower bound.
+    """
+    names = {*one, *other}
+    known = sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in names)
+    rest = abs(max(0.0, 1 - sum(one.values())) - max(0.0, 1 - sum(other.values())))
+    return min(1.0, (known + rest) / 2)
+
+
+def answer_source(dependence: ImageDependence | None, *, about_image: bool) -> Source | None:
+    """Where an answer comes from; None where that was not measured.
+
+    Args:
+        dependence: What other pictures do to the answer.
+        about_image: Whether the question is about this image, and not one of general knowledge (what an organ does).
+    """
+    if dependence is None:
+        return None
+    if dependence.moved:
+        return "picture"
+    return "usual" if about_image else "knowledge"
+
+
+def _distribution(prediction: Prediction) -> dict[str, float]:
+    return {prediction.answer: prediction.confidence or 0.0, **dict(prediction.alternatives)}

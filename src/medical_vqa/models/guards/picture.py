@@ -1,0 +1,168 @@
+"""The picture guard: whether a picture is one that a model can be asked about at all, decided before any answer.
+
+Three checks, each with a reason code and arguments: nothing is visible (a constant picture), it is no radiology picture
+(colors, a drawing or mask of few gray levels, or features far from those of every training picture), and its header
+names a modality that the model was not trained on.
+
+The distance is that of Mahalanobis to the nearest training pictures (Lee et al. 2018, arXiv:1807.03888, with neighbors
+in place of class means), with the covariance shrunk toward the identity. The threshold is the largest distance of a
+training picture to the others when it is held out, by cross-validation: no picture of a score's rows chooses anything.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.data.imaging.picture_statistics import PictureStatistics
+from medical_vqa.errors import BundleError, DataError
+
+Floats = NDArray[np.float32]
+
+FEATURES_FILE = "reference_features.npz"
+_SHRINKAGE = 0.1
+"""Weight of the identity in the covariance of standardized features."""
+_NEIGHBORS = 3
+_FOLDS = 10
+_FEWEST = 30
+"""Fewer training pictures than this say too little about what is far from them."""
+
+_LEAST_CONTRAST = 12.0
+_MOST_SATURATION = 8.0
+_LEAST_OUTSIDE_COMMON_LEVELS = 0.03
+"""Limits on `PictureStatistics`, beyond those of all 546 SLAKE training and validation pictures (at least 0.05 outside
+their common levels, saturation 0) and of VQA-RAD's 313 (at least 0.21; saturation at most 7.2, from colored marks)."""
+
+MODALITY_NAMES: Mapping[str, str] = {
+    "CT": "ct",
+    "MR": "mri",
+    "CR": "x-ray",
+    "DX": "x-ray",
+    "RG": "x-ray",
+    "XR": "x-ray",
+}
+"""DICOM Modality (PS3.3 C.7.3.1.1.1) -> the name that radiology datasets give it in answers, lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReason:
+    """Why a picture cannot be asked about."""
+
+    code: str
+    """``constant_picture``, ``not_radiology_colors``, ``not_radiology_levels``, ``not_radiology_features``,
+    ``modality_not_trained`` or ``modality_contradicts_header``."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Values that a sentence about the reason names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFeatures:
+    """Features of a model's training pictures, and how far from them a picture may be."""
+
+    mean: Floats
+    """Mean of each feature (D,)."""
+    scale: Floats
+    """Standard deviation of each feature (D,)."""
+    whitening: Floats
+    """(D, D) matrix that turns standardized features into uncorrelated ones."""
+    points: Floats
+    """Whitened features of the training pictures (N, D)."""
+    threshold: float
+    """Largest distance of a picture that is taken for one like the training pictures."""
+
+    @classmethod
+    def fit(cls, features: Floats, *, seed: int = 0) -> Self:
+        """Learn from the features of training pictures (N, D); raises `DataError` for fewer than 30 pictures."""
+        if len(features) < _FEWEST:
+            raise DataError(
+                f"expected at least {_FEWEST} training pictures to tell what is unlike them, got {len(features)}; "
+                "leave the picture guard's features out"
+            )
+        order = np.random.default_rng(seed).permutation(len(features))
+        held_out = np.empty(len(features), np.float32)
+        for fold in np.array_split(order, _FOLDS):
+            others = np.setdiff1d(order, fold)
+            held_out[fold] = _fitted(features[others]).distances(features[fold])
+        fitted = _fitted(features)
+        return cls(fitted.mean, fitted.scale, fitted.whitening, fitted.points, float(held_out.max()))
+
+    def distances(self, features: Floats) -> Floats:
+        """Mean distance of each picture's features (N, D) to those of the nearest training pictures."""
+        whitened = ((features - self.mean) / self.scale) @ self.whitening
+        squares = (whitened**2).sum(1)[:, None] + (self.points**2).sum(1)[None] - 2 * whitened @ self.points.T
+        nearest: Floats = np.sqrt(np.partition(squares.clip(0), _NEIGHBORS - 1, axis=1)[:, :_NEIGHBORS])
+        distances: Floats = nearest.mean(axis=1)
+        return distances
+
+    def save(self, folder: Path) -> None:
+        """Write ``reference_features.npz``; 16 bits a number, which changes distances by less than a thousandth."""
+        np.savez_compressed(
+            folder / FEATURES_FILE,
+            mean=self.mean,
+            scale=self.scale,
+            whitening=self.whitening.astype(np.float32),
+            points=self.points.astype(np.float16),
+            threshold=np.float32(self.threshold),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """Read what `save` wrote; None for a bundle without it. Raises `BundleError` when the file is damaged."""
+        path = folder / FEATURES_FILE
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                points = arrays["points"].astype(np.float32)
+                return cls(arrays["mean"], arrays["scale"], arrays["whitening"], points, float(arrays["threshold"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path} is damaged ({error}); copy or train the bundle again") from error
+
+
+def picture_features(tokens: NDArray[np.floating]) -> Floats:
+    """One vector (2 D,) of an image's tokens (T, D): mean and standard deviation over the image."""
+    values = np.asarray(tokens, np.float32)
+    return np.concatenate([values.mean(axis=0), values.std(axis=0)])
+
+
+def statistics_reason(statistics: PictureStatistics) -> PictureReason | None:
+    """Why a picture with these statistics is no radiology picture; None where nothing speaks against it."""
+    if statistics.contrast < _LEAST_CONTRAST:
+        return PictureReason("constant_picture")
+    if statistics.saturation > _MOST_SATURATION:
+        return PictureReason("not_radiology_colors")
+    if statistics.outside_common_levels < _LEAST_OUTSIDE_COMMON_LEVELS:
+        return PictureReason("not_radiology_levels")
+    return None
+
+
+def header_reason(facts: Mapping[str, str], trained_modalities: Sequence[str]) -> PictureReason | None:
+    """Why the header's modality is none that the model was trained on; None where it is one, or none is named.
+
+    Args:
+        facts: Header facts; ``Modality`` is a DICOM code such as ``CT``.
+        trained_modalities: Names of modalities as the training rows call them; empty where that is not known.
+    """
+    code = facts.get("Modality", "").strip().upper()
+    if not code or not trained_modalities:
+        return None
+    trained = {name.lower() for name in trained_modalities}
+    if MODALITY_NAMES.get(code) in trained or code.lower() in trained:
+        return None
+    return PictureReason("modality_not_trained", {"modality": code, "trained": ", ".join(sorted(trained_modalities))})
+
+
+def _fitted(features: Floats) -> ReferenceFeatures:
+    mean = features.mean(axis=0)
+    scale = features.std(axis=0) + 1e-6
+    standardized = (features - mean) / scale
+    covariance = standardized.T @ standardized / len(features)
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(covariance))
+    whitening = np.linalg.cholesky(np.linalg.inv(shrunk.astype(np.float64))).astype(np.float32)
+    return ReferenceFeatures(mean, scale, whitening, standardized @ whitening, threshold=np.inf)
