@@ -24,7 +24,7 @@ def test_the_readme_shows_the_main_path():
     assert [shlex.split(line)[1] for line in COMMANDS[:5]] == ["prepare", "train", "predict", "report", "ask"]
 
 
-GUIDE = re.findall(r"^medical-vqa .*", (ROOT / "docs/evaluation.md").read_text(encoding="utf-8"), re.M)
+GUIDE = re.findall(r"^medical-vqa .*", (ROOT / "docs/how-to/evaluate.md").read_text(encoding="utf-8"), re.M)
 
 
 @pytest.mark.parametrize("line", COMMANDS + GUIDE)

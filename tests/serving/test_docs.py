@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TABLE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+TABLE = (ROOT / "docs/explanation/security.md").read_text(encoding="utf-8")
 
 
 def test_every_test_that_the_checklist_names_exists():

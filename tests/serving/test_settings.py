@@ -53,7 +53,7 @@ def test_what_makes_no_sense_is_one_sentence(environ, name, value, said):
 def test_every_setting_is_documented():
     from pathlib import Path
 
-    guide = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
     for name, field in Settings.model_fields.items():
         assert f"`{'PORT' if name == 'port' else 'MEDICAL_VQA_' + name.upper()}`" in guide, name
         assert field is not None

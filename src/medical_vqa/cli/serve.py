@@ -76,7 +76,7 @@ def serve(
 ) -> None:
     """Answer questions over HTTP: upload an image once, ask many questions about it.
 
-    Everything else is set by MEDICAL_VQA_* variables; docs/serving.md lists them.
+    Everything else is set by MEDICAL_VQA_* variables; docs/how-to/serve.md lists them.
     """
     _require_serving()
     if new_key:
