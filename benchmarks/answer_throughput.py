@@ -18,10 +18,11 @@ import torch
 
 import published as shared
 from medical_vqa.evaluation.predicting import image_batches
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.generation import fill
 from medical_vqa.runtime import use_all_cores
+from medical_vqa.schema.bundle_card import Decoding
 
 
 def main() -> None:
@@ -41,12 +42,12 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -> dict[str, Any]:
-    selection, examples = shared.rows(folder / "data", arguments.questions, arguments.images)
+    data, examples = shared.rows(folder / "data", arguments.questions, arguments.images)
     dtype = "bf16" if device.type == "cuda" else "fp32"
     model = shared.build(folder, arguments.size, examples, "language", dtype)
     model.module.to(device).eval()
     model.vision.to(device)
-    rows = shared.queries(selection, examples, model)
+    rows = shared.queries(data, examples, model)
     decoding = Decoding(max_tokens=8)
     model.answer(rows[:2], decoding)
     usual: list[str] = []

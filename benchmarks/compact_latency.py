@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.bundle import load_bundle
 from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
+from medical_vqa.schema.bundle_card import Decoding
 
 CALLS = 100
 

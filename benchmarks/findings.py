@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from medical_vqa.data.cache.regions import UNKNOWN, RegionStore
+from medical_vqa.data.cache.regions import UNKNOWN
 from medical_vqa.data.prepared.dataset import default_root
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.queries import queries
+from medical_vqa.schema.selection import Selection
 
 FEWEST = 2  # pictures with it, and without
 
@@ -28,10 +29,10 @@ def main() -> None:
     bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
     model: Any
     model, card = load_model(find_bundle(bundle), "cpu")
-    selection = Selection("slake", default_root(), {"language": "en"})
-    rows = selection.rows("validation")
-    store = RegionStore(selection.open().folder)
-    asked = {query.image: (query.visual, row) for query, row in zip(queries(selection, rows, model), rows, strict=True)}
+    data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
+    rows = data.rows("validation")
+    store = data.dataset.regions
+    asked = {query.image: (query.visual, row) for query, row in zip(queries(data, rows, model), rows, strict=True)}
     found = {image: model.vision.encode([visual])[0]["regions"].float().numpy() for image, (visual, _) in asked.items()}
     radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
     kinds = {}

@@ -23,12 +23,13 @@ import torch
 
 from medical_vqa import runtime
 from medical_vqa.config import load_recipe
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.models.compact.model import Compact
 from medical_vqa.pipelines import queries as queries_stage
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.queries import learnable
+from medical_vqa.schema.selection import Selection
 from medical_vqa.training.batching import BatchPlan
 from medical_vqa.training.optimizer import adamw
 
@@ -68,11 +69,11 @@ def load(images: int) -> tuple[list[Query], Compact]:
     recipe = load_recipe(HERE.parent / "recipes" / "slake-compact.yaml")
     with tempfile.TemporaryDirectory() as folder:
         prepare_dataset("slake-mini", source=None, root=Path(folder))
-        selection = Selection("slake-mini", Path(folder))
-        rows = learnable(selection.rows("train"))
+        data = SelectedDataset.open(Selection(dataset="slake-mini", root=Path(folder)))
+        rows = learnable(data.rows("train"))
         model = Compact.build(rows, **recipe.model.model_dump(exclude={"family"}))
         chosen = set(list(dict.fromkeys(row.image_id for row in rows))[:images])
-        asked = queries_stage.queries(selection, [r for r in rows if r.image_id in chosen], model, learn=True)
+        asked = queries_stage.queries(data, [r for r in rows if r.image_id in chosen], model, learn=True)
         return [replace(asked[i], visual=asked[i].visual.copy()) for i in range(len(asked))], model
 
 

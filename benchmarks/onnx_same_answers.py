@@ -43,7 +43,7 @@ def main() -> None:
         "model": card.name,
         "weights": card.files["weights.safetensors"],
         "cores": len(os.sched_getaffinity(0)),
-        **compared(model, graphs, questions(PreparedDataset(arguments.root, "slake"), model.picture)),
+        **compared(model, graphs, questions(PreparedDataset.open("slake", arguments.root), model.picture)),
     }
     print(json.dumps({k: v for k, v in results.items() if not k.endswith("_per_image")}, indent=2))
     (HERE / "results" / "onnx_same_answers.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

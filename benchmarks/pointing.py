@@ -21,11 +21,12 @@ from PIL import Image, ImageDraw
 
 from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore
 from medical_vqa.data.prepared.dataset import default_root
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.records import Example
+from medical_vqa.schema.selection import Selection
 
 Map = NDArray[np.float32]
 
@@ -39,9 +40,9 @@ def main() -> None:
     options = parser.parse_args()
     model: Any
     model, card = load_model(find_bundle(options.bundle), "cpu")
-    selection = Selection("slake", default_root(), {"language": "en"})
-    store = RegionStore(selection.open().folder)
-    asked = list(queries(selection, rows_of(selection, options.language), model))
+    data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
+    store = data.dataset.regions
+    asked = list(queries(data, rows_of(data, options.language), model))
     games = [(query, region) for query in asked if (region := region_of(model, store, query)) is not None]
     attention_maps = model.attention_maps([query for query, _ in games])
     attended = model.attention([query for query, _ in games])
@@ -67,12 +68,12 @@ def main() -> None:
         draw(games, attention_maps, options.figure)
 
 
-def rows_of(selection: Selection, language: str) -> list[Example]:
+def rows_of(data: SelectedDataset, language: str) -> list[Example]:
     """Questions about the pictures of the English validation split, from which nothing was learned."""
-    rows = selection.rows("validation")
+    rows = data.rows("validation")
     if language == "en":
         return rows
-    prepared, images = selection.open(), {row.image_id for row in rows}
+    prepared, images = data.dataset, {row.image_id for row in rows}
     splits = [prepared.examples(split, {"language": language}) for split in prepared.splits]
     return [row for split in splits for row in split if row.image_id in images]
 

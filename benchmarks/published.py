@@ -20,10 +20,11 @@ import torch
 
 from medical_vqa import runtime
 from medical_vqa.data.imaging.pictures import prepare_picture
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.pipelines.prepare import prepare_dataset
+from medical_vqa.schema.selection import Selection
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "hub"))
@@ -47,17 +48,17 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def rows(root: Path, count: int, images: int) -> tuple[Selection, list[Any]]:
+def rows(root: Path, count: int, images: int) -> tuple[SelectedDataset, list[Any]]:
     """That many rows of the shipped sample on that many images, in published order."""
     prepare_dataset("slake-mini", source=None, root=root)
-    selection = Selection("slake-mini", root, {})
+    data = SelectedDataset.open(Selection(dataset="slake-mini", root=root))
     asked: dict[str, list[Any]] = {}
-    for row in selection.rows("train"):
+    for row in data.rows("train"):
         if row.answers and (row.image_id in asked or len(asked) < images):
             asked.setdefault(row.image_id, []).append(row)
     turns = max(map(len, asked.values()))
     kept = [rows[turn] for turn in range(turns) for rows in asked.values() if turn < len(rows)]
-    return selection, (kept * (count // len(kept) + 1))[:count]
+    return data, (kept * (count // len(kept) + 1))[:count]
 
 
 def build(folder: Path, size: str, examples: list[Any], targets: str, dtype: str, dropout: float = 0.1) -> Blip2:
@@ -72,9 +73,9 @@ def build(folder: Path, size: str, examples: list[Any], targets: str, dtype: str
     return Blip2.build(examples, checkpoint=str(hub), lora=lora, prompt=PROMPT, dtype=dtype)  # type: ignore[arg-type]
 
 
-def queries(selection: Selection, examples: list[Any], model: Blip2) -> list[Query]:
+def queries(data: SelectedDataset, examples: list[Any], model: Blip2) -> list[Query]:
     """Queries with pictures, each image prepared once."""
-    images = selection.open().images
+    images = data.images
     pictures = {i: prepare_picture(images.load(i), model.picture) for i in {e.image_id for e in examples}}
     return [Query(f"{n}", e.question, e.image_id, pictures[e.image_id], e.answers[0]) for n, e in enumerate(examples)]
 

@@ -37,11 +37,11 @@ from fastapi import FastAPI, File, Form, UploadFile
 import published as shared
 from medical_vqa.data.formats.slake_mini import SlakeMini
 from medical_vqa.data.imaging.pictures import open_image, prepare_picture
-from medical_vqa.models.base import Decoding, Query
-from medical_vqa.models.bundle import BundleCard
+from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.pipelines.serve import CPU_BATCH, GPU_BATCH
 from medical_vqa.runtime import use_all_cores
+from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.server import run
 from medical_vqa.serving.settings import read_settings
@@ -97,7 +97,7 @@ def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:
     model = shared.build(folder, arguments.size, examples, "language", "bf16" if device.type == "cuda" else "fp32")
     model.module.to(device).eval()
     model.vision.to(device)
-    return model, BundleCard("blip2", f"blip2-{arguments.size}", decoding=Decoding(max_tokens=8))
+    return model, BundleCard(family="blip2", name=f"blip2-{arguments.size}", decoding=Decoding(max_tokens=8))
 
 
 def usual(model: Any, card: BundleCard) -> Any:

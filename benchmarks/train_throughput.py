@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -> dict[str, Any]:
-    selection, examples = shared.rows(folder / "data", 16 * arguments.batch, arguments.images)
+    data, examples = shared.rows(folder / "data", 16 * arguments.batch, arguments.images)
     sides, names = {}, {"usual_fp32": "fp32"} | ({"usual_bf16": "bf16"} if device.type == "cuda" else {})
     weights: dict[str, int] = {}
     ours_dtype = "bf16" if device.type == "cuda" else "fp32"
@@ -64,7 +64,7 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
         weights[name] = shared.weight_bytes(whole.module, whole.vision.tower)
         sides[name] = usual(whole, device, dtype)
     model = shared.build(folder, arguments.size, examples, arguments.targets, ours_dtype)
-    rows = shared.queries(selection, examples, model)
+    rows = shared.queries(data, examples, model)
     cached, encode_seconds = encoded(model, rows, device)
     steps = {name: on_rows(side, rows) for name, side in sides.items()}
     weights["ours"] = shared.weight_bytes(model.module)

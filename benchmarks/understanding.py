@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.prepared.dataset import default_root
-from medical_vqa.data.prepared.selection import Selection
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.data.prepared.selected import SelectedDataset
+from medical_vqa.models.base import Query
 from medical_vqa.pipelines import queries as queries_stage
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.selection import Selection
 from medical_vqa.text import squad_normalize
 from pointing import rows_of
 
@@ -62,9 +64,9 @@ def main() -> None:
     """Answer all sets and print one JSON object."""
     bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
     model, card = load_model(find_bundle(bundle), "cpu")
-    selection = Selection("slake", default_root(), {"language": "en"})
-    rows = selection.rows("validation")
-    asked = encoded(model, queries_stage.queries(selection, rows, model))
+    data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
+    rows = data.rows("validation")
+    asked = encoded(model, queries_stage.queries(data, rows, model))
     own = answers(model, asked)
     doubts = [model.abstention_reason(q, a) is not None for q, a in zip(asked, own, strict=True)]
     threshold = quantile([a.confidence or 0.0 for a, d in zip(own, doubts, strict=True) if not d], doubts)
@@ -75,7 +77,7 @@ def main() -> None:
     found["rewordings"] = agreement(model, rows, asked, own, threshold, typing_error=False)
     found["rewordings with a typing error"] = agreement(model, rows, asked, own, threshold, typing_error=True)
     found |= strangers(model, rows, asked, threshold)
-    found["Chinese"] = chinese(model, selection)
+    found["Chinese"] = chinese(model, data)
     found["VQA-RAD's rewordings"] = vqa_rad(model, threshold)
     print(json.dumps(found, ensure_ascii=False, indent=1))
 
@@ -128,24 +130,24 @@ def agreement(
     }
 
 
-def chinese(model: Any, selection: Selection) -> dict[str, Any]:
+def chinese(model: Any, data: SelectedDataset) -> dict[str, Any]:
     """EM on Chinese rows about images of the English validation split, from which nothing was learned."""
-    rows = rows_of(selection, "zh")
-    given = answers(model, encoded(model, queries_stage.queries(selection, rows, model)))
+    rows = rows_of(data, "zh")
+    given = answers(model, encoded(model, queries_stage.queries(data, rows, model)))
     right = [squad_normalize(a.answer) == squad_normalize(r.answers[0]) for a, r in zip(given, rows, strict=True)]
     return {"questions": len(rows), "images": len({row.image_id for row in rows}), "EM": share(right)}
 
 
 def vqa_rad(model: Any, threshold: float) -> dict[str, Any]:
     """VQA-RAD's rewordings of its own training questions, asked of a model that never saw them or their images."""
-    selection = Selection("vqa-rad", default_root())
-    rows = selection.rows("train")
+    data = SelectedDataset.open(Selection(dataset="vqa-rad", root=default_root()))
+    rows = data.rows("train")
     pairs: dict[str, dict[str, Example]] = {}
     for row in rows:
         pairs.setdefault(f"{row.facts.get('pair')} {row.image_id}", {})[row.facts["phrase_type"]] = row
     both = [pair for pair in pairs.values() if {"freeform", "para"} <= pair.keys()]
     asked = [pair[kind] for pair in both for kind in ("freeform", "para")]
-    queries = encoded(model, queries_stage.queries(selection, asked, model))
+    queries = encoded(model, queries_stage.queries(data, asked, model))
     given = answers(model, queries)
     kept = [
         not declined(model.abstention_reason(q, a) is not None, a, threshold)

@@ -59,7 +59,7 @@ def medical_vqa(*arguments: str, home: Path) -> str:
 @pytest.mark.parametrize("family", LEARNERS)
 def test_a_tiny_model_learns_the_sample_beyond_the_question_only_baseline(family, root, tmp_path):
     make, model, training = LEARNERS[family]
-    rows = PreparedDataset(root, "slake-mini").examples("train", MODALITY)
+    rows = PreparedDataset.open("slake-mini", root).examples("train", MODALITY)
     hub = make(tmp_path / "hub", [f"{row.question} {row.answers[0]}" for row in rows if row.answers])
     recipe = {
         "name": family,

@@ -14,11 +14,10 @@ import pytest
 import torch
 
 from medical_vqa.config import load_recipe, parse_recipe
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.deploying.hub import model_card
 from medical_vqa.errors import BundleError, ConfigError, DataError
-from medical_vqa.evaluation.predicting import card_path, image_batches
-from medical_vqa.models.bundle import read_card
+from medical_vqa.evaluation.predicting import image_batches
 from medical_vqa.models.compact.model import Compact
 from medical_vqa.pipelines import train as train_stage
 from medical_vqa.pipelines.ask import ask
@@ -27,7 +26,10 @@ from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import options_of, refuse_shared_groups
+from medical_vqa.schema.bundle_card import read_bundle_card
+from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import read_predictions
+from medical_vqa.schema.selection import Selection
 from medical_vqa.training.journal import Journal
 
 SAMPLE = Path(__file__).parents[1] / "src/medical_vqa/assets/slake-mini"
@@ -38,15 +40,15 @@ def losses(run: Path) -> list[float]:
 
 
 def test_the_bundle_says_what_it_is(run):
-    card = read_card(run / "bundle")
+    card = read_bundle_card(run / "bundle")
     assert card.family == "compact"
-    assert card.data["rows"] == 1225  # qid 1622 has no answer to learn
-    assert card.data["images"] == 110
-    assert card.selection["by"] == "em"
-    assert card.selection["split"] == "validation"
-    assert 0 < card.selection["scores"]["em"] < 1
+    assert card.data.rows == 1225  # qid 1622 has no answer to learn
+    assert card.data.images == 110
+    assert card.checkpoint_selection.metric == "em"
+    assert card.checkpoint_selection.split == "validation"
+    assert 0 < card.checkpoint_selection.scores["em"] < 1
     assert "CC BY" in card.license
-    assert 0.9 < card.data["answer_coverage"]["validation"] <= 1
+    assert 0.9 < card.data.validation_answer_coverage <= 1
     assert set(card.files) == {"compact.json", "weights.safetensors"}
 
 
@@ -68,7 +70,7 @@ def test_validation_is_scored_while_training(run):
 def test_the_score_of_the_predictions_is_the_score_that_chose_the_checkpoint(run):
     scored = score(run / "predictions-validation.jsonl")
     metrics = {metric.name: metric for metric in scored.results.metrics}
-    chosen = read_card(run / "bundle").selection["scores"]
+    chosen = read_bundle_card(run / "bundle").checkpoint_selection.scores
     assert metrics["em"].score.value == pytest.approx(chosen["em"])
     assert metrics["f1"].score.value == pytest.approx(chosen["f1"])
     assert set(metrics["em"].baselines) == {"question-only", "majority"}
@@ -155,29 +157,29 @@ def test_rows_that_changed_since_the_run_began_are_noticed(tiny, tmp_path, watch
 
 
 def test_an_image_in_training_and_validation_is_refused(root):
-    rows = Selection("slake-mini", root).rows("train")
+    rows = SelectedDataset.open(Selection(dataset="slake-mini", root=root)).rows("train")
     with pytest.raises(DataError, match="both the training and the validation"):
         refuse_shared_groups(rows, [replace(rows[0], id="other")])
 
 
 def test_validation_can_be_carved_from_the_training_split(root):
-    selection = Selection("slake-mini", root, validation=None, validation_fraction=0.2)
-    train, held_out = selection.rows("train"), selection.rows("validation")
+    selection = Selection(dataset="slake-mini", root=root, validation=None, validation_fraction=0.2)
+    selected = SelectedDataset.open(selection)
+    train, held_out = selected.rows("train"), selected.rows("validation")
     assert not {row.group for row in train} & {row.group for row in held_out}
-    assert len(train) + len(held_out) == len(Selection("slake-mini", root).rows("train"))
-    assert Selection.from_json(json.loads(json.dumps(selection.to_json()))) == selection
+    whole = SelectedDataset.open(Selection(dataset="slake-mini", root=root))
+    assert len(train) + len(held_out) == len(whole.rows("train"))
+    assert Selection.model_validate_json(selection.model_dump_json()) == selection
 
 
 def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path, watcher):
     trained = train_stage.train(tiny(model={"initial": str(run)}, epochs=1), tmp_path / "later", watcher=watcher)
-    earlier, card = read_card(run / "bundle"), read_card(trained.bundle)
-    assert card.data["started_from"]["name"] == earlier.name
-    assert card.data["started_from"]["rows"] == earlier.data["rows"]
-    assert f"trained on from {earlier.name}, which had learned from {earlier.data['rows']} questions" in model_card(
-        card
-    )
+    earlier, card = read_bundle_card(run / "bundle"), read_bundle_card(trained.bundle)
+    assert card.data.started_from.name == earlier.name
+    assert card.data.started_from.rows == earlier.data.rows
+    assert f"started from {earlier.name}, which was trained on {earlier.data.rows} questions" in model_card(card)
     assert "trained on from" not in model_card(earlier)
-    assert watcher.scores[0]["em"] > earlier.selection["scores"]["em"] - 0.1  # it did not begin at nothing
+    assert watcher.scores[0]["em"] > earlier.checkpoint_selection.scores["em"] - 0.1  # it did not begin at nothing
 
 
 def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, watcher):
@@ -216,7 +218,7 @@ def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):
     shutil.copy(run / "predictions-validation.jsonl", path)
     with pytest.raises(DataError, match="--dataset and --split"):
         score(path)
-    scored = score(path, selection=Selection("slake-mini", root), split="validation")
+    scored = score(path, selection=Selection(dataset="slake-mini", root=root), split="validation")
     assert scored.results.counts.scored == 424
 
 
@@ -273,4 +275,4 @@ def test_two_processes_under_a_launcher_make_one_run(root, tmp_path):
     assert done.stdout.count("steps on cpu") == 1
     run = tmp_path / "runs" / "demo"
     assert json.loads((run / "finished.json").read_text())["steps"] == len(losses(run))
-    assert read_card(run / "bundle").selection["scores"]["em"] > 0
+    assert read_bundle_card(run / "bundle").checkpoint_selection.scores["em"] > 0

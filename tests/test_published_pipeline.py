@@ -17,8 +17,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from medical_vqa.config import load_recipe, parse_recipe
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
-from medical_vqa.evaluation.predicting import read_prediction_card
 from medical_vqa.models.hf.blip2 import Blip2Vision
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.lora import no_peft_warnings
@@ -29,6 +29,7 @@ from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import plan, selection_of, train
+from medical_vqa.schema.prediction_card import read_prediction_card
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import check_fsdp
 
@@ -68,7 +69,7 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
     assert len(score(predictions).predictions) > 5
     (answer,), card = ask(loaded, picture, ["Which organ is the largest?"]), loaded.card
     assert answer.confidence is not None
-    assert card.model["parameters"] > card.model["trainable"] - 1
+    assert card.facts.parameters > card.facts.trainable - 1
     assert card.decoding.max_tokens == 3
     assert (card.prompt is None) == (family == "vilt")
 
@@ -88,13 +89,13 @@ def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watc
     trained = train(recipe("vilt"), tmp_path / "run", watcher=watcher)
     card = json.loads((trained.bundle / "card.json").read_text())
     known = set(json.loads((trained.bundle / "vilt.json").read_text())["answers"])
-    rows = selection_of(recipe("vilt")).rows("validation")
+    rows = SelectedDataset.open(selection_of(recipe("vilt"))).rows("validation")
     share = sum(row.answers[0].lower() in {answer.lower() for answer in known} for row in rows) / len(rows)
     assert 0 < share < 1
-    assert card["data"]["answer_coverage"]["validation"] == pytest.approx(share, abs=1e-4)
+    assert card["data"]["validation_answer_coverage"] == pytest.approx(share, abs=1e-4)
     for split, covered in (("train", 1.0), ("validation", share)):
         predictions = predict(load(tmp_path / "run", device="cpu"), split=split).path
-        assert read_prediction_card(predictions)["answer_coverage"] == pytest.approx(covered, abs=1e-4)
+        assert read_prediction_card(predictions).answer_coverage == pytest.approx(covered, abs=1e-4)
 
 
 def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, monkeypatch):

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from medical_vqa import cli
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.models.bundle import read_card
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.calibrate import calibrate
@@ -23,6 +23,7 @@ from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import other_images, predict
 from medical_vqa.pipelines.report import report
 from medical_vqa.pipelines.score import dataset_ref, score
+from medical_vqa.schema.bundle_card import read_bundle_card
 from medical_vqa.schema.records import Prediction, read_predictions, write_jsonl
 
 
@@ -66,13 +67,13 @@ def test_every_question_gets_an_image_that_is_not_its_own():
 def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
     (before,) = ask(load(mine, device="cpu"), picture, ["Is the liver healthy?"])
     found = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
-    kept = read_card(mine / "bundle").calibration
-    assert kept["temperature"] == round(found.temperature, 4)
-    assert kept["risk"] == 0.9
+    kept = read_bundle_card(mine / "bundle").calibration
+    assert kept.temperature == round(found.temperature, 4)
+    assert kept.risk == 0.9
     loaded = load(mine, device="cpu")
     (after,) = ask(loaded, picture, ["Is the liver healthy?"])
     assert after.text == before.text
-    assert after.confidence == pytest.approx(temperature_scaled(before.confidence, kept["temperature"]))
+    assert after.confidence == pytest.approx(temperature_scaled(before.confidence, kept.temperature))
     again = predict(loaded, split="validation", out=mine / "predictions-again.jsonl").path
     assert score(again).results.calibration.temperature_from.startswith("slake-mini validation")
 
@@ -168,10 +169,10 @@ def test_a_dataset_without_readable_images_still_has_its_report(mine, root, tmp_
     copy = tmp_path / "root"
     shutil.copytree(root, copy)
     shutil.rmtree(copy / "slake-mini" / "images")
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.schema.selection import Selection
 
     path = mine / "predictions-validation.jsonl"
-    scored = score(path, selection=Selection("slake-mini", copy, {"language": "en"}))
+    scored = score(path, selection=Selection(dataset="slake-mini", root=copy, where={"language": "en"}))
     page = report(scored, path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "image not available" in page
 
@@ -184,12 +185,12 @@ def test_a_nan_confidence_in_a_file_of_ours_is_refused_with_its_row(tmp_path):
 
 
 def test_names_of_files_are_the_shortest_that_differ():
-    from medical_vqa.pipelines.inputs import names
+    from medical_vqa.pipelines.inputs import display_names
 
-    assert names([Path("/r/a/p.jsonl"), Path("/r/b/p.jsonl")]) == ["a", "b"]
-    assert names([Path("/r/a/p.jsonl"), Path("/r/a/q.jsonl")]) == ["p", "q"]
-    assert names([Path("/r/a/predictions-test.jsonl"), Path("/r/b/gpt.csv")]) == ["a", "gpt"]
-    assert len(set(names([Path("/r/a/p.jsonl"), Path("/r/a/p.jsonl")]))) == 2
+    assert display_names([Path("/r/a/p.jsonl"), Path("/r/b/p.jsonl")]) == ["a", "b"]
+    assert display_names([Path("/r/a/p.jsonl"), Path("/r/a/q.jsonl")]) == ["p", "q"]
+    assert display_names([Path("/r/a/predictions-test.jsonl"), Path("/r/b/gpt.csv")]) == ["a", "gpt"]
+    assert len(set(display_names([Path("/r/a/p.jsonl"), Path("/r/a/p.jsonl")]))) == 2
 
 
 def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_our_card(mine, tmp_path):
@@ -230,21 +231,25 @@ def test_a_metric_by_facts_is_printed_and_the_clean_score_beside_the_full_one(mi
 
 
 def test_the_card_says_which_images_a_model_learned_from(mine):
-    from medical_vqa.data.prepared.selection import Selection
-    from medical_vqa.pipelines.inputs import learned_rows
+    from medical_vqa.pipelines.inputs import answered_rows, trained_rows
 
-    card = json.loads((mine / "predictions-validation.card.json").read_text())
-    chosen = Selection.from_json(card["selection"])
-    assert learned_rows(chosen, "validation", card) == frozenset()
-    assert len(learned_rows(chosen, "train", card)) == len(chosen.rows("train"))
-    assert learned_rows(chosen, "validation", {}) is None
-    card["model"]["trained_on"]["selection"]["dataset"] = "gone"
-    assert learned_rows(chosen, "validation", card) is None
+    predictions = mine / "predictions-validation.jsonl"
+    rows = answered_rows(predictions, None, None)
+    assert trained_rows(rows) == frozenset()
+    trained = answered_rows(predictions, None, "train")
+    assert len(trained_rows(trained)) == len(trained.examples())
+    assert trained_rows(replace(rows, card=None)) is None
+    path = mine / "predictions-validation.card.json"
+    content = json.loads(path.read_text())
+    content["model"]["data"]["selection"]["dataset"] = "gone"
+    path.write_text(json.dumps(content))
+    assert trained_rows(answered_rows(predictions, None, None)) is None
 
 
 def test_a_split_that_was_drawn_here_says_so(root):
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.schema.selection import Selection
 
-    carved = Selection("slake-mini", root, {"language": "en"}, validation=None)
-    assert dataset_ref(carved, "validation").drawn.startswith("Not a published split: 15% of the images")
-    assert dataset_ref(Selection("slake-mini", root), "validation").drawn == ""
+    carved = Selection(dataset="slake-mini", root=root, where={"language": "en"}, validation=None)
+    drawn = dataset_ref(SelectedDataset.open(carved), "validation").drawn
+    assert drawn.startswith("Not a published split: 15% of the images")
+    assert dataset_ref(SelectedDataset.open(Selection(dataset="slake-mini", root=root)), "validation").drawn == ""

@@ -7,28 +7,27 @@ Those three are large or change often; `medical-vqa deploy TARGET --out deploy/T
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 from medical_vqa.config import load_recipe
 from medical_vqa.deploying.render import render, values_for
-from medical_vqa.models.bundle import BundleCard, read_card
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.runtime import package_version
+from medical_vqa.schema.bundle_card import BundleCard, read_bundle_card
 
 ROOT = Path(__file__).parents[1]
 
 
 def shipped() -> BundleCard:
     """The card of the shipped model as ONNX."""
-    return dataclasses.replace(read_card(shipped_bundle()), family="compact-onnx")
+    return read_bundle_card(shipped_bundle())
 
 
 def fine_tuned() -> BundleCard:
     """A card as BLIP-2's recipe makes one."""
     recipe = load_recipe(ROOT / "recipes" / "slake-blip2-lora.yaml")
-    return BundleCard("blip2", recipe.name, model={"checkpoint": recipe.model.checkpoint})
+    return BundleCard(family="blip2", name=recipe.name, facts={"checkpoint": recipe.model.checkpoint})
 
 
 def folders() -> Iterator[tuple[str, str, BundleCard, dict[str, str]]]:

@@ -15,12 +15,13 @@ import torch
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.baselines import Majority, QuestionLookup
 from medical_vqa.models.compact.model import Compact
 from medical_vqa.models.compact.onnx_export import write_graphs
 from medical_vqa.models.compact.onnx_model import CompactOnnx
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 ROWS = [

@@ -13,10 +13,11 @@ from PIL import Image
 
 from medical_vqa.data.imaging.pictures import prepare_picture
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.chat import ChatVlm
 from medical_vqa.models.hf.vilt import Vilt
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.audit.audit import Audit, audit, part_name
+from medical_vqa.data.audit.audit import audit, part_name
 from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
 from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.reporting.audit_report import audit_text
 from medical_vqa.pipelines import audit as audit_stage
 from medical_vqa.pipelines.audit import audit_page
-from medical_vqa.pipelines.inputs import leaks_of, read_audit
+from medical_vqa.pipelines.inputs import AnsweredRows, leaks_of
 from medical_vqa.pipelines.prepare import prepare_dataset
+from medical_vqa.schema.audit import read_audit
+from medical_vqa.schema.selection import Selection
 
 SAMPLE = Path(__file__).parents[2] / "src/medical_vqa/assets/slake-mini/imgs"
 SCANS = sorted(path.parent.name for path in SAMPLE.glob("*/source.jpg"))
@@ -50,7 +53,7 @@ def folder(tmp_path):
         lines = [json.dumps({"question": "Which organ?", "answer": "lung", **row}) for row in rows]
         (source / "questions.jsonl").write_text("\n".join(lines) + "\n")
         prepare_dataset("folder", source=source, root=tmp_path / "root", under="mine")
-        return PreparedDataset(tmp_path / "root", "mine")
+        return PreparedDataset.open("mine", tmp_path / "root")
 
     return make
 
@@ -62,7 +65,9 @@ def test_languages_whose_splits_were_drawn_apart_share_the_images_that_slake_sha
     rows += [{"image": f"{n}.png", "split": "train", "language": "zh"} for n in range(24, 120)]
     rows += [{"image": f"{n}.png", "split": "train", "language": "en"} for n in range(96, 120)]
     found = audit(folder(rows, pictures))
-    shared = {(one.first, one.second): (one.images, one.of, one.rows, one.of_rows) for one in found.shared}
+    shared = {
+        (one.first, one.second): (one.images, one.of_images, one.rows, one.of_rows) for one in found.shared_images
+    }
     assert shared["train zh", "test en"] == (72, 96, 72, 96)
     assert ("train en", "test en") not in shared
     assert len(found.leaked("test en")) == 72
@@ -76,8 +81,8 @@ def test_every_test_image_in_training_is_found_as_in_vqa_rad(folder):
     rows += [{"image": f"{n}.png", "split": "test", "question": f"Where {n}?"} for n in range(202)]
     rows += [{"image": "202.png", "split": "test"}]
     found = audit(folder(rows, pictures))
-    assert [(one.images, one.of) for one in found.shared] == [(203, 203)]
-    assert (found.twins[0].same_question, found.twins[0].same_image_too) == (1, 1)
+    assert [(one.images, one.of_images) for one in found.shared_images] == [(203, 203)]
+    assert (found.shared_questions[0].same_question, found.shared_questions[0].same_image) == (1, 1)
     assert len(found.leaks[0].exact) == 203
 
 
@@ -114,7 +119,7 @@ def test_a_near_duplicate_of_a_training_image_makes_a_row_unclean(folder):
         {"a.png": scan(0), "b.png": copy, "c.png": scan(1)},
     )
     found = audit(dataset)
-    assert (len(found.near), found.leaks[0].exact, len(found.leaks[0].near)) == (1, [], 1)
+    assert (len(found.near_duplicates), found.leaks[0].exact, len(found.leaks[0].near)) == (1, [], 1)
     assert audit(dataset, compare_images=False).leaks[0].near == []
 
 
@@ -128,32 +133,34 @@ def test_duplicates_contradictions_and_unseen_answers_are_told_apart(folder):
         {"image": "c.png", "split": "test", "question": "Why?", "answer": "lung"},
     ]
     found = audit(folder(rows, {name: noise(n) for n, name in enumerate(("a.png", "b.png", "c.png"))}))
-    assert (found.duplicates_n, found.contradictions_n) == (1, 1)
+    assert (found.duplicate_count, found.contradiction_count) == (1, 1)
     assert found.contradictions[0].answers == ["lung", "liver"]
-    assert [(one.rows, one.of_rows, one.answers) for one in found.unseen] == [(1, 2, ["spleen"])]
+    assert [(one.rows, one.of_rows, one.answers) for one in found.unseen_answers] == [(1, 2, ["spleen"])]
 
 
 def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(folder, tmp_path):
-    from medical_vqa.data.prepared.selection import Selection
-
     dataset = folder(
         [{"image": "a.png", "split": "train"}, {"image": "a.png", "split": "test", "question": "Where?"}],
         {"a.png": noise(1)},
     )
-    root, chosen = tmp_path / "root", Selection("mine", tmp_path / "root")
-    assert read_audit(dataset) is None
-    assert not leaks_of(chosen, "test").looked
-    found = audit_stage.audit("mine", root)
-    assert read_audit(dataset) == found
-    assert leaks_of(chosen, "test").looked
-    assert leaks_of(chosen, "train") is None
+    selection = Selection(dataset="mine", root=tmp_path / "root")
+
+    def opened():
+        return SelectedDataset.open(selection)
+
+    assert opened().dataset.audit is None
+    assert not leaks_of(AnsweredRows(opened(), "test")).looked
+    found = audit_stage.audit(dataset)
+    assert opened().dataset.audit == found
+    assert leaks_of(AnsweredRows(opened(), "test")).looked
+    assert leaks_of(AnsweredRows(opened(), "train")) is None
     path = dataset.folder / "audit.json"
     path.write_text(found.model_copy(update={"manifest": "other"}).model_dump_json())
-    assert read_audit(dataset) is None
+    assert opened().dataset.audit is None
     path.write_text("{")
-    assert read_audit(dataset) is None
+    assert opened().dataset.audit is None
     with pytest.raises(DataError, match="run `medical-vqa audit` again"):
-        Audit.from_json("{}")
+        read_audit(dataset.folder)
 
 
 def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
@@ -165,7 +172,7 @@ def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
         ],
         {"a.png": scan(0), "b.png": scan(0).resize((120, 120))},
     )
-    path = audit_page(audit(dataset), tmp_path / "root", tmp_path / "audit.html")
+    path = audit_page(audit(dataset), dataset, tmp_path / "audit.html")
     text = path.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 2
     assert "&lt;b&gt;Where?" in text
@@ -174,7 +181,7 @@ def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
 
 def test_a_dataset_with_one_part_has_nothing_to_share(folder):
     found = audit(folder([{"image": "a.png", "split": "train"}], {"a.png": noise(1)}))
-    assert (found.shared, found.twins, found.leaks) == ([], [], [])
+    assert (found.shared_images, found.shared_questions, found.leaks) == ([], [], [])
     assert "no image is in two parts" in audit_text(found)
 
 

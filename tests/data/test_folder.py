@@ -97,7 +97,7 @@ def test_of_a_dicom_file_the_picture_is_prepared_and_not_the_header(own_folder: 
     kept = (tmp_path / "root/mine" / scan.file).read_bytes()
     assert kept.startswith(b"\x89PNG")
     assert b"CompressedSamples" not in kept
-    picture = np.asarray(PreparedDataset(tmp_path / "root", "mine").images.load("mine/scan.dcm"))
+    picture = np.asarray(PreparedDataset.open("mine", tmp_path / "root").images.load("mine/scan.dcm"))
     assert np.array_equal(picture[:, :, 0], ingest_file(folder / "scan.dcm").picture[:, :, 0])
 
 

@@ -207,7 +207,7 @@ def test_without_the_extra_the_line_that_installs_it_is_shown(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"medical_vqa.data.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"medical_vqa.data.imaging.{module}", raising=False)
     with pytest.raises(
         UnsupportedImageError, match=rf"needs the package {package}.*pip install 'medical-vqa\[dicom\]'"
     ):

@@ -175,7 +175,7 @@ def test_a_real_picture_goes_through(tmp_path: Path, own_folder: Any) -> None:
     from medical_vqa.data.prepared.prepare import prepare
 
     prepare(Folder(), own_folder("image,question,answer\n1.png,a?,b\n2.png,c?,d\n"), tmp_path)
-    images = PreparedDataset(tmp_path, "folder").images
+    images = PreparedDataset.open("folder", tmp_path).images
     cache = PictureCache(tmp_path / "cache", SPEC)
     cache.ensure(images, ["mine/1.png", "mine/2.png"])
     expected = prepare_picture(images.load("mine/2.png"), SPEC)

@@ -23,7 +23,7 @@ def root(own_folder: Any, tmp_path: Path) -> Path:
 
 
 def test_rows_and_images_come_back(root: Path) -> None:
-    data = PreparedDataset(root, "mine")
+    data = PreparedDataset.open("mine", root)
     assert data.splits == ("train", "test")
     assert [e.question for e in data.examples("train")] == ["a?", "c?"]
     assert data.images.load("mine/1.png").mode == "RGB"
@@ -31,7 +31,7 @@ def test_rows_and_images_come_back(root: Path) -> None:
 
 
 def test_facts_select_rows(root: Path) -> None:
-    data = PreparedDataset(root, "mine")
+    data = PreparedDataset.open("mine", root)
     assert [e.id for e in data.examples("train", {"organ": "head"})] == ["mine/train/2"]
     with pytest.raises(ConfigError, match=r"no question has the fact 'orgn'; did you mean 'organ'\?"):
         data.examples("train", {"orgn": "head"})
@@ -43,8 +43,8 @@ def test_what_is_not_there_is_named(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"slake is not prepared under .*medical-vqa prepare slake --source DIR --root "
     ):
-        PreparedDataset(root, "slake")
-    data = PreparedDataset(root, "mine")
+        PreparedDataset.open("slake", root)
+    data = PreparedDataset.open("mine", root)
     with pytest.raises(DataError, match="mine was prepared without a validation split; it has train, test"):
         data.examples("validation")
     with pytest.raises(DataError, match=r"has no image 'mine/9\.png'"):
@@ -52,7 +52,7 @@ def test_what_is_not_there_is_named(root: Path) -> None:
 
 
 def test_a_damaged_folder_is_not_read(root: Path) -> None:
-    data = PreparedDataset(root, "mine")
+    data = PreparedDataset.open("mine", root)
     path = root / "mine" / "train.jsonl"
     path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="has 1 of 2 rows; prepare mine again"):
@@ -67,14 +67,14 @@ def test_a_manifest_of_another_version_is_not_read(root: Path) -> None:
     row = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**row, "format": 99}), encoding="utf-8")
     with pytest.raises(DataError, match="has format 99, this version reads 1; prepare the dataset again"):
-        PreparedDataset(root, "mine")
+        PreparedDataset.open("mine", root)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="is damaged; delete"):
-        PreparedDataset(root, "mine")
+        PreparedDataset.open("mine", root)
 
 
 def test_the_table_counts_per_split_and_fact(root: Path) -> None:
-    data = PreparedDataset(root, "mine")
+    data = PreparedDataset.open("mine", root)
     examples = {split: data.examples(split) for split in data.splits}
     table = [(row.fact, row.value, dict(row.counts)) for row in manifest_table(data.manifest, examples)]
     assert table == [
@@ -89,7 +89,7 @@ def test_the_table_counts_per_split_and_fact(root: Path) -> None:
 def test_a_fact_with_very_many_values_is_left_out_of_the_table(own_folder: Any, tmp_path: Path) -> None:
     lines = [f"1.png,a?,b,{number}" for number in range(21)]
     manifest = prepare(Folder(), own_folder("image,question,answer,case\n" + "\n".join(lines)), tmp_path)
-    rows = PreparedDataset(tmp_path, "folder").examples("train")
+    rows = PreparedDataset.open("folder", tmp_path).examples("train")
     assert [row.fact for row in manifest_table(manifest, {"train": rows})] == ["questions", "images"]
 
 

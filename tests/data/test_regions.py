@@ -46,7 +46,7 @@ def test_coverage_keeps_the_area_whatever_the_size():
 
 def test_prepared_regions_are_found_by_the_picture(annotated, tmp_path):
     prepare(Slake(), annotated, tmp_path / "root", partial=True)
-    prepared = PreparedDataset(tmp_path / "root", "slake")
+    prepared = PreparedDataset.open("slake", tmp_path / "root")
     store = RegionStore(prepared.folder)
     assert store.names == ("box: Mass", "mask: Liver", "mask: Spleen")
     mass, liver, spleen = store.get(prepared.images.digest("slake/xmlab1"))
@@ -60,7 +60,7 @@ def test_prepared_regions_are_found_by_the_picture(annotated, tmp_path):
 
 def test_what_nobody_looked_for_is_unknown(annotated, tmp_path):
     prepare(Slake(), annotated, tmp_path / "root", partial=True)
-    prepared = PreparedDataset(tmp_path / "root", "slake")
+    prepared = PreparedDataset.open("slake", tmp_path / "root")
     store = RegionStore(prepared.folder)
     assert (store.get(prepared.images.digest("slake/xmlab2")) == UNKNOWN).all()
     assert (store.get("of no picture") == UNKNOWN).all()
@@ -70,7 +70,7 @@ def test_a_mask_with_nothing_drawn_says_nothing(annotated, tmp_path):
     (annotated / "masks/xmlab1.png").rename(annotated / "masks/xmlab2.png")
     Image.fromarray(np.zeros((32, 48), np.uint8)).save(annotated / "masks/xmlab1.png")
     prepare(Slake(), annotated, tmp_path / "root", partial=True)
-    prepared = PreparedDataset(tmp_path / "root", "slake")
+    prepared = PreparedDataset.open("slake", tmp_path / "root")
     mass, liver, spleen = RegionStore(prepared.folder).get(prepared.images.digest("slake/xmlab1"))
     assert (liver == UNKNOWN).all()
     assert (spleen == UNKNOWN).all()

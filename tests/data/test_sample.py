@@ -18,7 +18,7 @@ def test_the_sample_is_complete_and_no_picture_is_in_both_splits(tmp_path: Path)
     assert manifest.counts == dict(SlakeMini().card.rows)
     assert len(manifest.images) == SlakeMini().card.images == 150
     assert manifest.missing == ()
-    data = PreparedDataset(tmp_path, "slake-mini")
+    data = PreparedDataset.open("slake-mini", tmp_path)
     contents = {split: {data.images.digest(e.image_id) for e in data.examples(split)} for split in data.splits}
     assert list(contents) == ["train", "validation"]
     assert not contents["train"] & contents["validation"]

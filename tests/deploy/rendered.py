@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from medical_vqa.deploying.render import TARGETS, render, values_for
-from medical_vqa.models.bundle import BundleCard
 from medical_vqa.runtime import package_version
+from medical_vqa.schema.bundle_card import BundleCard
 
 WHEEL = f"medical_vqa-{package_version()}-py3-none-any.whl"
 CARDS = {
-    "light": BundleCard("compact-onnx", "slake-compact", data={"title": "SLAKE 1.0"}, license="CC BY 4.0"),
-    "gpu": BundleCard("blip2", "slake-blip2", model={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),
+    "light": BundleCard(family="compact-onnx", name="slake-compact", license="CC BY 4.0"),
+    "gpu": BundleCard(family="blip2", name="slake-blip2", facts={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),
 }
 KINDS = {
     **{f"{target}": (target, "light", {}) for target in TARGETS},

@@ -12,9 +12,9 @@ import pytest
 from medical_vqa.cli import cli
 from medical_vqa.deploying import packages
 from medical_vqa.errors import ConfigError
-from medical_vqa.models.bundle import read_card
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.deploy import deploy
+from medical_vqa.schema.bundle_card import read_bundle_card
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,9 +31,9 @@ def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
     out = tmp_path / "out"
     written = deploy("compose", run, out, values={}, wheel=wheel)
     assert all(path.is_file() for path in written)
-    assert read_card(out / "model").family == "compact-onnx"
+    assert read_bundle_card(out / "model").family == "compact-onnx"
     assert {path.name for path in (out / "packages").iterdir()} == {"constraints.txt", wheel.name}
-    assert load_model(out / "model", "cpu")[0].answer([], read_card(out / "model").decoding) == []
+    assert load_model(out / "model", "cpu")[0].answer([], read_bundle_card(out / "model").decoding) == []
 
 
 def test_a_page_that_asks_a_backend_elsewhere_holds_no_model(run, wheel, tmp_path):

@@ -1,10 +1,8 @@
-import importlib.util
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,9 +10,10 @@ import pytest
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.reporting.summary import clean_line, look_at
 from medical_vqa.evaluation.results import Leaks, Results, evaluate, find_metric, headline
+from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
 
-SCHEMA = files("medical_vqa.evaluation") / "results.schema.json"
+SCHEMA = files("medical_vqa.schema") / "json" / "results.schema.json"
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def results(examples, predictions, baseline, dataset):
         predictions,
         baselines={"question-only": baseline},
         dataset=dataset,
-        model={"name": "compact"},
+        model=AnsweringModel(name="compact", family="compact"),
         resamples=200,
     )
 
@@ -111,18 +110,10 @@ def test_equal_input_gives_an_equal_file(results, examples, predictions, baselin
         predictions,
         baselines={"question-only": baseline},
         dataset=dataset,
-        model={"name": "compact"},
+        model=AnsweringModel(name="compact", family="compact"),
         resamples=200,
     )
     assert again.to_json() == results.to_json()
-
-
-def test_the_published_schema_is_the_one_of_the_types():
-    path = Path(__file__).parents[1] / "golden" / "make_results_schema.py"
-    spec = importlib.util.spec_from_file_location("make_results_schema", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert SCHEMA.read_text(encoding="utf-8") == script.schema_text()
 
 
 @pytest.mark.parametrize("text", ["{}", "not json", '{"format": 2}'])

@@ -7,13 +7,17 @@ import pytest
 
 from medical_vqa.models.base import Query
 from medical_vqa.models.baselines import Majority
-from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision
+from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Example, Prediction
 
 QUERY = Query("q", "Is the liver healthy?", "i", np.zeros((1, 1, 1), np.uint8))
 MODEL = Majority.fit([Example("a", "i", "q", ("Yes",), "i", {})])
-CARD = BundleCard("majority", "m", calibration={"threshold": 0.6, "risk": 0.1, "temperature": 1.0})
+CARD = BundleCard(
+    family="majority",
+    name="m",
+    calibration={"fitted_on": "mine validation, 9 answers", "threshold": 0.6, "risk": 0.1, "temperature": 1.0},
+)
 
 
 @pytest.mark.parametrize(("confidence", "abstains"), [(0.59, True), (0.6, False), (0.9, False), (None, False)])
@@ -31,7 +35,7 @@ def test_the_reason_names_confidence_threshold_and_risk():
 
 def test_without_a_threshold_it_answers():
     assert abstention_decision(
-        MODEL, BundleCard("majority", "m"), QUERY, Prediction("q", "Yes", "Yes", 0.01, ())
+        MODEL, BundleCard(family="majority", name="m"), QUERY, Prediction("q", "Yes", "Yes", 0.01, ())
     ) == AbstentionDecision(False)
 
 

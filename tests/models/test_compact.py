@@ -10,7 +10,7 @@ from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment, moved
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.compact.model import Compact, CompactVision, Sizes
 from medical_vqa.models.compact.network import (
     CompactNet,
@@ -23,6 +23,7 @@ from medical_vqa.models.compact.network import (
 )
 from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
 

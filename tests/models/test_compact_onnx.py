@@ -17,8 +17,8 @@ import torch
 import medical_vqa
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
-from medical_vqa.models.base import Decoding, Query
-from medical_vqa.models.bundle import load_bundle, read_card
+from medical_vqa.models.base import Query
+from medical_vqa.models.bundle import load_bundle
 from medical_vqa.models.compact.model import Compact, Sizes
 from medical_vqa.models.compact.onnx_export import check, write_graphs
 from medical_vqa.models.compact.onnx_model import CompactOnnx
@@ -28,6 +28,7 @@ from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx, ship
 from medical_vqa.pipelines.load import load
+from medical_vqa.schema.bundle_card import Decoding, read_bundle_card
 from medical_vqa.schema.records import read_predictions
 
 BLOCKED = """
@@ -133,10 +134,10 @@ def test_an_empty_question_is_refused(both):
 
 
 def test_the_card_keeps_what_the_bundle_said(run, exported):
-    old, new = read_card(run / "bundle"), read_card(exported)
+    old, new = read_bundle_card(run / "bundle"), read_bundle_card(exported)
     assert new.family == "compact-onnx"
     assert (new.name, new.data, new.decoding, new.calibration) == (old.name, old.data, old.decoding, old.calibration)
-    assert new.model["exported_from"]["files"] == dict(old.files)
+    assert new.facts.exported_from.files == old.files
     assert set(new.files) == {"answer.onnx", "image.onnx", "compact.json", "weights.safetensors"}
     assert new.files["weights.safetensors"] == old.files["weights.safetensors"]
 

@@ -1,9 +1,10 @@
 import pytest
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.baselines import Majority, QuestionLookup
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 ROWS = [

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.compact.model import Compact
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 SIZES = {

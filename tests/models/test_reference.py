@@ -10,10 +10,11 @@ import torch
 import transformers
 from PIL import Image
 
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.chat import ChatVlm
 from medical_vqa.models.hf.vilt import Vilt
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.remote.openai import Endpoint, RemoteModel
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.predict import predict
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import read_predictions
+from medical_vqa.schema.selection import Selection
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -215,8 +217,8 @@ def test_settings_that_cannot_work_are_refused(settings, words):
 
 
 def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: Path):
-    chosen = Selection("slake-mini", root, {"modality": "MRI"})
-    n, out = len(chosen.rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
+    chosen = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"})
+    n, out = len(SelectedDataset.open(chosen).rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
     fake.limit = 20
     loaded = remote(Endpoint("m", fake.url, tries=1), concurrency=2)
     with pytest.raises(ModelError, match="run the same command again"):
@@ -236,7 +238,7 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
 def test_questions_about_other_images_make_a_baseline_of_the_remote_model(fake, root: Path, tmp_path: Path):
     from medical_vqa.pipelines.score import score
 
-    chosen, out = Selection("slake-mini", root, {"modality": "MRI"}), tmp_path / "run"
+    chosen, out = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"}), tmp_path / "run"
     loaded = remote(Endpoint("m", fake.url, logprobs=False))
     path = out / "predictions-validation.jsonl"
     predict(loaded, split="validation", selection=chosen, out=path)

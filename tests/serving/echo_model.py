@@ -14,8 +14,8 @@ from live import PATIENCE
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, ModelFamily, Query
-from medical_vqa.models.bundle import BundleCard
+from medical_vqa.models.base import ModelFamily, Query
+from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine import Engine
 
@@ -87,7 +87,7 @@ class Echo(ModelFamily):
 
 def engine(model: Echo | None = None, card: BundleCard | None = None, **options: Any) -> Engine:
     """An engine that is patient unless told otherwise."""
-    card = card or BundleCard("echo", "echo-1", created="2026-11-24T10:00:00+00:00")
+    card = card or BundleCard(family="echo", name="echo-1", created="2026-11-24T10:00:00+00:00")
     return Engine(model or Echo(), card, **{"deadline": PATIENCE, **options})  # type: ignore[arg-type]
 
 

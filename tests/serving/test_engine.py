@@ -10,7 +10,7 @@ import pytest
 import torch
 from echo_model import Echo, engine, queued, until
 
-from medical_vqa.models.bundle import BundleCard
+from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.errors import RefusedError
 
 PICTURE = np.full((8, 8, 1), 7, np.uint8)
@@ -26,7 +26,11 @@ def run(made, work):
 
 
 def test_it_answers_with_calibrated_confidence_and_verdict():
-    card = BundleCard("echo", "e", calibration={"temperature": 2.0, "threshold": 0.7, "risk": 0.1})
+    card = BundleCard(
+        family="echo",
+        name="e",
+        calibration={"fitted_on": "mine validation, 9 answers", "temperature": 2.0, "threshold": 0.7, "risk": 0.1},
+    )
     made = engine(card=card)
     found = run(made, made.ask("i", SEEN, "What?")).found
     assert found.prediction.answer == "7 What?"

@@ -14,7 +14,7 @@ import pytest
 from echo_model import engine
 from live import png
 
-from medical_vqa.models.bundle import BundleCard
+from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.errors import RefusedError
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.remote_images import fetch_image, is_public
@@ -72,7 +72,11 @@ def test_the_last_question_is_asked_about_the_newest_image(client):
 
 
 def test_an_abstention_is_said_in_words():
-    card = BundleCard("echo", "echo-1", calibration={"threshold": 0.9, "risk": 0.1})
+    card = BundleCard(
+        family="echo",
+        name="echo-1",
+        calibration={"temperature": 1.0, "fitted_on": "nine answers", "threshold": 0.9, "risk": 0.1},
+    )
     with live.serving(engine(card=card)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
         message = client.chat.completions.create(model="echo-1", messages=messages()).choices[0].message
     assert message.content.startswith("I am not sure") and message.content.endswith("My best guess: 60 What is it?.")
@@ -115,8 +119,9 @@ def test_a_key_is_asked_for_in_openais_way():
 
 
 def test_our_own_evaluation_can_ask_it(echo):
-    from medical_vqa.models.base import Decoding, Query
+    from medical_vqa.models.base import Query
     from medical_vqa.models.remote.openai import Endpoint, RemoteModel
+    from medical_vqa.schema.bundle_card import Decoding
 
     model = RemoteModel(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
     (found,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())

@@ -37,7 +37,7 @@ def prepare(name: str, source: str | None, root: Path | None, partial: bool, und
         manifest = prepare_stage.prepare_dataset(
             name, source=folder, root=place, partial=partial, under=under, progress=progress, download=source == "hub"
         )
-    prepared = PreparedDataset(place, manifest.name)
+    prepared = PreparedDataset.open(manifest.name, place)
     rows = {split: prepared.examples(split) for split in prepared.splits}
     table = [
         [line.fact, line.value, *(f"{line.counts.get(split, 0):,}" for split in rows)]
@@ -63,13 +63,14 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
 
     What is found is kept beside the dataset; `score` and `report` then also score without the leaked rows.
     """
+    from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.evaluation.reporting.audit_report import audit_text
     from medical_vqa.pipelines import audit as audit_stage
     from medical_vqa.progress import counting
 
-    place = prepared_root(root)
+    prepared = PreparedDataset.open(dataset, prepared_root(root))
     with counting(console(stderr=True), f"looking at {dataset}", "images") as progress:
-        found = audit_stage.audit(dataset, place, compare_images=not quick, progress=progress)
-    page = audit_stage.audit_page(found, place, out or Path(f"audit-{dataset}.html"))
+        found = audit_stage.audit(prepared, compare_images=not quick, progress=progress)
+    page = audit_stage.audit_page(found, prepared, out or Path(f"audit-{dataset}.html"))
     click.echo(found.model_dump_json(indent=1) if as_json else audit_text(found))
     click.echo(f"page: {page}", err=as_json)

@@ -22,7 +22,8 @@ from medical_vqa.pipelines.runs import newest_predictions, newest_run, sibling
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.pipelines.inputs import AnsweredRows
+    from medical_vqa.schema.selection import Selection
 
 
 @click.command()
@@ -163,15 +164,15 @@ def report(
     from medical_vqa.config import where_split
     from medical_vqa.evaluation.results import headline
     from medical_vqa.pipelines import report as report_stage
-    from medical_vqa.pipelines.inputs import asked_of_all
+    from medical_vqa.pipelines.inputs import answered_rows_of_all
 
     selection = selected_rows(dataset, root, pairs(where, "--where"))
     given = predictions or (newest_predictions(),)
     facts = _facts(crossed)
-    asked = asked_of_all(given, selection, where_split(split) if split else None)
+    answered = answered_rows_of_all(given, selection, where_split(split) if split else None)
     all_scored = [
-        _scored(path, of, rows, columns=columns, protocol="all", crossed=facts, risk=risk)
-        for path, (rows, of, _) in zip(given, asked, strict=True)
+        _scored(path, None, None, rows=rows, columns=columns, protocol="all", crossed=facts, risk=risk)
+        for path, rows in zip(given, answered, strict=True)
     ]
     if len(given) > 1:
         page = report_stage.comparison_page(all_scored, given, out or given[0].with_name("comparison.html"))
@@ -251,6 +252,7 @@ def _scored(
     split: str | None,
     selection: Selection | None,
     *,
+    rows: AnsweredRows | None = None,
     columns: str | None = None,
     protocol: str | None = None,
     crossed: Sequence[tuple[str, ...]] = (),
@@ -266,6 +268,7 @@ def _scored(
         predictions,
         selection=selection,
         split=where_split(split) if split else None,
+        rows=rows,
         protocols=named,
         columns=parse_map(columns) if columns else None,
         crossed=crossed,

@@ -11,7 +11,7 @@ import click
 from medical_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.schema.selection import Selection
 
 map_option = click.option(
     "--map",
@@ -60,6 +60,6 @@ def selected_rows(dataset: str | None, root: Path | None, where: Mapping[str, st
         if where or root:
             raise ConfigError("--root and --where need --dataset, which names the rows they select from")
         return None
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.schema.selection import Selection
 
-    return Selection(dataset, prepared_root(root), dict(where))
+    return Selection(dataset=dataset, root=prepared_root(root), where=dict(where))

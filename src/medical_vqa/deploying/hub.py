@@ -13,7 +13,7 @@ from medical_vqa import registry
 from medical_vqa.errors import ModelError, OfflineError
 
 if TYPE_CHECKING:
-    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.schema.bundle_card import BundleCard
 
 _LICENSES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
 
@@ -65,14 +65,10 @@ def model_card(card: BundleCard) -> str:
         f"# {card.name}",
         f"A {card.family} model that answers questions about medical images. {card.intended_use}",
         "## Data",
-        f"{card.data.get('title', 'unknown')}: {card.data.get('rows', '?')} questions on "
-        f"{card.data.get('images', '?')} images. License: {card.data.get('license', 'unknown')}\n\n"
-        f"{card.data.get('citation', '')}",
-        *_start(card),
+        *_data(card),
         "## Scores",
         *([f"| metric | value |\n|---|---|\n{scores}"] if scores else ["None were recorded."]),
-        f"On the {card.selection.get('split', 'validation')} split that chose this checkpoint, so a little too good; "
-        "SQuAD v2 rules.",
+        "On the validation split that chose this checkpoint, so a little too good; SQuAD v2 rules.",
         "## Limits",
         "Trained on one data set of radiographs, CT and MRI slices; answers are short phrases like its own. It can be "
         "confidently wrong, and much can be answered without looking at the image: compare with the question-only "
@@ -83,22 +79,29 @@ def model_card(card: BundleCard) -> str:
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _start(card: BundleCard) -> list[str]:
-    """What it started from: the rows of that model are behind its answers too."""
-    start = card.data.get("started_from")
-    if not start:
-        return []
-    rows = f"{start.get('rows', '?')} questions on {start.get('images', '?')} images of {start.get('title', 'unknown')}"
-    return [f"It was trained on from {start['name']}, which had learned from {rows}."]
+def _data(card: BundleCard) -> list[str]:
+    """Paragraphs on the training data, and on that of the model that training started from."""
+    data = card.data
+    if data is None:
+        return ["Unknown."]
+    size = f"{data.rows} questions on {data.images} images"
+    paragraphs = [f"{data.title}: {size}. License: {data.license}\n\n{data.citation}"]
+    if start := data.started_from:
+        size = f"{start.rows} questions on {start.images} images of {start.title}"
+        paragraphs.append(f"Training started from {start.name}, which was trained on {size}.")
+    return paragraphs
 
 
 def _metadata(card: BundleCard) -> dict[str, Any]:
     license = next((key for name, key in _LICENSES.items() if card.license.startswith(name)), "other")
-    base = card.model.get("checkpoint")
+    base = card.facts.checkpoint
     metrics = [{"type": name, "value": round(value, 4)} for name, value in _numbers(card).items()]
     result = {
         "task": {"type": "visual-question-answering"},
-        "dataset": {"name": card.data.get("title", "unknown"), "type": card.data.get("selection", {}).get("dataset")},
+        "dataset": {
+            "name": card.data.title if card.data else "unknown",
+            "type": card.data.selection.dataset if card.data else None,
+        },
         "metrics": metrics,
     }
     return {
@@ -112,7 +115,7 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
 
 
 def _numbers(card: BundleCard) -> dict[str, float]:
-    return {k: v for k, v in card.selection.get("scores", {}).items() if isinstance(v, float)}
+    return dict(card.checkpoint_selection.scores) if card.checkpoint_selection else {}
 
 
 def _scores(card: BundleCard) -> str:
@@ -122,5 +125,5 @@ def _scores(card: BundleCard) -> str:
 def _usage(card: BundleCard) -> str:
     lines = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
     if usage := registry.find("models", card.family).library_usage:
-        lines.append("# elsewhere: " + usage.replace("{checkpoint}", str(card.model.get("checkpoint"))))
+        lines.append("# elsewhere: " + usage.replace("{checkpoint}", str(card.facts.checkpoint)))
     return "\n".join(lines)

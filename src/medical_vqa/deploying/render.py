@@ -20,7 +20,7 @@ from medical_vqa.runtime import package_version
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
-    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.schema.bundle_card import BundleCard
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
 PROXY_IMAGE = "caddy:2.10.2-alpine"
@@ -123,8 +123,8 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         "target": target,
         "gpu": gpu,
         "model": card,
-        "checkpoint": card.model.get("checkpoint") or "",
-        "revision": card.model.get("revision") or "main",
+        "checkpoint": card.facts.checkpoint or "",
+        "revision": card.facts.revision or "main",
         "version": package_version(),
         "python_image": PYTHON_IMAGE,
         "proxy_image": PROXY_IMAGE,

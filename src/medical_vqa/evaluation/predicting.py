@@ -7,13 +7,15 @@ rows, so that `score` and `report` need no other word.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from medical_vqa.errors import DataError
-from medical_vqa.models.base import Decoding, Query, VqaModel
+from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.runtime import ProgressCallback
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card, write_prediction_card
 from medical_vqa.schema.records import Prediction, read_predictions
 
 
@@ -38,7 +40,7 @@ def predict(
     *,
     decoding: Decoding,
     path: Path,
-    card: Mapping[str, Any],
+    card: PredictionCard,
     batch_size: int,
     progress: ProgressCallback | None = None,
 ) -> int:
@@ -49,7 +51,7 @@ def predict(
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = _kept(partial, card)
-    card_path(partial).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_prediction_card(partial, card)
     partial.write_text("".join(map(_line, kept)), encoding="utf-8")  # without a line that was cut in the middle
     answered = {prediction.id for prediction in kept}
     left = [index for index, id_ in enumerate(queries.ids) if id_ not in answered]
@@ -96,28 +98,13 @@ def image_batches(images: Sequence[str], rows: Sequence[int], batch_size: int) -
         yield batch
 
 
-def card_path(predictions: Path) -> Path:
-    """Where the card of a predictions file lies."""
-    return predictions.with_name(predictions.name.removesuffix(".jsonl") + ".card.json")
-
-
-def read_prediction_card(predictions: Path) -> dict[str, Any]:
-    """The card of a predictions file; raises `DataError` when there is none."""
-    try:
-        card = json.loads(card_path(predictions).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{predictions} has no readable card {card_path(predictions).name} beside it, which says what was asked; "
-            "write predictions with `medical-vqa predict`, or name the rows with --dataset and --split"
-        ) from error
-    if not isinstance(card, dict):
-        raise DataError(f"{card_path(predictions)} is not a JSON object; write the predictions again")
-    return card
-
-
-def _kept(partial: Path, card: Mapping[str, Any]) -> list[Prediction]:
+def _kept(partial: Path, card: PredictionCard) -> list[Prediction]:
     """What an interrupted run of the same model on the same rows has answered."""
-    if not partial.is_file() or not card_path(partial).is_file() or read_prediction_card(partial) != card:
+    try:
+        same = partial.is_file() and read_prediction_card(partial) == card
+    except DataError:
+        same = False
+    if not same:
         return []
     text = partial.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]

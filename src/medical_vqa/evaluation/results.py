@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,6 +28,7 @@ from medical_vqa.evaluation.protocols.table import ProtocolScore, protocol_score
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent
 from medical_vqa.evaluation.statistics.breakdown import Breakdown, Facts, break_down, check_facts, usual_facts
 from medical_vqa.evaluation.statistics.calibration import RISK, Calibration, calibrate
+from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import plain_letters
 
@@ -157,8 +158,8 @@ class Results(_Part):
     """Version of this layout."""
     dataset: DatasetRef
     """Which questions were asked."""
-    model: dict[str, Any] = {}
-    """Excerpt of the model's card: name, family, training data, selection, license."""
+    model: AnsweringModel | None = None
+    """Model that answered, as the predictions' card names it; null for a file of another program."""
     protocol: ProtocolRef
     """By which rule the answers were scored."""
     bootstrap: Bootstrap
@@ -219,7 +220,7 @@ def evaluate(
     *,
     baselines: Mapping[str, Sequence[Prediction]],
     dataset: DatasetRef,
-    model: Mapping[str, Any] | None = None,
+    model: AnsweringModel | None = None,
     facts: Sequence[str | Facts] | None = None,
     crossed: Sequence[Facts] = (),
     protocol: str = "squad_v2",
@@ -240,7 +241,7 @@ def evaluate(
         predictions: What the model answered; rows that match nothing are counted and named.
         baselines: Baseline name (``question-only``) -> its predictions of at least the questions that are scored.
         dataset: Which questions these are.
-        model: Excerpt of the model's card.
+        model: Model that answered, as the predictions' card names it.
         facts: Breakdowns to make, a fact or a tuple of facts to be crossed; by default every fact that takes
             2 to 40 values here.
         crossed: Further breakdowns, beside those.
@@ -271,7 +272,7 @@ def evaluate(
     chosen += [names for names in check_facts(crossed, scored) if names not in chosen]
     return Results(
         dataset=dataset,
-        model=dict(model or {}),
+        model=model,
         protocol=ProtocolRef(name=rule.name, rule=rule.rule, citation=rule.citation),
         bootstrap=how,
         counts=_counts(examples, predictions, scored),

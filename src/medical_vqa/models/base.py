@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from medical_vqa.config import ModelOptions
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.registry import import_object
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
@@ -48,21 +49,6 @@ class Query:
     """The answer to learn; None when only an answer is wanted."""
     regions: NDArray[np.uint8] | None = None
     """What is known of where things lie in the picture (`data.regions`), to learn from; never needed to answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How an answer is chosen; kept in the bundle, so that the server asks as training did."""
-
-    alternatives: int = 4
-    """How many next best answers a prediction carries."""
-    method: Literal["greedy", "beam", "rank"] = "greedy"
-    """For models that write: word by word, several beginnings at once, or by ranking the training answers.
-    A classifier ranks its answers whatever this says."""
-    beams: int = 4
-    """How many beginnings ``beam`` follows."""
-    max_tokens: int = 24
-    """Longest answer that is written, in tokens; SLAKE's longest has 12 words."""
 
 
 class Vision(Protocol):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, ModelFamily, Query, Vision, check_question
+from medical_vqa.models.base import ModelFamily, Query, Vision, check_question
 from medical_vqa.models.vocabulary import words
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:

@@ -8,27 +8,30 @@ from typing import TYPE_CHECKING
 from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
-    from medical_vqa.data.audit.audit import Audit
-
-
-def audit(name: str, root: Path, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
-    """Look for leaks, twins and contradictions in a prepared dataset; keeps ``audit.json`` in its folder."""
-    from medical_vqa.data.audit.audit import AUDIT_NAME
-    from medical_vqa.data.audit.audit import audit as look_into
     from medical_vqa.data.prepared.dataset import PreparedDataset
-    from medical_vqa.io import atomic_write
+    from medical_vqa.schema.audit import Audit
 
-    prepared = PreparedDataset(root, name)
-    found = look_into(prepared, compare_images=compare_images, progress=progress)
+
+def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
+    """Search a prepared dataset for leaks, repeated questions and contradictions.
+
+    Args:
+        dataset: The dataset.
+        compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder.
+        progress: Called with the number of images that were compared.
+    """
+    from medical_vqa.data.audit.audit import audit as stage
+    from medical_vqa.schema.audit import write_audit
+
+    result = stage(dataset, compare_images=compare_images, progress=progress)
     if compare_images:
-        atomic_write(prepared.folder / AUDIT_NAME, found.model_dump_json(indent=1) + "\n")
-    return found
+        write_audit(dataset.folder, result)
+    return result
 
 
-def audit_page(found: Audit, root: Path, path: Path) -> Path:
-    """Write an audit as one HTML page with the pictures that are shared; returns its path."""
-    from medical_vqa.data.prepared.dataset import PreparedDataset
-    from medical_vqa.evaluation.reporting.audit_report import write_audit
+def audit_page(result: Audit, dataset: PreparedDataset, path: Path) -> Path:
+    """Write an audit as one HTML page with the images that are shared; returns its path."""
+    from medical_vqa.evaluation.reporting.audit_report import write_audit_page
 
-    write_audit(path, found, PreparedDataset(root, found.dataset))
+    write_audit_page(path, result, dataset)
     return path

@@ -10,7 +10,7 @@ from medical_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import VqaModel
-    from medical_vqa.models.bundle import BundleCard
+    from medical_vqa.schema.bundle_card import BundleCard
 
 
 def shipped_bundle() -> Path:
@@ -26,9 +26,10 @@ def find_bundle(folder: Path) -> Path:
 
 def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
     """The model in a bundle, on the device; a baseline and an ONNX bundle need no torch."""
-    from medical_vqa.models.bundle import load_bundle, read_card
+    from medical_vqa.models.bundle import load_bundle
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
-    name = read_card(folder).family
+    name = read_bundle_card(folder).family
     if not registry.find("models", name).needs_torch:
         if device not in ("auto", "cpu"):
             raise ConfigError(f"{name} models run on the CPU and not on {device}; leave --device out")

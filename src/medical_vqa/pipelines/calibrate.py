@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,8 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
     Raises `DataError` when the predictions have no confidence or are of another split, `BundleError` when the bundle
     that made them is gone.
     """
-    from medical_vqa.models.bundle import read_card, update_card
     from medical_vqa.models.calibration import temperature_scaled
+    from medical_vqa.schema.bundle_card import ConfidenceCalibration, read_bundle_card, write_bundle_card
 
     scored = score(predictions, risk=risk)
     found = scored.results.calibration
@@ -30,15 +29,17 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
         )
     if found is None:
         raise DataError(f"{predictions} gives no confidence; a temperature needs a model that does")
-    folder = Path(scored.results.model.get("bundle", ""))
-    card = read_card(folder)
+    folder = scored.results.model.bundle if scored.results.model else None
+    if folder is None:
+        raise DataError(f"{predictions} has no card that names a bundle; predict the rows with `medical-vqa predict`")
+    card = read_bundle_card(folder)
     when = found.abstention
-    kept = {
-        "temperature": round(found.temperature, 4),
-        "fitted_on": f"{scored.selection.dataset} validation, {found.n:,} answers",
-        "risk": risk,
-        "threshold": round(temperature_scaled(when.threshold, found.temperature), 4) if when else None,
-        "coverage": round(when.coverage, 4) if when else None,
-    }
-    update_card(folder, dataclasses.replace(card, calibration=kept))
+    fitted = ConfidenceCalibration(
+        temperature=round(found.temperature, 4),
+        fitted_on=f"{scored.data.selection.dataset} validation, {found.n:,} answers",
+        risk=risk,
+        threshold=round(temperature_scaled(when.threshold, found.temperature), 4) if when else None,
+        coverage=round(when.coverage, 4) if when else None,
+    )
+    write_bundle_card(folder, card.model_copy(update={"calibration": fitted}))
     return found

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.schema.records import Split
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
     from medical_vqa.evaluation.statistics.compare import Comparison
+    from medical_vqa.schema.selection import Selection
 
 
 def compare(
@@ -27,12 +26,13 @@ def compare(
     """
     from medical_vqa import registry
     from medical_vqa.evaluation.statistics.compare import compare as stage
-    from medical_vqa.pipelines.inputs import asked_of_all, names, read_answers, refuse_other_rows
+    from medical_vqa.pipelines.inputs import answered_rows_of_all, display_names, read_answers, require_same_rows
 
-    asked = asked_of_all(files, selection, split)
-    refuse_other_rows(files, asked)
-    examples = asked[0][0].rows(asked[0][1])
-    models = {name: read_answers(path, columns, examples) for name, path in zip(names(files), files, strict=True)}
+    rows = answered_rows_of_all(files, selection, split)
+    require_same_rows(files, rows)
+    examples = rows[0].examples()
+    answers = [read_answers(path, columns, examples) for path in files]
+    models = dict(zip(display_names(files), answers, strict=True))
     return [
         pair
         for metric in registry.find("protocols", "squad_v2").published_metrics()

@@ -28,16 +28,16 @@ def deploy(
     from medical_vqa.deploying import packages
     from medical_vqa.deploying.render import render, values_for
     from medical_vqa.io import atomic_write
-    from medical_vqa.models.bundle import read_card
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
     filled = values_for(target, values)
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ConfigError(f"{out} is not empty; deploy into a new folder, or with --force to write over what is there")
     with tempfile.TemporaryDirectory() as place:
         model = deployable(find_bundle(bundle), Path(place) / "model")
-        texts = render(target, read_card(model), values=filled, wheel=None)  # refuses before anything is written
+        texts = render(target, read_bundle_card(model), values=filled, wheel=None)  # refuses before anything is written
         name = packages.fill(out / "packages", wheel)
-        texts = render(target, read_card(model), values=filled, wheel=name)
+        texts = render(target, read_bundle_card(model), values=filled, wheel=name)
         shutil.rmtree(out / "model", ignore_errors=True)
         if not filled.get("backend"):
             shutil.copytree(model, out / "model", copy_function=shutil.copyfile)
@@ -48,8 +48,9 @@ def deploy(
 
 def deployable(bundle: Path, fresh: Path) -> Path:
     """The bundle as it goes into a container: a compact one becomes ONNX in `fresh`, others are as they are."""
-    from medical_vqa.models.bundle import check_files, read_card
+    from medical_vqa.models.bundle import check_files
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
-    card = read_card(bundle)
+    card = read_bundle_card(bundle)
     check_files(bundle, card)
     return export_onnx(bundle, fresh)[0] if registry.find("models", card.family).exported_family else bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -25,10 +24,12 @@ def ship(bundle: Path, to: Path) -> Path:
 
     model: Any
     model, card = load_bundle(find_bundle(bundle), device=torch.device("cpu"))
-    data = {**card.data, "selection": {**card.data["selection"], "root": None}}
+    if card.data is not None:
+        selection = card.data.selection.model_copy(update={"root": None})
+        card = card.model_copy(update={"data": card.data.model_copy(update={"selection": selection})})
     with tempfile.TemporaryDirectory() as place:
         half = Path(place) / "bundle"
-        write_bundle(half, dataclasses.replace(card, data=data), lambda folder: model.save(folder, half=True))
+        write_bundle(half, card, lambda folder: model.save(folder, half=True))
         return export_onnx(half, to)[0]
 
 
@@ -38,10 +39,11 @@ def export(bundle: Path, *, to: str, repository: str | None = None, public: bool
     Raises `BundleError` when a file of the bundle is damaged, `OfflineError` without a network.
     """
     from medical_vqa.deploying.hub import push, write_export
-    from medical_vqa.models.bundle import check_files, read_card
+    from medical_vqa.models.bundle import check_files
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
     folder = find_bundle(bundle)
-    card = read_card(folder)
+    card = read_bundle_card(folder)
     check_files(folder, card)
     if to != "hub":
         return str(write_export(folder, card, Path(to)))
@@ -57,17 +59,19 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     does, when the family is another one, or when `out` holds something else.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
-    from medical_vqa.models.bundle import read_card, write_bundle
+    from medical_vqa.models.bundle import write_bundle
     from medical_vqa.models.compact.onnx_model import CompactOnnx
     from medical_vqa.models.compact.postprocess import WEIGHTS
+    from medical_vqa.schema.bundle_card import ExportedFrom, read_bundle_card
 
     folder = find_bundle(bundle)
-    card = read_card(folder)
+    card = read_bundle_card(folder)
     exported_family = registry.find("models", card.family).exported_family
     if exported_family is None:
         raise ModelError(f"{folder} is a {card.family} bundle, a family that has no ONNX export; serve it with torch")
     target = out or folder.with_name(f"{folder.name}-onnx")
-    if target.exists() and (not (target / "card.json").is_file() or read_card(target).family != exported_family):
+    is_export = (target / "card.json").is_file() and read_bundle_card(target).family == exported_family
+    if target.exists() and not is_export:
         raise ModelError(f"{target} is there already and is no ONNX bundle; export into a new folder")
     from medical_vqa.models.compact.onnx_export import OPSET, check, write_graphs
 
@@ -78,8 +82,9 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
         write_graphs(model, folder / WEIGHTS, fresh)
         found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
 
-    facts = {**card.model, "exported_from": {"family": card.family, "files": dict(card.files), "opset": OPSET}}
-    write_bundle(target, dataclasses.replace(card, family=exported_family, model=facts), save)
+    original = ExportedFrom(family=card.family, files=card.files, opset=OPSET)
+    facts = card.facts.model_copy(update={"exported_from": original})
+    write_bundle(target, card.model_copy(update={"family": exported_family, "facts": facts}), save)
     return target, found[0]
 
 

@@ -12,8 +12,8 @@ from medical_vqa.pipelines.runs import RUNS
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import VqaModel
-    from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.remote.openai import Endpoint, Usage
+    from medical_vqa.schema.bundle_card import BundleCard
 
 SHIPPED, HUB, REMOTE = "shipped", "hub:", "openai:"
 ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
@@ -94,11 +94,11 @@ def _local(bundle: Path, device: str, *, packaged: bool) -> LoadedModel:
 
 def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> LoadedModel:
     """The model behind an endpoint; it is not contacted before the first question."""
-    from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.remote.openai import RemoteModel
+    from medical_vqa.schema.bundle_card import BundleCard, ModelFacts
 
     model = RemoteModel(endpoint, api_key=api_key, concurrency=concurrency)
-    card = BundleCard(model.family, endpoint.model, model=model.describe())
+    card = BundleCard(family=model.family, name=endpoint.model, facts=ModelFacts.of(model.describe()))
     folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
     return LoadedModel(model, card, None, RUNS / folder, batch_size=4 * concurrency, usage=model.usage)
 

@@ -7,13 +7,14 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.io import atomic_write
 from medical_vqa.pipelines.queries import answer_coverage, queries
 from medical_vqa.schema.records import Prediction, Split, read_predictions
+from medical_vqa.schema.selection import Selection
 
 if TYPE_CHECKING:
     from medical_vqa.models.remote.openai import Usage
@@ -68,24 +69,27 @@ def predict(
         ModelError: A remote model cannot be reached; answers so far are kept.
     """
     from medical_vqa.evaluation.predicting import predict as write_predictions
+    from medical_vqa.schema.prediction_card import AnsweringModel, PredictionCard
 
     card, usage = loaded.card, loaded.usage
-    if selection is None and "selection" not in card.data:
-        raise ConfigError(f"{card.name} names no dataset of its own; pass one (--dataset) to ask about")
-    selection = selection or Selection.from_json(card.data["selection"])
+    if selection is None:
+        if card.data is None:
+            raise ConfigError(f"{card.name} names no dataset of its own; pass one (--dataset) to ask about")
+        selection = card.data.selection
+    selected = SelectedDataset.open(selection)
     path = out or loaded.output / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
-    rows = selection.rows(split)
+    rows = selected.rows(split)
     coverage = answer_coverage(loaded.model, rows)
-    prediction_card = {
-        "model": describe_model(loaded),
-        "selection": selection.to_json(),
-        "split": split,
-        "manifest": selection.open().manifest.digest,
-        **({"answer_coverage": coverage} if coverage is not None else {}),
-        **({"shuffled_images": True} if shuffle_images else {}),
-        **({"calibration": dict(card.calibration)} if card.calibration else {}),
-    }
-    questions = queries(selection, rows, loaded.model)
+    prediction_card = PredictionCard(
+        model=AnsweringModel.of_bundle(card, loaded.bundle.resolve() if loaded.bundle else None),
+        selection=selected.selection,
+        split=split,
+        manifest=selected.manifest.digest,
+        answer_coverage=coverage,
+        shuffled_images=shuffle_images,
+        calibration=card.calibration,
+    )
+    questions = queries(selected, rows, loaded.model)
     if shuffle_images:
         questions.images = other_images(questions.images)
     before = usage.to_json() if usage is not None else {}
@@ -112,20 +116,6 @@ def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
     random.Random(seed).shuffle(distinct)
     following = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))
     return [following[image] for image in images]
-
-
-def describe_model(loaded: LoadedModel) -> dict[str, Any]:
-    """What predictions and results record about the model that made them."""
-    card = loaded.card
-    if loaded.bundle is None:
-        return {"name": card.name, "family": card.family, "model": card.model}
-    keys = ("name", "family", "model", "selection", "license", "created", "version")
-    return {
-        **{key: getattr(card, key) for key in keys},
-        "bundle": str(loaded.bundle.resolve()),
-        "trained_on": card.data,
-        "files": dict(card.files),
-    }
 
 
 def record_usage(predictions: Path, before: Mapping[str, int], usage: Usage) -> Usage:

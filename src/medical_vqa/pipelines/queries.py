@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.data.prepared.selection import Selection
 from medical_vqa.errors import DataError
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from medical_vqa.data.cache.pictures import PictureCache
     from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.data.prepared.dataset import PreparedDataset
-    from medical_vqa.data.prepared.selection import Selection
+    from medical_vqa.data.prepared.selected import SelectedDataset
     from medical_vqa.models.base import Vision, VqaModel
     from medical_vqa.models.queries import PictureQueries
 
@@ -31,7 +30,7 @@ def learnable(rows: Sequence[Example]) -> list[Example]:
 
 
 def queries(
-    selection: Selection,
+    data: SelectedDataset,
     rows: Sequence[Example],
     model: VqaModel,
     *,
@@ -40,14 +39,21 @@ def queries(
     progress: ProgressCallback | None = None,
     device: str | None = None,
 ) -> PictureQueries:
-    """What the model sees of these rows: pictures prepared once, or what its frozen vision part made of them, once.
+    """The queries of these rows: with prepared images, or with the features of a frozen vision encoder; both cached.
 
-    `device` is where to encode; None leaves the model where it is.
+    Args:
+        data: Dataset of the rows.
+        rows: The rows.
+        model: The model that the queries are for.
+        learn: Whether queries carry the answer to learn.
+        regions: Regions in the images to learn from.
+        progress: Called with the number of images that were prepared or encoded.
+        device: Device that encodes; None leaves the model where it is.
     """
     from medical_vqa.data.cache.pictures import PictureCache
     from medical_vqa.models.queries import PictureQueries
 
-    prepared = selection.open()
+    prepared = data.dataset
     digests = [prepared.images.digest(row.image_id) for row in rows]
     if model.picture is None:
         return PictureQueries(rows, digests, None, learn=learn)

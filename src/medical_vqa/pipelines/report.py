@@ -18,10 +18,9 @@ def report(scored: Scores, predictions: Path, path: Path) -> Path:
     """Write one self-contained HTML page on scored predictions; returns its path."""
     from medical_vqa.evaluation.reporting.audit_report import findings
     from medical_vqa.evaluation.reporting.report import write_report
-    from medical_vqa.pipelines.inputs import read_audit
     from medical_vqa.training.journal import Journal
 
-    name = scored.results.model.get("name", predictions.stem)
+    name = scored.results.model.name if scored.results.model else predictions.stem
     history = Journal(predictions.parent).rows()
     write_report(
         path,
@@ -29,21 +28,21 @@ def report(scored: Scores, predictions: Path, path: Path) -> Path:
         examples=scored.examples,
         predictions=scored.predictions,
         baselines=scored.baselines,
-        images=scored.selection.open().images,
-        title=f"{name} on {scored.selection.dataset}, {scored.split}",
-        card=scored.results.model or None,
+        images=scored.data.images,
+        title=f"{name} on {scored.data.selection.dataset}, {scored.split}",
+        card=scored.results.model.model_dump(mode="json", exclude_none=True) if scored.results.model else None,
         history=history or None,
         reproduce=commands(scored, predictions),
-        audit=findings(looked) if (looked := read_audit(scored.selection.open())) else (),
+        audit=findings(scored.data.dataset.audit) if scored.data.dataset.audit else (),
     )
     return path
 
 
 def commands(scored: Scores, predictions: Path) -> list[str]:
     """How to make these numbers again, from the dataset on."""
-    folder, where = predictions.parent, f"--root {scored.selection.root}"
-    made = [f"medical-vqa prepare {scored.selection.dataset} {where}"]
-    made += [f"medical-vqa audit {scored.selection.dataset} {where}"] if scored.split != "train" else []
+    folder, where = predictions.parent, f"--root {scored.data.selection.root}"
+    made = [f"medical-vqa prepare {scored.data.selection.dataset} {where}"]
+    made += [f"medical-vqa audit {scored.data.selection.dataset} {where}"] if scored.split != "train" else []
     if (folder / "recipe.yaml").is_file():
         again = f"medical-vqa predict {folder} --split {scored.split}"
         made += [f"medical-vqa train {folder / 'recipe.yaml'}", again, f"{again} --shuffle-images"]
@@ -54,17 +53,17 @@ def commands(scored: Scores, predictions: Path) -> list[str]:
 def comparison_page(scored: Sequence[Scores], files: Sequence[Path], path: Path) -> Path:
     """Write one page that compares models over the questions all of them answered; returns its path."""
     from medical_vqa.evaluation.reporting.compare_report import write_comparison
-    from medical_vqa.pipelines.inputs import names, refuse_other_rows
+    from medical_vqa.pipelines.inputs import AnsweredRows, display_names, require_same_rows
 
-    refuse_other_rows(files, [(one.selection, one.split, {}) for one in scored])
-    models = {name: one.predictions for name, one in zip(names(files), scored, strict=True)}
+    require_same_rows(files, [AnsweredRows(one.data, one.split) for one in scored])
+    models = {name: one.predictions for name, one in zip(display_names(files), scored, strict=True)}
     write_comparison(
         path,
         examples=scored[0].examples,
         models=models,
         baselines=shared_baselines(dict(zip(models, scored, strict=True))),
         protocols={name: one.results.protocols for name, one in zip(models, scored, strict=True)},
-        title=f"{len(models)} models on {scored[0].selection.dataset}, {scored[0].split}",
+        title=f"{len(models)} models on {scored[0].data.selection.dataset}, {scored[0].split}",
         files=[str(file) for file in files],
     )
     return path

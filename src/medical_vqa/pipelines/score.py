@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
 from medical_vqa.io import atomic_write
 from medical_vqa.pipelines.queries import learnable
@@ -16,8 +16,9 @@ from medical_vqa.schema.records import Example, Prediction, Split, read_predicti
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
     from medical_vqa.evaluation.results import Results
+    from medical_vqa.pipelines.inputs import AnsweredRows
+    from medical_vqa.schema.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Scores:
 
     file: Path
     """The predictions file."""
-    selection: Selection
-    """Which rows."""
+    data: SelectedDataset
+    """Dataset and selection of the rows."""
     split: Split
     """Of which split."""
     examples: list[Example]
@@ -95,6 +96,7 @@ def score(
     *,
     selection: Selection | None = None,
     split: Split | None = None,
+    rows: AnsweredRows | None = None,
     protocols: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     crossed: Sequence[tuple[str, ...]] = (),
@@ -102,43 +104,48 @@ def score(
 ) -> Scores:
     """Score a predictions file under SQuAD v2's rule, beside the baselines counted on the training rows.
 
-    `selection` and `split` say which rows were asked, for a file without a card; `columns` says where in another
-    program's file the answers are (`evaluation.imports`); `protocols` names rules to score by beside it; `crossed` are
-    breakdowns beside those of every fact; `risk` is what share of wrong answers is tolerated when abstaining.
+    Args:
+        predictions: The predictions file.
+        selection: Rows that a file without a card answers.
+        split: Split of these rows.
+        rows: The rows, where they are open already, in place of the two.
+        protocols: Published rules to score by in addition.
+        columns: Columns of another program's file that hold the answers (`evaluation.imports`).
+        crossed: Breakdowns by several facts at once, in addition to those by every fact.
+        risk: Tolerated fraction of wrong answers when the model may abstain.
     """
     from medical_vqa.evaluation.results import evaluate
     from medical_vqa.evaluation.statistics.breakdown import usual_cross
-    from medical_vqa.pipelines.inputs import asked_rows, leaks_of, read_answers, shuffled_baseline
+    from medical_vqa.pipelines.inputs import answered_rows, leaks_of, read_answers, shuffled_baseline
 
     ours = read_predictions(predictions) if columns is None else None
-    selection, split, card = asked_rows(predictions, selection, split)
-    examples = selection.rows(split)
+    rows = rows or answered_rows(predictions, selection, split)
+    data, split, card = rows.data, rows.split, rows.card
+    examples = rows.examples()
     answered = read_answers(predictions, columns, examples) if ours is None else ours
-    train_rows = learnable(selection.rows("train"))
-    baselines = baseline_answers(train_rows, examples) | shuffled_baseline(predictions, examples)
-    calibration = card.get("calibration") or {}
+    train_rows = learnable(data.rows("train"))
+    baselines = baseline_answers(train_rows, examples) | shuffled_baseline(predictions, card, examples)
+    calibration = card.calibration if card else None
     results = evaluate(
         examples,
         answered,
         baselines=baselines,
-        dataset=dataset_ref(selection, split),
-        model=card.get("model", {}),
+        dataset=dataset_ref(data, split),
+        model=card.model if card else None,
         crossed=[*usual_cross(examples), *crossed],
         protocols=protocols,
         train=train_rows,
-        leaks=leaks_of(selection, split, card),
-        temperature=calibration.get("temperature"),
-        temperature_from=calibration.get("fitted_on", ""),
+        leaks=leaks_of(rows),
+        temperature=calibration.temperature if calibration else None,
+        temperature_from=calibration.fitted_on if calibration else "",
         risk=risk,
     )
-    options = options_used(selection, split, card, columns, crossed, risk)
-    return Scores(predictions, selection, split, examples, answered, baselines, results, options)
+    options = options_used(rows, columns, crossed, risk)
+    return Scores(predictions, data, split, examples, answered, baselines, results, options)
 
 
 def options_used(
-    selection: Selection,
-    split: Split,
-    card: Mapping[str, Any],
+    rows: AnsweredRows,
     columns: Mapping[str, str] | None,
     crossed: Sequence[tuple[str, ...]],
     risk: float,
@@ -147,8 +154,9 @@ def options_used(
     from medical_vqa.evaluation.statistics.calibration import RISK
 
     said: list[str] = []
-    if (card.get("selection"), card.get("split")) != (selection.to_json(), split):
-        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+    selection, card = rows.data.selection, rows.card
+    if card is None or (card.selection, card.split) != (selection, rows.split):
+        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", rows.split]
         said += [word for fact, value in selection.where.items() for word in ("--where", f"{fact}={value}")]
         said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
     said += [word for facts in crossed for word in ("--by", ",".join(facts))]
@@ -163,32 +171,32 @@ def breakdowns(scored: Scores, metric: str, facts: Sequence[tuple[str, ...]]) ->
     from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
     from medical_vqa.evaluation.results import find_metric
 
-    train_rows = learnable(scored.selection.rows("train"))
+    train_rows = learnable(scored.data.rows("train"))
     chosen = find_metric(metric, train=train_rows, rows=scored.examples)
     return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.baselines)
 
 
 def baseline_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
     """What the training rows answer to these questions without an image, under each baseline's name."""
-    from medical_vqa.models.base import Decoding
     from medical_vqa.models.baselines import Majority, QuestionLookup
     from medical_vqa.models.queries import PictureQueries
+    from medical_vqa.schema.bundle_card import Decoding
 
     asked = list(PictureQueries(examples, [e.image_id for e in examples], None))
     baselines = {"question-only": QuestionLookup, "majority": Majority}
     return {name: baseline.fit(train_rows).answer(asked, Decoding()) for name, baseline in baselines.items()}
 
 
-def dataset_ref(selection: Selection, split: Split) -> Any:
+def dataset_ref(data: SelectedDataset, split: Split) -> Any:
     """What results say about the rows they were computed on."""
     from medical_vqa.evaluation.results import DatasetRef
 
-    manifest = selection.open().manifest
+    manifest = data.manifest
     return DatasetRef(
-        name=selection.dataset,
+        name=data.selection.dataset,
         split=split,
-        where=dict(selection.where),
-        drawn=drawn(selection, split),
+        where=dict(data.selection.where),
+        drawn=drawn(data.selection, split),
         manifest=manifest.digest,
         title=manifest.title,
         license=manifest.license,

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 from medical_vqa import registry
 from medical_vqa.config import Recipe, load_recipe
 from medical_vqa.data.prepared.dataset import default_root
-from medical_vqa.data.prepared.selection import Selection
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
 from medical_vqa.pipelines.load import ANSWER_BATCH
 from medical_vqa.pipelines.queries import answer_coverage, learnable, main_process_first, queries
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.records import Example
+from medical_vqa.schema.selection import Selection
 
 if TYPE_CHECKING:
-    from medical_vqa.data.prepared.selection import Selection
     from medical_vqa.models.base import Trainable, VqaModel
-    from medical_vqa.models.bundle import BundleCard
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime import Choice
+    from medical_vqa.schema.bundle_card import BundleCard, StartingModel
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.plan import Plan
     from medical_vqa.training.settings import FitResult, Scores, Watcher
@@ -53,18 +53,18 @@ def train(
     """
     from medical_vqa.training.journal import Journal
 
-    selection = selection_of(recipe)
-    rows, held_out = learnable(selection.rows("train")), selection.rows("validation")
+    selected = SelectedDataset.open(selection_of(recipe))
+    rows, held_out = learnable(selected.rows("train")), selected.rows("validation")
     refuse_shared_groups(rows, held_out)
     family = registry.find("models", recipe.model.family)
     choice = None if family.counted else chosen_runtime(recipe)
     journal = Journal(run)
     with main_process_first() as main:
         if main:
-            claim(journal, recipe, fresh=fresh, manifest=selection.open().manifest.digest, choice=choice)
+            claim(journal, recipe, fresh=fresh, manifest=selected.manifest.digest, choice=choice)
     if choice is None:
-        return _count_baseline(family, recipe, selection, rows, journal)
-    fitted = _fit(recipe, selection, rows, held_out, choice, journal, watcher, pictures)
+        return _count_baseline(family, recipe, selected, rows, journal)
+    fitted = _fit(recipe, selected, rows, held_out, choice, journal, watcher, pictures)
     return Trained(run, journal.bundle, fitted)
 
 
@@ -77,8 +77,7 @@ def plan(recipe: Recipe) -> Plan:
     family, settings = registry.find("models", recipe.model.family), recipe.training
     if family.counted:
         raise ConfigError(f"{recipe.model.family} is counted in one go and needs no plan; train it")
-    selection = selection_of(recipe)
-    rows = learnable(selection.rows("train"))
+    rows = learnable(SelectedDataset.open(selection_of(recipe)).rows("train"))
     device = choose_device(settings.device)
     choice = choose_precision(settings.precision, device)
     options = options_of(recipe, choice.precision)
@@ -102,19 +101,19 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _count_baseline(
-    family: Any, recipe: Recipe, selection: Selection, rows: Sequence[Example], journal: Journal
+    family: Any, recipe: Recipe, selected: SelectedDataset, rows: Sequence[Example], journal: Journal
 ) -> Trained:
     from medical_vqa.models.bundle import write_bundle
 
     baseline = family.model_class().fit(rows, **recipe.model.model_dump(exclude={"family"}))
-    write_bundle(journal.bundle, card_for(recipe, selection, rows, baseline), baseline.save)
+    write_bundle(journal.bundle, card_for(recipe, selected, rows, baseline), baseline.save)
     journal.finish({})
     return Trained(journal.folder, journal.bundle, None)
 
 
 def _fit(
     recipe: Recipe,
-    selection: Selection,
+    selected: SelectedDataset,
     rows: Sequence[Example],
     held_out: Sequence[Example],
     choice: Choice,
@@ -122,9 +121,9 @@ def _fit(
     watcher: Watcher,
     pictures: ProgressCallback | None,
 ) -> FitResult:
-    from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.runtime import seed_everything, use_all_cores
+    from medical_vqa.schema.bundle_card import CheckpointSelection
     from medical_vqa.training.loop import fit
     from medical_vqa.training.settings import Callbacks, TrainingSettings
 
@@ -134,18 +133,18 @@ def _fit(
         plan(recipe).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
     seed_everything(settings.seed)
-    regions = RegionStore(selection.open().folder) if recipe.data.regions else None
+    regions = selected.dataset.regions if recipe.data.regions else None
     options = options_of(recipe, choice.precision) | ({"regions": regions.names} if regions else {})
     model: Trainable = family.model_class().build(rows, **options)
-    card = card_for(recipe, selection, rows, model, held_out)
-    asked = queries(selection, held_out, model, progress=pictures, device=choice.device)
-    data = queries(selection, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
+    card = card_for(recipe, selected, rows, model, held_out)
+    asked = queries(selected, held_out, model, progress=pictures, device=choice.device)
+    data = queries(selected, rows, model, learn=True, regions=regions, progress=pictures, device=choice.device)
 
     def keep(scores: Scores, epoch: int) -> None:
-        chosen = {"by": settings.select, "split": "validation", "epoch": epoch, "scores": dict(scores)}
+        chosen = CheckpointSelection(metric=settings.select, epoch=epoch, scores=scores)
         with tempfile.TemporaryDirectory() as aside:  # where others leave what they only helped to gather (FSDP)
             place = journal.bundle if main else Path(aside) / "bundle"
-            write_bundle(place, dataclasses.replace(card, selection=chosen), model.save)
+            write_bundle(place, card.model_copy(update={"checkpoint_selection": chosen}), model.save)
 
     fitted = fit(
         model,
@@ -219,7 +218,13 @@ def selection_of(recipe: Recipe) -> Selection:
     data = recipe.data
     root = (data.root or default_root()).expanduser().resolve()
     return Selection(
-        data.name, root, dict(data.where), data.train, data.validation, data.validation_fraction, also=dict(data.also)
+        dataset=data.name,
+        root=root,
+        where=data.where,
+        train=data.train,
+        validation=data.validation,
+        validation_fraction=data.validation_fraction,
+        also=data.also,
     )
 
 
@@ -251,10 +256,11 @@ def initial_bundle(path: str, family: str) -> Path:
 
     Raises `ConfigError` when it is of another family.
     """
-    from medical_vqa.models.bundle import check_files, read_card
+    from medical_vqa.models.bundle import check_files
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
     folder = shipped_bundle() if path == "shipped" else find_bundle(Path(path))
-    card = read_card(folder)
+    card = read_bundle_card(folder)
     if card.family not in (family, registry.find("models", family).exported_family):  # an export has the same weights
         raise ConfigError(
             f"{folder} is a {card.family} bundle, and a {family} model starts from a {family} bundle; name another in "
@@ -264,42 +270,47 @@ def initial_bundle(path: str, family: str) -> Path:
     return folder
 
 
-def start_of(bundle: Path) -> dict[str, Any]:
-    """What a model started from, for its card: its answers depend on the rows of that model too."""
-    from medical_vqa.models.bundle import read_card
+def starting_model(bundle: Path) -> StartingModel:
+    """The model that training starts from, for the new card; raises `ConfigError` when its own says too little."""
+    from medical_vqa.schema.bundle_card import StartingModel, read_bundle_card
 
-    card = read_card(bundle)
-    facts = {key: card.data[key] for key in ("title", "rows", "images") if key in card.data}
-    return {"name": card.name, "created": card.created, **facts, "scores": card.selection.get("scores", {})}
+    card = read_bundle_card(bundle)
+    if card.data is None:
+        raise ConfigError(f"{bundle} does not record its training rows; start from a bundle of `medical-vqa train`")
+    return StartingModel(
+        name=card.name,
+        created=card.created,
+        title=card.data.title,
+        rows=card.data.rows,
+        images=card.data.images,
+        scores=card.checkpoint_selection.scores if card.checkpoint_selection else {},
+    )
 
 
 def card_for(
-    recipe: Recipe, selection: Selection, rows: Sequence[Example], model: Any, held_out: Sequence[Example] = ()
+    recipe: Recipe, selected: SelectedDataset, rows: Sequence[Example], model: Any, held_out: Sequence[Example] = ()
 ) -> BundleCard:
-    """The card of the model that this recipe makes from these rows; scores come later."""
-    from medical_vqa.models.base import Decoding
-    from medical_vqa.models.bundle import BundleCard
+    """The card of the model that this recipe trains on these rows; scores are added later."""
+    from medical_vqa.schema.bundle_card import BundleCard, Decoding, ModelFacts, TrainingData
 
-    manifest = selection.open().manifest
-    images = len({row.image_id for row in rows})
-    data = {
-        "selection": selection.to_json(),
-        "title": manifest.title,
-        "manifest": manifest.digest,
-        "license": manifest.license,
-        "citation": manifest.citation,
-        "rows": len(rows),
-        "images": images,
-    }
-    if (covered := answer_coverage(model, held_out)) is not None:
-        data["answer_coverage"] = {"validation": covered}
-    if initial := options_of(recipe, "fp32").get("initial"):
-        data["started_from"] = start_of(initial)
+    manifest = selected.manifest
+    initial = options_of(recipe, "fp32").get("initial")
+    data = TrainingData(
+        selection=selected.selection,
+        title=manifest.title,
+        manifest=manifest.digest,
+        license=manifest.license,
+        citation=manifest.citation,
+        rows=len(rows),
+        images=len({row.image_id for row in rows}),
+        validation_answer_coverage=answer_coverage(model, held_out) if held_out else None,
+        started_from=starting_model(initial) if initial else None,
+    )
     return BundleCard(
-        recipe.model.family,
-        recipe.name,
+        family=recipe.model.family,
+        name=recipe.name,
         data=data,
-        model=model.describe(),
+        facts=ModelFacts.of(model.describe()),
         decoding=Decoding(**recipe.decoding.model_dump()),
         prompt=model.prompt,
         license=manifest.license,

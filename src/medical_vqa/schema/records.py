@@ -14,18 +14,21 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_path
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_SCHEMA = {"extra": "forbid", "use_attribute_docstrings": True}  # for the published JSON Schema
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One question about one image, exactly as the dataset's authors published it; nothing is normalized here."""
+
+    __pydantic_config__: ClassVar = _SCHEMA
 
     id: str
     """Unique over all datasets and stable over releases: ``slake/test/11934``."""
@@ -56,6 +59,8 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model answered to one question."""
+
+    __pydantic_config__: ClassVar = _SCHEMA
 
     id: str
     """The id of the `Example` it answers."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -23,8 +22,8 @@ import numpy as np
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
-from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
+from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import RefusedError, defect, overloaded, past_deadline, stopping
 from medical_vqa.serving.metrics import Meters
@@ -343,5 +342,5 @@ def _on_host(tensor: Any) -> Any:
 
 def _identity(card: BundleCard) -> str:
     """Equal for bundles that answer equally: their files, decoding and calibration."""
-    about: list[Any] = [card.family, dict(card.files), dataclasses.asdict(card.decoding), dict(card.calibration)]
+    about = card.model_dump(mode="json", include={"family", "files", "decoding", "calibration"})
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,15 +155,16 @@ class Service:
     def info(self) -> ModelInfo:
         """The card of the model, and what the server takes."""
         card, settings = self.engine.card, self.settings
+        parts = card.model_dump(mode="json")
         return ModelInfo(
             name=card.name,
             family=card.family,
             id=self.engine.id,
-            data=dict(card.data),
-            selection=dict(card.selection),
-            facts=dict(card.model),
-            decoding=dataclasses.asdict(card.decoding),
-            calibration=dict(card.calibration),
+            data=parts["data"] or {},
+            checkpoint_selection=parts["checkpoint_selection"] or {},
+            facts=parts["facts"],
+            decoding=parts["decoding"],
+            calibration=parts["calibration"] or {},
             prompt=card.prompt,
             license=card.license,
             intended_use=card.intended_use,

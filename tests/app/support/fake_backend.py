@@ -140,8 +140,9 @@ class FakeBackend:
     def model(self) -> schema.ModelInfo:
         empty: dict[str, Any] = {}
         return schema.ModelInfo(
-            name=self.name, family="fake", id="0" * 12, data=empty, selection=empty, facts=empty, decoding=empty,
-            calibration=empty, license="none", intended_use="tests", created="2026-01-01T00:00:00Z", version="0",
+            name=self.name, family="fake", id="0" * 12, data=empty, checkpoint_selection=empty, facts=empty,
+            decoding=empty, calibration=empty, license="none", intended_use="tests",
+            created="2026-01-01T00:00:00Z", version="0",
             has_attention_map=True, limits=LIMITS,
         )  # fmt: skip
 

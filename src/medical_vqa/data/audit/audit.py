@@ -10,180 +10,27 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.data.audit import near_duplicates
 from medical_vqa.data.formats.base import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset
-from medical_vqa.errors import DataError, ImageError
+from medical_vqa.errors import ImageError
 from medical_vqa.runtime import ProgressCallback
+from medical_vqa.schema.audit import (
+    Audit,
+    AuditedPart,
+    Leak,
+    NearDuplicate,
+    RepeatedQuestion,
+    SharedImages,
+    SharedQuestions,
+    UnseenAnswers,
+)
 from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 
-FORMAT: Final = 1
-NAMED = 200
-AUDIT_NAME = "audit.json"
+NAMED = 200  # ids that the result lists of each finding
 Parts = Mapping[str, Sequence[Example]]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Part(_Record):
-    """One split of one language: what is compared with the others."""
-
-    name: str
-    """``train zh``; without the language where there is only one."""
-    rows: int
-    """Questions."""
-    images: int
-    """Images of different content."""
-
-
-class SharedImages(_Record):
-    """Images of the same content in two parts."""
-
-    first: str
-    """One part."""
-    second: str
-    """The other."""
-    images: int
-    """Images in both."""
-    of: int
-    """Images of the second part."""
-    rows: int
-    """Questions of the second part about them."""
-    of_rows: int
-    """Questions of the second part."""
-    image_ids: list[str]
-    """Which, as the second part calls them: the first two hundred."""
-
-
-class NearPair(_Record):
-    """Two images that are nearly the same."""
-
-    first: str
-    """One image."""
-    second: str
-    """The other: the whole, or a part, of the first."""
-    first_parts: list[str]
-    """Where the first is used."""
-    second_parts: list[str]
-    """Where the second is used."""
-    likeness: float
-    """Correlation of small copies, at most 1."""
-    box: tuple[float, float, float, float]
-    """Which part of the first the second is, as shares: left, top, right, bottom."""
-
-
-class Twins(_Record):
-    """Questions of one part that another part asks too."""
-
-    first: str
-    """One part."""
-    second: str
-    """The other."""
-    same_question: int
-    """Questions of the second part that occur word for word in the first, about any image."""
-    same_image_too: int
-    """Those that occur there about the same image."""
-    ids: list[str]
-    """Of the latter: the first two hundred."""
-
-
-class Unseen(_Record):
-    """Answers that the training rows never give: no classifier over training answers can be right there."""
-
-    part: str
-    """The held-out part."""
-    train: str
-    """The part that is learned from."""
-    rows: int
-    """Rows whose accepted answers all are unseen."""
-    of_rows: int
-    """Rows of the part that have an answer."""
-    answers: list[str]
-    """Which: the first two hundred."""
-
-
-class Repeated(_Record):
-    """One question asked twice about one image within a part."""
-
-    part: str
-    """The part."""
-    ids: list[str]
-    """The rows."""
-    question: str
-    """The question."""
-    answers: list[str]
-    """Their different answers; one where they agree."""
-
-
-class Leak(_Record):
-    """The rows of a held-out part that training may have shown."""
-
-    part: str
-    """The held-out part."""
-    exact: list[str]
-    """Ids of rows whose image is in a training part."""
-    near: list[str]
-    """Ids of rows whose image is not, but a near-duplicate of it is."""
-
-
-class Audit(_Record):
-    """Everything that was found; the content of ``audit.json``."""
-
-    format: Literal[1] = FORMAT
-    """Version of this layout."""
-    dataset: str
-    """Its name."""
-    title: str
-    """The dataset's own name."""
-    manifest: str
-    """SHA-256 of what was audited."""
-    missing: list[str]
-    """What the whole dataset has and this copy has not: nothing is known about it."""
-    parts: list[Part]
-    """What was compared."""
-    shared: list[SharedImages]
-    """Every two parts that have images in common."""
-    near: list[NearPair]
-    """Near-duplicates that lie in different parts."""
-    near_within: int
-    """Near-duplicates within one part."""
-    looked: bool
-    """Whether pictures were decoded to find near-duplicates."""
-    unreadable: int
-    """Images that could not be decoded, and so were compared by content only."""
-    twins: list[Twins]
-    """Questions asked in two parts, for parts of one language."""
-    unseen: list[Unseen]
-    """Answers that training never gives."""
-    duplicates: list[Repeated]
-    """The same question about the same image with the same answer: the first two hundred."""
-    duplicates_n: int
-    """How many there are."""
-    contradictions: list[Repeated]
-    """The same question about the same image with different answers: the first two hundred."""
-    contradictions_n: int
-    """How many there are."""
-    leaks: list[Leak]
-    """By held-out part, what is not clean."""
-
-    @classmethod
-    def from_json(cls, text: str) -> Audit:
-        """Read back ``audit.json``; raises `DataError` if it is not one."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise DataError(f"not an audit.json of format {FORMAT}; run `medical-vqa audit` again") from error
-
-    def leaked(self, part: str) -> set[str]:
-        """Ids of a part's rows that training may have shown."""
-        return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near)}
 
 
 def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
@@ -206,18 +53,22 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Pr
         title=dataset.manifest.title,
         manifest=dataset.manifest.digest,
         missing=list(dataset.manifest.missing),
-        parts=[Part(name=p, rows=len(rows), images=len(set(contents[p]))) for p, rows in parts.items()],
-        shared=[found for a, b in itertools.combinations(parts, 2) if (found := _shared(a, b, parts, contents))],
-        near=sorted(across, key=lambda pair: -pair.likeness),
-        near_within=len(pairs) - len(across),
-        looked=compare_images,
-        unreadable=unreadable,
-        twins=[_twins(a, b, parts, contents) for a, b in itertools.combinations(parts, 2) if _one_language(a, b)],
-        unseen=[_unseen(a, b, parts) for a, b in itertools.product(parts, parts) if _learned_and_held_out(a, b)],
+        parts=[AuditedPart(name=p, rows=len(rows), images=len(set(contents[p]))) for p, rows in parts.items()],
+        shared_images=[found for a, b in itertools.combinations(parts, 2) if (found := _shared(a, b, parts, contents))],
+        near_duplicates=sorted(across, key=lambda pair: -pair.similarity),
+        near_duplicates_within_parts=len(pairs) - len(across),
+        images_compared=compare_images,
+        unreadable_images=unreadable,
+        shared_questions=[
+            _twins(a, b, parts, contents) for a, b in itertools.combinations(parts, 2) if _one_language(a, b)
+        ],
+        unseen_answers=[
+            _unseen(a, b, parts) for a, b in itertools.product(parts, parts) if _learned_and_held_out(a, b)
+        ],
         duplicates=same[:NAMED],
-        duplicates_n=len(same),
+        duplicate_count=len(same),
         contradictions=differ[:NAMED],
-        contradictions_n=len(differ),
+        contradiction_count=len(differ),
         leaks=[_leak(part, parts, contents, pairs) for part in parts if not part.startswith("train")],
     )
 
@@ -255,14 +106,14 @@ def _shared(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]])
         first=a,
         second=b,
         images=len(both),
-        of=len(set(contents[b])),
+        of_images=len(set(contents[b])),
         rows=len(rows),
         of_rows=len(parts[b]),
         image_ids=sorted({row.image_id for row in rows})[:NAMED],
     )
 
 
-def _twins(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]]) -> Twins:
+def _twins(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]]) -> SharedQuestions:
     asked = {squad_normalize(row.question) for row in parts[a]}
     known = {(d, squad_normalize(row.question)) for row, d in zip(parts[a], contents[a], strict=True)}
     same = [
@@ -271,18 +122,18 @@ def _twins(a: str, b: str, parts: Parts, contents: Mapping[str, Sequence[str]]) 
         if (digest, squad_normalize(row.question)) in known
     ]
     often = sum(squad_normalize(row.question) in asked for row in parts[b])
-    return Twins(first=a, second=b, same_question=often, same_image_too=len(same), ids=same[:NAMED])
+    return SharedQuestions(first=a, second=b, same_question=often, same_image=len(same), ids=same[:NAMED])
 
 
-def _unseen(a: str, b: str, parts: Parts) -> Unseen:
+def _unseen(a: str, b: str, parts: Parts) -> UnseenAnswers:
     known = {squad_normalize(answer) for row in parts[a] for answer in row.answers}
     rows = [row for row in parts[b] if row.answers]
     new = [row for row in rows if not any(squad_normalize(answer) in known for answer in row.answers)]
     answers = sorted({row.answers[0] for row in new})
-    return Unseen(part=b, train=a, rows=len(new), of_rows=len(rows), answers=answers[:NAMED])
+    return UnseenAnswers(part=b, train=a, rows=len(new), of_rows=len(rows), answers=answers[:NAMED])
 
 
-def _repeated(part: str, rows: Sequence[Example], contents: Sequence[str]) -> list[Repeated]:
+def _repeated(part: str, rows: Sequence[Example], contents: Sequence[str]) -> list[RepeatedQuestion]:
     asked: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
     for row, digest in zip(rows, contents, strict=True):
         asked[digest, squad_normalize(row.question)].append(row)
@@ -291,11 +142,11 @@ def _repeated(part: str, rows: Sequence[Example], contents: Sequence[str]) -> li
         if len(same) > 1:
             answers = {squad_normalize(row.answers[0]): row.answers[0] for row in same if row.answers}
             ids, shown = [row.id for row in same], list(answers.values())
-            found.append(Repeated(part=part, ids=ids, question=same[0].question, answers=shown))
+            found.append(RepeatedQuestion(part=part, ids=ids, question=same[0].question, answers=shown))
     return found
 
 
-def _near(parts: Parts, images: ImageSource, progress: ProgressCallback | None) -> tuple[list[NearPair], int]:
+def _near(parts: Parts, images: ImageSource, progress: ProgressCallback | None) -> tuple[list[NearDuplicate], int]:
     """Near-duplicates among the distinct images, and how many of those could not be read."""
     where: defaultdict[str, set[str]] = defaultdict(set)
     names: dict[str, str] = {}
@@ -314,12 +165,12 @@ def _near(parts: Parts, images: ImageSource, progress: ProgressCallback | None) 
             progress(number, len(names))
     digests = list(prints)
     pairs = [
-        NearPair(
+        NearDuplicate(
             first=names[digests[one.first]],
             second=names[digests[one.second]],
             first_parts=sorted(where[digests[one.first]]),
             second_parts=sorted(where[digests[one.second]]),
-            likeness=round(one.likeness, 4),
+            similarity=round(one.similarity, 4),
             box=one.box,
         )
         for one in near_duplicates.near_duplicates(list(prints.values()))
@@ -327,7 +178,7 @@ def _near(parts: Parts, images: ImageSource, progress: ProgressCallback | None) 
     return pairs, len(names) - len(prints)
 
 
-def _leak(part: str, parts: Parts, contents: Mapping[str, Sequence[str]], pairs: Sequence[NearPair]) -> Leak:
+def _leak(part: str, parts: Parts, contents: Mapping[str, Sequence[str]], pairs: Sequence[NearDuplicate]) -> Leak:
     learned = {digest for name in parts if name.startswith("train") for digest in contents[name]}
     alike = Counter[str]()
     for pair in pairs:

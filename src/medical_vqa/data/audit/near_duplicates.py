@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 _SIDE = 32  # pixels of the small copies
 _LOW = 8  # frequencies kept in each direction
 _FAR = 12  # bits in which two hashes of near-duplicates may differ, of 64
-LIKENESS = 0.98
+SIMILARITY = 0.98
 """Correlation of two small copies from which pictures count as near-duplicates."""
 _AT_ONCE = 512  # rows of a block of comparisons
 
@@ -52,7 +52,7 @@ class Near:
     """Position of the one."""
     second: int
     """Position of the other, which is the whole or a part of the first."""
-    likeness: float
+    similarity: float
     """Correlation of the small copies, at most 1."""
     box: Box
     """Which part of the first it is; ``VIEWS[0]`` for the whole."""
@@ -66,8 +66,8 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
     return Fingerprint(_hashes(copies), _unit(copies))
 
 
-def near_duplicates(prints: Sequence[Fingerprint], likeness: float = LIKENESS) -> list[Near]:
-    """Every two pictures that are nearly the same, each pair once at its best likeness, in order of position."""
+def near_duplicates(prints: Sequence[Fingerprint], similarity: float = SIMILARITY) -> list[Near]:
+    """Every two pictures that are nearly the same, each pair once at its best similarity, in order of position."""
     if len(prints) < 2:
         return []
     whole = np.array([one.hashes[0] for one in prints])
@@ -77,7 +77,7 @@ def near_duplicates(prints: Sequence[Fingerprint], likeness: float = LIKENESS) -
         for first, second in _close(parts, whole):
             found = float(prints[first].copies[view] @ prints[second].copies[0])
             pair = min(first, second), max(first, second)
-            if found >= likeness and (pair not in best or found > best[pair].likeness):
+            if found >= similarity and (pair not in best or found > best[pair].similarity):
                 best[pair] = Near(first, second, found, VIEWS[view])
     return [best[pair] for pair in sorted(best)]
 

@@ -1,27 +1,28 @@
-"""Reading a dataset that `medical-vqa prepare` has laid out."""
+"""Reading a dataset that `medical-vqa prepare` has written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medical_vqa.data.cache.regions import RegionStore
 from medical_vqa.data.imaging.pictures import open_image_file
 from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_manifest
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime import home
+from medical_vqa.schema.audit import Audit, read_audit
 from medical_vqa.schema.records import SPLITS, Example, Split, read_jsonl
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from medical_vqa.data.formats.base import ImageSource
-
 
 def default_root() -> Path:
-    """Where prepared datasets live when nobody says otherwise: ``$MEDICAL_VQA_HOME/data``."""
+    """Default folder of prepared datasets: ``$MEDICAL_VQA_HOME/data``."""
     return home() / "data"
 
 
@@ -30,12 +31,12 @@ class PreparedImages:
     """Images of a prepared dataset; an `ImageSource`."""
 
     folder: Path
-    """The prepared folder."""
+    """Folder of the prepared dataset."""
     manifest: Manifest
-    """Its manifest."""
+    """Manifest of the prepared dataset."""
 
     def load(self, image_id: str) -> Image.Image:
-        """The picture, RGB, upright; raises `ImageError`, or `DataError` for an unknown id."""
+        """The image, RGB, upright; raises `ImageError`, or `DataError` for an unknown id."""
         return open_image_file(self.path(image_id))
 
     def digest(self, image_id: str) -> str:
@@ -44,44 +45,69 @@ class PreparedImages:
         return self.manifest.images[image_id].sha256
 
     def path(self, image_id: str) -> Path:
-        """The image's file; raises `DataError` for an unknown id."""
+        """Path of the image's file; raises `DataError` for an unknown id."""
         if image_id not in self.manifest.images:
             raise DataError(f"{self.folder}: has no image {image_id!r}; prepare the dataset that it belongs to")
         return self.folder / self.manifest.images[image_id].file
 
 
 class PreparedDataset:
-    """A dataset under a root, read through its manifest."""
+    """A prepared dataset; its manifest, and each split, audit and regions on first use, are read once."""
 
-    def __init__(self, root: Path, name: str) -> None:
-        self.folder = root / name
-        if not (self.folder / MANIFEST_NAME).is_file():
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.root = folder.parent
+        """Folder of prepared datasets."""
+        self.manifest = manifest
+        self.images = PreparedImages(folder, manifest)
+        """Images of the dataset, by id."""
+        self._examples: dict[Split, list[Example]] = {}
+
+    @classmethod
+    def open(cls, name: str, root: Path | None = None) -> PreparedDataset:
+        """Open the dataset that was prepared under a name; raises `DataError` when there is none, or it is damaged."""
+        root = root or default_root()
+        if not (root / name / MANIFEST_NAME).is_file():
             raise DataError(
                 f"{name} is not prepared under {root}; run: medical-vqa prepare {name} --source DIR --root {root}"
             )
-        self.manifest = read_manifest(self.folder)
+        return cls(root / name, read_manifest(root / name))
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits that are there, in the usual order."""
+        """Splits of the dataset, in the usual order."""
         return tuple(split for split in SPLITS if split in self.manifest.splits)
 
-    @property
-    def images(self) -> ImageSource:
-        """The dataset's images, by id."""
-        return PreparedImages(self.folder, self.manifest)
+    @cached_property
+    def regions(self) -> RegionStore:
+        """Regions in the images; raises `DataError` when the dataset has none."""
+        return RegionStore(self.folder)
+
+    @cached_property
+    def audit(self) -> Audit | None:
+        """The saved audit of exactly these rows and images; None where there is none."""
+        try:
+            audit = read_audit(self.folder)
+        except DataError:
+            return None
+        return audit if audit.manifest == self.manifest.digest else None
 
     def examples(self, split: Split, where: Mapping[str, str] | None = None) -> list[Example]:
         """Rows of a split, in published order.
 
         Args:
             split: One of `splits`.
-            where: Facts that a row must have: ``{"language": "en"}``; None keeps all rows.
+            where: Facts that a row must have: ``{"language": "en"}``; None for all rows.
 
         Raises:
-            DataError: The split is not there, or its file is damaged.
+            DataError: The dataset has no such split, or its file is damaged.
             ConfigError: No row of the split has such a fact or value.
         """
+        if split not in self._examples:
+            self._examples[split] = self._read(split)
+        return select(self._examples[split], where or {})
+
+    def _read(self, split: Split) -> list[Example]:
         if split not in self.manifest.splits:
             raise DataError(
                 f"{self.manifest.name} was prepared without a {split} split; it has {', '.join(self.splits)}"
@@ -93,7 +119,7 @@ class PreparedDataset:
         rows = [Example.from_json(row) for row in read_jsonl(path)]
         if len(rows) != file.rows:
             raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
-        return select(rows, where or {})
+        return rows
 
 
 def select(examples: Sequence[Example], where: Mapping[str, str]) -> list[Example]:

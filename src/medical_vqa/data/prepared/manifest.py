@@ -18,7 +18,7 @@ MANIFEST_NAME = "manifest.json"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class SplitFile(_Part):

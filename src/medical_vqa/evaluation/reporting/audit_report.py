@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medical_vqa.data.audit.audit import Audit, NearPair, dataset_parts
+from medical_vqa.data.audit.audit import dataset_parts
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.evaluation.reporting.gallery import Thumbnail, pictures
 from medical_vqa.evaluation.reporting.page import environment
 from medical_vqa.evaluation.reporting.wording import count, percent
 from medical_vqa.io import atomic_write
+from medical_vqa.schema.audit import Audit, NearDuplicate
 from medical_vqa.schema.records import Example
 
 _PAIRS, _IMAGES = 24, 24
@@ -45,37 +46,39 @@ def audit_text(found: Audit) -> str:
 def findings(found: Audit) -> list[str]:
     """One sentence for every finding; one that says so where there is none."""
     lines = [
-        f"{one.images:,} of {one.of:,} images of {one.second} are also in {one.first} "
+        f"{one.images:,} of {one.of_images:,} images of {one.second} are also in {one.first} "
         f"({one.rows:,} of {one.of_rows:,} questions of {one.second})"
-        for one in sorted(found.shared, key=lambda one: one.second.startswith("train"))
+        for one in sorted(found.shared_images, key=lambda one: one.second.startswith("train"))
     ]
-    if not found.shared:
+    if not found.shared_images:
         lines.append("no image is in two parts")
-    if found.looked:
-        across, within = count(len(found.near), "pair"), f"{found.near_within:,} within one"
+    if found.images_compared:
+        across, within = count(len(found.near_duplicates), "pair"), f"{found.near_duplicates_within_parts:,} within one"
         lines.append(f"near-duplicates (another size, a crop, or the next slice): {across} across parts, {within}")
     else:
         lines.append("near-duplicates were not looked for")
     lines += [f"{_leaked(leak.part, leak.exact, leak.near, found)}" for leak in found.leaks]
     lines += [
         f"{one.same_question:,} questions of {one.second} occur word for word in {one.first}, "
-        f"{one.same_image_too:,} of them about the same image"
-        for one in found.twins
+        f"{one.same_image:,} of them about the same image"
+        for one in found.shared_questions
     ]
     lines += [f"{one.rows:,} of {one.of_rows:,} rows of {one.part} have an answer that {one.train} never gives"
-              for one in found.unseen]  # fmt: skip
-    lines.append(f"{count(found.duplicates_n, 'question')} asked twice about one image with the same answer")
-    lines.append(f"{count(found.contradictions_n, 'question')} asked twice about one image with different answers")
-    if found.unreadable:
-        lines.append(f"{count(found.unreadable, 'image')} could not be decoded and were compared as files only")
+              for one in found.unseen_answers]  # fmt: skip
+    lines.append(f"{count(found.duplicate_count, 'question')} asked twice about one image with the same answer")
+    lines.append(f"{count(found.contradiction_count, 'question')} asked twice about one image with different answers")
+    if found.unreadable_images:
+        lines.append(f"{count(found.unreadable_images, 'image')} could not be decoded and were compared as files only")
     return lines
 
 
-def write_audit(path: Path, found: Audit, dataset: PreparedDataset) -> None:
+def write_audit_page(path: Path, found: Audit, dataset: PreparedDataset) -> None:
     """Write the page; it appears whole or not at all. Raises `DataError` if the file cannot be written."""
     parts = dataset_parts(dataset)
-    seen = [item for one in found.shared for item in _seen(one.first, one.second, one.image_ids, parts)][:_IMAGES]
-    near = _spread(found.near)[:_PAIRS]
+    seen = [item for one in found.shared_images for item in _seen(one.first, one.second, one.image_ids, parts)][
+        :_IMAGES
+    ]
+    near = _spread(found.near_duplicates)[:_PAIRS]
     ids = [item.image_id for item in seen] + [name for pair in near for name in (pair.first, pair.second)]
     shown: dict[str, Thumbnail] = pictures(ids, dataset.images)
     text = (
@@ -115,12 +118,12 @@ def _asked(rows: Sequence[Example], image_id: str) -> tuple[str, ...]:
     return tuple(about[:3])
 
 
-def _spread(pairs: Sequence[NearPair]) -> list[NearPair]:
+def _spread(pairs: Sequence[NearDuplicate]) -> list[NearDuplicate]:
     """Pairs of which one image is learned from and the other held out first."""
 
-    def innocent(pair: NearPair) -> bool:
+    def innocent(pair: NearDuplicate) -> bool:
         learned = [any(part.startswith("train") for part in parts) for parts in (pair.first_parts, pair.second_parts)]
         held = [any(not part.startswith("train") for part in parts) for parts in (pair.first_parts, pair.second_parts)]
         return not ((learned[0] and held[1]) or (learned[1] and held[0]))
 
-    return sorted(pairs, key=lambda pair: (innocent(pair), -pair.likeness))
+    return sorted(pairs, key=lambda pair: (innocent(pair), -pair.similarity))

@@ -210,10 +210,11 @@ def _open_and_closed(results: Results) -> dict[str, float | None]:
 
 def _unshuffled(results: Results) -> str:
     """The bundle to predict with shuffled images; empty where that was done, or where the model uses no image."""
-    family = results.model.get("family")
-    uses_image = family not in registry.names("models") or registry.find("models", family).uses_image
-    done = "image-shuffled" in results.metrics[0].baselines
-    return str(results.model.get("bundle", "")) if uses_image and not done else ""
+    model = results.model
+    if model is None or model.bundle is None or "image-shuffled" in results.metrics[0].baselines:
+        return ""
+    uses_image = model.family not in registry.names("models") or registry.find("models", model.family).uses_image
+    return str(model.bundle) if uses_image else ""
 
 
 def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
-from medical_vqa.models.base import Decoding, Query, distinct, targets_of
+from medical_vqa.models.base import Query, distinct, targets_of
 from medical_vqa.models.compact.family import CompactFamily
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
@@ -39,6 +39,7 @@ from medical_vqa.models.compact.question_understanding import ImageTypes, Questi
 from medical_vqa.models.compact.rewording import phrases, reworded
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:

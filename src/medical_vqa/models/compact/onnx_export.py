@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError, ModelError
-from medical_vqa.models.base import Decoding, Query
+from medical_vqa.models.base import Query
 from medical_vqa.models.compact.network import CompactNet, Rows, to_unit
 from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
 from medical_vqa.models.compact.postprocess import WEIGHTS, write_settings
+from medical_vqa.schema.bundle_card import Decoding
 
 if TYPE_CHECKING:
     from medical_vqa.models.compact.model import Compact

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, MissingDependencyError
-from medical_vqa.models.base import Decoding, ModelFamily, Query, distinct
+from medical_vqa.models.base import ModelFamily, Query, distinct
 from medical_vqa.models.compact.postprocess import (
     SETTINGS,
     WEIGHTS,
@@ -33,6 +33,7 @@ from medical_vqa.models.compact.postprocess import (
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.runtime import cores
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:

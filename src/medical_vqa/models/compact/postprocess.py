@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.base import Decoding, Query, check_question, distinct
+from medical_vqa.models.base import Query, check_question, distinct
 from medical_vqa.models.compact.question_understanding import (
     UNLISTED_ANSWERS,
     ImageTypes,
@@ -22,6 +22,7 @@ from medical_vqa.models.compact.question_understanding import (
     is_chinese,
 )
 from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from medical_vqa.models.base import Query, VqaModel
-from medical_vqa.models.bundle import BundleCard
 from medical_vqa.models.calibration import temperature_scaled
+from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 
 
@@ -23,10 +23,9 @@ class AbstentionDecision:
 
 def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     """The answer with the confidence that the bundle's temperature makes of the model's own."""
-    temperature = card.calibration.get("temperature")
-    if answer.confidence is None or temperature is None:
+    if answer.confidence is None or card.calibration is None:
         return answer
-    return dataclasses.replace(answer, confidence=temperature_scaled(answer.confidence, temperature))
+    return dataclasses.replace(answer, confidence=temperature_scaled(answer.confidence, card.calibration.temperature))
 
 
 def abstention_decision(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> AbstentionDecision:
@@ -37,11 +36,13 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
     reason = model.abstention_reason(query, prediction)
     if reason is not None:
         return AbstentionDecision(True, reason)
-    threshold, confidence = card.calibration.get("threshold"), prediction.confidence
-    if threshold is None or confidence is None or confidence >= threshold:
+    calibration, confidence = card.calibration, prediction.confidence
+    if calibration is None or calibration.threshold is None or confidence is None:
+        return AbstentionDecision(False)
+    if confidence >= calibration.threshold:
         return AbstentionDecision(False)
     return AbstentionDecision(
         True,
-        f"I am not sure: my confidence is {confidence:.0%}, and below {threshold:.0%} more than "
-        f"{card.calibration['risk']:.0%} of my answers are wrong.",
+        f"I am not sure: my confidence is {confidence:.0%}, and below {calibration.threshold:.0%} more than "
+        f"{calibration.risk:.0%} of my answers are wrong.",
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment, augmented
-from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
+from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf.blip2_network import Blip2Net, Tower, adapt, take_out
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.families import Blip2Family
@@ -52,6 +52,7 @@ from medical_vqa.models.hf.loading import (
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
 from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
 from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.models.augment import Augment, augmented
-from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
+from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf.chat_network import BESIDE_LANGUAGE, ChatNet, Upstream, adapt, frozen_parts, language_weights
 from medical_vqa.models.hf.chat_processor import ChatFormat, load_processor, save_processor
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
@@ -40,6 +40,7 @@ from medical_vqa.models.hf.loading import DTYPES, Dtype, load_network, reading
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
 from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
 from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:

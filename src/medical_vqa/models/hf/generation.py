@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.models.base import Decoding
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:

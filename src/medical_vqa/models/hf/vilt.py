@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, MedicalVqaError, ModelError
 from medical_vqa.models.augment import Augment, augmented
-from medical_vqa.models.base import Decoding, Query, check_question, distinct, targets_of
+from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.families import ViltFamily
 from medical_vqa.models.hf.loading import load_image_processor, load_network, load_tokenizer, reading, to_pixels
 from medical_vqa.models.memory import LayerStack, MemoryEstimate, count_parameters, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:

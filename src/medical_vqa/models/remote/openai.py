@@ -21,7 +21,8 @@ from PIL import Image
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
-from medical_vqa.models.base import Decoding, ModelFamily, Query, Vision, check_question
+from medical_vqa.models.base import ModelFamily, Query, Vision, check_question
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:

@@ -221,7 +221,9 @@ class ModelInfo(Wire):
     family: str = Field(description="The model family.")
     id: str = Field(description="SHA-256 over the bundle's files, shortened.")
     data: dict[str, Any] = Field(description="What it learned from: dataset, filter, rows, license, citation.")
-    selection: dict[str, Any] = Field(description="What chose the checkpoint, on which split, and the scores there.")
+    checkpoint_selection: dict[str, Any] = Field(
+        description="What chose the checkpoint, on which split, and the scores there."
+    )
     facts: dict[str, Any] = Field(description="Parameter counts and sizes.")
     decoding: dict[str, Any] = Field(description="How answers are chosen.")
     calibration: dict[str, Any] = Field(description="Temperature and threshold, with what they were fitted on.")

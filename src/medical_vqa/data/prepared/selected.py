@@ -1,0 +1,66 @@
+"""The rows of a prepared dataset that a `Selection` chooses."""
+
+from __future__ import annotations
+
+from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
+from medical_vqa.data.prepared.manifest import Manifest
+from medical_vqa.data.prepared.splits import split_by_group
+from medical_vqa.errors import DataError
+from medical_vqa.schema.records import Example, Split
+from medical_vqa.schema.selection import Selection
+
+
+class SelectedDataset:
+    """A prepared dataset and which of its rows are used; passed along, so that nothing is read or selected twice."""
+
+    def __init__(self, dataset: PreparedDataset, selection: Selection) -> None:
+        self.dataset = dataset
+        self.selection = selection.model_copy(update={"root": dataset.root})
+        """The selection, with the root where the dataset is."""
+        self._rows: dict[Split, list[Example]] = {}
+
+    @classmethod
+    def open(cls, selection: Selection) -> SelectedDataset:
+        """Open the dataset of a selection; raises `DataError` when it has not been prepared."""
+        return cls(PreparedDataset.open(selection.dataset, selection.root), selection)
+
+    def reselect(self, selection: Selection) -> SelectedDataset:
+        """Another selection, of this dataset without reading it again where it is the same, else of its own."""
+        place = selection.dataset, selection.root or default_root()
+        same = place == (self.selection.dataset, self.selection.root)
+        return SelectedDataset(self.dataset, selection) if same else SelectedDataset.open(selection)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest of the dataset."""
+        return self.dataset.manifest
+
+    @property
+    def images(self) -> ImageSource:
+        """Images of the dataset, by id."""
+        return self.dataset.images
+
+    def rows(self, split: Split) -> list[Example]:
+        """The selected rows of a split, in published order; raises `DataError` when there are none."""
+        if split not in self._rows:
+            self._rows[split] = self._select(split)
+        return list(self._rows[split])
+
+    def _select(self, split: Split) -> list[Example]:
+        chosen = self.selection
+        held_out_of_train = chosen.validation is None and split != "test"
+        published = chosen.train if split == "train" or held_out_of_train else split
+        rows = self.dataset.examples(published, chosen.where)
+        if held_out_of_train:
+            train, validation = split_by_group(rows, chosen.validation_fraction, chosen.seed)
+            rows = train if split == "train" else validation
+        if split == "train" and chosen.also:
+            groups = {row.group for row in rows}
+            ids = {row.id for row in rows}
+            further = self.dataset.examples(published, chosen.also)
+            rows += [row for row in further if row.group in groups and row.id not in ids]
+        if not rows:
+            facts = dict(chosen.where) or "all facts"
+            raise DataError(f"{chosen.dataset} has no {split} rows for {facts}; choose another split")
+        return rows

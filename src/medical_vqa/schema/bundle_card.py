@@ -1,0 +1,192 @@
+"""The card of a bundle, ``card.json``: what a trained model is, what it learned from, and how it is to be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from medical_vqa.errors import BundleError
+from medical_vqa.schema.document import SchemaModel, read_document, write_document
+from medical_vqa.schema.records import Split
+from medical_vqa.schema.selection import Selection
+
+FORMAT: Final = 2
+CARD_NAME: Final = "card.json"
+INTENDED_USE: Final = "Research on visual question answering. Not a medical device and not for diagnosis."
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Decoding(SchemaModel):
+    """How an answer is generated; recorded in the bundle, so that the server answers as validation did."""
+
+    alternatives: Annotated[int, Field(ge=0, le=20)] = 4
+    """Number of next best answers that a prediction carries."""
+    method: Literal["greedy", "beam", "rank"] = "greedy"
+    """How a generative model answers: token by token, by beam search, or by ranking the training answers. Classifiers
+    always rank their answers."""
+    beams: Annotated[int, Field(ge=2, le=64)] = 4
+    """Number of beams of the method ``beam``."""
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 24
+    """Longest generated answer, in tokens; SLAKE's longest has 12 words."""
+
+
+class StartingModel(SchemaModel):
+    """The model that training started from; its training rows are behind the new model's answers too."""
+
+    name: str
+    """Name of its recipe."""
+    created: str
+    """Time at which it was written: UTC, ISO 8601."""
+    title: str
+    """Title of the dataset that it was trained on."""
+    rows: int
+    """Questions that it was trained on."""
+    images: int
+    """Images that it was trained on."""
+    scores: Mapping[str, float] = {}
+    """Its validation scores, in [0, 1]."""
+
+
+class TrainingData(SchemaModel):
+    """The rows that a model was trained on."""
+
+    selection: Selection
+    """The rows, and those that chose the checkpoint."""
+    title: str
+    """Title of the dataset, with its year."""
+    manifest: str
+    """SHA-256 of the prepared dataset's rows and images, lower-case hex."""
+    license: str
+    """License of the dataset."""
+    citation: str
+    """Citation that the dataset's authors ask for."""
+    rows: int
+    """Number of questions."""
+    images: int
+    """Number of images."""
+    validation_answer_coverage: Fraction | None = None
+    """Fraction of the validation rows whose answer a classifier can give; null for generative models."""
+    started_from: StartingModel | None = None
+    """Model that training started from; null where the weights were new or published."""
+
+
+class CheckpointSelection(SchemaModel):
+    """What chose the checkpoint that became the bundle."""
+
+    metric: Literal["em", "f1", "last"]
+    """Validation score that was highest; ``last`` for the final checkpoint."""
+    split: Split = "validation"
+    """Split that the scores were computed on."""
+    epoch: int
+    """Complete epochs of the checkpoint."""
+    scores: Mapping[str, float]
+    """Metric -> score of the checkpoint on that split, in [0, 1]."""
+
+
+class ConfidenceCalibration(SchemaModel):
+    """How raw confidence becomes calibrated confidence, and below which confidence the model abstains."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    """Divisor of the confidence's log-odds."""
+    fitted_on: str
+    """Rows that both were fitted on: ``slake validation, 1,053 answers``."""
+    risk: Fraction
+    """Tolerated fraction of wrong answers among those given."""
+    threshold: Fraction | None = None
+    """Calibrated confidence below which the model abstains; null where no threshold keeps the risk."""
+    coverage: Fraction | None = None
+    """Fraction of the fitted rows that are answered at this threshold."""
+
+
+class ExportedFrom(SchemaModel):
+    """The bundle that an exported one was made of."""
+
+    family: str
+    """Model family of the original."""
+    files: Mapping[str, str]
+    """File name -> SHA-256 of the original's files."""
+    opset: int
+    """Version of the ONNX operator set."""
+
+
+class ModelFacts(SchemaModel):
+    """What a model family reports about a model; families may add keys of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    parameters: int | None = None
+    """Number of parameters, frozen ones included."""
+    trainable: int | None = None
+    """Number of parameters that were trained, where some are frozen."""
+    answers: int | None = None
+    """Number of answers that a classifier chooses from."""
+    checkpoint: str | None = None
+    """Published checkpoint whose weights are loaded in addition to the bundle's."""
+    revision: str | None = None
+    """Commit of that checkpoint."""
+    exported_from: ExportedFrom | None = None
+    """Bundle that this one was exported from."""
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Self:
+        """What a model's `describe` returned, as it is after reading it back from JSON."""
+        return cls.model_validate_json(json.dumps(description))
+
+
+class BundleCard(SchemaModel):
+    """The content of ``card.json``."""
+
+    format: Literal[2] = FORMAT
+    """Version of this layout."""
+    family: str
+    """Model family that loads the bundle."""
+    name: str
+    """Name of the recipe."""
+    data: TrainingData | None = None
+    """Rows that the model was trained on; null for a model that was not trained here."""
+    checkpoint_selection: CheckpointSelection | None = None
+    """What chose the checkpoint; null for a model without training steps."""
+    facts: ModelFacts = ModelFacts()
+    """Parameter counts and sizes."""
+    decoding: Decoding = Decoding()
+    """How answers are generated."""
+    calibration: ConfidenceCalibration | None = None
+    """Temperature and abstention threshold; null before `medical-vqa calibrate`."""
+    prompt: str | None = None
+    """Template of the question, for families that use one."""
+    license: str = ""
+    """License of the weights: what the dataset's license asks for."""
+    intended_use: str = INTENDED_USE
+    """Intended use of the model, and what it is not for."""
+    created: str = ""
+    """Time at which the bundle was written: UTC, ISO 8601."""
+    version: str = ""
+    """Version of medical-vqa that wrote the bundle."""
+    files: Mapping[str, str] = {}
+    """File name -> SHA-256 of the other files of the bundle."""
+
+
+def read_bundle_card(folder: Path) -> BundleCard:
+    """The card of a bundle; raises `BundleError` when there is none or it is damaged or of another format."""
+    try:
+        return read_document(
+            folder / CARD_NAME,
+            BundleCard,
+            advice="copy the bundle again, train it again, or install the version of medical-vqa that wrote it",
+            error=BundleError,
+        )
+    except FileNotFoundError:
+        raise BundleError(
+            f"no bundle at {folder}: expected a folder with {CARD_NAME}, as `medical-vqa train` writes it"
+        ) from None
+
+
+def write_bundle_card(folder: Path, card: BundleCard) -> None:
+    """Write the card into an existing bundle; its other files are left as they are."""
+    write_document(folder / CARD_NAME, card)

@@ -1,0 +1,114 @@
+"""What every versioned JSON document has in common: strict models, and one clear sentence for each way to be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medical_vqa.errors import MedicalVqaError
+from medical_vqa.io import atomic_write
+from medical_vqa.text import did_you_mean
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class SchemaModel(BaseModel):
+    """A document or a part of one: immutable, unknown keys refused, field descriptions taken from the docstrings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def read_document(path: Path, kind: type[Document], *, advice: str, error: type[MedicalVqaError]) -> Document:
+    """Read a versioned JSON document.
+
+    Args:
+        path: The file.
+        kind: The document's model; its field ``format`` is a literal, the version that this code reads.
+        advice: What to do about a file that cannot be read, as the last part of the message.
+        error: The exception to raise.
+
+    Raises:
+        FileNotFoundError: There is no such file; callers say what to do about that.
+        MedicalVqaError: `error`, when the file is unreadable, not JSON, of another format, or has an unknown key, a
+            missing key or a wrong value; all wrong keys are named together.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: cannot be read ({problem}); {advice}") from problem
+    return parse_document(text, kind, name=str(path), advice=advice, error=error)
+
+
+def parse_document(
+    text: str, kind: type[Document], *, name: str, advice: str, error: type[MedicalVqaError]
+) -> Document:
+    """As `read_document`, of text that was read already; `name` is what messages call it."""
+    try:
+        content = json.loads(text)
+    except ValueError as problem:
+        raise error(f"{name}: is not JSON ({problem}); {advice}") from problem
+    if not isinstance(content, dict):
+        raise error(f"{name}: expected a JSON object, got {_json_type(content)}; {advice}")
+    expected = kind.model_fields["format"].default
+    if content.get("format") != expected:
+        version = f"format {content['format']!r}" if "format" in content else "no format"
+        raise error(f"{name}: has {version} and this version of medical-vqa reads format {expected}; {advice}")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as problem:
+        raise error(f"{name}: {'; '.join(_mistakes(problem, kind))}; {advice}") from problem
+
+
+def write_document(path: Path, document: BaseModel) -> None:
+    """Write a document as indented JSON; raises `DataError` where the disk cannot take it."""
+    atomic_write(path, json.dumps(document.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n")
+
+
+def _mistakes(problem: ValidationError, kind: type[BaseModel]) -> list[str]:
+    """One phrase for each mistake, without the library's words."""
+    phrases = []
+    for mistake in problem.errors(include_url=False):
+        key = ".".join(str(part) for part in mistake["loc"])
+        match mistake["type"]:
+            case "extra_forbidden":
+                known = _keys(kind, [str(part) for part in mistake["loc"][:-1]])
+                phrases.append(f"unknown key {key!r} ({did_you_mean(str(mistake['loc'][-1]), known)})")
+            case "missing":
+                phrases.append(f"missing key {key!r}")
+            case _:
+                message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+                phrases.append(f"{key}: {message}, got {_shortened(mistake['input'])}")
+    return phrases
+
+
+def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that the object at this place of a document has."""
+    for name in location:
+        field = kind.model_fields.get(name)
+        inner = [part for part in _models(field.annotation) if field is not None] if field is not None else []
+        if not inner:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a field's annotation: ``Calibration`` of ``Calibration | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)]
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
