@@ -7,8 +7,17 @@ from medical_vqa.runtime import package_version
 from medical_vqa.schema.bundle_card import BundleCard
 
 WHEEL = f"medical_vqa-{package_version()}-py3-none-any.whl"
+DATA = {
+    "selection": {"dataset": "slake"},
+    "title": "SLAKE 1.0",
+    "manifest": "0" * 64,
+    "license": "CC BY 4.0",
+    "citation": "B. Liu et al. 2021",
+    "rows": 10,
+    "images": 2,
+}
 CARDS = {
-    "light": BundleCard(family="compact-onnx", name="slake-compact", license="CC BY 4.0"),
+    "light": BundleCard(family="compact-onnx", name="slake-compact", data=DATA, license="CC BY 4.0"),
     "gpu": BundleCard(family="blip2", name="slake-blip2", facts={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),
 }
 KINDS = {
