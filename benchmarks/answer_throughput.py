@@ -21,7 +21,7 @@ from medical_vqa.evaluation.predicting import image_batches
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.generation import fill
-from medical_vqa.runtime import use_all_cores
+from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import Decoding
 
 

@@ -40,7 +40,7 @@ from medical_vqa.data.imaging.pictures import open_image, prepare_picture
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.pipelines.serve import CPU_BATCH, GPU_BATCH
-from medical_vqa.runtime import use_all_cores
+from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.server import run
@@ -146,7 +146,7 @@ def started(arguments: argparse.Namespace, model: str, design: str, hub: str) ->
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, __file__, "--serve", design, "--model", model, "--size", arguments.size, "--hub", hub]
-    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it: see `runtime.wait_politely`
+    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it: see `runtime.wait_passively`
     process = subprocess.Popen([*command, "--device", arguments.device, "--port", str(port)], env=environ)
     try:
         while process.poll() is None:

@@ -23,7 +23,7 @@ import published as shared
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.generation import IGNORE, fill
-from medical_vqa.runtime import use_all_cores
+from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.training.batching import BatchPlan
 from medical_vqa.training.optimizer import adamw
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from medical_vqa.data.prepared.dataset import PreparedDataset
-from medical_vqa.runtime import Choice
+from medical_vqa.runtime.devices import ComputeChoice
 
 sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import tiny_hub
@@ -149,9 +149,11 @@ def test_changed_pictures_together_with_kept_features(refused, words):
 
 
 def test_a_gpu_that_is_too_small(refused, words, monkeypatch):
-    monkeypatch.setattr("medical_vqa.runtime.choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr("medical_vqa.runtime.choose_precision", lambda *_: Choice("cuda", "bf16", "for the test"))
-    monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
+    monkeypatch.setattr("medical_vqa.runtime.devices.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(
+        "medical_vqa.runtime.devices.choose_precision", lambda *_: ComputeChoice("cuda", "bf16", "for the test")
+    )
+    monkeypatch.setattr("medical_vqa.runtime.devices.device_memory", lambda device: 100_000)
     assert "this GPU is too small: weights, gradients and optimizer take" in refused(*words())
 
 

@@ -204,7 +204,7 @@ def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_
 
 
 def test_a_gpu_too_small_is_said_before_anything_loads(recipe, monkeypatch):
-    monkeypatch.setattr("medical_vqa.runtime.memory_of", lambda device: 100_000)
+    monkeypatch.setattr("medical_vqa.runtime.devices.device_memory", lambda device: 100_000)
     with pytest.raises(ConfigError, match=r"GPU is too small: .*four_bit"):
         plan(recipe()).check()
 

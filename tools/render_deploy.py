@@ -13,7 +13,7 @@ from pathlib import Path
 from medical_vqa.config import load_recipe
 from medical_vqa.deploying.render import render, values_for
 from medical_vqa.pipelines.bundles import shipped_bundle
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard, read_bundle_card
 
 ROOT = Path(__file__).parents[1]

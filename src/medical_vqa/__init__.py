@@ -39,7 +39,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - a list of literals, kept in one place
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from medical_vqa.runtime import package_version  # noqa: PLC0415
+        from medical_vqa.runtime.environment import package_version  # noqa: PLC0415
 
         return package_version()
     if name not in _HOME:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medical_vqa.deploying.render import TARGETS, render, values_for
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard
 
 WHEEL = f"medical_vqa-{package_version()}-py3-none-any.whl"

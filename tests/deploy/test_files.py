@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.settings import PREFIX, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))

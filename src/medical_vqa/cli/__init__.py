@@ -14,7 +14,7 @@ import click
 from medical_vqa.cli import data, evaluate, export, serve, train
 from medical_vqa.cli.terminal import EPILOG
 from medical_vqa.errors import MedicalVqaError
-from medical_vqa.runtime import wait_politely
+from medical_vqa.runtime.devices import wait_passively
 
 
 class _Commands(click.Group):
@@ -54,7 +54,7 @@ for _command in (
 def main() -> None:
     """Run the command line: a user's mistake is one sentence on stderr and exit status 2."""
     warnings.filterwarnings("ignore", module=r"torch\.|accelerate\.")
-    wait_politely()
+    wait_passively()
     try:
         cli()
     except MedicalVqaError as error:

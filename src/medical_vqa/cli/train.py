@@ -24,7 +24,7 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     from medical_vqa.config import find_recipe, load_recipe
     from medical_vqa.pipelines import train as train_stage
     from medical_vqa.progress import TrainingBar
-    from medical_vqa.runtime import require_torch
+    from medical_vqa.runtime.devices import require_torch
 
     resolved = load_recipe(find_recipe(recipe), pairs(overrides, "--set"))
     if registry.find("models", resolved.model.family).needs_torch:

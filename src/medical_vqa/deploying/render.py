@@ -16,7 +16,7 @@ import jinja2
 
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from medical_vqa.errors import BundleError
 from medical_vqa.io import sha256_file
 from medical_vqa.models.base import VqaModel
 from medical_vqa.registry import find
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard, read_bundle_card, write_bundle_card
 
 if TYPE_CHECKING:

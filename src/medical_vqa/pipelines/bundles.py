@@ -34,7 +34,7 @@ def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
         if device not in ("auto", "cpu"):
             raise ConfigError(f"{name} models run on the CPU and not on {device}; leave --device out")
         return load_bundle(folder)
-    from medical_vqa.runtime import choose_device, use_all_cores
+    from medical_vqa.runtime.devices import choose_device, use_all_cores
 
     chosen = choose_device(device)
     use_all_cores()

@@ -27,7 +27,7 @@ def serve(settings: Settings) -> None:
 
 def engine_for(settings: Settings) -> Engine:
     """The engine that answers for a bundle, sized for its device."""
-    from medical_vqa.runtime import choose_device
+    from medical_vqa.runtime.devices import choose_device
     from medical_vqa.serving.engine import Engine
 
     model, card = load_model(find_bundle(settings.model or shipped_bundle()), settings.device)

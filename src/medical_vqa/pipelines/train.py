@@ -25,7 +25,7 @@ from medical_vqa.schema.selection import Selection
 if TYPE_CHECKING:
     from medical_vqa.models.base import Trainable, VqaModel
     from medical_vqa.models.queries import PictureQueries
-    from medical_vqa.runtime import Choice
+    from medical_vqa.runtime.devices import ComputeChoice
     from medical_vqa.schema.bundle_card import BundleCard, StartingModel
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.plan import Plan
@@ -71,7 +71,7 @@ def train(
 def plan(recipe: Recipe) -> Plan:
     """What training by the recipe will take, from configurations alone; raises like `train`."""
     from medical_vqa.models.memory import estimate_memory
-    from medical_vqa.runtime import choose_device, choose_precision, memory_of
+    from medical_vqa.runtime.devices import choose_device, choose_precision, device_memory
     from medical_vqa.training.plan import Plan, count_steps
 
     family, settings = registry.find("models", recipe.model.family), recipe.training
@@ -97,7 +97,7 @@ def plan(recipe: Recipe) -> Plan:
         images, lengths_of(rows) if settings.length_buckets else None, **settings.model_dump(include=keys)
     )
     where = f"{choice.device}, {choice.precision}"
-    return Plan(estimate, memory, len(rows), len(set(images)), steps, where, memory_of(device))
+    return Plan(estimate, memory, len(rows), len(set(images)), steps, where, device_memory(device))
 
 
 def _count_baseline(
@@ -116,13 +116,13 @@ def _fit(
     selected: SelectedDataset,
     rows: Sequence[Example],
     held_out: Sequence[Example],
-    choice: Choice,
+    choice: ComputeChoice,
     journal: Journal,
     watcher: Watcher,
     pictures: ProgressCallback | None,
 ) -> FitResult:
     from medical_vqa.models.bundle import write_bundle
-    from medical_vqa.runtime import seed_everything, use_all_cores
+    from medical_vqa.runtime.devices import seed_everything, use_all_cores
     from medical_vqa.schema.bundle_card import CheckpointSelection
     from medical_vqa.training.loop import fit
     from medical_vqa.training.settings import Callbacks, TrainingSettings
@@ -179,9 +179,9 @@ def validation_scores(
     return {metric.name: tally(metric, held_out, answers).total() or 0.0 for metric in (exact_match(), token_f1())}
 
 
-def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str, choice: Choice | None) -> None:
+def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str, choice: ComputeChoice | None) -> None:
     """Make the run folder ours: new, emptied because `fresh` was asked for, or cut short and taken up again."""
-    from medical_vqa.runtime import environment
+    from medical_vqa.runtime.environment import environment
 
     old = journal.folder / "recipe.yaml"
     if fresh:
@@ -206,9 +206,9 @@ def claim(journal: Journal, recipe: Recipe, *, fresh: bool, manifest: str, choic
     journal.start(recipe_yaml=recipe.to_yaml(), environment=environment() | facts)
 
 
-def chosen_runtime(recipe: Recipe) -> Choice:
+def chosen_runtime(recipe: Recipe) -> ComputeChoice:
     """Device and precision of a training run, with the reason; raises `ConfigError` when they are not to be had."""
-    from medical_vqa.runtime import choose_device, choose_precision
+    from medical_vqa.runtime.devices import choose_device, choose_precision
 
     return choose_precision(recipe.training.precision, choose_device(recipe.training.device))
 

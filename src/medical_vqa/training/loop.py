@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from medical_vqa.errors import ConfigError, TrainingError
 from medical_vqa.models.base import Query, Trainable
 from medical_vqa.models.fsdp import is_sharded, unsharded_outside_layers
-from medical_vqa.runtime import seed_everything
+from medical_vqa.runtime.devices import seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, split
 from medical_vqa.training.journal import Journal, Progress, explain_full_disk, read_progress
 from medical_vqa.training.optimizer import WeightAverage, adamw, schedule

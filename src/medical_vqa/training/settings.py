@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from medical_vqa.runtime import Precision
+from medical_vqa.runtime.devices import Precision
 from medical_vqa.training.batching import Grouping
 
 Scores = Mapping[str, float]

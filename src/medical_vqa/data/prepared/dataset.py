@@ -12,7 +12,7 @@ from medical_vqa.data.cache.regions import RegionStore
 from medical_vqa.data.imaging.pictures import open_image_file
 from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_manifest
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.runtime import home
+from medical_vqa.runtime.environment import home
 from medical_vqa.schema.audit import Audit, read_audit
 from medical_vqa.schema.records import SPLITS, Example, Split, read_jsonl
 from medical_vqa.text import did_you_mean

@@ -32,7 +32,7 @@ from medical_vqa.models.compact.postprocess import (
 )
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
-from medical_vqa.runtime import cores
+from medical_vqa.runtime.devices import cores
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 

@@ -12,7 +12,7 @@ from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.loading import Dtype, reading
 from medical_vqa.models.hf.lora import no_peft_warnings
-from medical_vqa.runtime import choose_precision
+from medical_vqa.runtime.devices import choose_precision
 
 if TYPE_CHECKING:
     import torch

@@ -24,7 +24,7 @@ from secure.middleware import SecureASGIMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from medical_vqa.errors import MissingDependencyError
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.api.examples import shipped_examples
 from medical_vqa.serving.api.openai import add_openai
 from medical_vqa.serving.api.problems import add_handlers
