@@ -109,6 +109,15 @@ def test_a_dataset_that_lacks_something_says_what(declare):
         registry.create("datasets", "bare")
 
 
+def test_an_entry_that_names_itself_otherwise_is_refused(declare):
+    declare("datasets", "mine", "medical_vqa.data.formats.vqa_rad:VqaRad")
+    with pytest.raises(ConfigError, match=r"the dataset 'mine' \(.*\) names itself 'vqa-rad' in card.name; give both"):
+        registry.create("datasets", "mine")
+    declare("models", "mine", "medical_vqa.models.baselines:Majority")
+    with pytest.raises(ConfigError, match="of the package their-package names itself 'majority' in family; give both"):
+        registry.find("models", "mine")
+
+
 def test_a_family_that_lacks_a_method_says_which_capability_promised_it():
     class Mine(ModelFamily):
         family = "mine"

@@ -31,6 +31,8 @@ class _Contents:
     """Attributes that an entry (or what it constructs) must have."""
     built_in: Mapping[str, str]
     """Name -> ``module:attribute``."""
+    own_name: str = ""
+    """Attribute that holds the same name; empty where an entry has no name of its own."""
     called: str = ""
     """How `create` calls an entry; empty for entries that are used as they are."""
 
@@ -44,6 +46,7 @@ GROUPS: dict[Group, _Contents] = {
     "datasets": _Contents(
         noun="dataset",
         called="Dataset()",
+        own_name="card.name",
         required=("card", "read", "bundled"),
         built_in={
             "slake": "medical_vqa.data.formats.slake:Slake",
@@ -54,6 +57,7 @@ GROUPS: dict[Group, _Contents] = {
     ),
     "models": _Contents(
         noun="model family",
+        own_name="family",
         required=("family", "Options", "trainable", "needs_torch", "model_class"),
         built_in={
             "question-only": "medical_vqa.models.baselines:QuestionLookup",
@@ -68,6 +72,7 @@ GROUPS: dict[Group, _Contents] = {
     "metrics": _Contents(
         noun="metric",
         called="metric()",
+        own_name="name",
         required=("name", "label", "counts", "value", "signature"),
         built_in={
             "em": "medical_vqa.evaluation.metrics.exact_match:exact_match",
@@ -83,6 +88,7 @@ GROUPS: dict[Group, _Contents] = {
     ),
     "protocols": _Contents(  # the first is the default
         noun="protocol",
+        own_name="name",
         required=("name", "rule", "citation", "build"),
         built_in={
             name: f"medical_vqa.evaluation.protocols.{name}:PROTOCOL"
@@ -159,7 +165,7 @@ def find(group: Group, name: str) -> Any:
             f"{described} cannot be imported ({type(error).__name__}: {error}); repair or uninstall the package"
         ) from error
     if not contents.constructed:
-        _check(entry, contents, described)
+        _check(entry, name, contents, described)
     return entry
 
 
@@ -172,7 +178,7 @@ def create(group: Group, name: str, *arguments: Any, **options: Any) -> Any:
         instance = entry(*arguments, **options)
     except TypeError as error:
         raise ConfigError(f"{made_by} cannot be constructed ({error}); it is called as {contents.called}") from error
-    _check(instance, contents, made_by)
+    _check(instance, name, contents, made_by)
     return instance
 
 
@@ -193,12 +199,17 @@ def import_object(target: str, name: str) -> Any:
         ) from error
 
 
-def _check(entry: Any, contents: _Contents, described: str) -> None:
-    """Raise `ConfigError` when an entry lacks attributes that its group requires."""
+def _check(entry: Any, name: str, contents: _Contents, described: str) -> None:
+    """Raise `ConfigError` when an entry lacks attributes that its group requires, or has another name of its own."""
     if absent := [attribute for attribute in contents.required if not hasattr(entry, attribute)]:
         raise ConfigError(
             f"{described} lacks {', '.join(absent)}; a {contents.noun} has {', '.join(contents.required)}: add them, "
             "see docs/extending.md"
+        )
+    if contents.own_name and (own_name := attrgetter(contents.own_name)(entry)) != name:
+        raise ConfigError(
+            f"{described} names itself {own_name!r} in {contents.own_name}; give both the same name, by which files "
+            "refer to it"
         )
 
 
