@@ -1,4 +1,4 @@
-"""Another package's dataset, models, metric, protocol and image store, as docs/extending.md shows them, at work.
+"""Another package's dataset, models, metric, protocol and image store, as docs/how-to/extend.md shows them, at work.
 
 The package is written from the page, built and installed into a folder of its own, and the page's commands are run.
 """
@@ -26,7 +26,7 @@ from PIL import Image
 
 from medical_vqa import extension
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "extend.md"
 SOURCE = Path(__file__).parents[1] / "src"
 FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE.read_text(encoding="utf-8"), re.M | re.S))
 COMMANDS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0].splitlines()

@@ -1,8 +1,10 @@
 """What a package imports to add a dataset, a model family, a metric, a protocol or an image store to this one.
 
 These names stay where they are when modules move. Each is imported when it is first used, so that a package that adds
-a metric loads no model. ``docs/extending.md`` shows one of each.
+a metric loads no model. ``docs/how-to/extend.md`` shows one of each.
 """
+
+# ruff: noqa: PLC0414 - explicit re-exports
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from medical_vqa.evaluation.protocols.base import Context as Context
     from medical_vqa.evaluation.protocols.base import Protocol as Protocol
     from medical_vqa.evaluation.protocols.base import ProtocolMetric as ProtocolMetric
-    from medical_vqa.models.base import Decoding as Decoding
     from medical_vqa.models.base import ModelFamily as ModelFamily
     from medical_vqa.models.base import Query as Query
     from medical_vqa.models.vocabulary import AnswerVocabulary as AnswerVocabulary
+    from medical_vqa.schema.bundle_card import Decoding as Decoding
     from medical_vqa.schema.records import Example as Example
     from medical_vqa.schema.records import Prediction as Prediction
     from medical_vqa.schema.records import Split as Split
@@ -41,7 +43,7 @@ _HOME = {
     "Context": "evaluation.protocols.base",
     "DataError": "errors",
     "DatasetCard": "data.formats.base",
-    "Decoding": "models.base",
+    "Decoding": "schema.bundle_card",
     "Example": "schema.records",
     "ImageError": "errors",
     "Mean": "evaluation.metrics.base",

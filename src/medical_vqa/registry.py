@@ -1,7 +1,7 @@
 """Names -> datasets, models, metrics, protocols and image stores; other packages add theirs through entry points.
 
 A package that declares ``[project.entry-points."medical_vqa.models"] mine = "my_package:MyModel"`` adds the model
-family ``mine``; the groups are ``medical_vqa.`` and one of `GROUPS`. ``docs/extending.md`` shows one of each.
+family ``mine``; the groups are ``medical_vqa.`` and one of `GROUPS`. ``docs/how-to/extend.md`` shows one of each.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _check(entry: Any, name: str, contents: _Contents, described: str) -> None:
     if absent := [attribute for attribute in contents.required if not hasattr(entry, attribute)]:
         raise ConfigError(
             f"{described} lacks {', '.join(absent)}; a {contents.noun} has {', '.join(contents.required)}: add them, "
-            "see docs/extending.md"
+            "see docs/how-to/extend.md"
         )
     if contents.own_name and (own_name := attrgetter(contents.own_name)(entry)) != name:
         raise ConfigError(

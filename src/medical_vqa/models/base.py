@@ -189,7 +189,7 @@ class ModelFamily:
         if absent := [method for method in promised if not hasattr(model, method)]:
             raise ConfigError(
                 f"the model family {cls.family!r} ({model.__module__}:{model.__qualname__}) lacks {', '.join(absent)}, "
-                "which its capabilities promise; add them, see docs/extending.md"
+                "which its capabilities promise; add them, see docs/how-to/extend.md"
             )
         return model
 
