@@ -31,7 +31,7 @@ from medical_vqa.serving.api.schema import Problem  # noqa: E402
 
 MEBIBYTE = 1 << 20
 # What is kept soon stops growing, and nothing is refused for a slow machine's sake.
-BOUNDS = {"store_bytes": 64 * MEBIBYTE, "hot_bytes": 16 * MEBIBYTE, "deadline": 60, "drain": 61}
+BOUNDS = {"store_bytes": 64 * MEBIBYTE, "image_cache_bytes": 16 * MEBIBYTE, "deadline": 60, "drain_timeout": 61}
 
 
 def main() -> None:

@@ -39,10 +39,10 @@ from medical_vqa.data.formats.slake_mini import SlakeMini
 from medical_vqa.data.imaging.pictures import open_image, prepare_picture
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
-from medical_vqa.pipelines.serve import CPU_BATCH, GPU_BATCH
+from medical_vqa.pipelines.serve import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine import Engine, EngineOptions
 from medical_vqa.serving.server import run
 from medical_vqa.serving.settings import read_settings
 
@@ -84,9 +84,9 @@ def serve(arguments: argparse.Namespace) -> None:
     if arguments.serve == "usual":
         uvicorn.run(usual(model, card), port=arguments.port, log_level="error", access_log=False)
         return
-    batch = CPU_BATCH if arguments.device == "cpu" else GPU_BATCH
-    engine = Engine(model, card, batch=batch, deadline=29.0, cached=0)
-    run(engine, read_settings(port=arguments.port, log_level="error", deadline=29.0, drain=30.0, cached_answers=0))
+    batch_size = CPU_BATCH_SIZE if arguments.device == "cpu" else GPU_BATCH_SIZE
+    engine = Engine(model, card, EngineOptions(batch_size=batch_size, deadline=29.0, answer_cache_size=0))
+    run(engine, read_settings(port=arguments.port, log_level="error", deadline=29.0, drain_timeout=30.0))
 
 
 def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:

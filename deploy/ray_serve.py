@@ -13,15 +13,15 @@ import os
 
 from ray import serve
 
-from medical_vqa.pipelines.serve import engine_for
-from medical_vqa.serving.api.routes import create_app
+from medical_vqa.pipelines.serve import build_engine
+from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.settings import read_settings
 
 
 def build() -> object:
-    """The application, made on the replica: a model does not travel."""
+    """The application, built on the replica: a model is not pickled."""
     settings = read_settings()
-    return create_app(engine_for(settings), settings)
+    return create_app(build_engine(settings), settings)
 
 
 @serve.deployment(

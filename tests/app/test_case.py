@@ -78,7 +78,7 @@ def test_window_presets_exist_where_the_file_has_a_window(scan, chest):
 
 
 def test_the_ranges_of_the_sliders_follow_the_header_where_units_are_unknown(chest):
-    chest.uploaded = chest.uploaded.model_copy(update={"facts": {"Modality": "MR"}})
+    chest.uploaded = chest.uploaded.model_copy(update={"header_fields": {"Modality": "MR"}})
     chest.header_window = (900.0, 300.0)
     assert window_ranges(chest) == ((600, 1200), (1, 600))
 

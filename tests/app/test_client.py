@@ -55,7 +55,7 @@ def test_frame_and_window_are_sent_as_form_fields(backend):
     dicom = bytes(128) + b"DICM"
     uploaded = backend.upload(dicom, "chest", frame=3, window=(-600, 1500))
     assert uploaded.width == 64 + 3
-    assert (uploaded.facts["WindowCenter"], uploaded.facts["WindowWidth"]) == ("-600", "1500")
+    assert (uploaded.header_fields["WindowCenter"], uploaded.header_fields["WindowWidth"]) == ("-600", "1500")
 
 
 def test_a_busy_backend_is_retried_with_growing_waits(backend, fake, waits):

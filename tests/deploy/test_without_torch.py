@@ -95,19 +95,15 @@ def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(expo
 
 def test_a_server_with_torch_reads_what_one_without_has_stored(exported, run, picture, tmp_path):
     """The store outlives a change of the model: the other one makes its own features of the picture."""
-    from medical_vqa.serving.image_store.images import unpack
+    from medical_vqa.serving.image_store.blob import read_blob
 
     with server("--model", exported, "--store", tmp_path / "images") as (_, url):
         image = upload(url, Path(picture).read_bytes())
-    (stored,) = (tmp_path / "images").rglob(f"{image}*")
-
-    class Torch:
-        model, _ = load_model(run / "bundle", "cpu")
-        fingerprint = model.vision.fingerprint
-
-    kept, prepared = unpack(image, stored.read_bytes(), Torch())
+    (file,) = (tmp_path / "images").rglob(f"{image}*")
+    model, _ = load_model(run / "bundle", "cpu")
+    stored, prepared = read_blob(image, file.read_bytes(), fingerprint=model.vision.fingerprint, spec=model.picture)
     assert prepared is not None
-    assert kept.visual.shape == (Torch.model.picture.side, Torch.model.picture.side, 1)
+    assert stored.visual.shape == (model.picture.side, model.picture.side, 1)
 
 
 def test_it_is_ready_and_small(exported):

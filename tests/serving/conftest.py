@@ -37,6 +37,6 @@ def scan() -> bytes:
 
 @pytest.fixture
 def echo() -> Iterator[str]:
-    """A server whose answers name image and question."""
-    with live.serving(echo_model.engine()) as url:
+    """A server whose answers contain image and question."""
+    with live.serving(echo_model.make_engine()) as url:
         yield url

@@ -1,4 +1,4 @@
-"""Models for tests of the server: what they answer says which image and question they were given."""
+"""Models for tests of the server: their answers contain the image and the question that they received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medical_vqa.errors import ModelError
 from medical_vqa.models.base import ModelFamily, Query
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.schema.records import Prediction
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine import Engine, EngineOptions
 
 
 class MeanVision:
@@ -26,7 +26,8 @@ class MeanVision:
     frozen = True
 
     def __init__(self, fingerprint: str = "mean") -> None:
-        self.fingerprint, self.encoded = fingerprint, 0
+        self.fingerprint = fingerprint
+        self.encoded = 0
 
     def encode(self, pictures: Sequence[Any]) -> list[Mapping[str, torch.Tensor]]:
         self.encoded += len(pictures)
@@ -39,7 +40,7 @@ class MeanVision:
 class Echo(ModelFamily):
     """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse".
 
-    One that is `held` begins to answer and goes on only once `release` is called: what happens meanwhile is then a
+    One that is `held` begins to answer and continues only once `release` is called: what happens meanwhile is then a
     matter of order and not of time.
     """
 
@@ -49,28 +50,29 @@ class Echo(ModelFamily):
     def __init__(self, *, seconds: float = 0.0, vision: bool = True, held: bool = False) -> None:
         self.picture = PictureSpec(side=8)
         self.vision = MeanVision() if vision else None
-        self.seconds, self.batches = seconds, list[list[Query]]()
-        self._free = threading.Event()
+        self.seconds = seconds
+        self.batches: list[list[Query]] = []
+        self._released = threading.Event()
         if not held:
             self.release()
 
     def release(self) -> None:
-        """Let a model that is held go on."""
-        self._free.set()
+        """Let a held model continue."""
+        self._released.set()
 
     async def begun(self) -> None:
-        """Wait until it has a batch beside the warm-up's."""
-        await until(lambda: len(self.batches) > 1)
+        """Wait until it has received a batch after the warm-up's."""
+        await wait_until(lambda: len(self.batches) > 1)
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         self.batches.append(list(queries))
         if len(self.batches) > 1:  # the warm-up is not held
-            assert self._free.wait(PATIENCE), "nobody released the model"
+            assert self._released.wait(PATIENCE), "nobody released the model"
         time.sleep(self.seconds)
         if any("refuse" in query.question for query in queries):
             raise ModelError("I refuse; ask something else")
         if any("crash" in query.question for query in queries):
-            raise ZeroDivisionError("a defect")
+            raise ZeroDivisionError("a bug")
         return [Prediction(q.id, self._words(q), self._words(q), 0.8, (("other", 0.1),)) for q in queries]
 
     def _words(self, query: Query) -> str:
@@ -85,19 +87,19 @@ class Echo(ModelFamily):
         return [query.question for batch in self.batches[1:] for query in batch]  # the first was the warm-up
 
 
-def engine(model: Echo | None = None, card: BundleCard | None = None, **options: Any) -> Engine:
-    """An engine that is patient unless told otherwise."""
+def make_engine(model: Any = None, card: BundleCard | None = None, **options: Any) -> Engine:
+    """An engine with a long deadline, unless `options` has another one."""
     card = card or BundleCard(family="echo", name="echo-1", created="2026-11-24T10:00:00+00:00")
-    return Engine(model or Echo(), card, **{"deadline": PATIENCE, **options})  # type: ignore[arg-type]
+    return Engine(model or Echo(), card, EngineOptions(**{"deadline": PATIENCE, **options}))
 
 
-async def until(so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
     async with asyncio.timeout(PATIENCE):
-        while not so():
+        while not condition():
             await asyncio.sleep(0.001)
 
 
-async def queued(made: Engine, count: int) -> None:
-    """Wait until this many wait in the engine's queue."""
-    await until(lambda: len(made._queue) == count)
+async def wait_for_queue(engine: Engine, count: int) -> None:
+    """Wait until this much work is in the engine's queue."""
+    await wait_until(lambda: len(engine._queue) == count)

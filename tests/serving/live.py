@@ -26,10 +26,10 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from medical_vqa.serving.api.routes import create_app
+from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.image_store.backends import Store
-from medical_vqa.serving.server import config
+from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.server import uvicorn_config
 from medical_vqa.serving.settings import Settings, read_settings
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -46,16 +46,18 @@ def png(gray: int = 100, side: int = 16) -> bytes:
 
 
 def settings(**options: Any) -> Settings:
-    return read_settings({}, **{"decoders": 0, "port": 0, "deadline": PATIENCE, "drain": 2 * PATIENCE, **options})
+    return read_settings(
+        {}, **{"decoder_processes": 0, "port": 0, "deadline": PATIENCE, "drain_timeout": 2 * PATIENCE, **options}
+    )
 
 
 @contextlib.contextmanager
-def serving(engine: Engine, chosen: Settings | None = None, store: Store | None = None) -> Iterator[str]:
+def serving(engine: Engine, chosen: Settings | None = None, store: ImageStore | None = None) -> Iterator[str]:
     """A server in a thread; yields its URL."""
     chosen = chosen or settings()
     app = create_app(engine, chosen, store)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(config(app, chosen))
+    server = uvicorn.Server(uvicorn_config(app, chosen))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # no signals in a thread
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -81,7 +83,13 @@ class Instance:
         self.errors = (Path(os.environ.get("TMPDIR", "/tmp")) / f"serve-{self.port}.log").open("w+")
         self.process = subprocess.Popen(
             [*command, "--store", store],
-            env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "MEDICAL_VQA_DECODERS": "1", **named},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(SOURCE),
+                "OMP_NUM_THREADS": "1",
+                "MEDICAL_VQA_DECODER_PROCESSES": "1",
+                **named,
+            },
             stderr=self.errors,
         )
 

@@ -13,20 +13,20 @@ from types import SimpleNamespace
 import live
 import numpy as np
 import pytest
-from echo_model import Echo, engine
+from echo_model import Echo, make_engine
 from live import png
 from PIL import Image
 
 from medical_vqa.serving.api import schema
-from medical_vqa.serving.image_store import images
-from medical_vqa.serving.image_store.backends import FolderStore
-from medical_vqa.serving.logs import configure
+from medical_vqa.serving.image_store import repository
+from medical_vqa.serving.image_store.folder import FolderStore
+from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.middleware.access import hash_key
 
 
 @pytest.fixture(scope="module")
 def client():
-    with live.serving(engine()) as url, live.client_of(base_url=url) as client:
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
         yield client
 
 
@@ -47,8 +47,8 @@ def test_upload_then_ask_by_form_or_json(client):
     image = uploaded(client)
     assert re.match(schema.IMAGE_ID, image.image_id)
     assert (image.width, image.height, image.format, image.frames) == (16, 16, "PNG", 1)
-    asked = {"image_id": image.image_id, "question": "What is it?"}
-    for reply in (client.post("/ask_question", data=asked), client.post("/ask_question", json=asked)):
+    body = {"image_id": image.image_id, "question": "What is it?"}
+    for reply in (client.post("/ask_question", data=body), client.post("/ask_question", json=body)):
         answer = schema.Answer.model_validate(reply.json())
         assert (answer.answer, answer.question, answer.confidence) == ("100 What is it?", "What is it?", 0.8)
         assert answer.alternatives == [schema.Alternative(answer="other", confidence=0.1)]
@@ -57,7 +57,7 @@ def test_upload_then_ask_by_form_or_json(client):
         assert 0 < answer.timings.total_ms < 1000 * live.PATIENCE
 
 
-def test_where_it_looked_is_told_when_asked_for(client):
+def test_an_attention_map_is_added_on_request(client):
     image = uploaded(client)
     answer = client.post(
         "/ask_question", data={"image_id": image.image_id, "question": "q", "attention_map": "true"}
@@ -68,29 +68,35 @@ def test_where_it_looked_is_told_when_asked_for(client):
 
 def test_several_questions_in_one_request_keep_their_order(client):
     image = uploaded(client, gray=50)
-    asked = {"image_id": image.image_id, "questions": [f"Question {n}?" for n in range(12)]}
-    found = schema.Answers.model_validate(client.post("/ask_questions", json=asked).json())
-    assert [a.answer for a in found.answers] == [f"50 Question {n}?" for n in range(12)]
+    body = {"image_id": image.image_id, "questions": [f"Question {n}?" for n in range(12)]}
+    reply = schema.Answers.model_validate(client.post("/ask_questions", json=body).json())
+    assert [answer.answer for answer in reply.answers] == [f"50 Question {n}?" for n in range(12)]
 
 
-def test_image_and_question_in_one_request_keeps_nothing(client):
+def test_one_of_several_questions_that_is_refused_refuses_the_request(client):
+    image = uploaded(client, gray=51)
+    body = {"image_id": image.image_id, "questions": ["What?", "refuse please"]}
+    refused(client.post("/ask_questions", json=body), 422, "invalid")
+
+
+def test_image_and_question_in_one_request_store_nothing(client):
     reply = client.post("/ask", files={"image_file": png(30)}, data={"question": "Now?"})
     assert (reply.json()["answer"], reply.json()["image_id"]) == ("30 Now?", None)
 
 
-def test_what_was_deleted_is_gone(client):
+def test_a_deleted_image_is_unknown(client):
     image = uploaded(client)
     assert client.delete(f"/images/{image.image_id}").status_code == 204
-    asked = {"image_id": image.image_id, "question": "q"}
-    refused(client.post("/ask_question", json=asked), 404, "unknown_image")
+    body = {"image_id": image.image_id, "question": "q"}
+    refused(client.post("/ask_question", json=body), 404, "unknown_image")
     refused(client.delete(f"/images/{image.image_id}"), 404, "unknown_image")
 
 
-def test_the_picture_is_given_back_as_it_was_read_without_what_was_dropped(client):
+def test_the_picture_is_returned_as_it_was_decoded_without_metadata(client):
     out = io.BytesIO()
     exif = Image.Exif()
     exif[0x010E] = "Doe, Jane"
-    exif[0x0112] = 6  # to be turned
+    exif[0x0112] = 6  # to be rotated
     Image.fromarray(np.full((8, 24), 90, np.uint8)).save(out, "JPEG", exif=exif)
     image = client.post("/upload_image", files={"image_file": out.getvalue()}).json()
     reply = client.get(f"/images/{image['image_id']}/picture")
@@ -100,7 +106,7 @@ def test_the_picture_is_given_back_as_it_was_read_without_what_was_dropped(clien
     assert b"Doe" not in reply.content
 
 
-def test_the_picture_of_an_image_that_is_not_there_is_404(client):
+def test_the_picture_of_an_unknown_image_is_404(client):
     image = uploaded(client)
     client.delete(f"/images/{image.image_id}")
     for image_id in (image.image_id, "a" * 24 + "-" + "b" * 22, "x"):
@@ -114,7 +120,16 @@ def test_equal_pictures_get_different_ids_with_an_equal_head(client):
 
 
 @pytest.mark.parametrize(
-    "id_", ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "a" * 24, "%00", "x" * 60, "a" * 24 + "-" + "b" * 21 + "\n"]
+    "id_",
+    [
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "a" * 24,
+        "%00",
+        "x" * 60,
+        "a" * 24 + "-" + "b" * 21 + "\n",
+        "a" * 24 + "-" + "b" * 22 + "\n",
+    ],
 )
 def test_an_id_with_other_characters_is_unknown(client, id_):
     reply = client.post("/ask_question", json={"image_id": id_, "question": "q"})
@@ -122,16 +137,16 @@ def test_an_id_with_other_characters_is_unknown(client, id_):
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "expected"),
     [
         ("", "question"), ("   ", "question"), ("x" * 1001, "at most 1000 characters"), ("a\x00b", "question"),
         ("a\x1b[31mb", "question"), ("a\nb", "question"), (None, "question"), (5, "valid string"),
     ],
 )  # fmt: skip
-def test_a_question_that_is_none_is_422_and_is_not_repeated(client, question, said):
+def test_a_question_that_is_invalid_is_422_and_is_not_repeated(client, question, expected):
     reply = client.post("/ask_question", json={"image_id": "a" * 24 + "-" + "b" * 22, "question": question})
     message = refused(reply, 422, "invalid")
-    assert said in message
+    assert expected in message
     assert "\x1b" not in message and "xxxx" not in message
 
 
@@ -162,7 +177,7 @@ def test_what_is_no_image_is_400(client, data):
     assert "secret-name" not in message
 
 
-def test_missing_and_unknown_things_have_their_codes(client):
+def test_missing_fields_and_unknown_paths_have_their_codes(client):
     refused(client.post("/upload_image", data={"x": "y"}), 422, "invalid")
     refused(client.get("/nothing"), 404, "not_found")
     reply = client.get("/ask_question")
@@ -174,13 +189,16 @@ def test_missing_and_unknown_things_have_their_codes(client):
 def test_a_picture_with_too_many_pixels_is_413_before_it_is_decoded():
     out = io.BytesIO()
     Image.new("1", (13_000, 13_000)).save(out, "PNG")
-    with live.serving(engine()) as url:
+    with live.serving(make_engine()) as url:
         reply = live.request("POST", f"{url}/upload_image", files={"image_file": out.getvalue()})
     refused(reply, 413, "too_large")
 
 
 def test_a_body_that_is_too_large_is_413_before_it_is_read():
-    with live.serving(engine(), live.settings(max_upload_bytes=10_000)) as url, live.client_of(base_url=url) as client:
+    with (
+        live.serving(make_engine(), live.settings(max_upload_bytes=10_000)) as url,
+        live.client_of(base_url=url) as client,
+    ):
         refused(client.post("/upload_image", files={"image_file": bytes(20_000)}), 413, "too_large")
 
         def chunks():
@@ -191,7 +209,7 @@ def test_a_body_that_is_too_large_is_413_before_it_is_read():
         refused(reply, 413, "too_large")
 
 
-def test_what_comes_too_slowly_is_408():
+def test_a_body_that_arrives_too_slowly_is_408():
     import asyncio
 
     async def drip(url):
@@ -199,7 +217,7 @@ def test_what_comes_too_slowly_is_408():
         reader, writer = await asyncio.open_connection(host, int(port))
         head = "POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nContent-Type: application/json"
         writer.write(f"{head}\r\n\r\n".encode())
-        began = time.monotonic()
+        start = time.monotonic()
 
         async def keep_dripping():
             while True:
@@ -210,12 +228,12 @@ def test_what_comes_too_slowly_is_408():
         head = await reader.readline()
         dripping.cancel()
         await live.hang_up(writer)
-        return head, time.monotonic() - began
+        return head, time.monotonic() - start
 
-    with live.serving(engine(), live.settings(upload_timeout=0.4)) as url:
+    with live.serving(make_engine(), live.settings(upload_timeout=0.4)) as url:
         head, seconds = asyncio.run(asyncio.wait_for(drip(url), live.PATIENCE))
     assert b"408" in head
-    assert seconds > 0.3  # and it came at all, though the request never ends
+    assert seconds > 0.3  # and it arrived, although the request never ends
 
 
 def test_dicom_header_is_dropped_and_the_window_is_refused_where_there_is_none(client):
@@ -226,18 +244,18 @@ def test_dicom_header_is_dropped_and_the_window_is_refused_where_there_is_none(c
     refused(client.post("/upload_image", files={"image_file": png()}, data={"window_center": "40"}), 422, "invalid")
 
 
-def test_exif_and_comments_are_named_and_gone(tmp_path):
+def test_exif_and_comments_are_reported_and_removed(tmp_path):
     out, exif = io.BytesIO(), Image.Exif()
     exif[0x010E] = "PATIENT JANE DOE"
     Image.fromarray(np.full((16, 16), 9, np.uint8)).save(out, "JPEG", exif=exif, comment=b"ward 7")
-    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
-    with live.serving(engine(), store=store) as url:
+    store = FolderStore(tmp_path, ttl=None, max_bytes=1 << 20)
+    with live.serving(make_engine(), store=store) as url:
         reply = live.request(
             "POST", f"{url}/upload_image", files={"image_file": ("JANE.jpg", out.getvalue() + b"PK trailing")}
         )
-    assert "EXIF" in reply.json()["dropped"]
-    (kept,) = tmp_path.glob("*/*")
-    blob = kept.read_bytes()
+    assert "EXIF" in reply.json()["removed_metadata"]
+    (file,) = tmp_path.glob("*/*")
+    blob = file.read_bytes()
     assert b"JANE" not in blob and b"ward 7" not in blob and b"PK trail" not in blob
     assert out.getvalue()[:100] not in blob
 
@@ -247,8 +265,8 @@ def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
 
     data = Path(pydicom.data.get_testdata_file("CT_small.dcm")).read_bytes()
     assert b"CompressedSamples^CT1" in data  # the patient's name
-    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
-    with live.serving(engine(), store=store) as url:
+    store = FolderStore(tmp_path, ttl=None, max_bytes=1 << 20)
+    with live.serving(make_engine(), store=store) as url:
         reply = live.request("POST", f"{url}/upload_image", files={"image_file": ("a.dcm", data)})
         windowed = live.request(
             "POST",
@@ -259,46 +277,46 @@ def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
         missing = live.request("POST", f"{url}/upload_image", files={"image_file": data}, data={"frame": "7"})
     image = schema.UploadedImage.model_validate(reply.json())
     assert (image.format, image.width, image.height) == ("DICOM", 128, 128)
-    assert "DICOM header" in image.dropped
-    assert "CT" in image.facts.values()
+    assert "DICOM header" in image.removed_metadata
+    assert "CT" in image.header_fields.values()
     assert windowed.json()["image_id"][:24] != image.image_id[:24]  # other pixels
     refused(missing, 400, "not_an_image")
-    for kept in tmp_path.glob("*/*"):
-        assert b"CompressedSamples" not in kept.read_bytes()
+    for file in tmp_path.glob("*/*"):
+        assert b"CompressedSamples" not in file.read_bytes()
     assert "CompressedSamples" not in reply.text
 
 
-def test_the_original_is_kept_only_when_a_setting_says_so(tmp_path):
+def test_the_original_is_stored_only_where_a_setting_says_so(tmp_path):
     for keep in (False, True):
-        store = FolderStore(tmp_path / str(keep), ttl=None, limit=1 << 20)
+        store = FolderStore(tmp_path / str(keep), ttl=None, max_bytes=1 << 20)
         data = png() + b"tail of the original"
-        with live.serving(engine(), live.settings(keep_originals=keep), store) as url:
+        with live.serving(make_engine(), live.settings(keep_originals=keep), store) as url:
             assert live.request("POST", f"{url}/upload_image", files={"image_file": data}).status_code == 200
-        (kept,) = (tmp_path / str(keep)).glob("*/*")
-        assert (b"tail of the original" in kept.read_bytes()) is keep
+        (file,) = (tmp_path / str(keep)).glob("*/*")
+        assert (b"tail of the original" in file.read_bytes()) is keep
 
 
 def test_another_model_on_the_store_answers_for_earlier_uploads(tmp_path):
-    store = FolderStore(tmp_path, ttl=None, limit=1 << 20)
-    with live.serving(engine(), store=store) as url:
+    store = FolderStore(tmp_path, ttl=None, max_bytes=1 << 20)
+    with live.serving(make_engine(), store=store) as url:
         id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png(77)}).json()["image_id"]
     other = Echo()
     other.vision.fingerprint = "another"
-    for made in (engine(other), engine(Echo(vision=False))):
-        with live.serving(made, store=store) as url:
+    for engine in (make_engine(other), make_engine(Echo(vision=False))):
+        with live.serving(engine, store=store) as url:
             reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "Still?"})
             assert reply.json()["answer"] == "77 Still?"
 
 
 def test_an_image_expires(monkeypatch):
     now = [time.time()]
-    monkeypatch.setattr(images, "time", SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic))
-    with live.serving(engine(), live.settings(store_ttl=3600)) as url:
+    monkeypatch.setattr(repository, "time", SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic))
+    with live.serving(make_engine(), live.settings(store_ttl=3600)) as url:
         id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
-        asked = {"image_id": id_, "question": "q"}
-        assert live.request("POST", f"{url}/ask_question", json=asked).status_code == 200
+        body = {"image_id": id_, "question": "q"}
+        assert live.request("POST", f"{url}/ask_question", json=body).status_code == 200
         now[0] += 3601
-        refused(live.request("POST", f"{url}/ask_question", json=asked), 404, "unknown_image")
+        refused(live.request("POST", f"{url}/ask_question", json=body), 404, "unknown_image")
 
 
 def test_facts_about_the_server(client):
@@ -308,7 +326,7 @@ def test_facts_about_the_server(client):
     assert len(examples.examples) == 8
     for example in examples.examples:
         assert len(example.questions) == len(example.answers) > 0
-        picture = client.get(example.image)
+        picture = client.get(example.image_path)
         assert picture.headers["content-type"] == "image/jpeg"
         assert Image.open(io.BytesIO(picture.content)).size[0] > 0
     image = uploaded(client)
@@ -346,16 +364,16 @@ def test_security_headers_request_ids_and_no_cors(client):
 
 
 def test_cors_is_for_the_origins_that_are_named():
-    with live.serving(engine(), live.settings(cors_origins="https://app.example", api_keys="0" * 64)) as url:
+    with live.serving(make_engine(), live.settings(cors_origins="https://app.example", api_keys="0" * 64)) as url:
         ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
             reply = live.request("OPTIONS", f"{url}/ask_question", headers={"Origin": origin, **ask})
             assert ("access-control-allow-origin" in reply.headers) is allowed
 
 
-def test_with_keys_nobody_else_is_let_in():
-    kept = f"clinic:{hash_key('right')},{hash_key('second')}"
-    with live.serving(engine(), live.settings(api_keys=kept)) as url, live.client_of(base_url=url) as client:
+def test_with_keys_only_their_clients_are_accepted():
+    hashes = f"clinic:{hash_key('right')},{hash_key('second')}"
+    with live.serving(make_engine(), live.settings(api_keys=hashes)) as url, live.client_of(base_url=url) as client:
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
             reply = client.post("/upload_image", files={"image_file": png()}, headers=header)
             refused(reply, 401, "unauthorized")
@@ -380,13 +398,13 @@ def test_a_key_is_checked_before_the_body_is_read():
         await live.hang_up(writer)
         return head
 
-    with live.serving(engine(), live.settings(api_keys=hash_key("k"))) as url:
+    with live.serving(make_engine(), live.settings(api_keys=hash_key("k"))) as url:
         assert b"401" in asyncio.run(early(url))
 
 
 def test_each_key_has_its_own_rate():
-    kept = f"{hash_key('one')},{hash_key('two')}"
-    with live.serving(engine(), live.settings(api_keys=kept, rate="3/minute")) as url:
+    hashes = f"{hash_key('one')},{hash_key('two')}"
+    with live.serving(make_engine(), live.settings(api_keys=hashes, rate_limit="3/minute")) as url:
 
         def ask(key):
             return live.request("GET", f"{url}/model", headers={"Authorization": f"Bearer {key}"})
@@ -399,12 +417,12 @@ def test_each_key_has_its_own_rate():
         assert live.request("GET", f"{url}/healthz").status_code == 200
 
 
-def test_a_defect_is_500_with_no_word_of_its_inside(capfd):
-    with live.serving(engine()) as url:
+def test_a_bug_is_500_without_its_details(capfd):
+    with live.serving(make_engine()) as url:
         id_ = live.request("POST", f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
         reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "crash please"})
         message = refused(reply, 500, "internal")
-        assert "ZeroDivision" not in message and "defect of the server" in message
+        assert "ZeroDivision" not in message and "bug of the server" in message
         reply = live.request("POST", f"{url}/ask_question", json={"image_id": id_, "question": "refuse please"})
         assert refused(reply, 422, "invalid") == "I refuse; ask something else"
 
@@ -415,9 +433,9 @@ def test_the_description_has_examples_and_every_code(client):
         for method, operation in methods.items():
             assert operation.get("description"), (path, method)
             assert all(reply.get("description") for reply in operation["responses"].values())
-    asked = described["paths"]["/ask_question"]["post"]
-    assert set(asked["requestBody"]["content"]) >= {"application/json", "application/x-www-form-urlencoded"}
-    assert {"400", "404", "413", "422", "429"} <= set(asked["responses"])
+    operation = described["paths"]["/ask_question"]["post"]
+    assert set(operation["requestBody"]["content"]) >= {"application/json", "application/x-www-form-urlencoded"}
+    assert {"400", "404", "413", "422", "429"} <= set(operation["responses"])
     assert "HTTPValidationError" not in json.dumps(described)
     assert client.get("/docs").status_code == 200
 
@@ -427,14 +445,14 @@ def logged():
     """What is logged, as the server configures it."""
     root, stream = logging.getLogger(), io.StringIO()
     before, level = root.handlers, root.level
-    configure("info", stream)
+    configure_logging("info", stream)
     yield stream
     root.handlers = before
     root.setLevel(level)
 
 
 def test_logs_have_ids_and_codes_and_no_content(logged):
-    with live.serving(engine()) as url, live.client_of(base_url=url) as client:
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
         image = uploaded(client)
         client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
         client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
@@ -442,17 +460,17 @@ def test_logs_have_ids_and_codes_and_no_content(logged):
         client.get("/healthz")
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
-    assert [(r["path"], r["status"]) for r in requests][:2] == [("/upload_image", 200), ("/ask_question", 200)]
-    assert all(len(r["request_id"]) == 32 and r["ms"] > 0 for r in requests)
+    assert [(r["route"], r["status"]) for r in requests][:2] == [("/upload_image", 200), ("/ask_question", 200)]
+    assert all(len(r["request_id"]) == 32 and r["duration_ms"] > 0 for r in requests)
     assert "Jane" not in logged.getvalue() and image.image_id not in logged.getvalue()
-    assert not any(r["path"] == "/healthz" for r in requests)
+    assert not any(r["route"] == "/healthz" for r in requests)
     assert any("ZeroDivisionError" in json.dumps(line) for line in lines)
 
 
-def test_content_is_logged_only_when_asked_for(logged):
-    with live.serving(engine(), live.settings(log_content=True)) as url, live.client_of(base_url=url) as client:
+def test_content_is_logged_only_where_a_setting_says_so(logged):
+    with live.serving(make_engine(), live.settings(log_content=True)) as url, live.client_of(base_url=url) as client:
         image = uploaded(client)
         client.post("/ask_question", json={"image_id": image.image_id, "question": "What is it?"})
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
-    (said,) = [line for line in lines if line["event"] == "answered"]
-    assert (said["question"], said["answer"]) == ("What is it?", "100 What is it?")
+    (answered,) = [line for line in lines if line["event"] == "answered"]
+    assert (answered["question"], answered["answer"]) == ("What is it?", "100 What is it?")

@@ -14,99 +14,98 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decode import IngestLimits
 from medical_vqa.data.imaging.pictures import PictureSpec
-from medical_vqa.serving.decoding import Decoders, Job, decode
-from medical_vqa.serving.errors import RefusedError
+from medical_vqa.serving.decoding import DecodeJob, DecoderLimits, DecoderPool, decode
+from medical_vqa.serving.errors import ApiError
 
 SPEC = PictureSpec(side=8)
 MEBIBYTE = 1 << 20
 
 
 def job(data, **limits):
-    return Job(data, IngestLimits(**limits), SPEC)
+    return DecodeJob(data, IngestLimits(**limits), SPEC)
 
 
-def decoders(processes=1, **options):
-    chosen = {"memory": 1024 * MEBIBYTE, "timeout": 20.0, "waiting": 4, "deadline": 20.0} | options
-    return Decoders(processes, **chosen)
+def make_pool(processes=1, **options):
+    limits = {"memory_bytes": 1024 * MEBIBYTE, "timeout": 20.0, "queue_size": 4, "deadline": 20.0} | options
+    return DecoderPool(processes, DecoderLimits(**limits))
 
 
-def refusal(made, *jobs):
+def decoded(pool, *jobs):
     async def work():
-        return await asyncio.gather(*(made.decode(one) for one in jobs), return_exceptions=True)
+        return await asyncio.gather(*(pool.decode(job) for job in jobs), return_exceptions=True)
 
     return asyncio.run(work())
 
 
 @pytest.fixture(scope="module")
-def one():
-    made = decoders()
-    yield made
-    made.close()
+def pool():
+    pool = make_pool()
+    yield pool
+    pool.close()
 
 
-def test_a_process_gives_what_decoding_here_gives(one):
-    (found,) = refusal(one, job(png(77)))
-    assert found.picture.shape == (8, 8, 1) and (found.picture == 77).all()
-    assert found.digest == decode(job(png(77))).digest
-    assert Image.open(io.BytesIO(found.png)).getpixel((0, 0)) == 77
+def test_a_process_returns_what_decoding_here_returns(pool):
+    (image,) = decoded(pool, job(png(77)))
+    assert image.picture.shape == (8, 8, 1) and (image.picture == 77).all()
+    assert image.digest == decode(job(png(77))).digest
+    assert Image.open(io.BytesIO(image.png)).getpixel((0, 0)) == 77
 
 
-def test_refusals_come_back_with_their_codes(one):
+def test_refusals_come_back_with_their_codes(pool):
     wide = io.BytesIO()
     Image.new("L", (2000, 2000)).save(wide, "PNG")
-    found = refusal(one, job(b"none"), job(wide.getvalue(), pixels=1000), job(png(1)))
-    assert [(f.status, f.code) for f in found[:2]] == [(400, "not_an_image"), (413, "too_large")]
-    assert found[2].about["width"] == 16
+    *errors, image = decoded(pool, job(b"none"), job(wide.getvalue(), pixels=1000), job(png(1)))
+    assert [(e.status, e.code) for e in errors] == [(400, "not_an_image"), (413, "too_large")]
+    assert image.info.width == 16
 
 
-def test_a_picture_that_takes_too_much_memory_is_refused_and_the_process_lives(one):
+def test_a_picture_that_takes_too_much_memory_is_refused_and_the_process_lives(pool):
     big = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(big, "PNG", compress_level=1)
-    ((failed),) = refusal(one, job(big.getvalue(), pixels=10**10))
+    (failed,) = decoded(pool, job(big.getvalue(), pixels=10**10))
     assert (failed.status, failed.code) == (400, "not_an_image")
-    before = one._idle.get()
-    one._idle.put(before)
-    assert before._process.is_alive()
-    assert refusal(one, job(png(2)))[0].about["width"] == 16
+    process = pool._idle.get()
+    pool._idle.put(process)
+    assert process._process.is_alive()
+    assert decoded(pool, job(png(2)))[0].info.width == 16
 
 
 def test_a_process_that_dies_costs_one_answer_and_is_replaced():
-    made = decoders()
-    refusal(made, job(png(1)))
-    child = made._idle.get()
-    made._idle.put(child)
-    os.kill(child._process.pid, signal.SIGKILL)
-    child._process.join()
-    assert refusal(made, job(png(3)))[0].about["width"] == 16
-    made.close()
-    assert child._process is None
+    pool = make_pool()
+    decoded(pool, job(png(1)))
+    process = pool._idle.get()
+    pool._idle.put(process)
+    os.kill(process._process.pid, signal.SIGKILL)
+    process._process.join()
+    assert decoded(pool, job(png(3)))[0].info.width == 16
+    pool.close()
+    assert process._process is None
 
 
 def test_what_takes_too_long_is_refused_and_the_next_is_decoded():
-    made = decoders(timeout=0.02)
+    pool = make_pool(timeout=0.02)
     slow = io.BytesIO()
     Image.effect_noise((6000, 6000), 90).save(slow, "PNG", compress_level=1)
-    began = time.monotonic()
-    (failed,) = refusal(made, job(slow.getvalue()))
-    assert "takes more than" in failed.message and time.monotonic() - began < 60
-    made._timeout = 20.0
-    child = made._idle.get()
-    child._timeout = 20.0
-    made._idle.put(child)
-    assert refusal(made, job(png(3)))[0].about["width"] == 16
-    made.close()
+    start = time.monotonic()
+    (failed,) = decoded(pool, job(slow.getvalue()))
+    assert "takes more than" in failed.message and time.monotonic() - start < 60
+    process = pool._idle.get()
+    process._timeout = 20.0
+    pool._idle.put(process)
+    assert decoded(pool, job(png(3)))[0].info.width == 16
+    pool.close()
 
 
 def test_too_many_that_wait_get_429():
-    made = decoders(processes=0, waiting=2)
-    found = refusal(made, *[job(png(n)) for n in range(4)])
-    assert [isinstance(f, RefusedError) for f in found] == [False, False, True, True]
-    assert found[2].code == "overloaded"
-    made.close()
+    pool = make_pool(processes=0, queue_size=2)
+    results = decoded(pool, *[job(png(n)) for n in range(4)])
+    assert [isinstance(result, ApiError) for result in results] == [False, False, True, True]
+    assert results[2].code == "overloaded"
+    pool.close()
 
 
 def test_what_has_waited_too_long_is_not_decoded():
-    made = decoders(processes=0, deadline=-1.0)
-    (late,) = refusal(made, job(png(1)))
+    pool = make_pool(processes=0, deadline=-1.0)
+    (late,) = decoded(pool, job(png(1)))
     assert (late.status, late.code) == (429, "deadline")
-    made.close()
+    pool.close()

@@ -1,4 +1,4 @@
-"""The engine: batches by image, bounds, deadlines, dropped work, remembered answers."""
+"""The engine: batches by image, bounds, deadlines, dropped work, cached answers."""
 
 from __future__ import annotations
 
@@ -8,215 +8,237 @@ import time
 import numpy as np
 import pytest
 import torch
-from echo_model import Echo, engine, queued, until
+from echo_model import Echo, make_engine, wait_for_queue, wait_until
 
 from medical_vqa.schema.bundle_card import BundleCard
-from medical_vqa.serving.errors import RefusedError
+from medical_vqa.serving.errors import ApiError
 
 PICTURE = np.full((8, 8, 1), 7, np.uint8)
-SEEN = {"mean": torch.tensor([7.0])}
+FEATURES = {"mean": torch.tensor([7.0])}
 
 
-def run(made, work):
-    made.start()
+def run(engine, work):
+    engine.start()
     try:
         return asyncio.run(work)
     finally:
-        made.close()
+        engine.close()
 
 
-def test_it_answers_with_calibrated_confidence_and_verdict():
+def test_it_answers_with_calibrated_confidence_and_abstention():
     card = BundleCard(
         family="echo",
         name="e",
         calibration={"fitted_on": "mine validation, 9 answers", "temperature": 2.0, "threshold": 0.7, "risk": 0.1},
     )
-    made = engine(card=card)
-    found = run(made, made.ask("i", SEEN, "What?")).found
-    assert found.prediction.answer == "7 What?"
-    assert found.prediction.confidence == pytest.approx(2 / 3)  # log-odds of 0.8, halved
-    assert found.abstention.abstained and "67%" in found.abstention.reason
+    engine = make_engine(card=card)
+    answer = run(engine, engine.ask("i", FEATURES, "What?")).answer
+    assert answer.prediction.answer == "7 What?"
+    assert answer.prediction.confidence == pytest.approx(2 / 3)  # log-odds of 0.8, halved
+    assert answer.abstention.abstained and "67%" in answer.abstention.reason
 
 
 def test_a_picture_is_encoded_once_for_all_its_questions():
-    made = engine()
+    engine = make_engine()
 
     async def work():
-        features = await made.encode("i", PICTURE)
-        return await asyncio.gather(*(made.ask("i", features, f"Question {n}?") for n in range(5)))
+        features = await engine.encode("i", PICTURE)
+        return await asyncio.gather(*(engine.ask("i", features, f"Question {n}?") for n in range(5)))
 
-    outcomes = run(made, work())
-    assert [o.found.prediction.answer for o in outcomes] == [f"7 Question {n}?" for n in range(5)]
-    assert made.model.vision.encoded == 2  # the warm-up's and this one
+    results = run(engine, work())
+    assert [result.answer.prediction.answer for result in results] == [f"7 Question {n}?" for n in range(5)]
+    assert engine.model.vision.encoded == 2  # the warm-up's and this one
 
 
-def test_questions_of_one_image_are_taken_together_and_the_oldest_first():
+def test_questions_of_one_image_are_batched_together_and_the_oldest_first():
     model = Echo(held=True)
-    made = engine(model, batch=3, wait=0.0)
+    engine = make_engine(model, batch_size=3, batch_wait=0.0)
 
     async def work():
-        first = asyncio.create_task(made.ask("a", SEEN, "first"))
+        first = asyncio.create_task(engine.ask("a", FEATURES, "first"))
         await model.begun()
-        rest = [asyncio.create_task(made.ask(image, SEEN, f"{image}{n}")) for n, image in enumerate("abcabc")]
-        await queued(made, 6)
+        rest = [asyncio.create_task(engine.ask(image, FEATURES, f"{image}{n}")) for n, image in enumerate("abcabc")]
+        await wait_for_queue(engine, 6)
         model.release()
         await asyncio.gather(first, *rest)
 
-    run(made, work())
-    asked = [[query.question for query in batch] for batch in model.batches[1:]]
-    assert asked == [["first"], ["a0", "a3", "b1"], ["c2", "c5", "b4"]]
+    run(engine, work())
+    batches = [[query.question for query in batch] for batch in model.batches[1:]]
+    assert batches == [["first"], ["a0", "a3", "b1"], ["c2", "c5", "b4"]]
 
 
-def test_two_who_ask_the_same_share_one_computation_and_later_ones_none():
+def test_two_clients_with_the_same_question_need_one_computation_and_later_ones_none():
     model = Echo(held=True)
-    made = engine(model)
+    engine = make_engine(model)
 
     async def work():
-        blocker = asyncio.create_task(made.ask("z", SEEN, "busy"))
+        blocker = asyncio.create_task(engine.ask("z", FEATURES, "busy"))
         await model.begun()
-        both = [asyncio.create_task(made.ask("i", SEEN, "same")) for _ in range(2)]
-        await queued(made, 2)
+        both = [asyncio.create_task(engine.ask("i", FEATURES, "same")) for _ in range(2)]
+        await wait_for_queue(engine, 2)
         model.release()
         await asyncio.gather(*both, blocker)
-        return await made.ask("i", SEEN, "same"), await made.ask("j", SEEN, "same")
+        return await engine.ask("i", FEATURES, "same"), await engine.ask("j", FEATURES, "same")
 
-    again, elsewhere = run(made, work())
-    assert again.batch == 0
-    assert elsewhere.batch == 1  # another image
+    again, other_image = run(engine, work())
+    assert again.batch_size == 0
+    assert other_image.batch_size == 1
     assert model.questions.count("same") == 2
 
 
-def test_a_remembered_answer_without_a_look_is_asked_again_for_one():
-    made = engine()
+def test_a_cached_answer_without_an_attention_map_is_computed_again_for_one():
+    engine = make_engine()
 
     async def work():
-        without = await made.ask("i", SEEN, "q")
-        with_look = await made.ask("i", SEEN, "q", attention_map=True)
-        return without, with_look, await made.ask("i", SEEN, "q", attention_map=True)
+        without = await engine.ask("i", FEATURES, "q")
+        with_map = await engine.ask("i", FEATURES, "q", attention_map=True)
+        return without, with_map, await engine.ask("i", FEATURES, "q", attention_map=True)
 
-    without, with_look, again = run(made, work())
-    assert without.found.attention_map is None
-    assert with_look.found.attention_map.sum() == pytest.approx(1)
-    assert (with_look.batch, again.batch) == (1, 0)
+    without, with_map, again = run(engine, work())
+    assert without.answer.attention_map is None
+    assert with_map.answer.attention_map.sum() == pytest.approx(1)
+    assert (with_map.batch_size, again.batch_size) == (1, 0)
+
+
+class WithoutMaps(Echo):
+    has_attention_maps = False
+
+
+def test_a_model_without_attention_maps_answers_from_its_cache_where_one_is_requested():
+    engine = make_engine(WithoutMaps())
+
+    async def work():
+        return [(await engine.ask("i", FEATURES, "q", attention_map=True)).batch_size for _ in range(2)]
+
+    assert run(engine, work()) == [1, 0]
 
 
 def test_the_cache_is_bounded():
-    made = engine(cached=2)
+    engine = make_engine(answer_cache_size=2)
 
     async def work():
         for n in range(4):
-            await made.ask("i", SEEN, f"q{n}")
-        return [(await made.ask("i", SEEN, f"q{n}")).batch for n in (3, 0)]
+            await engine.ask("i", FEATURES, f"q{n}")
+        return [(await engine.ask("i", FEATURES, f"q{n}")).batch_size for n in (3, 0)]
 
-    assert run(made, work()) == [0, 1]
+    assert run(engine, work()) == [0, 1]
+
+
+def test_without_a_cache_every_question_is_computed():
+    engine = make_engine(answer_cache_size=0)
+
+    async def work():
+        return [(await engine.ask("i", FEATURES, "q")).batch_size for _ in range(2)]
+
+    assert run(engine, work()) == [1, 1]
 
 
 def test_a_full_queue_refuses_with_429_while_the_model_is_busy():
     model = Echo(held=True)
-    made = engine(model, queue=2, batch=1)
+    engine = make_engine(model, queue_size=2, batch_size=1)
 
     async def work():
-        busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
+        busy = asyncio.create_task(engine.ask("i", FEATURES, "busy"))
         await model.begun()
-        waiting = [asyncio.create_task(made.ask("i", SEEN, f"w{n}")) for n in range(2)]
-        await queued(made, 2)
-        with pytest.raises(RefusedError) as refused:
-            await made.ask("i", SEEN, "one too many")
+        waiting = [asyncio.create_task(engine.ask("i", FEATURES, f"w{n}")) for n in range(2)]
+        await wait_for_queue(engine, 2)
+        with pytest.raises(ApiError) as refused:
+            await engine.ask("i", FEATURES, "one too many")
         model.release()
         await asyncio.gather(busy, *waiting)
         return refused.value
 
-    refused = run(made, work())
-    assert (refused.status, refused.code) == (429, "overloaded")
-    assert int(refused.headers["Retry-After"]) >= 1
+    error = run(engine, work())
+    assert (error.status, error.code) == (429, "overloaded")
+    assert int(error.headers["Retry-After"]) >= 1
 
 
 def test_work_past_its_deadline_is_refused_and_never_computed():
     model = Echo(held=True)
-    made = engine(model, deadline=2.0, batch=1)
+    engine = make_engine(model, deadline=2.0, batch_size=1)
 
     async def work():
-        first = asyncio.create_task(made.ask("i", SEEN, "q0"))
+        first = asyncio.create_task(engine.ask("i", FEATURES, "q0"))
         await model.begun()
-        came = time.monotonic() - 1.9  # a tenth of a second is left to them
-        late = [made.ask("i", SEEN, f"q{n}", since=came) for n in (1, 2)]
-        outcomes = await asyncio.gather(first, *late, return_exceptions=True)
+        received = time.monotonic() - 1.9  # a tenth of a second is left to them
+        late = [engine.ask("i", FEATURES, f"q{n}", received=received) for n in (1, 2)]
+        results = await asyncio.gather(first, *late, return_exceptions=True)
         model.release()
-        return outcomes
+        return results
 
-    outcomes = run(made, work())
-    assert all(isinstance(outcome, RefusedError) and outcome.code == "deadline" for outcome in outcomes)
+    results = run(engine, work())
+    assert all(isinstance(result, ApiError) and result.code == "deadline" for result in results)
     assert model.questions == ["q0"]  # it had begun
 
 
-def test_work_whose_client_has_gone_is_never_computed():
+def test_work_whose_client_has_disconnected_is_never_computed():
     model = Echo(held=True)
-    made = engine(model, batch=1)
+    engine = make_engine(model, batch_size=1)
 
     async def work():
-        busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
+        busy = asyncio.create_task(engine.ask("i", FEATURES, "busy"))
         await model.begun()
-        gone = asyncio.create_task(made.ask("i", SEEN, "gone"))
-        await queued(made, 1)
+        gone = asyncio.create_task(engine.ask("i", FEATURES, "gone"))
+        await wait_for_queue(engine, 1)
         gone.cancel()
         await asyncio.wait([gone])
         model.release()
         await busy
-        await made.ask("i", SEEN, "next")
+        await engine.ask("i", FEATURES, "next")
 
-    run(made, work())
+    run(engine, work())
     assert model.questions == ["busy", "next"]
 
 
 @pytest.mark.parametrize(("word", "status"), [("refuse", 422), ("crash", 500)])
-def test_a_question_that_fails_does_not_take_its_batch_with_it(word, status):
+def test_a_question_that_fails_does_not_fail_its_batch(word, status):
     model = Echo(held=True)
-    made = engine(model)
+    engine = make_engine(model)
 
     async def work():
-        busy = asyncio.create_task(made.ask("i", SEEN, "busy"))
+        busy = asyncio.create_task(engine.ask("i", FEATURES, "busy"))
         await model.begun()
-        batch = [asyncio.create_task(made.ask("i", SEEN, asked)) for asked in ("one", word, "two")]
-        await queued(made, 3)
+        batch = [asyncio.create_task(engine.ask("i", FEATURES, text)) for text in ("one", word, "two")]
+        await wait_for_queue(engine, 3)
         model.release()
         return await asyncio.gather(*batch, busy, return_exceptions=True)
 
-    one, failed, two, _ = run(made, work())
-    assert (one.found.prediction.answer, two.found.prediction.answer) == ("7 one", "7 two")
+    one, failed, two, _ = run(engine, work())
+    assert (one.answer.prediction.answer, two.answer.prediction.answer) == ("7 one", "7 two")
     assert failed.status == status
 
 
 def test_the_event_loop_is_never_blocked():
     model = Echo(held=True)
-    made = engine(model)
+    engine = make_engine(model)
 
     async def work():
-        asked = asyncio.create_task(made.ask("i", SEEN, "slow"))
+        slow = asyncio.create_task(engine.ask("i", FEATURES, "slow"))
         await model.begun()
         for _ in range(100):  # the loop turns while the model does not
             await asyncio.sleep(0.001)
-        done = asked.done()
+        done = slow.done()
         model.release()
-        await asked
+        await slow
         return done
 
-    assert run(made, work()) is False
+    assert run(engine, work()) is False
 
 
-def test_closing_answers_what_waits_and_refuses_what_comes():
+def test_closing_answers_the_queued_work_and_refuses_new_work():
     model = Echo(held=True)
-    made = engine(model, batch=1)
+    engine = make_engine(model, batch_size=1)
 
     async def work():
-        asked = [asyncio.create_task(made.ask("i", SEEN, f"q{n}")) for n in range(3)]
+        tasks = [asyncio.create_task(engine.ask("i", FEATURES, f"q{n}")) for n in range(3)]
         await model.begun()
-        await queued(made, 2)
-        closing = asyncio.create_task(asyncio.to_thread(made.close))
-        await until(lambda: not made.ready)
-        with pytest.raises(RefusedError):
-            await made.ask("i", SEEN, "late")
+        await wait_for_queue(engine, 2)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close))
+        await wait_until(lambda: not engine.ready)
+        with pytest.raises(ApiError):
+            await engine.ask("i", FEATURES, "late")
         model.release()
         await closing
-        return [(await one).found.prediction.answer for one in asked]
+        return [(await task).answer.prediction.answer for task in tasks]
 
-    assert run(made, work()) == ["7 q0", "7 q1", "7 q2"]
+    assert run(engine, work()) == ["7 q0", "7 q1", "7 q2"]

@@ -1,4 +1,4 @@
-"""Many clients at once: nothing lost, nothing mixed up, nothing late, nothing computed for nobody."""
+"""Many clients at once: nothing lost, nothing mixed up, nothing late, nothing computed for a client that left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import signal
 
 import live
-from echo_model import Echo, engine, queued, until
+from echo_model import Echo, make_engine, wait_for_queue, wait_until
 from live import Connection, Instance, png, question, upload
 
 GET_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,20 +29,20 @@ def test_200_clients_at_once_each_get_the_answer_to_their_own_question():
     async def client(url, number):
         gray = number % 50
         id_ = await new_image(url, png(gray))
-        asked = [f"Client {number}, question {n}?" for n in range(5)]
-        replies = await send(url, *(question(id_, words) for words in asked))
+        questions = [f"Client {number}, question {n}?" for n in range(5)]
+        replies = await send(url, *(question(id_, words) for words in questions))
         return [
             (status, json.loads(body)["answer"] == f"{gray} {words}")
-            for (status, _, body), words in zip(replies, asked, strict=True)
+            for (status, _, body), words in zip(replies, questions, strict=True)
         ]
 
     async def everybody(url):
         return await asyncio.gather(*(client(url, number) for number in range(200)))
 
-    with live.serving(engine(Echo(seconds=0.002), queue=1000)) as url:
-        found = asyncio.run(asyncio.wait_for(everybody(url), 300))
-    assert sum(len(one) for one in found) == 1000
-    assert all(pair == (200, True) for one in found for pair in one)
+    with live.serving(make_engine(Echo(seconds=0.002), queue_size=1000)) as url:
+        results = asyncio.run(asyncio.wait_for(everybody(url), 300))
+    assert sum(len(of_client) for of_client in results) == 1000
+    assert all(result == (200, True) for of_client in results for result in of_client)
 
 
 def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429():
@@ -58,13 +58,13 @@ def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429
         id_ = await new_image(url, png(5))
         return await asyncio.gather(*(client(url, id_, number) for number in range(300)))
 
-    made = engine(model, batch=8, queue=100, deadline=deadline)
-    with live.serving(made, live.settings(deadline=deadline)) as url:
-        found = asyncio.run(asyncio.wait_for(flood(url), 300))
-    answered = [body["timings"]["total_ms"] / 1000 for status, _, body in found if status == 200]
-    refused = [(headers, body) for status, headers, body in found if status == 429]
+    engine = make_engine(model, batch_size=8, queue_size=100, deadline=deadline)
+    with live.serving(engine, live.settings(deadline=deadline)) as url:
+        replies = asyncio.run(asyncio.wait_for(flood(url), 300))
+    answered = [body["timings"]["total_ms"] / 1000 for status, _, body in replies if status == 200]
+    refused = [(headers, body) for status, headers, body in replies if status == 429]
     assert len(answered) + len(refused) == 300  # no 5xx, nothing lost
-    assert len(answered) >= 8  # it goes on answering; at the rate that the machine allows
+    assert len(answered) >= 8  # it still answers; at the rate that the machine allows
     assert len(refused) >= 150
     assert max(answered) <= deadline + 0.2  # as the server sees it: the clients share its processor here
     assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused)
@@ -73,7 +73,7 @@ def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429
 
 def test_work_of_clients_that_hang_up_is_dropped_before_it_is_computed():
     model = Echo(held=True)
-    made = engine(model, batch=1)
+    engine = make_engine(model, batch_size=1)
 
     async def hang_up(url):
         id_ = await new_image(url, png(5))
@@ -82,15 +82,15 @@ def test_work_of_clients_that_hang_up_is_dropped_before_it_is_computed():
         connections = [await asyncio.open_connection(*url.removeprefix("http://").split(":")) for _ in range(5)]
         for number, (_, writer) in enumerate(connections):
             writer.write(question(id_, f"gone {number}"))
-        await queued(made, 5)
+        await wait_for_queue(engine, 5)
         for _, writer in connections:
             await live.hang_up(writer)
-        await until(lambda: all(work.future.cancelled() for work in made._queue))
+        await wait_until(lambda: all(work.future.cancelled() for work in engine._queue))
         model.release()
         await busy
         await send(url, question(id_, "still here"))
 
-    with live.serving(made) as url:
+    with live.serving(engine) as url:
         asyncio.run(hang_up(url))
     assert model.questions == ["busy", "still here"]
 
@@ -108,7 +108,7 @@ def test_a_slow_question_does_not_hold_up_the_rest_of_the_server():
         await slow
         return [status for status, _, _ in replies]
 
-    with live.serving(engine(model)) as url:
+    with live.serving(make_engine(model)) as url:
         assert asyncio.run(others(url)) == [200] * 20
 
 
@@ -119,7 +119,7 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(run):
                 try:
                     status, _, body = await connection.send(question(id_, f"Question {number} {counts['sent']}?"))
                 except (OSError, asyncio.IncompleteReadError) as error:
-                    counts["torn"] += bool(getattr(error, "partial", b""))  # a response that began and did not end
+                    counts["broken"] += bool(getattr(error, "partial", b""))  # a response that began and did not end
                     return
                 counts["sent"] += 1
                 counts[status] = counts.get(status, 0) + 1
@@ -127,9 +127,9 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(run):
 
     async def load(instance):
         id_ = await new_image(instance.url, png(90, side=40))
-        stopped, counts = asyncio.Event(), {"sent": 0, "torn": 0}
+        stopped, counts = asyncio.Event(), {"sent": 0, "broken": 0}
         loops = [asyncio.create_task(client(instance, id_, n, stopped, counts)) for n in range(16)]
-        await until(lambda: counts["sent"] > 40)
+        await wait_until(lambda: counts["sent"] > 40)
         before = [Connection(instance.url) for _ in range(40)]
         await asyncio.gather(*(connection.send(GET_HEALTH) for connection in before))
         for number, connection in enumerate(before):
@@ -150,4 +150,4 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(run):
         assert "Traceback" not in instance.logs()
     assert code in (0, -signal.SIGTERM)
     assert statuses == [200] * 40
-    assert counts["torn"] == 0 and counts[200] == counts["sent"] > 40
+    assert counts["broken"] == 0 and counts[200] == counts["sent"] > 40

@@ -11,11 +11,11 @@ import live
 import numpy as np
 import openai
 import pytest
-from echo_model import engine
+from echo_model import make_engine
 from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
-from medical_vqa.serving.errors import RefusedError
+from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.remote_images import fetch_image, is_public
 
@@ -32,7 +32,10 @@ def image(url=DATA):
 
 @pytest.fixture(scope="module")
 def client():
-    with live.serving(engine()) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+    with (
+        live.serving(make_engine()) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
         yield client
 
 
@@ -45,7 +48,7 @@ def test_the_openai_client_asks_about_a_local_image(client):
     assert reply.medical_vqa["confidence"] == 0.8
 
 
-def test_a_stream_says_the_same(client):
+def test_a_stream_has_the_same_answer(client):
     stream = client.chat.completions.create(
         model="echo-1", messages=messages(), stream=True, stream_options={"include_usage": True}
     )
@@ -71,20 +74,20 @@ def test_the_last_question_is_asked_about_the_newest_image(client):
     assert reply.choices[0].message.content == "60 And now?"
 
 
-def test_an_abstention_is_said_in_words():
+def test_an_abstention_is_the_content_and_the_refusal():
     card = BundleCard(
         family="echo",
         name="echo-1",
         calibration={"temperature": 1.0, "fitted_on": "nine answers", "threshold": 0.9, "risk": 0.1},
     )
-    with live.serving(engine(card=card)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+    with live.serving(make_engine(card=card)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
         message = client.chat.completions.create(model="echo-1", messages=messages()).choices[0].message
     assert message.content.startswith("I am not sure") and message.content.endswith("My best guess: 60 What is it?.")
     assert message.refusal.startswith("I am not sure")
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "said"),
+    ("changes", "status", "message"),
     [
         ({"model": "gpt-5"}, 404, "serves echo-1"),
         ({"messages": [{"role": "user", "content": "no image"}]}, 400, "no message has an image"),
@@ -94,21 +97,21 @@ def test_an_abstention_is_said_in_words():
         ({"messages": messages(url="data:image/png;base64,!!!")}, 400, "damaged"),
         ({"messages": messages(url="data:image/png,raw")}, 400, "expected an image as data:"),
         ({"messages": messages(url="data:image/png;base64,AAAA")}, 400, "expected"),
-        ({"messages": messages(url="https://example.org/a.png")}, 400, "fetches nothing from outside"),
-        ({"messages": messages(url="file:///etc/passwd")}, 400, "fetches nothing from outside"),
+        ({"messages": messages(url="https://example.org/a.png")}, 400, "fetches no remote images"),
+        ({"messages": messages(url="file:///etc/passwd")}, 400, "fetches no remote images"),
         ({"n": 3}, 422, "n:"),
         ({"messages": []}, 422, "messages"),
     ],
 )
-def test_refusals_have_openais_shape(client, changes, status, said):
+def test_refusals_have_openais_shape(client, changes, status, message):
     with pytest.raises(openai.APIStatusError) as error:
         client.chat.completions.create(**{"model": "echo-1", "messages": messages(), **changes})
     assert error.value.status_code == status
-    assert said in error.value.body["message"]
+    assert message in error.value.body["message"]
 
 
-def test_a_key_is_asked_for_in_openais_way():
-    with live.serving(engine(), live.settings(api_keys=hash_key("right"))) as url:
+def test_a_missing_key_is_openais_authentication_error():
+    with live.serving(make_engine(), live.settings(api_keys=hash_key("right"))) as url:
         for key in ("wrong", "right"):
             with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
                 if key == "wrong":
@@ -118,16 +121,16 @@ def test_a_key_is_asked_for_in_openais_way():
                     assert client.models.list().data
 
 
-def test_our_own_evaluation_can_ask_it(echo):
+def test_the_model_for_openai_endpoints_can_ask_it(echo):
     from medical_vqa.models.base import Query
     from medical_vqa.models.remote.openai import Endpoint, RemoteModel
     from medical_vqa.schema.bundle_card import Decoding
 
     model = RemoteModel(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
-    (found,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())
+    (prediction,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())
     model.close()
-    assert "Which?" in found.answer
-    assert found.confidence == pytest.approx(0.8, abs=1e-6)
+    assert "Which?" in prediction.answer
+    assert prediction.confidence == pytest.approx(0.8, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_no_address_of_a_private_network_is_public(address):
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])
-def test_the_open_internet_is_public(address):
+def test_the_public_internet_is_public(address):
     assert is_public(address)
 
 
@@ -172,28 +175,30 @@ def pictures():
 def fetched(url, **options):
     import asyncio
 
-    return asyncio.run(fetch_image(url, **{"limit": 100_000, "seconds": 5, "allowed": lambda _: True, **options}))
+    return asyncio.run(
+        fetch_image(url, **{"max_bytes": 100_000, "timeout": 5, "is_allowed": lambda _: True, **options})
+    )
 
 
-def test_an_outside_image_is_fetched_within_bounds(pictures):
+def test_a_remote_image_is_fetched_within_bounds(pictures):
     assert fetched(f"{pictures}/picture") == png(40)
     for url, status in ((f"{pictures}/large", 413), (f"{pictures}/turn", 400), ("http://127.0.0.1:1/", 400)):
-        with pytest.raises(RefusedError) as refused:
+        with pytest.raises(ApiError) as refused:
             fetched(url)
         assert refused.value.status == status
 
 
 @pytest.mark.parametrize("url", ["ftp://a/b", "http://user:word@127.0.0.1/", "http://", "http://[::1", "gopher:x"])
 def test_other_urls_are_refused(url):
-    with pytest.raises(RefusedError):
+    with pytest.raises(ApiError):
         fetched(url)
 
 
-def test_with_outside_images_allowed_private_addresses_stay_refused(pictures):
-    with live.serving(engine(), live.settings(remote_images=True)) as url:
-        asked = {"model": "echo-1", "messages": messages(url=f"{pictures}/picture")}
-        reply = live.request("POST", f"{url}/v1/chat/completions", content=json.dumps(asked))
+def test_with_remote_images_allowed_private_addresses_stay_refused(pictures):
+    with live.serving(make_engine(), live.settings(remote_images=True)) as url:
+        body = {"model": "echo-1", "messages": messages(url=f"{pictures}/picture")}
+        reply = live.request("POST", f"{url}/v1/chat/completions", content=json.dumps(body))
         assert reply.status_code in (400, 422)
-        reply = live.request("POST", f"{url}/v1/chat/completions", json=asked)
+        reply = live.request("POST", f"{url}/v1/chat/completions", json=body)
     assert reply.status_code == 400
-    assert "open internet" in reply.json()["error"]["message"]
+    assert "public internet" in reply.json()["error"]["message"]

@@ -36,7 +36,7 @@ def test_the_same_app_answers_on_ray(run, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     named = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "MEDICAL_VQA_MODEL": str(run), "MEDICAL_VQA_STORE": str(tmp_path)}
-    environ = {**os.environ, **named, "MEDICAL_VQA_DECODERS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    environ = {**os.environ, **named, "MEDICAL_VQA_DECODER_PROCESSES": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     environ.pop("MEDICAL_VQA_HOME", None)
     done = subprocess.run(  # noqa: PLW1510 - the output says more than the code
         [sys.executable, "-c", SCRIPT % (port, port)],

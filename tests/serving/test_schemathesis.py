@@ -7,7 +7,7 @@ import warnings
 import live
 import pytest
 import schemathesis
-from echo_model import engine
+from echo_model import make_engine
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
@@ -18,7 +18,7 @@ NO_PICTURE = [positive_data_acceptance]
 
 @pytest.fixture(scope="module")
 def described():
-    with live.serving(engine()) as url:
+    with live.serving(make_engine()) as url:
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 

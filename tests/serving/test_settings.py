@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from medical_vqa import cli
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.middleware.access import Keys, hash_key, new_key
-from medical_vqa.serving.settings import Settings, read_settings
+from medical_vqa.serving.middleware.access import ApiKeys, hash_key, new_key
+from medical_vqa.serving.settings import MEBIBYTE, PREFIX, Settings, read_settings
 
 
 @pytest.fixture
@@ -21,53 +23,74 @@ def test_variables_lists_and_options(environ):
     environ.setenv("PORT", "9000")
     environ.setenv("MEDICAL_VQA_CORS_ORIGINS", "https://a.example, https://b.example")
     environ.setenv("MEDICAL_VQA_STORE_TTL", "none")
-    found = read_settings(deadline=3.0, model=None)
-    assert (found.port, found.deadline, found.store_ttl) == (9000, 3.0, None)
-    assert found.cors_origins == ("https://a.example", "https://b.example")
+    settings = read_settings(deadline=3.0, model=None)
+    assert (settings.port, settings.deadline, settings.store_ttl) == (9000, 3.0, None)
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
     assert read_settings(port=7).port == 7
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
-        ("DEADLINE", "9", "must be below drain"),
+        ("DEADLINE", "9", "must be below drain_timeout"),
         ("DEADLINE", "soon", "setting DEADLINE: input should be a valid number"),
         ("STORE", "ftp://x", "expected a folder or a URL of memory://, file://, s3://"),
         ("API_KEYS", "hunter2", "expected SHA-256 hashes, not keys"),
-        ("RATE", "often", "such as 60/minute"),
+        ("RATE_LIMIT", "often", "such as 60/minute"),
         ("CORS_ORIGINS", "*", "expected origins such as https://app.example.org"),
-        ("QUEUE", "0", "setting QUEUE: input should be greater than or equal to 1"),
+        ("QUEUE_SIZE", "0", "setting QUEUE_SIZE: input should be greater than or equal to 1"),
         ("MAX_UPLOAD_BYTES", "999999999999", "store_bytes must not be below max_upload_bytes"),
         ("DEADLIN", "3", "did you mean MEDICAL_VQA_DEADLINE?"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence(environ, name, value, said):
+def test_a_setting_that_makes_no_sense_is_one_sentence(environ, name, value, message):
     environ.setenv(f"MEDICAL_VQA_{name}", value)
     with pytest.raises(ConfigError) as error:
         read_settings()
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
 
 
-def test_every_setting_is_documented():
-    from pathlib import Path
+def test_all_mistakes_are_reported_at_once(environ):
+    environ.setenv("MEDICAL_VQA_QUEUE_SIZE", "0")
+    environ.setenv("MEDICAL_VQA_RATE_LIMIT", "often")
+    with pytest.raises(ConfigError, match=r"setting QUEUE_SIZE: .*; setting RATE_LIMIT: "):
+        read_settings()
 
-    guide = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
-    for name, field in Settings.model_fields.items():
-        assert f"`{'PORT' if name == 'port' else 'MEDICAL_VQA_' + name.upper()}`" in guide, name
-        assert field is not None
+
+def documented_default(value):
+    """How the guide shows a default."""
+    if value is None or value == ():
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value % MEBIBYTE == 0 and value:
+        return f"{value // 1024 // MEBIBYTE} GiB" if value >= 1024 * MEBIBYTE else f"{value // MEBIBYTE} MiB"
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_every_setting_is_documented_with_its_default_and_its_docstring():
+    guide = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{'PORT' if name == 'port' else PREFIX + name.upper()}` | {documented_default(field.default)} "
+        f"| {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    assert "\n".join(rows) in guide
 
 
 def test_a_new_key_is_let_in_by_its_hash_alone():
     key, digest = new_key()
-    keys = Keys([f"clinic:{digest}", "0" * 64])
+    keys = ApiKeys([f"clinic:{digest}", "0" * 64])
     assert keys.name(key) == "clinic"
     assert keys.name(digest) is None
     assert hash_key(key) == digest
 
 
 def test_the_command_line_prints_a_key():
-    said = CliRunner().invoke(cli.cli, ["serve", "--new-key"]).output
-    key, digest = said.split()[3], said.rpartition("=")[2].strip()
+    output = CliRunner().invoke(cli.cli, ["serve", "--new-key"]).output
+    key, digest = output.split()[3], output.rpartition("=")[2].strip()
     assert hash_key(key) == digest

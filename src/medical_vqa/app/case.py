@@ -171,8 +171,8 @@ def delete_images(backends: Sequence[Backend], case: Case) -> None:
 def window_of(uploaded: UploadedImage) -> Window | None:
     """Window that the backend applied; None where it names none."""
     try:
-        center = float(uploaded.facts["WindowCenter"])
-        width = float(uploaded.facts["WindowWidth"])
+        center = float(uploaded.header_fields["WindowCenter"])
+        width = float(uploaded.header_fields["WindowWidth"])
     except (KeyError, ValueError):
         return None
     return (center, width) if width > 0 else None
@@ -181,7 +181,7 @@ def window_of(uploaded: UploadedImage) -> Window | None:
 def window_ranges(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
     """Ranges of the sliders for center and width: Hounsfield units for CT, else relative to the header's window."""
     center, width = case.header_window or (0.0, 1.0)
-    if case.uploaded.facts.get("Modality") == "CT":
+    if case.uploaded.header_fields.get("Modality") == "CT":
         return (min(-1000, round(center)), max(1000, round(center))), (1, max(2500, round(width)))
     return (round(center - width), round(center + width)), (1, max(2, round(2 * width)))
 

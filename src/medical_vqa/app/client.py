@@ -82,7 +82,7 @@ class Backend:
 
     def example_file(self, example: schema.ExampleImage) -> bytes:
         """Bytes of an example's image."""
-        return self._request("GET", example.image).content
+        return self._request("GET", example.image_path).content
 
     def upload(
         self, data: bytes, name: str, *, frame: int | None = None, window: tuple[float, float] | None = None

@@ -25,7 +25,7 @@ def as_json(case: Case) -> str:
     content = {
         "image": case.name,
         "format": case.uploaded.format,
-        "facts": case.uploaded.facts,
+        "header_fields": case.uploaded.header_fields,
         "disclaimer": "Research software: not a medical device and not for diagnosis.",
         "turns": [_turn_content(turn) for turn in case.turns],
     }

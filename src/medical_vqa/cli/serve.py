@@ -94,7 +94,16 @@ def serve(
 def _require_serving() -> None:
     import importlib.util
 
-    needed = ("fastapi", "uvicorn", "structlog", "pydantic_settings", "limits", "secure", "safetensors")
+    needed = (
+        "fastapi",
+        "uvicorn",
+        "structlog",
+        "pydantic_settings",
+        "limits",
+        "prometheus_client",
+        "cachetools",
+        "safetensors",
+    )
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(f"serving needs {missing[0]}; run: pip install 'medical-vqa[serve]'")
 

@@ -12,32 +12,31 @@ if TYPE_CHECKING:
     from medical_vqa.serving.settings import Settings
 
 
-CPU_BATCH, GPU_BATCH = 8, 64  # questions that a server answers at once: on few cores more only make each wait longer
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64  # on a few cores a larger batch only makes each question wait longer
 
 
 def serve(settings: Settings) -> None:
-    """Answer questions over HTTP until the process is told to stop.
+    """Answer questions over HTTP until the process is stopped.
 
-    Raises `BundleError`, or `ConfigError` when the address is taken or the store of images cannot be reached.
+    Raises `BundleError`, or `ConfigError` when the address is in use or the image store is unavailable.
     """
     from medical_vqa.serving.server import run
 
-    run(engine_for(settings), settings)
+    run(build_engine(settings), settings)
 
 
-def engine_for(settings: Settings) -> Engine:
-    """The engine that answers for a bundle, sized for its device."""
+def build_engine(settings: Settings) -> Engine:
+    """The engine that answers with a bundle's model, with the batch size of its device."""
     from medical_vqa.runtime.devices import choose_device
-    from medical_vqa.serving.engine import Engine
+    from medical_vqa.serving.engine import Engine, EngineOptions
 
     model, card = load_model(find_bundle(settings.model or shipped_bundle()), settings.device)
     on_gpu = registry.find("models", card.family).needs_torch and choose_device(settings.device).type != "cpu"
-    return Engine(
-        model,
-        card,
-        batch=settings.batch or (GPU_BATCH if on_gpu else CPU_BATCH),
-        wait=settings.batch_wait_ms / 1000,
-        queue=settings.queue,
+    options = EngineOptions(
+        batch_size=settings.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
+        batch_wait=settings.batch_wait_ms / 1000,
+        queue_size=settings.queue_size,
         deadline=settings.deadline,
-        cached=settings.cached_answers,
+        answer_cache_size=settings.answer_cache_size,
     )
+    return Engine(model, card, options)

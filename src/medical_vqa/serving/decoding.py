@@ -1,8 +1,8 @@
-"""Uploads are decoded in processes of their own, with bounded memory and time: `Decoders`.
+"""Uploads are decoded in separate processes with bounded memory and time: `DecoderPool`.
 
-A file that makes a decoder take too much, take too long or die costs that one request its answer and nobody else
-anything: the process is replaced. Only the prepared picture and a lossless copy of at most `KEPT_SIDE` pixels a side
-come back; the upload itself stays in the decoder, and is gone with the next one.
+A file that makes a decoder use too much memory, take too long or crash costs that one request its answer and no other
+request anything: the process is replaced. Only the prepared picture and a lossless copy of at most `MAX_SIDE` pixels a
+side are returned; the upload itself stays in the decoder, and is gone with the next one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import hashlib
 import io
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -29,176 +31,231 @@ from PIL import Image
 from medical_vqa.data.imaging.decode import IngestLimits, ingest
 from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.errors import RefusedError, overloaded, past_deadline
+from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KEPT_SIDE = 2048
-"""Pixels; larger pictures are kept smaller, which no model sees."""
-_WAITING_BYTES = 256 << 20  # of uploads that wait for a decoder, or are in one
-_NAME = "the upload"
-_START_SECONDS = 60.0
+MAX_SIDE = 2048
+"""Pixels; the copy of a larger picture is scaled down to it. No model sees more."""
+_MAX_QUEUED_BYTES = 256 << 20  # of uploads that wait for a decoder, or are in one
+_UPLOAD_NAME = "the upload"  # in messages: a client's file name is never repeated
+_START_TIMEOUT = 60.0  # seconds
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves address space
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One upload."""
+class DecodeJob:
+    """One upload to decode."""
 
     data: bytes
-    """As it came."""
+    """The file."""
     limits: IngestLimits
-    """What is refused."""
+    """Bounds on bytes, pixels and frames."""
     spec: PictureSpec | None
-    """How the model wants its picture; None when it never looks."""
+    """How the model needs its picture; None for a model that uses no image."""
     frame: int | None = None
-    """Of several, which one."""
+    """Which of several frames, from 0; None: the first, or the middle slice of a volume."""
     window: tuple[float, float] | None = None
     """Center and width, for DICOM and NIfTI."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What is kept of an upload."""
+class ImageInfo:
+    """Facts about an uploaded file, as the client receives them."""
+
+    width: int
+    """Pixels, in upright orientation."""
+    height: int
+    """Pixels, in upright orientation."""
+    format: str
+    """File format, such as ``DICOM``."""
+    frames: int
+    """Frames or slices in the file."""
+    removed_metadata: list[str]
+    """Parts of the file that are not stored, such as ``EXIF``."""
+    header_fields: dict[str, str]
+    """Allow-listed header fields under their DICOM names, with the window that was applied."""
+    burned_in_annotation: bool | None
+    """Whether the header declares text in the pixels; None: it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upload after decoding."""
 
     digest: str
     """SHA-256 of the normalized pixels and their shape."""
     png: bytes
-    """The normalized picture."""
+    """The normalized picture, at most `MAX_SIDE` pixels a side."""
     picture: NDArray[np.uint8]
     """Prepared for the model, (height, width, channels)."""
-    about: Mapping[str, Any]
-    """width, height, format, frames, dropped, facts, burned_in."""
+    info: ImageInfo
+    """Facts about the file."""
 
 
-def decode(job: Job) -> Decoded:
-    """Decode one upload here and now; raises `ImageError`."""
-    found = ingest(job.data, limits=job.limits, frame=job.frame, window=job.window, name=_NAME)
-    image = found.image
-    digest = hashlib.sha256(repr(found.picture.shape).encode())
-    digest.update(np.ascontiguousarray(found.picture).data)
-    about = {
-        "width": found.width,
-        "height": found.height,
-        "format": found.format,
-        "frames": found.frames,
-        "dropped": list(found.dropped),
-        "facts": {**found.facts, **_window_facts(found.window)},
-        "burned_in": found.burned_in,
-    }
-    return Decoded(digest.hexdigest(), _png(image), prepared(image, job.spec), about)
+def decode(job: DecodeJob) -> DecodedImage:
+    """Decode one upload in this process; raises `ImageError`."""
+    ingested = ingest(job.data, limits=job.limits, frame=job.frame, window=job.window, name=_UPLOAD_NAME)
+    digest = hashlib.sha256(repr(ingested.picture.shape).encode())
+    digest.update(np.ascontiguousarray(ingested.picture).data)
+    header_fields = dict(ingested.facts)
+    if ingested.window is not None:  # so that a client can offer another one
+        center, width = ingested.window
+        header_fields |= {"WindowCenter": f"{center:g}", "WindowWidth": f"{width:g}"}
+    info = ImageInfo(
+        width=ingested.width,
+        height=ingested.height,
+        format=ingested.format,
+        frames=ingested.frames,
+        removed_metadata=list(ingested.dropped),
+        header_fields=header_fields,
+        burned_in_annotation=ingested.burned_in,
+    )
+    image = ingested.image
+    return DecodedImage(digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info)
 
 
-def _window_facts(window: tuple[float, float] | None) -> dict[str, str]:
-    """The window that was used, under DICOM's names, so that a client can offer another."""
-    return {} if window is None else {"WindowCenter": f"{window[0]:g}", "WindowWidth": f"{window[1]:g}"}
-
-
-def prepared(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:
-    """The picture as the model sees it; one black pixel where it never looks."""
+def prepare_for_model(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:
+    """The picture as the model sees it; one black pixel for a model that uses no image."""
     return np.zeros((1, 1, 1), np.uint8) if spec is None else prepare_picture(image, spec)
 
 
 def _png(image: Image.Image) -> bytes:
-    if max(image.size) > KEPT_SIDE:
+    if max(image.size) > MAX_SIDE:
         image = image.copy()
-        image.thumbnail((KEPT_SIDE, KEPT_SIDE))
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
-class Decoders:
-    """As many decoding processes as asked for; 0 means threads of this process."""
+# --- in the server ----------------------------------------------------------------------------------------------------
 
-    def __init__(self, processes: int, *, memory: int, timeout: float, waiting: int, deadline: float) -> None:
-        """`waiting` uploads may wait, `deadline` seconds each; decoding one may take `timeout` seconds."""
-        self._timeout, self._places, self._most, self._deadline = timeout, max(1, processes), waiting, deadline
-        self._threads = ThreadPoolExecutor(self._places, "decode")
-        self._idle: SimpleQueue[_Child | None] = SimpleQueue()
-        for _ in range(self._places):
-            self._idle.put(_Child(memory, timeout) if processes else None)
-        self._waiting, self._bytes = 0, 0
 
-    async def decode(self, job: Job) -> Decoded:
-        """Decode an upload beside the event loop. Raises `RefusedError`: 400, 413, 415, or 429 when too many wait."""
-        if self._waiting >= self._most or (self._waiting and self._bytes + len(job.data) > _WAITING_BYTES):
-            raise overloaded(self._deadline / 2)
-        self._waiting, self._bytes = self._waiting + 1, self._bytes + len(job.data)
-        until = time.monotonic() + self._deadline
+@dataclass(frozen=True, slots=True)
+class DecoderLimits:
+    """Bounds of a `DecoderPool`."""
+
+    memory_bytes: int
+    """Address space that one process may use beyond what it has at its start."""
+    timeout: float
+    """Seconds for decoding one upload."""
+    queue_size: int
+    """Uploads that may wait, or be decoded, at once."""
+    deadline: float
+    """Seconds that an upload may wait for a decoder."""
+
+
+class DecoderPool:
+    """A number of decoding processes, or one thread of this process."""
+
+    def __init__(self, processes: int, limits: DecoderLimits) -> None:
+        """`processes` 0 decodes in a thread of this process, without a bound on memory or time."""
+        self._limits = limits
+        self._size = max(1, processes)
+        self._threads = ThreadPoolExecutor(self._size, "decode")
+        self._idle: SimpleQueue[_DecoderProcess | None] = SimpleQueue()
+        for _ in range(self._size):
+            self._idle.put(_DecoderProcess(limits.memory_bytes, limits.timeout) if processes else None)
+        self._queued = 0
+        self._queued_bytes = 0
+
+    async def decode(self, job: DecodeJob) -> DecodedImage:
+        """Decode an upload outside the event loop; raises `ApiError`: 400, 413, 415, or 429 when too many wait."""
+        size = len(job.data)
+        if self._queued >= self._limits.queue_size or (self._queued and self._queued_bytes + size > _MAX_QUEUED_BYTES):
+            raise overloaded(self._limits.deadline / 2)
+        self._queued += 1
+        self._queued_bytes += size
+        deadline = time.monotonic() + self._limits.deadline
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job, until)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job, deadline)
         except MedicalVqaError as error:
-            raise refused(error) from error
+            raise to_api_error(error) from error
         finally:
-            self._waiting, self._bytes = self._waiting - 1, self._bytes - len(job.data)
+            self._queued -= 1
+            self._queued_bytes -= size
 
-    def _run(self, job: Job, until: float) -> Decoded:
-        child = self._idle.get()
+    def _run(self, job: DecodeJob, deadline: float) -> DecodedImage:
+        process = self._idle.get()
         try:
-            if time.monotonic() > until:
-                raise past_deadline(self._deadline / 2)
-            return decode(job) if child is None else child.decode(job)
+            if time.monotonic() > deadline:
+                raise deadline_exceeded(self._limits.deadline / 2)
+            return decode(job) if process is None else process.decode(job)
         finally:
-            self._idle.put(child)
+            self._idle.put(process)
 
     def close(self) -> None:
-        """End the processes, after what they are decoding."""
+        """Stop the processes, after the uploads that they are decoding."""
         self._threads.shutdown()
-        for _ in range(self._places):
-            child = self._idle.get()
-            if child is not None:
-                child.end()
+        for _ in range(self._size):
+            process = self._idle.get()
+            if process is not None:
+                process.stop()
 
 
-class _Child:
-    """One process, started when it is first needed and again after it has died."""
+def to_api_error(error: MedicalVqaError) -> ApiError:
+    """413 for what is too large, 415 for a known format that is not supported, 400 for anything else."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, TooLargeError):
+        return ApiError(413, "too_large", str(error))
+    if isinstance(error, UnsupportedImageError):
+        return ApiError(415, "unsupported_media_type", str(error))
+    return ApiError(400, "not_an_image", str(error))
 
-    def __init__(self, memory: int, timeout: float) -> None:
-        self._memory, self._timeout = memory, timeout
-        self._process: Any = None
+
+class _DecoderProcess:
+    """One process, started in advance and again after it has died."""
+
+    def __init__(self, memory_bytes: int, timeout: float) -> None:
+        self._memory_bytes = memory_bytes
+        self._timeout = timeout
+        self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
-        with contextlib.suppress(OSError), self._lock:
-            self._ready()
+        with contextlib.suppress(OSError, EOFError), self._lock:
+            self._ready_pipe()
 
-    def decode(self, job: Job) -> Decoded:
+    def decode(self, job: DecodeJob) -> DecodedImage:
         with self._lock:
             try:
-                pipe = self._ready()
+                pipe = self._ready_pipe()
                 pipe.send(job)
                 if not pipe.poll(self._timeout):
-                    raise ImageError(f"{_NAME}: takes more than {self._timeout:g} s to decode; make it smaller")
-                answer = pipe.recv()
+                    raise ImageError(f"{_UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; make it smaller")
+                result = pipe.recv()
             except (EOFError, OSError) as error:
-                self.end()
-                raise ImageError(f"{_NAME}: expected a whole picture, but no decoder survives it") from error
+                self.stop()
+                raise ImageError(f"{_UPLOAD_NAME}: expected a complete picture, but the decoder crashed") from error
             except ImageError:
-                self.end()
+                self.stop()
                 raise
-        if isinstance(answer, Decoded):
-            return answer
-        raise answer
+        if isinstance(result, DecodedImage):
+            return result
+        raise result
 
-    def _ready(self) -> Connection:
-        if self._pipe is None or not self._process.is_alive():
-            self.end()
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._memory), daemon=True)
-            with _environment(_ONE_THREAD):
-                self._process.start()
-            theirs.close()
-            if not self._pipe.poll(_START_SECONDS):
-                raise OSError("the decoder does not start")
-            self._pipe.recv()  # says that it is ready: its start must not count as somebody's decoding
+    def _ready_pipe(self) -> Connection:
+        """The pipe to a process that has started; raises `OSError` when it does not start."""
+        if self._pipe is not None and self._process is not None and self._process.is_alive():
+            return self._pipe
+        self.stop()
+        context = multiprocessing.get_context("spawn")
+        self._pipe, child_end = context.Pipe()
+        self._process = context.Process(target=_decode_jobs, args=(child_end, self._memory_bytes), daemon=True)
+        with _environment(_ONE_THREAD):
+            self._process.start()
+        child_end.close()
+        if not self._pipe.poll(_START_TIMEOUT):
+            raise OSError("the decoder does not start")
+        self._pipe.recv()  # sent once it is ready: its start must not count as somebody's decoding
         return self._pipe
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Kill the process, if there is one."""
         if self._process is not None:
             self._process.kill()
@@ -209,12 +266,13 @@ class _Child:
             self._pipe = None
 
 
-_START = threading.Lock()
+_ENVIRONMENT_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    with _START:
+    """Environment variables that a child process inherits."""
+    with _ENVIRONMENT_LOCK:
         before = {name: os.environ.get(name) for name in values}
         os.environ.update(values)
         try:
@@ -227,13 +285,14 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _serve(pipe: Connection, memory: int) -> None:
-    """What a decoding process does until its pipe is closed."""
-    import signal  # noqa: PLC0415 - only here
+# --- in a decoding process --------------------------------------------------------------------------------------------
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when
+
+def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
+    """Decode one job after another until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _limit(memory)
+    _limit_memory(memory_bytes)
     pipe.send(None)
     while True:
         try:
@@ -241,34 +300,26 @@ def _serve(pipe: Connection, memory: int) -> None:
         except EOFError:
             return
         try:
-            answer: Decoded | MedicalVqaError = decode(job)
+            result: DecodedImage | MedicalVqaError = decode(job)
         except MedicalVqaError as error:
-            answer = type(error)(str(error))  # without its causes, which may not travel
+            result = type(error)(str(error))  # without its causes, which may not be picklable
         except Exception as error:
-            answer = ImageError(f"{_NAME}: expected a whole picture, but it cannot be decoded ({type(error).__name__})")
+            reason = type(error).__name__
+            result = ImageError(f"{_UPLOAD_NAME}: expected a complete picture, but it cannot be decoded ({reason})")
         del job
-        pipe.send(answer)
-        del answer
+        pipe.send(result)
+        del result
 
 
-def _limit(memory: int) -> None:
+def _limit_memory(memory_bytes: int) -> None:
+    """Bound the address space of this process, on Linux."""
     try:
-        import resource  # noqa: PLC0415 - not everywhere
+        import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
         return
     if not Path("/proc/self/statm").exists():
         return
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def refused(error: MedicalVqaError) -> RefusedError:
-    """413 for what is too large, 415 for a known format that is not read, 400 for what is no picture."""
-    if isinstance(error, RefusedError):
-        return error
-    if isinstance(error, TooLargeError):
-        return RefusedError(413, "too_large", str(error))
-    if isinstance(error, UnsupportedImageError):
-        return RefusedError(415, "unsupported_media_type", str(error))
-    return RefusedError(400, "not_an_image", str(error))

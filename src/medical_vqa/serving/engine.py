@@ -1,32 +1,35 @@
-"""One model and one thread that runs it: requests of many clients meet in a bounded queue and are answered in batches.
+"""One model and the thread that runs it: requests of many clients wait in a bounded queue and are answered in batches.
 
-The event loop only puts work in and awaits it. Work whose client has gone or whose deadline has passed is dropped
-before it is computed. Questions about one image are taken together, because that image's part is then computed once.
+The event loop only queues work and awaits it. Work whose client has disconnected or whose deadline has passed is
+dropped before it is computed. Questions about one image are batched together, because the image's part of the
+computation is then done once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import json
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
-from medical_vqa.serving.errors import RefusedError, defect, overloaded, past_deadline, stopping
-from medical_vqa.serving.metrics import Meters
+from medical_vqa.serving.errors import ApiError, deadline_exceeded, internal_error, overloaded, shutting_down
+from medical_vqa.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,38 +38,54 @@ if TYPE_CHECKING:
     Features = Mapping[str, Tensor]
 
 _LOG = logging.getLogger("medical_vqa.serving")
-_RECENT = 0.2  # weight of the newest batch in the estimate of seconds per item
+_SMOOTHING = 0.2  # weight of the newest batch in the moving average of seconds per item
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the model says to one question."""
+class EngineOptions:
+    """Sizes and times of an `Engine`."""
+
+    batch_size: int = 8
+    """Most questions in one model call."""
+    batch_wait: float = 0.003
+    """Seconds that a batch may wait for more questions while several clients ask."""
+    queue_size: int = 256
+    """Most questions and pictures that may wait."""
+    deadline: float = 7.0
+    """Seconds in which a question is answered or refused."""
+    answer_cache_size: int = 10_000
+    """Answers that are cached; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """The model's answer to one question."""
 
     prediction: Prediction
     """With the calibrated confidence."""
     abstention: AbstentionDecision
-    """Whether it should be relied on."""
+    """Whether the answer should be relied on."""
     attention_map: NDArray[np.float32] | None = None
-    """Where it comes from (rows, columns); None unless asked for."""
+    """Where in the picture the answer comes from (rows, columns); None unless requested."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """`Found`, and what it took."""
+class EngineAnswer:
+    """An answer, with the time that it took."""
 
-    found: Found
-    """The answer."""
-    waited: float = 0.0
-    """Seconds in the queue."""
-    ran: float = 0.0
-    """Seconds of the batch in the model."""
-    batch: int = 0
-    """Questions in that batch; 0: remembered."""
+    answer: ModelAnswer
+    """The model's answer."""
+    queue_seconds: float = 0.0
+    """Time in the queue."""
+    model_seconds: float = 0.0
+    """Time of the batch in the model."""
+    batch_size: int = 0
+    """Questions in that batch; 0: the answer was cached."""
 
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One question or one picture to encode, and who waits for it."""
+    """One question to answer or one picture to encode, and the future of whoever awaits it."""
 
     image: str
     visual: Any
@@ -76,53 +95,70 @@ class _Work:
     question: str | None = None  # None: encode the picture
     attention_map: bool = False
     arrived: float = field(default_factory=time.monotonic)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)  # for the request id in the log
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.image, self.question or ""
 
 
 class Engine:
-    """Answers questions about pictures that `encode` has seen."""
+    """Answers questions about pictures that `encode` has encoded."""
 
     def __init__(
         self,
         model: VqaModel,
         card: BundleCard,
+        options: EngineOptions | None = None,
         *,
-        batch: int = 8,
-        wait: float = 0.003,
-        queue: int = 256,
-        deadline: float = 7.0,
-        cached: int = 10_000,
-        meters: Meters | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`wait` and `deadline` are seconds; `queue` is how many may wait; `cached` how many answers are remembered."""
-        self.model, self.card, self.deadline = model, card, deadline
-        self.meters = meters or Meters()
-        self.id = _identity(card)
+        """Set up the queue and the cache; `start` starts the thread.
+
+        Args:
+            model: Answers the questions.
+            card: Of the model's bundle: decoding, temperature and threshold.
+            options: Sizes and times.
+            metrics: Where work is counted; None: metrics of its own.
+        """
+        self.model = model
+        self.card = card
+        self.options = options or EngineOptions()
+        self.metrics = metrics or Metrics()
+        self.id = _model_id(card)
         self.has_attention_map = model.has_attention_maps
         self.fingerprint = model.vision.fingerprint if model.vision is not None else self.id
-        self.batch, self._wait, self._limit = batch, wait, queue
         self._queue: deque[_Work] = deque()
-        self._changed = threading.Condition()
-        self._remembered = _Remembered(cached)
-        self._last, self._seconds, self._closed = 1, 0.0, False
+        self._queue_changed = threading.Condition()
+        # by image and question; model and decoding are this engine's
+        self._cache: LRUCache[tuple[str, str], ModelAnswer] = LRUCache(self.options.answer_cache_size)
+        self._cache_lock = threading.Lock()
+        self._last_batch_size = 1
+        self._seconds_per_item = 0.0
+        self._closed = False
         self._thread: threading.Thread | None = None
-        self.meters.waiting.set_function(lambda: len(self._queue))
+        self.metrics.queue_size.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
-        """Answer one question, so that the first client waits for nothing, and take work from now on."""
-        self._warm_up()
+        """Answer one question, so that the first client does not wait for it, and accept work from now on."""
+        spec = self.model.picture
+        shape = (1, 1, 1) if spec is None else (spec.side, spec.side, spec.channels)
+        picture = np.zeros(shape, np.uint8)
+        visual = self.model.vision.encode([picture])[0] if self.model.vision is not None else picture
+        self._ask_model([Query("0", "What is shown?", "warm-up", visual)], [self.has_attention_map])
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     @property
     def ready(self) -> bool:
-        """Whether it takes work."""
+        """Whether work is accepted."""
         return self._thread is not None and self._thread.is_alive() and not self._closed
 
     def close(self) -> None:
-        """Finish what waits, and stop."""
-        with self._changed:
+        """Finish the queued work, and stop."""
+        with self._queue_changed:
             self._closed = True
-            self._changed.notify_all()
+            self._queue_changed.notify_all()
         if self._thread is not None:
             self._thread.join()
 
@@ -133,201 +169,190 @@ class Engine:
         question: str,
         *,
         attention_map: bool = False,
-        since: float | None = None,
-    ) -> Outcome:
-        """The answer to a question; raises `RefusedError`.
+        received: float | None = None,
+    ) -> EngineAnswer:
+        """The answer to a question.
 
-        `image` is the digest of the picture; `since` is when the request came (`time.monotonic`): its deadline counts
-        from there.
+        Args:
+            image: Digest of the picture.
+            visual: The picture as the model needs it, or its features.
+            question: In words.
+            attention_map: Whether to add the attention map, where the model has one.
+            received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
+
+        Raises:
+            ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
         """
-        if (known := self._remembered.get((image, question), attention_map)) is not None:
-            self.meters.cache.labels("hit").inc()
-            return Outcome(known)
-        self.meters.cache.labels("miss").inc()
-        outcome: Outcome = await self._submit(image, visual, question, attention_map and self.has_attention_map, since)
-        return outcome
+        attention_map = attention_map and self.has_attention_map
+        with self._cache_lock:
+            cached = self._cache.get((image, question))
+        if cached is not None and (cached.attention_map is not None or not attention_map):
+            self.metrics.answer_cache.labels("hit").inc()
+            return EngineAnswer(cached)
+        self.metrics.answer_cache.labels("miss").inc()
+        answer: EngineAnswer = await self._submit(image, visual, question, attention_map, received)
+        return answer
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:
-        """What the model keeps of a picture; None where nothing of it can be reused. Raises `RefusedError`."""
+        """The features of a picture; None for a model that computes none in advance. Raises `ApiError`."""
         if self.model.vision is None:
             return None
         features: Features = await self._submit(image, picture, None, False, None)
         return features
 
     async def _submit(
-        self, image: str, visual: Any, question: str | None, attention_map: bool, since: float | None
+        self, image: str, visual: Any, question: str | None, attention_map: bool, received: float | None
     ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
-        until = (now if since is None else since) + self.deadline
-        work = _Work(image, visual, until, loop.create_future(), loop, question, attention_map)
-        self._enqueue(work)
-        try:
-            async with asyncio.timeout(until - now):
-                result = await work.future
-        except TimeoutError:
-            raise past_deadline(self._backlog()) from None
-        if time.monotonic() > work.deadline:  # it was ready in time, but this loop was too busy to notice
-            raise past_deadline(self._backlog())
-        return result
-
-    def _enqueue(self, work: _Work) -> None:
-        with self._changed:
+        deadline = (now if received is None else received) + self.options.deadline
+        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map)
+        with self._queue_changed:
             if self._closed:
-                raise stopping()
-            if len(self._queue) >= self._limit or self._backlog() > self.deadline:
+                raise shutting_down()
+            if len(self._queue) >= self.options.queue_size or self._backlog() > self.options.deadline:
                 raise overloaded(self._backlog())
             self._queue.append(work)
-            self._changed.notify_all()
+            self._queue_changed.notify_all()
+        try:
+            async with asyncio.timeout(deadline - now):
+                result = await work.future
+        except TimeoutError:
+            raise deadline_exceeded(self._backlog()) from None
+        if time.monotonic() > deadline:  # the result was in time, but this loop was too busy to notice
+            raise deadline_exceeded(self._backlog())
+        return result
 
     def _backlog(self) -> float:
-        """Seconds until what waits now is done."""
-        return len(self._queue) * self._seconds
+        """Seconds until the work that is queued now will be done."""
+        return len(self._queue) * self._seconds_per_item
 
-    # --- the model's thread -------------------------------------------------------------------------------------------
-
-    def _warm_up(self) -> None:
-        spec = self.model.picture
-        shape = (1, 1, 1) if spec is None else (spec.side, spec.side, spec.channels)
-        picture = np.zeros(shape, np.uint8)
-        visual = self.model.vision.encode([picture])[0] if self.model.vision is not None else picture
-        self._answer([Query("0", "What is shown?", "warm", visual)], [self.has_attention_map])
+    # --- in the model's thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
+        while (batch := self._next_batch()) is not None:
             if batch:
-                self._do(batch)
+                self._process(batch)
 
-    def _take(self) -> list[_Work] | None:
+    def _next_batch(self) -> list[_Work] | None:
         """Work to do together; None when there will be no more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
+        with self._queue_changed:
+            self._queue_changed.wait_for(lambda: self._queue or self._closed)
             if not self._queue:
                 return None
-            self._linger()
+            self._wait_for_company()
             self._drop_stale()
-            batch = self._choose()
-            self._last = max(1, len(batch))
+            batch = self._take_batch()
+            self._last_batch_size = max(1, len(batch))
             return batch
 
-    def _linger(self) -> None:
-        """Where several clients ask at once, give those that have just been answered the time to ask again."""
-        if self._last > 1 and not self._closed:
-            wanted = min(self.batch, self._last)
-            until = self._queue[0].arrived + self._wait
-            self._changed.wait_for(lambda: len(self._queue) >= wanted, timeout=max(0.0, until - time.monotonic()))
+    def _wait_for_company(self) -> None:
+        """While several clients ask at once, give those that have just been answered the time to ask again."""
+        if self._last_batch_size == 1 or self._closed:
+            return
+        expected = min(self.options.batch_size, self._last_batch_size)
+        wait_until = self._queue[0].arrived + self.options.batch_wait
+        self._queue_changed.wait_for(
+            lambda: len(self._queue) >= expected, timeout=max(0.0, wait_until - time.monotonic())
+        )
 
     def _drop_stale(self) -> None:
-        now, kept = time.monotonic(), deque[_Work]()
+        """Remove the work of clients that have disconnected, and work past its deadline."""
+        now, remaining = time.monotonic(), deque[_Work]()
         for work in self._queue:
             if work.future.cancelled():
-                self.meters.dropped.labels("gone").inc()
+                self.metrics.dropped.labels("gone").inc()
             elif work.deadline <= now:
-                self.meters.dropped.labels("deadline").inc()
+                self.metrics.dropped.labels("deadline").inc()
             else:
-                kept.append(work)
-        self._queue = kept
+                remaining.append(work)
+        self._queue = remaining
 
-    def _choose(self) -> list[_Work]:
-        """The oldest, those about its image, and then the next oldest of its kind."""
+    def _take_batch(self) -> list[_Work]:
+        """The oldest work, more about the same image, and then the next oldest; either questions or pictures."""
         if not self._queue:
             return []
         first = self._queue[0]
-        alike = [work for work in self._queue if (work.question is None) == (first.question is None)]
-        alike.sort(key=lambda work: work.image != first.image)  # stable: the oldest first among equals
-        chosen = alike[: self.batch]
-        taken = set(map(id, chosen))
+        candidates = [work for work in self._queue if (work.question is None) == (first.question is None)]
+        candidates.sort(key=lambda work: work.image != first.image)  # stable: the oldest first among equals
+        batch = candidates[: self.options.batch_size]
+        taken = set(map(id, batch))
         self._queue = deque(work for work in self._queue if id(work) not in taken)
-        return chosen
+        return batch
 
-    def _do(self, batch: list[_Work]) -> None:
-        kind = "encode" if batch[0].question is None else "answer"
-        began = time.monotonic()
-        results = self._results(batch)
-        took = time.monotonic() - began
-        self._seconds += _RECENT * (took / len(batch) - self._seconds)
-        self.meters.batch.labels(kind).observe(len(batch))
-        self.meters.model_seconds.labels(kind).observe(took)
+    def _process(self, batch: list[_Work]) -> None:
+        operation = "encode" if batch[0].question is None else "answer"
+        start = time.monotonic()
+        results = self._compute(batch)
+        seconds = time.monotonic() - start
+        self._seconds_per_item += _SMOOTHING * (seconds / len(batch) - self._seconds_per_item)
+        self.metrics.batch_size.labels(operation).observe(len(batch))
+        self.metrics.model_seconds.labels(operation).observe(seconds)
         for work in batch:
-            self.meters.wait_seconds.observe(began - work.arrived)
-        done = [
-            (work, Outcome(result, began - work.arrived, took, len(batch)) if isinstance(result, Found) else result)
+            self.metrics.queue_seconds.observe(start - work.arrived)
+        timed = [
+            EngineAnswer(result, start - work.arrived, seconds, len(batch))
+            if isinstance(result, ModelAnswer)
+            else result
             for work, result in zip(batch, results, strict=True)
         ]
         for loop in {work.loop for work in batch}:
+            settled = [(work.future, result) for work, result in zip(batch, timed, strict=True) if work.loop is loop]
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
-                loop.call_soon_threadsafe(_settle, [(w.future, result) for w, result in done if w.loop is loop])
+                loop.call_soon_threadsafe(_settle, settled)
 
-    def _results(self, batch: list[_Work]) -> Sequence[Any]:
-        """One result or exception per piece of work; a piece that fails does not take the others with it."""
+    def _compute(self, batch: list[_Work]) -> Sequence[Any]:
+        """One result or exception per piece of work; where a batch fails, its parts are computed one by one."""
         try:
-            return self._encoded(batch) if batch[0].question is None else self._answers(batch)
+            return self._encode(batch) if batch[0].question is None else self._answer(batch)
         except Exception as error:
             if len(batch) > 1:
-                return [self._results([work])[0] for work in batch]
+                return [self._compute([work])[0] for work in batch]
             if isinstance(error, ModelError):
-                return [RefusedError(422, "invalid", str(error))]
-            _LOG.exception("the model failed")
-            return [defect()]
+                return [ApiError(422, "invalid", str(error))]
+            batch[0].context.run(_LOG.exception, "the model failed")
+            return [internal_error()]
 
-    def _encoded(self, batch: list[_Work]) -> list[Features]:
+    def _encode(self, batch: list[_Work]) -> list[Features]:
         pictures = {work.image: work.visual for work in batch}
         encoded = self.model.vision.encode(list(pictures.values())) if self.model.vision is not None else []
-        kept = {
-            image: {name: _on_host(tensor) for name, tensor in features.items()}
-            for image, features in zip(pictures, encoded, strict=True)
+        features = {
+            image: {name: _to_host(tensor) for name, tensor in tensors.items()}
+            for image, tensors in zip(pictures, encoded, strict=True)
         }
-        return [kept[work.image] for work in batch]
+        return [features[work.image] for work in batch]
 
-    def _answers(self, batch: list[_Work]) -> list[Found]:
-        asked: dict[tuple[str, str], _Work] = {}
+    def _answer(self, batch: list[_Work]) -> list[ModelAnswer]:
+        """Answers in the order of the batch; equal questions about one image are computed once."""
+        distinct: dict[tuple[str, str], _Work] = {}
         attention_maps: dict[tuple[str, str], bool] = {}
         for work in batch:
-            key = (work.image, work.question or "")
-            asked.setdefault(key, work)
-            attention_maps[key] = attention_maps.get(key, False) or work.attention_map
-        queries = [Query(str(n), w.question or "", w.image, w.visual) for n, w in enumerate(asked.values())]
-        found = dict(zip(asked, self._answer(queries, list(attention_maps.values())), strict=True))
-        for key, answer in found.items():
-            self._remembered.put(key, answer)
-        return [found[work.image, work.question or ""] for work in batch]
+            distinct.setdefault(work.key, work)
+            attention_maps[work.key] = attention_maps.get(work.key, False) or work.attention_map
+        queries = [Query(str(n), w.question or "", w.image, w.visual) for n, w in enumerate(distinct.values())]
+        answers = dict(zip(distinct, self._ask_model(queries, list(attention_maps.values())), strict=True))
+        if self._cache.maxsize:
+            with self._cache_lock:
+                self._cache.update(answers)
+        return [answers[work.key] for work in batch]
 
-    def _answer(self, queries: Sequence[Query], attention_map: Sequence[bool]) -> list[Found]:
-        predictions = [calibrated(p, self.card) for p in self.model.answer(queries, self.card.decoding)]
-        verdicts = [abstention_decision(self.model, self.card, q, p) for q, p in zip(queries, predictions, strict=True)]
-        wanted = [query for query, asked in zip(queries, attention_map, strict=True) if asked]
-        maps = iter(self.model.attention_maps(wanted) if wanted and self.has_attention_map else ())
+    def _ask_model(self, queries: Sequence[Query], attention_map: Sequence[bool]) -> list[ModelAnswer]:
+        """One answer per query, with attention maps where they are requested."""
+        predictions = [calibrated(raw, self.card) for raw in self.model.answer(queries, self.card.decoding)]
+        decisions = [
+            abstention_decision(self.model, self.card, query, prediction)
+            for query, prediction in zip(queries, predictions, strict=True)
+        ]
+        with_map = [query for query, requested in zip(queries, attention_map, strict=True) if requested]
+        maps = iter(self.model.attention_maps(with_map) if with_map and self.has_attention_map else ())
         return [
-            Found(prediction, judged, next(maps, None) if asked else None)
-            for prediction, judged, asked in zip(predictions, verdicts, attention_map, strict=True)
+            ModelAnswer(prediction, decision, next(maps, None) if requested else None)
+            for prediction, decision, requested in zip(predictions, decisions, attention_map, strict=True)
         ]
 
 
-class _Remembered:
-    """The last answers, by image and question; model and decoding are those of the engine that owns it."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._lock = limit, threading.Lock()
-        self._found: OrderedDict[tuple[str, str], Found] = OrderedDict()
-
-    def get(self, key: tuple[str, str], attention_map: bool) -> Found | None:
-        with self._lock:
-            found = self._found.get(key)
-            if found is None or (attention_map and found.attention_map is None):
-                return None
-            self._found.move_to_end(key)
-            return found
-
-    def put(self, key: tuple[str, str], found: Found) -> None:
-        with self._lock:
-            self._found[key] = found
-            self._found.move_to_end(key)
-            while len(self._found) > self._limit:
-                self._found.popitem(last=False)
-
-
-def _settle(done: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-    """In the event loop: hand over results to those who still wait."""
-    for future, result in done:
+def _settle(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    """In the event loop: pass results to those who still wait."""
+    for future, result in results:
         if future.done():
             continue
         if isinstance(result, Exception):
@@ -336,11 +361,11 @@ def _settle(done: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_result(result)
 
 
-def _on_host(tensor: Any) -> Any:
+def _to_host(tensor: Any) -> Any:
     return tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu()
 
 
-def _identity(card: BundleCard) -> str:
+def _model_id(card: BundleCard) -> str:
     """Equal for bundles that answer equally: their files, decoding and calibration."""
-    about = card.model_dump(mode="json", include={"family", "files", "decoding", "calibration"})
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    parts = card.model_dump(mode="json", include={"family", "files", "decoding", "calibration"})
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

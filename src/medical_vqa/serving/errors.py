@@ -1,7 +1,7 @@
-"""What the server says no with: one exception, with the status, the code and the sentence that the client gets.
+"""Errors that the server answers with: one exception with the HTTP status, the code and the message for the client.
 
-Overload is 429 and not 503: platforms end an instance that answers with 5xx several times in a row, and an instance
-that is merely busy must live.
+Overload is 429 and not 503: platforms restart an instance that answers with several 5xx in a row, and an instance that
+is merely busy must keep running.
 """
 
 from __future__ import annotations
@@ -13,45 +13,48 @@ from medical_vqa.errors import MedicalVqaError
 from medical_vqa.serving.api.schema import ErrorCode
 
 
-class RefusedError(MedicalVqaError):
-    """A request that gets an error as its answer."""
+class ApiError(MedicalVqaError):
+    """A request that is answered with an error."""
 
     def __init__(self, status: int, code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
 
 
-def unknown_image() -> RefusedError:
-    """404: never there, deleted, or expired."""
-    return RefusedError(404, "unknown_image", "no image has this id, or no longer; upload it again")
+def unknown_image() -> ApiError:
+    """404: the image was never uploaded, or was deleted, or has expired."""
+    return ApiError(404, "unknown_image", "no image has this id (any more); upload it again")
 
 
-def overloaded(seconds: float) -> RefusedError:
-    """429: more waits than can be answered in time."""
-    return _later("overloaded", "more questions are waiting than can be answered in time; ask again later", seconds)
+def overloaded(retry_after: float) -> ApiError:
+    """429: more work is queued than can be done in time; `retry_after` in seconds."""
+    message = "more questions are waiting than can be answered in time; ask again later"
+    return _retry_later("overloaded", message, retry_after)
 
 
-def past_deadline(seconds: float) -> RefusedError:
-    """429: waited as long as it may."""
-    return _later("deadline", "no answer was ready within the deadline; ask again later", seconds)
+def deadline_exceeded(retry_after: float) -> ApiError:
+    """429: the request has waited until its deadline; `retry_after` in seconds."""
+    return _retry_later("deadline", "no answer was ready within the deadline; ask again later", retry_after)
 
 
-def rate_limited(seconds: float) -> RefusedError:
-    """429: this client has asked as often as it may."""
-    return _later("rate_limited", "you have asked as often as you may for now; ask again later", seconds)
+def rate_limited(retry_after: float) -> ApiError:
+    """429: this client has used up its rate; `retry_after` in seconds."""
+    return _retry_later("rate_limited", "you have reached your request rate; ask again later", retry_after)
 
 
-def defect() -> RefusedError:
-    """500: our mistake; the log has the traceback."""
-    return RefusedError(500, "internal", "this is a defect of the server; its log has the request's id")
+def internal_error() -> ApiError:
+    """500: a bug of the server; the log has the traceback."""
+    return ApiError(500, "internal", "this is a bug of the server; its log has the traceback under the X-Request-ID")
 
 
-def stopping() -> RefusedError:
-    """503: this instance is going away."""
-    return RefusedError(
-        503, "not_ready", "this server is stopping; ask again, another one will answer", {"Retry-After": "1"}
-    )
+def shutting_down() -> ApiError:
+    """503: this instance is shutting down."""
+    message = "this server is shutting down; ask again, another one will answer"
+    return ApiError(503, "not_ready", message, {"Retry-After": "1"})
 
 
-def _later(code: ErrorCode, message: str, seconds: float) -> RefusedError:
-    return RefusedError(429, code, message, {"Retry-After": str(max(1, math.ceil(seconds)))})
+def _retry_later(code: ErrorCode, message: str, retry_after: float) -> ApiError:
+    return ApiError(429, code, message, {"Retry-After": str(max(1, math.ceil(retry_after)))})

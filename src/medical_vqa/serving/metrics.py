@@ -1,34 +1,40 @@
-"""What is counted: Prometheus metrics of one server, in a registry of its own."""
+"""The Prometheus metrics of one server, in a registry of their own."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_MODEL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
+_HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
-class Meters:
-    """The metrics of the engine; those of requests are added by the instrumentator."""
+class Metrics:
+    """Everything that is counted; each server has one."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.waiting = Gauge("medical_vqa_queue", "Questions and uploads waiting for the model", registry=self.registry)
-        self.batch = Histogram(
-            "medical_vqa_batch_size", "Questions or pictures in one call of the model", ["work"],
-            buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
-        )  # fmt: skip
-        self.model_seconds = Histogram(
-            "medical_vqa_model_seconds", "One call of the model", ["work"], buckets=_SECONDS, registry=self.registry
+        self.http_requests = self._counter("http_requests", "Requests answered", "handler", "method", "status")
+        self.http_seconds = self._histogram(
+            "http_request_duration_seconds", "From a request to its response", _HTTP_BUCKETS, "handler", "method"
         )
-        self.wait_seconds = Histogram(
-            "medical_vqa_wait_seconds", "Waiting for the model", buckets=_SECONDS, registry=self.registry
+        self.http_in_progress = Gauge("http_requests_in_progress", "Requests being answered", registry=self.registry)
+        self.queue_size = Gauge("medical_vqa_queue", "Questions and uploads in the queue", registry=self.registry)
+        self.queue_seconds = self._histogram("medical_vqa_wait_seconds", "Time in the queue", _MODEL_BUCKETS)
+        self.batch_size = self._histogram(
+            "medical_vqa_batch_size", "Questions or images in one model call", _BATCH_BUCKETS, "work"
         )
-        self.cache = Counter("medical_vqa_answer_cache", "Answers looked up", ["result"], registry=self.registry)
-        self.hot = Counter("medical_vqa_image_cache", "Uploads looked up in memory", ["result"], registry=self.registry)
-        self.refused = Counter("medical_vqa_refused", "Requests refused", ["code"], registry=self.registry)
-        self.dropped = Counter(
-            "medical_vqa_dropped", "Work dropped before it was computed", ["reason"], registry=self.registry
+        self.model_seconds = self._histogram(
+            "medical_vqa_model_seconds", "Duration of one model call", _MODEL_BUCKETS, "work"
         )
-        self.abstained = Counter(
-            "medical_vqa_abstained", "Answers that the model abstained from", registry=self.registry
-        )
+        self.answer_cache = self._counter("medical_vqa_answer_cache", "Answer cache lookups", "result")
+        self.image_cache = self._counter("medical_vqa_image_cache", "Image cache lookups", "result")
+        self.refused = self._counter("medical_vqa_refused", "Requests answered with an error", "code")
+        self.dropped = self._counter("medical_vqa_dropped", "Work dropped before it was computed", "reason")
+        self.abstained = self._counter("medical_vqa_abstained", "Answers from which the model abstained")
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(name, description, labels, registry=self.registry)
+
+    def _histogram(self, name: str, description: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, description, labels, buckets=buckets, registry=self.registry)

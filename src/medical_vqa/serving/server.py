@@ -1,4 +1,4 @@
-"""Running the app: uvicorn on a socket of our own, JSON logs, and a stop that answers what was accepted."""
+"""Running the application: uvicorn on a socket, JSON logs, and a stop that answers every accepted request."""
 
 from __future__ import annotations
 
@@ -10,88 +10,65 @@ import sys
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.api.problems import respond
-from medical_vqa.serving.api.routes import create_app
+from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.errors import stopping
-from medical_vqa.serving.logs import configure
+from medical_vqa.serving.logs import configure_logging
+from medical_vqa.serving.middleware.draining import DrainingMiddleware
 from medical_vqa.serving.settings import Settings
 
 _KEEP_ALIVE = 30  # seconds that an idle connection stays open
 _BACKLOG = 2048
-_LEAVING = 0.5  # seconds between the signal and the closed door
+_DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
 def run(engine: Engine, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests that have begun by then are answered within `settings.drain` seconds.
+    """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
-    Raises `ConfigError` when the address is taken or the store cannot be reached.
+    Raises `ConfigError` when the address is in use or the store is unavailable.
     """
-    configure(settings.log_level)
+    configure_logging(settings.log_level)
     app = create_app(engine, settings)
     app.state.service.store.check()
-    listening = _listen(settings.host, settings.port)
-    host, port = listening.getsockname()[:2]
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
     structlog.get_logger("medical_vqa.serving").info(
-        "serving", url=f"http://{host}:{port}", model=engine.card.name, model_id=engine.id, batch=engine.batch
+        "serving",
+        url=f"http://{host}:{port}",
+        model=engine.card.name,
+        model_id=engine.id,
+        batch_size=engine.options.batch_size,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once all is answered
-    Server(config(app, settings)).run(sockets=[listening])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once every request is answered
+    Server(uvicorn_config(app, settings)).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
-    """A server that leaves in two steps: it says so for `_LEAVING` seconds and still answers, and then it closes.
+    """A server that stops in two steps: it announces the stop and still answers, and then closes its socket.
 
     Closing at once would reset the connections that the kernel has accepted and the server has not.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Leave, then close the socket and wait for the requests that have begun."""
-        if isinstance(self.config.app, Leaving):
-            self.config.app.leaving = True
-            await asyncio.sleep(_LEAVING)
+        """Announce the stop, then close the socket and wait for the running requests."""
+        if isinstance(self.config.app, DrainingMiddleware):
+            self.config.app.active = True
+            await asyncio.sleep(_DRAIN_NOTICE)
         await super().shutdown(sockets)
 
 
-class Leaving:
-    """ASGI middleware: once `leaving` is set every response closes its connection, and `/readyz` says no."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app, self.leaving = app, False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http" or not self.leaving:
-            await self._app(scope, receive, send)
-        elif scope["path"] == "/readyz":
-            await respond(stopping(), scope, receive, send)
-        else:
-            await self._app(scope, receive, _closing(send))
-
-
-def _closing(send: Send) -> Send:
-    async def close(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
-
-    return close
-
-
-def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs the app."""
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the application."""
     return uvicorn.Config(
-        Leaving(app),
+        DrainingMiddleware(app),
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies) or None,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
         h11_max_incomplete_event_size=64 * 1024,
     )
 

@@ -1,13 +1,14 @@
-"""What the routes do, without HTTP: take an upload, answer questions about it, say what is served."""
+"""The use cases of the server, without HTTP: accept an upload, answer questions about it, describe the model."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,135 +26,170 @@ from medical_vqa.serving.api.schema import (
     Timings,
     UploadedImage,
 )
-from medical_vqa.serving.decoding import Decoded, Decoders, Job
-from medical_vqa.serving.engine import Engine, Outcome
-from medical_vqa.serving.image_store.backends import Store, open_store
-from medical_vqa.serving.image_store.images import Images, Kept
+from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.image_store.base import ImageStore, open_store
+from medical_vqa.serving.image_store.blob import StoredImage
+from medical_vqa.serving.image_store.repository import ImageRepository
 from medical_vqa.serving.settings import Settings
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
+"""Supported file formats."""
 _LOG = structlog.get_logger("medical_vqa.serving")
-_SWEEP = 60.0  # seconds between two sweeps of the store, at most
+_MAX_SWEEP_INTERVAL = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that somebody sent."""
+    """An uploaded file, with the client's options."""
 
     data: bytes
-    """As it came."""
+    """The file."""
     frame: int | None = None
-    """Of several, which one; None: the first, or the middle slice of a volume."""
+    """Which of several frames, from 0; None: the first, or the middle slice of a volume."""
     window: tuple[float, float] | None = None
     """Center and width, for DICOM and NIfTI."""
 
 
 class Service:
-    """The engine, its images, and the processes that decode."""
+    """The engine, the image repository, and the processes that decode uploads."""
 
-    def __init__(self, engine: Engine, settings: Settings, store: Store | None = None) -> None:
-        self.engine, self.settings = engine, settings
-        self.store = store or open_store(settings.store, ttl=settings.store_ttl, limit=settings.store_bytes)
-        self.images = Images(
-            self.store, engine, ttl=settings.store_ttl, hot=settings.hot_bytes, keep_originals=settings.keep_originals
-        )
-        self.decoders = Decoders(
-            settings.decoders,
-            memory=settings.decoder_bytes,
-            timeout=settings.decode_timeout,
-            waiting=settings.queue,
-            deadline=settings.deadline,
-        )
-        self._limits = IngestLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
-        self._sweeper: asyncio.Task[None] | None = None
+    def __init__(self, engine: Engine, settings: Settings, store: ImageStore | None = None) -> None:
+        """Set everything up without starting it.
+
+        Args:
+            engine: Answers the questions.
+            settings: Limits and sizes.
+            store: Where uploads live; None: the one that `settings.store` names.
+        """
+        self.engine = engine
+        self.settings = settings
         self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
+        self.store = store or open_store(settings.store, ttl=settings.store_ttl, max_bytes=settings.store_bytes)
+        self.images = ImageRepository(
+            self.store,
+            engine,
+            ttl=settings.store_ttl,
+            cache_bytes=settings.image_cache_bytes,
+            keep_originals=settings.keep_originals,
+        )
+        self._decoders = DecoderPool(
+            settings.decoder_processes,
+            DecoderLimits(
+                memory_bytes=settings.decoder_memory_bytes,
+                timeout=settings.decode_timeout,
+                queue_size=settings.queue_size,
+                deadline=settings.deadline,
+            ),
+        )
+        self._ingest_limits = IngestLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is not to be had."""
+        """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
         await asyncio.to_thread(self.store.check)
         await asyncio.to_thread(self.engine.start)
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper = asyncio.create_task(self._sweep_forever())
 
     async def close(self) -> None:
-        """Finish what waits, and stop."""
+        """Finish the queued work, and stop."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.to_thread(self.engine.close)
-        await asyncio.to_thread(self.decoders.close)
+        await asyncio.to_thread(self._decoders.close)
         self.images.close()
 
-    async def _sweep(self) -> None:
+    async def _sweep_forever(self) -> None:
         ttl = self.settings.store_ttl
+        interval = _MAX_SWEEP_INTERVAL if ttl is None else min(_MAX_SWEEP_INTERVAL, max(1.0, ttl / 4))
         while True:
-            await asyncio.sleep(_SWEEP if ttl is None else min(_SWEEP, max(1.0, ttl / 4)))
-            with contextlib.suppress(Exception):  # a store that does not answer now is swept next time
+            await asyncio.sleep(interval)
+            with contextlib.suppress(Exception):  # a store that is unavailable now is swept next time
                 await self.images.sweep()
 
     async def upload(self, upload: Upload) -> UploadedImage:
-        """Decode, encode and keep a picture; raises `RefusedError`."""
+        """Decode, encode and store an image; raises `ApiError`."""
         decoded = await self._decode(upload)
-        kept = await self.images.add(decoded, upload.data)
+        image = await self.images.add(decoded, upload.data)
         ttl = self.settings.store_ttl
-        return UploadedImage(image_id=kept.id, expires_in_seconds=ttl, **decoded.about)
+        return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
 
     async def ask(
-        self, image_id: str, question: str, *, attention_map: bool = False, began: float | None = None
+        self, image_id: str, question: str, *, attention_map: bool = False, received: float | None = None
     ) -> Answer:
-        """Answer a question about an upload; raises `RefusedError`. `began` is a `time.monotonic`."""
-        started = time.monotonic() if began is None else began
-        return await self._answer(await self.images.get(image_id), question, attention_map, started)
+        """Answer a question about an uploaded image.
+
+        Args:
+            image_id: Of the image.
+            question: In words.
+            attention_map: Whether to add the attention map.
+            received: When the request arrived (`time.monotonic`); None: now.
+
+        Raises:
+            ApiError: The image is unknown, or the question cannot be answered (in time).
+        """
+        start = time.monotonic() if received is None else received
+        return await self._answer(await self.images.get(image_id), question, attention_map, start)
 
     async def ask_many(self, image_id: str, questions: Sequence[str], *, attention_map: bool = False) -> Answers:
-        """Answer several questions about an upload, together; raises `RefusedError` where one of them cannot be."""
-        began = time.monotonic()
-        kept = await self.images.get(image_id)
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._answer(kept, question, attention_map, began)) for question in questions]
-        return Answers(image_id=image_id, answers=[task.result() for task in asked])
+        """Answer several questions about an uploaded image together; raises `ApiError` where one of them fails."""
+        start = time.monotonic()
+        image = await self.images.get(image_id)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._answer(image, text, attention_map, start)) for text in questions]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return Answers(image_id=image_id, answers=[task.result() for task in tasks])
 
     async def ask_once(self, upload: Upload, question: str, *, attention_map: bool = False) -> Answer:
-        """Answer a question about a picture that is not kept; raises `RefusedError`."""
-        began = time.monotonic()
+        """Answer a question about an image that is not stored; raises `ApiError`."""
+        start = time.monotonic()
         decoded = await self._decode(upload)
-        return await self._answer(await self.images.visual(decoded), question, attention_map, began)
+        return await self._answer(await self.images.encode(decoded), question, attention_map, start)
 
-    async def _decode(self, upload: Upload) -> Decoded:
-        job = Job(upload.data, self._limits, self.engine.model.picture, upload.frame, upload.window)
-        return await self.decoders.decode(job)
+    async def _decode(self, upload: Upload) -> DecodedImage:
+        spec = self.engine.model.picture
+        return await self._decoders.decode(
+            DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
+        )
 
-    async def _answer(self, kept: Kept, question: str, attention_map: bool, began: float) -> Answer:
-        asked = question.strip()
-        outcome = await self.engine.ask(kept.digest, kept.visual, asked, attention_map=attention_map, since=began)
+    async def _answer(self, image: StoredImage, question: str, attention_map: bool, start: float) -> Answer:
+        question = question.strip()
+        result = await self.engine.ask(
+            image.digest, image.visual, question, attention_map=attention_map, received=start
+        )
+        prediction, abstention = result.answer.prediction, result.answer.abstention
+        if abstention.abstained:
+            self.engine.metrics.abstained.inc()
         if self.settings.log_content:
-            _LOG.info("answered", question=asked, answer=outcome.found.prediction.answer)
-        return self._worded(kept.id or None, asked, outcome, attention_map, began)
-
-    def _worded(
-        self, image_id: str | None, question: str, outcome: Outcome, attention_map: bool, began: float
-    ) -> Answer:
-        found = outcome.found
-        if found.abstention.abstained:
-            self.engine.meters.abstained.inc()
+            _LOG.info("answered", question=question, answer=prediction.answer)
         return Answer(
-            image_id=image_id,
+            image_id=image.id or None,
             question=question,
-            answer=found.prediction.answer,
-            confidence=found.prediction.confidence,
-            alternatives=[Alternative(answer=a, confidence=c) for a, c in found.prediction.alternatives],
-            abstained=found.abstention.abstained,
-            reason=found.abstention.reason,
-            attention_map=_look(found.attention_map) if attention_map else None,
+            answer=prediction.answer,
+            confidence=prediction.confidence,
+            alternatives=[
+                Alternative(answer=answer, confidence=confidence) for answer, confidence in prediction.alternatives
+            ],
+            abstained=abstention.abstained,
+            reason=abstention.reason,
+            attention_map=_attention_map(result.answer.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings(
-                queue_ms=_ms(outcome.waited),
-                model_ms=_ms(outcome.ran),
-                total_ms=_ms(time.monotonic() - began),
-                batch=outcome.batch,
+                queue_ms=_milliseconds(result.queue_seconds),
+                model_ms=_milliseconds(result.model_seconds),
+                total_ms=_milliseconds(time.monotonic() - start),
+                batch_size=result.batch_size,
             ),
         )
 
     def info(self) -> ModelInfo:
-        """The card of the model, and what the server takes."""
+        """The card of the model, and the limits of the server."""
         card, settings = self.engine.card, self.settings
         parts = card.model_dump(mode="json")
         return ModelInfo(
@@ -183,12 +219,13 @@ class Service:
         )
 
 
-def _look(found: Any) -> AttentionMap | None:
-    if found is None:
+def _attention_map(weights: NDArray[np.float32] | None) -> AttentionMap | None:
+    if weights is None:
         return None
-    rows, columns = found.shape
-    return AttentionMap(rows=rows, columns=columns, values=[[round(float(v), 6) for v in row] for row in found])
+    rows, columns = weights.shape
+    values = [[round(float(weight), 6) for weight in row] for row in weights]
+    return AttentionMap(rows=rows, columns=columns, values=values)
 
 
-def _ms(seconds: float) -> float:
+def _milliseconds(seconds: float) -> float:
     return round(1000 * max(0.0, seconds), 2)

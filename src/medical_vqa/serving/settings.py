@@ -1,4 +1,4 @@
-"""What the server is started with: ``MEDICAL_VQA_*`` variables and options, refused when they make no sense.
+"""The server's settings: ``MEDICAL_VQA_*`` variables and options, refused at the start when they make no sense.
 
 ``MEDICAL_VQA_STORE=s3://bucket/uploads`` sets `store`; lists are separated by commas. ``PORT`` is read where the
 platform sets it. `medical-vqa serve --help` lists the options that most people need.
@@ -17,81 +17,85 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving.image_store.backends import store_scheme
+from medical_vqa.serving.image_store.base import store_scheme
 from medical_vqa.text import nearest
 
 PREFIX = "MEDICAL_VQA_"
-_OTHERS = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # read elsewhere in the package
-_RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
 MEBIBYTE = 1 << 20
+_READ_ELSEWHERE = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # variables of other parts of the package
+_RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
+_KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
+_ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
-Names = Annotated[tuple[str, ...], NoDecode]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings of the server."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+    )
 
     model: Path | None = None
-    """A bundle or a run folder; None: the model that ships."""
+    """A bundle or a run folder; None: the shipped model."""
     device: str = "auto"
-    """``cpu``, ``cuda``, ``mps``, or the best there is."""
+    """``cpu``, ``cuda``, ``mps``, or the best available."""
     host: str = "127.0.0.1"
     """Address to listen on; ``0.0.0.0`` inside a container."""
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("port", PREFIX + "PORT", "PORT"))
-    """0: any free one."""
+    """Port to listen on; 0: any free one."""
 
     store: str = "memory://"
     """Where uploads live: ``memory://``, a folder or ``file://``, ``s3://``, ``gs://``, ``redis://``."""
     store_bytes: int = Field(512 * MEBIBYTE, ge=MEBIBYTE)
-    """Bound of the memory or folder store; the least recently used go first."""
+    """Bound of a store in memory (the least recently used are removed first) or in a folder (the oldest first)."""
     store_ttl: float | None = Field(3600.0, gt=0)
-    """Seconds that an upload is kept; None (``0`` or ``none``): until it is deleted or pushed out."""
-    hot_bytes: int = Field(128 * MEBIBYTE, ge=MEBIBYTE)
-    """Features of recently asked images that stay in this process."""
+    """Seconds that an upload is stored; None (``0`` or ``none``): until it is deleted or the store is full."""
+    image_cache_bytes: int = Field(128 * MEBIBYTE, ge=MEBIBYTE)
+    """Features of recently used images that stay in memory."""
     keep_originals: bool = False
-    """Whether the file as uploaded, header and all, is kept beside the picture."""
+    """Whether the uploaded file, header and all, is stored next to the picture."""
 
     max_upload_bytes: int = Field(32 * MEBIBYTE, ge=1024)
-    """Of a request's body; larger ones are refused before they are read."""
+    """Size of a request's body; larger ones are refused before they are read."""
     max_pixels: int = Field(64_000_000, ge=64)
-    """Width times height (times frames) of a picture, looked at before it is decoded."""
+    """Width times height (times frames) of an image, checked before it is decoded."""
     upload_timeout: float = Field(20.0, gt=0)
-    """Seconds within which a whole body has to arrive."""
-    decoders: int = Field(1, ge=0, le=64)
-    """Processes that decode uploads; 0: threads of this process, without a memory limit."""
-    decoder_bytes: int = Field(2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Address space that one decoder may take beyond its own start."""
+    """Seconds within which a whole body must arrive."""
+    decoder_processes: int = Field(1, ge=0, le=64)
+    """Processes that decode uploads; 0: a thread of the server, without a memory limit."""
+    decoder_memory_bytes: int = Field(2048 * MEBIBYTE, ge=256 * MEBIBYTE)
+    """Address space that one decoder may use beyond what it has at its start."""
     decode_timeout: float = Field(15.0, gt=0)
     """Seconds for decoding one upload."""
 
-    batch: int | None = Field(None, ge=1, le=512)
-    """Questions answered at once; None: 8 on a CPU, 64 on a GPU."""
+    batch_size: int | None = Field(None, ge=1, le=512)
+    """Questions answered together; None: 8 on a CPU, 64 on a GPU."""
     batch_wait_ms: float = Field(3.0, ge=0, le=100)
-    """How long a batch waits for others while several clients ask."""
-    queue: int = Field(256, ge=1)
-    """Questions and uploads waiting for the model; beyond it 429."""
+    """How long a batch waits for more questions while several clients ask."""
+    queue_size: int = Field(256, ge=1)
+    """Questions and uploads that may wait for the model; beyond it 429."""
     deadline: float = Field(7.0, gt=0)
-    """Seconds in which a question is answered or refused; below `drain`, so that a stop loses nothing."""
-    drain: float = Field(8.0, gt=0, le=300)
-    """Seconds that running requests are given after SIGTERM."""
-    cached_answers: int = Field(10_000, ge=0)
-    """Answers that are remembered; 0: none."""
+    """Seconds in which a question is answered or refused; below `drain_timeout`, so that a stop loses nothing."""
+    drain_timeout: float = Field(8.0, gt=0, le=300)
+    """Seconds that running requests get after SIGTERM."""
+    answer_cache_size: int = Field(10_000, ge=0)
+    """Answers that are cached; 0: none."""
 
-    api_keys: Names = ()
-    """SHA-256 (hex) of the keys that are let in, or NAME:HASH; empty: everyone is. `serve --new-key` makes one."""
-    rate: str | None = None
-    """Requests of one key (or address, without keys), such as ``60/minute``; None: no limit."""
-    trusted_proxies: Names = ()
-    """Addresses whose X-Forwarded-For is believed."""
-    cors_origins: Names = ()
+    api_keys: CommaSeparated = ()
+    """SHA-256 (hex) of the accepted keys, or NAME:HASH; empty: no key is needed. `serve --new-key` prints one."""
+    rate_limit: str | None = None
+    """Requests per key (or per address, without keys), such as ``60/minute``; None: no limit."""
+    trusted_proxies: CommaSeparated = ()
+    """Addresses whose X-Forwarded-For header is trusted."""
+    cors_origins: CommaSeparated = ()
     """Origins whose pages may call this server from a browser; empty: none."""
     remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged."""
+    """Lowest level that is logged."""
     log_content: bool = False
     """Whether questions and answers are logged; never images."""
     metrics: bool = True
@@ -103,51 +107,51 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys", "trusted_proxies", "cors_origins", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("store_ttl", mode="before")
     @classmethod
-    def _forever(cls, value: Any) -> Any:
+    def _parse_ttl(cls, value: Any) -> Any:
         return None if str(value).strip().lower() in ("0", "none", "") else value
 
     @field_validator("api_keys")
     @classmethod
-    def _hashed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in value:
-            if not re.fullmatch(r"([\w.-]+:)?[0-9a-f]{64}", entry):
-                raise ValueError("expected SHA-256 hashes, not keys; make one with: medical-vqa serve --new-key")
+    def _check_api_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_KEY_HASH.fullmatch, value)):
+            raise ValueError("expected SHA-256 hashes, not keys; print one with: medical-vqa serve --new-key")
         return value
 
-    @field_validator("rate")
+    @field_validator("rate_limit")
     @classmethod
-    def _a_rate(cls, value: str | None) -> str | None:
+    def _check_rate_limit(cls, value: str | None) -> str | None:
         if value is not None and not _RATE.match(value):
             raise ValueError("expected a number per second, minute, hour or day, such as 60/minute")
         return value
 
     @field_validator("cors_origins")
     @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_cors_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+            if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"expected origins such as https://app.example.org, got {origin!r}")
         return value
 
     @field_validator("store")
     @classmethod
-    def _known_store(cls, value: str) -> str:
-        if store_scheme(value) not in (known := registry.names("image_stores")):
-            raise ValueError(
-                f"expected a folder or a URL of {', '.join(f'{name}://' for name in known)}, got {value!r}"
-            )
+    def _check_store(cls, value: str) -> str:
+        known = registry.names("image_stores")
+        if store_scheme(value) not in known:
+            urls = ", ".join(f"{scheme}://" for scheme in known)
+            raise ValueError(f"expected a folder or a URL of {urls}, got {value!r}")
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.deadline >= self.drain:
+    def _check_together(self) -> Self:
+        if self.deadline >= self.drain_timeout:
             raise ValueError(
-                f"deadline ({self.deadline:g} s) must be below drain ({self.drain:g} s), or a stop cuts answers off"
+                f"deadline ({self.deadline:g} s) must be below drain_timeout ({self.drain_timeout:g} s), or a stop "
+                "interrupts answers"
             )
         if self.max_upload_bytes > self.store_bytes:
             raise ValueError("store_bytes must not be below max_upload_bytes")
@@ -155,24 +159,32 @@ class Settings(BaseSettings):
 
 
 def read_settings(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
-    """Settings from the environment, options first; raises `ConfigError` with one sentence on what makes no sense."""
+    """Settings from the environment, where options take precedence.
+
+    Args:
+        environ: In which unknown ``MEDICAL_VQA_*`` variables are looked for; None: the process's environment.
+        options: By the name of the setting; None: not given.
+
+    Raises:
+        ConfigError: With one line on all settings that make no sense.
+    """
     _refuse_unknown(os.environ if environ is None else environ)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        what = first["msg"].removeprefix("Value error, ")
-        where = f"setting {name.upper().removeprefix(PREFIX)}: " if name else "settings: "
-        raise ConfigError(
-            f"{where}{what[:1].lower() + what[1:]}; correct the {PREFIX}* variable or the option"
-        ) from None
+        problems = []
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            message = detail["msg"].removeprefix("Value error, ")
+            subject = f"setting {str(detail['loc'][0]).upper().removeprefix(PREFIX)}" if detail["loc"] else "settings"
+            problems.append(f"{subject}: {message[:1].lower()}{message[1:]}")
+        raise ConfigError(f"{'; '.join(problems)}; correct the {PREFIX}* variable or the option") from None
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {name.upper() for name in Settings.model_fields} | _OTHERS
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
-            similar = nearest(name.removeprefix(PREFIX), known)
+    known = {name.upper() for name in Settings.model_fields} | _READ_ELSEWHERE
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in known:
+            similar = nearest(name, known)
             hint = f"did you mean {PREFIX}{similar}?" if similar else "remove it"
-            raise ConfigError(f"there is no setting {name}; {hint}")
+            raise ConfigError(f"there is no setting {variable}; {hint}")

@@ -103,10 +103,10 @@ class FakeBackend:
             height=size[1],
             format="DICOM" if dicom else file_format,
             frames=FRAMES if dicom else 1,
-            facts={"Modality": "CT", "WindowCenter": center, "WindowWidth": form.get("window_width", "400")}
+            header_fields={"Modality": "CT", "WindowCenter": center, "WindowWidth": form.get("window_width", "400")}
             if dicom
             else {},
-            dropped=["DICOM header"] if dicom else [],
+            removed_metadata=["DICOM header"] if dicom else [],
             expires_in_seconds=3600.0,
         )
 
@@ -129,7 +129,7 @@ class FakeBackend:
             if body["attention_map"]
             else None,
             model=schema.ModelRef(name=self.name, family="fake", id="0" * 12),
-            timings=schema.Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch=1),
+            timings=schema.Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch_size=1),
         )
 
     def image(self, image_id: str) -> tuple[bytes, tuple[int, int]]:
@@ -148,7 +148,7 @@ class FakeBackend:
 
     def examples(self) -> schema.Examples:
         example = schema.ExampleImage(
-            id="one", image="/examples/one/image", caption="CT, abdomen", questions=["Which organ is this?"],
+            id="one", image_path="/examples/one/image", caption="CT, abdomen", questions=["Which organ is this?"],
             answers=["Liver"],
         )  # fmt: skip
         return schema.Examples(examples=[example], questions=[], source="made for the tests")

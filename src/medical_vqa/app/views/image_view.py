@@ -46,7 +46,7 @@ def image_viewer(context: PageContext, case: Case) -> None:
 def view_controls(context: PageContext, case: Case) -> None:
     """Controls for frame and window, where the file has several frames or a window; a change uploads the new view."""
     with st.container(key="view-controls"):
-        if case.header_window is not None and case.uploaded.facts.get("Modality") == "CT":
+        if case.header_window is not None and case.uploaded.header_fields.get("Modality") == "CT":
             _window_presets(case, case.header_window, context.texts)
         with st.container(horizontal=True, key="sliders"):
             frame = _frame_slider(case, context.texts)
@@ -65,10 +65,10 @@ def view_controls(context: PageContext, case: Case) -> None:
 
 def image_facts(context: PageContext, case: Case) -> None:
     """Name, format, size and facts from the file's header."""
-    facts = case.uploaded.facts
+    facts = case.uploaded.header_fields
     size = f"{case.uploaded.width} × {case.uploaded.height}"
     st.html(cards.facts([case.name, case.uploaded.format, size, *(facts.get(name, "") for name in _FACTS)]))
-    if case.uploaded.burned_in:
+    if case.uploaded.burned_in_annotation:
         st.warning(context.texts("burned_in"), icon=":material/visibility:")
 
 
@@ -80,8 +80,8 @@ def privacy_note(context: PageContext, case: Case) -> None:
     seconds = case.uploaded.expires_in_seconds
     expiry = texts("deleted_never") if seconds is None else texts("deleted_after", time=texts.duration(seconds))
     note = location + ("" if texts.language == "zh" else " ") + expiry
-    if case.uploaded.dropped:
-        note += " " + texts("not_stored", parts=", ".join(case.uploaded.dropped))
+    if case.uploaded.removed_metadata:
+        note += " " + texts("not_stored", parts=", ".join(case.uploaded.removed_metadata))
 
     def delete() -> None:
         delete_images(context.backends, case)

@@ -1,4 +1,4 @@
-"""The examples that a server offers: pictures of the shipped sample's validation split, with their questions."""
+"""The examples that a server offers: images of the bundled sample's validation split, with their questions."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from medical_vqa.data.formats.slake_mini import CARD, SlakeMini
 from medical_vqa.schema.records import Example
 from medical_vqa.serving.api.schema import ExampleImage, Examples
 
-COUNT = 8
-"""Pictures."""
-_QUESTIONS = 6  # of each, and of those that suit most pictures
+_IMAGES = 8
+_QUESTIONS = 6  # about each image, and of those that suit most images
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
-    """The examples and where their pictures are."""
+class BundledExamples:
+    """The examples and their files."""
 
     examples: Examples
-    """As a client gets them."""
-    pictures: dict[str, Path]
+    """The response of GET /examples."""
+    files: dict[str, Path]
     """Example id -> JPEG file."""
 
 
 @cache
-def shipped_examples() -> Shipped:
-    """One picture of each kind (modality and organ) in the sample's validation split, the commonest kinds first."""
+def bundled_examples() -> BundledExamples:
+    """One image of each modality and organ in the sample's validation split, the most frequent combinations first."""
     folder = SlakeMini().bundled()
     rows = read_slake(folder, name=CARD.name, splits=("validation",)).examples["validation"]
-    of_image: dict[str, list[Example]] = {}
+    rows_by_image: dict[str, list[Example]] = {}
     for row in rows:
-        of_image.setdefault(row.image_id, []).append(row)
-    kinds: dict[str, list[str]] = {}
-    for image, asked in of_image.items():
-        kinds.setdefault(_caption(asked[0]), []).append(image)
-    chosen = [images[0] for _, images in sorted(kinds.items(), key=lambda kind: -len(kind[1]))][:COUNT]
+        rows_by_image.setdefault(row.image_id, []).append(row)
+    images_by_caption: dict[str, list[str]] = {}
+    for image_id, image_rows in rows_by_image.items():
+        images_by_caption.setdefault(_caption(image_rows[0]), []).append(image_id)
+    most_frequent = sorted(images_by_caption.values(), key=len, reverse=True)[:_IMAGES]
+    image_ids = [same_caption[0] for same_caption in most_frequent]
     examples = Examples(
-        examples=[_example(image, of_image[image]) for image in chosen],
+        examples=[_example(image_id, rows_by_image[image_id]) for image_id in image_ids],
         questions=[question for question, _ in Counter(row.question for row in rows).most_common(_QUESTIONS)],
         source=f"{CARD.title}; {CARD.license}",
     )
-    return Shipped(examples, {_name(image): folder / "imgs" / _name(image) / "source.jpg" for image in chosen})
+    names = [_example_id(image_id) for image_id in image_ids]
+    return BundledExamples(examples, {name: folder / "imgs" / name / "source.jpg" for name in names})
 
 
-def _example(image: str, rows: list[Example]) -> ExampleImage:
-    asked = list({row.question: row for row in rows if row.answers}.values())[:_QUESTIONS]
+def _example(image_id: str, rows: list[Example]) -> ExampleImage:
+    distinct_rows = list({row.question: row for row in rows if row.answers}.values())[:_QUESTIONS]
+    name = _example_id(image_id)
     return ExampleImage(
-        id=_name(image),
-        image=f"/examples/{_name(image)}/image",
+        id=name,
+        image_path=f"/examples/{name}/image",
         caption=_caption(rows[0]),
-        questions=[row.question for row in asked],
-        answers=[row.answers[0] for row in asked],
+        questions=[row.question for row in distinct_rows],
+        answers=[row.answers[0] for row in distinct_rows],
     )
 
 
 def _caption(row: Example) -> str:
-    return ", ".join(row.facts[fact] for fact in ("modality", "location") if row.facts.get(fact))
+    return ", ".join(row.facts[name] for name in ("modality", "location") if row.facts.get(name))
 
 
-def _name(image: str) -> str:
-    return image.rpartition("/")[2]
+def _example_id(image_id: str) -> str:
+    return image_id.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""How errors leave the server: always a `Problem`, never a part of what was sent."""
+"""How errors leave the server: always as a `Problem`, never with a part of what the client sent."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from starlette.types import Receive, Scope, Send
 
 from medical_vqa.errors import ModelError
 from medical_vqa.serving.api.schema import ErrorCode, Problem, ProblemDetail
-from medical_vqa.serving.errors import RefusedError, defect
-from medical_vqa.serving.metrics import Meters
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.metrics import Metrics
 
 _CODES: dict[int, ErrorCode] = {
     400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
     413: "too_large", 415: "unsupported_media_type", 422: "invalid", 429: "overloaded", 503: "not_ready",
 }  # fmt: skip
-_SENTENCES = {
-    404: "there is nothing at this path; see /docs for what there is",
-    405: "this path does not take that method; see /docs",
-    413: "the body is larger than this server takes; send a smaller picture",
+_MESSAGES = {
+    404: "there is nothing at this path; see /docs for the routes",
+    405: "this path does not support that method; see /docs",
+    413: "the body is larger than this server accepts; send a smaller image",
 }
+_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
-def problem(refused: RefusedError, path: str = "") -> JSONResponse:
-    """The response that a refusal becomes; in OpenAI's shape under /v1."""
+def problem_response(error: ApiError, path: str = "") -> JSONResponse:
+    """The response for an error; in OpenAI's format under ``/v1/``."""
+    content: dict[str, Any]
     if path.startswith("/v1/"):
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
-            refused.status, "server_error" if refused.status >= 500 else "invalid_request_error"
-        )
-        content: dict[str, Any] = {
-            "error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}
-        }
+        default_type = "server_error" if error.status >= 500 else "invalid_request_error"
+        error_type = _OPENAI_TYPES.get(error.status, default_type)
+        content = {"error": {"message": error.message, "type": error_type, "param": None, "code": error.code}}
     else:
-        content = Problem(detail=ProblemDetail(code=refused.code, message=refused.message)).model_dump()
-    return JSONResponse(content, refused.status, refused.headers)
+        content = Problem(detail=ProblemDetail(code=error.code, message=error.message)).model_dump()
+    return JSONResponse(content, error.status, error.headers)
 
 
-async def respond(refused: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request from a middleware."""
-    await problem(refused, scope["path"])(scope, receive, send)
+async def send_problem(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with an error, from a middleware."""
+    await problem_response(error, scope["path"])(scope, receive, send)
 
 
-def add_handlers(app: FastAPI, meters: Meters) -> None:
-    """Make every error of an app a `Problem`, and count what was refused."""
+def add_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Turn every exception that a route raises on purpose into a `Problem`, and count them by code."""
 
-    @app.exception_handler(RefusedError)
-    async def _refused(request: Request, error: RefusedError) -> Response:
-        meters.refused.labels(error.code).inc()
-        return problem(error, request.url.path)
+    def respond(request: Request, error: ApiError) -> Response:
+        metrics.refused.labels(error.code).inc()
+        return problem_response(error, request.url.path)
+
+    @app.exception_handler(ApiError)
+    async def _api_error(request: Request, error: ApiError) -> Response:
+        return respond(request, error)
 
     @app.exception_handler(ModelError)
-    async def _model(request: Request, error: ModelError) -> Response:
-        return problem(RefusedError(422, "invalid", str(error)), request.url.path)
+    async def _model_error(request: Request, error: ModelError) -> Response:
+        return respond(request, ApiError(422, "invalid", str(error)))
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem(RefusedError(422, "invalid", sentence(error.errors())), request.url.path)
+    async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+        return respond(request, ApiError(422, "invalid", validation_message(error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        message = _SENTENCES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
+    async def _http_exception(request: Request, error: HTTPException) -> Response:
+        message = _MESSAGES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
         code = _CODES.get(error.status_code, "invalid")
-        headers = dict(error.headers or {})
-        return problem(RefusedError(error.status_code, code, message, headers), request.url.path)
-
-    @app.exception_handler(Exception)
-    async def _defect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - logged by the server
-        return problem(defect(), request.url.path)
+        return respond(request, ApiError(error.status_code, code, message, error.headers))
 
 
-def sentence(errors: Sequence[Any]) -> str:
-    """What is wrong with the fields, without their values: those may be questions or names."""
-    said = [f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg'].lower()}" for e in errors[:3]]
-    return "; ".join(said) or "the request is not as expected"
+def validation_message(errors: Sequence[Any]) -> str:
+    """Which fields are wrong and why, without their values: those may be questions or names."""
+    parts = []
+    for error in errors[:3]:
+        field = ".".join(str(part) for part in error["loc"][1:]) or "body"
+        parts.append(f"{field}: {error['msg'].lower()}")
+    return "; ".join(parts) or "the request is not as expected"

@@ -1,1 +1,1 @@
-"""Uploaded images: where their bytes live and how they are found again."""
+"""Uploaded images: the stores that hold their bytes, and the repository that encodes and finds them."""

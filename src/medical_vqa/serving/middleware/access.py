@@ -1,6 +1,6 @@
-"""Who may ask, and how often: API keys kept as hashes, rates per key or address.
+"""Who may call, and how often: API keys stored as hashes, rates per key or address.
 
-Runs before a body is read, so that a stranger's upload costs nothing.
+Runs before a body is read, so that an upload without a valid key costs nothing.
 """
 
 from __future__ import annotations
@@ -8,106 +8,98 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Sequence
 
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, Storage
-from limits.aio.strategies import MovingWindowRateLimiter
-from limits.storage import storage_from_string
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medical_vqa.serving.api.problems import respond
-from medical_vqa.serving.errors import RefusedError, rate_limited
+from medical_vqa.serving.api.problems import send_problem
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.rate_limit import RateLimiter
 
-OPEN = frozenset({"/healthz", "/readyz"})
-"""What a platform's probes ask, without a key."""
-_DESCRIBED = frozenset({"/", "/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+"""Paths that a platform's probes request, without a key and without a rate."""
+_PATHS_WITHOUT_KEY = frozenset({"/", "/docs", "/openapi.json"})
 
 
 def new_key() -> tuple[str, str]:
-    """A key for a client, and the hash to put into MEDICAL_VQA_API_KEYS."""
+    """A new key for a client, and its hash for MEDICAL_VQA_API_KEYS."""
     key = f"mvqa-{secrets.token_urlsafe(32)}"
     return key, hash_key(key)
 
 
 def hash_key(key: str) -> str:
-    """SHA-256, hex: keys have 256 random bits, so a slow hash would protect nothing more."""
+    """SHA-256 in hex: a key has 256 random bits, so a slow hash would protect nothing more."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class Keys:
-    """The hashes of the keys that are let in."""
+class ApiKeys:
+    """The hashes of the keys that are accepted."""
 
     def __init__(self, entries: Sequence[str]) -> None:
-        """`entries` are HASH or NAME:HASH; a key without a name is called by the head of its hash."""
-        parted = [entry.rpartition(":") for entry in entries]
-        self._hashes = [(name or digest[:8], digest) for name, _, digest in parted]
+        """`entries` are HASH or NAME:HASH; a key without a name is called by the first 8 digits of its hash."""
+        self._names: dict[str, str] = {}
+        for entry in entries:
+            name, _, digest = entry.rpartition(":")
+            self._names[digest] = name or digest[:8]
 
     @property
     def required(self) -> bool:
-        """Whether anybody is kept out."""
-        return bool(self._hashes)
+        """Whether a key is needed at all."""
+        return bool(self._names)
 
     def name(self, key: str) -> str | None:
-        """Whose key this is; compares with every hash in constant time."""
+        """The name of a key, or None when it is unknown; compares with every hash in constant time."""
         digest = hash_key(key)
-        names = [name for name, known in self._hashes if hmac.compare_digest(known, digest)]
-        return names[0] if names else None
+        matches = [name for accepted, name in self._names.items() if hmac.compare_digest(accepted, digest)]
+        return matches[0] if matches else None
 
 
-class Access:
-    """ASGI middleware: 401 without a known key, 429 beyond the rate; ``scope["client_name"]`` says who it is."""
+class AccessMiddleware:
+    """401 without an accepted key, 429 beyond the rate; sets ``scope["client_name"]``."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, rate: str | None, store: str, origins: Sequence[str] = ()) -> None:
-        self._app, self._keys, self._origins = app, keys, frozenset(origins)
-        self._rate: RateLimitItem | None = parse(rate) if rate else None
-        self._limiter = MovingWindowRateLimiter(_storage(store)) if rate else None
+    def __init__(
+        self, app: ASGIApp, *, keys: ApiKeys, rate_limiter: RateLimiter | None, cors_origins: Sequence[str] = ()
+    ) -> None:
+        """Set the middleware up.
+
+        Args:
+            app: The application behind this middleware.
+            keys: The keys that are accepted.
+            rate_limiter: Counts the requests of each client; None: no limit.
+            cors_origins: Origins whose preflight requests, which carry no key, are let through.
+        """
+        self._app = app
+        self._keys = keys
+        self._cors_origins = frozenset(cors_origins)
+        self._rate_limiter = rate_limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it."""
-        if scope["type"] != "http" or scope["path"] in OPEN or _preflight(scope, self._origins):
+        """Handle one request."""
+        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or self._is_preflight(scope):
             await self._app(scope, receive, send)
             return
         try:
             scope["client_name"] = self._identify(scope)
-            await self._count(scope["client_name"])
-        except RefusedError as refused:
-            await respond(refused, scope, receive, send)
+            if self._rate_limiter is not None:
+                await self._rate_limiter.count(scope["client_name"])
+        except ApiError as error:
+            await send_problem(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
+    def _is_preflight(self, scope: Scope) -> bool:
+        if not self._cors_origins or scope["method"] != "OPTIONS":
+            return False
+        return Headers(scope=scope).get("origin", "") in self._cors_origins
+
     def _identify(self, scope: Scope) -> str:
-        if not self._keys.required or scope["path"] in _DESCRIBED:
+        """The name of the client's key, or its address where no key is needed; raises `ApiError` (401)."""
+        if not self._keys.required or scope["path"] in _PATHS_WITHOUT_KEY:
             return str((scope.get("client") or ("unknown",))[0])
-        kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        name = self._keys.name(key.strip()) if kind.lower() == "bearer" else None
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        name = self._keys.name(key.strip()) if scheme.lower() == "bearer" else None
         if name is None:
-            raise RefusedError(
-                401,
-                "unauthorized",
-                "this server needs a key; send it in the header Authorization: Bearer KEY",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            message = "this server needs an API key; send it in the header Authorization: Bearer KEY"
+            raise ApiError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
         return name
-
-    async def _count(self, client: str) -> None:
-        if self._limiter is None or self._rate is None:
-            return
-        if not await self._limiter.hit(self._rate, client):
-            window = await self._limiter.get_window_stats(self._rate, client)
-            raise rate_limited(window.reset_time - time.time())
-
-
-def _preflight(scope: Scope, origins: frozenset[str]) -> bool:
-    """Browsers ask before they send a key."""
-    return bool(origins) and scope["method"] == "OPTIONS" and Headers(scope=scope).get("origin", "") in origins
-
-
-def _storage(store: str) -> Storage:
-    """Counts are shared where uploads are in a Redis; otherwise each server counts for itself."""
-    if not store.startswith(("redis://", "rediss://")):
-        return MemoryStorage()
-    # its declared type covers both kinds, sync and async
-    return storage_from_string(f"async+{store}", implementation="redispy")  # type: ignore[return-value]

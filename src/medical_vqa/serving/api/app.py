@@ -1,0 +1,86 @@
+"""The HTTP application: `create_app(engine, settings)`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI, Response
+from fastapi.security import HTTPBearer
+from fastapi.telemetry import TelemetryConfig
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from medical_vqa.errors import MissingDependencyError
+from medical_vqa.runtime.environment import package_version
+from medical_vqa.serving.api import openai, routes
+from medical_vqa.serving.api.problems import add_exception_handlers
+from medical_vqa.serving.api.requests import FORM_LIMITS
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.middleware.stack import middleware_stack
+from medical_vqa.serving.rate_limit import RateLimiter
+from medical_vqa.serving.service import Service
+from medical_vqa.serving.settings import Settings
+
+DESCRIPTION = """Upload an image once, ask many questions about it. The image is encoded when it is uploaded.
+
+Research software: not a medical device and not for diagnosis."""
+
+
+def create_app(engine: Engine, settings: Settings, store: ImageStore | None = None) -> FastAPI:
+    """The application; it starts the engine when it starts, and closes it when it ends.
+
+    Args:
+        engine: Answers the questions; not yet started.
+        settings: Limits, keys, and what is served.
+        store: Where uploads live; None: the one that `settings.store` names.
+
+    Raises:
+        ConfigError: The store's address makes no sense.
+        MissingDependencyError: A package for the store or for tracing is not installed.
+    """
+    service = Service(engine, settings, store)
+    rate_limiter = RateLimiter(settings.rate_limit, settings.store) if settings.rate_limit else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.close()
+        if rate_limiter is not None:
+            await rate_limiter.close()
+
+    bearer = HTTPBearer(auto_error=False, description="An API key, where the server needs one.")
+    app = FastAPI(
+        title="Medical-VQA",
+        description=DESCRIPTION,
+        version=package_version(),
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        telemetry=_telemetry(enabled=settings.otel),
+        form_limits=FORM_LIMITS,  # type: ignore[arg-type]
+        dependencies=[Depends(bearer)] if settings.api_keys else [],  # for the description; `access` checks the key
+        middleware=middleware_stack(settings, engine.metrics, rate_limiter),
+    )
+    app.state.service = service
+    add_exception_handlers(app, engine.metrics)
+    app.include_router(routes.router)
+    app.include_router(openai.router)
+    if settings.metrics:
+
+        @app.get("/metrics", include_in_schema=False)
+        def metrics() -> Response:
+            return Response(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _telemetry(*, enabled: bool) -> TelemetryConfig:
+    """Spans and metrics where a setting says so; never FastAPI's logs, which contain request bodies."""
+    if enabled and importlib.util.find_spec("opentelemetry.exporter") is None:
+        raise MissingDependencyError("tracing needs a package; run: pip install 'medical-vqa[otel]'")
+    return {"tracing": enabled, "metrics": enabled, "logs": False, "operation_spans": False, "auto_configure": enabled}

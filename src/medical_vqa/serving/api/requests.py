@@ -1,0 +1,95 @@
+"""Reading requests: bodies that may be JSON or a form, uploads with their options, and clients that disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from medical_vqa.serving.api.schema import AskRequest
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.service import Service, Upload
+
+FORM_LIMITS: dict[str, Any] = {"max_files": 1, "max_fields": 8, "max_part_size": 8192}
+_FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+T = TypeVar("T")
+
+
+async def get_service(request: Request) -> Service:
+    """The service of the application that received a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDependency = Annotated[Service, Depends(get_service)]
+
+
+async def read_upload(
+    image_file: Annotated[UploadFile, File(description="JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI.")],
+    frame: Annotated[
+        int | None, Form(ge=0, le=1_000_000, description="Which of several frames or slices, from 0.")
+    ] = None,
+    window_center: Annotated[
+        float | None, Form(ge=-1e6, le=1e6, description="Window center, with window_width; DICOM, NIfTI.")
+    ] = None,
+    window_width: Annotated[float | None, Form(gt=0, le=1e6, description="Window width.")] = None,
+) -> Upload:
+    """The fields of an upload; raises `ApiError` (422) for half a window."""
+    if window_center is None and window_width is None:
+        return Upload(await image_file.read(), frame)
+    if window_center is None or window_width is None:
+        raise ApiError(422, "invalid", "a window needs both window_center and window_width")
+    return Upload(await image_file.read(), frame, (window_center, window_width))
+
+
+UploadDependency = Annotated[Upload, Depends(read_upload)]
+
+
+async def read_ask_request(request: Request) -> AskRequest:
+    """The question in a JSON or form body; raises `RequestValidationError` or `ApiError`."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if content_type == "application/json":
+            return AskRequest.model_validate_json(await request.body())
+        if content_type in _FORM_TYPES:
+            async with request.form(**FORM_LIMITS) as form:
+                fields = form.multi_items()
+                if len(dict(fields)) < len(fields):
+                    raise ApiError(422, "invalid", "a field occurs twice; send each once")
+                return AskRequest.model_validate(dict(fields))
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**detail, "loc": ("body", *detail["loc"])} for detail in errors]) from None
+    raise ApiError(415, "unsupported_media_type", "expected JSON or a form with image_id and question")
+
+
+def ask_request_openapi() -> dict[str, Any]:
+    """The OpenAPI description of the body that `read_ask_request` reads."""
+    schema = AskRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    content = {content_type: {"schema": schema} for content_type in ("application/json", *_FORM_TYPES)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which is canceled when the client disconnects; the body must have been read."""
+    task = asyncio.create_task(work)
+    disconnect = asyncio.create_task(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        disconnect.cancel()
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

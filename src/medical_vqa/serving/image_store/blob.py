@@ -1,0 +1,131 @@
+"""The blob of one image (safetensors): its picture, what the model made of it, and a lossless copy.
+
+    metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch")
+    png        the normalized picture     uint8 (bytes,)
+    picture    as the model sees it       uint8 (height, width, channels)
+    original   the file as uploaded       uint8 (bytes,), only where a setting says so
+    features/  what the model made of it
+
+A server whose model has another fingerprint makes its own picture and features from the png.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load as numpy_load
+from safetensors.numpy import save as numpy_save
+
+from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.serving.decoding import DecodedImage, prepare_for_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_FEATURE = "features/"
+_HEADER_LENGTH_BYTES = 8  # little endian, at the start of a safetensors file
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image that questions may be asked about."""
+
+    id: str
+    """Identifies the image in requests; empty for one that is not stored."""
+    digest: str
+    """SHA-256 of its pixels: equal for equal pictures."""
+    visual: NDArray[np.uint8] | Mapping[str, Tensor]
+    """The model's input: features, or the picture for a model that has none."""
+    expires_at: float | None = None
+    """Unix time; None: never."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of `visual`."""
+        if isinstance(self.visual, np.ndarray):
+            return self.visual.nbytes
+        return sum(tensor.nbytes for tensor in self.visual.values())
+
+
+def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, original: bytes | None) -> bytes:
+    """The blob of an image.
+
+    Args:
+        image: With the features, if the model has any.
+        decoded: The copy and the picture.
+        fingerprint: Of the encoder that made the features.
+        original: The uploaded file, to be stored too; None: it is not.
+    """
+    arrays = {"png": np.frombuffer(decoded.png, np.uint8), "picture": np.ascontiguousarray(decoded.picture)}
+    if original is not None:
+        arrays["original"] = np.frombuffer(original, np.uint8)
+    features: Mapping[str, Any] = {} if isinstance(image.visual, np.ndarray) else image.visual
+    needs_torch = not all(isinstance(tensor, np.ndarray) for tensor in features.values())
+    metadata = {
+        "digest": image.digest,
+        "fingerprint": fingerprint,
+        "expires_at": json.dumps(image.expires_at),
+        "tensors": "torch" if needs_torch else "numpy",
+    }
+    named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
+    if not needs_torch:
+        return numpy_save({**arrays, **named}, metadata=metadata)
+    import torch  # noqa: PLC0415 - a model that runs without it is served without it
+    from safetensors.torch import save  # noqa: PLC0415
+
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return save({**tensors, **{name: tensor.contiguous() for name, tensor in named.items()}}, metadata=metadata)
+
+
+def read_blob(
+    image_id: str, blob: bytes, *, fingerprint: str, spec: PictureSpec | None
+) -> tuple[StoredImage, NDArray[np.uint8] | None]:
+    """The image in a blob, and its picture where the features must be computed again.
+
+    Args:
+        image_id: The image's id.
+        blob: As `write_blob` returned it, perhaps on another server.
+        fingerprint: Of this server's encoder; features of another one are not used.
+        spec: How this server's model needs its picture; None for one that uses no image.
+
+    Returns:
+        The image; and None, or the picture prepared for this server's model, which is then also the `visual`.
+    """
+    header, _ = _header(blob)
+    metadata = header["__metadata__"]
+    digest, expires_at = metadata["digest"], json.loads(metadata["expires_at"])
+    if metadata["fingerprint"] != fingerprint:
+        with Image.open(io.BytesIO(read_png(blob)), formats=["PNG"]) as png:
+            picture = prepare_for_model(png, spec)
+        return StoredImage(image_id, digest, picture, expires_at), picture
+    tensors = _load(blob, metadata["tensors"])
+    features = {name.removeprefix(_FEATURE): t for name, t in tensors.items() if name.startswith(_FEATURE)}
+    return StoredImage(image_id, digest, features or np.asarray(tensors["picture"]), expires_at), None
+
+
+def read_png(blob: bytes) -> bytes:
+    """The PNG in a blob, without reading its other tensors."""
+    header, data_start = _header(blob)
+    begin, end = header["png"]["data_offsets"]
+    return blob[data_start + begin : data_start + end]
+
+
+def _header(blob: bytes) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where the tensors begin."""
+    data_start = _HEADER_LENGTH_BYTES + int.from_bytes(blob[:_HEADER_LENGTH_BYTES], "little")
+    return json.loads(blob[_HEADER_LENGTH_BYTES:data_start]), data_start
+
+
+def _load(blob: bytes, library: str) -> dict[str, Any]:
+    if library == "numpy":
+        return dict(numpy_load(blob))
+    from safetensors.torch import load  # noqa: PLC0415
+
+    return dict(load(blob))

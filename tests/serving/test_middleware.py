@@ -1,0 +1,150 @@
+"""What every response passes: request ids, security headers, metrics, and the 500 of an unhandled exception."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import uuid
+
+import live
+import pytest
+from echo_model import make_engine
+from starlette.types import Message
+
+from medical_vqa.serving.logs import configure_logging
+from medical_vqa.serving.middleware.internal_errors import InternalErrorMiddleware
+from medical_vqa.serving.service import Service
+
+
+@pytest.fixture(scope="module")
+def client():
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A server with a bug behind GET /model and GET /v1/models."""
+
+    def fail(*_):
+        raise KeyError("a secret of the server")
+
+    monkeypatch.setattr(Service, "info", fail)
+    monkeypatch.setattr(Service, "model", property(fail, lambda *_: None), raising=False)
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def logged():
+    """The log, as the server configures it."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers, root.level
+    configure_logging("info", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "7", "order-17.retry_2", str(uuid.uuid4()), uuid.uuid4().hex, "x" * 128,
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",  # W3C traceparent
+        "Root=1-67891233-abcdef012345678912345678",  # AWS X-Amzn-Trace-Id
+        "105445aa7843bc8bf206b12000100000/1;o=1",  # Google X-Cloud-Trace-Context
+        "QmFzZTY0+/Kk==",
+    ],
+)  # fmt: skip
+def test_a_clients_request_id_is_returned(client, request_id):
+    assert client.get("/model", headers={"X-Request-ID": request_id}).headers["x-request-id"] == request_id
+
+
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", 'a"b', "a\tb<script>", "a{b}", "ünicode".encode()])
+def test_a_request_id_that_could_do_harm_in_a_log_is_replaced(client, request_id):
+    reply = client.get("/model", headers={"X-Request-ID": request_id})
+    assert reply.headers["x-request-id"].isalnum() and len(reply.headers["x-request-id"]) == 32
+
+
+def test_every_request_has_an_id_of_its_own_on_one_connection(client):
+    ids = {client.get(path).headers["x-request-id"] for path in ("/model", "/model", "/nothing", "/healthz")}
+    assert len(ids) == 4
+
+
+def test_security_headers_are_on_every_response(client):
+    for reply in (client.get("/healthz"), client.get("/nothing"), client.post("/ask_question", content=b"x")):
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["x-frame-options"] == "DENY"
+        assert reply.headers["referrer-policy"] == "no-referrer"
+        assert reply.headers["cache-control"] == "no-store"
+
+
+def test_the_policy_allows_scripts_only_where_the_description_is_served():
+    for docs in (True, False):
+        with live.serving(make_engine(), live.settings(docs=docs)) as url:
+            policy = live.request("GET", f"{url}/healthz").headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
+        assert ("script-src" in policy) is docs
+
+
+@pytest.mark.parametrize("path", ["/model", "/v1/models"])
+def test_an_unhandled_exception_is_a_500_with_the_id_under_which_it_is_logged(broken, logged, path):
+    reply = broken.get(path, headers={"X-Request-ID": "request-17"})
+    assert reply.status_code == 500
+    assert reply.headers["x-request-id"] == "request-17"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "secret" not in reply.text
+    assert reply.json()["error" if path.startswith("/v1") else "detail"]["code"] == "internal"
+    unhandled, request = logged()
+    assert (unhandled["event"], unhandled["request_id"]) == ("unhandled exception", "request-17")
+    assert unhandled["exception"][0]["exc_type"] == "KeyError"
+    assert (request["event"], request["status"], request["route"]) == ("request", 500, path)
+
+
+def test_a_failure_of_the_model_is_logged_under_the_requests_id(logged):
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        image_id = client.post("/upload_image", files={"image_file": live.png()}).json()["image_id"]
+        body = {"image_id": image_id, "question": "crash please"}
+        reply = client.post("/ask_question", json=body, headers={"X-Request-ID": "request-18"})
+    assert reply.status_code == 500
+    (failure,) = [line for line in logged() if line["event"] == "the model failed"]
+    assert failure["request_id"] == "request-18"
+
+
+def test_an_exception_after_the_response_began_is_logged_and_raised(logged):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("late")
+
+    messages: list[Message] = []
+
+    async def send(message):
+        messages.append(message)
+
+    with pytest.raises(KeyError):
+        asyncio.run(InternalErrorMiddleware(app)({"type": "http", "path": "/"}, None, send))
+    assert [message["type"] for message in messages] == ["http.response.start"]
+    assert [line["event"] for line in logged()] == ["unhandled exception"]
+
+
+def test_requests_are_counted_by_route_method_and_status(broken):
+    broken.get("/healthz")
+    broken.get("/healthz")
+    broken.get("/model")
+    broken.get("/images/secret-id/questions")
+    broken.get("/no/such/path/123")
+    text = broken.get("/metrics").text
+    assert 'http_requests_total{handler="/healthz",method="GET",status="200"} 2.0' in text
+    assert 'http_requests_total{handler="/model",method="GET",status="500"} 1.0' in text
+    assert 'http_requests_total{handler="/images/{image_id}/questions",method="GET",status="404"} 1.0' in text
+    assert 'http_requests_total{handler="unmatched",method="GET",status="404"} 1.0' in text
+    assert 'http_request_duration_seconds_count{handler="/healthz",method="GET"} 2.0' in text
+    assert "http_requests_in_progress 1.0" in text  # this one
+    assert "secret-id" not in text and "/no/such/path" not in text
+
+
+def test_without_metrics_there_is_no_route_for_them():
+    with live.serving(make_engine(), live.settings(metrics=False)) as url:
+        assert live.request("GET", f"{url}/metrics").status_code == 404
