@@ -44,7 +44,7 @@ def main() -> None:
         asked = list(queries_stage.queries(data, rows, model))
         name = f"{card.name}, {card.files['weights.safetensors'][:8]}"
         found[name] = {view: score(model, shown(asked, *how), rows) for view, how in VIEWS.items()}
-        found[name]["foreground"] = model.foreground
+        found[name]["foreground"] = model.settings.foreground
     json.dump(found, sys.stdout, indent=1)
 
 

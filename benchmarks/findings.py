@@ -36,7 +36,7 @@ def main() -> None:
     found = {image: model.vision.encode([visual])[0]["regions"].float().numpy() for image, (visual, _) in asked.items()}
     radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
     kinds = {}
-    for place, name in enumerate(model.regions):
+    for place, name in enumerate(model.settings.regions):
         known = [image for image in found if store.get(image)[place, 0, 0] != UNKNOWN]
         areas = {
             where: area(

@@ -1,5 +1,6 @@
 """What is particular to the compact family."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,55 +10,60 @@ import torch
 from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import Augment, moved
+from medical_vqa.models.augment import Augment, resample
 from medical_vqa.models.base import Query
-from medical_vqa.models.compact.model import Compact, CompactVision, Sizes
+from medical_vqa.models.compact.model import Compact, CompactVision, Regularization
 from medical_vqa.models.compact.network import (
     CompactNet,
-    Place,
-    Seen,
-    chained,
-    foreground_of,
+    EncodedImages,
+    WordLayout,
+    compose_affine,
+    foreground_frame,
     local_contrast,
     region_loss,
 )
 from medical_vqa.models.compact.question_understanding import ImageTypes
+from medical_vqa.models.compact.settings import CompactSettings, Sizes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
 
 
-def compact(**changes):
-    picture = changes.pop("picture", PictureSpec(32, "L", "stretch"))
-    sizes = changes.pop("sizes", SIZES)
+PICTURE = PictureSpec(32, "L", "stretch")
+TRAINING = {field.name for field in dataclasses.fields(Regularization)}
+
+
+def compact(words=("is", "it", "left"), answers=("yes", "no"), **changes):
     torch.manual_seed(1)
-    words, answers = WordVocabulary(("is", "it", "left")), AnswerVocabulary(("yes", "no"))
-    return Compact(picture=picture, sizes=sizes, words=words, answers=answers, **changes)
+    training = {name: changes.pop(name) for name in TRAINING & changes.keys()}
+    vocabularies = {"words": WordVocabulary(words), "answers": AnswerVocabulary(answers)}
+    settings = CompactSettings(**{"picture": PICTURE, "sizes": SIZES, **vocabularies, **changes})
+    return Compact(settings, Regularization(**training))
 
 
-def net(**changes):
+def net(sizes=SIZES, **changes):
     torch.manual_seed(0)
-    sizes = {"side": 32, "channels": (8, 16), "width": 16, "heads": 2, "layers": 2, "dropout": 0.0}
-    return CompactNet(**{**sizes, "words": 20, "answers": 5, **changes})
+    return CompactNet(sizes, **{"side": 32, "words": 20, "answers": 5, **changes})
 
 
 def test_the_real_size_is_two_and_a_third_million_parameters():
-    model = net(side=160, channels=(32, 64, 128, 192), width=192, heads=4, words=300, answers=220)
+    sizes = Sizes(channels=(32, 64, 128, 192), width=192, heads=4, layers=2, dropout=0.0, question_words=32)
+    model = net(sizes, side=160, words=300, answers=220)
     assert 2.2e6 < sum(p.numel() for p in model.parameters()) < 2.5e6
 
 
-def test_place_scatters_and_gathers_back():
+def test_words_are_laid_out_by_question_and_by_image_and_packed_again():
     mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
-    place = Place(mask, torch.tensor([2, 0, 2, 2]), images=3)
+    layout = WordLayout(mask, torch.tensor([2, 0, 2, 2]), images=3)
     x = torch.arange(1.0, 8.0).unsqueeze(1)  # seven words in all
-    by_image, by_question = place.image.scatter(x), place.own.scatter(x)
+    by_image, by_question = layout.by_image.unpack(x), layout.by_question.unpack(x)
     assert by_image.shape == (3, 6, 1)
     assert by_image[1].abs().sum() == 0  # nobody asks about image 1
     assert by_question.squeeze(2).tolist() == [[1, 2], [3, 0], [4, 5], [6, 7]]
-    assert torch.equal(place.image.gather(by_image), x)
-    assert torch.equal(place.own.gather(by_question), x)
-    assert place.mean(x).squeeze(1).tolist() == [1.5, 3.0, 4.5, 6.5]
+    assert torch.equal(layout.by_image.pack(by_image), x)
+    assert torch.equal(layout.by_question.pack(by_question), x)
+    assert layout.mean(x).squeeze(1).tolist() == [1.5, 3.0, 4.5, 6.5]
 
 
 def test_questions_grouped_by_image_give_the_logits_of_questions_one_by_one():
@@ -117,7 +123,7 @@ def test_pictures_it_cannot_take_are_refused(picture):
         compact(picture=picture)
 
 
-def test_a_width_that_the_heads_cannot_share_is_refused():
+def test_a_width_that_is_no_multiple_of_the_heads_is_refused():
     with pytest.raises(ModelError, match="3 heads"):
         compact(sizes=Sizes((8, 16), 16, 3, 1, 0.0, 8))
 
@@ -177,22 +183,19 @@ def test_a_shift_to_the_right_moves_the_picture_and_never_mirrors_it():
     torch.manual_seed(3)
     bright_left = torch.zeros(8, 1, 32, 32)
     bright_left[..., :10] = 1.0
-    moved = Augment(rotate=10, shift=0.06, scale=0.1, intensity=0.0)(bright_left)
-    assert (moved[..., :16].mean((1, 2, 3)) > 3 * moved[..., 16:].mean((1, 2, 3))).all()
+    shifted = Augment(rotate=10, shift=0.06, scale=0.1, intensity=0.0)(bright_left)
+    assert (shifted[..., :16].mean((1, 2, 3)) > 3 * shifted[..., 16:].mean((1, 2, 3))).all()
 
 
-# --- what is learned beside the answers
+# --- regions, local contrast and foreground
 
 
 def regional(**changes):
-    torch.manual_seed(1)
-    words, answers = WordVocabulary(("is", "it", "left", "right")), AnswerVocabulary(("Left Lung", "Right Lung", "no"))
-    names = ("mask: Left Lung", "mask: Right Lung", "box: Mass")
-    picture = changes.pop("picture", PictureSpec(32, "L", "stretch"))
-    return Compact(picture=picture, sizes=SIZES, words=words, answers=answers, regions=names, **changes)
+    words, answers = ("is", "it", "left", "right"), ("Left Lung", "Right Lung", "no")
+    return compact(words, answers, regions=("mask: Left Lung", "mask: Right Lung", "box: Mass"), **changes)
 
 
-def told(question="is it left", target="Left Lung", known=True):
+def query_with_regions(question="is it left", target="Left Lung", known=True):
     grids = np.full((3, GRID, GRID), 0 if known else UNKNOWN, np.uint8)
     if known:
         grids[0, :, : GRID // 2] = FULL
@@ -207,13 +210,13 @@ def test_regions_add_to_the_loss_only_where_they_are_known():
         for known in (True, False):
             model = regional(region_weight=weight)
             model.module.eval()
-            losses[weight, known] = model.module(model.collate([told(known=known)])).item()
+            losses[weight, known] = model.module(model.collate([query_with_regions(known=known)])).item()
     assert losses[1.0, True] > losses[0.0, True]
     assert losses[1.0, False] == losses[0.0, False] == losses[0.0, True]
 
 
 def test_regions_move_with_the_picture():
-    grids = torch.from_numpy(told().regions)[None]
+    grids = torch.from_numpy(query_with_regions().regions)[None]
     shifted = Augment(rotate=0, shift=0.0, scale=0.0, intensity=0).transforms(torch.zeros(1, 1, 8, 8))
     shifted[:, 0, 2] = 1.0  # half a picture to the left: what lay on the left is gone
     certain = torch.full((1, 3, 4, 4), -20.0)
@@ -253,27 +256,27 @@ def body(top=0.25, left=0.5, side=80):
     return picture
 
 
-def test_the_foreground_is_a_square_around_what_is_lit_and_lines_do_not_count():
-    frame = foreground_of(body())
+def test_the_foreground_is_a_square_around_bright_areas_and_lines_do_not_count():
+    frame = foreground_frame(body())
     half, _, x = frame[0, 0].tolist()
     assert half == pytest.approx(0.45)  # never less, so that small things are not blown up
     assert x == pytest.approx(2 * (0.5 + 1 / 6) - 1, abs=0.03)
     assert frame[0, 1].tolist() == [0, pytest.approx(0.45), pytest.approx(2 * (0.25 + 1 / 6) - 1, abs=0.03)]
-    cut = moved(body(), frame, (40, 40))
+    cut = resample(body(), frame, (40, 40))
     assert (cut > 0.1).float().mean() == pytest.approx((1 / 3 / 0.45) ** 2, abs=0.05)
 
 
 @pytest.mark.parametrize("picture", [torch.zeros(1, 1, 33, 33), torch.full((1, 1, 48, 48), 0.5)])
-def test_a_picture_all_dark_or_all_lit_is_seen_whole(picture):
-    assert foreground_of(picture)[0].tolist() == [[1, 0, 0], [0, 1, 0]]
+def test_a_picture_all_dark_or_all_bright_is_not_cropped(picture):
+    assert foreground_frame(picture)[0].tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
-def test_regions_of_the_foreground_are_learned_and_given_where_they_lie_in_the_picture():
+def test_regions_of_the_foreground_are_learned_and_returned_in_the_coordinates_of_the_picture():
     picture = body(side=64)
-    frame = foreground_of(picture)
+    frame = foreground_frame(picture)
     logits = torch.full((1, 3, 16, 16), -30.0)
-    logits[0, 0] = 60.0 * (moved(picture, frame, (16, 16))[0, 0] > 0.1) - 30.0  # the bright square, in the frame
-    found = Seen(torch.zeros(1), logits, frame).found()
+    logits[0, 0] = 60.0 * (resample(picture, frame, (16, 16))[0, 0] > 0.1) - 30.0  # the bright square, in the frame
+    found = EncodedImages(torch.zeros(1), logits, frame).region_probabilities()
     lit = torch.nn.functional.adaptive_avg_pool2d((picture > 0.1).float(), 16)[0, 0]
     lit[-1] = 0  # the line lies outside
     assert (found[0, 0] - lit).abs().mean() < 0.02
@@ -283,17 +286,17 @@ def test_regions_of_the_foreground_are_learned_and_given_where_they_lie_in_the_p
     sharp = logits.clamp(-4, 4)
     assert region_loss(sharp, grids, frame) < 0.3 * region_loss(sharp, grids, None)
     turn = Augment(rotate=20, shift=0.1, scale=0.1, intensity=0).transforms(picture)
-    seen = moved(picture, turn, (64, 64))
-    both = moved(seen, foreground_of(seen), (16, 16))
-    once = moved(picture, chained(turn, foreground_of(seen)), (16, 16))
+    seen = resample(picture, turn, (64, 64))
+    both = resample(seen, foreground_frame(seen), (16, 16))
+    once = resample(picture, compose_affine(turn, foreground_frame(seen)), (16, 16))
     assert (once - both).abs().mean() < 0.1 * both.mean()  # resampled twice it is a little softer
 
 
-def test_a_model_of_the_foreground_answers_alike_wherever_the_body_lies_and_looks_where_it_is(tmp_path):
+def test_a_model_of_the_foreground_answers_alike_wherever_the_body_is_and_attends_to_it(tmp_path):
     model = regional(picture=PictureSpec(64, "L", "stretch"), foreground=32, local_contrast=True)
     model.save(tmp_path)
     model = Compact.load(tmp_path, device=torch.device("cpu"))
-    assert model.foreground == 32
+    assert model.settings.foreground == 32
     assert model.module.image_encoder.cells == 8
     queries = [
         Query("q", "is it left", str(left), np.uint8(255 * body(0.25, left, 64)[0, 0, :, :, None].numpy()))
@@ -312,8 +315,8 @@ def test_a_foreground_larger_than_the_picture_is_refused():
         compact(foreground=64)
 
 
-def test_local_contrast_is_kept_and_a_bundle_from_before_it_still_answers(tmp_path):
-    query = Query("q", "is it left", "a", told().visual)
+def test_local_contrast_is_saved_and_a_bundle_without_the_key_still_answers(tmp_path):
+    query = Query("q", "is it left", "a", query_with_regions().visual)
     for contrast in (True, False):
         model = compact(local_contrast=contrast)
         assert model.module.image_encoder.stem[0].in_channels == 1 + contrast
@@ -328,7 +331,7 @@ def test_local_contrast_is_kept_and_a_bundle_from_before_it_still_answers(tmp_pa
 
 def test_a_mirrored_batch_swaps_picture_words_answers_and_regions():
     model = regional(mirror=0.999999)
-    batch = model.collate([told(), told("is it right", "no")])
+    batch = model.collate([query_with_regions(), query_with_regions("is it right", "no")])
     turned = model.module.mirror(batch)
     assert torch.equal(turned["pictures"], batch["pictures"].flip(2))
     assert turned["words"][0].tolist() == model.parser.encode("is it right", limit=8)
@@ -339,34 +342,32 @@ def test_a_mirrored_batch_swaps_picture_words_answers_and_regions():
 
 
 def test_an_answer_without_a_mirror_image_is_left_out_of_the_loss():
-    torch.manual_seed(0)
-    words, answers = WordVocabulary(("is", "it")), AnswerVocabulary(("Left Eye", "no"))
-    model = Compact(picture=PictureSpec(32, "L", "stretch"), sizes=SIZES, words=words, answers=answers, mirror=0.999999)
+    model = compact(("is", "it"), ("Left Eye", "no"), mirror=0.999999)
     model.module.train()
     pixels = np.zeros((32, 32, 1), np.uint8)
     assert model.module(model.collate([Query("q", "is it", "a", pixels, "Left Eye")])).item() == 0.0
     assert model.module(model.collate([Query("q", "is it", "a", pixels, "no")])).item() > 0.0
 
 
-def test_a_bundle_keeps_what_the_model_needs_to_answer_and_to_doubt(tmp_path):
+def test_a_bundle_contains_what_the_model_needs_to_answer_and_to_abstain(tmp_path):
     model = regional(image_types=ImageTypes("is it?", {"no": ("mass",)}))
     model.save(tmp_path, half=True)
     assert (tmp_path / "weights.safetensors").stat().st_size < 2.5 * sum(
         p.numel() for p in model.module.parameters()
     ) + 9_000
     read = Compact.load(tmp_path, device=torch.device("cpu"))
-    query = Query("q", "is it left", "a", told().visual)
+    query = Query("q", "is it left", "a", query_with_regions().visual)
     assert read.answer([query], Decoding())[0].confidence == pytest.approx(
         model.answer([query], Decoding())[0].confidence, abs=5e-3
     )
-    assert read.image_types.question == "is it?"
-    assert read.image_types.is_unfamiliar("left lung", "no")
+    assert read.settings.image_types.question == "is it?"
+    assert read.settings.image_types.is_unfamiliar("left lung", "no")
 
 
-# --- doubts and looks
+# --- abstention and attention maps
 
 
-def sure_of(model, answer):
+def confident(model, answer):
     """The same answer to everything."""
     model.module.head[-1].bias.data[model.answers.index(answer)] = 50.0
     return model
@@ -383,28 +384,23 @@ def sure_of(model, answer):
         ("is mass it", None),
     ],
 )
-def test_it_doubts_words_scripts_and_things_that_are_strange_to_the_image(question, reason):
-    names = ("mask: Left Lung", "box: Mass")
-    words, answers = WordVocabulary(("is", "it", "left", "lung", "mass")), AnswerVocabulary(("Head", "no"))
+def test_it_abstains_on_unknown_words_scripts_and_entities_unfamiliar_in_the_image_type(question, reason):
+    words, answers = ("is", "it", "left", "lung", "mass"), ("Head", "no")
     image_types = ImageTypes("is it", {"head": ("mass",)})
-    model = Compact(
-        picture=PictureSpec(32, "L", "stretch"),
-        sizes=SIZES,
-        words=words,
-        answers=answers,
-        regions=names,
-        image_types=image_types,
-    )
-    query = Query("q", question, "a", told().visual)
-    sure_of(model, "Head")
-    said = model.abstention_reason(query, model.answer([query], Decoding())[0])
-    assert (said is None) if reason is None else (said is not None and reason in said)
+    model = compact(words, answers, regions=("mask: Left Lung", "box: Mass"), image_types=image_types)
+    query = Query("q", question, "a", query_with_regions().visual)
+    confident(model, "Head")
+    abstention = model.abstention_reason(query, model.answer([query], Decoding())[0])
+    assert (abstention is None) if reason is None else (reason in (abstention or ""))
 
 
-def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
+def test_an_attention_map_sums_to_one_and_follows_the_picture():
     model = compact()
     first, second = model.attention_maps(
-        [Query("q", "is it", "a", told().visual), Query("r", "is it", "b", told().visual[:, ::-1])]
+        [
+            Query("q", "is it", "a", query_with_regions().visual),
+            Query("r", "is it", "b", query_with_regions().visual[:, ::-1]),
+        ]
     )
     assert first.shape == (8, 8)
     assert first.dtype == np.float32
@@ -414,7 +410,7 @@ def test_a_look_is_a_map_that_sums_to_one_and_follows_the_picture():
     assert model.attention_maps([]) == []
 
 
-def test_a_look_encodes_every_image_once(monkeypatch):
+def test_attention_maps_encode_every_image_once(monkeypatch):
     seen = []
     encode = CompactVision.encode
 
@@ -423,23 +419,23 @@ def test_a_look_encodes_every_image_once(monkeypatch):
         return encode(self, pictures)
 
     monkeypatch.setattr(CompactVision, "encode", counted)
-    regional().attention_maps([Query(str(n), "is left lung it", "a", told().visual) for n in range(3)])
+    regional().attention_maps([Query(str(n), "is left lung it", "a", query_with_regions().visual) for n in range(3)])
     assert sum(seen) == 1
 
 
-def test_a_look_at_a_thing_that_was_learned_is_where_it_was_found():
-    model = sure_of(regional(), "no")
+def test_the_map_of_a_localized_entity_is_its_localization():
+    model = confident(regional(), "no")
     head = model.module.image_encoder.region_head
     for layer in (head.classifier, head.embedding):
         torch.nn.init.zeros_(layer.weight)
     head.classifier.bias.data = torch.tensor([-9.0, 0.0, 9.0])
     left, nothing = model.attention_maps(
-        [Query("q", f"is {word} it", "a", told().visual) for word in ("left lung", "it")]
+        [Query("q", f"is {word} it", "a", query_with_regions().visual) for word in ("left lung", "it")]
     )
     assert left.shape == (16, 16)  # the grid of regions is twice as fine as that of tokens
     assert np.allclose(left, 1 / 256, atol=1e-4)
     assert nothing.shape == (8, 8)
-    features = model.vision.encode([told().visual])[0]
+    features = model.vision.encode([query_with_regions().visual])[0]
     kept = model.attention_maps([Query("q", "is left lung it", "a", features)])[0]
     assert np.allclose(kept, left, atol=1e-4)
     assert np.allclose(model.attention_maps([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
@@ -450,4 +446,4 @@ def test_training_questions_are_reworded_and_others_never(monkeypatch):
     monkeypatch.setattr("medical_vqa.models.compact.model.reworded", lambda question, pick: "left")
     pixels = np.zeros((32, 32, 1), np.uint8)
     assert model.collate([Query("q", "is it", "a", pixels, "yes")])["words"].tolist() == [[4]]
-    assert model._words(["is it"]).tolist() == [[2, 3]]
+    assert model.encode_words(["is it"]).tolist() == [[2, 3]]

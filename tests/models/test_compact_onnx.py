@@ -19,10 +19,11 @@ from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.bundle import load_bundle
-from medical_vqa.models.compact.model import Compact, Sizes
+from medical_vqa.models.compact.model import Compact
 from medical_vqa.models.compact.onnx_export import check, write_graphs
 from medical_vqa.models.compact.onnx_model import CompactOnnx
 from medical_vqa.models.compact.onnx_weights import share_weights
+from medical_vqa.models.compact.settings import CompactSettings, Sizes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
@@ -301,7 +302,7 @@ def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
 
 def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
     torch.manual_seed(0)
-    model = Compact(
+    settings = CompactSettings(
         picture=PictureSpec(80, "L", "stretch"),
         sizes=Sizes((8, 16), 16, 2, 1, 0.0, 8),
         words=WordVocabulary(("where", "is", "liver")),
@@ -310,6 +311,7 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
         local_contrast=True,
         foreground=32,
     )
+    model = Compact(settings)
     (tmp_path / "torch").mkdir()
     (tmp_path / "onnx").mkdir()
     model.save(tmp_path / "torch")

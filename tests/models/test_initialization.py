@@ -41,28 +41,28 @@ def test_words_answers_and_regions_are_matched_by_name_and_the_rest_is_taken_ove
     later = built(2, ("left or right", "left"), ("what is left", "liver"), regions=("mask: Kidney", "mask: Spleen"))
     own = later.module.image_encoder.region_head.classifier.weight[0].clone()
     assert later.initialize_from(earlier) == 0.5
-    ours, theirs = later.module, earlier.module
+    target, source = later.module, earlier.module
     for word in ("left", "what"):
-        new, old = later.words.indices([word])[0], earlier.words.indices([word])[0]
-        assert torch.equal(ours.question_encoder.embedding.weight[new], theirs.question_encoder.embedding.weight[old])
+        new, old = later.settings.words.indices([word])[0], earlier.settings.words.indices([word])[0]
+        assert torch.equal(target.question_encoder.embedding.weight[new], source.question_encoder.embedding.weight[old])
     liver, old = later.answers.index("liver"), earlier.answers.index("liver")
-    assert torch.equal(ours.head[5].weight[liver], theirs.head[5].weight[old])
+    assert torch.equal(target.head[5].weight[liver], source.head[5].weight[old])
     assert torch.equal(
-        ours.image_encoder.region_head.classifier.weight[1], theirs.image_encoder.region_head.classifier.weight[1]
+        target.image_encoder.region_head.classifier.weight[1], source.image_encoder.region_head.classifier.weight[1]
     )
     assert torch.equal(
-        ours.image_encoder.region_head.embedding.weight[:, 1], theirs.image_encoder.region_head.embedding.weight[:, 1]
+        target.image_encoder.region_head.embedding.weight[:, 1], source.image_encoder.region_head.embedding.weight[:, 1]
     )
-    assert torch.equal(ours.image_encoder.region_head.classifier.weight[0], own)
-    assert torch.equal(ours.image_encoder.stem[0].weight, theirs.image_encoder.stem[0].weight)
-    assert torch.equal(ours.question_encoder.gru.weight_hh_l0, theirs.question_encoder.gru.weight_hh_l0)
+    assert torch.equal(target.image_encoder.region_head.classifier.weight[0], own)
+    assert torch.equal(target.image_encoder.stem[0].weight, source.image_encoder.stem[0].weight)
+    assert torch.equal(target.question_encoder.gru.weight_hh_l0, source.question_encoder.gru.weight_hh_l0)
 
 
 def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_path):
     earlier = built(1, *EARLIER, regions=("mask: Liver",))
     earlier.save(tmp_path)
     later = built(2, *EARLIER, initial=tmp_path)
-    assert later.regions == earlier.regions
+    assert later.settings.regions == earlier.settings.regions
     query = Query("q", "is it left", "a", PIXELS, "yes")
     assert torch.allclose(later.logits([query]), earlier.logits([query]), atol=1e-6)
     assert later.answer([query], Decoding()) == earlier.answer([query], Decoding())
@@ -71,7 +71,7 @@ def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_p
 def test_words_of_the_earlier_model_stay_known_and_regions_need_not_be_learned_again(tmp_path):
     built(1, *EARLIER, regions=("mask: Liver",)).save(tmp_path)
     later = built(2, ("where", "here"), initial=tmp_path)
-    assert not later.words.unknown("where is it left")
+    assert not later.settings.words.unknown("where is it left")
     batch = later.collate([Query("q", "where", "a", PIXELS, "here")])
     assert "regions" not in batch
     later.module.train()

@@ -61,7 +61,7 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.models.compact.onnx_model import CompactOnnx
-    from medical_vqa.models.compact.postprocess import WEIGHTS
+    from medical_vqa.models.compact.settings import WEIGHTS_FILE
     from medical_vqa.schema.bundle_card import ExportedFrom, read_bundle_card
 
     folder = find_bundle(bundle)
@@ -79,7 +79,7 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     found: list[float] = []
 
     def save(fresh: Path) -> None:
-        write_graphs(model, folder / WEIGHTS, fresh)
+        write_graphs(model, folder / WEIGHTS_FILE, fresh)
         found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
 
     original = ExportedFrom(family=card.family, files=card.files, opset=OPSET)

@@ -1,4 +1,4 @@
-"""The compact family: the embedded default, trained from scratch on a CPU; a classifier over the training answers."""
+"""The compact family: the small default, trained from scratch on a CPU; a classifier over the training answers."""
 
 from __future__ import annotations
 
@@ -18,104 +18,76 @@ from torch import Tensor
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import UNSAID, Augment, Mirror, mirrored
+from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, mirror_text
 from medical_vqa.models.base import Query, distinct, targets_of
+from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.family import CompactFamily
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
-from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit
-from medical_vqa.models.compact.postprocess import (
-    WEIGHTS,
-    encode_questions,
-    encoded_once,
-    looks_at,
-    maps_of,
-    ranked,
-    read_settings,
-    scope_abstention_reason,
-    stack_pictures,
-    write_settings,
-)
+from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit_range
+from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import phrases, reworded
+from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
 from medical_vqa.models.fsdp import unsharded_state
-from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
-from medical_vqa.schema.bundle_card import Decoding
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.models.memory import count_parameters
+from medical_vqa.models.vocabulary import RESERVED_WORDS, AnswerVocabulary, WordVocabulary
+from medical_vqa.schema.records import Example
 
 if TYPE_CHECKING:
-    from medical_vqa.models.base import Batch, Visual
-
-_NO_IMAGE_TYPES = ImageTypes()
+    from medical_vqa.models.base import Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What fixes the shape of the network."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regularization:
+    """What changes training and not answering."""
 
-    channels: tuple[int, ...]
-    """Output channels of the stem and of each residual block."""
-    width: int
-    """Width of words and image tokens."""
-    heads: int
-    """Attention heads."""
-    layers: int
-    """Layers of attention."""
-    dropout: float
-    """Share of activations dropped in training."""
-    question_words: int
-    """Words of a question that are read."""
+    region_weight: float = 1.0
+    """Weight of the loss on regions, relative to that on answers."""
+    label_smoothing: float = 0.0
+    """Fraction of the target spread over all answers."""
+    augment: Augment | None = None
+    """Random changes to training pictures."""
+    mirror: float = 0.0
+    """Fraction of training pictures that are mirrored, with left and right swapped in their texts."""
+    reword: float = 0.0
+    """Fraction of training questions that are reworded by rules."""
 
 
-class Compact(CompactFamily):
+_NONE = Regularization()
+
+
+class Compact(CompactAnswering, CompactFamily):
     """The network with its vocabularies: question and picture in, one of the training answers out."""
 
     def __init__(
-        self,
-        *,
-        picture: PictureSpec,
-        sizes: Sizes,
-        words: WordVocabulary,
-        answers: AnswerVocabulary,
-        regions: Sequence[str] = (),
-        image_types: ImageTypes = _NO_IMAGE_TYPES,
-        region_weight: float = 1.0,
-        local_contrast: bool = False,
-        foreground: int | None = None,
-        label_smoothing: float = 0.0,
-        augment: Augment | None = None,
-        mirror: float = 0.0,
-        reword: float = 0.0,
+        self, settings: CompactSettings, regularization: Regularization = _NONE, *, learn_regions: bool = True
     ) -> None:
-        if picture.mode != "L" or picture.fit == "inside":
-            raise ModelError(
-                f"the compact model takes square grayscale pictures, not {picture.key}; use mode L, fit stretch or pad"
-            )
-        if sizes.width % sizes.heads:
-            raise ModelError(f"width {sizes.width} cannot be shared among {sizes.heads} heads; choose a multiple of it")
-        self.picture, self.sizes, self.words, self.answers = picture, sizes, words, answers
-        if foreground is not None and foreground > picture.side:
-            raise ModelError(
-                f"the foreground has {foreground} pixels a side and the picture {picture.side}; "
-                "prepare pictures at least as large as what is cut out of them"
-            )
-        self.regions, self.local_contrast, self.foreground = tuple(regions), local_contrast, foreground
-        self._reword = reword
-        self.parser = QuestionParser(words, entity_names(self.regions, answers.answers))
-        self.image_types = image_types
-        self._learn_regions = True
-        shape = {k: v for k, v in dataclasses.asdict(sizes).items() if k != "question_words"}
+        """Create a model with random weights.
+
+        Args:
+            settings: Vocabularies, sizes and input.
+            regularization: Used in training only.
+            learn_regions: Whether training queries carry regions; otherwise what was learned of them before stays.
+
+        Raises:
+            ModelError: The settings contradict each other.
+        """
+        super().__init__(settings)
+        _check(settings)
+        self.learn_regions = learn_regions
+        self._reword = regularization.reword
         self.module = CompactNet(
-            side=picture.side,
-            words=len(words),
-            answers=len(answers),
-            regions=len(self.regions),
-            region_weight=region_weight,
-            contrast=local_contrast,
-            foreground=foreground,
-            smoothing=label_smoothing,
-            augment=augment,
-            mirror=self._mirror(mirror) if mirror else None,
-            **shape,
+            settings.sizes,
+            side=settings.picture.side,
+            words=len(settings.words),
+            answers=len(settings.answers),
+            regions=len(settings.regions),
+            region_weight=regularization.region_weight,
+            contrast=settings.local_contrast,
+            foreground=settings.foreground,
+            smoothing=regularization.label_smoothing,
+            augment=regularization.augment,
+            mirror=_mirror(settings, regularization.mirror) if regularization.mirror else None,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
@@ -140,35 +112,48 @@ class Compact(CompactFamily):
         dropout: float,
         question_words: int,
     ) -> Self:
-        """A fresh model, its vocabularies from these training rows; raises `ModelError` when none has an answer.
+        """A model to train, its vocabularies from these training rows; the options are those of `CompactOptions`.
 
-        `initial` is the bundle of a compact model to start from, whose words stay known, and its regions where these
-        rows have none; raises `BundleError` when it is damaged.
+        Args:
+            examples: Training rows.
+            regions: Names of the regions that the training queries carry.
+            initial: Bundle of a compact model to start from. Its words stay known, and its regions where these rows
+                have none.
+
+        Raises:
+            BundleError: The initial bundle is damaged.
+            ModelError: No row has an answer, or the initial model has another picture or other sizes.
         """
         answered = [e for e in examples if e.answers]
         earlier = cls.load(initial, device=torch.device("cpu")) if initial else None
-        known = [*earlier.words.known] if earlier else []
-        model = cls(
+        questions = [e.question for e in answered]
+        if reword:
+            questions.extend(phrases())
+        if earlier is not None:
+            questions.extend(earlier.settings.words.known)
+        words = WordVocabulary.from_questions(questions)
+        answers = AnswerVocabulary.from_answers(e.answers[0] for e in answered)
+        parser = QuestionParser(words, entity_names(regions, answers.answers))
+        settings = CompactSettings(
             picture=PictureSpec(**picture),
             sizes=Sizes(tuple(channels), width, heads, layers, dropout, question_words),
+            words=words,
+            answers=answers,
+            regions=tuple(regions) or (earlier.settings.regions if earlier else ()),
+            local_contrast=local_contrast,
+            foreground=foreground,
+            image_types=ImageTypes.from_examples(answered, parser) if regions else ImageTypes(),
+        )
+        regularization = Regularization(
+            region_weight=region_weight,
             label_smoothing=label_smoothing,
             augment=Augment(**augment) if augment else None,
             mirror=mirror,
             reword=reword,
-            regions=regions or (earlier.regions if earlier else ()),
-            region_weight=region_weight,
-            local_contrast=local_contrast,
-            foreground=foreground,
-            words=WordVocabulary.from_questions(
-                [*(e.question for e in answered), *(phrases() if reword else ()), *known]
-            ),
-            answers=AnswerVocabulary.from_answers(e.answers[0] for e in answered),
         )
-        model._learn_regions = bool(regions)
+        model = cls(settings, regularization, learn_regions=bool(regions))
         if earlier is not None:
             model.initialize_from(earlier)
-        if regions:
-            model.image_types = ImageTypes.from_examples(answered, model.parser)
         return model
 
     def initialize_from(self, earlier: Compact) -> float:
@@ -177,162 +162,109 @@ class Compact(CompactFamily):
         Raises `ModelError` where the two differ in picture or sizes.
         """
         shapes = [
-            f"{m.picture.key}, foreground {m.foreground}, local contrast {m.local_contrast}, {m.sizes}"
-            for m in (earlier, self)
+            f"{s.picture.key}, foreground {s.foreground}, local contrast {s.local_contrast}, {s.sizes}"
+            for s in (earlier.settings, self.settings)
         ]
         if shapes[0] != shapes[1]:
             raise ModelError(
                 f"the model to start from has {shapes[0]}, this one {shapes[1]}; "
                 "give the recipe the same picture and sizes, or leave model.initial out"
             )
-        target, source = (NamedNetwork(m.module, m.words.known, m.answers.answers, m.regions) for m in (self, earlier))
+        target, source = (
+            NamedNetwork(m.module, m.settings.words.known, m.answers.answers, m.settings.regions)
+            for m in (self, earlier)
+        )
         return copy_weights(target, source)
-
-    def _mirror(self, share: float) -> Mirror:
-        places = {word: index for index, word in enumerate(self.words.known, 2)}
-        words = [0, 1, *(places.get(mirrored(word), index) for word, index in places.items())]
-        other = [mirrored(answer) for answer in self.answers.answers]
-        answers = [self.answers.index(answer) if answer in self.answers else UNSAID for answer in other]
-        kinds = {name.lower(): place for place, name in enumerate(self.regions)}
-        regions = [kinds.get(mirrored(name), place) for name, place in kinds.items()]
-        return Mirror(share, *(torch.tensor(row, dtype=torch.long) for row in (words, answers, regions)))
 
     @property
     def vision(self) -> CompactVision:
-        """The image encoder: trained, so its features are good for answering only."""
+        """The image encoder; it is trained, so its features are for answering only."""
         return CompactVision(self.module.image_encoder, self.picture)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         device: torch.device = self.module.image_encoder.position_embedding.device
         return device
 
     def collate(self, queries: Sequence[Query]) -> Batch:
-        """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised ()."""
+        """pictures uint8 (B, H, W, 1), image_of (N,), words (N, L), target (N,), supervised (), regions (B, R, h, w).
+
+        Raises `ModelError` where a query has no answer, features in place of a picture, or no regions to learn.
+        """
         visuals, image_of = distinct(queries)
         targets = [self.answers.index(target) for target in targets_of(queries)]
+        questions = [self._maybe_reworded(query.question) for query in queries]
         batch = {
             "pictures": torch.from_numpy(stack_pictures(visuals)),
             "image_of": torch.tensor(image_of),
-            "words": self._words([self._reworded(q.question) for q in queries]),
+            "words": torch.from_numpy(self.encode_words(questions)),
             "target": torch.tensor(targets),
             "supervised": torch.tensor(len(targets)),
         }
-        return batch | self._regions(queries, image_of)
+        if self.settings.regions and self.learn_regions:
+            query_of = dict(zip(image_of, queries, strict=True))
+            regions = [torch.from_numpy(_regions_of(query_of[image])) for image in range(len(visuals))]
+            batch["regions"] = torch.stack(regions)
+        return batch
 
-    def _regions(self, queries: Sequence[Query], image_of: Sequence[int]) -> Batch:
-        """regions uint8 (B, R, h, w), where the model was built to learn them."""
-        if not self.regions or not self._learn_regions:
-            return {}
-        first = dict(zip(image_of, queries, strict=True))
-        return {"regions": torch.stack([torch.from_numpy(_known_regions(first[i])) for i in range(len(first))])}
-
-    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
-        """The most probable training answer to each question; every image among the queries is encoded once."""
-        if not queries:
-            return []
-        shares = self.logits(queries).softmax(-1).cpu().numpy()
-        return ranked(queries, shares, self.answers, decoding.alternatives)
-
-    @torch.inference_mode()
-    def logits(self, queries: Sequence[Query]) -> Tensor:
-        """Logits (N, answers) in fp32, before the softmax that makes confidences of them."""
-        logits: Tensor = self.module.logits(*self._inputs(queries)).float()
-        return logits
-
-    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 (what it answered tells nothing)
-        """Why the answer means nothing: a language or words that training never used, or a thing that is not there."""
-        return scope_abstention_reason(query, self.parser, self.image_types, self.answer)
-
-    @torch.inference_mode()
-    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.
-
-        Where the question or its answer names a thing that the network learned to find, the map is what it found of it;
-        otherwise it is the attention of the question's words to the image.
-        """
-        seen = encoded_once(queries, self._encoded)
-        answers = self.answer(seen, Decoding(alternatives=0))
-        found = _named(seen, "regions")
-        return looks_at(seen, answers, self.attention(seen), found, self.parser, self.regions)
-
-    @torch.inference_mode()
-    def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
-        """How much the words of each question look at each cell (rows, columns) in the last layer; sums to 1."""
-        if not queries:
-            return []
-        seen = encoded_once(queries, self._encoded)
-        shares = self.module.attention(*self._inputs(seen))
-        return maps_of(shares.float().cpu().numpy(), _named(seen, "frame"))
-
-    def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens (B, T, D), image_of (N,), words (N, L), with the network ready to answer."""
-        self.module.eval()
-        visuals, image_of = distinct(queries)
-        words = self._words([query.question for query in queries]).to(self.device)
-        return self._tokens(visuals), torch.tensor(image_of, device=self.device), words
-
-    def _tokens(self, visuals: Sequence[Visual]) -> Tensor:
-        """Image tokens (B, T, D), from features where they are given and from pictures otherwise."""
-        return torch.stack([f["tokens"].to(self.device) for f in self._encoded(visuals)])
-
-    def _encoded(self, visuals: Sequence[Visual]) -> list[Mapping[str, Tensor]]:
-        """Features as they are given, and those of pictures."""
-        encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
-        return [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
-
-    def _reworded(self, question: str) -> str:
-        """A training question, some of the time in other words; chance comes from torch, whose state a run keeps."""
+    def _maybe_reworded(self, question: str) -> str:
+        """A training question, reworded at random; the random numbers are torch's, whose state a checkpoint stores."""
         if not self._reword or float(torch.rand(())) >= self._reword:
             return question
         return reworded(question, lambda n: int(torch.randint(n, ())))
 
-    def _words(self, questions: Sequence[str]) -> Tensor:
-        return torch.from_numpy(encode_questions(questions, self.parser, self.sizes.question_words))
+    @torch.inference_mode()
+    def logits(self, queries: Sequence[Query]) -> Tensor:
+        """Logits (N, answers) in fp32, from which a softmax makes probabilities."""
+        logits: Tensor = self.module.logits(*self._inputs(queries)).float()
+        return logits
+
+    def probabilities(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """Probability of each answer (N, answers)."""
+        probabilities: NDArray[np.float32] = self.logits(queries).softmax(-1).cpu().numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def attention_weights(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """Attention of each question to each image token in the last layer (N, T)."""
+        weights: NDArray[np.float32] = self.module.attention(*self._inputs(queries)).float().cpu().numpy()
+        return weights
+
+    @staticmethod
+    def to_numpy(feature: Tensor) -> NDArray[np.float32]:
+        """The tensor in fp32 on the CPU."""
+        array: NDArray[np.float32] = feature.float().cpu().numpy()
+        return array
+
+    def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens (B, T, D), image_of (N,), words (N, L), with the network in evaluation mode."""
+        self.module.eval()
+        visuals, image_of = distinct(queries)
+        tokens = torch.stack([features["tokens"].to(self.device) for features in self.features_of(visuals)])
+        words = torch.from_numpy(self.encode_words([query.question for query in queries]))
+        return tokens, torch.tensor(image_of, device=self.device), words.to(self.device)
 
     def save(self, folder: Path, *, half: bool = False) -> None:
-        """Write ``weights.safetensors`` and ``compact.json`` (sizes, picture, vocabularies).
+        """Write ``weights.safetensors`` and ``compact.json``.
 
-        `half` stores 16 bits a weight; reading them back gives a model in 32 bits.
+        Args:
+            folder: An existing folder.
+            half: Store 16 bits per weight; `load` converts them to 32.
         """
         weights = {k: v.contiguous().cpu() for k, v in unsharded_state(self.module).items()}
         if half:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        save_file(weights, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod(0o644)  # the writer leaves it to its owner alone, and packages keep that
-        write_settings(folder, self.settings())
-
-    def settings(self) -> dict[str, Any]:
-        """What answering needs beside the weights: sizes, picture, vocabularies."""
-        return {
-            "picture": self.picture.to_json(),
-            "sizes": dataclasses.asdict(self.sizes),
-            "words": list(self.words.known),
-            "answers": list(self.answers.answers),
-            "regions": list(self.regions),
-            "local_contrast": self.local_contrast,
-            "foreground": self.foreground,
-            "image_types": dataclasses.asdict(self.image_types),
-        }
+        save_file(weights, folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone, and packages keep that
+        self.settings.write(folder)
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:
-        """Read back what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
+        """Read what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
         try:
-            settings = read_settings(folder)
-            sizes = settings["sizes"]
-            model = cls(
-                picture=PictureSpec.from_json(settings["picture"]),
-                sizes=Sizes(**{**sizes, "channels": tuple(sizes["channels"])}),
-                words=WordVocabulary(tuple(settings["words"])),
-                answers=AnswerVocabulary(tuple(settings["answers"])),
-                regions=settings.get("regions", ()),
-                local_contrast=settings.get("local_contrast", False),
-                foreground=settings.get("foreground"),
-                image_types=ImageTypes(**settings.get("image_types", {})),
-            )
-            model.module.load_state_dict(load_file(folder / WEIGHTS))
+            model = cls(CompactSettings.read(folder))
+            model.module.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BundleError(f"the bundle {folder} is damaged ({reason}); train or copy it again") from error
@@ -340,13 +272,12 @@ class Compact(CompactFamily):
         return model
 
     def describe(self) -> dict[str, Any]:
-        """Parameters, answers and words."""
-        count = sum(p.numel() for p in self.module.parameters())
+        """Parameters, answers, words and sizes."""
         return {
-            "parameters": count,
+            "parameters": count_parameters(self.module),
             "answers": len(self.answers),
-            "words": len(self.words),
-            **dataclasses.asdict(self.sizes),
+            "words": len(self.settings.words),
+            **dataclasses.asdict(self.settings.sizes),
         }
 
 
@@ -356,7 +287,8 @@ class CompactVision:
     frozen = False
 
     def __init__(self, encoder: ImageEncoder, picture: PictureSpec) -> None:
-        self._encoder, self._picture = encoder, picture
+        self._encoder = encoder
+        self._picture = picture
 
     @property
     def fingerprint(self) -> str:
@@ -370,30 +302,53 @@ class CompactVision:
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
         """Prepared pictures -> {"tokens": (T, D)} each.
 
-        With {"regions": (R, H, W)} in [0, 1] where it finds them, and {"frame": (2, 3)} where it sees the foreground.
+        With {"regions": (R, H, W)} in [0, 1] where it localizes them, and {"frame": (2, 3)} where it crops to the
+        foreground.
         """
         if not pictures:
             return []
         self._encoder.eval()
-        shown = to_unit(torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position_embedding.device))
-        seen = self._encoder.see(shown)
-        named = {"tokens": seen.tokens, "regions": seen.found(), "frame": seen.frame}
-        kept = {name: value for name, value in named.items() if value is not None}
-        if "regions" in kept:
-            kept["regions"] = kept["regions"].half()  # kept for every image a server holds
-        return [dict(zip(kept, of_picture, strict=True)) for of_picture in zip(*kept.values(), strict=True)]
+        stacked = torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position_embedding.device)
+        encoded = self._encoder.encode(to_unit_range(stacked))
+        features = {"tokens": encoded.tokens}
+        if (regions := encoded.region_probabilities()) is not None:
+            features["regions"] = regions.half()  # a server stores them for every image
+        if encoded.frame is not None:
+            features["frame"] = encoded.frame
+        return [dict(zip(features, of_picture, strict=True)) for of_picture in zip(*features.values(), strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Move the encoder, which is part of the network."""
         self._encoder.to(device)
 
 
-def _named(seen: Sequence[Query], name: str) -> list[NDArray[Any] | None]:
-    """A feature of each query's image, None where it has no such feature."""
-    return [q.visual[name].float().cpu().numpy() if name in q.visual else None for q in seen]  # type: ignore[call-overload]
+def _check(settings: CompactSettings) -> None:
+    picture, sizes, foreground = settings.picture, settings.sizes, settings.foreground
+    if picture.mode != "L" or picture.fit == "inside":
+        raise ModelError(
+            f"the compact model takes square grayscale pictures, not {picture.key}; use mode L, fit stretch or pad"
+        )
+    if sizes.width % sizes.heads:
+        raise ModelError(f"width {sizes.width} cannot be divided among {sizes.heads} heads; use a multiple of it")
+    if foreground is not None and foreground > picture.side:
+        raise ModelError(
+            f"the foreground has {foreground} pixels a side and the picture {picture.side}; "
+            "prepare pictures at least as large as what is cut out of them"
+        )
 
 
-def _known_regions(query: Query) -> NDArray[np.uint8]:
+def _mirror(settings: CompactSettings, fraction: float) -> Mirror:
+    """Tables from each word, answer and region to its mirror image."""
+    index_of = {word: index for index, word in enumerate(settings.words.known, len(RESERVED_WORDS))}
+    words = [*range(len(RESERVED_WORDS)), *(index_of.get(mirror_text(w), index) for w, index in index_of.items())]
+    mirrored_answers = [mirror_text(answer) for answer in settings.answers.answers]
+    answers = [settings.answers.index(a) if a in settings.answers else IGNORED_CLASS for a in mirrored_answers]
+    region_of = {name.lower(): index for index, name in enumerate(settings.regions)}
+    regions = [region_of.get(mirror_text(name), index) for name, index in region_of.items()]
+    return Mirror(fraction, *(torch.tensor(table, dtype=torch.long) for table in (words, answers, regions)))
+
+
+def _regions_of(query: Query) -> NDArray[np.uint8]:
     if query.regions is None:
         raise ModelError("the compact model was built to learn regions and got a question without them; prepare again")
     return query.regions

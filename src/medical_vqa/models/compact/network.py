@@ -1,8 +1,8 @@
 """The compact network: a convolutional image encoder, a question encoder, and attention from question to image.
 
-Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels, R kinds of
-region. The images of a batch pass the encoder once however many questions ask about them: `image_of` says which image
-each question belongs to. Words travel without padding, (M, D), except where they attend.
+Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels, R regions.
+The images of a batch pass the encoder once however many questions ask about them: `image_of` says which image each
+question belongs to. Words are packed without padding, (M, D), except where they attend.
 """
 
 from __future__ import annotations
@@ -15,30 +15,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medical_vqa.data.cache.regions import FULL, UNKNOWN
-from medical_vqa.models.augment import UNSAID, Augment, Mirror, moved
+from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, resample
+from medical_vqa.models.compact.settings import Sizes
 
-_LIT, _ENOUGH = 0.08, 0.12  # a cell that is not dark; the share of a row or column that has to be lit
-_MARGIN, _SMALLEST = 0.05, 0.45  # around the foreground; the least of the side that is cut out
-_DARK = 0.05  # deviation below which a window is as good as even: noise in the dark is not raised
+_FOREGROUND_BRIGHTNESS = 0.08
+"""Brightness, in [0, 1], above which a cell of the picture is foreground."""
+_FOREGROUND_FRACTION = 0.12
+"""Fraction of a row's or column's cells above which it belongs to the foreground's square."""
+_FOREGROUND_MARGIN = 0.05
+"""Added on both sides of the foreground, as a fraction of the picture's side."""
+_MIN_FOREGROUND_SIDE = 0.45
+"""Least side of the square, as a fraction of the picture's side, so that small structures are not enlarged much."""
+_MIN_DEVIATION = 0.05
+"""Added to the deviation of a window, so that noise in dark, even areas is not amplified."""
 
 
-def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float (B, C, H, W) in [0, 1], channels last in memory, as CPU convolutions like it."""
+def to_unit_range(pictures: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) -> float (B, C, H, W) in [0, 1], in the memory format channels last, fast on a CPU."""
     return pictures.permute(0, 3, 1, 2).float() / 255.0
 
 
 def local_contrast(pictures: Tensor) -> Tensor:
-    """(B, 1, H, W) in [0, 1] -> each pixel against what lies around it, in deviations: the same at any exposure."""
+    """(B, 1, H, W) in [0, 1] -> each pixel's difference from its surroundings, in deviations: alike at any exposure."""
     size = (int(pictures.shape[-2]), int(pictures.shape[-1]))  # numbers, so that an exported graph has them fixed
     step = max(1, size[1] // 40)
-    mean, square = (_around(F.avg_pool2d(x, step, ceil_mode=True)) for x in (pictures, pictures**2))
-    spread = (square - mean**2).clamp(min=0).sqrt() + _DARK
-    mean, spread = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (mean, spread))
-    return (pictures - mean) / spread
+    mean, square = (_window_mean(F.avg_pool2d(x, step, ceil_mode=True)) for x in (pictures, pictures**2))
+    deviation = (square - mean**2).clamp(min=0).sqrt() + _MIN_DEVIATION
+    mean, deviation = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (mean, deviation))
+    return (pictures - mean) / deviation
 
 
-def _around(x: Tensor) -> Tensor:
-    """The mean over a square window, a fifth of the picture wide; beyond the border lies nothing."""
+def _window_mean(x: Tensor) -> Tensor:
+    """The mean over a square window, a fifth of the picture wide, without what is beyond the border."""
     half = int(x.shape[-1]) // 10
     return F.avg_pool2d(x, 2 * half + 1, 1, half, count_include_pad=False)
 
@@ -66,11 +74,11 @@ class ResidualBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Grayscale picture -> T tokens, one for each cell of a coarse grid, each knowing where it lies.
+    """Grayscale picture -> T tokens, one for each cell of a coarse grid, with a position embedding.
 
-    With `regions` it also says, cell by cell on a grid twice as fine, which of R organs and findings lie there, and
-    every token carries what was said about its cells. With `contrast` it sees the picture's local contrast as well.
-    With `foreground` it sees a square of that side, cut out around what is not dark.
+    With `regions` it also localizes R organs and findings, cell by cell on a grid twice as fine, and adds an embedding
+    of them to the tokens. With `contrast` its input has the picture's local contrast as a second channel. With
+    `foreground` its input is a square of that side, cut out around what is not dark.
     """
 
     def __init__(
@@ -98,73 +106,79 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
-        return self.see(pictures).tokens
+        return self.encode(pictures).tokens
 
-    def see(self, pictures: Tensor) -> Seen:
-        """What is in pictures (B, 1, side, side) in [0, 1]."""
+    def encode(self, pictures: Tensor) -> EncodedImages:
+        """Pictures (B, 1, side, side) in [0, 1] -> tokens, regions and frame."""
         frame = None
         if self.foreground is not None:
-            frame = foreground_of(pictures)
-            pictures = moved(pictures, frame, (self.foreground, self.foreground))
+            frame = foreground_frame(pictures)
+            pictures = resample(pictures, frame, (self.foreground, self.foreground))
         x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
         if self.contrast:
             x = torch.cat([x, local_contrast(pictures)], 1)
         fine = self.blocks[:-1](self.stem(x))
         coarse = self.blocks[-1](fine)
-        x, found = self.projection(coarse), None
+        x = self.projection(coarse)
+        region_logits = None
         if self.region_head is not None:
-            found = self.region_head(fine, coarse)
-            x = x + self.region_head.tell(found, (self.cells, self.cells))
-        return Seen(self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding), found, frame)
+            region_logits = self.region_head(fine, coarse)
+            x = x + self.region_head.embed(region_logits, (self.cells, self.cells))
+        tokens = self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding)
+        return EncodedImages(tokens, region_logits, frame)
 
 
-class Seen(NamedTuple):
-    """What an image encoder makes of pictures."""
+class EncodedImages(NamedTuple):
+    """Output of the image encoder."""
 
     tokens: Tensor
-    """(B, T, D)."""
-    regions: Tensor | None
-    """A logit for every kind of region and fine cell (B, R, h, w), in the frame; None where regions are not learned."""
+    """Image tokens (B, T, D)."""
+    region_logits: Tensor | None
+    """A logit for every region and fine cell of the frame (B, R, h, w); None where regions are not learned."""
     frame: Tensor | None
-    """Affine maps (B, 2, 3) from the square that was seen to the picture; None where all of it was."""
+    """Affine maps (B, 2, 3) from the foreground's square to the picture; None where the input was the whole picture."""
 
-    def found(self) -> Tensor | None:
-        """The share of each kind of region in each cell of the whole picture (B, R, h, w), in [0, 1]."""
-        if self.regions is None or self.frame is None:
-            return None if self.regions is None else self.regions.sigmoid()
+    def region_probabilities(self) -> Tensor | None:
+        """Probability of each region in each cell of the whole picture (B, R, h, w)."""
+        if self.region_logits is None:
+            return None
+        if self.frame is None:
+            return self.region_logits.sigmoid()
         half, shift = self.frame[:, :1, :1], self.frame[:, :, 2:]
-        back = torch.cat([self.frame[:, :, :2] / half**2, -shift / half], 2)  # its linear part is half the identity
-        return moved(self.regions.sigmoid(), back, (int(self.regions.shape[2]), int(self.regions.shape[3])))
+        inverse = torch.cat([self.frame[:, :, :2] / half**2, -shift / half], 2)  # the linear part is half the identity
+        size = (int(self.region_logits.shape[2]), int(self.region_logits.shape[3]))
+        return resample(self.region_logits.sigmoid(), inverse, size)
 
 
-def foreground_of(pictures: Tensor) -> Tensor:
+def foreground_frame(pictures: Tensor) -> Tensor:
     """(B, 1, side, side) in [0, 1] -> affine maps (B, 2, 3) that cut out a square around what is not dark.
 
-    Thin lines, such as the table under a patient, do not count: a cell is lit where most cells around it are.
+    Thin lines, such as the table under a patient, do not count: a cell is foreground where most cells around it are.
     """
     side = int(pictures.shape[-1])
     step = max(1, side // 40)
-    lit = (F.avg_pool2d(pictures, step, ceil_mode=True, count_include_pad=False)[:, 0] > _LIT).float()
-    lit = (F.avg_pool2d(lit.unsqueeze(1), 5, 1, 2, count_include_pad=False)[:, 0] > 0.5).float()
-    left, right = _ends(lit.mean(1) > _ENOUGH, step / side)
-    top, bottom = _ends(lit.mean(2) > _ENOUGH, step / side)
-    half = (torch.maximum(right - left, bottom - top) + _MARGIN).clamp(_SMALLEST, 1.0)
-    whole = half > 0.99
-    x, y = (torch.where(whole, 0.0, first + last - 1.0) for first, last in ((left, right), (top, bottom)))
+    brightness = F.avg_pool2d(pictures, step, ceil_mode=True, count_include_pad=False)[:, 0]
+    bright = (brightness > _FOREGROUND_BRIGHTNESS).float()
+    foreground = (F.avg_pool2d(bright.unsqueeze(1), 5, 1, 2, count_include_pad=False)[:, 0] > 0.5).float()
+    left, right = _extent(foreground.mean(1) > _FOREGROUND_FRACTION, step / side)
+    top, bottom = _extent(foreground.mean(2) > _FOREGROUND_FRACTION, step / side)
+    half = (torch.maximum(right - left, bottom - top) + _FOREGROUND_MARGIN).clamp(_MIN_FOREGROUND_SIDE, 1.0)
+    whole_picture = half > 0.99
+    x, y = (torch.where(whole_picture, 0.0, start + end - 1.0) for start, end in ((left, right), (top, bottom)))
     zero = torch.zeros_like(half)
     return torch.stack([torch.stack([half, zero, x], -1), torch.stack([zero, half, y], -1)], 1)
 
 
-def _ends(on: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Where the first cell of each row (B, cells) that is on begins and the last one ends, as shares of the side."""
-    first, last = on.float().argmax(1), on.shape[1] - on.flip(1).float().argmax(1)
-    none = ~on.any(1)
-    begin = torch.where(none, 0.0, first * step)
-    return begin, torch.where(none, 1.0, (last * step).clamp(max=1.0))
+def _extent(mask: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Start of the first and end of the last true cell of each row (B, cells), as fractions of the side."""
+    first, last = mask.float().argmax(1), mask.shape[1] - mask.flip(1).float().argmax(1)
+    empty = ~mask.any(1)
+    start = torch.where(empty, 0.0, first * step)
+    return start, torch.where(empty, 1.0, (last * step).clamp(max=1.0))
 
 
 class RegionHead(nn.Module):
-    """What lies in each cell, from features at two scales; and what of it the image tokens get to know."""
+    """Classifies each cell by features at two scales, and embeds the result for the image tokens."""
 
     def __init__(self, fine: int, coarse: int, width: int, regions: int) -> None:
         super().__init__()
@@ -172,17 +186,17 @@ class RegionHead(nn.Module):
         self.coarse = nn.Conv2d(coarse, width // 2, 1)
         self.classifier = nn.Conv2d(width // 2, regions, 1)
         self.embedding = nn.Conv2d(regions, width, 1)
-        nn.init.constant_(self.classifier.bias, -4.0)  # type: ignore[arg-type]  # most cells hold none of them
+        nn.init.constant_(self.classifier.bias, -4.0)  # type: ignore[arg-type]  # most cells contain no region
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Features at two scales -> logits (B, R, H, W) at the finer one."""
         height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
-        raised = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
-        logits: Tensor = self.classifier(F.relu(self.fine(fine) + raised))
+        upsampled = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
+        logits: Tensor = self.classifier(F.relu(self.fine(fine) + upsampled))
         return logits
 
-    def tell(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, R, H, W) -> what they add to the tokens' channels (B, D, *size)."""
+    def embed(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, R, H, W) -> an embedding for each token (B, D, *size)."""
         embedded: Tensor = self.embedding(F.adaptive_avg_pool2d(logits.sigmoid(), size))
         return embedded
 
@@ -195,35 +209,35 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def among(self, x: Tensor, place: Place) -> Tensor:
+    def over_words(self, x: Tensor, layout: WordLayout) -> Tensor:
         """(M, D): every word attends to the words of its own question."""
-        rows = place.own
-        query, key, value = (self._split(rows.scatter(layer(x))) for layer in (self.query, self.key, self.value))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=place.mask)
-        return self._gathered(mixed, rows)
+        rows = layout.by_question
+        query, key, value = (self._heads(rows.unpack(layer(x))) for layer in (self.query, self.key, self.value))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
+        return self._output(attended, rows)
 
-    def towards(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+    def over_tokens(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
         """(M, D), tokens (B, T, D): every word attends to the tokens of its image."""
-        query = self._split(place.image.scatter(self.query(x)))
-        mixed = F.scaled_dot_product_attention(query, self._split(self.key(tokens)), self._split(self.value(tokens)))
-        return self._gathered(mixed, place.image)
+        query = self._heads(layout.by_image.unpack(self.query(x)))
+        key, value = self._heads(self.key(tokens)), self._heads(self.value(tokens))
+        return self._output(F.scaled_dot_product_attention(query, key, value), layout.by_image)
 
-    def weights(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
-        """(M, D), tokens (B, T, D) -> how much each word attends to each token, mean over heads (M, T)."""
-        query, key = self._split(place.image.scatter(self.query(x))), self._split(self.key(tokens))
-        shares = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-        return place.image.gather(shares.mean(1))
+    def token_weights(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
+        """(M, D), tokens (B, T, D) -> attention weight of each word on each token, mean over heads (M, T)."""
+        query, key = self._heads(layout.by_image.unpack(self.query(x))), self._heads(self.key(tokens))
+        weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+        return layout.by_image.pack(weights.mean(1))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, length, D / heads)
 
-    def _gathered(self, mixed: Tensor, rows: Rows) -> Tensor:
-        out: Tensor = self.out(rows.gather(mixed.transpose(1, 2).flatten(2)))
+    def _output(self, attended: Tensor, rows: WordRows) -> Tensor:
+        out: Tensor = self.out(rows.pack(attended.transpose(1, 2).flatten(2)))
         return out
 
 
-class Layer(nn.Module):
-    """Words look at each other, then at the image, then pass a feed-forward net; normalized before each."""
+class FusionLayer(nn.Module):
+    """Words attend to each other, then to the image, then pass a feed-forward net; normalized before each."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -235,52 +249,52 @@ class Layer(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
         """x (M, D), tokens (B, T, D) -> (M, D)."""
-        x = x + self.drop(self.self_attention.among(self.norms[0](x), place))
-        x = x + self.drop(self.cross_attention.towards(self.norms[1](x), tokens, place))
+        x = x + self.drop(self.self_attention.over_words(self.norms[0](x), layout))
+        x = x + self.drop(self.cross_attention.over_tokens(self.norms[1](x), tokens, layout))
         fed: Tensor = x + self.drop(self.feed_forward(self.norms[2](x)))
         return fed
 
-    def attention(self, x: Tensor, tokens: Tensor, place: Place) -> Tensor:
-        """How much each word looks at each image token in this layer: (M, T)."""
-        x = x + self.self_attention.among(self.norms[0](x), place)
-        return self.cross_attention.weights(self.norms[1](x), tokens, place)
+    def attention(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
+        """Attention weight of each word on each image token in this layer: (M, T)."""
+        x = x + self.self_attention.over_words(self.norms[0](x), layout)
+        return self.cross_attention.token_weights(self.norms[1](x), tokens, layout)
 
 
-class Rows:
-    """Packed words laid out in rows of one length, zeros where a row has no more of them."""
+class WordRows:
+    """Unpacks words into rows of one length, zeros where a row has fewer words, and packs them again."""
 
     def __init__(self, index: Tensor, rows: int, length: int) -> None:
         """`index` (M,): the place of each word among ``rows * length``."""
         self.index, self.rows, self.length = index, rows, length
 
-    def scatter(self, x: Tensor) -> Tensor:
+    def unpack(self, x: Tensor) -> Tensor:
         """(M, D) -> (rows, length, D)."""
-        places = x.new_zeros(self.rows * self.length, x.shape[-1])
-        return places.index_copy(0, self.index, x).view(self.rows, self.length, -1)
+        unpacked = x.new_zeros(self.rows * self.length, x.shape[-1])
+        return unpacked.index_copy(0, self.index, x).view(self.rows, self.length, -1)
 
-    def gather(self, x: Tensor) -> Tensor:
+    def pack(self, x: Tensor) -> Tensor:
         """(rows, length, D) -> (M, D)."""
         return x.flatten(0, 1).index_select(0, self.index)
 
 
-class Place:
-    """Where each word lies: in its question, and among those that ask about its image, which attend in one product."""
+class WordLayout:
+    """Rows of words by question, and by image: all words that ask about an image attend to it in one product."""
 
     def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:
         """`mask` (N, L): True where a question has a word; `image_of` (N,): the image of each question."""
         self.question = mask.nonzero()[:, 0]  # (M,): the question of each word
-        self.words = mask.sum(1)  # (N,)
+        self.words = mask.sum(1)  # (N,): the number of words of each question
         self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
-        self.own = Rows(mask.flatten().nonzero()[:, 0], *mask.shape)
+        self.by_question = WordRows(mask.flatten().nonzero()[:, 0], *mask.shape)
         image = image_of[self.question]
         counts = torch.bincount(image, minlength=images)
         order = torch.argsort(image, stable=True)
         slot = torch.empty_like(order)
         slot[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[image[order]]
         most = int(counts.max())
-        self.image = Rows(image * most + slot, images, most)
+        self.by_image = WordRows(image * most + slot, images, most)
 
     def mean(self, x: Tensor) -> Tensor:
         """(M, D) -> the mean over each question's words (N, D)."""
@@ -289,7 +303,7 @@ class Place:
 
 
 class QuestionEncoder(nn.Module):
-    """Words -> contextual vectors, by a bidirectional recurrent net over the words as they stand."""
+    """Words -> contextual vectors, by a bidirectional recurrent net."""
 
     def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -312,18 +326,14 @@ class QuestionEncoder(nn.Module):
 class CompactNet(nn.Module):
     """Picture and question -> one logit for each answer of the training split."""
 
-    place: Callable[[Tensor, Tensor, int], Place] = Place
-    """How the words that ask about an image are brought together; an exported graph has a simpler one."""
+    layout: Callable[[Tensor, Tensor, int], WordLayout] = WordLayout
+    """Lays out the words; an exported graph replaces it by a simpler one."""
 
     def __init__(
         self,
+        sizes: Sizes,
         *,
         side: int,
-        channels: tuple[int, ...],
-        width: int,
-        heads: int,
-        layers: int,
-        dropout: float,
         words: int,
         answers: int,
         regions: int = 0,
@@ -334,11 +344,32 @@ class CompactNet(nn.Module):
         augment: Augment | None = None,
         mirror: Mirror | None = None,
     ) -> None:
+        """Create a network with random weights.
+
+        Args:
+            sizes: Sizes of the layers.
+            side: Side of the pictures, pixels.
+            words: Size of the word vocabulary.
+            answers: Number of answers.
+            regions: Number of regions that are localized.
+            region_weight: Weight of the loss on regions, relative to that on answers.
+            contrast: Whether the input has the local contrast as a second channel.
+            foreground: Side of the square around the foreground that is the input; None for the whole picture.
+            smoothing: Label smoothing.
+            augment: Random changes of training pictures.
+            mirror: Mirrors some training pictures.
+        """
         super().__init__()
-        self.smoothing, self.region_weight, self.augment, self.mirror = smoothing, region_weight, augment, mirror
-        self.image_encoder = ImageEncoder(side, channels, width, regions, contrast=contrast, foreground=foreground)
+        self.smoothing = smoothing
+        self.region_weight = region_weight
+        self.augment = augment
+        self.mirror = mirror
+        width, dropout = sizes.width, sizes.dropout
+        self.image_encoder = ImageEncoder(
+            side, sizes.channels, width, regions, contrast=contrast, foreground=foreground
+        )
         self.question_encoder = QuestionEncoder(words, width, dropout)
-        self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(FusionLayer(width, sizes.heads, dropout) for _ in range(sizes.layers))
         self.head = nn.Sequential(
             nn.LayerNorm(3 * width),
             nn.Dropout(dropout),
@@ -352,57 +383,59 @@ class CompactNet(nn.Module):
         """Loss summed over the batch's questions: cross entropy with label smoothing, in nats, and that of regions."""
         if self.training and self.mirror is not None:
             batch = self.mirror(batch)
-        pictures, transforms = to_unit(batch["pictures"]), None
+        pictures, transforms = to_unit_range(batch["pictures"]), None
         if self.training and self.augment is not None:
             transforms = self.augment.transforms(pictures)
             pictures = self.augment(pictures, transforms)
-        seen = self.image_encoder.see(pictures)
-        logits = self.logits(seen.tokens, batch["image_of"], batch["words"])
+        encoded = self.image_encoder.encode(pictures)
+        logits = self.logits(encoded.tokens, batch["image_of"], batch["words"])
         loss = F.cross_entropy(
-            logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=UNSAID
+            logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=IGNORED_CLASS
         )
-        if seen.regions is None or "regions" not in batch:
+        if encoded.region_logits is None or "regions" not in batch:
             return loss
-        found, placed = seen.regions.float(), chained(transforms, seen.frame)
-        return loss + self.region_weight * len(logits) * region_loss(found, batch["regions"], placed)
+        frame = compose_affine(transforms, encoded.frame)
+        region_term = region_loss(encoded.region_logits.float(), batch["regions"], frame)
+        return loss + self.region_weight * len(logits) * region_term
 
     def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
         """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
-        x, place = self.question_encoder(words), self.place(words != 0, image_of, tokens.shape[0])
-        read = place.mean(x)
+        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, tokens.shape[0])
+        question = layout.mean(x)
         for layer in self.layers:
-            x = layer(x, tokens, place)
-        logits: Tensor = self.head(torch.cat([place.mean(x), read, tokens.mean(1)[image_of]], -1))
+            x = layer(x, tokens, layout)
+        logits: Tensor = self.head(torch.cat([layout.mean(x), question, tokens.mean(1)[image_of]], -1))
         return logits
 
     def attention(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
-        """How much each question looks at each image token, in the last layer and as a mean over words: (N, T)."""
-        x, place = self.question_encoder(words), self.place(words != 0, image_of, tokens.shape[0])
-        shares = x.new_zeros(len(x), tokens.shape[1])
+        """Attention weight of each question on each image token, in the last layer, mean over words: (N, T)."""
+        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, tokens.shape[0])
+        weights = x.new_zeros(len(x), tokens.shape[1])
         for layer in self.layers:
-            shares = layer.attention(x, tokens, place)  # type: ignore[operator]
-            x = layer(x, tokens, place)
-        return place.mean(shares)
+            weights = layer.attention(x, tokens, layout)  # type: ignore[operator]
+            x = layer(x, tokens, layout)
+        return layout.mean(weights)
 
 
-def chained(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:
-    """One affine map for two (B, 2, 3): what `inner` leads to, led on by `outer`; None stands for no change."""
+def compose_affine(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:
+    """One affine map for two (B, 2, 3): `outer` applied to the result of `inner`; None stands for the identity."""
     if outer is None or inner is None:
         return inner if outer is None else outer
     linear = outer[:, :, :2]
     return torch.cat([linear @ inner[:, :, :2], linear @ inner[:, :, 2:] + outer[:, :, 2:]], 2)
 
 
-def region_loss(found: Tensor, regions: Tensor, transforms: Tensor | None) -> Tensor:
-    """Binary cross entropy of logits (B, R, H, W) against `data.regions` (B, R, h, w) moved as the pictures were.
+def region_loss(logits: Tensor, regions: Tensor, transforms: Tensor | None) -> Tensor:
+    """Binary cross entropy of localized regions, summed over the regions known of an image, mean over cells and images.
 
-    Summed over the kinds of region that are known of an image, mean over cells and images.
+    Args:
+        logits: Logits (B, R, H, W).
+        regions: Targets as `data.cache.regions` stores them, uint8 (B, R, h, w).
+        transforms: Affine maps (B, 2, 3) by which the pictures were resampled; None where they were not.
     """
     known = (regions[:, :, :1, :1] != UNKNOWN).float()
-    shares = regions.float() / FULL * known
-    if transforms is None:
-        wanted = F.adaptive_avg_pool2d(shares, (found.shape[2], found.shape[3]))
-    else:
-        wanted = moved(shares, transforms, found.shape[-2:])
-    each = F.binary_cross_entropy_with_logits(found, wanted.clamp(0, 1), reduction="none") * known
+    targets = regions.float() / FULL * known
+    size = (logits.shape[2], logits.shape[3])
+    targets = F.adaptive_avg_pool2d(targets, size) if transforms is None else resample(targets, transforms, size)
+    each = F.binary_cross_entropy_with_logits(logits, targets.clamp(0, 1), reduction="none") * known
     return each.sum(1).mean()

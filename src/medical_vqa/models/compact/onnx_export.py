@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
-from medical_vqa.models.compact.network import CompactNet, Rows, to_unit
+from medical_vqa.models.compact.network import CompactNet, WordRows, to_unit_range
 from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
-from medical_vqa.models.compact.postprocess import WEIGHTS, write_settings
+from medical_vqa.models.compact.settings import WEIGHTS_FILE
 from medical_vqa.schema.bundle_card import Decoding
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ class Encode(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """The image half of the network, as `CompactVision.encode` gives it."""
-        seen = self.net.image_encoder.see(to_unit(pictures))
-        found = seen.found()
-        return tuple(x for x in (seen.tokens, None if found is None else found.half(), seen.frame) if x is not None)
+        encoded = self.net.image_encoder.encode(to_unit_range(pictures))
+        regions = encoded.region_probabilities()
+        outputs = (encoded.tokens, None if regions is None else regions.half(), encoded.frame)
+        return tuple(output for output in outputs if output is not None)
 
     @property
     def outputs(self) -> list[str]:
@@ -88,17 +89,17 @@ class Once(nn.Module):
         return self.found
 
 
-class Padded:
-    """The `Place` of questions that share no image, padded to one length: no shape in it depends on a value."""
+class PaddedLayout:
+    """The `WordLayout` of questions that share no image, padded to one length: no shape in it depends on a value."""
 
-    def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as `Place` is made
+    def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as in `WordLayout`
         self.words = mask.sum(1)  # (N,)
         self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
-        self.own = self.image = Rows(mask.flatten().nonzero()[:, 0], *mask.shape)
+        self.by_question = self.by_image = WordRows(mask.flatten().nonzero()[:, 0], *mask.shape)
 
     def mean(self, x: Tensor) -> Tensor:
         """(M, D) -> the mean over each question's words (N, D)."""
-        return self.own.scatter(x).sum(1) / self.words.unsqueeze(-1)
+        return self.by_question.unpack(x).sum(1) / self.words.unsqueeze(-1)
 
 
 def write_graphs(model: Compact, weights: Path, folder: Path) -> None:
@@ -119,18 +120,18 @@ def write_graphs(model: Compact, weights: Path, folder: Path) -> None:
             "run: pip install 'medical-vqa[onnx-export]'"
         )
     net = copy.deepcopy(model.module).cpu().eval()
-    net.place = Padded
+    net.layout = PaddedLayout
     side, channels = model.picture.side, model.picture.channels
     pictures = torch.zeros(2, side, side, channels, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         _write_encoder(net, pictures, folder / IMAGE_GRAPH)
-        _write_answerer(net, net.image_encoder(to_unit(pictures)), folder / ANSWER_GRAPH)
-    write_settings(folder, model.settings())
-    shutil.copyfile(weights, folder / WEIGHTS)
+        _write_answerer(net, net.image_encoder(to_unit_range(pictures)), folder / ANSWER_GRAPH)
+    model.settings.write(folder)
+    shutil.copyfile(weights, folder / WEIGHTS_FILE)
     from medical_vqa.models.compact.onnx_weights import share_weights  # noqa: PLC0415 - needs the package onnx
 
     for graph in (IMAGE_GRAPH, ANSWER_GRAPH):
-        share_weights(folder / graph, folder / WEIGHTS)
+        share_weights(folder / graph, folder / WEIGHTS_FILE)
 
 
 def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:

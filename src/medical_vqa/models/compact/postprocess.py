@@ -1,12 +1,10 @@
-"""What the compact network and its exported graphs share, without torch: settings file, questions, predictions."""
+"""What the compact network and its exported graphs share, without torch: questions, predictions, attention maps."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,20 +27,6 @@ if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
 
     Answer = Callable[[Sequence[Query], Decoding], list[Prediction]]
-
-SETTINGS = "compact.json"
-WEIGHTS = "weights.safetensors"
-
-
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write ``compact.json``: picture, sizes, words, answers."""
-    (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Read back what `write_settings` wrote; raises `OSError` or `ValueError` where it is missing or damaged."""
-    settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    return settings
 
 
 def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: int) -> NDArray[np.int64]:

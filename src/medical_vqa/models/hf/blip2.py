@@ -21,7 +21,7 @@ from torch import Tensor
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
-from medical_vqa.models.augment import Augment, augmented
+from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf.blip2_network import Blip2Net, Tower, adapt, take_out
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
@@ -214,7 +214,7 @@ class Blip2(Blip2Family):
             return batch | {"features": torch.stack([_tokens(v) for v in visuals])}
         if len(pictures) != len(visuals):
             raise ModelError("a batch mixes pictures and cached features; give one or the other")
-        return batch | {"pixel_values": to_pixels(self.processor, augmented(pictures, augment))["pixel_values"]}
+        return batch | {"pixel_values": to_pixels(self.processor, augment_pictures(pictures, augment))["pixel_values"]}
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ConfigError, MissingDependencyError
-from medical_vqa.models.augment import Augment, augmented
+from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf.chat_network import BESIDE_LANGUAGE, ChatNet, Upstream, adapt, frozen_parts, language_weights
 from medical_vqa.models.hf.chat_processor import ChatFormat, load_processor, save_processor
@@ -221,7 +221,7 @@ class ChatVlm(ChatFamily):
         """Features with their prompt head where they are given, pixels with theirs otherwise."""
         if not isinstance(visual, np.ndarray):
             return visual
-        made = self.format.image(augmented([visual], augment)[0])
+        made = self.format.image(augment_pictures([visual], augment)[0])
         return _apart(made) | {f"pixels.{k}": v for k, v in made.pixels.items()}
 
     @torch.inference_mode()

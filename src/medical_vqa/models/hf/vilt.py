@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import BundleError, MedicalVqaError, ModelError
-from medical_vqa.models.augment import Augment, augmented
+from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
@@ -137,7 +137,7 @@ class Vilt(ViltFamily):
 
     def _inputs(self, queries: Sequence[Query], augment: Augment | None = None) -> Batch:
         visuals, image_of = distinct(queries)
-        pixels = to_pixels(self.processor, augmented([_picture(v) for v in visuals], augment))
+        pixels = to_pixels(self.processor, augment_pictures([_picture(v) for v in visuals], augment))
         text = self.tokenizer(
             [check_question(query.question) for query in queries],
             padding=True,

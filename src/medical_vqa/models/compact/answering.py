@@ -1,0 +1,109 @@
+"""What the compact network and its exported graphs share: everything from a question to tensors and back, in NumPy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.models.base import Query, Vision
+from medical_vqa.models.compact.postprocess import (
+    encode_questions,
+    encoded_once,
+    looks_at,
+    maps_of,
+    ranked,
+    scope_abstention_reason,
+)
+from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
+from medical_vqa.models.compact.settings import CompactSettings
+from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.records import Prediction
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import Features, Visual
+
+
+class CompactAnswering(ABC):
+    """Answers, abstention and attention maps of a compact model, however its network is run."""
+
+    def __init__(self, settings: CompactSettings) -> None:
+        self.settings = settings
+        self.parser = QuestionParser(settings.words, entity_names(settings.regions, settings.answers.answers))
+
+    @property
+    def picture(self) -> PictureSpec:
+        """How a picture is prepared."""
+        return self.settings.picture
+
+    @property
+    def answers(self) -> AnswerVocabulary:
+        """The answers to choose from."""
+        return self.settings.answers
+
+    @property
+    @abstractmethod
+    def vision(self) -> Vision:
+        """The image encoder."""
+
+    @abstractmethod
+    def probabilities(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """Probability of each answer (N, answers)."""
+
+    @abstractmethod
+    def attention_weights(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """Attention of each question to each image token in the last layer (N, T); rows sum to 1."""
+
+    @staticmethod
+    @abstractmethod
+    def to_numpy(feature: Any) -> NDArray[Any]:
+        """One tensor of `Vision.encode` as an array."""
+
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """The most probable training answer to each question; every image among the queries is encoded once."""
+        if not queries:
+            return []
+        return ranked(queries, self.probabilities(queries), self.answers, decoding.alternatives)
+
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 - the same for all
+        """Why the answer means nothing: a language or words that training never used, or an entity that is absent."""
+        return scope_abstention_reason(query, self.parser, self.settings.image_types, self.answer)
+
+    def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.
+
+        Where the question or its answer names an entity that the network localizes, the map is its localization;
+        otherwise it is the attention of the question's words to the image.
+        """
+        if not queries:
+            return []
+        encoded = encoded_once(queries, self.features_of)
+        answers = self.answer(encoded, Decoding(alternatives=0))
+        regions = self._feature_of_each(encoded, "regions")
+        return looks_at(encoded, answers, self.attention(encoded), regions, self.parser, self.settings.regions)
+
+    def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Attention of each question's words to each cell of the picture (rows, columns); each map sums to 1."""
+        if not queries:
+            return []
+        encoded = encoded_once(queries, self.features_of)
+        return maps_of(self.attention_weights(encoded), self._feature_of_each(encoded, "frame"))
+
+    def encode_words(self, questions: Sequence[str]) -> NDArray[np.int64]:
+        """Word indices (N, L), padded with 0."""
+        return encode_questions(questions, self.parser, self.settings.sizes.question_words)
+
+    def features_of(self, visuals: Sequence[Visual]) -> list[Features]:
+        """Features of each visual; pictures among them are encoded."""
+        encoded = iter(self.vision.encode([v for v in visuals if isinstance(v, np.ndarray)]))
+        return [next(encoded) if isinstance(v, np.ndarray) else v for v in visuals]
+
+    def _feature_of_each(self, queries: Sequence[Query], name: str) -> list[NDArray[Any] | None]:
+        """A feature of each query's image, None where the image has no such feature."""
+        features: list[Mapping[str, Any]] = [query.visual for query in queries]  # type: ignore[misc]
+        return [self.to_numpy(feature[name]) if name in feature else None for feature in features]

@@ -1,0 +1,96 @@
+"""What a compact model consists of in addition to its weights: ``compact.json``, read and written without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.models.compact.question_understanding import ImageTypes
+from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+
+SETTINGS_FILE = "compact.json"
+WEIGHTS_FILE = "weights.safetensors"
+_NO_IMAGE_TYPES = ImageTypes()
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of the network's layers."""
+
+    channels: tuple[int, ...]
+    """Output channels of the stem and of each residual block."""
+    width: int
+    """Width of words and image tokens."""
+    heads: int
+    """Attention heads."""
+    layers: int
+    """Layers of attention."""
+    dropout: float
+    """Fraction of activations dropped in training."""
+    question_words: int
+    """Words of a question that are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactSettings:
+    """Vocabularies, sizes and input of a compact model."""
+
+    picture: PictureSpec
+    """How pictures are prepared."""
+    sizes: Sizes
+    """Sizes of the layers."""
+    words: WordVocabulary
+    """Words of the training questions."""
+    answers: AnswerVocabulary
+    """Answers that the model chooses from."""
+    regions: tuple[str, ...] = ()
+    """Regions that it localizes, such as ``mask: Liver``."""
+    local_contrast: bool = False
+    """Whether it sees each pixel relative to its surroundings, in addition to the picture itself."""
+    foreground: int | None = None
+    """Side, in pixels, of the square around the foreground that it sees; None: the whole picture."""
+    image_types: ImageTypes = _NO_IMAGE_TYPES
+    """Which entities the training rows mention in which type of image."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``compact.json``."""
+        return {
+            "picture": self.picture.to_json(),
+            "sizes": dataclasses.asdict(self.sizes),
+            "words": list(self.words.known),
+            "answers": list(self.answers.answers),
+            "regions": list(self.regions),
+            "local_contrast": self.local_contrast,
+            "foreground": self.foreground,
+            "image_types": dataclasses.asdict(self.image_types),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned; raises `KeyError` or `TypeError` where it is incomplete."""
+        sizes = content["sizes"]
+        return cls(
+            picture=PictureSpec.from_json(content["picture"]),
+            sizes=Sizes(**{**sizes, "channels": tuple(sizes["channels"])}),
+            words=WordVocabulary(tuple(content["words"])),
+            answers=AnswerVocabulary(tuple(content["answers"])),
+            regions=tuple(content.get("regions", ())),
+            local_contrast=content.get("local_contrast", False),
+            foreground=content.get("foreground"),
+            image_types=ImageTypes(**content.get("image_types", {})),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write ``compact.json``."""
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
+        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read ``compact.json``; raises `OSError`, `ValueError`, `KeyError` or `TypeError` where it is damaged."""
+        return cls.from_json(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
