@@ -186,7 +186,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
 
 def test_another_family_is_refused(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "question-only", "name": "f"}))
-    with pytest.raises(ModelError, match="only compact ones become ONNX"):
+    with pytest.raises(ModelError, match="a family that has no ONNX export"):
         export_onnx(tmp_path, tmp_path / "out")
 
 
@@ -209,7 +209,7 @@ def test_predict_runs_without_torch_and_gives_the_same_answers(run, exported, tm
 def test_a_bundle_that_needs_torch_says_so_without_it(run, picture):
     done = without_torch("ask", picture, "Is it?", "--model", run)
     assert done.returncode == 2
-    assert "compact needs torch, which is not installed; run: pip install 'medical-vqa[train]'" in done.stderr
+    assert "needs PyTorch, which is not installed; run: pip install 'medical-vqa[train]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
