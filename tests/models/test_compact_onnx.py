@@ -185,7 +185,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
 
 
 def test_another_family_is_refused(tmp_path):
-    (tmp_path / "card.json").write_text(json.dumps({"format": 1, "family": "question-only", "name": "f"}))
+    (tmp_path / "card.json").write_text(json.dumps({"format": 2, "family": "question-only", "name": "f"}))
     with pytest.raises(ModelError, match="a family that has no ONNX export"):
         export_onnx(tmp_path, tmp_path / "out")
 
