@@ -1,5 +1,6 @@
 """What a user imports, and how light it is."""
 
+import inspect
 import subprocess
 import sys
 
@@ -7,9 +8,13 @@ import pytest
 
 import medical_vqa
 
-PUBLIC = [
-    "Example", "MedicalVqaError", "Prediction", "Recipe", "ask", "load_recipe", "predict", "prepare_dataset", "report",
-    "score", "train",
+FUNCTIONS = [
+    "audit", "calibrate", "compare", "export", "load", "load_recipe", "predict", "prepare", "report", "score", "train",
+]  # fmt: skip
+TYPES = [
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",
+    "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
+    "TrainedRun",
 ]  # fmt: skip
 
 
@@ -20,10 +25,31 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_public_names_are_these_and_all_of_them_exist():
-    assert medical_vqa.__all__ == PUBLIC
-    assert all(getattr(medical_vqa, name) is not None for name in PUBLIC)
-    assert set(PUBLIC) < set(dir(medical_vqa))
+    assert medical_vqa.__all__ == TYPES + FUNCTIONS
+    assert all(callable(getattr(medical_vqa, name)) for name in medical_vqa.__all__)
+    assert {*medical_vqa.__all__, "__version__"} == set(dir(medical_vqa))
     assert medical_vqa.__version__
+
+
+@pytest.mark.parametrize("name", TYPES + FUNCTIONS)
+def test_every_public_name_is_documented(name):
+    assert len(inspect.getdoc(getattr(medical_vqa, name))) > 20
+
+
+@pytest.mark.parametrize("function", [getattr(medical_vqa, name) for name in FUNCTIONS] + [medical_vqa.Model.ask])
+def test_a_public_function_documents_every_argument_its_result_its_errors_and_an_example(function):
+    text = inspect.getdoc(function)
+    arguments = text.partition("\nArgs:\n")[2].partition("\nReturns:\n")[0]
+    documented = [line.strip().partition(":")[0] for line in arguments.splitlines() if line[4:5].strip()]
+    assert documented == [name for name in inspect.signature(function).parameters if name != "self"]
+    assert all(f"\n{section}:\n" in text for section in ("Returns", "Raises", "Example"))
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name != "MedicalVqaError"])
+def test_every_public_member_of_a_public_type_is_documented(name):
+    members = vars(getattr(medical_vqa, name)).items()
+    functions = {key: member for key, member in members if isinstance(member, property) or inspect.isfunction(member)}
+    assert [key for key, member in functions.items() if not key.startswith("_") and not inspect.getdoc(member)] == []
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error():
@@ -36,15 +62,16 @@ def test_importing_the_package_imports_neither_torch_nor_numpy():
 
 
 def test_the_command_line_starts_without_anything_heavy():
-    heavy = {"torch", "numpy", "pydantic", "PIL", "accelerate", "jinja2"}
+    heavy = {"torch", "numpy", "pydantic", "PIL", "accelerate", "jinja2", "rich", "yaml"}
     assert not loaded_after("import medical_vqa.cli") & heavy
 
 
-def test_preparing_and_scoring_never_import_torch(root, run):
+def test_preparing_scoring_and_reporting_never_import_torch(root, run, tmp_path):
+    predictions = run / "predictions-validation.jsonl"
     code = (
-        "from pathlib import Path\nfrom medical_vqa import pipelines\n"
-        f"prepare_dataset('slake-mini', source=None, root=Path({str(root)!r}))\n"
-        f"scored = score(Path({str(run / 'predictions-validation.jsonl')!r}))\n"
-        "from medical_vqa.evaluation import report"
+        "import medical_vqa as mv\n"
+        f"mv.prepare('slake-mini', root={str(tmp_path)!r}, progress=False)\n"
+        f"mv.score({str(predictions)!r})\n"
+        f"mv.report({str(predictions)!r}, {str(tmp_path / 'report.html')!r})"
     )
     assert "torch" not in loaded_after(code)

@@ -197,8 +197,8 @@ def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_
     paper = plan(recipe(epochs=2))
     trained = train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
     about = json.loads((trained.bundle / "card.json").read_text())["model"]
-    assert trained.fitted is not None
-    assert (paper.steps, paper.estimate.trainable) == (trained.fitted.steps, about["trainable"])
+    assert trained.result is not None
+    assert (paper.steps, paper.estimate.trainable) == (trained.result.steps, about["trainable"])
     assert paper.memory.gradients == 4 * about["trainable"]
     assert any("trained" in line for line in paper.lines())
 

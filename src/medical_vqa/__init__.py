@@ -1,6 +1,10 @@
 """Medical-VQA: prepare, fine-tune, evaluate and serve models that answer questions about medical images.
 
-The public names below are imported when they are first used, so that ``import medical_vqa`` costs next to nothing.
+    import medical_vqa as mv
+
+    answer = mv.load("shipped").ask("scan.png", "Is there a pleural effusion?")
+
+The public names are imported when they are first used, so that ``import medical_vqa`` loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,42 +13,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medical_vqa.api import Exported as Exported
+    from medical_vqa.api import Model as Model
+    from medical_vqa.api import Report as Report
+    from medical_vqa.api import audit as audit
+    from medical_vqa.api import calibrate as calibrate
+    from medical_vqa.api import compare as compare
+    from medical_vqa.api import export as export
+    from medical_vqa.api import load as load
+    from medical_vqa.api import load_recipe as load_recipe
+    from medical_vqa.api import predict as predict
+    from medical_vqa.api import prepare as prepare
+    from medical_vqa.api import report as report
+    from medical_vqa.api import score as score
+    from medical_vqa.api import train as train
     from medical_vqa.config import Recipe as Recipe
-    from medical_vqa.config import load_recipe as load_recipe
+    from medical_vqa.schema.audit import Audit as Audit
+    from medical_vqa.data.prepared.dataset import PreparedDataset as PreparedDataset
     from medical_vqa.errors import MedicalVqaError as MedicalVqaError
-    from medical_vqa.pipelines.ask import ask as ask
-    from medical_vqa.pipelines.predict import predict as predict
-    from medical_vqa.pipelines.prepare import prepare_dataset as prepare_dataset
-    from medical_vqa.pipelines.report import report as report
-    from medical_vqa.pipelines.score import score as score
-    from medical_vqa.pipelines.train import train as train
+    from medical_vqa.evaluation.statistics.calibration import Calibration as Calibration
+    from medical_vqa.evaluation.statistics.compare import Comparison as Comparison
+    from medical_vqa.pipelines.ask import Answer as Answer
+    from medical_vqa.pipelines.ask import AttentionMap as AttentionMap
+    from medical_vqa.pipelines.ask import ImageView as ImageView
+    from medical_vqa.pipelines.predict import Predictions as Predictions
+    from medical_vqa.pipelines.score import Estimate as Estimate
+    from medical_vqa.pipelines.score import Scores as Scores
+    from medical_vqa.pipelines.train import TrainedRun as TrainedRun
     from medical_vqa.schema.records import Example as Example
     from medical_vqa.schema.records import Prediction as Prediction
 
-_HOME = {
+    __version__: str
+
+__all__ = [
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",
+    "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
+    "TrainedRun", "audit", "calibrate", "compare", "export", "load", "load_recipe", "predict", "prepare", "report",
+    "score", "train",
+]  # fmt: skip
+
+_OUTSIDE_API = {
+    "Answer": "pipelines.ask",
+    "AttentionMap": "pipelines.ask",
+    "Audit": "schema.audit",
+    "Calibration": "evaluation.statistics.calibration",
+    "Comparison": "evaluation.statistics.compare",
+    "Estimate": "pipelines.score",
     "Example": "schema.records",
+    "ImageView": "pipelines.ask",
     "MedicalVqaError": "errors",
     "Prediction": "schema.records",
+    "Predictions": "pipelines.predict",
+    "PreparedDataset": "data.prepared.dataset",
     "Recipe": "config",
-    "ask": "pipelines.ask",
-    "load_recipe": "config",
-    "predict": "pipelines.predict",
-    "prepare_dataset": "pipelines.prepare",
-    "report": "pipelines.report",
-    "score": "pipelines.score",
-    "train": "pipelines.train",
+    "Scores": "pipelines.score",
+    "TrainedRun": "pipelines.train",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of literals, kept in one place
+"""Modules of the types that the functions of `medical_vqa.api` return."""
 
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from medical_vqa.runtime.environment import package_version  # noqa: PLC0415
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from medical_vqa.runtime.environment import package_version  # noqa: PLC0415
 
-        return package_version()
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"medical_vqa.{_HOME[name]}"), name)
+            return package_version()
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"medical_vqa.{_OUTSIDE_API.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

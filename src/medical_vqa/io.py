@@ -12,9 +12,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from medical_vqa.errors import DataError
+from medical_vqa.errors import ConfigError, DataError
 
 Result = TypeVar("Result")
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+def as_path(value: object, what: str) -> Path:
+    """A path that a person passed as text or as a path object, with ``~`` expanded.
+
+    Args:
+        value: The text or path object.
+        what: Name of the argument, for the message.
+
+    Raises:
+        ConfigError: It is neither, or it is empty.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {value!r}; pass one")
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for a user that does not exist
 
 
 # --- hashes -----------------------------------------------------------------------------------------------------------

@@ -12,10 +12,15 @@ from rich.table import Table
 from medical_vqa.runtime import ProgressCallback, StageCallback
 
 
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that leaves long lines unbroken; `quiet` prints nothing."""
+    return Console(stderr=stderr, soft_wrap=True, quiet=quiet)
+
+
 @contextmanager
-def counting(console: Console, label: str, unit: str) -> Iterator[ProgressCallback]:
-    """A bar for work that is counted; yields what to call with (done, total)."""
-    with _bar(console) as bar:
+def counting(label: str, unit: str, *, shown: bool = True) -> Iterator[ProgressCallback]:
+    """A progress bar on stderr for counted work, on a terminal and where `shown`; yields its callback."""
+    with _bar(console(stderr=True, quiet=not shown)) as bar:
         task = bar.add_task(label, total=None, note=unit)
 
         def count(done: int, total: int) -> None:
@@ -25,9 +30,9 @@ def counting(console: Console, label: str, unit: str) -> Iterator[ProgressCallba
 
 
 @contextmanager
-def stages(console: Console) -> Iterator[StageCallback]:
-    """One bar for each named stage; yields what to call with (stage, done, total)."""
-    with _bar(console) as bar:
+def stages(*, shown: bool = True) -> Iterator[StageCallback]:
+    """One progress bar on stderr per named stage, on a terminal and where `shown`; yields their callback."""
+    with _bar(console(stderr=True, quiet=not shown)) as bar:
         tasks: dict[str, int] = {}
 
         def count(stage: str, done: int, total: int) -> None:
@@ -39,7 +44,7 @@ def stages(console: Console) -> Iterator[StageCallback]:
 
 
 class TrainingBar:
-    """Draws a training run: steps with rate and time left, and a line for every validation score."""
+    """Shows a training run: steps with rate and time left, and a line for every validation score."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -54,9 +59,9 @@ class TrainingBar:
         self._bar.stop()
 
     def begin(self, *, total_steps: int, done_steps: int, device: str) -> None:
-        """Training starts, or goes on."""
-        again = f", going on after step {done_steps:,}" if done_steps else ""
-        self._console.print(f"{total_steps:,} steps on {device}{again}")
+        """Training starts, or resumes."""
+        resumed = f", resumed after step {done_steps:,}" if done_steps else ""
+        self._console.print(f"{total_steps:,} steps on {device}{resumed}")
         self._bar.reset(self._task, total=total_steps, completed=done_steps)
 
     def step(self, *, done: int, epoch: int, loss: float, questions_per_second: float) -> None:
@@ -92,5 +97,5 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=console.quiet or not (console.is_terminal or console.is_jupyter),
     )

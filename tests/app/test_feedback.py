@@ -79,7 +79,7 @@ def test_the_folder_can_be_prepared_and_so_trained_on(tmp_path):
     source = tmp_path / "ratings"
     record(source, rating("a", picture=png(shade=10)))
     record(source, rating("b", correct=False, correction="脂肪肝", picture=png(shade=20)))
-    prepare_dataset("folder", source=source, root=tmp_path / "root", under="ratings")
+    prepare_dataset("folder", source=source, root=tmp_path / "root", name="ratings")
     examples = PreparedDataset.open("ratings", tmp_path / "root").examples("train")
     assert [(example.id, example.answers) for example in examples] == [("a", ("yes",)), ("b", ("脂肪肝",))]
     assert examples[1].facts["source"] == "corrected"

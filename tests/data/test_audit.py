@@ -52,7 +52,7 @@ def folder(tmp_path):
             picture.save(source / name)
         lines = [json.dumps({"question": "Which organ?", "answer": "lung", **row}) for row in rows]
         (source / "questions.jsonl").write_text("\n".join(lines) + "\n")
-        prepare_dataset("folder", source=source, root=tmp_path / "root", under="mine")
+        prepare_dataset("folder", source=source, root=tmp_path / "root", name="mine")
         return PreparedDataset.open("mine", tmp_path / "root")
 
     return make

@@ -1,4 +1,4 @@
-"""The command line: one module per command group; every command is a call into the pipelines.
+"""The command line: one module per command group; every command is a call of the public API.
 
 Heavy modules are imported inside the commands, so that ``medical-vqa --help`` answers at once.
 """
@@ -12,7 +12,7 @@ import warnings
 import click
 
 from medical_vqa.cli import data, evaluate, export, serve, train
-from medical_vqa.cli.terminal import EPILOG
+from medical_vqa.cli.terminal import DISCLAIMER
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.runtime.devices import wait_passively
 
@@ -24,7 +24,7 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, epilog=DISCLAIMER, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="medical-vqa")
 def cli() -> None:
     """Prepare, fine-tune, evaluate and ask models that answer questions about medical images.

@@ -10,23 +10,22 @@ from medical_vqa.cli.options import pairs
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.argument("target", required=False, metavar="[REPOSITORY|DIR]")
 @click.option("--to", required=True, metavar="hub|onnx|DIR", help="`hub`, with REPOSITORY; `onnx`; or a new folder.")
 @click.option("--public", is_flag=True, help="Make a new repository public.")
-def export(model: Path, target: str | None, to: str, public: bool) -> None:
+def export(model: str, target: str | None, to: str, public: bool) -> None:
     """Write a model with its model card for use elsewhere.
 
     MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
-    into DIR (by default beside MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
+    into DIR (by default next to MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
     """
-    from medical_vqa.pipelines import export as export_stage
+    from medical_vqa import api
 
-    if to == "onnx":
-        folder, difference = export_stage.export_onnx(model, Path(target) if target else None)
-        click.echo(f"exported: {folder}\nsame answers on the shipped sample, logits within {difference:.1e}")
-        return
-    click.echo(f"exported: {export_stage.export(model, to=to, repository=target, public=public)}")
+    exported = api.export(model, target, to=to, public=public)
+    click.echo(f"exported: {exported.location}")
+    if exported.logit_difference is not None:
+        click.echo(f"same answers on the shipped sample, logits within {exported.logit_difference:.1e}")
 
 
 @click.command()

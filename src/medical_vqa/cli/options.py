@@ -1,17 +1,15 @@
-"""Options that several commands share, and the defaults that stand for a missing argument."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 import click
 
 from medical_vqa.errors import ConfigError
-
-if TYPE_CHECKING:
-    from medical_vqa.schema.selection import Selection
 
 map_option = click.option(
     "--map",
@@ -19,24 +17,31 @@ map_option = click.option(
     metavar="NAME=COLUMN,...",
     help="Columns of another program's file: id (or image and question) and answer, e.g. id=qid,answer=text.",
 )
-dataset_options = [
-    click.option("--dataset", help="A prepared dataset, instead of the one the model was trained on."),
-    click.option(
-        "--root", type=click.Path(path_type=Path), help="Where it was prepared.  [default: ~/.cache/medical-vqa/data]"
-    ),
-    click.option("--where", multiple=True, metavar="FACT=VALUE", help="Only rows with this fact, e.g. language=en."),
-]
 
 
-def with_options(options: list[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that adds these options to a command, in their order."""
+class Rows(TypedDict):
+    """Which rows --dataset, --root and --where select."""
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            function = option(function)
-        return function
+    dataset: str | None
+    root: Path | None
+    where: Mapping[str, str]
 
-    return decorate
+
+def row_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --dataset, --root and --where to a command, which receives them as one argument `rows`."""
+
+    @click.option("--dataset", help="A prepared dataset, instead of the one the model was trained on.")
+    @click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="Folder of prepared datasets.  [default: ~/.cache/medical-vqa/data]",
+    )
+    @click.option("--where", multiple=True, metavar="FACT=VALUE", help="Only rows with this fact, e.g. language=en.")
+    @functools.wraps(command)
+    def with_rows(dataset: str | None, root: Path | None, where: tuple[str, ...], **options: Any) -> None:
+        command(rows=Rows(dataset=dataset, root=root, where=pairs(where, "--where")), **options)
+
+    return with_rows
 
 
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
@@ -45,21 +50,3 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     if bad := [key for key, sign, _ in parted if not sign]:
         raise ConfigError(f"{option} {bad[0]!r}: expected KEY=VALUE, for example {option} language=en")
     return {key: value for key, _, value in parted}
-
-
-def prepared_root(root: Path | None) -> Path:
-    """The root of prepared datasets, absolute."""
-    from medical_vqa.data.prepared.dataset import default_root
-
-    return (root or default_root()).expanduser().resolve()
-
-
-def selected_rows(dataset: str | None, root: Path | None, where: Mapping[str, str]) -> Selection | None:
-    """The rows that --dataset, --root and --where select; None without --dataset."""
-    if dataset is None:
-        if where or root:
-            raise ConfigError("--root and --where need --dataset, which names the rows they select from")
-        return None
-    from medical_vqa.schema.selection import Selection
-
-    return Selection(dataset=dataset, root=prepared_root(root), where=dict(where))

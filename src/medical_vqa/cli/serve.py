@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.terminal import EPILOG
+from medical_vqa.cli.terminal import DISCLAIMER, answer_lines
 from medical_vqa.errors import MissingDependencyError
-from medical_vqa.text import per_cent
 
 
 @click.command()
@@ -19,11 +18,12 @@ from medical_vqa.text import per_cent
 @click.argument("question")
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="A run folder or a bundle.  [default: the newest finished run, else the shipped model]",
+    help="A run folder, a bundle, shipped, or hub:USER/NAME.  [default: the newest finished run, else shipped]",
 )
-@click.option("--device", default="auto", show_default=True)
-@click.option("--frame", type=int, help="Of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+@click.option(
+    "--frame", type=int, help="Frame of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]"
+)
 @click.option(
     "--window", type=(float, float), metavar="CENTER WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
 )
@@ -31,7 +31,7 @@ from medical_vqa.text import per_cent
 def ask(
     image: Path,
     question: str,
-    model: Path | None,
+    model: str | None,
     device: str,
     frame: int | None,
     window: tuple[float, float] | None,
@@ -41,25 +41,18 @@ def ask(
 
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
     """
-    from medical_vqa.pipelines import ask as ask_stage
-    from medical_vqa.pipelines.load import SHIPPED, load
-    from medical_vqa.pipelines.runs import has_finished_run, newest_run
+    from medical_vqa import api
 
-    loaded = load(model or (newest_run() if has_finished_run() else SHIPPED), device=device)
-    (answer,) = ask_stage.ask(loaded, image, [question], frame=frame, window=window)
+    loaded = api.load(model, device=device)
+    answer = loaded.ask(image, question, frame=frame, window=window)
     if as_json:
         click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
         return
-    if answer.abstained:
-        click.echo(answer)
-        click.echo(f"Do not rely on this: {answer.text}")
-    else:
-        click.secho(answer.text, bold=True)
-    if answer.confidence is not None:
-        click.echo(f"confidence {per_cent(answer.confidence)}")
-    if answer.alternatives:
-        click.echo("or: " + ", ".join(f"{text} ({per_cent(share)})" for text, share in answer.alternatives))
-    click.echo(f"{answer.model}, {loaded.card.family}. {EPILOG}", err=True)
+    first, *others = answer_lines(answer)
+    click.secho(first, bold=not answer.abstained)
+    for line in others:
+        click.echo(line)
+    click.echo(f"{answer.model}, {loaded.family}. {DISCLAIMER}", err=True)
 
 
 @click.command()

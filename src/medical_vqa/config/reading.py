@@ -56,6 +56,17 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     return _validate(content, str(path), mistakes, overrides or {})
 
 
+def override_recipe(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+    """A recipe with some keys changed, as `load_recipe` changes them; raises `ConfigError` with every mistake."""
+    if not overrides:
+        return recipe
+    mistakes: list[Mistake] = []
+    content = recipe.model_dump(mode="json")
+    for key, value in overrides.items():
+        _override(content, key, value, mistakes)
+    return _validate(content, f"recipe {recipe.name}", mistakes, overrides)
+
+
 def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
     """Validate a recipe's content; `origin` begins every message. Raises `ConfigError` with every mistake."""
     return _validate(content, origin, [], {})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.errors import ConfigError, ModelError, OfflineError
+from medical_vqa.io import as_path
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.runs import RUNS
 
@@ -70,26 +71,28 @@ def load(
         ModelError: The hub has no such repository.
         OfflineError: The hub cannot be reached and its local cache does not hold the repository.
     """
-    text = str(name)
-    if text.startswith(REMOTE):
+    if isinstance(name, str) and name.startswith(REMOTE):
         from medical_vqa.models.remote.openai import Endpoint
 
         if base_url is None:
-            raise ConfigError(f"{text} needs --base-url (base_url=), such as http://localhost:8000/v1; add it")
-        endpoint = Endpoint(text.removeprefix(REMOTE), base_url, logprobs=logprobs)
+            raise ConfigError(f"{name} needs --base-url (base_url=), such as http://localhost:8000/v1; add it")
+        endpoint = Endpoint(name.removeprefix(REMOTE), base_url, logprobs=logprobs)
         return remote(endpoint, api_key=api_key, concurrency=concurrency)
     if base_url is not None:
-        raise ConfigError(f"a base URL belongs to {REMOTE}MODEL and not to {text}; leave it out or name such a model")
-    if text == SHIPPED:
-        return _local(shipped_bundle(), device, packaged=True)
-    if text.startswith(HUB):
-        return _local(download_bundle(text.removeprefix(HUB)), device, packaged=True)
-    return _local(find_bundle(Path(name)), device, packaged=False)
-
-
-def _local(bundle: Path, device: str, *, packaged: bool) -> LoadedModel:
+        raise ConfigError(f"a base URL belongs to {REMOTE}MODEL and not to {name}; leave it out or name such a model")
+    bundle = bundle_folder(name)
     model, card = load_model(bundle, device)
-    return LoadedModel(model, card, bundle, RUNS / card.name if packaged else bundle.parent)
+    named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
+    return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent)
+
+
+def bundle_folder(name: str | Path) -> Path:
+    """The bundle of a local model, by the names that `load` takes; one on the hub is downloaded."""
+    if name == SHIPPED:
+        return shipped_bundle()
+    if isinstance(name, str) and name.startswith(HUB):
+        return download_bundle(name.removeprefix(HUB))
+    return find_bundle(as_path(name, "model"))
 
 
 def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> LoadedModel:

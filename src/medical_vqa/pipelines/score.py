@@ -75,6 +75,24 @@ class Scores:
         score = metrics[name].score
         return Estimate(score.value, score.interval.low, score.interval.high)
 
+    def breakdowns(self, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+        """Tables of a metric by facts, for a terminal.
+
+        Args:
+            metric: Name of a metric: ``em``, ``laterality`` ..., or ``PROTOCOL.METRIC`` such as ``helm.bleu1``.
+            facts: Facts to break down by; those of a tuple are crossed.
+
+        Raises:
+            ConfigError: The metric is unknown.
+            DataError: A fact is unknown, or the metric applies to no row.
+        """
+        from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
+        from medical_vqa.evaluation.results import find_metric
+
+        train_rows = learnable(self.data.rows("train"))
+        chosen = find_metric(metric, train=train_rows, rows=self.examples)
+        return breakdown_texts(chosen, facts, self.examples, self.predictions, self.baselines)
+
     def to_dict(self) -> dict[str, Any]:
         """The results as JSON values, in the layout of ``results.schema.json``."""
         return self.results.model_dump(mode="json")
@@ -161,19 +179,6 @@ def options_used(
         said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
     said += [word for facts in crossed for word in ("--by", ",".join(facts))]
     return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
-
-
-def breakdowns(scored: Scores, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
-    """Tables of a metric by facts, for a terminal; `metric` is a name of `em`, `laterality` ..., or `helm.bleu1`.
-
-    Raises `ConfigError` for an unknown metric, `DataError` for an unknown fact or a metric that applies to no row.
-    """
-    from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
-    from medical_vqa.evaluation.results import find_metric
-
-    train_rows = learnable(scored.data.rows("train"))
-    chosen = find_metric(metric, train=train_rows, rows=scored.examples)
-    return breakdown_texts(chosen, facts, scored.examples, scored.predictions, scored.baselines)
 
 
 def baseline_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:

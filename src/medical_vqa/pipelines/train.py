@@ -33,20 +33,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training run left behind."""
+class TrainedRun:
+    """A finished training run; every function that takes the path of a run folder takes this too."""
 
     run: Path
-    """The run folder."""
+    """The run folder: recipe, environment, ``metrics.jsonl`` and bundle."""
     bundle: Path
-    """The model, inside it."""
-    fitted: FitResult | None
-    """Steps, best epoch, seconds; None for a baseline, which is counted in one go."""
+    """Folder of the trained model, inside the run folder."""
+    result: FitResult | None
+    """Steps, best epoch and seconds; None for a baseline, which is counted in one pass."""
+
+    def __fspath__(self) -> str:
+        return str(self.run)
 
 
 def train(
     recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False, pictures: ProgressCallback | None = None
-) -> Trained:
+) -> TrainedRun:
     """Train by the recipe into the run folder, going on from its checkpoint when a run of this recipe was cut short.
 
     Raises `ConfigError` when the folder holds a finished run or one of another recipe, and `fresh` is not set.
@@ -65,7 +68,7 @@ def train(
     if choice is None:
         return _count_baseline(family, recipe, selected, rows, journal)
     fitted = _fit(recipe, selected, rows, held_out, choice, journal, watcher, pictures)
-    return Trained(run, journal.bundle, fitted)
+    return TrainedRun(run, journal.bundle, fitted)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -102,13 +105,13 @@ def plan(recipe: Recipe) -> Plan:
 
 def _count_baseline(
     family: Any, recipe: Recipe, selected: SelectedDataset, rows: Sequence[Example], journal: Journal
-) -> Trained:
+) -> TrainedRun:
     from medical_vqa.models.bundle import write_bundle
 
     baseline = family.model_class().fit(rows, **recipe.model.model_dump(exclude={"family"}))
     write_bundle(journal.bundle, card_for(recipe, selected, rows, baseline), baseline.save)
     journal.finish({})
-    return Trained(journal.folder, journal.bundle, None)
+    return TrainedRun(journal.folder, journal.bundle, None)
 
 
 def _fit(

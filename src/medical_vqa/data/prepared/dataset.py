@@ -74,6 +74,14 @@ class PreparedDataset:
         return cls(root / name, read_manifest(root / name))
 
     @property
+    def name(self) -> str:
+        """Name that it was prepared under."""
+        return self.folder.name
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Splits of the dataset, in the usual order."""
         return tuple(split for split in SPLITS if split in self.manifest.splits)

@@ -1,0 +1,13 @@
+"""From the shipped sample to a scored model, and one question: a minute on a laptop, everything by its name."""
+
+import medical_vqa as mv
+
+model = mv.load("shipped")
+answer = model.ask("scan.png", "Is there a pleural effusion?")
+print(answer, answer.confidence, answer.seen.format)
+
+mv.prepare("slake-mini", root="data")
+run = mv.train("demo", data="data/slake-mini", run="runs/demo", overrides={"training.epochs": 3})
+predictions = mv.predict("runs/demo", split="validation")
+print(mv.score("runs/demo/predictions-validation.jsonl"))
+mv.report("runs/demo/predictions-validation.jsonl", "report.html")

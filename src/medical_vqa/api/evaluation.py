@@ -1,0 +1,287 @@
+"""Predict, score, report, compare and calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa.api.arguments import (
+    RISK,
+    StrPath,
+    as_columns,
+    as_fact_groups,
+    as_files,
+    as_predictions,
+    as_protocols,
+    as_selection,
+    as_split,
+    optional_path,
+    optional_split,
+)
+from medical_vqa.api.models import Model, load
+
+if TYPE_CHECKING:
+    from medical_vqa.evaluation.statistics.calibration import Calibration
+    from medical_vqa.evaluation.statistics.compare import Comparison
+    from medical_vqa.pipelines.predict import Predictions
+    from medical_vqa.pipelines.score import Scores
+
+
+def predict(
+    model: StrPath | Model | None = None,
+    *,
+    split: str = "validation",
+    out: StrPath | None = None,
+    dataset: StrPath | None = None,
+    root: StrPath | None = None,
+    where: Mapping[str, str] | None = None,
+    shuffle_images: bool = False,
+    device: str = "auto",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    api_key_env: str = "OPENAI_API_KEY",
+    concurrency: int = 8,
+    logprobs: bool = True,
+    progress: bool = True,
+) -> Predictions:
+    """Answer every question of a split; the same call resumes an interrupted one.
+
+    Args:
+        model: A loaded model, what `train` returned, or anything that `load` loads; by default the newest finished run.
+        split: ``train``, ``validation`` (``dev``, ``val``) or ``test``.
+        out: File to write; by default ``predictions-SPLIT.jsonl`` in the run folder.
+        dataset: A prepared dataset: its name, its folder, or what `prepare` returned; by default the one that the
+            model was trained on.
+        root: Folder of prepared datasets, for a name.
+        where: Facts that rows must have: ``{"language": "en"}``; needs `dataset`.
+        shuffle_images: Whether to ask every question about another row's image: a baseline that `score` then shows.
+        device: As in `load`; ignored for a loaded model, as the following four.
+        base_url: As in `load`.
+        api_key: As in `load`.
+        api_key_env: As in `load`.
+        concurrency: As in `load`.
+        logprobs: As in `load`.
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        The predictions file, its split, and what a remote model spent.
+
+    Raises:
+        MedicalVqaError: There is no such model or split, the dataset is not prepared, or the endpoint cannot be
+            reached.
+
+    Example:
+        >>> predictions = mv.predict("runs/demo", split="dev")
+        >>> predictions.path
+        PosixPath('runs/demo/predictions-validation.jsonl')
+    """
+    from medical_vqa.pipelines.predict import predict as stage
+    from medical_vqa.pipelines.runs import newest_run
+    from medical_vqa.progress import counting
+
+    if not isinstance(model, Model):
+        model = load(
+            newest_run() if model is None else model,
+            device=device,
+            base_url=base_url,
+            api_key=api_key,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+            logprobs=logprobs,
+        )
+    with counting(f"answering with {model.name}", "questions", shown=progress) as count:
+        return stage(
+            model._loaded,
+            split=as_split(split),
+            out=optional_path(out, "out"),
+            selection=as_selection(dataset, root, where),
+            shuffle_images=shuffle_images,
+            progress=count,
+        )
+
+
+def score(
+    predictions: StrPath | None = None,
+    *,
+    split: str | None = None,
+    protocol: str | Sequence[str] = (),
+    columns: str | Mapping[str, str] | None = None,
+    by: Sequence[str | Sequence[str]] = (),
+    risk: float = RISK,
+    dataset: StrPath | None = None,
+    root: StrPath | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Scores:
+    """Score predictions: EM and F1 with intervals, next to the question-only baseline.
+
+    Args:
+        predictions: What `predict` returned, or a predictions file; by default the newest one under ``runs/``. With
+            `columns` a CSV, JSON or JSONL file of another program.
+        split: Split of the rows that were asked, for a file without a card.
+        protocol: Published rules to score by in addition: one name, several, or ``"all"``.
+        columns: Columns of another program's file: ``{"id": "qid", "answer": "text"}``.
+        by: Breakdowns in addition to those of every fact: ``["modality,organ"]``.
+        risk: Tolerated fraction of wrong answers, from which the abstention threshold is computed.
+        dataset: Prepared dataset of the rows, for a file without a card: its name, its folder, or what `prepare`
+            returned.
+        root: Folder of prepared datasets, for a name.
+        where: Facts that rows must have; needs `dataset`.
+
+    Returns:
+        The scores; ``print(scores)`` shows one line, ``scores.write()`` writes ``results-SPLIT.json``.
+
+    Raises:
+        MedicalVqaError: The file is missing or damaged, or answers none of the rows.
+
+    Example:
+        >>> scores = mv.score("runs/demo/predictions-validation.jsonl")
+        >>> scores.em
+        Estimate(value=0.43, low=0.38, high=0.48)
+    """
+    from medical_vqa.pipelines.runs import newest_predictions
+    from medical_vqa.pipelines.score import score as stage
+
+    return stage(
+        newest_predictions() if predictions is None else as_predictions(predictions),
+        selection=as_selection(dataset, root, where),
+        split=optional_split(split),
+        protocols=as_protocols(protocol),
+        columns=as_columns(columns),
+        crossed=as_fact_groups(by),
+        risk=risk,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A written report: its page, and the scores that the page shows."""
+
+    page: Path
+    """The HTML page."""
+    scores: tuple[Scores, ...]
+    """The scores that it shows, one per predictions file."""
+    results: Path | None
+    """The results as JSON, next to the predictions; None for a comparison of several files."""
+
+    def __fspath__(self) -> str:
+        return str(self.page)
+
+
+def report(
+    predictions: StrPath | Sequence[StrPath] | None = None,
+    out: StrPath | None = None,
+    *,
+    split: str | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    by: Sequence[str | Sequence[str]] = (),
+    risk: float = RISK,
+    dataset: StrPath | None = None,
+    root: StrPath | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Report:
+    """Write one HTML page with scores, intervals, breakdowns and a gallery of answers.
+
+    Args:
+        predictions: What `predict` returned, or a predictions file, by default the newest one under ``runs/``; several
+            are compared in one page.
+        out: HTML file to write; by default next to the predictions.
+        split: As in `score`.
+        columns: As in `score`.
+        by: As in `score`.
+        risk: As in `score`.
+        dataset: As in `score`.
+        root: As in `score`.
+        where: As in `score`.
+
+    Returns:
+        The page, and the scores that it shows.
+
+    Raises:
+        MedicalVqaError: As in `score`, or the files answer different rows.
+
+    Example:
+        >>> mv.report("runs/demo/predictions-validation.jsonl", "report.html").page
+        PosixPath('report.html')
+    """
+    from medical_vqa.pipelines import report as stage
+    from medical_vqa.pipelines.inputs import answered_rows_of_all
+    from medical_vqa.pipelines.runs import newest_predictions, sibling
+    from medical_vqa.pipelines.score import score as score_file
+
+    files = [newest_predictions()] if predictions is None else as_files(predictions)
+    all_rows = answered_rows_of_all(files, as_selection(dataset, root, where), optional_split(split))
+    options: dict[str, Any] = {"columns": as_columns(columns), "crossed": as_fact_groups(by), "risk": risk}
+    scores = tuple(
+        score_file(file, rows=rows, protocols=as_protocols("all"), **options)
+        for file, rows in zip(files, all_rows, strict=True)
+    )
+    page = optional_path(out, "out")
+    if len(files) > 1:
+        return Report(stage.comparison_page(scores, files, page or files[0].with_name("comparison.html")), scores, None)
+    results = scores[0].write()
+    return Report(stage.report(scores[0], files[0], page or sibling(files[0], "report", ".html")), scores, results)
+
+
+def compare(
+    predictions: Sequence[StrPath],
+    *,
+    split: str | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    dataset: StrPath | None = None,
+    root: StrPath | None = None,
+    where: Mapping[str, str] | None = None,
+) -> list[Comparison]:
+    """Compare predictions of the same rows, every two of them, under EM and F1.
+
+    Args:
+        predictions: Two or more predictions files, or what `predict` returned.
+        split: As in `score`.
+        columns: As in `score`.
+        dataset: As in `score`.
+        root: As in `score`.
+        where: As in `score`.
+
+    Returns:
+        One comparison per pair and metric: scores, difference with its interval, exact and permutation tests.
+
+    Raises:
+        MedicalVqaError: As in `score`, or the files answer different rows.
+
+    Example:
+        >>> [(pair.metric, pair.difference.value) for pair in mv.compare(["a.jsonl", "b.jsonl"])]
+        [('em', 0.02), ('f1', 0.03)]
+    """
+    from medical_vqa.pipelines.compare import compare as stage
+
+    return stage(
+        as_files(predictions),
+        selection=as_selection(dataset, root, where),
+        split=optional_split(split),
+        columns=as_columns(columns),
+    )
+
+
+def calibrate(predictions: StrPath | None = None, *, risk: float = RISK) -> Calibration:
+    """Fit temperature and abstention threshold on validation predictions, and keep both in the model's bundle.
+
+    Args:
+        predictions: Validation predictions: what `predict` returned, or a file; by default the newest under ``runs/``.
+        risk: Tolerated fraction of wrong answers among those that the model then gives.
+
+    Returns:
+        The calibration; ``ask`` and reports on other splits use it from now on.
+
+    Raises:
+        MedicalVqaError: The predictions are of another split or have no confidence, or their bundle is gone.
+
+    Example:
+        >>> mv.calibrate("runs/demo/predictions-validation.jsonl", risk=0.2).temperature
+        1.31
+    """
+    from medical_vqa.pipelines.calibrate import calibrate as stage
+    from medical_vqa.pipelines.runs import newest_predictions
+
+    default = "predictions-validation.jsonl"
+    return stage(newest_predictions(default) if predictions is None else as_predictions(predictions), risk=risk)

@@ -1,0 +1,252 @@
+"""Load a model and ask it; export it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from medical_vqa.api.arguments import StrPath, as_frame, as_window, optional_path
+from medical_vqa.errors import ModelError
+from medical_vqa.io import as_path
+
+if TYPE_CHECKING:
+    from medical_vqa.schema.bundle_card import BundleCard
+    from medical_vqa.models.remote.openai import Usage
+    from medical_vqa.pipelines.ask import Answer, AttentionMap
+    from medical_vqa.pipelines.load import LoadedModel
+
+
+class Model:
+    """A loaded model, local or remote, that answers any number of questions; `load` returns it.
+
+    It may be used in a ``with`` statement, which closes the connections of a remote model at the end.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    def __repr__(self) -> str:
+        return f"<medical_vqa.Model {self.name!r}, family {self.family}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """Name of the model: that of its recipe, or of the remote model."""
+        return self._loaded.card.name
+
+    @property
+    def family(self) -> str:
+        """Model family: ``compact``, ``blip2``, ``openai`` ..."""
+        return self._loaded.card.family
+
+    @property
+    def card(self) -> BundleCard:
+        """What is known about the model: training data, scores, license, decoding, calibration."""
+        return self._loaded.card
+
+    @property
+    def usage(self) -> Usage | None:
+        """Requests and tokens that a remote model has spent since it was loaded; None for a local model."""
+        return self._loaded.usage
+
+    def ask(
+        self,
+        image: StrPath,
+        question: str,
+        *,
+        frame: int | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Answer:
+        """Answer one question about one image.
+
+        Args:
+            image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
+            question: The question.
+            frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of
+                NIfTI the middle one.
+            window: Center and width of the values of a DICOM or NIfTI file to show; by default those of its header.
+
+        Returns:
+            The answer. ``print(answer)`` shows its text, or the reason where the model abstains; ``answer.text`` is
+            what the model answered in either case.
+
+        Raises:
+            MedicalVqaError: The file is not a usable image, has no such frame, or the question is empty or too long.
+
+        Example:
+            >>> answer = mv.load("shipped").ask("scan.png", "Is this a CT?")
+            >>> answer.text, answer.confidence, answer.abstained
+            ('Yes', 0.98, False)
+        """
+        return self.ask_many(image, [question], frame=frame, window=window)[0]
+
+    def ask_many(
+        self,
+        image: StrPath,
+        questions: Sequence[str],
+        *,
+        frame: int | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> list[Answer]:
+        """Answer several questions about one image, which is decoded and encoded once.
+
+        Args:
+            image: An image file, as `ask` takes it.
+            questions: The questions.
+            frame: As in `ask`.
+            window: As in `ask`.
+
+        Returns:
+            One answer per question, in order.
+
+        Raises:
+            MedicalVqaError: As in `ask`; then no question is answered.
+
+        Example:
+            >>> [str(answer) for answer in model.ask_many("scan.png", ["Is this a CT?", "Which organ is shown?"])]
+            ['Yes', 'Lung']
+        """
+        from medical_vqa.pipelines.ask import ask
+
+        if isinstance(questions, str):
+            raise ModelError("expected a list of questions and got one text; put it into a list, or call ask()")
+        for question in questions:
+            if not isinstance(question, str):
+                raise ModelError(f"a question is text, got {question!r}; pass a string")
+        return ask(self._loaded, as_path(image, "image"), questions, frame=as_frame(frame), window=as_window(window))
+
+    def attention_map(
+        self,
+        image: StrPath,
+        question: str,
+        *,
+        frame: int | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> AttentionMap:
+        """Where in the picture the answer to a question comes from.
+
+        Args:
+            image: An image file, as `ask` takes it.
+            question: The question.
+            frame: As in `ask`.
+            window: As in `ask`.
+
+        Returns:
+            A map whose `weights` (rows, columns) are non-negative and sum to 1.
+
+        Raises:
+            MedicalVqaError: As in `ask`, or the model has no attention maps.
+
+        Example:
+            >>> model.attention_map("scan.png", "Where is the liver?").weights.shape
+            (20, 20)
+        """
+        from medical_vqa.pipelines.ask import attention_map
+
+        path = as_path(image, "image")
+        return attention_map(self._loaded, path, question, frame=as_frame(frame), window=as_window(window))
+
+    def close(self) -> None:
+        """Close the connections of a remote model; a local model needs no closing."""
+        self._loaded.close()
+
+
+def load(
+    model: StrPath | None = None,
+    *,
+    device: str = "auto",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    api_key_env: str = "OPENAI_API_KEY",
+    concurrency: int = 8,
+    logprobs: bool = True,
+) -> Model:
+    """Load a model once, to ask it any number of questions.
+
+    Args:
+        model: ``"shipped"`` (the model in this package), a run folder, a bundle folder, ``"hub:USER/NAME"`` on the
+            Hugging Face hub, or ``"openai:MODEL"`` behind an OpenAI-compatible endpoint. By default the newest
+            finished run under ``runs/``, else the shipped model. A folder called ``shipped`` is ``"./shipped"``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a local model.
+        base_url: Address of the endpoint of an ``openai:`` model, up to and with ``/v1``.
+        api_key: Key of the endpoint; by default the value of the environment variable `api_key_env`.
+        api_key_env: Environment variable that holds the key.
+        concurrency: Requests to the endpoint that run at once.
+        logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
+
+    Returns:
+        The model.
+
+    Raises:
+        MedicalVqaError: There is no such model, a file of it is damaged, its libraries or the device are not available,
+            or the hub cannot be reached.
+
+    Example:
+        >>> model = mv.load("shipped")
+        >>> model = mv.load("openai:medgemma", base_url="http://localhost:8000/v1")
+    """
+    from medical_vqa.pipelines.load import SHIPPED
+    from medical_vqa.pipelines.load import load as load_model
+    from medical_vqa.pipelines.runs import has_finished_run, newest_run
+
+    if model is None:
+        model = newest_run() if has_finished_run() else SHIPPED
+    loaded = load_model(
+        model if isinstance(model, str) else as_path(model, "model"),
+        device=device,
+        base_url=base_url,
+        api_key=os.environ.get(api_key_env, "") if api_key is None else api_key,
+        concurrency=concurrency,
+        logprobs=logprobs,
+    )
+    return Model(loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Where a model was exported to."""
+
+    location: str
+    """The folder, or the address of the page on the hub."""
+    logit_difference: float | None = None
+    """Largest difference of the exported model's logits on the shipped sample; None unless exported to ONNX."""
+
+
+def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public: bool = False) -> Exported:
+    """Write a trained model with its model card for use elsewhere.
+
+    Args:
+        model: A run folder, a bundle folder, ``"shipped"`` or ``"hub:USER/NAME"``.
+        target: With ``to="hub"`` the repository, ``"USER/NAME"``; with ``to="onnx"`` the folder to write, by default
+            next to the model.
+        to: ``"hub"``; ``"onnx"``, which writes a bundle that answers without torch; or a new folder.
+        public: Whether a new repository on the hub is public.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        MedicalVqaError: The model is damaged, the folder exists, or the hub cannot be reached.
+
+    Example:
+        >>> mv.export("runs/demo", to="exported").location
+        'exported'
+    """
+    from medical_vqa.pipelines import export as stage
+    from medical_vqa.pipelines.load import bundle_folder
+
+    bundle = bundle_folder(model if isinstance(model, str) else as_path(model, "model"))
+    if to == "onnx":
+        folder, difference = stage.export_onnx(bundle, optional_path(target, "target"))
+        return Exported(str(folder), difference)
+    if to == "hub":
+        repository = None if target is None else os.fspath(target)
+        return Exported(stage.export(bundle, to="hub", repository=repository, public=public))
+    return Exported(stage.export(bundle, to=str(as_path(to, "to"))))
