@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from medical_vqa.api import score as score
     from medical_vqa.api import train as train
     from medical_vqa.config import Recipe as Recipe
-    from medical_vqa.schema.audit import Audit as Audit
     from medical_vqa.data.prepared.dataset import PreparedDataset as PreparedDataset
     from medical_vqa.errors import MedicalVqaError as MedicalVqaError
     from medical_vqa.evaluation.statistics.calibration import Calibration as Calibration
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.score import Estimate as Estimate
     from medical_vqa.pipelines.score import Scores as Scores
     from medical_vqa.pipelines.train import TrainedRun as TrainedRun
+    from medical_vqa.schema.audit import Audit as Audit
     from medical_vqa.schema.records import Example as Example
     from medical_vqa.schema.records import Prediction as Prediction
 

@@ -12,8 +12,8 @@ from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
-    from medical_vqa.schema.selection import Selection
     from medical_vqa.schema.records import Split
+    from medical_vqa.schema.selection import Selection
 
 StrPath = str | os.PathLike[str]
 """A path as text or as a path object; results that stand for a file or folder are path objects too."""

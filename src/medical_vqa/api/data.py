@@ -8,8 +8,8 @@ from medical_vqa.api.arguments import StrPath, as_dataset, as_root, optional_pat
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
-    from medical_vqa.schema.audit import Audit
     from medical_vqa.data.prepared.dataset import PreparedDataset
+    from medical_vqa.schema.audit import Audit
 
 
 def prepare(

@@ -12,10 +12,10 @@ from medical_vqa.errors import ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
-    from medical_vqa.schema.bundle_card import BundleCard
     from medical_vqa.models.remote.openai import Usage
     from medical_vqa.pipelines.ask import Answer, AttentionMap
     from medical_vqa.pipelines.load import LoadedModel
+    from medical_vqa.schema.bundle_card import BundleCard
 
 
 class Model:
