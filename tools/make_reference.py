@@ -1,0 +1,309 @@
+"""Writes docs/reference from the code: command line, recipe keys, file formats, HTTP routes and server settings.
+
+``python tools/make_reference.py`` writes the pages; ``--check`` fails where a page differs from what would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from medical_vqa import registry
+from medical_vqa.cli import cli
+from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, Recipe, TrainingRecipe
+from medical_vqa.pipelines.bundles import load_model, shipped_bundle
+from medical_vqa.serving.api.routes import create_app
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs/reference"
+NOTICE = "<!-- Written by tools/make_reference.py; change the code and run it again. -->\n"
+MEBIBYTE = 1 << 20
+SCHEMA_FOLDERS = ("src/medical_vqa/schema/json", "src/medical_vqa/evaluation")
+
+
+def cell(text: str) -> str:
+    """Text as one cell of a Markdown table."""
+    joined = " ".join(text.split())
+    return re.sub(r"``([^`]*)``", r"`\1`", joined).replace("|", "\\|")
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def value_text(value: object) -> str:
+    """A default as one would write it in YAML."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, BaseModel):
+        return "its own defaults"
+    if isinstance(value, tuple | list | dict | set | frozenset) and not value:
+        return "{}" if isinstance(value, dict) else "[]"
+    return str(value)
+
+
+def type_text(schema: Mapping[str, Any]) -> str:
+    """A JSON Schema as a short type: ``integer >= 1``, ``string or null``."""
+    if "enum" in schema:
+        return ", ".join(f"`{value_text(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(type_text(part) for part in schema.get("anyOf", schema.get("oneOf", ())))
+    if "allOf" in schema and len(schema["allOf"]) == 1:
+        return type_text(schema["allOf"][0])
+    name = schema.get("type", "any")
+    if isinstance(name, list):
+        return " or ".join(name)
+    if name == "array":
+        items = schema.get("items")
+        return f"list of {type_text(items)}" if items else "list"
+    if name == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"mapping to {type_text(schema['additionalProperties'])}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([name, *bounds])
+
+
+def model_rows(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> Iterator[list[str]]:
+    """Key, type, default and meaning of each field of a pydantic model."""
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        if name in skip:
+            continue
+        schema = properties[field.alias or name]
+        if field.is_required():
+            default = "required"
+        elif field.default is not PydanticUndefined:
+            default = f"`{value_text(field.default)}`"
+        else:
+            default = f"`{value_text(field.get_default(call_default_factory=True))}`"
+        yield [f"`{name}`", cell(type_text(schema)), cell(default), cell(field.description or "")]
+
+
+def cli_page() -> Iterator[str]:
+    """The page of the command line."""
+    yield "# Command line\n"
+    yield "Every command prints the same text with `--help`. A mistake in what was typed is one sentence and exit status 2.\n"
+    for name, command in cli.commands.items():
+        context = command.make_context(
+            name, [], parent=click.Context(cli, info_name="medical-vqa"), resilient_parsing=True
+        )
+        yield f"## medical-vqa {name}\n"
+        yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
+        yield re.sub(r"``([^`]*)``", r"`\1`", inspect.cleandoc(command.help or "").replace("\b\n", "")) + "\n"
+        rows = []
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                words, text = parameter.get_help_record(context) or ("", "")
+                rows.append([f"`{cell(words)}`", cell(text)])
+        if rows:
+            yield from table(("option", "meaning"), rows)
+
+
+def recipe_page() -> Iterator[str]:
+    """The page of the recipe keys."""
+    yield "# Recipe keys\n"
+    yield (
+        "A recipe is one YAML file that describes a training run. Unknown keys are refused, with the nearest known one; all "
+        "mistakes of a file are reported together. `--set SECTION.KEY=VALUE` replaces a key on the command line.\n"
+    )
+    heads = ("key", "type", "default", "meaning")
+    yield "## Top level\n"
+    yield from table(heads, [*model_rows(Recipe)])
+    for section, model in (("data", DataRecipe), ("training", TrainingRecipe), ("decoding", DecodingRecipe)):
+        yield f"## {section}\n"
+        yield f"{inspect.getdoc(model)}\n"
+        yield from table(heads, [*model_rows(model)])
+    yield "## model\n"
+    yield (
+        "`family` names the model family; each family adds its own keys. Families of other packages add theirs: see "
+        "[Extend](../extending.md).\n"
+    )
+    for name in registry.GROUPS["models"].built_in:
+        family: Any = registry.find("models", name)
+        if not family.trainable:
+            continue
+        options = family.Options
+        yield f"### family: {name}\n"
+        yield f"{inspect.getdoc(options)}\n"
+        rows = [*model_rows(options, frozenset({"family"}))]
+        yield from table(heads, rows) if rows else ["No keys of its own.\n"]
+        for nested in sections_of(options):
+            yield f"`{name}` → `{nested.__name__}`: {inspect.getdoc(nested)}\n"
+            yield from table(heads, [*model_rows(nested)])
+
+
+def sections_of(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The models that fields of a model hold."""
+    for field in model.model_fields.values():
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for candidate in candidates:
+            if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+                yield candidate
+
+
+def schema_rows(schema: Mapping[str, Any]) -> list[list[str]]:
+    """Key, type, presence and meaning of each property of a JSON Schema object."""
+    required = set(schema.get("required", ()))
+    return [
+        [f"`{name}`", cell(type_text(part)), "yes" if name in required else "no", cell(part.get("description", ""))]
+        for name, part in schema.get("properties", {}).items()
+    ]
+
+
+def formats_page() -> Iterator[str]:
+    """The page of the file formats."""
+    yield "# File formats\n"
+    yield (
+        "The stages exchange files. Each format has a JSON Schema in the package; a reader refuses a file of a later version "
+        "and names the version that it knows.\n"
+    )
+    heads = ("key", "type", "always there", "meaning")
+    for path in sorted(path for folder in SCHEMA_FOLDERS for path in (ROOT / folder).glob("*.json")):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        yield f"## {schema.get('title', path.stem)}\n"
+        yield f"Schema: `{path.relative_to(ROOT / 'src').as_posix()}`\n"
+        if "description" in schema:
+            yield cell(schema["description"].split("\n\n")[0]) + "\n"
+        yield from table(heads, schema_rows(schema))
+        for name, part in schema.get("$defs", {}).items():
+            if part.get("properties"):
+                yield f"### {schema.get('title', path.stem)}: {name}\n"
+                if "description" in part:
+                    yield cell(part["description"].split("\n\n")[0]) + "\n"
+                yield from table(heads, schema_rows(part))
+
+
+def http_page() -> Iterator[str]:
+    """The page of the HTTP interface, from the OpenAPI description."""
+    yield "# HTTP\n"
+    yield (
+        "The routes of `medical-vqa serve`, as its `/openapi.json` describes them; `/docs` of a running server shows the same "
+        "with a form for each route. [Serve](../how-to/serve.md) is the guide.\n"
+    )
+    model, card = load_model(shipped_bundle(), "cpu")
+    description = create_app(Engine(model, card), Settings(decoders=0)).openapi()
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            yield f"## {method.upper()} {path}\n"
+            yield f"{operation.get('description') or operation.get('summary', '')}\n"
+            rows = [
+                [f"`{item['name']}`", item["in"], cell(type_text(item["schema"])), cell(item.get("description", ""))]
+                for item in operation.get("parameters", ())
+            ]
+            content = operation.get("requestBody", {}).get("content", {})
+            for media, body in content.items():
+                schema = resolved(body.get("schema", {}), description)
+                for name, _, required, meaning in ([row[0], row[1], row[2], row[3]] for row in schema_rows(schema)):
+                    part = schema["properties"][name.strip("`")]
+                    rows.append(
+                        [
+                            name,
+                            f"body, {media}" + ("" if required == "yes" else ", optional"),
+                            cell(type_text(part)),
+                            meaning,
+                        ]
+                    )
+            if rows:
+                yield from table(("name", "in", "type", "meaning"), rows)
+            answers = [
+                [status, cell(answer.get("description", ""))]
+                for status, answer in operation.get("responses", {}).items()
+            ]
+            yield from table(("status", "meaning"), answers)
+    yield "## Types\n"
+    for name, schema in description["components"]["schemas"].items():
+        if schema.get("properties") and not name.startswith("Body_"):
+            yield f"### {name}\n"
+            if "description" in schema:
+                yield cell(schema["description"].split("\n\n")[0]) + "\n"
+            yield from table(("key", "type", "always there", "meaning"), schema_rows(schema))
+
+
+def resolved(schema: Mapping[str, Any], description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema, or the component that it refers to."""
+    if "$ref" not in schema:
+        return schema
+    return cast(Mapping[str, Any], description["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+
+
+def settings_page() -> Iterator[str]:
+    """The page of the server's settings."""
+    yield "# Server settings\n"
+    yield (
+        "Environment variables of `medical-vqa serve`. A value that makes no sense stops the start with one sentence and exit "
+        "status 2. Lists are separated by commas.\n"
+    )
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if default in (None, ()):
+            shown = "–"
+        elif name.endswith("bytes"):
+            shown = f"{default // MEBIBYTE:,} MiB"
+        elif isinstance(default, int) and not isinstance(default, bool):
+            shown = f"{default:,}"
+        else:
+            shown = value_text(default)
+        variable = "PORT" if name == "port" else PREFIX + name.upper()
+        rows.append([f"`{variable}`", shown, cell(field.description or "")])
+    yield from table(("variable", "default", "meaning"), rows)
+
+
+PAGES = {
+    "cli.md": cli_page,
+    "recipes.md": recipe_page,
+    "file-formats.md": formats_page,
+    "http.md": http_page,
+    "settings.md": settings_page,
+}
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page by its path."""
+    return {REFERENCE / name: NOTICE + "\n".join(make()).rstrip() + "\n" for name, make in PAGES.items()}
+
+
+def main() -> None:
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
+    check = parser.parse_args().check
+    stale = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if check:
+            print(f"{path.relative_to(ROOT)} is out of date; run: python tools/make_reference.py")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(pages()[path], encoding="utf-8")
+    if check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
