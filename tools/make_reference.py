@@ -1,16 +1,14 @@
-"""Writes docs/reference from the code: command line, recipe keys, file formats, HTTP routes and server settings.
+"""Writes docs/reference from the code: command line, recipe keys, file formats and HTTP routes.
 
-``python tools/make_reference.py`` writes the pages; ``--check`` fails where a page differs from what would be written.
+`make docs` runs it before it builds the site; the pages are not committed.
 """
 
 from __future__ import annotations
 
-import argparse
 import enum
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +23,11 @@ from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, Recipe, Traini
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.serving.api.routes import create_app
 from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.settings import PREFIX, Settings
+from medical_vqa.serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs/reference"
-NOTICE = "<!-- Written by tools/make_reference.py; change the code and run it again. -->\n"
-MEBIBYTE = 1 << 20
+NOTICE = "<!-- Written by tools/make_reference.py. -->\n"
 SCHEMA_FOLDERS = ("src/medical_vqa/schema/json", "src/medical_vqa/evaluation")
 
 
@@ -142,7 +139,7 @@ def recipe_page() -> Iterator[str]:
     yield "## model\n"
     yield (
         "`family` names the model family; each family adds its own keys. Families of other packages add theirs: see "
-        "[Extend](../extending.md).\n"
+        "[Extend](../how-to/extend.md).\n"
     )
     for name in registry.GROUPS["models"].built_in:
         family: Any = registry.find("models", name)
@@ -183,20 +180,25 @@ def formats_page() -> Iterator[str]:
         "The stages exchange files. Each format has a JSON Schema in the package; a reader refuses a file of a later version "
         "and names the version that it knows.\n"
     )
-    heads = ("key", "type", "always there", "meaning")
+    heads = ("key", "type", "required", "meaning")
+    parts: dict[str, Any] = {}
     for path in sorted(path for folder in SCHEMA_FOLDERS for path in (ROOT / folder).glob("*.json")):
         schema = json.loads(path.read_text(encoding="utf-8"))
+        parts.update({name: part for name, part in schema.get("$defs", {}).items() if part.get("properties")})
         yield f"## {schema.get('title', path.stem)}\n"
         yield f"Schema: `{path.relative_to(ROOT / 'src').as_posix()}`\n"
-        if "description" in schema:
-            yield cell(schema["description"].split("\n\n")[0]) + "\n"
+        yield first_paragraph(schema)
         yield from table(heads, schema_rows(schema))
-        for name, part in schema.get("$defs", {}).items():
-            if part.get("properties"):
-                yield f"### {schema.get('title', path.stem)}: {name}\n"
-                if "description" in part:
-                    yield cell(part["description"].split("\n\n")[0]) + "\n"
-                yield from table(heads, schema_rows(part))
+    yield "## Parts\n"
+    for name, part in sorted(parts.items()):
+        yield f"### {name}\n"
+        yield first_paragraph(part)
+        yield from table(heads, schema_rows(part))
+
+
+def first_paragraph(schema: Mapping[str, Any]) -> str:
+    """The first paragraph of a schema's description."""
+    return cell(schema.get("description", "").split("\n\n")[0]) + "\n"
 
 
 def http_page() -> Iterator[str]:
@@ -219,7 +221,7 @@ def http_page() -> Iterator[str]:
             content = operation.get("requestBody", {}).get("content", {})
             for media, body in content.items():
                 schema = resolved(body.get("schema", {}), description)
-                for name, _, required, meaning in ([row[0], row[1], row[2], row[3]] for row in schema_rows(schema)):
+                for name, _, required, meaning in schema_rows(schema):
                     part = schema["properties"][name.strip("`")]
                     rows.append(
                         [
@@ -240,9 +242,8 @@ def http_page() -> Iterator[str]:
     for name, schema in description["components"]["schemas"].items():
         if schema.get("properties") and not name.startswith("Body_"):
             yield f"### {name}\n"
-            if "description" in schema:
-                yield cell(schema["description"].split("\n\n")[0]) + "\n"
-            yield from table(("key", "type", "always there", "meaning"), schema_rows(schema))
+            yield first_paragraph(schema)
+            yield from table(("key", "type", "required", "meaning"), schema_rows(schema))
 
 
 def resolved(schema: Mapping[str, Any], description: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -252,35 +253,11 @@ def resolved(schema: Mapping[str, Any], description: Mapping[str, Any]) -> Mappi
     return cast(Mapping[str, Any], description["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
 
 
-def settings_page() -> Iterator[str]:
-    """The page of the server's settings."""
-    yield "# Server settings\n"
-    yield (
-        "Environment variables of `medical-vqa serve`. A value that makes no sense stops the start with one sentence and exit "
-        "status 2. Lists are separated by commas.\n"
-    )
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        if default in (None, ()):
-            shown = "–"
-        elif name.endswith("bytes"):
-            shown = f"{default // MEBIBYTE:,} MiB"
-        elif isinstance(default, int) and not isinstance(default, bool):
-            shown = f"{default:,}"
-        else:
-            shown = value_text(default)
-        variable = "PORT" if name == "port" else PREFIX + name.upper()
-        rows.append([f"`{variable}`", shown, cell(field.description or "")])
-    yield from table(("variable", "default", "meaning"), rows)
-
-
 PAGES = {
     "cli.md": cli_page,
     "recipes.md": recipe_page,
     "file-formats.md": formats_page,
     "http.md": http_page,
-    "settings.md": settings_page,
 }
 
 
@@ -290,19 +267,9 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the pages, or compare them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
-    check = parser.parse_args().check
-    stale = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if check:
-            print(f"{path.relative_to(ROOT)} is out of date; run: python tools/make_reference.py")
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(pages()[path], encoding="utf-8")
-    if check and stale:
-        sys.exit(1)
+    """Write the pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
