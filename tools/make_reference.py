@@ -21,7 +21,7 @@ from medical_vqa import registry
 from medical_vqa.cli import cli
 from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, Recipe, TrainingRecipe
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
-from medical_vqa.serving.api.routes import create_app
+from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.settings import Settings
 
@@ -61,7 +61,7 @@ def value_text(value: object) -> str:
     return str(value)
 
 
-def type_text(schema: Mapping[str, Any]) -> str:
+def type_text(schema: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one return for each form of a schema
     """A JSON Schema as a short type: ``integer >= 1``, ``string or null``."""
     if "enum" in schema:
         return ", ".join(f"`{value_text(value)}`" for value in schema["enum"])
@@ -105,7 +105,7 @@ def model_rows(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> It
 def cli_page() -> Iterator[str]:
     """The page of the command line."""
     yield "# Command line\n"
-    yield "Every command prints the same text with `--help`. A mistake in what was typed is one sentence and exit status 2.\n"
+    yield "Every command prints the same text with `--help`. A mistake is reported in one sentence, with exit status 2.\n"
     for name, command in cli.commands.items():
         context = command.make_context(
             name, [], parent=click.Context(cli, info_name="medical-vqa"), resilient_parsing=True
@@ -126,8 +126,8 @@ def recipe_page() -> Iterator[str]:
     """The page of the recipe keys."""
     yield "# Recipe keys\n"
     yield (
-        "A recipe is one YAML file that describes a training run. Unknown keys are refused, with the nearest known one; all "
-        "mistakes of a file are reported together. `--set SECTION.KEY=VALUE` replaces a key on the command line.\n"
+        "A recipe is one YAML file that describes a training run. Unknown keys are refused, with the nearest known one; "
+        "all mistakes of a file are reported together. `--set SECTION.KEY=VALUE` replaces a key on the command line.\n"
     )
     heads = ("key", "type", "default", "meaning")
     yield "## Top level\n"
@@ -177,8 +177,8 @@ def formats_page() -> Iterator[str]:
     """The page of the file formats."""
     yield "# File formats\n"
     yield (
-        "The stages exchange files. Each format has a JSON Schema in the package; a reader refuses a file of a later version "
-        "and names the version that it knows.\n"
+        "The stages exchange files. Each format has a JSON Schema in the package; a reader refuses a file of a later "
+        "version and names the version that it knows.\n"
     )
     heads = ("key", "type", "required", "meaning")
     parts: dict[str, Any] = {}
@@ -205,11 +205,11 @@ def http_page() -> Iterator[str]:
     """The page of the HTTP interface, from the OpenAPI description."""
     yield "# HTTP\n"
     yield (
-        "The routes of `medical-vqa serve`, as its `/openapi.json` describes them; `/docs` of a running server shows the same "
-        "with a form for each route. [Serve](../how-to/serve.md) is the guide.\n"
+        "The routes of `medical-vqa serve`, as its `/openapi.json` describes them; `/docs` of a running server shows the "
+        "same with a form for each route. [Serve](../how-to/serve.md) is the guide.\n"
     )
     model, card = load_model(shipped_bundle(), "cpu")
-    description = create_app(Engine(model, card), Settings(decoders=0)).openapi()
+    description = create_app(Engine(model, card), Settings(decoder_processes=0)).openapi()
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
             yield f"## {method.upper()} {path}\n"
