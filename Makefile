@@ -2,6 +2,8 @@
 # make app    a page on which one uploads an image and asks, with the model that ships
 # make test   the checks and the whole test suite, as CI runs them
 # make check  formatting, lint, types, import contracts, declared dependencies
+# make quick  the checks and the fast tests, in less than a minute: the inner loop
+# make docs   the documentation site, into site/: links checked, reference generated from the code
 # make shipped SLAKE=DIR  the model in the package, made again: about an hour
 # make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
@@ -12,7 +14,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo app test check shipped images bench clean
+.PHONY: demo app test quick check docs shipped images bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -38,6 +40,10 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 
+docs: $(VENV)/.docs
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/zensical build --clean --strict
+
 shipped: $(VENV)/.train
 	$(BIN)/python tools/make_shipped.py --source $(SLAKE)
 
@@ -57,12 +63,17 @@ bench: $(VENV)/.dev
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[dev]'
-	@touch $(VENV)/.dev $(VENV)/.train $(VENV)/.app
+	@touch $(VENV)/.dev $(VENV)/.train $(VENV)/.app $(VENV)/.docs
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[train]'
 	@touch $(VENV)/.train
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[docs]'
+	@touch $(VENV)/.docs
 
 $(VENV)/.app: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -70,4 +81,4 @@ $(VENV)/.app: pyproject.toml constraints.txt
 	@touch $(VENV)/.app
 
 clean:
-	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs build dist site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

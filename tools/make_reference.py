@@ -105,7 +105,7 @@ def model_rows(model: type[BaseModel], skip: frozenset[str] = frozenset()) -> It
 def cli_page() -> Iterator[str]:
     """The page of the command line."""
     yield "# Command line\n"
-    yield "Every command prints the same text with `--help`. A mistake is reported in one sentence, with exit status 2.\n"
+    yield "Every command prints the same text with `--help`. Mistakes are one sentence and exit status 2.\n"
     for name, command in cli.commands.items():
         context = command.make_context(
             name, [], parent=click.Context(cli, info_name="medical-vqa"), resilient_parsing=True
@@ -126,7 +126,7 @@ def recipe_page() -> Iterator[str]:
     """The page of the recipe keys."""
     yield "# Recipe keys\n"
     yield (
-        "A recipe is one YAML file that describes a training run. Unknown keys are refused, with the nearest known one; "
+        "A recipe is one YAML file that describes a training run. Unknown keys are refused with the nearest one; "
         "all mistakes of a file are reported together. `--set SECTION.KEY=VALUE` replaces a key on the command line.\n"
     )
     heads = ("key", "type", "default", "meaning")
@@ -205,7 +205,7 @@ def http_page() -> Iterator[str]:
     """The page of the HTTP interface, from the OpenAPI description."""
     yield "# HTTP\n"
     yield (
-        "The routes of `medical-vqa serve`, as its `/openapi.json` describes them; `/docs` of a running server shows the "
+        "The routes of `medical-vqa serve`, as its `/openapi.json` describes them; `/docs` of a server shows the "
         "same with a form for each route. [Serve](../how-to/serve.md) is the guide.\n"
     )
     model, card = load_model(shipped_bundle(), "cpu")

@@ -38,7 +38,7 @@ def prepare(
     Raises:
         MedicalVqaError: The dataset is unknown, incomplete or damaged, or the network is not available.
 
-    Example:
+    Examples:
         >>> data = mv.prepare("slake-mini")
         >>> data.splits, len(data.examples("validation"))
         (('train', 'validation'), 424)
@@ -82,7 +82,7 @@ def audit(
     Raises:
         MedicalVqaError: The dataset is not prepared or damaged.
 
-    Example:
+    Examples:
         >>> mv.audit("slake-mini").leaks
         []
     """

@@ -72,7 +72,7 @@ def predict(
         MedicalVqaError: There is no such model or split, the dataset is not prepared, or the endpoint cannot be
             reached.
 
-    Example:
+    Examples:
         >>> predictions = mv.predict("runs/demo", split="dev")
         >>> predictions.path
         PosixPath('runs/demo/predictions-validation.jsonl')
@@ -135,7 +135,7 @@ def score(
     Raises:
         MedicalVqaError: The file is missing or damaged, or answers none of the rows.
 
-    Example:
+    Examples:
         >>> scores = mv.score("runs/demo/predictions-validation.jsonl")
         >>> scores.em
         Estimate(value=0.43, low=0.38, high=0.48)
@@ -201,7 +201,7 @@ def report(
     Raises:
         MedicalVqaError: As in `score`, or the files answer different rows.
 
-    Example:
+    Examples:
         >>> mv.report("runs/demo/predictions-validation.jsonl", "report.html").page
         PosixPath('report.html')
     """
@@ -249,7 +249,7 @@ def compare(
     Raises:
         MedicalVqaError: As in `score`, or the files answer different rows.
 
-    Example:
+    Examples:
         >>> [(pair.metric, pair.difference.value) for pair in mv.compare(["a.jsonl", "b.jsonl"])]
         [('em', 0.02), ('f1', 0.03)]
     """
@@ -276,7 +276,7 @@ def calibrate(predictions: StrPath | None = None, *, risk: float = RISK) -> Cali
     Raises:
         MedicalVqaError: The predictions are of another split or have no confidence, or their bundle is gone.
 
-    Example:
+    Examples:
         >>> mv.calibrate("runs/demo/predictions-validation.jsonl", risk=0.2).temperature
         1.31
     """

@@ -80,7 +80,7 @@ class Model:
         Raises:
             MedicalVqaError: The file is not a usable image, has no such frame, or the question is empty or too long.
 
-        Example:
+        Examples:
             >>> answer = mv.load("shipped").ask("scan.png", "Is this a CT?")
             >>> answer.text, answer.confidence, answer.abstained
             ('Yes', 0.98, False)
@@ -109,7 +109,7 @@ class Model:
         Raises:
             MedicalVqaError: As in `ask`; then no question is answered.
 
-        Example:
+        Examples:
             >>> [str(answer) for answer in model.ask_many("scan.png", ["Is this a CT?", "Which organ is shown?"])]
             ['Yes', 'Lung']
         """
@@ -144,7 +144,7 @@ class Model:
         Raises:
             MedicalVqaError: As in `ask`, or the model has no attention maps.
 
-        Example:
+        Examples:
             >>> model.attention_map("scan.png", "Where is the liver?").weights.shape
             (20, 20)
         """
@@ -188,7 +188,7 @@ def load(
         MedicalVqaError: There is no such model, a file of it is damaged, its libraries or the device are not available,
             or the hub cannot be reached.
 
-    Example:
+    Examples:
         >>> model = mv.load("shipped")
         >>> model = mv.load("openai:medgemma", base_url="http://localhost:8000/v1")
     """
@@ -235,7 +235,7 @@ def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public
     Raises:
         MedicalVqaError: The model is damaged, the folder exists, or the hub cannot be reached.
 
-    Example:
+    Examples:
         >>> mv.export("runs/demo", to="exported").location
         'exported'
     """

@@ -27,7 +27,7 @@ def load_recipe(recipe: StrPath | Recipe, overrides: Mapping[str, object] | None
     Raises:
         MedicalVqaError: There is no such recipe, or a key or value of it is wrong.
 
-    Example:
+    Examples:
         >>> mv.load_recipe("demo", {"training.epochs": 1}).training.epochs
         1
     """
@@ -67,7 +67,7 @@ def train(
     Raises:
         MedicalVqaError: The recipe, the data or the device is wrong, or the run folder holds another run.
 
-    Example:
+    Examples:
         >>> run = mv.train("demo", data=mv.prepare("slake-mini"), overrides={"training.epochs": 1})
         >>> run.bundle
         PosixPath('runs/demo/bundle')
