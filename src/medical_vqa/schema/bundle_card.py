@@ -103,6 +103,31 @@ class ConfidenceCalibration(SchemaModel):
     """Fraction of the fitted rows that are answered at this threshold."""
 
 
+class TypeReliability(SchemaModel):
+    """How a model compares with its question-only baseline on one type of validation questions."""
+
+    name: str
+    """Type: ``X-Ray, Abnormality``, or the name of a finding."""
+    kind: str
+    """What a type is: ``question type`` or ``finding``."""
+    questions: int
+    """Number of validation questions of the type."""
+    images: int
+    """Number of their images (or patients), which the interval resamples."""
+    accuracy: Fraction
+    """Fraction that the model answers right."""
+    baseline_accuracy: Fraction
+    """Fraction that the question-only baseline answers right."""
+    difference_low: float
+    """Lower end of the 95 % interval of their difference."""
+    difference_high: float
+    """Upper end of it."""
+    auc: Fraction | None = None
+    """Area under the ROC curve of the probability of yes; null where the answers are not both yes and no."""
+    above_baseline: bool
+    """Whether the model is above the baseline with 90 % confidence, one-sided."""
+
+
 class ExportedFrom(SchemaModel):
     """The bundle that an exported one was made of."""
 
@@ -158,6 +183,8 @@ class BundleCard(SchemaModel):
     """How answers are generated."""
     calibration: ConfidenceCalibration | None = None
     """Temperature and abstention threshold; null before `medical-vqa calibrate`."""
+    reliability: tuple[TypeReliability, ...] = ()
+    """Comparison with the question-only baseline by type of question; empty before `medical-vqa calibrate`."""
     prompt: str | None = None
     """Template of the question, for families that use one."""
     license: str = ""

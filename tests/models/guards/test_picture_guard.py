@@ -5,9 +5,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from medical_vqa.data.imaging.picture_statistics import PictureStatistics
-from medical_vqa.errors import BundleError, DataError
+from medical_vqa.errors import DataError
 from medical_vqa.models.guards.picture import (
-    FEATURES_FILE,
     ReferenceFeatures,
     header_reason,
     picture_features,
@@ -94,20 +93,13 @@ def test_too_few_training_pictures_are_refused():
         ReferenceFeatures.fit(cloud(np.random.default_rng(0), 29))
 
 
-def test_it_is_read_back_from_the_bundle(tmp_path):
+def test_it_is_read_back_from_its_arrays():
     rng = np.random.default_rng(0)
     reference = ReferenceFeatures.fit(cloud(rng, 80))
-    reference.save(tmp_path)
-    again, others = ReferenceFeatures.load(tmp_path), cloud(rng, 20)
+    again, others = ReferenceFeatures.from_arrays(reference.arrays()), cloud(rng, 20)
     assert again.threshold == pytest.approx(reference.threshold)
     assert again.distances(others) == pytest.approx(reference.distances(others), rel=1e-2)
-
-
-def test_a_bundle_without_it_has_none_and_a_damaged_one_says_so(tmp_path):
-    assert ReferenceFeatures.load(tmp_path) is None
-    (tmp_path / FEATURES_FILE).write_bytes(b"PK not really")
-    with pytest.raises(BundleError, match="is damaged"):
-        ReferenceFeatures.load(tmp_path)
+    assert (again.nearest(others) == reference.nearest(others)).all()
 
 
 def test_features_of_a_picture_are_the_mean_and_spread_of_its_tokens():

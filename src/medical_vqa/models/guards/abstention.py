@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.calibration import temperature_scaled
@@ -19,6 +20,10 @@ class AbstentionDecision:
     """Whether the model had better not answer."""
     reason: str | None = None
     """One sentence for the person who asked; None when it answers."""
+    code: str | None = None
+    """The reason for programs: ``question_scope``, ``low_confidence`` or a code of `guards.reasons`; None likewise."""
+    arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Values that the sentence names."""
 
 
 def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
@@ -35,7 +40,7 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
     """
     reason = model.abstention_reason(query, prediction)
     if reason is not None:
-        return AbstentionDecision(True, reason)
+        return AbstentionDecision(True, reason, "question_scope")
     calibration, confidence = card.calibration, prediction.confidence
     if calibration is None or calibration.threshold is None or confidence is None:
         return AbstentionDecision(False)
@@ -45,4 +50,10 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
         True,
         f"I am not sure: my confidence is {confidence:.0%}, and below {calibration.threshold:.0%} more than "
         f"{calibration.risk:.0%} of my answers are wrong.",
+        "low_confidence",
+        {
+            "confidence": f"{confidence:.0%}",
+            "threshold": f"{calibration.threshold:.0%}",
+            "risk": f"{calibration.risk:.0%}",
+        },
     )

@@ -11,26 +11,23 @@ training picture to the others when it is held out, by cross-validation: no pict
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.picture_statistics import PictureStatistics
-from medical_vqa.errors import BundleError, DataError
+from medical_vqa.errors import DataError
 
 Floats = NDArray[np.float32]
 
-FEATURES_FILE = "reference_features.npz"
 _SHRINKAGE = 0.1
 """Weight of the identity in the covariance of standardized features."""
 _NEIGHBORS = 3
 _FOLDS = 10
-_FEWEST = 30
+FEWEST_PICTURES = 30
 """Fewer training pictures than this say too little about what is far from them."""
 
 _LEAST_CONTRAST = 12.0
@@ -79,9 +76,9 @@ class ReferenceFeatures:
     @classmethod
     def fit(cls, features: Floats, *, seed: int = 0) -> Self:
         """Learn from the features of training pictures (N, D); raises `DataError` for fewer than 30 pictures."""
-        if len(features) < _FEWEST:
+        if len(features) < FEWEST_PICTURES:
             raise DataError(
-                f"expected at least {_FEWEST} training pictures to tell what is unlike them, got {len(features)}; "
+                f"expected at least {FEWEST_PICTURES} training pictures to compare with, got {len(features)}; "
                 "leave the picture guard's features out"
             )
         order = np.random.default_rng(seed).permutation(len(features))
@@ -94,35 +91,37 @@ class ReferenceFeatures:
 
     def distances(self, features: Floats) -> Floats:
         """Mean distance of each picture's features (N, D) to those of the nearest training pictures."""
-        whitened = ((features - self.mean) / self.scale) @ self.whitening
-        squares = (whitened**2).sum(1)[:, None] + (self.points**2).sum(1)[None] - 2 * whitened @ self.points.T
-        nearest: Floats = np.sqrt(np.partition(squares.clip(0), _NEIGHBORS - 1, axis=1)[:, :_NEIGHBORS])
+        nearest: Floats = np.sqrt(np.partition(self._squares(features), _NEIGHBORS - 1, axis=1)[:, :_NEIGHBORS])
         distances: Floats = nearest.mean(axis=1)
         return distances
 
-    def save(self, folder: Path) -> None:
-        """Write ``reference_features.npz``; 16 bits a number, which changes distances by less than a thousandth."""
-        np.savez_compressed(
-            folder / FEATURES_FILE,
-            mean=self.mean,
-            scale=self.scale,
-            whitening=self.whitening.astype(np.float32),
-            points=self.points.astype(np.float16),
-            threshold=np.float32(self.threshold),
-        )
+    def nearest(self, features: Floats) -> NDArray[np.int64]:
+        """(N, neighbors) indices of the training pictures nearest to each picture's features (N, D)."""
+        order: NDArray[np.int64] = np.argsort(self._squares(features), axis=1)[:, :_NEIGHBORS]
+        return order
+
+    def _squares(self, features: Floats) -> Floats:
+        whitened = ((features - self.mean) / self.scale) @ self.whitening
+        squares: Floats = (whitened**2).sum(1)[:, None] + (self.points**2).sum(1)[None] - 2 * whitened @ self.points.T
+        return squares.clip(0)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What a bundle keeps: points in 16 bits, which changes distances by less than a thousandth."""
+        return {
+            "mean": self.mean,
+            "scale": self.scale,
+            "whitening": self.whitening.astype(np.float32),
+            "points": self.points.astype(np.float16),
+            "threshold": np.array(self.threshold, np.float32),
+        }
 
     @classmethod
-    def load(cls, folder: Path) -> Self | None:
-        """Read what `save` wrote; None for a bundle without it. Raises `BundleError` when the file is damaged."""
-        path = folder / FEATURES_FILE
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                points = arrays["points"].astype(np.float32)
-                return cls(arrays["mean"], arrays["scale"], arrays["whitening"], points, float(arrays["threshold"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path} is damaged ({error}); copy or train the bundle again") from error
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Read back what `arrays` gave; raises `KeyError` where one is missing."""
+        mean, scale, whitening, points = (
+            arrays[name].astype(np.float32) for name in ("mean", "scale", "whitening", "points")
+        )
+        return cls(mean, scale, whitening, points, float(arrays["threshold"].astype(np.float32)))
 
 
 def picture_features(tokens: NDArray[np.floating]) -> Floats:

@@ -1,0 +1,40 @@
+"""Reasons for abstaining: a code that a program can test, arguments, and a sentence in English.
+
+The page words the same codes in its own languages (`app.i18n`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SENTENCES: Mapping[str, str] = {
+    "constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the window.",
+    "not_radiology_colors": (
+        "This does not look like a radiology picture, because it has colors. I was trained on {trained} only."
+    ),
+    "not_radiology_levels": (
+        "This does not look like a radiology picture: it has a few flat values, as a drawing or a mask has."
+    ),
+    "not_radiology_features": (
+        "This picture is unlike every picture that I was trained on, so an answer would mean nothing."
+    ),
+    "modality_not_trained": "The file says that it is of modality {modality}; I was trained on {trained} only.",
+    "modality_contradicts_header": (
+        "The file names the modality {modality}, and it looks like {answer} to me: I cannot rely on what I see."
+    ),
+    "contradiction": (
+        "I answer both this question and its opposite ({opposite}) with {answer}, so neither answer means anything."
+    ),
+    "picture_does_not_matter": (
+        "The picture does not change my answer to this question: other pictures of this type get the same answer."
+    ),
+    "type_not_reliable": (
+        "On questions of this type ({type}) I am no better than guessing without the picture: {accuracy} right against "
+        "{baseline}, n={questions}{auc}."
+    ),
+}
+
+
+def sentence(code: str, arguments: Mapping[str, str]) -> str:
+    """The reason in English."""
+    return SENTENCES[code].format(**arguments)

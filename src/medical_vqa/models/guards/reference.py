@@ -1,0 +1,149 @@
+"""What a bundle keeps of its training rows for the guards: pictures to compare with, and what questions are about.
+
+``guards.npz`` holds the features of all training pictures and a few of the pictures themselves for every image type;
+``guards.json`` holds the names: modalities, question types, findings. Both are made by `medical-vqa calibrate`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medical_vqa.errors import BundleError
+from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.text import squad_normalize
+
+ARRAYS_FILE, NAMES_FILE = "guards.npz", "guards.json"
+PICTURES_PER_TYPE = 6
+"""Reference pictures of each image type; a type with fewer training pictures has none."""
+FINDING_TYPES = frozenset(("abnormality", "abn", "pres"))
+"""Question types, lower case, that ask whether something is abnormal: SLAKE's and VQA-RAD's names."""
+KNOWLEDGE_TYPES = frozenset(("kg",))
+"""Question types that ask for general knowledge, and not about the image."""
+_NEAREST_QUESTION = 0.6
+"""Fraction of common words from which a question is of the type of a training question."""
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSet:
+    """Training pictures and questions that a new picture and question are compared with."""
+
+    features: ReferenceFeatures | None
+    """Features of the training pictures; None for a family that makes none."""
+    point_types: NDArray[np.int16]
+    """(N,) index into `image_types` of each training picture in `features`."""
+    image_types: tuple[str, ...]
+    """Names of image types: ``X-Ray, Lung``."""
+    pictures: Mapping[str, tuple[Picture, ...]]
+    """Image type -> prepared reference pictures (height, width, channels)."""
+    modalities: tuple[str, ...]
+    """Modalities of the training pictures, as their rows call them."""
+    question_types: Mapping[str, str]
+    """Training question, normalized -> its type: ``Abnormality``, ``Organ`` ..."""
+    findings: tuple[str, ...]
+    """Names of findings that training rows or masks name, lower case."""
+
+    def image_type(self, feature: NDArray[np.float32]) -> str:
+        """The type of most of the nearest training pictures; empty where pictures have no features."""
+        if self.features is None:
+            return ""
+        nearest = self.features.nearest(feature[None])[0]
+        return self.image_types[int(np.bincount(self.point_types[nearest]).argmax())]
+
+    def question_type(self, question: str) -> str:
+        """The type of the training question with the most words in common; empty where none has enough."""
+        normalized = squad_normalize(question)
+        if (known := self.question_types.get(normalized)) is not None:
+            return known
+        words = set(normalized.split())
+        best, most = "", 0.0
+        for other, question_type in self.question_types.items():
+            others = set(other.split())
+            common = len(words & others) / len(words | others) if words | others else 0.0
+            if common > most:
+                best, most = question_type, common
+        return best if most >= _NEAREST_QUESTION else ""
+
+    def finding(self, question: str) -> str:
+        """The finding that a question names, the longest name first; empty for none."""
+        padded = f" {squad_normalize(question)} "
+        names = sorted(self.findings, key=lambda name: (-len(name), name))
+        return next((name for name in names if f" {name} " in padded or f" {name}s " in padded), "")
+
+    def asks_for_finding(self, question: str) -> bool:
+        """Whether a question asks if something is abnormal, or for a finding."""
+        return self.question_type(question).lower() in FINDING_TYPES or bool(self.finding(question))
+
+    def save(self, folder: Path) -> None:
+        """Write ``guards.npz`` and ``guards.json`` into an existing folder."""
+        arrays: dict[str, NDArray[np.generic]] = {"point_types": self.point_types}
+        if self.features is not None:
+            arrays |= self.features.arrays()
+        for number, image_type in enumerate(self.image_types):
+            for place, picture in enumerate(self.pictures.get(image_type, ())):
+                arrays[f"picture.{number}.{place}"] = np.frombuffer(_jpeg(picture), np.uint8)
+        np.savez_compressed(folder / ARRAYS_FILE, allow_pickle=False, **arrays)
+        names = {
+            "image_types": list(self.image_types),
+            "modalities": list(self.modalities),
+            "question_types": dict(self.question_types),
+            "findings": list(self.findings),
+        }
+        (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """Read what `save` wrote; None for a bundle without it. Raises `BundleError` when a file is damaged."""
+        if not (folder / NAMES_FILE).is_file():
+            return None
+        try:
+            names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
+            with np.load(io.BytesIO((folder / ARRAYS_FILE).read_bytes()), allow_pickle=False) as arrays:
+                pictures: dict[str, list[Picture]] = {}
+                for key in (key for key in arrays.files if key.startswith("picture.")):
+                    image_type = names["image_types"][int(key.split(".")[1])]
+                    pictures.setdefault(image_type, []).append(_pixels(arrays[key].tobytes()))
+                return cls(
+                    features=ReferenceFeatures.from_arrays(arrays) if "points" in arrays.files else None,
+                    point_types=arrays["point_types"],
+                    image_types=tuple(names["image_types"]),
+                    pictures={name: tuple(images) for name, images in pictures.items()},
+                    modalities=tuple(names["modalities"]),
+                    question_types=dict(names["question_types"]),
+                    findings=tuple(names["findings"]),
+                )
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                f"the reference set of {folder} is damaged ({error}); copy the bundle again, or calibrate it"
+            ) from error
+
+
+def reference_pictures(pictures: Sequence[Picture], seed: int = 0) -> tuple[Picture, ...]:
+    """The reference pictures of one image type, drawn at random; none where the type has too few pictures."""
+    if len(pictures) < PICTURES_PER_TYPE:
+        return ()
+    drawn = np.random.default_rng(seed).choice(len(pictures), PICTURES_PER_TYPE, replace=False)
+    return tuple(pictures[number] for number in sorted(drawn))
+
+
+def _jpeg(picture: Picture) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _pixels(data: bytes) -> Picture:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,104 @@
+"""Reliability of each type of question: whether a model is better there than answering without the picture.
+
+A row compares the model's accuracy on validation questions of one type with that of the question-only baseline, by a
+bootstrap that resamples whole images. For yes/no questions it also has the area under the ROC curve (AUC) of the
+probability of yes, which is 0.5 for guessing. Answers to finding questions of a type that is not above its baseline are
+withheld.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from medical_vqa.schema.bundle_card import TypeReliability
+from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.text import squad_normalize
+
+FEWEST_QUESTIONS = 20
+"""Types with fewer validation questions have no row: too few to withhold answers by."""
+_RESAMPLES = 1000
+_ONE_SIDED = 0.10
+"""A type counts as above its baseline when the difference is above 0 with 90 % confidence, one-sided."""
+
+
+def reliability_rows(
+    examples: Sequence[Example],
+    predictions: Mapping[str, Prediction],
+    baseline: Mapping[str, Prediction],
+    types: Mapping[str, str],
+    *,
+    kind: str,
+) -> list[TypeReliability]:
+    """One row per type with enough questions.
+
+    Args:
+        examples: Validation rows with an answer.
+        predictions: Example id -> the model's prediction.
+        baseline: Example id -> the question-only baseline's prediction.
+        types: Example id -> its type; examples that are missing are left out.
+        kind: What a type is: ``question type`` or ``finding``.
+    """
+    rows = []
+    for name in sorted(set(types.values())):
+        members = [e for e in examples if types.get(e.id) == name and e.id in predictions and e.id in baseline]
+        if len(members) >= FEWEST_QUESTIONS:
+            rows.append(_row(name, kind, members, predictions, baseline))
+    return rows
+
+
+def area_under_roc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
+    """Probability that a positive's score is above a negative's, ties counted half; None where one is missing.
+
+    Source: Hanley and McNeil 1982, Radiology 143 (1).
+    """
+    if not positive or not negative:
+        return None
+    difference = np.subtract.outer(np.asarray(positive), np.asarray(negative))
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def _row(
+    name: str,
+    kind: str,
+    examples: Sequence[Example],
+    predictions: Mapping[str, Prediction],
+    baseline: Mapping[str, Prediction],
+) -> TypeReliability:
+    right = np.array([_is_right(predictions[e.id], e) for e in examples], float)
+    without_picture = np.array([_is_right(baseline[e.id], e) for e in examples], float)
+    groups = np.unique([e.group for e in examples], return_inverse=True)[1]
+    sums = np.bincount(groups, right - without_picture)
+    counts = np.bincount(groups)
+    draws = np.random.default_rng(0).integers(0, len(sums), (_RESAMPLES, len(sums)))
+    differences = sums[draws].sum(1) / counts[draws].sum(1)
+    scores: dict[str, list[float]] = {"yes": [], "no": []}
+    for example in examples:
+        if (gold := squad_normalize(example.answers[0])) in scores:
+            scores[gold].append(_probability_of_yes(predictions[example.id]))
+    area = area_under_roc(scores["yes"], scores["no"])
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return TypeReliability(
+        name=name,
+        kind=kind,
+        questions=len(examples),
+        images=len(sums),
+        accuracy=round(float(right.mean()), 4),
+        baseline_accuracy=round(float(without_picture.mean()), 4),
+        difference_low=round(float(low), 4),
+        difference_high=round(float(high), 4),
+        auc=None if area is None else round(area, 4),
+        above_baseline=bool(np.quantile(differences, _ONE_SIDED) > 0),
+    )
+
+
+def _is_right(prediction: Prediction, example: Example) -> bool:
+    return squad_normalize(prediction.answer) in {squad_normalize(answer) for answer in example.answers}
+
+
+def _probability_of_yes(prediction: Prediction) -> float:
+    probabilities = {prediction.answer: prediction.confidence or 0.0, **dict(prediction.alternatives)}
+    by_name = {squad_normalize(name): probability for name, probability in probabilities.items()}
+    yes, no = by_name.get("yes", 0.0), by_name.get("no", 0.0)
+    return yes / (yes + no) if yes + no else 0.5

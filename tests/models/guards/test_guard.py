@@ -1,0 +1,321 @@
+"""Every answer passes the guards: a fake model whose answers are a table shows what each guard withholds."""
+
+import numpy as np
+import pytest
+
+from medical_vqa.data.imaging.picture_statistics import PictureStatistics
+from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.errors import BundleError
+from medical_vqa.models.base import Query
+from medical_vqa.models.guards.contradiction import contradict, opposite
+from medical_vqa.models.guards.guard import Guards, PictureContext
+from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.models.guards.reasons import SENTENCES
+from medical_vqa.models.guards.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
+from medical_vqa.models.guards.reliability import area_under_roc, reliability_rows
+from medical_vqa.models.guards.sides import meant_side
+from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration, TypeReliability
+from medical_vqa.schema.records import Example, Prediction
+
+GOOD = PictureStatistics(contrast=200, saturation=0, entropy=5, outside_common_levels=0.5)
+CARD = BundleCard(
+    family="fake",
+    name="fake",
+    calibration=ConfidenceCalibration(temperature=1.0, fitted_on="rows", risk=0.1, threshold=0.5),
+)
+
+
+class Vision:
+    """Tokens are the picture's mean and twice its mean."""
+
+    frozen = False
+
+    def encode(self, pictures):
+        means = [float(picture.mean()) for picture in pictures]
+        return [{"tokens": np.array([[mean, 2 * mean], [mean, 2 * mean]], np.float32)} for mean in means]
+
+
+class Fake:
+    """Answers by (question, how bright the picture is); yes with 0.9 where the table says nothing."""
+
+    family, picture, vision = "fake", PictureSpec(8, "L", "stretch"), Vision()
+
+    def __init__(self, **answers):
+        self.answers = {key.replace("_", " "): value for key, value in answers.items()}
+        self.batches = []
+
+    def answer(self, queries, decoding):
+        self.batches.append(len(queries))
+        predictions = []
+        for query in queries:
+            bright = query.visual["tokens"][0, 0] > 128
+            text = self.answers.get(query.question.strip("?").lower(), "Yes")
+            text = text if isinstance(text, str) else text[int(bright)]
+            other = "No" if text == "Yes" else "Yes"
+            predictions.append(Prediction(query.id, text, text, 0.9, ((other, 0.1),)))
+        return predictions
+
+    def abstention_reason(self, query, prediction):
+        return "I do not know the word zxqv." if "zxqv" in query.question else None
+
+
+def picture(value):
+    return np.full((8, 8, 1), value, np.uint8)
+
+
+def reference(**changes):
+    rng = np.random.default_rng(0)
+    tokens = Vision().encode([picture(value) for value in rng.integers(60, 200, 40)])
+    features = np.stack([np.concatenate([t["tokens"].mean(0), t["tokens"].std(0)]) for t in tokens])
+    values = {
+        "features": ReferenceFeatures.fit(features.astype(np.float32)),
+        "point_types": np.zeros(40, np.int16),
+        "image_types": ("X-Ray, Lung",),
+        "pictures": {"X-Ray, Lung": tuple(picture(value) for value in (60, 80, 100, 150, 170, 190))},
+        "modalities": ("CT", "X-Ray"),
+        "question_types": {
+            "is lung healthy": "Abnormality",
+            "which organ is this": "Organ",
+            "what does liver do": "KG",
+            "what modality is used": "Modality",
+        },
+        "findings": ("effusion", "pleural effusion"),
+    }
+    return ReferenceSet(**(values | changes))
+
+
+def ask(model, *questions, value=120, context=None, card=CARD, references=None):
+    guards = Guards(model, card, references)
+    queries = [Query(f"q{n}", question, "image", picture(value)) for n, question in enumerate(questions)]
+    return guards.answer(queries, {"image": context or PictureContext(GOOD)})
+
+
+def test_an_answer_that_nothing_speaks_against_is_shown_with_its_source():
+    (answer,) = ask(Fake(which_organ_is_this=("Lung", "Liver")), "Which organ is this?", references=reference())
+    assert not answer.abstention.abstained
+    assert (answer.prediction.answer, answer.source) == ("Lung", "picture")
+    assert answer.dependence.references == 6
+    assert answer.dependence.score == pytest.approx(0.5 * 0.95, abs=0.06)  # half of the pictures are bright
+
+
+def test_an_answer_that_every_picture_gets_is_named_as_usual_or_as_knowledge():
+    usual, knowledge = ask(Fake(), "Which organ is this?", "What does the liver do?", references=reference())
+    assert (usual.source, knowledge.source) == ("usual", "knowledge")
+    assert not usual.abstention.abstained and not knowledge.abstention.abstained
+
+
+@pytest.mark.parametrize("question", ["Is there an effusion?", "Are there pleural effusions?", "Is the lung healthy?"])
+def test_a_finding_question_whose_answer_no_picture_changes_is_withheld(question):
+    (answer,) = ask(Fake(is_the_lung_unhealthy="No"), question, references=reference())
+    assert answer.abstention.code == "picture_does_not_matter"
+
+
+def test_a_finding_question_whose_answer_the_picture_changes_is_shown():
+    (answer,) = ask(Fake(is_there_an_effusion=("No", "Yes")), "Is there an effusion?", references=reference())
+    assert (answer.abstention.abstained, answer.source) == (False, "picture")
+
+
+def test_a_question_and_its_opposite_with_one_answer_are_both_withheld():
+    healthy, unhealthy = ask(Fake(), "Is the lung healthy?", "Is the lung unhealthy?")
+    assert healthy.abstention.code == unhealthy.abstention.code == "contradiction"
+    assert "Is the lung unhealthy?" in healthy.abstention.reason
+
+
+def row(name, *, kind="question type", above=False):
+    return TypeReliability(
+        name=name, kind=kind, questions=27, images=20, accuracy=0.5, baseline_accuracy=0.52,
+        difference_low=-0.1, difference_high=0.06, auc=0.51, above_baseline=above,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "unreliable", [row("X-Ray, effusion", kind="finding"), row("X-Ray, Abnormality")], ids=["finding", "type"]
+)
+def test_a_finding_type_that_is_no_better_than_guessing_is_withheld(unreliable):
+    model = Fake(
+        is_there_an_effusion=("No", "Yes"), is_the_lung_healthy=("No", "Yes"), is_the_lung_unhealthy=("Yes", "No")
+    )
+    question = "Is there an effusion?" if unreliable.kind == "finding" else "Is the lung healthy?"
+    card = CARD.model_copy(update={"reliability": (unreliable,)})
+    (answer,) = ask(model, question, references=reference(), card=card)
+    assert answer.abstention.code == "type_not_reliable"
+    assert "AUC 0.51, n=27" in answer.abstention.reason or "n=27, AUC 0.51" in answer.abstention.reason
+    shown = card.model_copy(update={"reliability": (unreliable.model_copy(update={"above_baseline": True}),)})
+    assert not ask(model, question, references=reference(), card=shown)[0].abstention.abstained
+
+
+@pytest.mark.parametrize(
+    ("context", "code"),
+    [
+        (PictureContext(PictureStatistics(0, 0, 0, 0)), "constant_picture"),
+        (PictureContext(PictureStatistics(200, 90, 5, 0.5)), "not_radiology_colors"),
+        (PictureContext(PictureStatistics(200, 0, 0.5, 0.001)), "not_radiology_levels"),
+        (PictureContext(GOOD, {"Modality": "US"}), "modality_not_trained"),
+        (PictureContext(None, {"Modality": "SEG"}), "modality_not_trained"),
+    ],
+)
+def test_a_picture_that_cannot_be_asked_about_is_refused_whatever_the_question(context, code):
+    for answer in ask(Fake(), "Which organ is this?", "Is it zxqv?", context=context, references=reference()):
+        assert answer.abstention.code == code
+        assert answer.abstention.reason
+
+
+def test_a_picture_unlike_all_training_pictures_is_refused():
+    (answer,) = ask(Fake(), "Which organ is this?", value=255, references=reference())
+    assert answer.abstention.code == "not_radiology_features"
+
+
+def test_a_header_that_the_model_contradicts_is_refused_and_one_that_it_confirms_is_not():
+    question = "what modality is used to take this image"
+    for seen, code in (("CT", "modality_contradicts_header"), ("X-Ray", None)):
+        model = Fake(**{question.replace(" ", "_"): seen})
+        (answer,) = ask(
+            model, "Which organ is this?", context=PictureContext(GOOD, {"Modality": "DX"}), references=reference()
+        )
+        assert answer.abstention.code == code
+
+
+def test_scope_and_confidence_still_withhold_and_say_which_it_was():
+    (unknown,) = ask(Fake(), "Is it zxqv?", references=reference())
+    assert (unknown.abstention.code, unknown.abstention.reason) == ("question_scope", "I do not know the word zxqv.")
+    strict = CARD.model_copy(update={"calibration": CARD.calibration.model_copy(update={"threshold": 0.95})})
+    (unsure,) = ask(Fake(), "Which organ is this?", card=strict)
+    assert (unsure.abstention.code, unsure.abstention.arguments["threshold"]) == ("low_confidence", "95%")
+
+
+def test_without_a_reference_set_nothing_is_measured_and_picture_and_contradictions_are_still_guarded():
+    (answer,) = ask(Fake(), "Is there an effusion?")
+    assert (answer.dependence, answer.source, answer.abstention.abstained) == (None, None, False)
+    (refused,) = ask(Fake(), "Which organ is this?", context=PictureContext(PictureStatistics(0, 0, 0, 0)))
+    assert refused.abstention.code == "constant_picture"
+
+
+def test_all_that_is_asked_of_the_model_goes_in_one_batch():
+    model = Fake()
+    ask(model, "Is there an effusion?", "Is the lung healthy?", references=reference())
+    assert model.batches == [2 + 1 + 2 * 6]
+
+
+def test_no_more_alternatives_are_shown_than_the_card_says():
+    card = CARD.model_copy(update={"decoding": CARD.decoding.model_copy(update={"alternatives": 0})})
+    assert ask(Fake(), "Which organ is this?", card=card)[0].prediction.alternatives == ()
+
+
+def test_no_questions_no_answers():
+    assert Guards(Fake(), CARD, reference()).answer([]) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("Is the lung healthy?", "Is the lung unhealthy?"),
+        ("Does the liver look abnormal?", "Does the liver look normal?"),
+        ("Is this a Normal brain?", "Is this a abnormal brain?"),
+        ("Is the liver normal or abnormal?", None),
+        ("Is the lung not healthy?", None),
+        ("Which organ is abnormal?", None),
+        ("Where is the liver?", None),
+    ],
+)
+def test_the_opposite_of_a_question(question, other):
+    assert opposite(question) == other
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "contradicts"),
+    [("Yes", "yes ", True), ("No", "No", True), ("Yes", "No", False), ("CT", "CT", False)],
+)
+def test_only_the_same_yes_or_no_contradicts(one, other, contradicts):
+    assert contradict(one, other) is contradicts
+
+
+@pytest.mark.parametrize(
+    ("answer", "side"),
+    [
+        ("Left Lung", "patient"),
+        ("Lower Right Lung", "patient"),
+        ("Left kidney, right kidney", "patient"),
+        ("Left", "picture"),
+        ("Upper left", "picture"),
+        ("Left side", "picture"),
+        ("Right lower part", "picture"),
+        ("Liver", None),
+        ("Leftover", None),
+    ],
+)
+def test_a_side_is_the_patients_before_an_organ_and_the_pictures_otherwise(answer, side):
+    assert meant_side(answer) == side
+
+
+def test_the_reference_set_is_read_back_from_the_bundle(tmp_path):
+    before = reference()
+    before.save(tmp_path)
+    after = ReferenceSet.load(tmp_path)
+    names = ("image_types", "modalities", "question_types", "findings")
+    assert all(getattr(after, name) == getattr(before, name) for name in names)
+    for one, other in zip(after.pictures["X-Ray, Lung"], before.pictures["X-Ray, Lung"], strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 2
+    assert ReferenceSet.load(tmp_path / "nothing") is None
+
+
+def test_a_damaged_reference_set_says_so(tmp_path):
+    reference().save(tmp_path)
+    (tmp_path / ARRAYS_FILE).write_bytes(b"PK\3\4 not really")
+    with pytest.raises(BundleError, match=r"reference set of .* is damaged"):
+        ReferenceSet.load(tmp_path)
+
+
+def test_a_type_with_few_pictures_has_no_reference_pictures():
+    assert reference_pictures([picture(1)] * 5) == ()
+    assert len(reference_pictures([picture(1)] * 9)) == 6
+
+
+def test_a_question_is_of_the_type_of_the_training_question_nearest_to_it():
+    known = reference()
+    assert known.question_type("Is the lung healthy?") == "Abnormality"
+    assert known.question_type("Which organ is this here?") == "Organ"
+    assert known.question_type("How many legs has a spider?") == ""
+    assert known.finding("Is a pleural effusion visible?") == "pleural effusion"
+    assert known.finding("Is the liver visible?") == ""
+
+
+def test_auc_is_a_half_for_guessing_and_counts_ties_half():
+    assert area_under_roc([0.9, 0.8], [0.1, 0.2]) == 1.0
+    assert area_under_roc([0.5], [0.5]) == 0.5
+    assert area_under_roc([0.1, 0.9], [0.1, 0.9]) == 0.5
+    assert area_under_roc([], [0.5]) is None
+
+
+def rows(n):
+    return [Example(f"e{i}", f"image{i}", "Is it?", ("Yes" if i % 2 else "No",), f"image{i}", {}) for i in range(n)]
+
+
+def answers(examples, right):
+    text = {"Yes": "No", "No": "Yes"}
+    return {
+        e.id: Prediction(e.id, *2 * (e.answers[0] if right(i) else text[e.answers[0]],), 0.9, ())
+        for i, e in enumerate(examples)
+    }
+
+
+def test_a_type_above_its_baseline_and_one_that_is_not():
+    examples = rows(40)
+    types = {e.id: "X-Ray, Abnormality" for e in examples}
+    half = answers(examples, lambda i: i % 4 < 2)
+    (good,) = reliability_rows(examples, answers(examples, lambda i: True), half, types, kind="question type")
+    assert (good.questions, good.accuracy, good.baseline_accuracy, good.auc) == (40, 1.0, 0.5, 1.0)
+    assert good.above_baseline and good.difference_low > 0.3
+    (poor,) = reliability_rows(examples, half, answers(examples, lambda i: i % 4 > 1), types, kind="question type")
+    assert not poor.above_baseline
+    assert poor.difference_low < 0 < poor.difference_high
+
+
+def test_types_with_few_questions_have_no_row():
+    examples = rows(19)
+    predictions = answers(examples, lambda i: True)
+    assert reliability_rows(examples, predictions, predictions, {e.id: "t" for e in examples}, kind="finding") == []
+
+
+def test_every_reason_is_one_sentence_or_two_in_plain_text():
+    for code, text in SENTENCES.items():
+        assert text[0].isupper() and text.endswith(".") and "\n" not in text, code
