@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from medical_vqa.schema.records import Example as Example
     from medical_vqa.schema.records import Prediction as Prediction
     from medical_vqa.schema.records import Split as Split
-    from medical_vqa.serving.errors import RefusedError as RefusedError
+    from medical_vqa.serving.errors import ApiError as ApiError
 
 _HOME = {
     "AnswerVocabulary": "models.vocabulary",
@@ -57,7 +57,7 @@ _HOME = {
     "ProtocolMetric": "evaluation.protocols.base",
     "Published": "data.formats.base",
     "Query": "models.base",
-    "RefusedError": "serving.errors",
+    "ApiError": "serving.errors",
     "Section": "config",
     "Split": "schema.records",
 }
