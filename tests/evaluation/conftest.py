@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from medical_vqa.evaluation.results import DatasetRef
+from medical_vqa.evaluation.joining import join
+from medical_vqa.evaluation.scoring import ScoringSettings, score_answers
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap, DatasetRef
 
 ROWS = [
     ("1", "scan-1", "Which organ is it?", "Lung", "OPEN", "CT", "lung", 0.9, "lung"),
@@ -47,8 +49,26 @@ def dataset():
     )
 
 
-class Pictures:
-    """Three plain pictures; counts how often each is decoded."""
+@pytest.fixture
+def score(dataset):
+    """Scores predictions; further keywords are fields of `ScoringSettings`."""
+
+    def run(examples, predictions, *, baselines=None, model=None, leaks=None, train=(), resamples=20, **settings):
+        return score_answers(
+            join(examples, predictions),
+            baselines=baselines or {},
+            dataset=dataset,
+            model=model,
+            training_rows=train,
+            leaks=leaks,
+            settings=ScoringSettings(bootstrap=Bootstrap(resamples=resamples), **settings),
+        )
+
+    return run
+
+
+class Images:
+    """Three plain images; records how often each is decoded."""
 
     def __init__(self):
         self.loaded: list[str] = []
@@ -63,4 +83,4 @@ class Pictures:
 
 @pytest.fixture
 def images():
-    return Pictures()
+    return Images()

@@ -3,27 +3,30 @@
 import pytest
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.laterality import laterality_errors
 from medical_vqa.evaluation.metrics.lists import list_match
-from medical_vqa.evaluation.metrics.tally import Bootstrap
-from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
+from medical_vqa.evaluation.reporting.breakdown_table import breakdown_tables
+from medical_vqa.schema.results import Bootstrap
 
-HOW = Bootstrap(resamples=50)
+BOOTSTRAP = Bootstrap(resamples=50)
 
 
 def test_one_fact_and_two_crossed_each_make_a_table(examples, predictions, baseline):
     facts = [("modality",), ("modality", "answer_type")]
-    one, two = breakdown_texts(exact_match(), facts, examples, predictions, {"question-only": baseline}, HOW)
-    head, first, _ = one.splitlines()
+    modality, crossed = breakdown_tables(
+        exact_match(), facts, join(examples, predictions), {"question-only": baseline}, BOOTSTRAP
+    )
+    head, first, _ = modality.splitlines()
     assert head.split() == ["EM", "by", "Modality", "baseline", "n", "groups"]
     assert first.split()[:2] == ["MRI", "25.0"]
-    assert two.splitlines()[0].startswith("EM by Modality and Answer type")
-    assert "CT / CLOSED" in two
+    assert crossed.splitlines()[0].startswith("EM by Modality and Answer type")
+    assert "CT / CLOSED" in crossed
 
 
 def test_small_groups_are_marked_and_a_group_of_one_has_no_interval(examples, predictions):
-    (text,) = breakdown_texts(laterality_errors(), [("modality",)], examples, predictions, {}, HOW)
+    (text,) = breakdown_tables(laterality_errors(), [("modality",)], join(examples, predictions), {}, BOOTSTRAP)
     assert text.splitlines()[1].split() == [
         "MRI", "100.0", "\N{EN DASH}", "1", "1", "too", "few", "to", "conclude", "from",
     ]  # fmt: skip
@@ -31,6 +34,6 @@ def test_small_groups_are_marked_and_a_group_of_one_has_no_interval(examples, pr
 
 def test_a_metric_that_applies_to_nothing_and_an_unknown_fact_are_refused(examples, predictions):
     with pytest.raises(DataError, match="applies to none"):
-        breakdown_texts(list_match(), [("modality",)], examples, predictions, {}, HOW)
+        breakdown_tables(list_match(), [("modality",)], join(examples, predictions), {}, BOOTSTRAP)
     with pytest.raises(DataError, match="no example has a fact 'scanner'"):
-        breakdown_texts(exact_match(), [("scanner",)], examples, predictions, {}, HOW)
+        breakdown_tables(exact_match(), [("scanner",)], join(examples, predictions), {}, BOOTSTRAP)

@@ -1,19 +1,18 @@
 """Two models on the same questions: differences, tests and their corrections, against SciPy where it has them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.metrics.tally import Bootstrap
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
-from medical_vqa.evaluation.reporting.compare_table import comparison_text, p_value
-from medical_vqa.evaluation.statistics.compare import compare, holm, mcnemar_exact, shared_rows, verdict
+from medical_vqa.evaluation.reporting.comparison_text import comparison_text, conclusion, p_value
+from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, shared_rows
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap
 
-HOW = Bootstrap(resamples=400)
+BOOTSTRAP = Bootstrap(resamples=400)
 
 
 def rows(images=30, per_image=4):
@@ -26,6 +25,10 @@ def rows(images=30, per_image=4):
 
 def answers(examples, right):
     """`right(image, question)` says which are answered correctly."""
+    return join(examples, predictions(examples, right))
+
+
+def predictions(examples, right):
     return [Prediction(e.id, "yes" if right(*map(int, e.id.split("-"))) else "no") for e in examples]
 
 
@@ -46,34 +49,39 @@ def test_holm_multiplies_the_smallest_most_and_never_falls():
 def test_a_clear_difference_is_found_and_said():
     examples = rows()
     models = {"a": answers(examples, lambda i, q: q < 3), "b": answers(examples, lambda i, q: q < 1 or i % 5 == 0)}
-    (pair,) = compare(exact_match(), examples, models, HOW)
+    (pair,) = compare(exact_match(), models, BOOTSTRAP)
     assert pair.difference.value == pytest.approx(0.75 - 0.4)
     assert pair.difference.interval.low > 0
-    assert (pair.only_first, pair.only_second) == (48, 6)
-    assert max(pair.permutation, pair.mcnemar, pair.holm) < 0.01
-    assert verdict(pair) == "a is better than b by 35.0 points EM."
+    assert (pair.only_first_correct, pair.only_second_correct) == (48, 6)
+    assert max(pair.permutation_p, pair.mcnemar_p, pair.holm_p) < 0.01
+    assert conclusion(pair) == "a is better than b by 35.0 points EM."
 
 
 def test_a_model_against_itself_differs_in_nothing():
     examples = rows()
-    (pair,) = compare(exact_match(), examples, {"a": answers(examples, min), "b": answers(examples, min)}, HOW)
-    assert (pair.difference.value, pair.permutation, pair.mcnemar, pair.detectable) == (0.0, 1.0, 1.0, None)
-    assert verdict(pair) == "a and b have the same EM."
+    (pair,) = compare(exact_match(), {"a": answers(examples, min), "b": answers(examples, min)}, BOOTSTRAP)
+    assert (pair.difference.value, pair.permutation_p, pair.mcnemar_p, pair.detectable_difference) == (
+        0.0,
+        1.0,
+        1.0,
+        None,
+    )
+    assert conclusion(pair) == "a and b have the same EM."
 
 
 def test_images_decide_where_single_questions_would_be_too_sure():
     examples = rows(images=6, per_image=20)
     models = {"a": answers(examples, lambda i, q: i < 4), "b": answers(examples, lambda i, q: i >= 4)}
-    (pair,) = compare(exact_match(), examples, models, HOW)
-    assert pair.mcnemar < 0.001
-    assert pair.permutation > 0.3
+    (pair,) = compare(exact_match(), models, BOOTSTRAP)
+    assert pair.mcnemar_p < 0.001
+    assert pair.permutation_p > 0.3
 
 
 def test_under_the_null_the_permutation_test_errs_as_often_as_it_says():
     rng, examples, found = np.random.default_rng(1), rows(images=20), []
     for _ in range(120):
         models = {name: answers(examples, lambda i, q: rng.random() < 0.5) for name in "ab"}
-        found.append(compare(exact_match(), examples, models, Bootstrap(resamples=99))[0].permutation)
+        found.append(compare(exact_match(), models, Bootstrap(resamples=99))[0].permutation_p)
     assert 0.0 <= np.mean(np.array(found) <= 0.1) <= 0.2
 
 
@@ -82,22 +90,22 @@ def test_the_detectable_difference_shrinks_with_the_number_of_images():
     for images in (20, 80):
         examples = rows(images)
         models = {"a": answers(examples, lambda i, q: (i + q) % 3), "b": answers(examples, lambda i, q: (i * q) % 2)}
-        sizes.append(compare(exact_match(), examples, models, HOW)[0].detectable)
+        sizes.append(compare(exact_match(), models, BOOTSTRAP)[0].detectable_difference)
     assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.3)
 
 
 def test_a_difference_that_chance_can_give_is_said_with_what_could_be_shown():
     examples = rows()
     models = {"a": answers(examples, lambda i, q: (i + q) % 2), "b": answers(examples, lambda i, q: (i * q) % 2)}
-    (pair,) = compare(exact_match(), examples, models, Bootstrap(resamples=200))
-    chance = replace(pair, holm=0.4)
-    assert "which chance alone can give; these questions would show a difference of" in verdict(chance)
+    (pair,) = compare(exact_match(), models, Bootstrap(resamples=200))
+    chance = pair.model_copy(update={"holm_p": 0.4})
+    assert "which chance alone can explain; these questions would show a difference of" in conclusion(chance)
 
 
 def test_three_models_make_three_pairs_and_a_text():
     examples = rows()
     models = {name: answers(examples, lambda i, q, n=n: (i + n * q) % 2) for n, name in enumerate("abc")}
-    pairs = compare(token_f1(), examples, models, HOW)
+    pairs = compare(token_f1(), models, BOOTSTRAP)
     assert [(p.first, p.second) for p in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert comparison_text(pairs).count("McNemar exact") == 3
     assert (p_value(0.0004), p_value(0.0316)) == ("<0.001", "0.032")
@@ -105,19 +113,20 @@ def test_three_models_make_three_pairs_and_a_text():
 
 def test_only_questions_that_all_answered_once_count():
     examples = rows(images=2)
-    some, twice = answers(examples, min)[1:], [*answers(examples, min), Prediction("1-3", "yes")]
-    assert [e.id for e in shared_rows(examples, {"a": some, "b": twice})] == [e.id for e in examples[1:-1]]
+    some, twice = predictions(examples, min)[1:], [*predictions(examples, min), Prediction("1-3", "yes")]
+    models = {"a": join(examples, some), "b": join(examples, twice)}
+    assert [e.id for e in shared_rows(models)] == [e.id for e in examples[1:-1]]
 
 
 def test_files_without_a_common_question_and_a_single_file_are_refused():
     examples = rows(images=1)
     with pytest.raises(DataError, match="answered by all of a, b"):
-        compare(exact_match(), examples, {"a": answers(examples, min), "b": [Prediction("x", "yes")]})
+        compare(exact_match(), {"a": answers(examples, min), "b": join(examples, [Prediction("x", "yes")])})
     with pytest.raises(DataError, match="at least two"):
-        compare(exact_match(), examples, {"a": answers(examples, min)})
+        compare(exact_match(), {"a": answers(examples, min)})
 
 
 def test_groups_of_one_can_be_compared():
     examples = rows(images=2, per_image=1)
-    (pair,) = compare(exact_match(), examples, {"a": answers(examples, max), "b": answers(examples, min)}, HOW)
-    assert 0 < pair.permutation <= 1.0
+    (pair,) = compare(exact_match(), {"a": answers(examples, max), "b": answers(examples, min)}, BOOTSTRAP)
+    assert 0 < pair.permutation_p <= 1.0

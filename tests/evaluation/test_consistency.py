@@ -10,9 +10,10 @@ def row(id_, question, gold, **facts):
     return Example(id_, "scan", question, (gold,), "scan", facts)
 
 
-def found(*asked):
-    rows = [row(str(n), question, gold) for n, (question, gold, _) in enumerate(asked)]
-    return consistency(rows, {str(n): said for n, (*_, said) in enumerate(asked)})
+def checked(*answers):
+    """The consistency of (question, reference, answer), all about one image."""
+    rows = [row(str(n), question, gold) for n, (question, gold, _) in enumerate(answers)]
+    return consistency(rows, {str(n): answer for n, (*_, answer) in enumerate(answers)})
 
 
 @pytest.mark.parametrize(
@@ -34,15 +35,15 @@ def found(*asked):
     ],
 )
 def test_two_answers(first, second, clash):
-    about = found((*first, first[1]), (*second, second[1]))
+    about = checked((*first, first[1]), (*second, second[1]))
     assert (about.comparable, about.contradictory) == (1, int(clash))
 
 
 def test_a_contradiction_is_shown_where_the_references_have_none():
-    about = found(("Is the lung healthy?", "No", "Yes"), ("Does the lung look abnormal?", "Yes", "Yes"))
-    assert (about.contradictory, about.reference) == (1, 0)
-    assert about.examples[0].first == "Is the lung healthy? Yes"
-    assert about.examples[0].ids == ("0", "1")
+    about = checked(("Is the lung healthy?", "No", "Yes"), ("Does the lung look abnormal?", "Yes", "Yes"))
+    assert (about.contradictory, about.reference_contradictory) == (1, 0)
+    assert about.contradictions[0].first == "Is the lung healthy? Yes"
+    assert about.contradictions[0].ids == ("0", "1")
 
 
 def test_what_no_pattern_fits_claims_nothing():
@@ -51,7 +52,7 @@ def test_what_no_pattern_fits_claims_nothing():
     assert claims("", "") == frozenset()
 
 
-def test_rewordings_are_those_that_the_dataset_calls_the_same():
+def test_paraphrases_are_those_that_the_dataset_calls_the_same():
     rows = [
         row("1", "Is there a mass?", "Yes", pair="a", relation="strict agreement"),
         row("2", "Can a mass be seen?", "Yes", pair="a", relation="strict agreement"),
@@ -59,14 +60,14 @@ def test_rewordings_are_those_that_the_dataset_calls_the_same():
         row("4", "Is it a mass?", "Yes", pair="b", relation="not similar"),
     ]
     about = consistency(rows, {"1": "yes", "2": "No", "3": "yes", "4": "no"})
-    assert (about.reworded, about.reworded_differently) == (1, 1)
+    assert (about.paraphrased, about.paraphrases_disagreeing) == (1, 1)
 
 
 def test_rows_without_an_answer_are_left_out():
     assert consistency([row("1", "Is the lung healthy?", "Yes")], {}).comparable == 0
 
 
-def test_rewordings_with_two_answers_are_shown_unless_the_references_differ_too():
+def test_paraphrases_with_two_answers_are_shown_unless_the_references_differ_too():
     linked = {"relation": "strict agreement"}
     rows = [
         row("1", "Is there a mass?", "Yes", pair="a", **linked),
@@ -75,6 +76,6 @@ def test_rewordings_with_two_answers_are_shown_unless_the_references_differ_too(
         row("4", "Would you call it large?", "No", pair="b", **linked),
     ]
     about = consistency(rows, {"1": "yes", "2": "no", "3": "yes", "4": "no"})
-    assert (about.reworded, about.reworded_differently, about.reworded_reference) == (2, 2, 1)
-    assert [pair.ids for pair in about.rewordings] == [("1", "2")]
-    assert about.rewordings[0].second == "Can a mass be seen? no"
+    assert (about.paraphrased, about.paraphrases_disagreeing, about.reference_paraphrases_disagreeing) == (2, 2, 1)
+    assert [pair.ids for pair in about.paraphrase_disagreements] == [("1", "2")]
+    assert about.paraphrase_disagreements[0].second == "Can a mass be seen? no"

@@ -2,8 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medical_vqa.evaluation.answers import ConfidenceBin
 from medical_vqa.evaluation.reporting import figures
+from medical_vqa.evaluation.statistics.calibration import reliability_bins
 
 
 def parsed(svg):
@@ -33,7 +33,7 @@ def test_labels_are_escaped():
 
 
 def test_the_histogram_stacks_wrong_answers_on_right_ones():
-    bins = [ConfidenceBin(0.0, 0.5, 0, 1), ConfidenceBin(0.5, 1.0, 3, 1)]
+    bins = reliability_bins([(0.05, False), (0.95, True), (0.95, True), (1.0, True), (0.91, False)])
     bars = parsed(figures.confidence_histogram(bins)).findall("rect")
     assert [bar.find("title").text for bar in bars] == ["1 wrong", "3 right", "1 wrong"]
     assert float(bars[2].get("y")) + float(bars[2].get("height")) == pytest.approx(float(bars[1].get("y")), abs=0.2)

@@ -7,7 +7,6 @@ import pytest
 
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import image_names, parse_map, read_foreign
-from medical_vqa.evaluation.results import evaluate
 
 
 @pytest.fixture
@@ -61,23 +60,23 @@ def test_lists_and_truth_values_are_read_as_text(tmp_path, rows):
     assert [p.answer for p in found] == ["yes", ""]
 
 
-def test_rows_that_match_nothing_are_named_and_not_dropped(tmp_path, rows, dataset):
+def test_rows_that_match_nothing_are_named_and_not_dropped(tmp_path, rows, score):
     path = tmp_path / "p.csv"
     path.write_text("image,question,pred\nscan-1,Which organ is it?,Lung\nscan-9,Which organ is it?,Lung\n")
     found = read_foreign(path, parse_map("image=image,question=question,answer=pred"), rows)
-    results = evaluate(rows, found, baselines={}, dataset=dataset, resamples=20)
-    assert {part.reason: (part.n, part.ids[0]) for part in results.set_aside} == {
+    results = score(rows, found)
+    assert {part.reason: (part.n, part.ids[0]) for part in results.excluded} == {
         "no prediction": (5, "slake/validation/2"),
         "prediction for a question that is not in this split": (1, "scan-9: Which organ is it?"),
     }
 
 
-def test_an_id_given_twice_is_set_aside(tmp_path, rows, dataset):
+def test_an_id_given_twice_is_excluded(tmp_path, rows, score):
     path = tmp_path / "p.csv"
     path.write_text("id,answer\n1,Lung\n1,Liver\n2,Yes\n")
     found = read_foreign(path, parse_map("id=id,answer=answer"), rows)
-    results = evaluate(rows, found, baselines={}, dataset=dataset, resamples=20)
-    assert "predicted more than once" in {part.reason for part in results.set_aside}
+    results = score(rows, found)
+    assert "predicted more than once" in {part.reason for part in results.excluded}
 
 
 @pytest.mark.parametrize(

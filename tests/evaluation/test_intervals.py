@@ -3,10 +3,11 @@ import pytest
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, wilson
+from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap
 
 
 def mean(totals):

@@ -5,8 +5,11 @@ from html.parser import HTMLParser
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.reporting.report import training_charts, write_report
-from medical_vqa.evaluation.results import evaluate, headline
+from medical_vqa.evaluation.joining import join
+from medical_vqa.evaluation.reporting.report import write_report
+from medical_vqa.evaluation.reporting.summary import headline
+from medical_vqa.evaluation.reporting.training_charts import training_charts
+from medical_vqa.evaluation.statistics.breakdown import default_facts
 from medical_vqa.schema.records import Example, Prediction
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -46,15 +49,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def write(tmp_path, examples, predictions, baseline, images, dataset):
+def write(tmp_path, examples, predictions, baseline, images, score):
     def run(*, rows=examples, answers=predictions, baselines=None, source=images, **settings):
         baselines = {"question-only": baseline} if baselines is None else baselines
-        results = evaluate(rows, answers, baselines=baselines, dataset=dataset, resamples=50)
+        results = score(rows, answers, baselines=baselines, breakdowns=default_facts(rows), resamples=50)
         path = tmp_path / "report.html"
-        settings = {"title": "A model", **settings}
-        write_report(
-            path, results=results, examples=rows, predictions=answers, baselines=baselines, images=source, **settings
-        )
+        settings = {"title": "A model", "answered": join(rows, answers), **settings}
+        write_report(path, results=results, baselines=baselines, images=source, **settings)
         return path.read_text(encoding="utf-8"), results
 
     return run
@@ -82,9 +83,9 @@ def test_it_shows_the_headline_the_baseline_the_groups_and_the_commands(write):
         "medical-vqa report x.jsonl",
         "Not for diagnosis",
         "CC BY 4.0",
-        "ours on validation",
+        "scored on validation",
         "em|case:lower",
-        "The dashed line marks the epoch that was kept",
+        "The dashed line marks the epoch of the selected checkpoint",
     ):
         assert expected in words
 

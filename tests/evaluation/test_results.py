@@ -8,28 +8,20 @@ import jsonschema
 import pytest
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.reporting.summary import clean_line, look_at
-from medical_vqa.evaluation.results import Leaks, Results, evaluate, find_metric, headline
+from medical_vqa.evaluation.protocols.base import Context
+from medical_vqa.evaluation.reporting.summary import headline, row_lines, without_leaks_line
+from medical_vqa.evaluation.scoring import LeakedRows, find_metric
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Results
 
 SCHEMA = files("medical_vqa.schema") / "json" / "results.schema.json"
 
 
 @pytest.fixture
-def results(examples, predictions, baseline, dataset):
-    return evaluate(
-        examples,
-        predictions,
-        baselines={"question-only": baseline},
-        dataset=dataset,
-        model=AnsweringModel(name="compact", family="compact"),
-        resamples=200,
-    )
-
-
-def scored(examples, predictions, dataset, **settings):
-    return evaluate(examples, predictions, baselines={}, dataset=dataset, resamples=20, **settings)
+def results(examples, predictions, baseline, score):
+    baselines = {"question-only": baseline}
+    return score(examples, predictions, baselines=baselines, model=AnsweringModel(name="compact", family="compact"), resamples=200)
 
 
 def test_a_score_travels_with_interval_n_groups_signature_and_baseline(results):
@@ -47,20 +39,20 @@ def test_the_headline_holds_everything_a_number_needs(results):
     assert headline(results).endswith("· n=6 questions on 3 images · question-only baseline 33.3 · squad_v2")
 
 
-def test_questions_without_a_prediction_are_set_aside_and_named_not_scored_as_wrong(examples, predictions, dataset):
-    results = scored(examples, predictions[:-1], dataset)
-    assert [(part.reason, part.n, part.ids) for part in results.set_aside] == [("no prediction", 1, ["6"])]
+def test_questions_without_a_prediction_are_excluded_and_named_not_scored_as_wrong(examples, predictions, score):
+    results = score(examples, predictions[:-1])
+    assert [(part.reason, part.n, part.ids) for part in results.excluded] == [("no prediction", 1, ["6"])]
     assert results.metrics[0].score.value == pytest.approx(3 / 5)
     assert "n=5 of 6 questions" in headline(results)
 
 
-def test_unanswered_questions_extra_and_double_predictions_are_set_aside_each_with_its_reason(
-    examples, predictions, dataset
+def test_unanswered_questions_extra_and_double_predictions_are_excluded_each_with_its_reason(
+    examples, predictions, score
 ):
     unanswered = Example("7", "scan-1", "Anything else?", (), "scan-1")
     given = [*predictions, Prediction("7", "no"), Prediction("1", "liver"), Prediction("other", "lung")]
-    results = scored([*examples, unanswered], given, dataset)
-    assert {part.reason: part.ids for part in results.set_aside} == {
+    results = score([*examples, unanswered], given)
+    assert {part.reason: part.ids for part in results.excluded} == {
         "no accepted answer in the dataset": ["7"],
         "predicted more than once": ["1"],
         "prediction for a question that is not in this split": ["other"],
@@ -68,35 +60,46 @@ def test_unanswered_questions_extra_and_double_predictions_are_set_aside_each_wi
     assert (results.counts.examples, results.counts.predictions, results.counts.scored) == (7, 9, 5)
 
 
-def test_the_first_hundred_ids_are_named_and_all_are_counted(examples, predictions, dataset):
+def test_the_first_hundred_ids_are_named_and_all_are_counted(examples, predictions, score):
     given = predictions + [Prediction(f"extra-{n:03}", "lung") for n in range(150)]
-    (extra,) = scored(examples, given, dataset).set_aside
+    (extra,) = score(examples, given).excluded
     assert (extra.n, len(extra.ids), extra.ids[0]) == (150, 100, "extra-000")
 
 
-def test_predictions_of_another_dataset_are_refused(examples, dataset):
+def test_predictions_of_another_dataset_are_refused(examples, score):
     with pytest.raises(DataError, match="none of 1 predictions answers one of 6 questions"):
-        scored(examples, [Prediction("other", "lung")], dataset)
+        score(examples, [Prediction("other", "lung")])
 
 
-def test_examples_with_equal_ids_are_refused(examples, predictions, dataset):
+def test_examples_with_equal_ids_are_refused(examples, predictions, score):
     with pytest.raises(DataError, match="two examples have the id '1'"):
-        scored([*examples, examples[0]], predictions, dataset)
+        score([*examples, examples[0]], predictions)
 
 
-def test_a_baseline_that_lacks_a_question_is_refused(examples, predictions, baseline, dataset):
+def test_a_baseline_that_lacks_a_question_is_refused(examples, predictions, baseline, score):
     with pytest.raises(DataError, match="the question-only baseline has no prediction for '6'"):
-        evaluate(examples, predictions, baselines={"question-only": baseline[:-1]}, dataset=dataset)
+        score(examples, predictions, baselines={"question-only": baseline[:-1]})
 
 
-def test_an_unknown_protocol_is_refused_with_the_nearest(examples, predictions, dataset):
+def test_an_unknown_protocol_is_refused_with_the_nearest(examples, predictions, score):
     with pytest.raises(ConfigError, match="did you mean 'squad_v2'"):
-        scored(examples, predictions, dataset, protocol="squad")
+        score(examples, predictions, protocol="squad")
 
 
-def test_breakdowns_are_made_for_the_facts_asked_for(examples, predictions, dataset):
-    results = scored(examples, predictions, dataset, facts=["modality", ("modality", "answer_type")])
+def test_breakdowns_are_made_for_the_requested_facts(examples, predictions, score):
+    results = score(examples, predictions, breakdowns=[("modality",), ("modality", "answer_type")])
     assert [breakdown.facts for breakdown in results.breakdowns] == [("modality",), ("modality", "answer_type")]
+
+
+def test_details_are_computed_only_on_request(examples, predictions, score):
+    headline_only = score(examples, predictions, details=False)
+    detailed = score(examples, predictions)
+    assert headline_only.metrics == detailed.metrics
+    assert (headline_only.additional_metrics, headline_only.calibration, headline_only.consistency) == ([], None, None)
+    assert detailed.calibration.n == 5
+    assert {metric.name for metric in detailed.additional_metrics} == {
+        "closed", "open_recall", "laterality", "rouge_l", "bleu1", "bleu4",
+    }  # fmt: skip
 
 
 def test_results_read_back_equal_and_satisfy_the_published_schema(results):
@@ -104,15 +107,9 @@ def test_results_read_back_equal_and_satisfy_the_published_schema(results):
     jsonschema.validate(json.loads(results.to_json()), json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
-def test_equal_input_gives_an_equal_file(results, examples, predictions, baseline, dataset):
-    again = evaluate(
-        examples,
-        predictions,
-        baselines={"question-only": baseline},
-        dataset=dataset,
-        model=AnsweringModel(name="compact", family="compact"),
-        resamples=200,
-    )
+def test_equal_input_gives_an_equal_file(results, examples, predictions, baseline, score):
+    baselines = {"question-only": baseline}
+    again = score(examples, predictions, baselines=baselines, model=AnsweringModel(name="compact", family="compact"), resamples=200)
     assert again.to_json() == results.to_json()
 
 
@@ -123,7 +120,7 @@ def test_a_file_that_is_not_a_results_json_is_refused(text):
 
 
 def test_scoring_imports_no_torch():
-    code = "import sys, medical_vqa.evaluation.results; print('torch' in sys.modules)"
+    code = "import sys, medical_vqa.evaluation.scoring; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 
@@ -134,56 +131,58 @@ def test_scoring_imports_no_torch():
     ids=["zero-width", "full-width", "joiner", "right-to-left mark", "soft hyphen"],
 )
 def test_an_answer_that_only_looks_like_the_reference_is_scored_as_the_rule_says_and_named(
-    examples, predictions, dataset, answer
+    examples, predictions, score, answer
 ):
     given = [replace(predictions[0], answer=answer), *predictions[1:]]
-    found = scored(examples, given, dataset)
+    found = score(examples, given)
     assert found.metrics[0].score.value == pytest.approx(2 / 6)
-    assert [(part.n, part.ids) for part in found.noted] == [(1, ["1"])]
-    assert "looks like the reference" in look_at(found)[0]
+    assert [(part.n, part.ids) for part in found.warnings] == [(1, ["1"])]
+    assert "looks like the reference" in row_lines(found.warnings)[0]
 
 
-def test_cyrillic_letters_are_named_and_another_word_or_another_script_is_not(examples, predictions, dataset):
+def test_cyrillic_letters_are_named_and_another_word_or_another_script_is_not(examples, predictions, score):
     answers = ["\u0410orta", "肺", "רֵאָה", "Aorta"]
     rows = [replace(examples[n], answers=(gold,)) for n, gold in enumerate(["Aorta", "肝", "כבד", "Lung"])]
     given = [replace(predictions[n], answer=answer) for n, answer in enumerate(answers)]
-    assert [part.ids for part in scored(rows, given, dataset).noted] == [["1"]]
+    assert [part.ids for part in score(rows, given).warnings] == [["1"]]
 
 
-def test_chinese_and_right_to_left_answers_are_right_when_they_are_equal(examples, predictions, dataset):
+def test_chinese_and_right_to_left_answers_are_right_when_they_are_equal(examples, predictions, score):
     rows = [replace(examples[0], answers=("左肺",)), replace(examples[1], answers=("רֵאָה",))]
     given = [replace(predictions[0], answer="左肺"), replace(predictions[1], answer="רֵאָה")]
-    found = scored(rows, given, dataset)
-    assert (found.metrics[0].score.value, found.noted) == (1.0, [])
+    found = score(rows, given)
+    assert (found.metrics[0].score.value, found.warnings) == (1.0, [])
 
 
-def test_empty_answers_are_scored_as_wrong_and_counted(examples, predictions, dataset):
+def test_empty_answers_are_scored_as_wrong_and_counted(examples, predictions, score):
     given = [replace(predictions[0], answer=""), replace(predictions[1], answer=" \n"), *predictions[2:]]
-    found = scored(examples, given, dataset)
+    found = score(examples, given)
     assert found.counts.scored == 6
-    assert look_at(found) == ["2: empty answer, scored as wrong (1, 2)"]
+    assert row_lines(found.warnings) == ["2: empty answer, scored as wrong (1, 2)"]
 
 
-def test_leaked_rows_are_left_out_beside_the_full_score_and_the_model_is_said_to_have_seen_them_or_not(
-    examples, predictions, baseline, dataset
+def test_leaked_rows_are_left_out_next_to_the_full_score_and_whether_the_model_was_trained_on_them_is_stated(
+    examples, predictions, baseline, score
 ):
-    def found(learned):
-        leaks = Leaks(frozenset({"1", "2"}), frozenset({"3"}), looked=True, learned=learned)
-        return evaluate(examples, predictions, baselines={"question-only": baseline}, dataset=dataset, leaks=leaks)
+    def without(trained_on):
+        leaks = LeakedRows(frozenset({"1", "2"}), frozenset({"3"}), near_duplicates_checked=True, trained_on=trained_on)
+        return score(examples, predictions, baselines={"question-only": baseline}, leaks=leaks)
 
-    seen = found(frozenset({"1"}))
-    assert (seen.clean.exact, seen.clean.near, seen.clean.learned) == (2, 1, 1)
-    assert (seen.clean.scores["em"].n, seen.metrics[0].score.n) == (3, 6)
-    assert "n=3 · without 2 questions whose image is in a training part, 1 more nearly so" in clean_line(seen)
-    assert clean_line(seen).endswith("by its card the model learned from the image of 1")
-    assert clean_line(found(frozenset())).endswith("the image of 0")
-    assert clean_line(found(None)).endswith("no card says")
-    assert clean_line(scored(examples, predictions, dataset)) == ""
+    results = without(frozenset({"1"}))
+    clean = results.without_leaks
+    assert (clean.exact_duplicates, clean.near_duplicates, clean.trained_on) == (2, 1, 1)
+    assert (clean.scores["em"].n, results.metrics[0].score.n) == (3, 6)
+    line = without_leaks_line(results)
+    assert "n=3 · without 2 questions whose image is in a training part, 1 more whose image has a near-dup" in line
+    assert line.endswith("by its card the model was trained on the image of 1")
+    assert without_leaks_line(without(frozenset())).endswith("the image of 0")
+    assert "no card says which" in without_leaks_line(without(None))
+    assert without_leaks_line(score(examples, predictions)) == ""
 
 
 @pytest.mark.parametrize(("name", "label"), [("em", "EM"), ("laterality", "wrong side"), ("helm.bleu4", "BLEU-4")])
 def test_a_metric_is_found_by_name(name, label):
-    assert find_metric(name).label == label
+    assert find_metric(name, Context()).label == label
 
 
 @pytest.mark.parametrize(
@@ -191,13 +190,13 @@ def test_a_metric_is_found_by_name(name, label):
 )
 def test_an_unknown_metric_is_refused_with_the_known(name, words):
     with pytest.raises(ConfigError, match=words):
-        find_metric(name)
+        find_metric(name, Context())
 
 
-def test_a_hundred_thousand_predictions_are_joined_and_scored(dataset):
+def test_a_hundred_thousand_predictions_are_joined_and_scored(score):
     n = 100_000  # a million take as long as ten of these: benchmarks/evaluation.py
     rows = [Example(str(i), f"scan-{i // 10}", "What?", ("lung",), f"scan-{i // 10}") for i in range(n)]
     given = [Prediction(str(i), "lung" if i % 4 else "liver") for i in range(n - 1)]
-    found = evaluate(rows, given, baselines={}, dataset=dataset, facts=[], resamples=20)
-    assert (found.counts.scored, found.set_aside[0].n) == (n - 1, 1)
+    found = score(rows, given)
+    assert (found.counts.scored, found.excluded[0].n) == (n - 1, 1)
     assert found.metrics[0].score.value == pytest.approx(0.75, abs=1e-4)

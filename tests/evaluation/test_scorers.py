@@ -1,4 +1,4 @@
-"""Published scorers on literal answers: each defect shows, and its repair mends it."""
+"""Published scorers on literal answers: each defect shows, and its repair removes it."""
 
 import difflib
 

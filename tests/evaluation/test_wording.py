@@ -1,6 +1,6 @@
 from medical_vqa.evaluation.reporting.published import caveat, published
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
-from medical_vqa.evaluation.statistics.intervals import Interval
+from medical_vqa.schema.results import Interval
 
 
 def test_shares_are_written_as_per_cent_with_one_decimal():
@@ -8,8 +8,11 @@ def test_shares_are_written_as_per_cent_with_one_decimal():
 
 
 def test_an_interval_is_written_in_brackets_or_said_to_be_missing():
-    assert bounds(Interval(0.801, 0.844, 0.95, "bootstrap")) == "[80.1, 84.4]"
-    assert bounds(Interval(None, None, 0.95, "bootstrap", "fewer than two groups")) == "[no interval]"
+    assert bounds(Interval(low=0.801, high=0.844, level=0.95, method="bootstrap")) == "[80.1, 84.4]"
+    assert (
+        bounds(Interval(low=None, high=None, level=0.95, method="bootstrap", reason="fewer than two groups"))
+        == "[no interval]"
+    )
 
 
 def test_counts_agree_with_their_noun():
@@ -26,5 +29,5 @@ def test_published_rows_are_those_of_the_dataset_and_a_sample_has_none():
 
 
 def test_the_caveat_says_when_the_splits_differ():
-    assert "ours on validation" in caveat("validation")
+    assert "This model was scored on validation" in caveat("validation")
     assert "All scores are on the test split" in caveat("test")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from medical_vqa.data.prepared.manifest import Manifest
-from medical_vqa.evaluation.results import Results
+from medical_vqa.schema.results import Results
 from medical_vqa.schema.audit import Audit
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.prediction_card import PredictionCard

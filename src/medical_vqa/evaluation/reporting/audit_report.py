@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medical_vqa.data.audit.audit import dataset_parts
 from medical_vqa.data.prepared.dataset import PreparedDataset
-from medical_vqa.evaluation.reporting.gallery import Thumbnail, pictures
+from medical_vqa.evaluation.reporting.gallery import Thumbnail, thumbnails
 from medical_vqa.evaluation.reporting.page import environment
 from medical_vqa.evaluation.reporting.wording import count, percent
 from medical_vqa.io import atomic_write
@@ -80,7 +80,7 @@ def write_audit_page(path: Path, found: Audit, dataset: PreparedDataset) -> None
     ]
     near = _spread(found.near_duplicates)[:_PAIRS]
     ids = [item.image_id for item in seen] + [name for pair in near for name in (pair.first, pair.second)]
-    shown: dict[str, Thumbnail] = pictures(ids, dataset.images)
+    shown: dict[str, Thumbnail] = thumbnails(ids, dataset.images)
     text = (
         environment()
         .get_template("audit.html.j2")

@@ -1,60 +1,68 @@
-"""A metric by facts as a table for a terminal."""
+"""A metric by facts as tables for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Metric
-from medical_vqa.evaluation.metrics.tally import Bootstrap, tally
+from medical_vqa.evaluation.reporting.text_table import aligned
 from medical_vqa.evaluation.reporting.wording import bounds, percent, title
-from medical_vqa.evaluation.statistics.breakdown import Breakdown, BreakdownRow, Facts, break_down, check_facts
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
+from medical_vqa.evaluation.statistics.tally import tally
+from medical_vqa.schema.records import Prediction
+from medical_vqa.schema.results import Bootstrap, Breakdown, BreakdownRow, Facts
 
 _SMALL = "too few to conclude from"
 
 
-def breakdown_texts(
+def breakdown_tables(
     metric: Metric,
     facts: Sequence[Facts],
-    examples: Sequence[Example],
-    predictions: Sequence[Prediction],
+    answered: AnsweredQuestions,
     baselines: Mapping[str, Sequence[Prediction]],
     bootstrap: Bootstrap | None = None,
 ) -> list[str]:
     """One table per fact or facts crossed: value, interval, baseline, questions, groups; small groups are marked.
 
+    Args:
+        metric: The metric.
+        facts: The facts; several in one tuple are crossed.
+        answered: The questions with the model's answers.
+        baselines: Baseline name -> its predictions.
+        bootstrap: How intervals are resampled.
+
     Raises:
         DataError: No row has one of the facts, or the metric applies to no answered row.
     """
-    chosen = check_facts(facts, examples)
-    ours = tally(metric, examples, {one.id: one for one in predictions})
-    if not ours.examples:
+    check_facts(facts, answered.examples)
+    counted = tally(metric, answered.scored, answered.answers)
+    if not counted.examples:
         raise DataError(f"{metric.label} applies to none of these answers; choose another metric")
-    under = {name: [tally(metric, ours.examples, {one.id: one for one in given})] for name, given in baselines.items()}
-    return [_text(metric, break_down(names, [ours], under, bootstrap or Bootstrap())) for names in chosen]
+    baseline_tallies = {
+        name: [tally(metric, counted.examples, {prediction.id: prediction for prediction in predictions})]
+        for name, predictions in baselines.items()
+    }
+    bootstrap = bootstrap or Bootstrap()
+    return [_table(metric, break_down(names, [counted], baseline_tallies, bootstrap)) for names in facts]
 
 
-def _text(metric: Metric, found: Breakdown) -> str:
-    head = (" by ".join([metric.label, " and ".join(map(title, found.facts))]), "", "", "baseline", "n", "groups", "")
-    rows = [head, *(_cells(metric.name, row) for row in found.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(_line(row, widths) for row in rows)
+def _table(metric: Metric, breakdown: Breakdown) -> str:
+    heading = f"{metric.label} by {' and '.join(title(fact) for fact in breakdown.facts)}"
+    head = (heading, "", "", "baseline", "n", "groups", "")
+    rows = [head, *(_cells(metric.name, row) for row in breakdown.rows)]
+    return aligned(rows, left=(0, len(head) - 1))
 
 
 def _cells(name: str, row: BreakdownRow) -> tuple[str, ...]:
     score = row.scores[name]
-    baseline = next((values[name] for values in row.baselines.values() if name in values), None)
-    interval = bounds(score.interval) if score.interval.low is not None else ""
-    small = _SMALL if row.small else ""
-    counts = f"{row.n:,}", f"{row.clusters:,}"
-    return " / ".join(row.levels), percent(score.value), interval, percent(baseline), *counts, small
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    left = (0, len(row) - 1)
-    cells = (
-        cell.ljust(width) if number in left else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+    return (
+        " / ".join(row.levels),
+        percent(score.value),
+        bounds(score.interval) if score.interval.low is not None else "",
+        percent(next((values[name] for values in row.baselines.values() if name in values), None)),
+        f"{row.n:,}",
+        f"{row.clusters:,}",
+        _SMALL if row.small else "",
     )
-    return "  ".join(cells).rstrip()

@@ -6,123 +6,130 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medical_vqa.evaluation.joining import AnsweredQuestions
+from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.metrics.tally import Bootstrap, Score, Tally, tally
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
-from medical_vqa.evaluation.protocols.table import ProtocolScore
-from medical_vqa.evaluation.reporting.compare_table import p_value
-from medical_vqa.evaluation.reporting.page import environment
-from medical_vqa.evaluation.statistics.breakdown import UNSTATED, is_small, usual_facts
-from medical_vqa.evaluation.statistics.compare import compare, shared_rows, verdict
-from medical_vqa.io import atomic_write
+from medical_vqa.evaluation.reporting.comparison_text import conclusion, p_value
+from medical_vqa.evaluation.reporting.page import write_page
+from medical_vqa.evaluation.statistics.breakdown import by_levels, default_facts, is_small
+from medical_vqa.evaluation.statistics.comparison import compare, shared_rows
+from medical_vqa.evaluation.statistics.tally import Tally, tally
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap, ProtocolScore
 
-_DISAGREEMENTS = 40
+_MAX_DISAGREEMENTS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class FactRow:
-    """One value of a fact: every model's score."""
+    """The scores of every model for one value of a fact."""
 
     fact: str
-    """``modality``."""
+    """Name of the fact: ``modality``."""
     value: str
-    """``CT``."""
+    """Its value: ``CT``."""
     n: int
-    """Questions."""
+    """Number of questions."""
     small: bool
-    """Too few to conclude from."""
+    """Whether there are too few to draw a conclusion."""
     scores: Mapping[str, float | None]
     """Model -> score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A question that some models answer correctly and others do not."""
+
+    example: Example
+    """The question."""
+    answers: Sequence[tuple[str, bool]]
+    """Answer of each model, and whether it is correct."""
 
 
 def write_comparison(
     path: Path,
     *,
-    examples: Sequence[Example],
-    models: Mapping[str, Sequence[Prediction]],
+    models: Mapping[str, AnsweredQuestions],
     baselines: Mapping[str, Sequence[Prediction]],
     protocols: Mapping[str, Sequence[ProtocolScore]],
     title: str,
     files: Sequence[str],
     bootstrap: Bootstrap | None = None,
 ) -> None:
-    """Write the page; it appears whole or not at all.
+    """Write the page, which appears complete or not at all.
 
     Args:
         path: The HTML file.
-        examples: The rows of the split.
-        models: Name -> predictions.
+        models: Name -> the model's answers; all to the same split.
         baselines: Baseline name -> predictions, shown as further rows.
-        protocols: Model -> its scores under published rules.
-        title: Of the page.
-        files: The prediction files, for the command that makes the page again.
-        bootstrap: How intervals are drawn.
+        protocols: Model -> its scores under published protocols.
+        title: Title of the page.
+        files: The prediction files, for the command that reproduces the page.
+        bootstrap: How intervals are resampled.
 
     Raises:
         DataError: No question was answered by all, or the file cannot be written.
     """
-    how, metrics = bootstrap or Bootstrap(), (exact_match(), token_f1())
-    rows = shared_rows(examples, models)
-    answers = {name: {p.id: p for p in given} for name, given in {**models, **baselines}.items()}
-    tallies = {name: [tally(metric, rows, given) for metric in metrics] for name, given in answers.items()}
-    scores: dict[str, list[Score]] = {name: [one.score(how) for one in given] for name, given in tallies.items()}
-    pairs = [pair for metric in metrics for pair in compare(metric, rows, models, how)]
-    text = environment().get_template("compare.html.j2").render(
+    bootstrap = bootstrap or Bootstrap()
+    metrics: tuple[Metric, ...] = exact_match(), token_f1()
+    rows = shared_rows(models)
+    answers = {name: answered.answers for name, answered in models.items()}
+    answers |= {name: {p.id: p for p in predictions} for name, predictions in baselines.items()}
+    tallies = {name: [tally(metric, rows, by_id) for metric in metrics] for name, by_id in answers.items()}
+    write_page(
+        path,
+        "compare.html.j2",
         title=title,
         metrics=metrics,
         models=list(models),
-        scores=scores,
+        scores={name: [counted.score(bootstrap) for counted in group] for name, group in tallies.items()},
         baselines=list(baselines),
-        pairs=pairs,
-        verdict=verdict,
+        pairs=[pair for metric in metrics for pair in compare(metric, models, bootstrap)],
+        conclusion=conclusion,
         p_value=p_value,
-        facts=fact_rows({name: tallies[name][0] for name in models}),
-        rules=_rules(protocols),
-        disagreements=_disagreements(rows, {name: answers[name] for name in models}),
+        fact_rows=fact_rows({name: tallies[name][0] for name in models}),
+        protocol_rows=_protocol_rows(protocols),
+        disagreements=_disagreements(rows, [answered.answers for answered in models.values()]),
         n=len(rows),
-        of=len(examples),
+        n_all=len(next(iter(models.values())).examples),
         images=len({row.image_id for row in rows}),
         files=files,
-    )  # fmt: skip
-    atomic_write(path, text)
+    )
 
 
 def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:
-    """Every value of every usual fact, with each model's score."""
-    first = next(iter(tallies.values()))
-    found = []
-    for (fact,) in usual_facts(first.examples):
-        places: dict[str, list[int]] = {}
-        for number, example in enumerate(first.examples):
-            places.setdefault(example.facts.get(fact) or UNSTATED, []).append(number)
-        for value, numbers in sorted(places.items(), key=lambda item: -len(item[1])):
-            groups = len({first.examples[number].group for number in numbers})
-            scores = {name: one.subset(numbers).total() for name, one in tallies.items()}
-            found.append(FactRow(fact, value, len(numbers), is_small(len(numbers), groups), scores))
-    return found
+    """Every value of every default fact, with each model's score."""
+    examples = next(iter(tallies.values())).examples
+    rows = []
+    for facts in default_facts(examples):
+        parts = {name: by_levels(counted, facts) for name, counted in tallies.items()}
+        first = next(iter(parts.values()))
+        for levels, part in sorted(first.items(), key=lambda item: -len(item[1].examples)):
+            n, groups = len(part.examples), len({example.group for example in part.examples})
+            scores = {name: by_level[levels].total() for name, by_level in parts.items()}
+            rows.append(FactRow(facts[0], levels[0], n, is_small(n, groups), scores))
+    return rows
 
 
-def _rules(protocols: Mapping[str, Sequence[ProtocolScore]]) -> list[tuple[str, str, list[float | None]]]:
-    """Rule, number, and each model's value as published."""
+def _protocol_rows(protocols: Mapping[str, Sequence[ProtocolScore]]) -> list[tuple[str, str, list[float | None]]]:
+    """Protocol, number, and each model's value as published."""
     return [
-        (row[0].protocol, row[0].label, [one.published.value for one in row])
-        for row in zip(*protocols.values(), strict=True)
-        if any(one.published.n for one in row)
+        (scores[0].protocol, scores[0].label, [score.published.value for score in scores])
+        for scores in zip(*protocols.values(), strict=True)
+        if any(score.published.n for score in scores)
     ]
 
 
-def _disagreements(
-    rows: Sequence[Example], answers: Mapping[str, Mapping[str, Prediction]]
-) -> list[tuple[Example, list[tuple[str, bool]]]]:
-    """Questions that some models have right and others wrong: each model's answer and whether it is right."""
-    metric, found = exact_match(), []
+def _disagreements(rows: Sequence[Example], models: Sequence[Mapping[str, Prediction]]) -> list[Disagreement]:
+    """A sample of the questions that some models answer correctly and others do not."""
+    metric = exact_match()
+    disagreements = []
     for row in rows:
-        said = [
-            (given[row.id].answer, (metric.counts(given[row.id], row) or (0.0,))[0] == 1.0)
-            for given in answers.values()
-        ]
-        if len({right for _, right in said}) > 1:
-            found.append((row, said))
-    step = max(1, len(found) // _DISAGREEMENTS)
-    return found[::step][:_DISAGREEMENTS]
+        counts = [(metric.counts(answers[row.id], row) or (0.0,))[0] for answers in models]
+        if len(set(counts)) > 1:
+            texts = [answers[row.id].answer for answers in models]
+            correct = [count == 1.0 for count in counts]
+            disagreements.append(Disagreement(row, list(zip(texts, correct, strict=True))))
+    step = max(1, len(disagreements) // _MAX_DISAGREEMENTS)
+    return disagreements[::step][:_MAX_DISAGREEMENTS]

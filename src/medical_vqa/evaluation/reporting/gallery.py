@@ -1,4 +1,4 @@
-"""Which answers a report shows with their pictures, and the small pictures themselves."""
+"""Which answers a report shows with their images, and the thumbnails themselves."""
 
 from __future__ import annotations
 
@@ -13,76 +13,78 @@ from PIL import Image
 
 from medical_vqa.data.formats.base import ImageSource
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.answers import Answered
+from medical_vqa.evaluation.correctness import JudgedAnswer
 
-WRONG, RIGHT = 60, 30
-THUMBNAIL = 224  # pixels, the longer side
-_QUALITY = 80
-Key = tuple[float, str]
+MAX_WRONG, MAX_RIGHT = 60, 30
+THUMBNAIL_SIDE = 224  # pixels, the longer side
+_JPEG_QUALITY = 80
+SortKey = tuple[float, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A small picture, embedded once however many questions show it."""
+    """A small image, embedded once however many questions show it."""
 
     key: str
-    """Its element id in the page: ``p3``."""
+    """Element id in the page: ``p3``."""
     width: int
-    """Pixels."""
+    """Width in pixels."""
     height: int
-    """Pixels."""
+    """Height in pixels."""
     uri: str
     """The JPEG as a data URI."""
 
 
-def choose(answered: Sequence[Answered], *, wrong: int = WRONG, right: int = RIGHT) -> list[Answered]:
-    """Errors, the surest first, then right answers in an order that depends on their id alone.
+def select_answers(
+    answers: Sequence[JudgedAnswer], *, max_wrong: int = MAX_WRONG, max_right: int = MAX_RIGHT
+) -> list[JudgedAnswer]:
+    """Wrong answers, the most confident first, then right answers in an order that depends on their id alone.
 
     Both are spread over images: a second question of an image comes only after one of every other image.
+
+    Args:
+        answers: Judged answers.
+        max_wrong: The largest number of wrong answers.
+        max_right: The largest number of right answers.
     """
-    errors = _spread((a for a in answered if not a.right), _surest_first)[:wrong]
-    hits = _spread((a for a in answered if a.right), _by_chance)[:right]
-    return sorted(errors, key=_surest_first) + hits
+    wrong = _spread_over_images((answer for answer in answers if not answer.correct), _by_confidence)[:max_wrong]
+    right = _spread_over_images((answer for answer in answers if answer.correct), _by_hash)[:max_right]
+    return sorted(wrong, key=_by_confidence) + right
 
 
-def thumbnails(shown: Iterable[Answered], images: ImageSource) -> dict[str, Thumbnail]:
-    """Image id -> thumbnail; an image that cannot be read has none."""
-    return pictures((answer.example.image_id for answer in shown), images)
-
-
-def pictures(image_ids: Iterable[str], images: ImageSource) -> dict[str, Thumbnail]:
+def thumbnails(image_ids: Iterable[str], images: ImageSource) -> dict[str, Thumbnail]:
     """Image id -> thumbnail, each once; an image that cannot be read has none."""
-    made: dict[str, Thumbnail] = {}
+    readable: dict[str, Thumbnail] = {}
     for image_id in dict.fromkeys(image_ids):
         try:
-            picture = images.load(image_id)
+            image = images.load(image_id)
         except DataError:
             continue
-        made[image_id] = _thumbnail(f"p{len(made)}", picture)
-    return made
+        readable[image_id] = _thumbnail(f"p{len(readable)}", image)
+    return readable
 
 
-def _spread(answered: Iterable[Answered], key: Callable[[Answered], Key]) -> list[Answered]:
-    seen: Counter[str] = Counter()
-    turns: list[tuple[int, Key, Answered]] = []
-    for answer in sorted(answered, key=key):
-        turns.append((seen[answer.example.image_id], key(answer), answer))
-        seen[answer.example.image_id] += 1
-    return [answer for *_, answer in sorted(turns, key=lambda turn: turn[:2])]
+def _spread_over_images(answers: Iterable[JudgedAnswer], key: Callable[[JudgedAnswer], SortKey]) -> list[JudgedAnswer]:
+    earlier: Counter[str] = Counter()
+    ranked: list[tuple[int, SortKey, JudgedAnswer]] = []
+    for answer in sorted(answers, key=key):
+        ranked.append((earlier[answer.example.image_id], key(answer), answer))
+        earlier[answer.example.image_id] += 1
+    return [answer for *_, answer in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _surest_first(answer: Answered) -> Key:
+def _by_confidence(answer: JudgedAnswer) -> SortKey:
     return 1.0 if answer.confidence is None else -answer.confidence, answer.example.id
 
 
-def _by_chance(answer: Answered) -> Key:
+def _by_hash(answer: JudgedAnswer) -> SortKey:
     return 0.0, hashlib.sha256(answer.example.id.encode()).hexdigest()
 
 
-def _thumbnail(key: str, picture: Image.Image) -> Thumbnail:
-    small = picture.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=_QUALITY, optimize=True)
-    uri = "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+def _thumbnail(key: str, image: Image.Image) -> Thumbnail:
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
     return Thumbnail(key, small.width, small.height, uri)

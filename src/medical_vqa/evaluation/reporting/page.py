@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medical_vqa.evaluation.reporting import figures, wording
-from medical_vqa.text import per_cent, squad_normalize
+from medical_vqa.io import atomic_write
+from medical_vqa.runtime import package_version
+from medical_vqa.text import per_cent
 
 
-def environment() -> Environment:
-    """Templates that escape everything and refuse a name they do not know."""
-    made = Environment(
+def write_page(path: Path, template: str, **content: object) -> None:
+    """Render a template into a file, which appears complete or not at all.
+
+    Args:
+        path: The HTML file.
+        template: Name of the template. It escapes all content, and fails on a name that is not in `content`.
+        content: What the template shows.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    environment = Environment(
         loader=PackageLoader("medical_vqa.evaluation.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "percent": wording.percent,
-        "share": per_cent,
+        "per_cent": per_cent,
         "bounds": wording.bounds,
         "title_of": wording.title,
-        "plain": squad_normalize,
     }
-    made.globals |= {
+    environment.globals |= {
         "interval_row": figures.interval_row,
         "interval_axis": figures.interval_axis,
         "count": wording.count,
-        "version": package(),
+        "version": package_version(),
     }
-    return made
-
-
-def package() -> str:
-    """The version of this package, for a page's footer."""
-    try:
-        return version("medical-vqa")
-    except PackageNotFoundError:
-        return "unknown"
+    atomic_write(path, environment.get_template(template).render(content))

@@ -1,4 +1,4 @@
-"""Published results to stand beside ours, each with the protocol that makes it hard to compare.
+"""Published results for context, each with the protocol that makes it hard to compare.
 
 All figures are per cent, as their authors report them, on the *test* split of the dataset.
 """
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """What one system reports on one dataset."""
+    """Results of one system on one dataset."""
 
     dataset: str
     """``slake`` or ``vqa-rad``."""
     system: str
-    """The system's name."""
+    """Name of the system."""
     protocol: str
-    """How it was scored, and what else sets it apart."""
+    """How it was scored, and other differences."""
     open: float | None = None
     """Open questions, per cent."""
     closed: float | None = None
@@ -62,11 +62,11 @@ PUBLISHED = (
 
 
 def published(dataset: str) -> list[PublishedRow]:
-    """The rows of a dataset; a sample of it (``slake-mini``) has none, its numbers compare with nothing."""
+    """The rows of a dataset; a sample of it (``slake-mini``) has none, because its numbers compare with nothing."""
     return [row for row in PUBLISHED if row.dataset == dataset]
 
 
 def caveat(split: str) -> str:
-    """Why these rows and a score of ours on `split` are not one ranking."""
-    where = "All scores are on the test split" if split == "test" else f"Theirs are on the test split, ours on {split}"
-    return f"{where}; protocols and training data differ from row to row: context, not a ranking."
+    """Why these rows and a score on `split` are not one ranking."""
+    where = "All scores" if split == "test" else f"This model was scored on {split}; published scores"
+    return f"{where} are on the test split. Protocols and training data differ from row to row: context, not a ranking."

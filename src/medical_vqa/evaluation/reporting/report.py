@@ -1,7 +1,7 @@
 """One self-contained HTML page about scored predictions, for someone who must decide whether to trust the model.
 
-The page needs nothing but itself: pictures are embedded (each once), styles and the small filter script are inline,
-and a content security policy forbids any request. Without scripts everything is there, only unfiltered.
+The page needs no other file: images are embedded (each once), styles and the small filter script are inline, and a
+content security policy forbids any request. Without scripts everything is visible, only unfiltered.
 """
 
 from __future__ import annotations
@@ -13,55 +13,43 @@ from typing import Any
 
 from medical_vqa import registry
 from medical_vqa.data.formats.base import ImageSource
-from medical_vqa.evaluation.answers import Answered, ConfidenceBin, confidence_bins, confusion_table, confusions, judge
+from medical_vqa.evaluation.correctness import JudgedAnswer, judge
+from medical_vqa.evaluation.joining import AnsweredQuestions
+from medical_vqa.evaluation.protocols.base import Protocol
 from medical_vqa.evaluation.reporting import figures, summary
-from medical_vqa.evaluation.reporting.gallery import choose, thumbnails
-from medical_vqa.evaluation.reporting.page import environment
+from medical_vqa.evaluation.reporting.gallery import select_answers, thumbnails
+from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.reporting.published import caveat, published
-from medical_vqa.evaluation.results import Results, headline, scope
-from medical_vqa.io import atomic_write
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.evaluation.reporting.training_charts import training_charts
+from medical_vqa.evaluation.statistics.confusions import confusion_table, confusions
+from medical_vqa.schema.records import Prediction
+from medical_vqa.schema.results import Results
 
-_MOST_CONFUSIONS = 12
-_MOST_ANSWERS = 8
-_LEAST_COVERAGE = 0.01  # the risk of a handful of answers is noise
-_SURE, _UNSURE = 0.9, 0.5
-_MOST_OPTIONS = 40  # a fact with more values is an identifier: nobody picks one from a list
-_USUAL_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A training curve with its legend."""
-
-    title: str
-    """Above the figure."""
-    figure: str
-    """SVG."""
-    legend: Sequence[tuple[str, str]]
-    """(label, color), in the order of the lines; empty where there is one line."""
-    marked: bool
-    """Whether a line marks the epoch that was kept."""
+_MAX_CONFUSIONS = 12
+_MAX_CONFUSED_ANSWERS = 8
+_MIN_COVERAGE = 0.01  # the risk of a handful of answers is noise
+_CONFIDENT, _UNSURE = 0.9, 0.5
+_MAX_OPTIONS = 40  # a fact with more values is an identifier: nobody selects one from a list
+_FACT_ORDER = ("answer_type", "modality", "content_type", "organ", "base_type", "language")
 
 
 @dataclass(frozen=True, slots=True)
-class Reliability:
-    """How often the model is right above or below some confidence."""
+class ConfidenceRange:
+    """How often the model is right within a range of confidence."""
 
     label: str
     """``at least 90 % sure``."""
     right: int
-    """Right answers."""
+    """Number of right answers."""
     n: int
-    """Answers."""
+    """Number of answers."""
 
 
 def write_report(
     path: Path,
     *,
     results: Results,
-    examples: Sequence[Example],
-    predictions: Sequence[Prediction],
+    answered: AnsweredQuestions,
     baselines: Mapping[str, Sequence[Prediction]],
     images: ImageSource,
     title: str,
@@ -70,146 +58,132 @@ def write_report(
     reproduce: Sequence[str] = (),
     audit: Sequence[str] = (),
 ) -> None:
-    """Write the page; it appears whole or not at all.
+    """Write the page, which appears complete or not at all.
 
     Args:
         path: The HTML file.
-        results: What `evaluate` made of the same examples and predictions.
-        examples: The rows of the split.
-        predictions: What the model answered.
-        baselines: Baseline name -> its predictions, shown beside the gallery's answers.
-        images: Where the gallery's pictures come from; one that cannot be read is left out.
-        title: Of the page.
+        results: The results of the same answers, with details.
+        answered: The questions with the model's answers.
+        baselines: Baseline name -> its predictions; the gallery shows the first one's answers.
+        images: Source of the gallery's images; one that cannot be read is left out.
+        title: Title of the page.
         card: What is known about the model; nested values are shown as they are.
         history: Rows of a run's metrics.jsonl, for the training curve.
-        reproduce: Commands that make these numbers again.
-        audit: What an audit of the dataset found, a sentence each.
+        reproduce: Commands that reproduce these numbers.
+        audit: Findings of an audit of the dataset, a sentence each.
 
     Raises:
         DataError: If the file cannot be written.
     """
-    metric = registry.find("protocols", results.protocol.name).published_metrics()[0]
-    answered = judge(metric, examples, predictions)
-    shown = choose(answered)
-    page = environment().get_template("report.html.j2")
-    text = page.render(
+    protocols: dict[str, Protocol] = {
+        name: registry.find("protocols", name)
+        for name in (results.protocol.name, *(score.protocol for score in results.protocols))
+    }
+    judged = judge(protocols[results.protocol.name].published_metrics()[0], answered)
+    gallery = select_answers(judged)
+    baseline = next(iter(baselines), None)
+    write_page(
+        path,
+        "report.html.j2",
         title=title,
         results=results,
-        headline=headline(results),
-        scope=scope(results),
-        group_noun="images" if all(e.group == e.image_id for e in examples) else "groups",
-        words=summary.plain_words(results),
+        headline=summary.headline(results),
+        scope=summary.scope(results),
+        group_noun="images" if all(row.group == row.image_id for row in answered.examples) else "groups",
+        sentences=summary.plain_words(results),
         limits=summary.limits(results),
-        not_scored=summary.not_scored(results),
-        noted=summary.look_at(results),
-        unshuffled=_unshuffled(results),
-        breakdowns=sorted(results.breakdowns, key=lambda b: _order(b.facts)),
+        excluded=summary.row_lines(results.excluded),
+        warnings=summary.row_lines(results.warnings),
+        bundle_to_shuffle=_bundle_to_shuffle(results),
+        breakdowns=sorted(results.breakdowns, key=lambda breakdown: _fact_order(breakdown.facts)),
         published=published(results.dataset.name),
         caveat=caveat(results.dataset.split),
-        ours=_open_and_closed(results),
-        **_confidence(answered),
-        **_calibration(results),
-        **_gallery(shown, baselines, images),
-        right=sum(a.right for a in answered),
-        wrong=sum(not a.right for a in answered),
-        confusions=confusions(answered, _MOST_CONFUSIONS),
-        matrix=confusion_table(answered, _MOST_ANSWERS),
-        rules={name: registry.find("protocols", name) for name in dict.fromkeys(s.protocol for s in results.protocols)},
+        by_answer_type=_by_answer_type(results),
+        confidence_ranges=confidence_ranges(judged),
+        **_calibration_figures(results),
+        gallery=gallery,
+        thumbnails=thumbnails((answer.example.image_id for answer in gallery), images),
+        filters=_filters(gallery),
+        baseline_name=baseline,
+        baseline_answers={p.id: p.answer for p in baselines[baseline]} if baseline else {},
+        right=sum(answer.correct for answer in judged),
+        wrong=sum(not answer.correct for answer in judged),
+        confusions=confusions(judged, _MAX_CONFUSIONS),
+        confusion_table=confusion_table(judged, _MAX_CONFUSED_ANSWERS),
+        protocols={score.protocol: protocols[score.protocol] for score in results.protocols},
         audit=list(audit),
         charts=training_charts(history or ()),
-        card=_flat(card or {}),
+        card=card_entries(card or {}),
         reproduce=list(reproduce),
     )
-    atomic_write(path, text)
 
 
-def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Training loss and validation scores by epoch; empty where there are fewer than two scored epochs."""
-    epochs = [row for row in history if "train_loss" in row and "epoch" in row]
-    if len(epochs) < 2:
-        return []
-    kept = [float(row["epoch"]) for row in epochs if row.get("best")]
-    mark = kept[-1] if kept else None
-    wanted = {
-        "Training loss": {"loss": "train_loss"},
-        "Validation score, per cent": {"EM": "em", "F1": "f1"},
-    }
-    return [chart for name, keys in wanted.items() if (chart := _chart(name, keys, epochs, mark))]
-
-
-def reliability(answered: Sequence[Answered]) -> list[Reliability]:
-    """How often the model is right when it is sure, when it is not, and between; empty ranges are left out."""
+def confidence_ranges(answers: Sequence[JudgedAnswer]) -> list[ConfidenceRange]:
+    """How often the model is right when it is confident, when it is unsure, and between; without empty ranges."""
     ranges = (
-        (f"at least {100 * _SURE:.0f} % sure", _SURE, 2.0),
-        (f"{100 * _UNSURE:.0f} to {100 * _SURE:.0f} % sure", _UNSURE, _SURE),
+        (f"at least {100 * _CONFIDENT:.0f} % sure", _CONFIDENT, 2.0),
+        (f"{100 * _UNSURE:.0f} to {100 * _CONFIDENT:.0f} % sure", _UNSURE, _CONFIDENT),
         (f"less than {100 * _UNSURE:.0f} % sure", 0.0, _UNSURE),
     )
-    found = []
+    rows = []
     for label, low, high in ranges:
-        inside = [a.right for a in answered if a.confidence is not None and low <= a.confidence < high]
-        if inside:
-            found.append(Reliability(label, sum(inside), len(inside)))
-    return found
+        part = [a.correct for a in answers if a.confidence is not None and low <= a.confidence < high]
+        if part:
+            rows.append(ConfidenceRange(label, sum(part), len(part)))
+    return rows
 
 
-def _confidence(answered: Sequence[Answered]) -> dict[str, Any]:
-    bins: list[ConfidenceBin] = confidence_bins(answered)
+def card_entries(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested entries as ``outer inner`` -> text, in order, without empty ones."""
+    entries: list[tuple[str, str]] = []
+    for key, value in card.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, Mapping):
+            entries += card_entries(value, name)
+        elif value not in (None, "", [], ()):
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            entries.append((name.replace("_", " "), text))
+    return entries
+
+
+def _calibration_figures(results: Results) -> dict[str, Any]:
+    """The figures of the confidence section; None without confidence."""
+    calibration = results.calibration
+    if calibration is None:
+        return {"histogram": None, "reliability_diagram": None, "risk_curve": None}
+    points = [(100 * coverage, 100 * risk) for coverage, risk in calibration.risk_coverage if coverage >= _MIN_COVERAGE]
+    x_title = "fraction of questions answered, per cent"
+    mark = 100 * calibration.abstention.coverage if calibration.abstention else None
+    has_curve = len(points) > 1
     return {
-        "histogram": figures.confidence_histogram(bins) if bins else None,
-        "reliability": reliability(answered),
+        "histogram": figures.confidence_histogram(calibration.bins),
+        "reliability_diagram": figures.reliability_diagram(calibration.bins),
+        "risk_curve": (
+            figures.line_chart("Risk by coverage", {"wrong": points}, x_title=x_title, mark=mark) if has_curve else None
+        ),
     }
 
 
-def _calibration(results: Results) -> dict[str, Any]:
-    """The figures of the confidence section; None where there is no confidence."""
-    found = results.calibration
-    if found is None:
-        return {"diagram": None, "risk_curve": None}
-    points = [(100 * coverage, 100 * risk) for coverage, risk in found.curve if coverage >= _LEAST_COVERAGE]
-    title = "share of questions answered, per cent"
-    mark = 100 * found.abstention.coverage if found.abstention else None
-    curve = figures.line_chart("Risk by coverage", {"wrong": points}, x_title=title, mark=mark) if points[1:] else None
-    return {"diagram": figures.reliability_diagram(found.bins), "risk_curve": curve}
+def _filters(gallery: Sequence[JudgedAnswer]) -> dict[str, list[str]]:
+    """Facts -> their values, by which the gallery can be filtered."""
+    facts = sorted({fact for answer in gallery for fact in answer.example.facts}, key=lambda fact: _fact_order((fact,)))
+    values = {fact: sorted({answer.example.facts.get(fact, "") for answer in gallery} - {""}) for fact in facts}
+    return {fact: options for fact, options in values.items() if 1 < len(options) <= _MAX_OPTIONS}
 
 
-def _gallery(
-    shown: Sequence[Answered], baselines: Mapping[str, Sequence[Prediction]], images: ImageSource
-) -> dict[str, Any]:
-    facts = sorted({fact for answer in shown for fact in answer.example.facts}, key=lambda fact: _order((fact,)))
-    values = {fact: sorted({a.example.facts.get(fact, "") for a in shown} - {""}) for fact in facts}
-    name = next(iter(baselines), None)
-    return {
-        "shown": shown,
-        "pictures": thumbnails(shown, images),
-        "filters": {fact: options for fact, options in values.items() if 1 < len(options) <= _MOST_OPTIONS},
-        "baseline_name": name,
-        "baseline_answers": {p.id: p.answer for p in baselines[name]} if name else {},
-    }
-
-
-def _chart(name: str, keys: Mapping[str, str], rows: Sequence[Mapping[str, Any]], mark: float | None) -> Chart | None:
-    scale = 1.0 if "train_loss" in keys.values() else 100.0
-    series = {
-        label: [(float(row["epoch"]), scale * float(row[key])) for row in rows if row.get(key) is not None]
-        for label, key in keys.items()
-    }
-    drawn = {label: points for label, points in series.items() if len(points) > 1}
-    if not drawn:
-        return None
-    figure = figures.line_chart(f"{name} by epoch", drawn, x_title="epoch", mark=mark)
-    legend = [(label, figures.series_color(number)) for number, label in enumerate(drawn)]
-    return Chart(name, figure, legend if len(legend) > 1 else [], mark is not None)
-
-
-def _open_and_closed(results: Results) -> dict[str, float | None]:
-    """The first metric on open and on closed questions, as published tables split it; empty where unknown."""
-    rows = [row for breakdown in results.breakdowns if breakdown.facts == ("answer_type",) for row in breakdown.rows]
+def _by_answer_type(results: Results) -> dict[str, float | None]:
+    """The first metric on open and on closed questions, as published tables split it; empty if unknown."""
     name = results.metrics[0].name
-    return {row.levels[0].lower(): row.scores[name].value for row in rows}
+    return {
+        row.levels[0].lower(): row.scores[name].value
+        for breakdown in results.breakdowns
+        if breakdown.facts == ("answer_type",)
+        for row in breakdown.rows
+    }
 
 
-def _unshuffled(results: Results) -> str:
-    """The bundle to predict with shuffled images; empty where that was done, or where the model uses no image."""
+def _bundle_to_shuffle(results: Results) -> str:
+    """The bundle to predict with shuffled images; empty if that was done, or if the model uses no image."""
     model = results.model
     if model is None or model.bundle is None or "image-shuffled" in results.metrics[0].baselines:
         return ""
@@ -217,20 +191,7 @@ def _unshuffled(results: Results) -> str:
     return str(model.bundle) if uses_image else ""
 
 
-def _order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:
+def _fact_order(facts: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:
     """Single facts first, the well-known ones in their usual order."""
-    first = _USUAL_ORDER.index(facts[0]) if facts[0] in _USUAL_ORDER else len(_USUAL_ORDER)
+    first = _FACT_ORDER.index(facts[0]) if facts[0] in _FACT_ORDER else len(_FACT_ORDER)
     return len(facts), first, tuple(facts)
-
-
-def _flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested entries as ``outer inner`` -> text, in order; empty ones are left out."""
-    found: list[tuple[str, str]] = []
-    for key, value in card.items():
-        name = f"{prefix} {key}".strip()
-        if isinstance(value, Mapping):
-            found += _flat(value, name)
-        elif value not in (None, "", [], ()):
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            found.append((name.replace("_", " "), text))
-    return found

@@ -1,21 +1,21 @@
-"""How numbers and names are written for people: the same in the headline, the report and the terminal."""
+"""How numbers and names are written for people, in the headline, the report and the terminal."""
 
 from __future__ import annotations
 
-from medical_vqa.evaluation.statistics.intervals import Interval
+from medical_vqa.schema.results import Interval
 
 _NO_VALUE = "\N{EN DASH}"
 
 
 def percent(value: float | None, *, signed: bool = False) -> str:
-    """A share as per cent with one decimal and no sign for the unit: ``82.3``; a dash for None."""
+    """A fraction in per cent with one decimal, without the unit: ``82.3``; a dash for None."""
     if value is None:
         return _NO_VALUE
     return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
 
 
 def bounds(interval: Interval, *, signed: bool = False) -> str:
-    """An interval in per cent: ``[80.1, 84.4]``; a sentence fragment where there is none."""
+    """An interval in per cent: ``[80.1, 84.4]``; ``[no interval]`` if it has no bounds."""
     if interval.low is None or interval.high is None:
         return "[no interval]"
     return f"[{percent(interval.low, signed=signed)}, {percent(interval.high, signed=signed)}]"
@@ -27,6 +27,6 @@ def count(n: int, noun: str) -> str:
 
 
 def title(name: str) -> str:
-    """A key as people read it: ``answer_type`` is ``Answer type``, ``question-only`` stays hyphenated."""
+    """A key as a title: ``answer_type`` is ``Answer type``, ``question-only`` stays hyphenated."""
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]

@@ -1,25 +1,25 @@
 "use strict";
 (() => {
-  const atFirst = 24; // cards; the rest wait for a click, so that the page stays easy to scroll
+  const firstCards = 24; // the other cards appear after a click, so that the page stays easy to scroll
   const form = document.querySelector(".filters");
-  const more = document.querySelector(".more");
+  const showAll = document.querySelector(".show-all");
   const cards = [...document.querySelectorAll(".card")];
   const selects = [...form.querySelectorAll("select")];
-  const shown = form.querySelector("output");
-  let all = false;
+  const status = form.querySelector("output");
+  let allVisible = false;
   const apply = () => {
     const matching = cards.filter((card) =>
       selects.every((select) => !select.value || card.dataset[select.name] === select.value));
-    const visible = new Set(all ? matching : matching.slice(0, atFirst));
+    const visible = new Set(allVisible ? matching : matching.slice(0, firstCards));
     for (const card of cards) card.hidden = !visible.has(card);
-    more.hidden = visible.size === matching.length;
-    more.textContent = `Show all ${matching.length}`;
-    shown.value = `${visible.size} of ${matching.length} shown`;
+    showAll.hidden = visible.size === matching.length;
+    showAll.textContent = `Show all ${matching.length}`;
+    status.value = `${visible.size} of ${matching.length} shown`;
   };
-  const reveal = () => { all = true; apply(); };
+  const reveal = () => { allVisible = true; apply(); };
   form.addEventListener("change", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
-  more.addEventListener("click", reveal);
+  showAll.addEventListener("click", reveal);
   window.addEventListener("beforeprint", reveal);
   form.hidden = false;
   apply();

@@ -1,0 +1,72 @@
+"""The same predictions under published rules, side by side: why two numbers from two papers do not compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medical_vqa import registry
+from medical_vqa.evaluation.joining import AnsweredQuestions
+from medical_vqa.evaluation.protocols.base import Context, Protocol
+from medical_vqa.evaluation.statistics.tally import Tally, tally
+from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap, ProtocolScore
+
+MAX_IDS = 20
+
+
+def protocol_scores(
+    names: Sequence[str],
+    answered: AnsweredQuestions,
+    *,
+    baseline: Mapping[str, Prediction] | None,
+    training_rows: Sequence[Example],
+    bootstrap: Bootstrap,
+) -> list[ProtocolScore]:
+    """Score the same answers under each protocol, as published and repaired.
+
+    Args:
+        names: Names of the protocols, in the order of the table.
+        answered: The questions with the model's answers.
+        baseline: Example id -> the baseline's answer.
+        training_rows: Training rows, for the rules that need labels.
+        bootstrap: How intervals are resampled.
+    """
+    context = Context(training_rows, answered.scored)
+    scores = []
+    for name in names:
+        protocol: Protocol = registry.find("protocols", name)
+        for metric in protocol.build(context):
+            published = tally(metric.published, answered.scored, answered.answers)
+            repaired = tally(metric.repaired, answered.scored, answered.answers) if metric.repaired else None
+            changed = changed_rows(published, repaired) if repaired else None
+            scores.append(
+                ProtocolScore(
+                    protocol=protocol.name,
+                    metric=metric.published.name,
+                    label=metric.published.label,
+                    signature=metric.published.signature(),
+                    published=published.score(bootstrap),
+                    baseline=tally(metric.published, answered.scored, baseline).total() if baseline else None,
+                    repaired=repaired.score(bootstrap) if repaired else None,
+                    repaired_signature=metric.repaired.signature() if metric.repaired else None,
+                    defect=metric.defect,
+                    changed=None if changed is None else len(changed),
+                    changed_ids=tuple((changed or ())[:MAX_IDS]),
+                )
+            )
+    return scores
+
+
+def changed_rows(published: Tally, repaired: Tally) -> list[str] | None:
+    """Ids of the rows whose score the repair changes, or that only one of the two counts.
+
+    None for a metric that has no score of a single row.
+    """
+    by_id: list[dict[str, float]] = []
+    for counted in (repaired, published):
+        if len(counted.counts) and counted.counts.shape[1] != 2:
+            return None
+        ids = [example.id for example in counted.examples]
+        by_id.append(dict(zip(ids, counted.counts[:, 0].tolist(), strict=True)))
+    after, before = by_id
+    return [id_ for id_ in dict.fromkeys([*after, *before]) if before.get(id_) != after.get(id_)]

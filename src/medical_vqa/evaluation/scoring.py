@@ -1,0 +1,260 @@
+"""Answered questions scored next to their baselines: the computation behind results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from medical_vqa import registry
+from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.evaluation.correctness import judge
+from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
+from medical_vqa.evaluation.metrics.base import Metric
+from medical_vqa.evaluation.metrics.consistency import consistency
+from medical_vqa.evaluation.protocols.base import Context, Protocol
+from medical_vqa.evaluation.protocols.scoring import protocol_scores
+from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
+from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
+from medical_vqa.evaluation.statistics.tally import Tally, tally
+from medical_vqa.schema.prediction_card import AnsweringModel
+from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import (
+    Bootstrap,
+    Counts,
+    DatasetRef,
+    Facts,
+    MetricResult,
+    NamedRows,
+    ProtocolRef,
+    Results,
+    WithoutLeaks,
+)
+from medical_vqa.text import plain_letters
+
+_EMPTY = "empty answer, scored as wrong"
+_LOOK_ALIKE = "scored as wrong, yet looks like the reference: other characters that look the same, or invisible ones"
+
+
+@dataclass(frozen=True, slots=True)
+class LeakedRows:
+    """Ids of rows that training may have shown."""
+
+    exact: frozenset[str]
+    """Rows whose image is in a training part."""
+    near: frozenset[str]
+    """Rows whose image has a near-duplicate in a training part."""
+    near_duplicates_checked: bool
+    """Whether images were compared to find near-duplicates."""
+    trained_on: frozenset[str] | None = None
+    """Rows whose image the model was trained on, according to its card; None without a card."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringSettings:
+    """What is computed, and how."""
+
+    protocol: str = "squad_v2"
+    """Name of the rule of the headline."""
+    published_protocols: Sequence[str] = ()
+    """Names of further rules to score the same answers by."""
+    breakdowns: Sequence[Facts] = ()
+    """Facts to break the scores down by; several in one tuple are crossed."""
+    details: bool = True
+    """Whether to compute the additional metrics, calibration and consistency, which only a report shows."""
+    risk: float = DEFAULT_RISK
+    """Tolerated fraction of wrong answers among those given, when the model may abstain."""
+    temperature: float | None = None
+    """Temperature of the confidence, from the model's bundle."""
+    temperature_source: str = ""
+    """Rows that the temperature was fitted on."""
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    """How intervals are resampled."""
+
+
+def score_answers(
+    answered: AnsweredQuestions,
+    *,
+    baselines: Mapping[str, Sequence[Prediction]],
+    dataset: DatasetRef,
+    model: AnsweringModel | None = None,
+    training_rows: Sequence[Example] = (),
+    leaks: LeakedRows | None = None,
+    settings: ScoringSettings | None = None,
+) -> Results:
+    """Score the answers of a model next to its baselines.
+
+    Args:
+        answered: The questions with the model's answers.
+        baselines: Baseline name (``question-only``) -> its predictions, of at least the scored questions.
+        dataset: The rows that were answered.
+        model: Model that answered, as the predictions' card names it.
+        training_rows: Training rows, for the rules that take their labels from them.
+        leaks: Rows that training may have shown; the metrics are repeated without them.
+        settings: What is computed, and how.
+
+    Raises:
+        DataError: If nothing can be scored, a baseline lacks a question or a fact is unknown.
+        ConfigError: If a protocol is unknown, or the settings of the bootstrap are out of range.
+    """
+    settings = settings or ScoringSettings()
+    scored, bootstrap = answered.scored, settings.bootstrap
+    if not scored:
+        raise DataError(
+            f"none of {len(answered.predictions)} predictions answers one of {len(answered.examples)} questions with "
+            "an accepted answer; check that dataset, split and filter are those the predictions were made for"
+        )
+    check_facts(settings.breakdowns, scored)
+    protocol: Protocol = registry.find("protocols", settings.protocol)
+    metrics = protocol.published_metrics(Context(training_rows, scored))
+    tallies = [tally(metric, scored, answered.answers) for metric in metrics]
+    baseline_answers = {name: _answers_by_id(name, answers, scored) for name, answers in baselines.items()}
+    baseline_tallies = {
+        name: [tally(metric, scored, answers) for metric in metrics] for name, answers in baseline_answers.items()
+    }
+    return Results(
+        dataset=dataset,
+        model=model,
+        protocol=ProtocolRef(name=protocol.name, rule=protocol.rule, citation=protocol.citation),
+        bootstrap=bootstrap,
+        counts=Counts(
+            examples=len(answered.examples),
+            predictions=len(answered.predictions),
+            scored=len(scored),
+            images=len({example.image_id for example in scored}),
+            groups=len({example.group for example in scored}),
+        ),
+        excluded=answered.excluded,
+        warnings=answer_warnings(metrics[0], answered),
+        metrics=[
+            _metric_result(counted, {name: group[number] for name, group in baseline_tallies.items()}, bootstrap)
+            for number, counted in enumerate(tallies)
+        ],
+        without_leaks=_without_leaks(leaks, tallies, baseline_tallies, bootstrap) if leaks else None,
+        protocols=protocol_scores(
+            settings.published_protocols,
+            answered,
+            baseline=next(iter(baseline_answers.values()), None),
+            training_rows=training_rows,
+            bootstrap=bootstrap,
+        ),
+        breakdowns=[break_down(facts, tallies, baseline_tallies, bootstrap) for facts in settings.breakdowns],
+        **(_details(metrics[0], answered, baseline_answers, settings) if settings.details else {}),
+    )
+
+
+def answer_warnings(metric: Metric, answered: AnsweredQuestions) -> list[NamedRows]:
+    """Wrong answers that are empty, and those that differ from the reference only in characters that look alike."""
+    empty: list[str] = []
+    look_alike: list[str] = []
+    for example in answered.scored:
+        prediction = answered.answers[example.id]
+        if not prediction.answer.strip() and any(gold.strip() for gold in example.answers):
+            empty.append(example.id)
+        elif not (prediction.answer.isascii() and all(gold.isascii() for gold in example.answers)):
+            plain_prediction = replace(prediction, answer=plain_letters(prediction.answer))
+            plain_example = replace(example, answers=tuple(plain_letters(gold) for gold in example.answers))
+            is_right = _full_score(metric, prediction, example)
+            if not is_right and _full_score(metric, plain_prediction, plain_example):
+                look_alike.append(example.id)
+    reasons = ((_EMPTY, empty), (_LOOK_ALIKE, look_alike))
+    return [named_rows(reason, ids) for reason, ids in reasons if ids]
+
+
+def find_metric(name: str, context: Context) -> Metric:
+    """A metric by name: a registered one (``em``, ``laterality``), or a number of a protocol (``helm.bleu1``).
+
+    Raises `ConfigError` with the known names.
+    """
+    protocol_name, _, metric_name = name.rpartition(".")
+    if not protocol_name:
+        metric: Metric = registry.create("metrics", metric_name)
+        return metric
+    protocol: Protocol = registry.find("protocols", protocol_name)
+    known = {metric.name: metric for metric in protocol.published_metrics(context)}
+    if metric_name not in known:
+        raise ConfigError(f"unknown metric {metric_name!r} of {protocol_name}; known: {', '.join(known)}")
+    return known[metric_name]
+
+
+def _answers_by_id(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
+    answers = {prediction.id: prediction for prediction in predictions}
+    for example in scored:
+        if example.id not in answers:
+            raise DataError(
+                f"the {name} baseline has no prediction for {example.id!r}; compute it over the same questions"
+            )
+    return answers
+
+
+def _metric_result(counted: Tally, baselines: Mapping[str, Tally], bootstrap: Bootstrap) -> MetricResult:
+    return MetricResult(
+        name=counted.metric.name,
+        label=counted.metric.label,
+        signature=counted.metric.signature(),
+        score=counted.score(bootstrap),
+        baselines={name: baseline.score(bootstrap) for name, baseline in baselines.items()},
+        differences={name: counted.difference(baseline, bootstrap) for name, baseline in baselines.items()},
+    )
+
+
+def _full_score(metric: Metric, prediction: Prediction, example: Example) -> bool:
+    counts = metric.counts(prediction, example)
+    return counts is not None and metric.value(counts) == 1.0
+
+
+def _without_leaks(
+    leaks: LeakedRows,
+    tallies: Sequence[Tally],
+    baselines: Mapping[str, Sequence[Tally]],
+    bootstrap: Bootstrap,
+) -> WithoutLeaks | None:
+    """The metrics without leaked rows; None if there is none to leave out."""
+    ids = [example.id for example in tallies[0].examples]
+    exact, near = sum(id_ in leaks.exact for id_ in ids), sum(id_ in leaks.near for id_ in ids)
+    if not exact and not near and not leaks.trained_on:
+        return None
+    leaked = leaks.exact | leaks.near | (leaks.trained_on or frozenset())
+
+    def remaining(counted: Tally) -> Tally:
+        return counted.subset([row for row, example in enumerate(counted.examples) if example.id not in leaked])
+
+    return WithoutLeaks(
+        exact_duplicates=exact,
+        near_duplicates=near,
+        near_duplicates_checked=leaks.near_duplicates_checked,
+        trained_on=None if leaks.trained_on is None else sum(id_ in leaks.trained_on for id_ in ids),
+        scores={counted.metric.name: remaining(counted).score(bootstrap) for counted in tallies},
+        baselines={
+            name: {counted.metric.name: remaining(counted).total() for counted in group}
+            for name, group in baselines.items()
+        },
+    )
+
+
+def _details(
+    headline: Metric,
+    answered: AnsweredQuestions,
+    baselines: Mapping[str, Mapping[str, Prediction]],
+    settings: ScoringSettings,
+) -> dict[str, Any]:
+    """The fields of `Results` that a report shows and a headline does not."""
+    scored = answered.scored
+    additional = []
+    for name in registry.names("metrics"):
+        if name in ("em", "f1"):  # the headline's
+            continue
+        counted = tally(registry.create("metrics", name), scored, answered.answers)
+        if counted.examples:
+            of_baselines = {baseline: tally(counted.metric, scored, answers) for baseline, answers in baselines.items()}
+            additional.append(_metric_result(counted, of_baselines, settings.bootstrap))
+    return {
+        "additional_metrics": additional,
+        "calibration": calibrate(
+            judge(headline, answered),
+            risk=settings.risk,
+            temperature=settings.temperature,
+            temperature_source=settings.temperature_source,
+        ),
+        "consistency": consistency(scored, {row.id: answered.answers[row.id].answer for row in scored}),
+    }

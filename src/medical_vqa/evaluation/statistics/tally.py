@@ -1,0 +1,98 @@
+"""One metric over one set of predictions: per-example counts, and the scores computed from their sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from medical_vqa.evaluation.metrics.base import Metric
+from medical_vqa.evaluation.statistics.intervals import Floats, clustered_bootstrap, wilson_of_groups
+from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of the examples a metric applies to, row by row."""
+
+    metric: Metric
+    """The metric whose counts these are."""
+    examples: tuple[Example, ...]
+    """The examples the metric applies to, in their order."""
+    counts: Floats
+    """Counts of each example, (examples, k)."""
+
+    def total(self) -> float | None:
+        """The metric's value over all rows; None if there are none."""
+        value = self.metric.value(self.counts.sum(axis=0).tolist()) if len(self.counts) else math.nan
+        return None if math.isnan(value) else value
+
+    def score(self, bootstrap: Bootstrap) -> Score:
+        """The value with its interval; if all answers score 0, or all 1, Wilson's with whole groups as trials."""
+        score = self._with_interval(self.total(), self.counts, per_resample(self.metric), bootstrap)
+        if score.interval.low is not None or score.clusters < 2 or score.value not in (0.0, 1.0):
+            return score
+        is_mean = self.counts.shape[1] == 2 and bool((self.counts == (score.value, 1.0)).all())
+        if not is_mean:
+            return score
+        interval = wilson_of_groups(score.value == 1.0, score.clusters, bootstrap.level)
+        return score.model_copy(update={"interval": interval})
+
+    def difference(self, other: Self, bootstrap: Bootstrap) -> Score:
+        """This value minus that of another tally of the same examples, resampled as pairs.
+
+        Raises:
+            ValueError: If the two do not hold the same examples in the same order.
+        """
+        if [example.id for example in self.examples] != [example.id for example in other.examples]:
+            raise ValueError("a paired difference needs two tallies of the same examples in the same order")
+        minuend, subtrahend = self.total(), other.total()
+        difference = None if minuend is None or subtrahend is None else minuend - subtrahend
+        values, width = per_resample(self.metric), self.counts.shape[1]
+
+        def differences(totals: Floats) -> Floats:
+            return values(totals[:, :width]) - values(totals[:, width:])
+
+        return self._with_interval(difference, np.hstack([self.counts, other.counts]), differences, bootstrap)
+
+    def subset(self, rows: Sequence[int]) -> Tally:
+        """The rows at these positions, in the given order."""
+        index = np.asarray(rows, dtype=np.intp)
+        return Tally(self.metric, tuple(self.examples[row] for row in rows), self.counts[index])
+
+    def _with_interval(
+        self, value: float | None, counts: Floats, values: Callable[[Floats], Floats], bootstrap: Bootstrap
+    ) -> Score:
+        groups = [example.group for example in self.examples]
+        interval = clustered_bootstrap(
+            counts, groups, values, resamples=bootstrap.resamples, level=bootstrap.level, seed=bootstrap.seed
+        )
+        return Score(value=value, interval=interval, n=len(groups), clusters=len(set(groups)))
+
+
+def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> Tally:
+    """Count every example that has a prediction and that the metric applies to.
+
+    Args:
+        metric: What to count.
+        examples: The rows.
+        predictions: Example id -> prediction.
+    """
+    applicable: list[Example] = []
+    rows: list[tuple[float, ...]] = []
+    for example in examples:
+        prediction = predictions.get(example.id)
+        counts = metric.counts(prediction, example) if prediction is not None else None
+        if counts is not None:
+            applicable.append(example)
+            rows.append(counts)
+    return Tally(metric, tuple(applicable), np.array(rows, dtype=float).reshape(len(rows), -1 if rows else 1))
+
+
+def per_resample(metric: Metric) -> Callable[[Floats], Floats]:
+    """The metric's value of each row of totals: (resamples, k) -> (resamples,)."""
+    return lambda totals: np.array([metric.value(row) for row in totals.tolist()])

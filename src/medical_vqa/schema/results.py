@@ -1,0 +1,351 @@
+"""What ``results.json`` contains: every score with its interval, its number of questions and its baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from medical_vqa.errors import DataError
+from medical_vqa.schema.document import SchemaModel, read_document, write_document
+from medical_vqa.schema.prediction_card import AnsweringModel
+
+FORMAT: Final = 1
+Facts = tuple[str, ...]
+"""Names of one fact, or of several that are crossed: ``("modality",)``."""
+
+
+class Interval(SchemaModel):
+    """A confidence interval, or the reason why there is none."""
+
+    low: float | None
+    """Lower bound, in the units of the score; null where undefined."""
+    high: float | None
+    """Upper bound; null where undefined."""
+    level: float
+    """Nominal coverage: 0.95."""
+    method: str
+    """How the interval was computed."""
+    reason: str | None = None
+    """Why there is no interval; null where there is one."""
+
+
+class Score(SchemaModel):
+    """A number with what it needs to be understood."""
+
+    value: float | None
+    """Score in [0, 1], or a difference in [-1, 1]; null if nothing could be scored."""
+    interval: Interval
+    """Confidence interval, resampled over groups."""
+    n: int
+    """Number of questions behind the score."""
+    clusters: int
+    """Number of groups (patients or images) those questions come from."""
+
+
+class Bootstrap(SchemaModel):
+    """How intervals are resampled."""
+
+    resamples: int = 2000
+    """Number of resamples."""
+    level: float = 0.95
+    """Nominal coverage of the intervals."""
+    seed: int = 0
+    """Seed of the resampling; equal input and seed give equal intervals."""
+
+
+class DatasetRef(SchemaModel):
+    """The rows that were scored."""
+
+    name: str
+    """Name under which the dataset was prepared: ``slake``."""
+    split: str
+    """``train``, ``validation`` or ``test``."""
+    where: dict[str, str] = {}
+    """Facts that selected the rows: ``{"language": "en"}``."""
+    custom_split: str = ""
+    """How the split was sampled, if it is not the published one."""
+    manifest: str = ""
+    """SHA-256 of the prepared dataset's manifest, lower-case hex."""
+    title: str = ""
+    """Title of the dataset."""
+    license: str = ""
+    """License of the dataset."""
+    citation: str = ""
+    """Citation that its authors ask for."""
+    homepage: str = ""
+    """Web page of the dataset."""
+
+
+class ProtocolRef(SchemaModel):
+    """The rule by which the answers were scored."""
+
+    name: str
+    """Name of the protocol: ``squad_v2``."""
+    rule: str
+    """What the rule does, in one sentence."""
+    citation: str
+    """Where the rule was published."""
+
+
+class Counts(SchemaModel):
+    """How much was scored."""
+
+    examples: int
+    """Number of questions in the split."""
+    predictions: int
+    """Number of predictions in the file."""
+    scored: int
+    """Number of questions with an accepted answer and exactly one prediction."""
+    images: int
+    """Number of images that the scored questions are about."""
+    groups: int
+    """Number of groups (patients where known, else images) they belong to; intervals resample whole groups."""
+
+
+class NamedRows(SchemaModel):
+    """Rows that share a property, counted and named."""
+
+    reason: str
+    """The property, as a short phrase."""
+    n: int
+    """Number of rows."""
+    ids: list[str]
+    """The first hundred ids, sorted."""
+
+
+class MetricResult(SchemaModel):
+    """One metric: the model, the baselines, and the differences between them."""
+
+    name: str
+    """Key of the metric: ``em``."""
+    label: str
+    """Name for people: ``EM``."""
+    signature: str
+    """Everything that affects the number: two scores are comparable only if their signatures are equal."""
+    score: Score
+    """Score of the model."""
+    baselines: dict[str, Score]
+    """Baseline name -> its score on the same questions."""
+    differences: dict[str, Score]
+    """Baseline name -> model minus baseline, resampled as pairs."""
+
+
+class BreakdownRow(SchemaModel):
+    """The scores of the questions that share a fact."""
+
+    levels: tuple[str, ...]
+    """Value of each fact: ``("CT",)``, or ``("CT", "OPEN")`` when crossed."""
+    n: int
+    """Number of questions."""
+    clusters: int
+    """Number of groups those questions come from."""
+    small: bool
+    """Whether there are too few questions or groups to draw a conclusion."""
+    scores: dict[str, Score]
+    """Metric name -> score."""
+    baselines: dict[str, dict[str, float | None]]
+    """Baseline name -> metric name -> value on the same questions."""
+
+
+class Breakdown(SchemaModel):
+    """The scores by one fact, or by several crossed, largest groups first."""
+
+    facts: Facts
+    """Names of the facts: ``("modality",)``."""
+    rows: tuple[BreakdownRow, ...]
+    """One row per combination of values that occurs."""
+
+
+class ProtocolScore(SchemaModel):
+    """One number of a published protocol, as published and repaired."""
+
+    protocol: str
+    """Name of the protocol: ``llava_med``."""
+    metric: str
+    """Key of the metric: ``closed``."""
+    label: str
+    """Name for people."""
+    signature: str
+    """Everything that affects the published number."""
+    published: Score
+    """Score by the rule as its authors compute it."""
+    baseline: float | None
+    """Score of the first baseline by the same rule."""
+    repaired: Score | None
+    """Score without the rule's defect; null where that cannot be computed here."""
+    repaired_signature: str | None
+    """Everything that affects the repaired number."""
+    defect: str
+    """What the defect changes; empty if there is none."""
+    changed: int | None = None
+    """Number of rows whose score the repair changes, or that only one of the two counts; null for corpus scores."""
+    changed_ids: tuple[str, ...] = ()
+    """Ids of the first twenty of those rows."""
+
+
+class CalibrationBin(SchemaModel):
+    """Answers of about equal confidence."""
+
+    low: float
+    """Lower bound, included."""
+    high: float
+    """Upper bound; included in the last bin only."""
+    n: int
+    """Number of answers."""
+    confidence: float
+    """Mean confidence."""
+    accuracy: float
+    """Fraction of correct answers."""
+    interval: Interval
+    """Wilson interval of the accuracy."""
+
+
+class Abstention(SchemaModel):
+    """The confidence from which to answer, for a tolerated risk."""
+
+    risk: float
+    """Tolerated fraction of wrong answers among those given."""
+    threshold: float
+    """Lowest confidence of an answer that is given."""
+    coverage: float
+    """Fraction of the questions that is answered."""
+    answered: int
+    """Number of questions that are answered."""
+    wrong: int
+    """Number of wrong answers among them."""
+    risk_upper_bound: float
+    """One-sided 95 % upper bound of the fraction of wrong answers, at most `risk`."""
+
+
+class Calibration(SchemaModel):
+    """How reliable the confidence is."""
+
+    n: int
+    """Number of answers with a confidence."""
+    without_confidence: int
+    """Number of answers without one, which no number here includes."""
+    accuracy: float
+    """Fraction of correct answers."""
+    confidence: float
+    """Mean confidence."""
+    ece: float
+    """Expected calibration error: the mean distance of confidence and accuracy over ten bins of equal width."""
+    brier: float
+    """Brier score: the mean squared distance of confidence and correctness; 0 is best."""
+    brier_constant: float
+    """Brier score of a model whose confidence is always the accuracy."""
+    aurc: float
+    """Area under the risk-coverage curve: the mean risk over all coverages; smaller is better."""
+    bins: tuple[CalibrationBin, ...]
+    """Reliability diagram, without empty bins."""
+    risk_coverage: tuple[tuple[float, float], ...]
+    """Risk-coverage curve: (fraction answered, fraction of those wrong), highest confidence first."""
+    temperature: float
+    """Divisor of the confidence's log-odds."""
+    temperature_source: str
+    """Rows that the temperature was fitted on."""
+    scaled_ece: float
+    """Expected calibration error with the temperature applied."""
+    scaled_brier: float
+    """Brier score with the temperature applied."""
+    abstention: Abstention | None
+    """When to answer, for the tolerated risk; null if no threshold keeps it."""
+
+
+class ConflictingAnswers(SchemaModel):
+    """Two answers about one image that cannot both be true, or two answers to one question."""
+
+    image_id: str
+    """Id of the image."""
+    first: str
+    """First question and its answer."""
+    second: str
+    """Second question and its answer."""
+    ids: tuple[str, str]
+    """Ids of the two rows."""
+
+
+class Consistency(SchemaModel):
+    """How far a model agrees with itself."""
+
+    comparable: int
+    """Number of pairs of answers about one image that make claims about the same entity."""
+    contradictory: int
+    """Number of those pairs that contradict each other."""
+    reference_contradictory: int
+    """Number of those pairs whose reference answers contradict each other: the error of this check."""
+    contradictions: tuple[ConflictingAnswers, ...]
+    """The first twenty contradictions of the model where the references have none."""
+    paraphrased: int
+    """Number of pairs of questions that are paraphrases, according to the dataset."""
+    paraphrases_disagreeing: int
+    """Number of those pairs that received different answers."""
+    reference_paraphrases_disagreeing: int
+    """Number of those pairs whose reference answers differ: inconsistencies of the dataset."""
+    paraphrase_disagreements: tuple[ConflictingAnswers, ...]
+    """The first twenty paraphrases with different answers where the references agree."""
+
+
+class WithoutLeaks(SchemaModel):
+    """The same metrics without the rows that training may have shown."""
+
+    exact_duplicates: int
+    """Number of scored rows that are left out because their image is in a training part, in any language."""
+    near_duplicates: int
+    """Number of scored rows that are left out because a near-duplicate of their image is in a training part."""
+    near_duplicates_checked: bool
+    """Whether images were compared to find near-duplicates; otherwise only equal files are known."""
+    trained_on: int | None = None
+    """Number of scored rows whose image the model was trained on, according to its card; null without a card."""
+    scores: dict[str, Score]
+    """Metric name -> score on the remaining rows."""
+    baselines: dict[str, dict[str, float | None]]
+    """Baseline name -> metric name -> value on the remaining rows."""
+
+
+class Results(SchemaModel):
+    """The content of ``results.json``."""
+
+    format: Literal[1] = FORMAT
+    """Version of this layout."""
+    dataset: DatasetRef
+    """Rows that were scored."""
+    model: AnsweringModel | None = None
+    """Model that answered, as the predictions' card names it; null for a file of another program."""
+    protocol: ProtocolRef
+    """Rule by which the answers were scored."""
+    bootstrap: Bootstrap
+    """How the intervals were resampled."""
+    counts: Counts
+    """How much was scored."""
+    excluded: list[NamedRows]
+    """Questions and predictions that were not scored, by reason; empty when all were."""
+    warnings: list[NamedRows] = []
+    """Answers that are wrong for a reason that is no judgement: empty ones, and ones with look-alike characters."""
+    metrics: list[MetricResult]
+    """Metrics of the protocol; the first is the headline."""
+    without_leaks: WithoutLeaks | None = None
+    """Scores without leaked rows; null where no training part is known to share an image."""
+    protocols: list[ProtocolScore] = []
+    """The same predictions under the requested published protocols."""
+    breakdowns: list[Breakdown] = []
+    """The metrics by fact; empty unless details or breakdowns were requested."""
+    additional_metrics: list[MetricResult] = []
+    """Closed accuracy, open recall, lists, laterality, ROUGE-L, BLEU; empty unless details were requested."""
+    calibration: Calibration | None = None
+    """How reliable the confidence is; null if the model gives none, or unless details were requested."""
+    consistency: Consistency | None = None
+    """How far the model agrees with itself; null unless details were requested."""
+
+
+def read_results(path: Path) -> Results:
+    """Read ``results.json``; raises `DataError` when there is none or it is damaged or of another format."""
+    try:
+        return read_document(path, Results, advice="score the predictions again", error=DataError)
+    except FileNotFoundError:
+        raise DataError(f"no results at {path}; write them with `medical-vqa score`") from None
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write ``results.json``."""
+    write_document(path, results)
