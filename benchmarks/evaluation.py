@@ -23,10 +23,13 @@ import numpy as np
 from PIL import Image
 
 from medical_vqa import registry
+from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.reporting.report import write_report
-from medical_vqa.evaluation.results import DatasetRef, Results, evaluate
+from medical_vqa.evaluation.scoring import ScoringSettings, score_answers
+from medical_vqa.evaluation.statistics.breakdown import default_facts
 from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap, DatasetRef, Results
 
 HERE = Path(__file__).parent
 RESAMPLES, PER_IMAGE = 2000, 11
@@ -83,7 +86,7 @@ def one_round() -> dict[str, float]:
 
 def rows(n: int) -> tuple[list[Example], list[Prediction]]:
     """Questions with their reference, and an answer to each."""
-    asked = [
+    examples = [
         Example(
             str(i),
             f"scan-{i // PER_IMAGE}",
@@ -98,45 +101,39 @@ def rows(n: int) -> tuple[list[Example], list[Prediction]]:
         )
         for i in range(n)
     ]
-    said = [Prediction(str(i), f"{LABELS[i % 180 if i % 2 else i % 77]} {i}", "", (i % 97) / 97) for i in range(n)]
-    return asked, said
+    answers = [f"{LABELS[i % 180 if i % 2 else i % 77]} {i}" for i in range(n)]
+    return examples, [Prediction(str(i), answer, "", (i % 97) / 97) for i, answer in enumerate(answers)]
 
 
 def scored(n: int, *, protocols: Sequence[str] = (), resamples: int = RESAMPLES) -> Results:
-    """The numbers of a predictions file of `n` rows, with one baseline beside them."""
-    asked, said = rows(n)
-    baseline = [Prediction(row.id, LABELS[0]) for row in asked]
-    baselines, facts = {"question-only": baseline}, ["organ", "modality"]
-    return evaluate(
-        asked,
-        said,
-        baselines=baselines,
+    """The numbers of a predictions file of `n` rows, with one baseline."""
+    examples, predictions = rows(n)
+    settings = ScoringSettings(
+        published_protocols=protocols,
+        breakdowns=[("organ",), ("modality",)],
+        bootstrap=Bootstrap(resamples=resamples),
+    )
+    return score_answers(
+        join(examples, predictions),
+        baselines={"question-only": [Prediction(row.id, LABELS[0]) for row in examples]},
         dataset=DATASET,
-        protocols=protocols,
-        train=asked,
-        facts=facts,
-        resamples=resamples,
+        training_rows=examples,
+        settings=settings,
     )
 
 
 def report_on(n: int) -> dict[str, float]:
     """Scoring under every rule and writing the page."""
-    asked, said = rows(n)
-    baselines = {"question-only": [Prediction(row.id, LABELS[0]) for row in asked]}
+    examples, predictions = rows(n)
+    baselines = {"question-only": [Prediction(row.id, LABELS[0]) for row in examples]}
+    settings = ScoringSettings(published_protocols=PROTOCOLS, breakdowns=default_facts(examples))
     with tempfile.TemporaryDirectory() as folder:
         page, began = Path(folder) / "report.html", time.perf_counter()
-        results = evaluate(
-            asked, said, baselines=baselines, dataset=DATASET, protocols=registry.names("protocols"), train=asked
+        answered = join(examples, predictions)
+        results = score_answers(
+            answered, baselines=baselines, dataset=DATASET, training_rows=examples, settings=settings
         )
-        write_report(
-            page,
-            results=results,
-            examples=asked,
-            predictions=said,
-            baselines=baselines,
-            images=Noise(),
-            title="made up",
-        )
+        write_report(page, results=results, answered=answered, baselines=baselines, images=Noise(), title="made up")
         taken, size = time.perf_counter() - began, page.stat().st_size / 1e6
     return {"report_10000_seconds": taken, "report_10000_megabytes": size}
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from medical_vqa import cli
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.evaluation.joining import join
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.calibrate import calibrate
@@ -24,6 +25,7 @@ from medical_vqa.pipelines.predict import other_images, predict
 from medical_vqa.pipelines.report import report
 from medical_vqa.pipelines.score import dataset_ref, score
 from medical_vqa.schema.bundle_card import read_bundle_card
+from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Prediction, read_predictions, write_jsonl
 
 
@@ -75,7 +77,30 @@ def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_us
     assert after.text == before.text
     assert after.confidence == pytest.approx(temperature_scaled(before.confidence, kept.temperature))
     again = predict(loaded, split="validation", out=mine / "predictions-again.jsonl").path
-    assert score(again).results.calibration.temperature_from.startswith("slake-mini validation")
+    assert score(again).results.calibration.temperature_source.startswith("slake-mini validation")
+
+
+def test_calibrating_joins_once_and_computes_the_calibration_alone(mine, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("calibrating draws no bootstrap and scores no BLEU or ROUGE")
+
+    for name in ("statistics.tally.clustered_bootstrap", "statistics.tally.Tally.score", "scoring.score_answers"):
+        monkeypatch.setattr(f"medical_vqa.evaluation.{name}", refuse)
+    monkeypatch.setattr("medical_vqa.evaluation.metrics.bleu.Bleu.counts", refuse)
+    monkeypatch.setattr("medical_vqa.evaluation.metrics.rouge.lcs_f_measure", refuse)
+    joins = []
+    monkeypatch.setattr("medical_vqa.pipelines.calibrate.join", lambda *rows: joins.append(rows) or join(*rows))
+    assert calibrate(mine / "predictions-validation.jsonl", risk=0.9).n == 424
+    assert len(joins) == 1
+
+
+def test_calibrating_again_fits_the_temperature_again(mine):
+    path = mine / "predictions-validation.jsonl"
+    first = calibrate(path, risk=0.9)
+    card = json.loads(card_path(path).read_text())
+    card["calibration"] = {"temperature": 17.0, "fitted_on": "slake-mini validation, 424 answers", "risk": 0.9}
+    card_path(path).write_text(json.dumps(card))
+    assert calibrate(path, risk=0.9).temperature == first.temperature
 
 
 def test_a_temperature_is_fitted_on_validation_predictions_with_a_confidence_only(mine):
@@ -150,7 +175,7 @@ def test_strange_texts_pass_through_every_page(mine, tmp_path):
     write_jsonl(path, strange)
     scored = score(path, protocols=["llava_med", "medvint", "helm"])
     assert scored.results.counts.scored == len(given)
-    page = report(scored, path, tmp_path / "report.html")
+    page = report(scored, tmp_path / "report.html")
     assert "רֵאָה" in page.read_text(encoding="utf-8")
 
 
@@ -159,7 +184,7 @@ def test_predictions_with_missing_and_extra_ids_are_counted_and_named(mine):
     given = read_predictions(path)
     write_jsonl(path, [*given[2:], Prediction("extra/1", "yes")])
     results = score(path).results
-    assert {part.reason: part.n for part in results.set_aside} == {
+    assert {part.reason: part.n for part in results.excluded} == {
         "no prediction": 2,
         "prediction for a question that is not in this split": 1,
     }
@@ -173,7 +198,7 @@ def test_a_dataset_without_readable_images_still_has_its_report(mine, root, tmp_
 
     path = mine / "predictions-validation.jsonl"
     scored = score(path, selection=Selection(dataset="slake-mini", root=copy, where={"language": "en"}))
-    page = report(scored, path, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = report(scored, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "image not available" in page
 
 
@@ -250,6 +275,7 @@ def test_a_split_that_was_drawn_here_says_so(root):
     from medical_vqa.schema.selection import Selection
 
     carved = Selection(dataset="slake-mini", root=root, where={"language": "en"}, validation=None)
-    drawn = dataset_ref(SelectedDataset.open(carved), "validation").drawn
-    assert drawn.startswith("Not a published split: 15% of the images")
-    assert dataset_ref(SelectedDataset.open(Selection(dataset="slake-mini", root=root)), "validation").drawn == ""
+    sampled = dataset_ref(SelectedDataset.open(carved), "validation")
+    assert sampled.custom_split.startswith("Not a published split: 15% of the images")
+    published = dataset_ref(SelectedDataset.open(Selection(dataset="slake-mini", root=root)), "validation")
+    assert published.custom_split == ""

@@ -18,7 +18,7 @@ from medical_vqa.errors import DataError
 from medical_vqa.evaluation.reporting.audit_report import audit_text
 from medical_vqa.pipelines import audit as audit_stage
 from medical_vqa.pipelines.audit import audit_page
-from medical_vqa.pipelines.inputs import AnsweredRows, leaks_of
+from medical_vqa.pipelines.inputs import AnsweredRows, leaked_rows
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.schema.audit import read_audit
 from medical_vqa.schema.selection import Selection
@@ -149,11 +149,11 @@ def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(fold
         return SelectedDataset.open(selection)
 
     assert opened().dataset.audit is None
-    assert not leaks_of(AnsweredRows(opened(), "test")).looked
+    assert not leaked_rows(AnsweredRows(opened(), "test")).near_duplicates_checked
     found = audit_stage.audit(dataset)
     assert opened().dataset.audit == found
-    assert leaks_of(AnsweredRows(opened(), "test")).looked
-    assert leaks_of(AnsweredRows(opened(), "train")) is None
+    assert leaked_rows(AnsweredRows(opened(), "test")).near_duplicates_checked
+    assert leaked_rows(AnsweredRows(opened(), "train")) is None
     path = dataset.folder / "audit.json"
     path.write_text(found.model_copy(update={"manifest": "other"}).model_dump_json())
     assert opened().dataset.audit is None
@@ -176,7 +176,7 @@ def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):
     text = path.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 2
     assert "&lt;b&gt;Where?" in text
-    assert "Nearly the same image" in text
+    assert "Near-duplicate images in different parts" in text
 
 
 def test_a_dataset_with_one_part_has_nothing_to_share(folder):

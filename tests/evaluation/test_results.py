@@ -13,15 +13,16 @@ from medical_vqa.evaluation.reporting.summary import headline, row_lines, withou
 from medical_vqa.evaluation.scoring import LeakedRows, find_metric
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
-from medical_vqa.schema.results import Results
+from medical_vqa.schema.results import read_results, write_results
 
+MODEL = AnsweringModel(name="compact", family="compact")
 SCHEMA = files("medical_vqa.schema") / "json" / "results.schema.json"
 
 
 @pytest.fixture
 def results(examples, predictions, baseline, score):
     baselines = {"question-only": baseline}
-    return score(examples, predictions, baselines=baselines, model=AnsweringModel(name="compact", family="compact"), resamples=200)
+    return score(examples, predictions, baselines=baselines, model=MODEL, resamples=200)
 
 
 def test_a_score_travels_with_interval_n_groups_signature_and_baseline(results):
@@ -41,7 +42,7 @@ def test_the_headline_holds_everything_a_number_needs(results):
 
 def test_questions_without_a_prediction_are_excluded_and_named_not_scored_as_wrong(examples, predictions, score):
     results = score(examples, predictions[:-1])
-    assert [(part.reason, part.n, part.ids) for part in results.excluded] == [("no prediction", 1, ["6"])]
+    assert [(part.reason, part.n, part.ids) for part in results.excluded] == [("no prediction", 1, ("6",))]
     assert results.metrics[0].score.value == pytest.approx(3 / 5)
     assert "n=5 of 6 questions" in headline(results)
 
@@ -53,9 +54,9 @@ def test_unanswered_questions_extra_and_double_predictions_are_excluded_each_wit
     given = [*predictions, Prediction("7", "no"), Prediction("1", "liver"), Prediction("other", "lung")]
     results = score([*examples, unanswered], given)
     assert {part.reason: part.ids for part in results.excluded} == {
-        "no accepted answer in the dataset": ["7"],
-        "predicted more than once": ["1"],
-        "prediction for a question that is not in this split": ["other"],
+        "no accepted answer in the dataset": ("7",),
+        "predicted more than once": ("1",),
+        "prediction for a question that is not in this split": ("other",),
     }
     assert (results.counts.examples, results.counts.predictions, results.counts.scored) == (7, 9, 5)
 
@@ -95,28 +96,41 @@ def test_details_are_computed_only_on_request(examples, predictions, score):
     headline_only = score(examples, predictions, details=False)
     detailed = score(examples, predictions)
     assert headline_only.metrics == detailed.metrics
-    assert (headline_only.additional_metrics, headline_only.calibration, headline_only.consistency) == ([], None, None)
+    assert (headline_only.additional_metrics, headline_only.calibration, headline_only.consistency) == ((), None, None)
     assert detailed.calibration.n == 5
     assert {metric.name for metric in detailed.additional_metrics} == {
         "closed", "open_recall", "laterality", "rouge_l", "bleu1", "bleu4",
     }  # fmt: skip
 
 
-def test_results_read_back_equal_and_satisfy_the_published_schema(results):
-    assert Results.from_json(results.to_json()) == results
-    jsonschema.validate(json.loads(results.to_json()), json.loads(SCHEMA.read_text(encoding="utf-8")))
+def test_results_read_back_equal_and_satisfy_the_published_schema(results, tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    assert read_results(path) == results
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), schema)
 
 
 def test_equal_input_gives_an_equal_file(results, examples, predictions, baseline, score):
     baselines = {"question-only": baseline}
-    again = score(examples, predictions, baselines=baselines, model=AnsweringModel(name="compact", family="compact"), resamples=200)
-    assert again.to_json() == results.to_json()
+    again = score(examples, predictions, baselines=baselines, model=MODEL, resamples=200)
+    assert again.model_dump_json() == results.model_dump_json()
 
 
-@pytest.mark.parametrize("text", ["{}", "not json", '{"format": 2}'])
-def test_a_file_that_is_not_a_results_json_is_refused(text):
-    with pytest.raises(DataError, match=r"not a results.json of format 1: .*; score again"):
-        Results.from_json(text)
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{}", "no format"), ("not json", "not JSON"), ('{"format": 2}', "format 2"), ('{"format": 1}', "'dataset'")],
+)
+def test_a_file_that_is_not_a_results_json_is_refused(text, problem, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"{path}: .*{problem}.*; score the predictions again"):
+        read_results(path)
+
+
+def test_missing_results_are_refused_with_the_command_that_writes_them(tmp_path):
+    with pytest.raises(DataError, match=r"no results at .*; write them with `medical-vqa score`"):
+        read_results(tmp_path / "results.json")
 
 
 def test_scoring_imports_no_torch():
@@ -136,7 +150,7 @@ def test_an_answer_that_only_looks_like_the_reference_is_scored_as_the_rule_says
     given = [replace(predictions[0], answer=answer), *predictions[1:]]
     found = score(examples, given)
     assert found.metrics[0].score.value == pytest.approx(2 / 6)
-    assert [(part.n, part.ids) for part in found.warnings] == [(1, ["1"])]
+    assert [(part.n, part.ids) for part in found.warnings] == [(1, ("1",))]
     assert "looks like the reference" in row_lines(found.warnings)[0]
 
 
@@ -144,14 +158,14 @@ def test_cyrillic_letters_are_named_and_another_word_or_another_script_is_not(ex
     answers = ["\u0410orta", "肺", "רֵאָה", "Aorta"]
     rows = [replace(examples[n], answers=(gold,)) for n, gold in enumerate(["Aorta", "肝", "כבד", "Lung"])]
     given = [replace(predictions[n], answer=answer) for n, answer in enumerate(answers)]
-    assert [part.ids for part in score(rows, given).warnings] == [["1"]]
+    assert [part.ids for part in score(rows, given).warnings] == [("1",)]
 
 
 def test_chinese_and_right_to_left_answers_are_right_when_they_are_equal(examples, predictions, score):
     rows = [replace(examples[0], answers=("左肺",)), replace(examples[1], answers=("רֵאָה",))]
     given = [replace(predictions[0], answer="左肺"), replace(predictions[1], answer="רֵאָה")]
     found = score(rows, given)
-    assert (found.metrics[0].score.value, found.warnings) == (1.0, [])
+    assert (found.metrics[0].score.value, found.warnings) == (1.0, ())
 
 
 def test_empty_answers_are_scored_as_wrong_and_counted(examples, predictions, score):

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from medical_vqa.data.prepared.manifest import Manifest
-from medical_vqa.schema.results import Results
 from medical_vqa.schema.audit import Audit
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.prediction_card import PredictionCard
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Results
 from medical_vqa.schema.selection import Selection
 
 FOLDER = Path(__file__).parents[2] / "src/medical_vqa/schema/json"

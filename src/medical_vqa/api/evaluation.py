@@ -23,10 +23,10 @@ from medical_vqa.api.arguments import (
 from medical_vqa.api.models import Model, load
 
 if TYPE_CHECKING:
-    from medical_vqa.evaluation.statistics.calibration import Calibration
-    from medical_vqa.evaluation.statistics.compare import Comparison
+    from medical_vqa.evaluation.statistics.comparison import Comparison
     from medical_vqa.pipelines.predict import Predictions
     from medical_vqa.pipelines.score import Scores
+    from medical_vqa.schema.results import Calibration
 
 
 def predict(
@@ -110,6 +110,7 @@ def score(
     columns: str | Mapping[str, str] | None = None,
     by: Sequence[str | Sequence[str]] = (),
     risk: float = RISK,
+    details: bool = True,
     dataset: StrPath | None = None,
     root: StrPath | None = None,
     where: Mapping[str, str] | None = None,
@@ -124,6 +125,8 @@ def score(
         columns: Columns of another program's file: ``{"id": "qid", "answer": "text"}``.
         by: Breakdowns in addition to those of every fact: ``["modality,organ"]``.
         risk: Tolerated fraction of wrong answers, from which the abstention threshold is computed.
+        details: Whether to compute more than EM and F1: breakdowns by every fact, further metrics, calibration and
+            consistency.
         dataset: Prepared dataset of the rows, for a file without a card: its name, its folder, or what `prepare`
             returned.
         root: Folder of prepared datasets, for a name.
@@ -149,8 +152,9 @@ def score(
         split=optional_split(split),
         protocols=as_protocols(protocol),
         columns=as_columns(columns),
-        crossed=as_fact_groups(by),
+        breakdowns=as_fact_groups(by),
         risk=risk,
+        details=details,
     )
 
 
@@ -212,16 +216,16 @@ def report(
 
     files = [newest_predictions()] if predictions is None else as_files(predictions)
     all_rows = answered_rows_of_all(files, as_selection(dataset, root, where), optional_split(split))
-    options: dict[str, Any] = {"columns": as_columns(columns), "crossed": as_fact_groups(by), "risk": risk}
+    options: dict[str, Any] = {"columns": as_columns(columns), "breakdowns": as_fact_groups(by), "risk": risk}
     scores = tuple(
         score_file(file, rows=rows, protocols=as_protocols("all"), **options)
         for file, rows in zip(files, all_rows, strict=True)
     )
     page = optional_path(out, "out")
     if len(files) > 1:
-        return Report(stage.comparison_page(scores, files, page or files[0].with_name("comparison.html")), scores, None)
+        return Report(stage.comparison_page(scores, page or files[0].with_name("comparison.html")), scores, None)
     results = scores[0].write()
-    return Report(stage.report(scores[0], files[0], page or sibling(files[0], "report", ".html")), scores, results)
+    return Report(stage.report(scores[0], page or sibling(files[0], "report", ".html")), scores, results)
 
 
 def compare(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from medical_vqa.cli.options import Rows, map_option, row_options
-from medical_vqa.cli.terminal import protocol_table
 from medical_vqa.text import per_cent
 
 split_option = click.option("--split", help="Split of the rows that were asked, for a file without a card.")
@@ -80,6 +77,9 @@ def predict(
 @map_option
 @click.option("--by", metavar="FACT[,FACT]", multiple=True, help="Also print a metric by a fact, or two.")
 @click.option("--metric", default="em", show_default=True, help="Metric of --by: em, laterality, helm.bleu1 ...")
+@click.option(
+    "--details", is_flag=True, help="Also compute what a report shows: breakdowns, calibration, more metrics."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @row_options
 def score(
@@ -89,6 +89,7 @@ def score(
     columns: str | None,
     by: tuple[str, ...],
     metric: str,
+    details: bool,
     as_json: bool,
     rows: Rows,
 ) -> None:
@@ -99,19 +100,23 @@ def score(
     """
     from medical_vqa import api
     from medical_vqa.api.arguments import as_fact_groups
-    from medical_vqa.evaluation.reporting.summary import clean_line, look_at, not_scored
+    from medical_vqa.evaluation.reporting.protocol_table import protocol_table
+    from medical_vqa.evaluation.reporting.summary import row_lines, without_leaks_line
 
-    scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, **rows)
-    path = scores.write()
-    click.echo(scores.results.to_json() if as_json else scores)
-    for line in not_scored(scores.results):
+    scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
+    path, results = scores.write(), scores.results
+    click.echo(results.model_dump_json(indent=2) if as_json else scores)
+    for line in row_lines(results.excluded):
         click.echo(f"not scored, {line}", err=True)
-    for line in filter(None, [*look_at(scores.results), clean_line(scores.results)]):
+    for line in row_lines(results.warnings):
         click.echo(line, err=as_json)
+    if results.without_leaks:
+        click.echo(without_leaks_line(results), err=as_json)
     if protocol and not as_json:
-        click.echo(protocol_table(scores.results))
-    for table in scores.breakdowns(metric, as_fact_groups(by)) if by and not as_json else ():
-        click.echo(f"\n{table}")
+        click.echo(f"\n{protocol_table(results.protocols)}")
+    if by and not as_json:
+        for table in scores.breakdowns(metric, as_fact_groups(by)):
+            click.echo(f"\n{table}")
     click.echo(f"results: {path}", err=as_json)
 
 
@@ -157,15 +162,12 @@ def compare(files: tuple[Path, ...], split: str | None, columns: str | None, as_
     Prints the difference of every two with its interval, McNemar's exact test, a permutation test over whole images,
     Holm's correction over all of them, and what difference these questions could show.
     """
-    import dataclasses
-
     from medical_vqa import api
-    from medical_vqa.evaluation.reporting.compare_table import comparison_text
+    from medical_vqa.evaluation.reporting.comparison_text import comparison_text
 
     comparisons = api.compare(files, split=split, columns=columns, **rows)
     if as_json:
-        objects: list[dict[str, Any]] = [dataclasses.asdict(comparison) for comparison in comparisons]
-        click.echo("\n".join(json.dumps(fields, ensure_ascii=False) for fields in objects))
+        click.echo("\n".join(comparison.model_dump_json() for comparison in comparisons))
     else:
         click.echo(comparison_text(comparisons))
 
@@ -183,7 +185,7 @@ def calibrate(predictions: Path | None, risk: float) -> None:
     from medical_vqa.evaluation.reporting.wording import percent
 
     calibration = api.calibrate(predictions, risk=risk)
-    before, after = percent(calibration.ece), percent(calibration.ece_after)
+    before, after = percent(calibration.ece), percent(calibration.scaled_ece)
     click.echo(f"temperature {calibration.temperature:.2f}, from {calibration.n:,} answers")
     click.echo(f"calibration error {before} before, {after} after (on other images)")
     if (threshold := calibration.abstention) is None:
@@ -191,6 +193,6 @@ def calibrate(predictions: Path | None, risk: float) -> None:
         return
     click.echo(
         f"answer from a confidence of {threshold.threshold:.2f} (before the temperature): {threshold.coverage:.0%} of "
-        f"questions, {threshold.wrong:,} of {threshold.answered:,} wrong, at most {threshold.upper:.1%} with 95 % "
-        "confidence"
+        f"questions, {threshold.wrong:,} of {threshold.answered:,} wrong, at most "
+        f"{threshold.risk_upper_bound:.1%} with 95 % confidence"
     )

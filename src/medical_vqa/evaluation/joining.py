@@ -36,6 +36,14 @@ class AnsweredQuestions:
     excluded: list[NamedRows]
     """The other rows and predictions, by reason."""
 
+    def require_scored(self) -> None:
+        """Raise `DataError` if no question can be scored."""
+        if not self.scored:
+            raise DataError(
+                f"none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with an "
+                "accepted answer; check that dataset, split and filter are those the predictions were made for"
+            )
+
 
 def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> AnsweredQuestions:
     """Join predictions to examples; raises `DataError` if two examples share an id."""

@@ -1,7 +1,7 @@
-"""Model and questions in, ``predictions.jsonl`` out; cut short, it goes on where it stopped.
+"""Queries answered by a model into ``predictions.jsonl``; an interrupted run resumes.
 
-Beside ``predictions-validation.jsonl`` lies its card, ``predictions-validation.card.json``: which model answered which
-rows, so that `score` and `report` need no other word.
+Next to ``predictions-validation.jsonl`` is its card, ``predictions-validation.card.json``: which model answered which
+rows, so that `score` and `report` need no other input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medical_vqa.schema.records import Prediction, read_predictions
 
 
 class QuerySource(Protocol):
-    """Queries that are made when they are looked at, with what must be known of all of them beforehand."""
+    """Queries that are built on access, with the ids and images of all of them known beforehand."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -28,10 +28,10 @@ class QuerySource(Protocol):
 
     @property
     def images(self) -> Sequence[str]:
-        """The image of every query: what tells two images apart."""
+        """The image of every query, in a form that distinguishes images."""
 
     def __getitem__(self, index: int) -> Query:
-        """One query, with its picture."""
+        """One query, with its image."""
 
 
 def predict(
@@ -44,44 +44,66 @@ def predict(
     batch_size: int,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Answer every query into `path`, which appears once it is complete; returns how many were answered just now.
+    """Answer every query into a file, which appears once it is complete.
 
-    Answers of an interrupted run are kept when its card is the same, and dropped otherwise.
+    Answers of an interrupted run are reused if its card is the same, and dropped otherwise.
+
+    Args:
+        model: The model.
+        queries: The queries.
+        decoding: How answers are generated.
+        path: The predictions file.
+        card: Its card.
+        batch_size: Number of queries that are answered at once.
+        progress: Called with the number of answered queries and of all queries.
+
+    Returns:
+        The number of queries that were answered in this run.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = _kept(partial, card)
+    previous = _resumable(partial, card)
     write_prediction_card(partial, card)
-    partial.write_text("".join(map(_line, kept)), encoding="utf-8")  # without a line that was cut in the middle
-    answered = {prediction.id for prediction in kept}
-    left = [index for index, id_ in enumerate(queries.ids) if id_ not in answered]
-    done = len(queries.ids) - len(left)
-    with partial.open("a", encoding="utf-8") as out:
-        for batch in image_batches(queries.images, left, batch_size):
-            out.writelines(map(_line, model.answer([queries[index] for index in batch], decoding)))
-            out.flush()
+    partial.write_text("".join(map(_line, previous)), encoding="utf-8")  # without an incomplete last line
+    answered = {prediction.id for prediction in previous}
+    remaining = [index for index, id_ in enumerate(queries.ids) if id_ not in answered]
+    done = len(queries.ids) - len(remaining)
+    with partial.open("a", encoding="utf-8") as file:
+        for batch in image_batches(queries.images, remaining, batch_size):
+            file.writelines(map(_line, model.answer([queries[index] for index in batch], decoding)))
+            file.flush()
             done += len(batch)
             if progress is not None:
                 progress(done, len(queries.ids))
     card_path(partial).replace(card_path(path))
     partial.replace(path)
-    return len(left)
+    return len(remaining)
 
 
 def answer_all(model: VqaModel, queries: QuerySource, decoding: Decoding, *, batch_size: int) -> list[Prediction]:
-    """Answers to every query, in order, kept in memory: for validation during training."""
-    rows = range(len(queries.ids))
-    batches = list(image_batches(queries.images, rows, batch_size))
-    answers = [a for batch in batches for a in model.answer([queries[index] for index in batch], decoding)]
-    places = [index for batch in batches for index in batch]
-    return [answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])]
+    """Answers to every query, in order and in memory: for validation during training.
+
+    Args:
+        model: The model.
+        queries: The queries.
+        decoding: How answers are generated.
+        batch_size: Number of queries that are answered at once.
+    """
+    answers: dict[int, Prediction] = {}
+    for batch in image_batches(queries.images, range(len(queries.ids)), batch_size):
+        answers.update(zip(batch, model.answer([queries[index] for index in batch], decoding), strict=True))
+    return [answers[index] for index in sorted(answers)]
 
 
 def image_batches(images: Sequence[str], rows: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Batches of row numbers in which the questions of an image stand together, so that it is encoded once.
+    """Batches of row numbers in which the questions of an image are together, so that it is encoded once.
 
-    A batch holds whole images and ends with the one that fills it; an image with more than `batch_size` questions
-    is spread over several.
+    A batch holds whole images; an image with more than `batch_size` questions is spread over several.
+
+    Args:
+        images: The image of every row.
+        rows: Numbers of the rows to put into batches.
+        batch_size: The largest number of rows of a batch.
     """
     by_image: dict[str, list[int]] = {}
     for row in rows:
@@ -89,17 +111,17 @@ def image_batches(images: Sequence[str], rows: Sequence[int], batch_size: int) -
     batch: list[int] = []
     for group in by_image.values():
         for start in range(0, len(group), batch_size):
-            piece = group[start : start + batch_size]
-            if batch and len(batch) + len(piece) > batch_size:
+            questions = group[start : start + batch_size]
+            if batch and len(batch) + len(questions) > batch_size:
                 yield batch
                 batch = []
-            batch = batch + piece
+            batch = batch + questions
     if batch:
         yield batch
 
 
-def _kept(partial: Path, card: PredictionCard) -> list[Prediction]:
-    """What an interrupted run of the same model on the same rows has answered."""
+def _resumable(partial: Path, card: PredictionCard) -> list[Prediction]:
+    """The answers of an interrupted run of the same model on the same rows."""
     try:
         same = partial.is_file() and read_prediction_card(partial) == card
     except DataError:
@@ -107,8 +129,7 @@ def _kept(partial: Path, card: PredictionCard) -> list[Prediction]:
     if not same:
         return []
     text = partial.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    partial.write_text(whole, encoding="utf-8")
+    partial.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")  # an interrupted run may end within a line
     return read_predictions(partial)
 
 

@@ -99,11 +99,7 @@ def score_answers(
     """
     settings = settings or ScoringSettings()
     scored, bootstrap = answered.scored, settings.bootstrap
-    if not scored:
-        raise DataError(
-            f"none of {len(answered.predictions)} predictions answers one of {len(answered.examples)} questions with "
-            "an accepted answer; check that dataset, split and filter are those the predictions were made for"
-        )
+    answered.require_scored()
     check_facts(settings.breakdowns, scored)
     protocol: Protocol = registry.find("protocols", settings.protocol)
     metrics = protocol.published_metrics(Context(training_rows, scored))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from medical_vqa.evaluation.joining import join
+from medical_vqa.evaluation.metrics.exact_match import exact_match
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
+from medical_vqa.evaluation.statistics.comparison import Comparison
+from medical_vqa.evaluation.statistics.comparison import compare as compare_models
+from medical_vqa.pipelines.inputs import answered_rows_of_all, display_names, read_answers, require_same_rows
 from medical_vqa.schema.records import Split
-
-if TYPE_CHECKING:
-    from medical_vqa.evaluation.statistics.compare import Comparison
-    from medical_vqa.schema.selection import Selection
+from medical_vqa.schema.selection import Selection
 
 
 def compare(
@@ -22,19 +24,18 @@ def compare(
 ) -> list[Comparison]:
     """Compare prediction files of the same rows, every two of them, under SQuAD v2's EM and F1.
 
-    Raises `DataError` when their cards say that they answer different rows.
-    """
-    from medical_vqa import registry
-    from medical_vqa.evaluation.statistics.compare import compare as stage
-    from medical_vqa.pipelines.inputs import answered_rows_of_all, display_names, read_answers, require_same_rows
+    Args:
+        files: The prediction files.
+        selection: Rows that files without a card answer.
+        split: Split of these rows.
+        columns: Columns of another program's file that hold the answers (`evaluation.imports`).
 
+    Raises:
+        DataError: The files answer different rows according to their cards, or no question is answered by all.
+    """
     rows = answered_rows_of_all(files, selection, split)
     require_same_rows(files, rows)
     examples = rows[0].examples()
-    answers = [read_answers(path, columns, examples) for path in files]
-    models = dict(zip(display_names(files), answers, strict=True))
-    return [
-        pair
-        for metric in registry.find("protocols", "squad_v2").published_metrics()
-        for pair in stage(metric, examples, models)
-    ]
+    answered = [join(examples, read_answers(file, columns, examples)) for file in files]
+    models = dict(zip(display_names(files), answered, strict=True))
+    return [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]

@@ -9,8 +9,8 @@ from pathlib import Path
 from medical_vqa.data.audit.audit import audit
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.imports.tables import read_foreign
-from medical_vqa.evaluation.results import Leaks
+from medical_vqa.evaluation.imports.tables import read_mapped
+from medical_vqa.evaluation.scoring import LeakedRows
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
 from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
@@ -49,6 +49,8 @@ def answered_rows(
     Raises:
         DataError: There is no card and the rows are not named, or the dataset is not prepared.
     """
+    if not predictions.is_file():
+        raise DataError(f"no predictions at {predictions}; write them with `medical-vqa predict`, or name another file")
     card = None
     if selection is None or split is None or card_path(predictions).is_file():
         card = read_prediction_card(predictions)
@@ -83,7 +85,7 @@ def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples:
     """
     if columns is None or card_path(predictions).is_file():
         return read_predictions(predictions)
-    return read_foreign(predictions, columns, examples)
+    return read_mapped(predictions, columns, examples)
 
 
 def require_same_rows(files: Sequence[Path], rows: Sequence[AnsweredRows]) -> None:
@@ -107,33 +109,28 @@ def display_names(files: Sequence[Path]) -> list[str]:
     return [f"{number}: {path}" for number, path in enumerate(files, 1)]
 
 
-def shuffled_baseline(
-    predictions: Path, card: PredictionCard | None, examples: Sequence[Example]
-) -> dict[str, list[Prediction]]:
-    """The same model's answers about other images, where `predict --shuffle-images` was run.
+def shuffled_baseline(predictions: Path, rows: AnsweredRows) -> list[Prediction]:
+    """The same model's answers about other images, if `predict --shuffle-images` was run; otherwise empty.
 
     Args:
         predictions: The predictions file; the baseline is next to it, ``shuffled-….jsonl``.
-        card: Its card; without one there is no baseline.
-        examples: The rows that must be answered.
-
-    Returns:
-        The baseline under the name `SHUFFLED`, or nothing.
+        rows: The rows that it answers; without its card there is no baseline.
     """
+    card = rows.card
     shuffled = predictions.with_name(predictions.name.replace("predictions", "shuffled"))
     if card is None or shuffled == predictions or not shuffled.is_file() or not card_path(shuffled).is_file():
-        return {}
+        return []
     other = read_prediction_card(shuffled)
     if (card.selection, card.split, card.manifest) != (other.selection, other.split, other.manifest):
-        return {}
+        return []
     if (card.model.files, card.model.facts) != (other.model.files, other.model.facts):
-        return {}
+        return []
     answers = read_predictions(shuffled)
-    complete = {example.id for example in examples} <= {answer.id for answer in answers}
-    return {SHUFFLED: answers} if complete else {}
+    complete = {example.id for example in rows.examples()} <= {answer.id for answer in answers}
+    return answers if complete else []
 
 
-def leaks_of(rows: AnsweredRows) -> Leaks | None:
+def leaked_rows(rows: AnsweredRows) -> LeakedRows | None:
     """The rows whose image a training split shows: by the saved audit where there is one, else by content.
 
     None for training rows. The card says in addition which rows the model itself was trained on.
@@ -143,11 +140,11 @@ def leaks_of(rows: AnsweredRows) -> Leaks | None:
     dataset = rows.data.dataset
     result = dataset.audit or audit(dataset, compare_images=False)
     leaks = [leak for leak in result.leaks if leak.part.partition(" ")[0] == rows.split]
-    return Leaks(
+    return LeakedRows(
         exact=frozenset(id_ for leak in leaks for id_ in leak.exact),
         near=frozenset(id_ for leak in leaks for id_ in leak.near),
-        looked=result.images_compared,
-        learned=trained_rows(rows),
+        near_duplicates_checked=result.images_compared,
+        trained_on=trained_rows(rows),
     )
 
 

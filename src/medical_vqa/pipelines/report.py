@@ -3,76 +3,84 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from medical_vqa.evaluation.reporting.audit_report import findings
+from medical_vqa.evaluation.reporting.compare_report import write_comparison
+from medical_vqa.evaluation.reporting.report import write_report
+from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
+from medical_vqa.pipelines.inputs import SHUFFLED, display_names, require_same_rows
 from medical_vqa.pipelines.score import Scores
-from medical_vqa.schema.records import Prediction
-
-if TYPE_CHECKING:
-    pass
+from medical_vqa.training.journal import Journal
 
 
-def report(scored: Scores, predictions: Path, path: Path) -> Path:
+def report(scores: Scores, path: Path) -> Path:
     """Write one self-contained HTML page on scored predictions; returns its path."""
-    from medical_vqa.evaluation.reporting.audit_report import findings
-    from medical_vqa.evaluation.reporting.report import write_report
-    from medical_vqa.training.journal import Journal
-
-    name = scored.results.model.name if scored.results.model else predictions.stem
-    history = Journal(predictions.parent).rows()
+    data, model = scores.rows.data, scores.results.model
+    name = model.name if model else scores.file.stem
+    audit = data.dataset.audit
     write_report(
         path,
-        results=scored.results,
-        examples=scored.examples,
-        predictions=scored.predictions,
-        baselines=scored.baselines,
-        images=scored.data.images,
-        title=f"{name} on {scored.data.selection.dataset}, {scored.split}",
-        card=scored.results.model.model_dump(mode="json", exclude_none=True) if scored.results.model else None,
-        history=history or None,
-        reproduce=commands(scored, predictions),
-        audit=findings(scored.data.dataset.audit) if scored.data.dataset.audit else (),
+        results=scores.results,
+        answered=scores.answered,
+        baselines=scores.baselines,
+        images=data.images,
+        title=f"{name} on {data.selection.dataset}, {scores.rows.split}",
+        card=model.model_dump(mode="json", exclude_none=True) if model else None,
+        history=Journal(scores.file.parent).rows() or None,
+        reproduce=commands(scores),
+        audit=findings(audit) if audit else (),
     )
     return path
 
 
-def commands(scored: Scores, predictions: Path) -> list[str]:
-    """How to make these numbers again, from the dataset on."""
-    folder, where = predictions.parent, f"--root {scored.data.selection.root}"
-    made = [f"medical-vqa prepare {scored.data.selection.dataset} {where}"]
-    made += [f"medical-vqa audit {scored.data.selection.dataset} {where}"] if scored.split != "train" else []
-    if (folder / "recipe.yaml").is_file():
-        again = f"medical-vqa predict {folder} --split {scored.split}"
-        made += [f"medical-vqa train {folder / 'recipe.yaml'}", again, f"{again} --shuffle-images"]
-    words = ["medical-vqa", "report", str(predictions), *scored.options]
-    return [*made, shlex.join(words)]
-
-
-def comparison_page(scored: Sequence[Scores], files: Sequence[Path], path: Path) -> Path:
+def comparison_page(scores: Sequence[Scores], path: Path) -> Path:
     """Write one page that compares models over the questions all of them answered; returns its path."""
-    from medical_vqa.evaluation.reporting.compare_report import write_comparison
-    from medical_vqa.pipelines.inputs import AnsweredRows, display_names, require_same_rows
-
-    require_same_rows(files, [AnsweredRows(one.data, one.split) for one in scored])
-    models = {name: one.predictions for name, one in zip(display_names(files), scored, strict=True)}
+    files = [one.file for one in scores]
+    require_same_rows(files, [one.rows for one in scores])
+    models = dict(zip(display_names(files), scores, strict=True))
+    first = scores[0]
+    baselines = {name: answers for name, answers in first.baselines.items() if name != SHUFFLED}
+    for name, one in models.items():
+        if SHUFFLED in one.baselines:  # each model's own
+            baselines[f"{name} {SHUFFLED}"] = one.baselines[SHUFFLED]
     write_comparison(
         path,
-        examples=scored[0].examples,
-        models=models,
-        baselines=shared_baselines(dict(zip(models, scored, strict=True))),
-        protocols={name: one.results.protocols for name, one in zip(models, scored, strict=True)},
-        title=f"{len(models)} models on {scored[0].data.selection.dataset}, {scored[0].split}",
+        models={name: one.answered for name, one in models.items()},
+        baselines=baselines,
+        protocols={name: one.results.protocols for name, one in models.items()},
+        title=f"{len(models)} models on {first.rows.data.selection.dataset}, {first.rows.split}",
         files=[str(file) for file in files],
     )
     return path
 
 
-def shared_baselines(scored: Mapping[str, Scores]) -> dict[str, list[Prediction]]:
-    """Baselines of the questions once, and of each model its own: what it says about shuffled images."""
-    from medical_vqa.pipelines.inputs import SHUFFLED
+def commands(scores: Scores) -> list[str]:
+    """The commands that reproduce these numbers, from the dataset on."""
+    selection, split, folder = scores.rows.data.selection, scores.rows.split, scores.file.parent
+    dataset = f"{selection.dataset} --root {selection.root}"
+    lines = [f"medical-vqa prepare {dataset}"]
+    if split != "train":
+        lines.append(f"medical-vqa audit {dataset}")
+    if (folder / "recipe.yaml").is_file():
+        predict = f"medical-vqa predict {folder} --split {split}"
+        lines += [f"medical-vqa train {folder / 'recipe.yaml'}", predict, f"{predict} --shuffle-images"]
+    return [*lines, shlex.join(["medical-vqa", "report", str(scores.file), *_report_options(scores)])]
 
-    baselines = {name: given for name, given in next(iter(scored.values())).baselines.items() if name != SHUFFLED}
-    own = {f"{name} {SHUFFLED}": one.baselines[SHUFFLED] for name, one in scored.items() if SHUFFLED in one.baselines}
-    return baselines | own
+
+def _report_options(scores: Scores) -> list[str]:
+    """The options of `medical-vqa report` that score the file as it was scored."""
+    selection, split, card = scores.rows.data.selection, scores.rows.split, scores.rows.card
+    options: list[str] = []
+    if card is None or (card.selection, card.split) != (selection, split):
+        options += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+        for fact, value in selection.where.items():
+            options += ["--where", f"{fact}={value}"]
+        if scores.columns:
+            options += ["--map", ",".join(f"{name}={column}" for name, column in scores.columns.items())]
+    for facts in scores.by:
+        options += ["--by", ",".join(facts)]
+    if scores.risk != DEFAULT_RISK:
+        options += ["--risk", f"{scores.risk:g}"]
+    return options

@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
-from medical_vqa.io import atomic_write
+from medical_vqa.evaluation.joining import AnsweredQuestions, join
+from medical_vqa.evaluation.protocols.base import Context
+from medical_vqa.evaluation.scoring import ScoringSettings, find_metric, score_answers
+from medical_vqa.evaluation.statistics.breakdown import default_crossing, default_facts
+from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
+from medical_vqa.models.base import Query
+from medical_vqa.models.baselines import Majority, QuestionLookup
+from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.pipelines.inputs import (
+    SHUFFLED,
+    AnsweredRows,
+    answered_rows,
+    leaked_rows,
+    read_answers,
+    shuffled_baseline,
+)
 from medical_vqa.pipelines.queries import learnable
 from medical_vqa.pipelines.runs import sibling
-from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.records import Example, Prediction, Split
+from medical_vqa.schema.results import DatasetRef, Facts, Results, write_results
+from medical_vqa.schema.selection import Selection
 from medical_vqa.text import did_you_mean
-
-if TYPE_CHECKING:
-    from medical_vqa.evaluation.results import Results
-    from medical_vqa.pipelines.inputs import AnsweredRows
-    from medical_vqa.schema.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +39,11 @@ class Estimate:
     """A score in [0, 1] with its confidence interval, clustered by image or patient."""
 
     value: float | None
-    """The score; None where no row could be scored."""
+    """The score; None if no row could be scored."""
     low: float | None
-    """Lower bound; None where there is no interval."""
+    """Lower bound; None without an interval."""
     high: float | None
-    """Upper bound; None where there is no interval."""
+    """Upper bound; None without an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +55,20 @@ class Scores:
 
     file: Path
     """The predictions file."""
-    data: SelectedDataset
-    """Dataset and selection of the rows."""
-    split: Split
-    """Of which split."""
-    examples: list[Example]
-    """The rows themselves."""
-    predictions: list[Prediction]
-    """What the model answered."""
+    rows: AnsweredRows
+    """Dataset, selection and split of the rows, and the file's card."""
+    answered: AnsweredQuestions
+    """The rows with the model's answers."""
     baselines: Mapping[str, list[Prediction]]
-    """What answers without looking are worth."""
+    """Baseline name -> its answers to the same rows."""
     results: Results
     """The numbers."""
-    options: tuple[str, ...] = ()
-    """What was asked beside the file, as words of the command line."""
+    columns: Mapping[str, str] | None = None
+    """Columns of another program's file that hold the answers."""
+    by: Sequence[Facts] = ()
+    """Breakdowns that were requested in addition to the default ones."""
+    risk: float = DEFAULT_RISK
+    """Tolerated fraction of wrong answers that was requested."""
 
     @property
     def em(self) -> Estimate:
@@ -69,13 +82,13 @@ class Scores:
 
     def metric(self, name: str) -> Estimate:
         """A metric of the results by its name; raises `ConfigError` for an unknown one."""
-        metrics = {metric.name: metric for metric in (*self.results.metrics, *self.results.more)}
+        metrics = {metric.name: metric for metric in (*self.results.metrics, *self.results.additional_metrics)}
         if name not in metrics:
             raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, metrics)}")
         score = metrics[name].score
         return Estimate(score.value, score.interval.low, score.interval.high)
 
-    def breakdowns(self, metric: str, facts: Sequence[tuple[str, ...]]) -> list[str]:
+    def breakdowns(self, metric: str, facts: Sequence[Facts]) -> list[str]:
         """Tables of a metric by facts, for a terminal.
 
         Args:
@@ -86,12 +99,10 @@ class Scores:
             ConfigError: The metric is unknown.
             DataError: A fact is unknown, or the metric applies to no row.
         """
-        from medical_vqa.evaluation.reporting.breakdown_table import breakdown_texts
-        from medical_vqa.evaluation.results import find_metric
+        from medical_vqa.evaluation.reporting.breakdown_table import breakdown_tables
 
-        train_rows = learnable(self.data.rows("train"))
-        chosen = find_metric(metric, train=train_rows, rows=self.examples)
-        return breakdown_texts(chosen, facts, self.examples, self.predictions, self.baselines)
+        context = Context(learnable(self.rows.data.rows("train")), self.answered.scored)
+        return breakdown_tables(find_metric(metric, context), facts, self.answered, self.baselines)
 
     def to_dict(self) -> dict[str, Any]:
         """The results as JSON values, in the layout of ``results.schema.json``."""
@@ -100,11 +111,11 @@ class Scores:
     def write(self, path: Path | None = None) -> Path:
         """Write the results as JSON, by default next to the predictions file; returns the path."""
         path = path or sibling(self.file, "results", ".json")
-        atomic_write(path, self.results.to_json() + "\n")
+        write_results(path, self.results)
         return path
 
     def __str__(self) -> str:
-        from medical_vqa.evaluation.results import headline
+        from medical_vqa.evaluation.reporting.summary import headline
 
         return headline(self.results)
 
@@ -117,105 +128,78 @@ def score(
     rows: AnsweredRows | None = None,
     protocols: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
-    crossed: Sequence[tuple[str, ...]] = (),
-    risk: float = 0.1,
+    breakdowns: Sequence[Facts] = (),
+    risk: float = DEFAULT_RISK,
+    details: bool = True,
 ) -> Scores:
-    """Score a predictions file under SQuAD v2's rule, beside the baselines counted on the training rows.
+    """Score a predictions file under SQuAD v2's rule, next to the baselines counted on the training rows.
 
     Args:
         predictions: The predictions file.
         selection: Rows that a file without a card answers.
         split: Split of these rows.
-        rows: The rows, where they are open already, in place of the two.
+        rows: The rows, if they are open already, in place of the two.
         protocols: Published rules to score by in addition.
         columns: Columns of another program's file that hold the answers (`evaluation.imports`).
-        crossed: Breakdowns by several facts at once, in addition to those by every fact.
+        breakdowns: Facts to break the scores down by; those of a tuple are crossed.
         risk: Tolerated fraction of wrong answers when the model may abstain.
+        details: Whether to compute what a report shows: breakdowns by every fact, further metrics, calibration and
+            consistency.
     """
-    from medical_vqa.evaluation.results import evaluate
-    from medical_vqa.evaluation.statistics.breakdown import usual_cross
-    from medical_vqa.pipelines.inputs import answered_rows, leaks_of, read_answers, shuffled_baseline
-
-    ours = read_predictions(predictions) if columns is None else None
     rows = rows or answered_rows(predictions, selection, split)
-    data, split, card = rows.data, rows.split, rows.card
-    examples = rows.examples()
-    answered = read_answers(predictions, columns, examples) if ours is None else ours
-    train_rows = learnable(data.rows("train"))
-    baselines = baseline_answers(train_rows, examples) | shuffled_baseline(predictions, card, examples)
-    calibration = card.calibration if card else None
-    results = evaluate(
-        examples,
+    answered = join(rows.examples(), read_answers(predictions, columns, rows.examples()))
+    training_rows = learnable(rows.data.rows("train"))
+    baselines = baseline_answers(training_rows, answered.examples)
+    if shuffled := shuffled_baseline(predictions, rows):
+        baselines[SHUFFLED] = shuffled
+    default_breakdowns = [*default_facts(answered.scored), *default_crossing(answered.scored)] if details else []
+    calibration = rows.card.calibration if rows.card else None
+    results = score_answers(
         answered,
         baselines=baselines,
-        dataset=dataset_ref(data, split),
-        model=card.model if card else None,
-        crossed=[*usual_cross(examples), *crossed],
-        protocols=protocols,
-        train=train_rows,
-        leaks=leaks_of(rows),
-        temperature=calibration.temperature if calibration else None,
-        temperature_from=calibration.fitted_on if calibration else "",
-        risk=risk,
+        dataset=dataset_ref(rows.data, rows.split),
+        model=rows.card.model if rows.card else None,
+        training_rows=training_rows,
+        leaks=leaked_rows(rows),
+        settings=ScoringSettings(
+            published_protocols=protocols,
+            breakdowns=list(dict.fromkeys([*default_breakdowns, *breakdowns])),
+            details=details,
+            risk=risk,
+            temperature=calibration.temperature if calibration else None,
+            temperature_source=calibration.fitted_on if calibration else "",
+        ),
     )
-    options = options_used(rows, columns, crossed, risk)
-    return Scores(predictions, data, split, examples, answered, baselines, results, options)
+    return Scores(predictions, rows, answered, baselines, results, columns, breakdowns, risk)
 
 
-def options_used(
-    rows: AnsweredRows,
-    columns: Mapping[str, str] | None,
-    crossed: Sequence[tuple[str, ...]],
-    risk: float,
-) -> tuple[str, ...]:
-    """The words of the command line that score a file again as it was scored."""
-    from medical_vqa.evaluation.statistics.calibration import RISK
-
-    said: list[str] = []
-    selection, card = rows.data.selection, rows.card
-    if card is None or (card.selection, card.split) != (selection, rows.split):
-        said += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", rows.split]
-        said += [word for fact, value in selection.where.items() for word in ("--where", f"{fact}={value}")]
-        said += ["--map", ",".join(f"{name}={column}" for name, column in columns.items())] if columns else []
-    said += [word for facts in crossed for word in ("--by", ",".join(facts))]
-    return tuple(said + (["--risk", f"{risk:g}"] if risk != RISK else []))
+def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+    """Baseline name -> the answers of the training rows to these questions, without an image."""
+    queries = [Query(row.id, row.question, row.image_id, NO_PICTURE) for row in examples]
+    return {
+        family.family: family.fit(training_rows).answer(queries, Decoding()) for family in (QuestionLookup, Majority)
+    }
 
 
-def baseline_answers(train_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
-    """What the training rows answer to these questions without an image, under each baseline's name."""
-    from medical_vqa.models.baselines import Majority, QuestionLookup
-    from medical_vqa.models.queries import PictureQueries
-    from medical_vqa.schema.bundle_card import Decoding
-
-    asked = list(PictureQueries(examples, [e.image_id for e in examples], None))
-    baselines = {"question-only": QuestionLookup, "majority": Majority}
-    return {name: baseline.fit(train_rows).answer(asked, Decoding()) for name, baseline in baselines.items()}
-
-
-def dataset_ref(data: SelectedDataset, split: Split) -> Any:
-    """What results say about the rows they were computed on."""
-    from medical_vqa.evaluation.results import DatasetRef
-
-    manifest = data.manifest
+def dataset_ref(data: SelectedDataset, split: Split) -> DatasetRef:
+    """The rows of a split, as results describe them."""
+    selection, manifest = data.selection, data.manifest
+    custom_split = ""
+    if selection.validation is None and split != "test":
+        held_out = selection.validation_fraction
+        fraction = held_out if split == "validation" else 1 - held_out
+        custom_split = (
+            f"Not a published split: {fraction:.0%} of the images (or patients) of {selection.train}, sampled at "
+            f"random (seed {selection.seed})"
+        )
     return DatasetRef(
-        name=data.selection.dataset,
+        name=selection.dataset,
         split=split,
-        where=dict(data.selection.where),
-        drawn=drawn(data.selection, split),
+        where=dict(selection.where),
+        custom_split=custom_split,
         manifest=manifest.digest,
         title=manifest.title,
         license=manifest.license,
         citation=manifest.citation,
         homepage=manifest.homepage,
-    )
-
-
-def drawn(selection: Selection, split: Split) -> str:
-    """How a split was drawn that is not the published one; empty for one that is."""
-    if selection.validation is not None or split == "test":
-        return ""
-    share = selection.validation_fraction if split == "validation" else 1 - selection.validation_fraction
-    return (
-        f"Not a published split: {share:.0%} of the images (or patients) of {selection.train}, held apart by chance "
-        f"(seed {selection.seed})"
     )

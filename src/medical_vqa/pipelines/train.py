@@ -174,9 +174,9 @@ def validation_scores(
 ) -> dict[str, float]:
     """EM and F1 on the rows that choose the checkpoint, each in [0, 1], answered as the bundle will answer."""
     from medical_vqa.evaluation.metrics.exact_match import exact_match
-    from medical_vqa.evaluation.metrics.tally import tally
     from medical_vqa.evaluation.metrics.token_overlap import token_f1
     from medical_vqa.evaluation.predicting import answer_all
+    from medical_vqa.evaluation.statistics.tally import tally
 
     answers = {a.id: a for a in answer_all(model, asked, card.decoding, batch_size=ANSWER_BATCH)}
     return {metric.name: tally(metric, held_out, answers).total() or 0.0 for metric in (exact_match(), token_f1())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -60,7 +61,7 @@ class DatasetRef(SchemaModel):
     """Name under which the dataset was prepared: ``slake``."""
     split: str
     """``train``, ``validation`` or ``test``."""
-    where: dict[str, str] = {}
+    where: Mapping[str, str] = {}
     """Facts that selected the rows: ``{"language": "en"}``."""
     custom_split: str = ""
     """How the split was sampled, if it is not the published one."""
@@ -109,7 +110,7 @@ class NamedRows(SchemaModel):
     """The property, as a short phrase."""
     n: int
     """Number of rows."""
-    ids: list[str]
+    ids: tuple[str, ...]
     """The first hundred ids, sorted."""
 
 
@@ -124,9 +125,9 @@ class MetricResult(SchemaModel):
     """Everything that affects the number: two scores are comparable only if their signatures are equal."""
     score: Score
     """Score of the model."""
-    baselines: dict[str, Score]
+    baselines: Mapping[str, Score]
     """Baseline name -> its score on the same questions."""
-    differences: dict[str, Score]
+    differences: Mapping[str, Score]
     """Baseline name -> model minus baseline, resampled as pairs."""
 
 
@@ -141,9 +142,9 @@ class BreakdownRow(SchemaModel):
     """Number of groups those questions come from."""
     small: bool
     """Whether there are too few questions or groups to draw a conclusion."""
-    scores: dict[str, Score]
+    scores: Mapping[str, Score]
     """Metric name -> score."""
-    baselines: dict[str, dict[str, float | None]]
+    baselines: Mapping[str, Mapping[str, float | None]]
     """Baseline name -> metric name -> value on the same questions."""
 
 
@@ -297,9 +298,9 @@ class WithoutLeaks(SchemaModel):
     """Whether images were compared to find near-duplicates; otherwise only equal files are known."""
     trained_on: int | None = None
     """Number of scored rows whose image the model was trained on, according to its card; null without a card."""
-    scores: dict[str, Score]
+    scores: Mapping[str, Score]
     """Metric name -> score on the remaining rows."""
-    baselines: dict[str, dict[str, float | None]]
+    baselines: Mapping[str, Mapping[str, float | None]]
     """Baseline name -> metric name -> value on the remaining rows."""
 
 
@@ -318,19 +319,19 @@ class Results(SchemaModel):
     """How the intervals were resampled."""
     counts: Counts
     """How much was scored."""
-    excluded: list[NamedRows]
+    excluded: tuple[NamedRows, ...]
     """Questions and predictions that were not scored, by reason; empty when all were."""
-    warnings: list[NamedRows] = []
+    warnings: tuple[NamedRows, ...] = ()
     """Answers that are wrong for a reason that is no judgement: empty ones, and ones with look-alike characters."""
-    metrics: list[MetricResult]
+    metrics: tuple[MetricResult, ...]
     """Metrics of the protocol; the first is the headline."""
     without_leaks: WithoutLeaks | None = None
     """Scores without leaked rows; null where no training part is known to share an image."""
-    protocols: list[ProtocolScore] = []
+    protocols: tuple[ProtocolScore, ...] = ()
     """The same predictions under the requested published protocols."""
-    breakdowns: list[Breakdown] = []
+    breakdowns: tuple[Breakdown, ...] = ()
     """The metrics by fact; empty unless details or breakdowns were requested."""
-    additional_metrics: list[MetricResult] = []
+    additional_metrics: tuple[MetricResult, ...] = ()
     """Closed accuracy, open recall, lists, laterality, ROUGE-L, BLEU; empty unless details were requested."""
     calibration: Calibration | None = None
     """How reliable the confidence is; null if the model gives none, or unless details were requested."""

@@ -1,8 +1,8 @@
-"""Other people's predictions: a CSV, JSON or JSONL file whose columns are named by ``--map``, joined to a dataset.
+"""Predictions of other programs: a CSV, JSON or JSONL file whose columns are named by ``--map``, joined to a dataset.
 
 ``--map id=question_id,answer=text`` reads the id and the answer from these columns; without an id, the image and the
-question find the row: ``--map image=img_name,question=question,answer=pred``. A dot goes into nested objects
-(``answer=output.text``), a number into lists (``answer=choices.0.message.content``).
+question identify the row: ``--map image=img_name,question=question,answer=pred``. A dot selects within nested objects
+(``answer=output.text``), a number within lists (``answer=choices.0.message.content``).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _MISSING = object()
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """``id=qid,answer=text`` as a mapping; raises `ConfigError` where it cannot name a row and its answer."""
+    """``id=qid,answer=text`` as a mapping; raises `ConfigError` if it does not identify rows and answers."""
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     mapping = {name.strip(): column.strip() for name, _, column in pairs}
-    if bad := sorted(set(mapping) - set(FIELDS)):
-        raise ConfigError(f"--map {bad[0]!r}: unknown; the names are {', '.join(FIELDS)}")
+    if unknown := sorted(set(mapping) - set(FIELDS)):
+        raise ConfigError(f"--map {unknown[0]!r}: unknown; the names are {', '.join(FIELDS)}")
     if "answer" not in mapping or not ("id" in mapping or {"image", "question"} <= set(mapping)):
         raise ConfigError(
             f"--map {text!r}: expected the columns of the answer and of the id, or of image and question, such as "
@@ -39,82 +39,79 @@ def parse_map(text: str) -> dict[str, str]:
     return mapping
 
 
-def read_foreign(path: Path, mapping: Mapping[str, str], examples: Sequence[Example]) -> list[Prediction]:
+def read_mapped(path: Path, mapping: Mapping[str, str], examples: Sequence[Example]) -> list[Prediction]:
     """Predictions of a mapped file, under the ids of the examples they answer.
 
-    A row that matches no example keeps a name of its own (its id, or its image and question), so that scoring lists
-    it among what was set aside. An empty answer is an answer. A confidence that is no number in [0, 1] is none.
+    A row that matches no example has its own id, or its image and question, as the id, so that scoring lists it among
+    the excluded rows. An empty answer is an answer. A confidence that is no number in [0, 1] is ignored.
+
+    Args:
+        path: The file.
+        mapping: Field -> column, as `parse_map` returns it.
+        examples: The rows that the file answers.
 
     Raises:
         DataError: The file cannot be read, or lacks a mapped column.
     """
-    by_id, by_content = _index_ids(examples), _index_content(examples)
-    found: list[Prediction] = []
+    by_id, by_content = _by_id(examples), _by_content(examples)
+    predictions: list[Prediction] = []
     for number, row in enumerate(_rows(path), 1):
-        given = {name: _lookup(row, column) for name, column in mapping.items()}
-        if absent := [name for name in mapping if given[name] is _MISSING and name != "confidence"]:
-            known = ", ".join(map(str, row)) or "none"
-            raise DataError(f"{path} row {number}: has no {mapping[absent[0]]!r} for {absent[0]}; it has {known}")
-        answer, confidence = _text(given["answer"]), _confidence(given.get("confidence"))
-        ids = _matches(given, by_id, by_content)
-        found += [Prediction(id_, answer.strip(), answer, confidence) for id_ in ids]
-    return found
-
-
-def _matches(
-    given: Mapping[str, Any],
-    by_id: Mapping[str, list[str]],
-    by_content: Mapping[tuple[str, str], list[str]],
-) -> list[str]:
-    if "id" in given:
-        name = _text(given["id"]).strip()
-        ids = by_id.get(name, [])
-        return ids if len(ids) == 1 else [name or "(no id)"]
-    question = _text(given["question"])
-    names = image_names(_text(given["image"]))
-    found = (by_content.get((name, squad_normalize(question)), []) for name in names)
-    return next(filter(None, found), [f"{_text(given['image'])}: {question}"])
+        fields = {name: _lookup(row, column) for name, column in mapping.items()}
+        if absent := [name for name in mapping if fields[name] is _MISSING and name != "confidence"]:
+            columns = ", ".join(map(str, row)) or "none"
+            raise DataError(f"{path} row {number}: has no {mapping[absent[0]]!r} for {absent[0]}; it has {columns}")
+        if "id" in fields:
+            name = _text(fields["id"]).strip()
+            matches = by_id.get(name, [])
+            ids = matches if len(matches) == 1 else [name or "(no id)"]
+        else:
+            image, question = _text(fields["image"]), _text(fields["question"])
+            keys = ((name, squad_normalize(question)) for name in image_names(image))
+            ids = next((by_content[key] for key in keys if key in by_content), [f"{image}: {question}"])
+        answer, confidence = _text(fields["answer"]), _confidence(fields.get("confidence"))
+        predictions += [Prediction(id_, answer.strip(), answer, confidence) for id_ in ids]
+    return predictions
 
 
 def image_names(image: str) -> list[str]:
-    """The ways to name an image, the most exact first: ``a/xmlab1/source.jpg``, ``a/xmlab1/source``, ``xmlab1`` ..."""
-    parts = image.replace("\\", "/").strip("/").split("/")
-    stem = parts[-1].rsplit(".", 1)[0]
-    return list(
-        dict.fromkeys(["/".join(parts), "/".join([*parts[:-1], stem]), *([parts[-2]] if parts[1:] else []), stem])
-    )
+    """The names of an image, the most specific first: ``a/xmlab1/source.jpg``, ``a/xmlab1/source``, ``xmlab1`` ..."""
+    folders = image.replace("\\", "/").strip("/").split("/")
+    file = folders.pop()
+    stem = file.rsplit(".", 1)[0]
+    names = ["/".join([*folders, file]), "/".join([*folders, stem]), *folders[-1:], stem]
+    return list(dict.fromkeys(names))
 
 
-def _index_ids(examples: Sequence[Example]) -> dict[str, list[str]]:
+def _by_id(examples: Sequence[Example]) -> dict[str, list[str]]:
     """Full ids, their last part and the dataset's own question id, each with the examples it may mean."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    ids: defaultdict[str, list[str]] = defaultdict(list)
     for example in examples:
-        names = {example.id, example.id.rpartition("/")[2], example.facts.get("qid", example.id)}
-        for name in names:
-            found[name].append(example.id)
-    return found
+        for name in {example.id, example.id.rpartition("/")[2], example.facts.get("qid", example.id)}:
+            ids[name].append(example.id)
+    return dict(ids)
 
 
-def _index_content(examples: Sequence[Example]) -> dict[tuple[str, str], list[str]]:
-    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+def _by_content(examples: Sequence[Example]) -> dict[tuple[str, str], list[str]]:
+    """(image, normalized question) -> the examples that ask it."""
+    ids: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for example in examples:
         for name in {example.image_id, example.image_id.rpartition("/")[2]}:
-            found[name, squad_normalize(example.question)].append(example.id)
-    return found
+            ids[name, squad_normalize(example.question)].append(example.id)
+    return dict(ids)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise DataError(f"no predictions at {path}; name a CSV, JSON or JSONL file")
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        yield from _csv_rows(path, "\t" if kind == ".tsv" else ",")
-    elif kind == ".json":
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        yield from _csv_rows(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".json":
         yield from _json_rows(path)
-    elif kind == ".jsonl":
+    elif suffix == ".jsonl":
         yield from read_jsonl(path)
     else:
-        raise DataError(f"{path}: expected a file ending in .csv, .tsv, .json or .jsonl; rename it to what it is")
+        raise DataError(f"{path}: expected a file ending in .csv, .tsv, .json or .jsonl; rename it to its format")
 
 
 def _csv_rows(path: Path, separator: str) -> Iterator[Mapping[str, Any]]:
@@ -148,6 +145,7 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _lookup(row: Any, column: str) -> Any:
+    """The value of a column, which may be a path into nested objects; `_MISSING` if there is none."""
     if isinstance(row, Mapping) and column in row:
         return row[column]
     for part in column.split("."):

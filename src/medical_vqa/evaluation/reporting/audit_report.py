@@ -1,4 +1,4 @@
-"""An audit in words and as one self-contained HTML page with the pictures that are shared."""
+"""An audit in words and as one self-contained HTML page with the shared images."""
 
 from __future__ import annotations
 
@@ -8,122 +8,140 @@ from pathlib import Path
 
 from medical_vqa.data.audit.audit import dataset_parts
 from medical_vqa.data.prepared.dataset import PreparedDataset
-from medical_vqa.evaluation.reporting.gallery import Thumbnail, thumbnails
-from medical_vqa.evaluation.reporting.page import environment
+from medical_vqa.evaluation.reporting.gallery import thumbnails
+from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.reporting.wording import count, percent
-from medical_vqa.io import atomic_write
 from medical_vqa.schema.audit import Audit, NearDuplicate
 from medical_vqa.schema.records import Example
 
-_PAIRS, _IMAGES = 24, 24
+_MAX_PAIRS, _MAX_IMAGES, _MAX_QUESTIONS = 24, 24, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LeakedImage:
     """One image that is in a training and in a held-out part, with what both ask about it."""
 
     image_id: str
-    """As the held-out part calls it."""
-    first: str
-    """The training part."""
-    second: str
-    """The held-out part."""
-    learned: tuple[str, ...]
-    """Questions and answers of the training part, some."""
-    asked: tuple[str, ...]
-    """Those of the held-out part."""
+    """Id of the image in the held-out part."""
+    training_part: str
+    """Name of the training part."""
+    held_out_part: str
+    """Name of the held-out part."""
+    training_questions: Sequence[str]
+    """Some questions and answers of the training part."""
+    held_out_questions: Sequence[str]
+    """Some questions and answers of the held-out part."""
 
 
-def audit_text(found: Audit) -> str:
-    """The findings for a terminal, the gravest first."""
+@dataclass(frozen=True, slots=True)
+class CleanRows:
+    """How many rows of a held-out part training cannot have shown."""
+
+    part: str
+    """Name of the held-out part."""
+    rows: int
+    """Number of its rows."""
+    exact: int
+    """Number of rows whose image is in a training part."""
+    near: int
+    """Number of rows whose image has a near-duplicate in a training part."""
+    clean: int
+    """Number of the remaining rows."""
+
+
+def audit_text(audit: Audit) -> str:
+    """The findings for a terminal, the most serious first."""
+    parts = [f"{part.name} {part.rows:,} questions on {part.images:,} images" for part in audit.parts]
+    missing = [f"missing from this copy: {phrase}" for phrase in audit.missing]
+    return "\n".join([f"{audit.title}: {', '.join(parts)}", *missing, "", *findings(audit)])
+
+
+def findings(audit: Audit) -> list[str]:
+    """One sentence for every finding; also for the absence of shared images and near-duplicates."""
     lines = [
-        f"{found.title}: " + ", ".join(f"{p.name} {p.rows:,} questions on {p.images:,} images" for p in found.parts)
+        f"{pair.images:,} of {pair.of_images:,} images of {pair.second} are also in {pair.first} "
+        f"({pair.rows:,} of {pair.of_rows:,} questions of {pair.second})"
+        for pair in sorted(audit.shared_images, key=lambda pair: _is_training(pair.second))
     ]
-    lines += [f"missing from this copy: {phrase}" for phrase in found.missing]
-    return "\n".join([*lines, "", *findings(found)])
-
-
-def findings(found: Audit) -> list[str]:
-    """One sentence for every finding; one that says so where there is none."""
-    lines = [
-        f"{one.images:,} of {one.of_images:,} images of {one.second} are also in {one.first} "
-        f"({one.rows:,} of {one.of_rows:,} questions of {one.second})"
-        for one in sorted(found.shared_images, key=lambda one: one.second.startswith("train"))
-    ]
-    if not found.shared_images:
+    if not audit.shared_images:
         lines.append("no image is in two parts")
-    if found.images_compared:
-        across, within = count(len(found.near_duplicates), "pair"), f"{found.near_duplicates_within_parts:,} within one"
+    if audit.images_compared:
+        across, within = count(len(audit.near_duplicates), "pair"), f"{audit.near_duplicates_within_parts:,} within one"
         lines.append(f"near-duplicates (another size, a crop, or the next slice): {across} across parts, {within}")
     else:
-        lines.append("near-duplicates were not looked for")
-    lines += [f"{_leaked(leak.part, leak.exact, leak.near, found)}" for leak in found.leaks]
+        lines.append("near-duplicates were not searched for")
     lines += [
-        f"{one.same_question:,} questions of {one.second} occur word for word in {one.first}, "
-        f"{one.same_image:,} of them about the same image"
-        for one in found.shared_questions
+        f"{row.part}: {row.clean:,} of {row.rows:,} rows ({percent(row.clean / row.rows if row.rows else None)} %) are "
+        f"clean; the image of {row.exact:,} is in a training part, that of {row.near:,} has a near-duplicate there"
+        for row in clean_rows(audit)
     ]
-    lines += [f"{one.rows:,} of {one.of_rows:,} rows of {one.part} have an answer that {one.train} never gives"
-              for one in found.unseen_answers]  # fmt: skip
-    lines.append(f"{count(found.duplicate_count, 'question')} asked twice about one image with the same answer")
-    lines.append(f"{count(found.contradiction_count, 'question')} asked twice about one image with different answers")
-    if found.unreadable_images:
-        lines.append(f"{count(found.unreadable_images, 'image')} could not be decoded and were compared as files only")
+    lines += [
+        f"{pair.same_question:,} questions of {pair.second} occur word for word in {pair.first}, "
+        f"{pair.same_image:,} of them about the same image"
+        for pair in audit.shared_questions
+    ]
+    lines += [
+        f"{part.rows:,} of {part.of_rows:,} rows of {part.part} have an answer that {part.train} never gives"
+        for part in audit.unseen_answers
+    ]
+    lines.append(f"{count(audit.duplicate_count, 'question')} asked twice about one image with the same answer")
+    lines.append(f"{count(audit.contradiction_count, 'question')} asked twice about one image with different answers")
+    if audit.unreadable_images:
+        lines.append(f"{count(audit.unreadable_images, 'image')} could not be decoded and were compared as files only")
     return lines
 
 
-def write_audit_page(path: Path, found: Audit, dataset: PreparedDataset) -> None:
-    """Write the page; it appears whole or not at all. Raises `DataError` if the file cannot be written."""
-    parts = dataset_parts(dataset)
-    seen = [item for one in found.shared_images for item in _seen(one.first, one.second, one.image_ids, parts)][
-        :_IMAGES
+def clean_rows(audit: Audit) -> list[CleanRows]:
+    """The held-out parts with their leaked and clean rows."""
+    rows = {part.name: part.rows for part in audit.parts}
+    table = []
+    for leak in audit.leaks:
+        n, exact, near = rows[leak.part], len(leak.exact), len(leak.near)
+        table.append(CleanRows(leak.part, n, exact, near, n - exact - near))
+    return table
+
+
+def write_audit_page(path: Path, audit: Audit, dataset: PreparedDataset) -> None:
+    """Write the page, which appears complete or not at all; raises `DataError` if the file cannot be written."""
+    leaked_images = _leaked_images(audit, dataset_parts(dataset))
+    near_duplicates = sorted(audit.near_duplicates, key=lambda pair: (not _is_leak(pair), -pair.similarity))[
+        :_MAX_PAIRS
     ]
-    near = _spread(found.near_duplicates)[:_PAIRS]
-    ids = [item.image_id for item in seen] + [name for pair in near for name in (pair.first, pair.second)]
-    shown: dict[str, Thumbnail] = thumbnails(ids, dataset.images)
-    text = (
-        environment()
-        .get_template("audit.html.j2")
-        .render(found=found, lines=findings(found), seen=seen, near=near, pictures=shown, clean=_clean(found))
-    )
-    atomic_write(path, text)
-
-
-def _clean(found: Audit) -> list[tuple[str, int, int, int, int]]:
-    """Held-out part, its rows, leaked exactly, leaked nearly, clean."""
-    rows = {part.name: part.rows for part in found.parts}
-    return [
-        (one.part, rows[one.part], len(one.exact), len(one.near), rows[one.part] - len(one.exact) - len(one.near))
-        for one in found.leaks
-    ]
-
-
-def _leaked(part: str, exact: Sequence[str], near: Sequence[str], found: Audit) -> str:
-    rows = next(one.rows for one in found.parts if one.name == part)
-    left = rows - len(exact) - len(near)
-    return (
-        f"{part}: {left:,} of {rows:,} rows ({percent(left / rows if rows else None)} %) are clean; the image of "
-        f"{len(exact):,} is in a training part, that of {len(near):,} nearly so"
+    ids = [image.image_id for image in leaked_images]
+    ids += [name for pair in near_duplicates for name in (pair.first, pair.second)]
+    write_page(
+        path,
+        "audit.html.j2",
+        audit=audit,
+        findings=findings(audit),
+        clean_rows=clean_rows(audit),
+        leaked_images=leaked_images,
+        near_duplicates=near_duplicates,
+        thumbnails=thumbnails(ids, dataset.images),
     )
 
 
-def _seen(first: str, second: str, images: Sequence[str], parts: dict[str, list[Example]]) -> list[Seen]:
-    if not first.startswith("train") or second.startswith("train"):
-        return []
-    return [Seen(i, first, second, _asked(parts[first], i), _asked(parts[second], i)) for i in images[: _IMAGES // 2]]
+def _leaked_images(audit: Audit, parts: dict[str, list[Example]]) -> list[LeakedImage]:
+    """Some of the images that are in a training and in a held-out part."""
+    images = []
+    for pair in audit.shared_images:
+        if _is_training(pair.first) and not _is_training(pair.second):
+            for image_id in pair.image_ids[: _MAX_IMAGES // 2]:
+                training, held_out = (_questions(parts[name], image_id) for name in (pair.first, pair.second))
+                images.append(LeakedImage(image_id, pair.first, pair.second, training, held_out))
+    return images[:_MAX_IMAGES]
 
 
-def _asked(rows: Sequence[Example], image_id: str) -> tuple[str, ...]:
+def _questions(rows: Sequence[Example], image_id: str) -> list[str]:
     about = [f"{row.question} {row.answers[0] if row.answers else ''}" for row in rows if row.image_id == image_id]
-    return tuple(about[:3])
+    return about[:_MAX_QUESTIONS]
 
 
-def _spread(pairs: Sequence[NearDuplicate]) -> list[NearDuplicate]:
-    """Pairs of which one image is learned from and the other held out first."""
+def _is_leak(pair: NearDuplicate) -> bool:
+    """Whether one of two images is in a training part and the other in a held-out one."""
+    first, second = ({_is_training(part) for part in parts} for parts in (pair.first_parts, pair.second_parts))
+    return (True in first and False in second) or (True in second and False in first)
 
-    def innocent(pair: NearDuplicate) -> bool:
-        learned = [any(part.startswith("train") for part in parts) for parts in (pair.first_parts, pair.second_parts)]
-        held = [any(not part.startswith("train") for part in parts) for parts in (pair.first_parts, pair.second_parts)]
-        return not ((learned[0] and held[1]) or (learned[1] and held[0]))
 
-    return sorted(pairs, key=lambda pair: (innocent(pair), -pair.similarity))
+def _is_training(part: str) -> bool:
+    return part.startswith("train")

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
 from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score
 
@@ -26,7 +28,7 @@ def scope(results: Results) -> str:
     return f"{part}{count(counts.examples, 'question')} on {count(counts.images, 'image')}"
 
 
-def row_lines(rows: list[NamedRows]) -> list[str]:
+def row_lines(rows: Sequence[NamedRows]) -> list[str]:
     """One line per reason: ``3: no prediction (slake/1, slake/2, slake/3)``."""
     return [f"{part.n:,}: {part.reason} ({', '.join(part.ids[:3])}{', …' if part.n > 3 else ''})" for part in rows]
 
