@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from medical_vqa.config import Recipe as Recipe
     from medical_vqa.data.prepared.dataset import PreparedDataset as PreparedDataset
     from medical_vqa.errors import MedicalVqaError as MedicalVqaError
-    from medical_vqa.evaluation.statistics.calibration import Calibration as Calibration
-    from medical_vqa.evaluation.statistics.compare import Comparison as Comparison
+    from medical_vqa.evaluation.statistics.comparison import Comparison as Comparison
     from medical_vqa.pipelines.ask import Answer as Answer
     from medical_vqa.pipelines.ask import AttentionMap as AttentionMap
     from medical_vqa.pipelines.ask import ImageView as ImageView
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from medical_vqa.schema.audit import Audit as Audit
     from medical_vqa.schema.records import Example as Example
     from medical_vqa.schema.records import Prediction as Prediction
+    from medical_vqa.schema.results import Calibration as Calibration
 
     __version__: str
 
@@ -56,8 +56,8 @@ _OUTSIDE_API = {
     "Answer": "pipelines.ask",
     "AttentionMap": "pipelines.ask",
     "Audit": "schema.audit",
-    "Calibration": "evaluation.statistics.calibration",
-    "Comparison": "evaluation.statistics.compare",
+    "Calibration": "schema.results",
+    "Comparison": "evaluation.statistics.comparison",
     "Estimate": "pipelines.score",
     "Example": "schema.records",
     "ImageView": "pipelines.ask",

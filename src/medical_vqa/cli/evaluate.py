@@ -77,9 +77,7 @@ def predict(
 @map_option
 @click.option("--by", metavar="FACT[,FACT]", multiple=True, help="Also print a metric by a fact, or two.")
 @click.option("--metric", default="em", show_default=True, help="Metric of --by: em, laterality, helm.bleu1 ...")
-@click.option(
-    "--details", is_flag=True, help="Also compute what a report shows: breakdowns, calibration, more metrics."
-)
+@click.option("--details", is_flag=True, help="Also compute breakdowns, further metrics, calibration and consistency.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @row_options
 def score(

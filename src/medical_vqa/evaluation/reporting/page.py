@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medical_vqa.evaluation.reporting import figures, wording
 from medical_vqa.io import atomic_write
-from medical_vqa.runtime import package_version
+from medical_vqa.runtime.environment import package_version
 from medical_vqa.text import per_cent
 
 
