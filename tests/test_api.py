@@ -224,6 +224,13 @@ def test_a_model_that_cannot_be_loaded(tmp_path, monkeypatch, model):
     sentence(error)
 
 
+def test_a_device_that_does_not_exist(work):
+    for model in ("runs/demo", "shipped"):
+        with pytest.raises(mv.MedicalVqaError, match="banana") as error:
+            mv.load(model, device="banana")
+        sentence(error)
+
+
 def test_a_base_url_belongs_to_a_remote_model():
     with pytest.raises(mv.MedicalVqaError, match="a base URL belongs to openai:MODEL"):
         mv.load("shipped", base_url="http://localhost:8000/v1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from medical_vqa import registry
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.deploying.hub import model_card
@@ -25,7 +26,7 @@ from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
-from medical_vqa.pipelines.train import options_of, refuse_shared_groups
+from medical_vqa.pipelines.training_inputs import initial_bundle, refuse_shared_groups
 from medical_vqa.schema.bundle_card import read_bundle_card
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import read_predictions
@@ -195,7 +196,7 @@ def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, 
         tmp_path / "baseline",
         watcher=watcher,
     )
-    with pytest.raises(ConfigError, match="is a question-only bundle and a compact model"):
+    with pytest.raises(ConfigError, match="is a question-only bundle, and a compact model starts from"):
         train_stage.train(tiny(model={"initial": str(baseline.bundle)}), tmp_path / "later", watcher=watcher)
     with pytest.raises(BundleError, match="no bundle at"):
         train_stage.train(tiny(model={"initial": str(tmp_path / "nobody")}), tmp_path / "other", watcher=watcher)
@@ -203,8 +204,8 @@ def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, 
 
 
 def test_the_shipped_model_can_be_started_from(tiny):
-    options = options_of(tiny(model={"initial": "shipped"}), "fp32")
-    assert options["initial"] == shipped_bundle()
+    recipe = tiny(model={"initial": "shipped"})
+    assert initial_bundle(recipe.model.initial, registry.find("models", "compact")) == shipped_bundle()
     assert Compact.load(shipped_bundle(), device=torch.device("cpu")).answers.answers
 
 

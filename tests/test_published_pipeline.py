@@ -26,9 +26,11 @@ from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export
 from medical_vqa.pipelines.load import load
+from medical_vqa.pipelines.plan import plan
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
-from medical_vqa.pipelines.train import plan, selection_of, train
+from medical_vqa.pipelines.train import train
+from medical_vqa.pipelines.training_inputs import select_rows
 from medical_vqa.schema.prediction_card import read_prediction_card
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import check_fsdp
@@ -89,7 +91,7 @@ def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watc
     trained = train(recipe("vilt"), tmp_path / "run", watcher=watcher)
     card = json.loads((trained.bundle / "card.json").read_text())
     known = set(json.loads((trained.bundle / "vilt.json").read_text())["answers"])
-    rows = SelectedDataset.open(selection_of(recipe("vilt"))).rows("validation")
+    rows = SelectedDataset.open(select_rows(recipe("vilt"))).rows("validation")
     share = sum(row.answers[0].lower() in {answer.lower() for answer in known} for row in rows) / len(rows)
     assert 0 < share < 1
     assert card["data"]["validation_answer_coverage"] == pytest.approx(share, abs=1e-4)

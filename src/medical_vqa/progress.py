@@ -18,9 +18,9 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 @contextmanager
-def counting(label: str, unit: str, *, shown: bool = True) -> Iterator[ProgressCallback]:
-    """A progress bar on stderr for counted work, on a terminal and where `shown`; yields its callback."""
-    with _bar(console(stderr=True, quiet=not shown)) as bar:
+def counting(label: str, unit: str, *, enabled: bool = True) -> Iterator[ProgressCallback]:
+    """A progress bar on stderr for counted work, on a terminal and where `enabled`; yields its callback."""
+    with _bar(console(stderr=True, quiet=not enabled)) as bar:
         task = bar.add_task(label, total=None, note=unit)
 
         def count(done: int, total: int) -> None:
@@ -30,9 +30,9 @@ def counting(label: str, unit: str, *, shown: bool = True) -> Iterator[ProgressC
 
 
 @contextmanager
-def stages(*, shown: bool = True) -> Iterator[StageCallback]:
-    """One progress bar on stderr per named stage, on a terminal and where `shown`; yields their callback."""
-    with _bar(console(stderr=True, quiet=not shown)) as bar:
+def stages(*, enabled: bool = True) -> Iterator[StageCallback]:
+    """One progress bar on stderr per named stage, on a terminal and where `enabled`; yields their callback."""
+    with _bar(console(stderr=True, quiet=not enabled)) as bar:
         tasks: dict[str, int] = {}
 
         def count(stage: str, done: int, total: int) -> None:
@@ -71,9 +71,9 @@ class TrainingBar:
 
     def score(self, *, epoch: int, train_loss: float, scores: Mapping[str, float], best: bool) -> None:
         """An epoch was scored on validation."""
-        shown = "  ".join(f"{name.upper()} {100 * value:5.1f}" for name, value in scores.items())
+        values = "  ".join(f"{name.upper()} {100 * value:5.1f}" for name, value in scores.items())
         star = "  [green]best so far[/green]" if best else ""
-        self._console.print(f"epoch {epoch:3d}  loss {train_loss:.3f}  validation {shown}{star}", highlight=False)
+        self._console.print(f"epoch {epoch:3d}  loss {train_loss:.3f}  validation {values}{star}", highlight=False)
 
 
 def counts_table(title: str, columns: list[str], rows: list[list[str]]) -> Table:

@@ -46,7 +46,7 @@ def prepare(
     from medical_vqa.pipelines.prepare import prepare_dataset
     from medical_vqa.progress import stages
 
-    with stages(shown=progress) as report_stage:
+    with stages(enabled=progress) as report_stage:
         return prepare_dataset(
             dataset,
             root=as_root(root),
@@ -91,7 +91,7 @@ def audit(
     from medical_vqa.progress import counting
 
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
-    with counting(f"comparing the images of {prepared.name}", "images", shown=progress) as count:
+    with counting(f"comparing the images of {prepared.name}", "images", enabled=progress) as count:
         findings = stage.audit(prepared, compare_images=compare_images, progress=count)
     if page is not None:
         stage.audit_page(findings, prepared, as_path(page, "page"))

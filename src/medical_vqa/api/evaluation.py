@@ -91,7 +91,7 @@ def predict(
             concurrency=concurrency,
             logprobs=logprobs,
         )
-    with counting(f"answering with {model.name}", "questions", shown=progress) as count:
+    with counting(f"answering with {model.name}", "questions", enabled=progress) as count:
         return stage(
             model._loaded,
             split=as_split(split),

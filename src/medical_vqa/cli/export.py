@@ -31,22 +31,20 @@ def export(model: str, target: str | None, to: str, public: bool) -> None:
 @click.command()
 @click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the shipped one]")
+@click.option("--model", help="A run folder, a bundle, shipped, or hub:USER/NAME.  [default: shipped]")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
 @click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
 @click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
-def deploy(
-    target: str, out: Path, model: Path | None, values: tuple[str, ...], wheel: Path | None, force: bool
-) -> None:
+def deploy(target: str, out: Path, model: str | None, values: tuple[str, ...], wheel: Path | None, force: bool) -> None:
     """Write all that puts a model online: container, service, and the commands.
 
     A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
     the Space is the page alone.
     """
-    from medical_vqa.pipelines import bundles as bundles_stage
     from medical_vqa.pipelines import deploy as deploy_stage
+    from medical_vqa.pipelines.load import SHIPPED, bundle_folder
 
-    chosen = model or bundles_stage.shipped_bundle()
-    for path in deploy_stage.deploy(target, chosen, out, values=pairs(values, "--set"), wheel=wheel, force=force):
+    bundle = bundle_folder(SHIPPED if model is None else model)
+    for path in deploy_stage.deploy(target, bundle, out, values=pairs(values, "--set"), wheel=wheel, force=force):
         click.echo(path)
     click.echo(f"next: the commands in {out / 'README.md'}")

@@ -19,7 +19,7 @@ from medical_vqa.cli.options import pairs
 def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...], only_plan: bool) -> None:
     """Train by a recipe; the same command resumes an interrupted run."""
     from medical_vqa import api
-    from medical_vqa.pipelines.train import plan
+    from medical_vqa.pipelines.plan import plan
     from medical_vqa.progress import TrainingBar, console
 
     resolved = api.load_recipe(recipe, pairs(overrides, "--set"))

@@ -65,7 +65,7 @@ class Answer:
     reason: str | None
     """Why it abstains, in one sentence; None when it answers."""
     seen: ImageView
-    """What the model looked at."""
+    """The part of the image file that the model received."""
     model: str
     """Name of the model."""
     raw: str = ""
@@ -100,7 +100,7 @@ class AttentionMap:
     """(rows, columns), non-negative, summing to 1, over the picture as the model receives it; the first row is its
     top. The shipped model receives the whole image, stretched to a square."""
     seen: ImageView
-    """What the model looked at."""
+    """The part of the image file that the model received."""
 
 
 def ask(

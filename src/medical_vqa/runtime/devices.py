@@ -47,7 +47,10 @@ def choose_device(name: str = "auto") -> torch.device:
     import torch  # noqa: PLC0415
 
     if name != "auto":
-        device = torch.device(name)
+        try:
+            device = torch.device(name)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"device {name!r} is not one that torch knows; use auto, cpu, cuda or mps") from error
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device cuda is set and no CUDA device is visible; use device: auto or cpu")
         return device

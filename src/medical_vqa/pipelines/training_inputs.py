@@ -1,0 +1,169 @@
+"""From a recipe to what training takes: rows, model family, device, options, and the card of the model to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medical_vqa import registry
+from medical_vqa.data.prepared.dataset import default_root
+from medical_vqa.data.prepared.selected import SelectedDataset
+from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.pipelines.load import bundle_folder
+from medical_vqa.pipelines.queries import answer_coverage, learnable
+from medical_vqa.runtime import devices
+from medical_vqa.schema.bundle_card import (
+    BundleCard,
+    Decoding,
+    ModelFacts,
+    StartingModel,
+    TrainingData,
+    read_bundle_card,
+)
+from medical_vqa.schema.records import Example
+from medical_vqa.schema.selection import Selection
+
+if TYPE_CHECKING:
+    from medical_vqa.config import Recipe
+    from medical_vqa.data.cache.regions import RegionStore
+    from medical_vqa.models.base import ModelFamily, VqaModel
+    from medical_vqa.runtime.devices import ComputeChoice
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """What a recipe resolves to on this machine."""
+
+    recipe: Recipe
+    """The recipe."""
+    family: type[ModelFamily]
+    """Model family of the recipe."""
+    compute: ComputeChoice | None
+    """Device and precision; None for a family that is counted in one pass."""
+    selected: SelectedDataset
+    """Dataset and selection of the rows."""
+    rows: list[Example]
+    """Training rows, each with an answer."""
+    validation_rows: list[Example]
+    """Rows that choose the checkpoint."""
+    regions: RegionStore | None
+    """Regions in the images to learn from, where the recipe asks for them."""
+    options: dict[str, Any]
+    """Keyword arguments of the family's `build` or `fit`."""
+
+    @property
+    def question_lengths(self) -> list[int] | None:
+        """Characters of each row's question and answer, an estimate of its tokens; None without length buckets."""
+        if not self.recipe.training.length_buckets:
+            return None
+        return [len(row.question) + len(row.answers[0]) for row in self.rows]
+
+
+def training_inputs(recipe: Recipe) -> TrainingInputs:
+    """Resolve a recipe: open its dataset, choose the device, find the bundle to start from.
+
+    Raises:
+        ConfigError: The device or precision is not available, or the bundle to start from is of another family.
+        DataError: The dataset is not prepared, has no such rows, or training and validation share images.
+        MissingDependencyError: The family needs a library that is not installed.
+    """
+    family = registry.find("models", recipe.model.family)
+    settings = recipe.training
+    compute = None
+    if not family.counted:
+        compute = devices.choose_precision(settings.precision, devices.choose_device(settings.device))
+    selected = SelectedDataset.open(select_rows(recipe))
+    rows = learnable(selected.rows("train"))
+    validation_rows = selected.rows("validation")
+    refuse_shared_groups(rows, validation_rows)
+    options = recipe.model.model_dump(exclude={"family"})
+    if family.starts_from_bundle and options["initial"]:
+        options["initial"] = initial_bundle(options["initial"], family)
+    if compute is not None and options.get("dtype") == "auto":
+        options["dtype"] = compute.precision
+    regions = selected.dataset.regions if recipe.data.regions else None
+    if regions is not None:
+        options["regions"] = regions.names
+    return TrainingInputs(recipe, family, compute, selected, rows, validation_rows, regions, options)
+
+
+def select_rows(recipe: Recipe) -> Selection:
+    """The rows that a recipe's data section selects."""
+    data = recipe.data
+    return Selection(
+        dataset=data.name,
+        root=(data.root or default_root()).expanduser().resolve(),
+        where=data.where,
+        train=data.train,
+        validation=data.validation,
+        validation_fraction=data.validation_fraction,
+        also=data.also,
+    )
+
+
+def refuse_shared_groups(rows: Sequence[Example], validation_rows: Sequence[Example]) -> None:
+    """Raise `DataError` when an image or patient is in both parts: the validation score would mean nothing."""
+    shared = {row.group for row in rows} & {row.group for row in validation_rows}
+    if shared:
+        raise DataError(
+            f"{len(shared)} images or patients (such as {min(shared)}) are in both the training and the validation "
+            "rows; select one language with data.where, or hold groups out with data.validation: null"
+        )
+
+
+def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
+    """The bundle to start from, with its files checked; raises `ConfigError` when it is of another family."""
+    from medical_vqa.models.bundle import check_files
+
+    folder = bundle_folder(name)
+    card = read_bundle_card(folder)
+    if card.family not in (family.family, family.exported_family):  # an export has the same weights
+        raise ConfigError(
+            f"{folder} is a {card.family} bundle, and a {family.family} model starts from a {family.family} bundle; "
+            "name another in model.initial"
+        )
+    check_files(folder, card)
+    return folder
+
+
+def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
+    """The card of the model that is trained from these inputs; scores are added later."""
+    recipe, manifest = inputs.recipe, inputs.selected.manifest
+    initial = inputs.options.get("initial")
+    data = TrainingData(
+        selection=inputs.selected.selection,
+        title=manifest.title,
+        manifest=manifest.digest,
+        license=manifest.license,
+        citation=manifest.citation,
+        rows=len(inputs.rows),
+        images=len({row.image_id for row in inputs.rows}),
+        validation_answer_coverage=answer_coverage(model, inputs.validation_rows),
+        started_from=starting_model(initial) if initial else None,
+    )
+    return BundleCard(
+        family=recipe.model.family,
+        name=recipe.name,
+        data=data,
+        facts=ModelFacts.of(model.describe()),
+        decoding=Decoding(**recipe.decoding.model_dump()),
+        prompt=model.prompt,
+        license=manifest.license,
+    )
+
+
+def starting_model(bundle: Path) -> StartingModel:
+    """The model that training starts from, for the new card; raises `ConfigError` when its own says too little."""
+    card = read_bundle_card(bundle)
+    if card.data is None:
+        raise ConfigError(f"{bundle} does not record its training rows; start from a bundle of `medical-vqa train`")
+    return StartingModel(
+        name=card.name,
+        created=card.created,
+        title=card.data.title,
+        rows=card.data.rows,
+        images=card.data.images,
+        scores=card.checkpoint_selection.scores if card.checkpoint_selection else {},
+    )
