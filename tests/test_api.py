@@ -364,6 +364,20 @@ def test_a_recipe_is_loaded_by_name_path_and_object(tmp_path):
     assert mv.load_recipe(str(file)) == mv.load_recipe(file) == mv.load_recipe(recipe) == recipe
 
 
+def test_a_recipe_may_be_a_mapping_which_stays_as_it_was():
+    content = {"name": "run", "data": {"name": "slake"}, "model": {"family": "compact"}}
+    recipe = mv.load_recipe(content, {"training.epochs": 3, "model.width": 64})
+    assert (recipe.name, recipe.training.epochs, recipe.model.width) == ("run", 3, 64)
+    assert content == {"name": "run", "data": {"name": "slake"}, "model": {"family": "compact"}}
+    with pytest.raises(mv.MedicalVqaError) as error:
+        mv.load_recipe({**content, "training": {"epochs": 0}, "model": {"family": "compct"}})
+    assert str(error.value).splitlines() == [
+        "the recipe: 2 mistakes",
+        "  model.family: unknown model family 'compct'; did you mean 'compact'?",
+        "  training.epochs: expected a whole number of at least 1, got 0",
+    ]
+
+
 def test_overrides_are_values_or_text_as_on_the_command_line(tmp_path):
     changes = {"training.epochs": 3, "model.channels": (8, 16), "data.root": tmp_path, "training.patience": "2"}
     recipe = mv.load_recipe("demo", changes)

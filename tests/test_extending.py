@@ -154,7 +154,7 @@ def test_its_image_store_serves(site, outputs, tmp_path):
     log = (tmp_path / "log").open("w+")
     server = subprocess.Popen(
         [sys.executable, "-m", "medical_vqa", *words, "--port", str(port)],
-        cwd=site, env={**environment(site), "MEDICAL_VQA_DECODERS": "0"}, stderr=log,
+        cwd=site, env={**environment(site), "MEDICAL_VQA_DECODER_PROCESSES": "0"}, stderr=log,
     )  # fmt: skip
     try:
         wait_for(port, server, Path(log.name))

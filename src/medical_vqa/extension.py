@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from medical_vqa.serving.errors import ApiError as ApiError
 
 _HOME = {
+    "ApiError": "serving.errors",
     "AnswerVocabulary": "models.vocabulary",
     "BundleError": "errors",
     "ConfigError": "errors",
@@ -57,7 +58,6 @@ _HOME = {
     "ProtocolMetric": "evaluation.protocols.base",
     "Published": "data.formats.base",
     "Query": "models.base",
-    "ApiError": "serving.errors",
     "Section": "config",
     "Split": "schema.records",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medical_vqa.api.arguments import StrPath, as_dataset, as_yaml
 from medical_vqa.io import as_path
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from medical_vqa.training.settings import Watcher
 
 
-def load_recipe(recipe: StrPath | Recipe, overrides: Mapping[str, object] | None = None) -> Recipe:
+def load_recipe(recipe: StrPath | Recipe | Mapping[str, Any], overrides: Mapping[str, object] | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        recipe: Name of a recipe in this package (``demo``, ``slake-compact`` ...), a YAML file, or a recipe.
+        recipe: Name of a recipe in this package (``demo``, ``slake-compact`` ...), a YAML file, a recipe, or its
+            content as a mapping.
         overrides: Dotted keys and their values: ``{"training.epochs": 5}``. Text is read as YAML, as ``--set`` does.
 
     Returns:
@@ -36,11 +37,13 @@ def load_recipe(recipe: StrPath | Recipe, overrides: Mapping[str, object] | None
     texts = {key: value if isinstance(value, str) else as_yaml(value) for key, value in (overrides or {}).items()}
     if isinstance(recipe, config.Recipe):
         return config.override_recipe(recipe, texts)
+    if isinstance(recipe, Mapping):
+        return config.parse_recipe(recipe, origin="the recipe", overrides=texts)
     return config.load_recipe(config.find_recipe(as_path(recipe, "recipe")), texts)
 
 
 def train(
-    recipe: StrPath | Recipe,
+    recipe: StrPath | Recipe | Mapping[str, Any],
     *,
     data: StrPath | None = None,
     run: StrPath | None = None,
@@ -52,7 +55,7 @@ def train(
     """Train a model by a recipe; the same call resumes an interrupted run.
 
     Args:
-        recipe: Name of a recipe in this package, a YAML file, or a recipe.
+        recipe: Name of a recipe in this package, a YAML file, a recipe, or its content as a mapping.
         data: Prepared dataset to train on: its name, its folder, or what `prepare` returned; by default the one that
             the recipe names.
         run: Run folder; by default ``runs/NAME`` of the recipe.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,6 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         Mistake("", f"line {line}: the key {key!r} is set twice, first in line {first}; keep one of them")
         for key, first, line in repeated
     ]
-    for key, value in (overrides or {}).items():
-        _override(content, key, value, mistakes)
     return _validate(content, str(path), mistakes, overrides or {})
 
 
@@ -60,16 +59,21 @@ def override_recipe(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """A recipe with some keys changed, as `load_recipe` changes them; raises `ConfigError` with every mistake."""
     if not overrides:
         return recipe
-    mistakes: list[Mistake] = []
-    content = recipe.model_dump(mode="json")
-    for key, value in overrides.items():
-        _override(content, key, value, mistakes)
-    return _validate(content, f"recipe {recipe.name}", mistakes, overrides)
+    return parse_recipe(recipe.model_dump(mode="json"), origin=f"recipe {recipe.name}", overrides=overrides)
 
 
-def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
-    """Validate a recipe's content; `origin` begins every message. Raises `ConfigError` with every mistake."""
-    return _validate(content, origin, [], {})
+def parse_recipe(content: Mapping[str, Any], *, origin: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Validate a recipe's content.
+
+    Args:
+        content: Sections as mappings or as objects; it is not changed.
+        origin: Begins every message.
+        overrides: As in `load_recipe`.
+
+    Raises:
+        ConfigError: Lists every mistake.
+    """
+    return _validate(copy.deepcopy(content), origin, [], overrides or {})
 
 
 def where_split(name: str) -> Split:
@@ -81,6 +85,8 @@ def where_split(name: str) -> Split:
 
 
 def _validate(content: Any, origin: str, mistakes: list[Mistake], overrides: Mapping[str, str]) -> Recipe:
+    for key, value in overrides.items() if isinstance(content, dict) else ():
+        _override(content, key, value, mistakes)
     context = {"origin": origin, "mistakes": mistakes, "overrides": overrides}
     return Recipe.model_validate(content, context=context)
 

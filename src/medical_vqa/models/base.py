@@ -108,6 +108,9 @@ class VqaModel(Protocol):
     def describe(self) -> dict[str, Any]:
         """As in `ModelFamily`."""
 
+    def close(self) -> None:
+        """As in `ModelFamily`."""
+
 
 @runtime_checkable
 class Trainable(VqaModel, Protocol):
@@ -204,6 +207,9 @@ class ModelFamily:
     def describe(self) -> dict[str, Any]:
         """Facts for the card: parameter counts and sizes."""
         return {}
+
+    def close(self) -> None:
+        """Release what the model holds outside this process, such as connections."""
 
 
 def check_question(question: str) -> str:

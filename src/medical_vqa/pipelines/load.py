@@ -39,10 +39,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Close the connections of a remote model."""
-        from medical_vqa.models.remote.openai import RemoteModel
-
-        if isinstance(self.model, RemoteModel):
-            self.model.close()
+        self.model.close()
 
 
 def load(
