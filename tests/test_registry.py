@@ -5,8 +5,10 @@ import pytest
 from medical_vqa import registry
 from medical_vqa.config import ModelOptions
 from medical_vqa.data.formats.slake import Slake
+from medical_vqa.deploying.render import render, values_for
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.base import ModelFamily
+from medical_vqa.schema.bundle_card import BundleCard
 
 
 class Package:
@@ -116,6 +118,21 @@ def test_an_entry_that_names_itself_otherwise_is_refused(declare):
     declare("models", "mine", "medical_vqa.models.baselines:Majority")
     with pytest.raises(ConfigError, match="of the package their-package names itself 'majority' in family; give both"):
         registry.find("models", "mine")
+
+
+class Theirs(ModelFamily):
+    """A family of another package."""
+
+    family = "theirs"
+
+
+def test_a_family_of_another_package_is_not_deployed_without_it(declare):
+    declare("models", "theirs", f"{__name__}:Theirs")
+    assert registry.package_of("models", "theirs") == "their-package"
+    assert registry.package_of("models", "compact") is None
+    card = BundleCard(family="theirs", name="scans")
+    with pytest.raises(ConfigError, match="the containers install medical-vqa alone and theirs is a family of their-p"):
+        render("compose", card, values=values_for("compose", {}), wheel=None)
 
 
 def test_a_family_that_lacks_a_method_says_which_capability_promised_it():

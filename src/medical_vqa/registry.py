@@ -182,6 +182,12 @@ def create(group: Group, name: str, *arguments: Any, **options: Any) -> Any:
     return instance
 
 
+def package_of(group: Group, name: str) -> str | None:
+    """The package that declares a name by an entry point; None for a built-in name."""
+    others = () if name in GROUPS[group].built_in else _entry_points(group).get(name, ())
+    return ", ".join(_package(point) for point in others) or None
+
+
 def import_object(target: str, name: str) -> Any:
     """What ``module:attribute`` names.
 

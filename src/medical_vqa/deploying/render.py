@@ -8,7 +8,7 @@ DIR/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +110,16 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         wheel: File name of this project's wheel in ``packages/``; None: it is installed from the package index.
 
     Raises:
-        ConfigError: The target has no room for a model that needs torch.
+        ConfigError: The target has no room for a model that needs torch, or the model's family is of another package,
+            which the containers do not install.
     """
-    gpu = registry.find("models", card.family).needs_torch
+    family = registry.find("models", card.family)
+    gpu = family.needs_torch
+    if (package := registry.package_of("models", card.family)) and not values.get("backend"):
+        raise ConfigError(
+            f"the containers install medical-vqa alone and {card.family} is a family of {package}; serve it where that "
+            "package is installed, and deploy the page for it: space --set backend=URL"
+        )
     if gpu and not TARGETS[target].heavy and not values.get("backend"):
         raise ConfigError(
             f"a {target} runs on a CPU and {card.name} is a {card.family} model; choose a compact one, or a backend "
@@ -130,7 +137,7 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         "proxy_image": PROXY_IMAGE,
     }
     return {
-        path: _render(template, {**facts, **_contents(part_of(path, target, values), gpu, wheel)})
+        path: _render(template, {**facts, **_contents(part_of(path, target, values), family.extras, wheel)})
         for path, template in {".dockerignore": "dockerignore", **TARGETS[target].files}.items()
     }
 
@@ -142,9 +149,10 @@ def part_of(path: str, target: str, values: Mapping[str, str]) -> str:
     return "app" if path.endswith(".app") else "backend"
 
 
-def _contents(part: str, gpu: bool, wheel: str | None) -> dict[str, str]:
-    engine = ["train", "hub"] if gpu else []
-    extras = {"backend": ["serve", *engine], "app": ["app"], "both": ["app", "serve", *engine]}[part]
+def _contents(part: str, model_extras: Sequence[str], wheel: str | None) -> dict[str, str]:
+    """What a container installs; `model_extras` are those that the model needs to answer."""
+    backend = ["serve", *model_extras]
+    extras = {"backend": backend, "app": ["app"], "both": ["app", *backend]}[part]
     wanted = ",".join(extras)
     requirement = f"./{wheel}[{wanted}]" if wheel else f"medical-vqa[{wanted}]=={package_version()}"
     return {"part": part, "requirement": requirement}

@@ -171,7 +171,7 @@ class ModelFamily:
     exported_family: ClassVar[str | None] = None
     """The family as which its export runs without torch; None when it cannot be exported."""
     extras: ClassVar[tuple[str, ...]] = ()
-    """Extras of this package that answering needs."""
+    """Extras of this package that answering needs, for containers."""
     library: ClassVar[str] = "medical-vqa"
     """The hub's ``library_name`` of its bundles."""
     library_usage: ClassVar[str] = ""

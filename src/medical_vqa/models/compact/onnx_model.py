@@ -36,7 +36,6 @@ class CompactOnnx(CompactAnswering, ModelFamily):
     family = "compact-onnx"
     has_closed_answers = True
     has_attention_maps = True
-    extras = ("onnx",)
 
     def __init__(self, folder: Path, settings: CompactSettings) -> None:
         """Open the graphs in `folder`."""
