@@ -1,47 +1,47 @@
-"""What can go wrong, as one tree; every message says what was expected, what came, and what to do.
+"""The exceptions of the package, one tree; each message says what was expected, what was received, and what to do.
 
     MedicalVqaError
-    ├── DataError              a dataset, an image or a predictions file is not what it should be
-    │   ├── ImageError         one image cannot be read or is out of bounds
-    │   │   ├── TooLargeError          it is over a limit, seen before it was decoded
-    │   │   └── UnsupportedImageError  a known format, but not one that is read
-    │   └── IncompleteError    part of a dataset is missing; `--partial` goes on without it
+    ├── DataError              a dataset, an image or a predictions file is not as expected
+    │   ├── ImageError         an image cannot be read or is out of bounds
+    │   │   ├── TooLargeError          it exceeds a limit, noticed before it was decoded
+    │   │   └── UnsupportedImageError  a known format that is not supported
+    │   └── IncompleteError    part of a dataset is missing; `--partial` prepares the rest
     ├── ConfigError            a recipe or an option is wrong
-    ├── ModelError             a model cannot be built, or was asked something it cannot take
-    │   └── BundleError        a bundle is damaged, or of another version
-    ├── TrainingError          training cannot go on; the last good checkpoint is kept
+    ├── ModelError             a model cannot be built, or received a question that it does not take
+    │   └── BundleError        a bundle is damaged, or of another format version
+    ├── TrainingError          training cannot continue; the last good checkpoint is saved
     ├── MissingDependencyError an optional package is not installed
-    └── OfflineError           something had to be downloaded and the network is not there
+    └── OfflineError           a download needs the network, which is not available
 
-The command line shows one of these as a single sentence on stderr and exits with 2; any other exception is a
-defect of ours and keeps its traceback.
+The command line prints one of these as a single sentence on stderr and exits with status 2; any other exception is a
+bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class MedicalVqaError(Exception):
-    """The root of everything this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
 
 class DataError(MedicalVqaError):
-    """A dataset, an image or a predictions file is not what it should be."""
+    """A dataset, an image or a predictions file is not as expected."""
 
 
 class ImageError(DataError):
-    """One image cannot be read, or its size is out of bounds."""
+    """An image cannot be read, or its size is out of bounds."""
 
 
 class TooLargeError(ImageError):
-    """An image is over a limit of bytes, pixels or frames, which was seen before it was decoded."""
+    """An image exceeds a limit of bytes, pixels or frames, noticed before it was decoded."""
 
 
 class UnsupportedImageError(ImageError):
-    """An image is whole as far as one can tell, but of a format or an encoding that is not read."""
+    """An image seems undamaged, but its format or encoding is not supported."""
 
 
 class IncompleteError(DataError):
-    """Part of a dataset is missing; preparing with ``partial=True`` goes on without it."""
+    """Part of a dataset is missing; preparing with ``partial=True`` uses the rest."""
 
 
 class ConfigError(MedicalVqaError):
@@ -49,7 +49,7 @@ class ConfigError(MedicalVqaError):
 
 
 class ModelError(MedicalVqaError):
-    """A model cannot be built, or was asked something it cannot take."""
+    """A model cannot be built, or received a question that it does not take."""
 
 
 class BundleError(ModelError):
@@ -57,12 +57,12 @@ class BundleError(ModelError):
 
 
 class TrainingError(MedicalVqaError):
-    """Training cannot go on; the last good checkpoint is kept."""
+    """Training cannot continue; the last good checkpoint is saved."""
 
 
 class MissingDependencyError(MedicalVqaError):
-    """An optional package is not installed; the message carries the line that installs it."""
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class OfflineError(MedicalVqaError):
-    """Something had to be downloaded and the network is not there."""
+    """A download needs the network, which is not available."""

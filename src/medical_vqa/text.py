@@ -1,4 +1,4 @@
-"""Text: how an answer is normalized before it is compared, and words of messages.
+"""Text: normalization of answers before they are compared, and parts of messages.
 
 ``squad_normalize("The left lung.")`` is ``"left lung"``; ``squad_normalize("X-Ray")`` is ``"xray"``.
 """
@@ -18,7 +18,7 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @lru_cache(maxsize=1 << 16)
 def squad_normalize(text: str) -> str:
-    """Normalize an answer by the SQuAD v2 rule: lower case, no ASCII punctuation, no articles, single blanks.
+    """Normalize an answer by the SQuAD v2 rule: lower case, no ASCII punctuation, no articles, single spaces.
 
     The order is that of the published rule and matters: punctuation goes first, so ``"a.n"`` becomes the
     article ``"an"`` and disappears. Only ASCII punctuation is dropped: a Chinese full stop stays. The rule is
@@ -31,13 +31,13 @@ def squad_normalize(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """The words of an answer after `squad_normalize`, in order; Chinese without blanks is one word."""
+    """The words of an answer after `squad_normalize`, in order; Chinese without spaces is one word."""
     return squad_normalize(text).split()
 
 
-def per_cent(share: float) -> str:
-    """A share in [0, 1] for people: ``83%``, and ``<1%`` instead of a zero that is none."""
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+def per_cent(fraction: float) -> str:
+    """A fraction in [0, 1] for people: ``83%``, and ``<1%`` where a small one would be rounded to zero."""
+    return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
@@ -62,21 +62,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
-# --- look-alikes ------------------------------------------------------------------------------------------------------
+# --- characters that look alike ---------------------------------------------------------------------------------------
 
 _LATIN = "ABEKMHOPCTXaeopcyxsijABEZHIKMNOPTYXovu"
 _LIKE_LATIN = "АВЕКМНОРСТХаеорсухѕіјΑΒΕΖΗΙΚΜΝΟΡΤΥΧονυ"  # Cyrillic, then Greek  # noqa: RUF001 - that is the point
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
-_LOOKS = str.maketrans(
+_REPLACEMENTS = str.maketrans(
     dict(zip(_LIKE_LATIN, _LATIN, strict=True)) | dict.fromkeys(_DASHES, "-") | dict.fromkeys("\u2018\u2019\u02bc", "'")
 )
 
 
 def plain_letters(text: str) -> str:
-    """The text with characters that only look different made one: full-width and combined letters, Cyrillic and Greek
-    letters that look Latin, dashes, quotes; without what cannot be seen.
+    """The text with characters that look alike replaced by one of them, and without invisible ones.
 
-    No score uses it. It tells which wrong answers a reader would call right.
+    Covers full-width and combined letters, Cyrillic and Greek letters that look Latin, dashes and quotes. No score uses
+    it; it finds wrong answers that a reader would call right.
     """
-    whole = unicodedata.normalize("NFKC", text).translate(_LOOKS)
-    return "".join(letter for letter in whole if unicodedata.category(letter) != "Cf")
+    composed = unicodedata.normalize("NFKC", text).translate(_REPLACEMENTS)
+    return "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.audit.audit import audit, part_name
+from medical_vqa.data.audit.audit import audit, dataset_parts
 from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.data.prepared.selected import SelectedDataset
@@ -185,5 +185,14 @@ def test_a_dataset_with_one_part_has_nothing_to_share(folder):
     assert "no image is in two parts" in audit_text(found)
 
 
-def test_parts_are_named_by_split_and_language():
-    assert (part_name("train", "zh"), part_name("test")) == ("train zh", "test")
+def test_parts_are_named_by_split_and_language_where_there_are_several(folder):
+    rows = [
+        {"image": "a.png", "split": "train", "language": "zh"},
+        {"image": "a.png", "split": "test", "language": "en"},
+    ]
+    assert [part.name for part in dataset_parts(folder(rows, {"a.png": noise(1)}))] == ["train zh", "test en"]
+
+
+def test_a_single_language_is_not_named(folder):
+    rows = [{"image": "a.png", "split": "test", "language": "en"}]
+    assert [part.name for part in dataset_parts(folder(rows, {"a.png": noise(1)}))] == ["test"]

@@ -48,8 +48,8 @@ def test_offline_says_what_to_download_and_where_to_put_it(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (errors.LocalEntryNotFoundError("no"), OfflineError, "the network is not there"),
-        (ConnectionError("no"), OfflineError, "the network is not there"),
+        (errors.LocalEntryNotFoundError("no"), OfflineError, "the network is not available"),
+        (ConnectionError("no"), OfflineError, "the network is not available"),
         (OSError(errno.ENOSPC, "full"), DataError, "the disk is full"),
         (
             Gone(),

@@ -69,7 +69,7 @@ def test_parquet_is_read_and_its_empty_cells_are_no_facts(own_folder: Any) -> No
     first, second = Folder().read(folder).examples["train"]
     assert (first.facts, second.answers, second.facts) == ({"dose": "1.5"}, ("no", "none"), {})
     (folder / "questions.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="is not a whole parquet file"):
+    with pytest.raises(DataError, match="is not a complete parquet file"):
         Folder().read(folder)
 
 

@@ -126,7 +126,7 @@ def test_rows_without_their_image_are_refused_even_in_part(slake_folder: Any, tm
     source = slake_folder()
     shutil.rmtree(source / "imgs" / "xmlab2")
     with pytest.raises(
-        DataError, match=r"slake/validation/2 needs an image that cannot be had: .*xmlab2.*does not exist"
+        DataError, match=r"slake/validation/2 needs an image that cannot be read: .*xmlab2.*does not exist"
     ):
         prepare(Slake(), source, tmp_path / "root", partial=True)
     assert not (tmp_path / "root").exists()

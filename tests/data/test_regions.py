@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore, covered
+from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore, coverage_grid
 from medical_vqa.data.formats.slake import Slake
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.data.prepared.prepare import prepare
@@ -34,14 +34,14 @@ def annotated(slake_folder: Any) -> Path:
 def test_a_mask_covers_shares_of_cells():
     mask = np.zeros((GRID * 2, GRID * 2), bool)
     mask[:2, :2] = mask[2, 2] = True
-    grid = covered(mask)
+    grid = coverage_grid(mask)
     assert (grid[0, 0], grid[1, 1], grid[2, 2]) == (FULL, round(FULL / 4), 0)
 
 
 def test_coverage_keeps_the_area_whatever_the_size():
     mask = np.zeros((37, 91), bool)
     mask[5:20, 30:71] = True
-    assert covered(mask).mean() / FULL == pytest.approx(mask.mean(), abs=2e-3)
+    assert coverage_grid(mask).mean() / FULL == pytest.approx(mask.mean(), abs=2e-3)
 
 
 def test_prepared_regions_are_found_by_the_picture(annotated, tmp_path):

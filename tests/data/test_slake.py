@@ -74,7 +74,7 @@ def test_a_damaged_archive_is_refused(slake_folder: Any) -> None:
     (folder / "imgs").rename(folder / "elsewhere")
     assert "imgs/ or imgs.zip" in Slake().read(folder).missing
     (folder / "imgs.zip").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(DataError, match="not a whole zip archive"):
+    with pytest.raises(DataError, match="not a complete zip archive"):
         Slake().read(folder)
 
 

@@ -45,5 +45,5 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
 
 
 def test_a_single_group_cannot_be_parted() -> None:
-    with pytest.raises(DataError, match="1 groups of images cannot be parted"):
+    with pytest.raises(DataError, match="1 groups of images cannot be split"):
         split_by_group(rows(["a", "a"]), 0.5)

@@ -59,7 +59,7 @@ def parse_document(
         version = f"format {content['format']!r}" if "format" in content else "no format"
         raise error(f"{name}: has {version} and this version of medical-vqa reads format {expected}; {advice}")
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate(content)
     except ValidationError as problem:
         raise error(f"{name}: {'; '.join(_mistakes(problem, kind))}; {advice}") from problem
 
@@ -90,7 +90,7 @@ def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
     """The keys that the object at this place of a document has."""
     for name in location:
         field = kind.model_fields.get(name)
-        inner = [part for part in _models(field.annotation) if field is not None] if field is not None else []
+        inner = _models(field.annotation) if field is not None else []
         if not inner:
             return []
         kind = inner[0]

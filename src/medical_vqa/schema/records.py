@@ -1,10 +1,12 @@
-"""The words every stage speaks: `Example` (a published row) and `Prediction` (what a model said); no torch.
+"""The rows that every stage reads or writes: `Example`, a published question, and `Prediction`, a model's answer.
 
-Both are written as one JSON object per line::
+Both are stored as one JSON object per line::
 
     {"id": "slake/train/1", "image_id": "slake/xmlab1", "question": "Which part?", "answers": ["Abdomen"],
      "group": "slake/xmlab1", "facts": {"answer_type": "OPEN", "modality": "MRI"}}
     {"id": "slake/train/1", "answer": "abdomen", "raw": "abdomen", "confidence": 0.9, "alternatives": [["chest", 0.1]]}
+
+They are dataclasses with their own checks: reading a million rows takes seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -31,83 +33,94 @@ class Example:
     __pydantic_config__: ClassVar = _SCHEMA
 
     id: str
-    """Unique over all datasets and stable over releases: ``slake/test/11934``."""
+    """Id of the question, unique over all datasets and stable over releases: ``slake/test/11934``."""
     image_id: str
-    """Key into the dataset's image source: ``slake/xmlab102``."""
+    """Id of the image in the dataset: ``slake/xmlab102``."""
     question: str
     """The question, as published."""
     answers: tuple[str, ...]
-    """Accepted answers, best first; empty for a question nobody has answered yet."""
+    """Accepted answers, best first; empty for a question without an answer."""
     group: str
-    """What may not straddle two splits and is resampled whole: the patient where known, else the image."""
+    """Unit that must not be divided among splits and is resampled together: the patient where known, else the image."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Breakdown keys: answer_type, modality, organ, content_type, language ..."""
+    """Facts for breakdowns: answer_type, modality, organ, content_type, language ..."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read back what `to_json` wrote; raises `DataError` on unknown or missing fields."""
-        _check_fields(cls, row)
-        if not isinstance(row["answers"], list) or not isinstance(row.get("facts", {}), dict):
+        _check_fields("Example", row, required=_REQUIRED_OF_EXAMPLE, known=_EXAMPLE_FIELDS)
+        answers, facts = row["answers"], row.get("facts", {})
+        if not isinstance(answers, list) or not isinstance(facts, dict):
             raise DataError(f"example {row['id']!r}: expected a list of answers and an object of facts; write them so")
-        return cls(**{**row, "answers": tuple(row["answers"]), "facts": dict(row.get("facts", {}))})
+        return cls(row["id"], row["image_id"], row["question"], tuple(answers), row["group"], dict(facts))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above."""
-        return {**asdict(self), "answers": list(self.answers), "facts": dict(self.facts)}
+        return {
+            "id": self.id,
+            "image_id": self.image_id,
+            "question": self.question,
+            "answers": list(self.answers),
+            "group": self.group,
+            "facts": dict(self.facts),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model answered to one question."""
+    """A model's answer to one question."""
 
     __pydantic_config__: ClassVar = _SCHEMA
 
     id: str
-    """The id of the `Example` it answers."""
+    """Id of the `Example` that is answered."""
     answer: str
-    """The answer, trimmed."""
+    """The answer, without surrounding white space."""
     raw: str = ""
     """The model's text before trimming; equals `answer` for a classifier."""
     confidence: float | None = None
-    """In [0, 1]: class probability, or exp(mean token log-probability); None where the model gives none."""
+    """Confidence in [0, 1]: class probability, or exp(mean token log-probability); null where the model gives none."""
     alternatives: tuple[tuple[str, float], ...] = ()
-    """The next best answers with their confidence, best first; the answer itself is not among them."""
+    """Next best answers with their confidence, best first; the answer itself is not among them."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read back what `to_json` wrote; raises `DataError` on unknown or missing fields and impossible values."""
-        _check_fields(cls, row)
-        confidence = row.get("confidence")
-        if not isinstance(row["id"], str) or not isinstance(row["answer"], str):
-            raise DataError(f"prediction {row['id']!r}: expected id and answer as text; quote them in the file")
+        _check_fields("Prediction", row, required=_REQUIRED_OF_PREDICTION, known=_PREDICTION_FIELDS)
+        id_, answer, confidence = row["id"], row["answer"], row.get("confidence")
+        if not isinstance(id_, str) or not isinstance(answer, str):
+            raise DataError(f"prediction {id_!r}: expected id and answer as text; quote them in the file")
         if confidence is not None and not (isinstance(confidence, int | float) and 0 <= confidence <= 1):
-            raise DataError(
-                f"prediction {row['id']!r}: confidence is {confidence!r}; give a number from 0 to 1 or null"
-            )
-        alternatives = tuple((str(answer), float(value)) for answer, value in row.get("alternatives") or ())
-        return cls(**{**row, "raw": row.get("raw", row["answer"]), "alternatives": alternatives})
+            raise DataError(f"prediction {id_!r}: confidence is {confidence!r}; give a number from 0 to 1 or null")
+        alternatives = tuple((str(text), float(value)) for text, value in row.get("alternatives") or ())
+        return cls(id_, answer, row.get("raw", answer), confidence, alternatives)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above; a confidence that is not finite becomes null."""
-        finite = self.confidence is not None and math.isfinite(self.confidence)
+        confidence = self.confidence
         return {
-            **asdict(self),
-            "confidence": round(self.confidence, 6) if finite and self.confidence is not None else None,
-            "alternatives": [[answer, round(value, 6)] for answer, value in self.alternatives],
+            "id": self.id,
+            "answer": self.answer,
+            "raw": self.raw,
+            "confidence": round(confidence, 6) if confidence is not None and math.isfinite(confidence) else None,
+            "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
         }
 
 
-def _check_fields(cls: type[Example] | type[Prediction], row: Mapping[str, Any]) -> None:
+_EXAMPLE_FIELDS = frozenset(f.name for f in fields(Example))
+_REQUIRED_OF_EXAMPLE = _EXAMPLE_FIELDS - {"facts"}
+_PREDICTION_FIELDS = frozenset(f.name for f in fields(Prediction))
+_REQUIRED_OF_PREDICTION = frozenset({"id", "answer"})
+
+
+def _check_fields(name: str, row: Mapping[str, Any], *, required: frozenset[str], known: frozenset[str]) -> None:
     if not isinstance(row, Mapping):
-        raise DataError(
-            f"expected a JSON object for a {cls.__name__}, got {type(row).__name__}; write one object per line"
-        )
-    known = {f.name for f in fields(cls)}
-    required = {"id", "answer"} if cls is Prediction else known - {"facts"}
-    if unknown := sorted(set(row) - known):
-        raise DataError(f"unknown field {unknown[0]!r} in a {cls.__name__}; the fields are {', '.join(sorted(known))}")
-    if missing := sorted(required - set(row)):
-        raise DataError(f"missing field {missing[0]!r} in a {cls.__name__} ({dict(list(row.items())[:2])}); add it")
+        raise DataError(f"expected a JSON object for a {name}, got {type(row).__name__}; write one object per line")
+    keys = row.keys()
+    if not keys <= known:
+        raise DataError(f"unknown field {min(keys - known)!r} in a {name}; the fields are {', '.join(sorted(known))}")
+    if not keys >= required:
+        raise DataError(f"missing field {min(required - keys)!r} in a {name} ({dict(list(row.items())[:2])}); add it")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -133,9 +146,9 @@ def read_predictions(path: Path) -> list[Prediction]:
     if not path.is_file():
         raise DataError(f"no predictions at {path}; expected a predictions.jsonl written by `medical-vqa predict`")
     predictions = [Prediction.from_json(row) for row in read_jsonl(path)]
-    seen: set[str] = set()
+    ids: set[str] = set()
     for prediction in predictions:
-        if prediction.id in seen:
+        if prediction.id in ids:
             raise DataError(f"{path}: id {prediction.id!r} occurs twice; keep one prediction per question")
-        seen.add(prediction.id)
+        ids.add(prediction.id)
     return predictions

@@ -1,12 +1,12 @@
-"""What a frozen vision encoder made of each picture, computed once and kept: `FeatureStore`.
+"""Cache of the features that a frozen vision encoder computes from each image: `FeatureStore`.
 
-Under the store's folder every encoder has a folder of its own, named by its fingerprint::
+Each encoder has a folder in the store, named by its fingerprint::
 
     9f8a2c0d41b7e635/features-3f2a9c1d.safetensors    {"<SHA-256 of the image>/tokens": (257, 1408) bfloat16, ...}
 
-A shard holds a few dozen images, is written under another name and renamed, and is never changed: what is there is
-complete, a process that is killed loses the shard it was writing, and two processes that fill one store at once do
-the work twice and harm nothing. Shards are memory-mapped, so runs and servers on one machine share the pages.
+A shard has the features of a few dozen images, is written atomically and never changed. A process that is killed loses
+the shard that it was writing, and two processes that fill one store at once do the work twice and harm nothing. Shards
+are memory-mapped, so runs and servers on one machine share the pages.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ SHARD = 32  # images encoded at once and written to one file
 
 
 class FeatureStore:
-    """Named tensors by the SHA-256 of the image they were made of, all by the encoder with one fingerprint."""
+    """Named tensors by the SHA-256 of their image, all from the encoder with one fingerprint."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """Open what ``folder`` holds of this encoder; raises `DataError` where another encoder wrote it."""
-        self.fingerprint, self._parent = fingerprint, folder
+        """Open the features of this encoder in ``folder``; raises `DataError` where another encoder wrote them."""
+        self.fingerprint = fingerprint
+        self._parent = folder
         self.folder = folder / fingerprint[:16]
         self._shards: dict[str, Any] = {}
         self._places: dict[str, dict[str, tuple[str, str]]] = {}  # digest -> name -> (shard, key)
@@ -61,7 +62,7 @@ class FeatureStore:
         self.__init__(*state)  # type: ignore[misc]
 
     def get(self, digest: str) -> dict[str, Tensor]:
-        """The features of an image, as `add` was given them; raises `DataError` when they are not here."""
+        """The features of an image, as they were added; raises `DataError` when the store lacks them."""
         if digest not in self:
             self._scan()  # another process may have added them
         if digest not in self:
@@ -69,7 +70,7 @@ class FeatureStore:
         return {name: self._shards[shard].get_tensor(key) for name, (shard, key) in self._places[digest].items()}
 
     def add(self, features: Mapping[str, Features]) -> None:
-        """Keep the features of some images in one new shard; raises `DataError` where the disk cannot take it."""
+        """Store the features of some images in one new shard; raises `DataError` where the disk cannot take it."""
         tensors = {
             f"{digest}/{name}": tensor.detach().cpu().contiguous()
             for digest, named in features.items()
@@ -80,7 +81,7 @@ class FeatureStore:
         self._scan()
 
     def missing(self, digests: Sequence[str]) -> list[str]:
-        """Those of the images that have no features here yet, each once."""
+        """The images whose features the store lacks, each once."""
         if any(digest not in self for digest in digests):
             self._scan()
         return [digest for digest in dict.fromkeys(digests) if digest not in self]
@@ -92,40 +93,40 @@ class FeatureStore:
         encode: Encode,
         progress: ProgressCallback | None = None,
     ) -> None:
-        """Encode the images that are not here yet, a shard at a time.
+        """Encode the images whose features the store lacks, a shard at a time.
 
         Args:
-            digests: Which images are wanted; one may occur often.
-            picture: Gives the prepared picture of an image.
-            encode: Gives the features of each of some pictures.
-            progress: Told how many of the missing are done, and how many there are.
+            digests: The images; one may occur several times.
+            picture: Function from an image's digest to its prepared picture.
+            encode: Function from pictures to the features of each.
+            progress: Called with the number of missing images that are done.
         """
-        wanted = self.missing(digests)
-        for start in range(0, len(wanted), SHARD):
-            batch = wanted[start : start + SHARD]
+        missing = self.missing(digests)
+        for start in range(0, len(missing), SHARD):
+            batch = missing[start : start + SHARD]
             self.add(dict(zip(batch, encode([picture(digest) for digest in batch]), strict=True)))
             if progress is not None:
-                progress(start + len(batch), len(wanted))
+                progress(start + len(batch), len(missing))
 
     def _scan(self) -> None:
-        """Map the shards that are new; one that is damaged counts as not there and its images are encoded again."""
+        """Map the new shards; a damaged one is ignored, and its images are encoded again."""
         for path in sorted(self.folder.glob("features-*.safetensors")):
             if path.name not in self._shards:
                 with contextlib.suppress(SafetensorError, OSError):
-                    self._take(path)
+                    self._map(path)
 
-    def _take(self, path: Path) -> None:
+    def _map(self, path: Path) -> None:
         shard = safe_open(path, framework="pt")
-        about = shard.metadata() or {}
-        if about.get("fingerprint") != self.fingerprint:
+        metadata = shard.metadata() or {}
+        if metadata.get("fingerprint") != self.fingerprint:
             raise DataError(
                 f"{path}: these features were written by another model (fingerprint "
-                f"{str(about.get('fingerprint'))[:16]}, expected {self.fingerprint[:16]}); delete the folder "
+                f"{str(metadata.get('fingerprint'))[:16]}, expected {self.fingerprint[:16]}); delete the folder "
                 f"{self.folder}, and they are computed again"
             )
-        if about.get("format") != FORMAT:
+        if metadata.get("format") != FORMAT:
             return
         self._shards[path.name] = shard
-        for key in shard.keys():  # noqa: SIM118 - no dictionary: it has keys and no iteration
+        for key in shard.keys():  # noqa: SIM118 - not a dictionary: it cannot be iterated
             digest, _, name = key.partition("/")
             self._places.setdefault(digest, {})[name] = (path.name, key)

@@ -1,17 +1,16 @@
-"""Pictures decoded and resized once, kept in one memory-mapped file and found by their content.
+"""Cache of decoded and resized images in one memory-mapped file, by their content: `PictureCache`.
 
-Under the cache's folder every `PictureSpec` has a folder of its own::
+Each `PictureSpec` has a folder in the cache::
 
     L-160-stretch/index.json          {"format": 1, "file": "pictures-3f2a.bin",
                                        "pictures": {SHA-256: [offset, height, width, channels]}}
     L-160-stretch/pictures-3f2a.bin   the pixels, one picture after the other, only ever appended to
-    L-160-stretch/lock                held while a process appends
+    L-160-stretch/lock                locked while a process appends
 
-What the index does not name does not exist: the index is replaced as a whole after the pixels have reached the disk,
-so a process that is killed loses at most the last batch, and the next one writes over its bytes. Processes that
-fill the same cache wait for each other (an advisory lock, which the system frees when its holder dies; on Windows
-there is none, fill a cache from one process there). A cache that is damaged is begun anew in a file with another
-name, so readers of the old one are not disturbed.
+Only pictures in the index count. The index is replaced atomically after the pixels have reached the disk, so a process
+that is killed loses at most its last batch, and the next one overwrites those bytes. Processes that fill the same cache
+wait for each other (the system releases the lock of a process that dies). A damaged cache is rebuilt in a file with
+another name, so readers of the old one are not disturbed.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class PictureCache:
         self.__init__(*state)  # type: ignore[misc]
 
     def get(self, digest: str) -> NDArray[np.uint8]:
-        """A read-only view of a picture, uint8 (height, width, channels); raises `DataError` when it is not here."""
+        """A picture, uint8 (height, width, channels), read-only; raises `DataError` when the cache lacks it."""
         if digest not in self._index.pictures:
             self._load()  # another process may have added it
         if digest not in self._index.pictures:
@@ -94,31 +93,31 @@ class PictureCache:
         image_ids: Sequence[str],
         progress: ProgressCallback | None = None,
     ) -> None:
-        """Decode, resize and keep the pictures that are not here yet, each distinct content once.
+        """Decode, resize and store the images that the cache lacks, each distinct content once.
 
         Args:
-            source: Where the pictures come from.
-            image_ids: Which are wanted; an id may occur often.
-            progress: Told how many of the missing are done, and how many there are.
+            source: The images.
+            image_ids: Ids of the images; one may occur several times.
+            progress: Called with the number of missing images that are done.
 
         Raises:
-            ImageError: A picture cannot be read; the ones before it are kept.
+            ImageError: An image cannot be read; those before it are stored.
             DataError: The disk is full or the folder cannot be written.
         """
-        wanted = {source.digest(image_id): image_id for image_id in dict.fromkeys(image_ids)}
-        if all(digest in self for digest in wanted):
+        images = {source.digest(image_id): image_id for image_id in dict.fromkeys(image_ids)}
+        if all(digest in self for digest in images):
             return
-        with describe_disk_errors(self.folder, self._bytes_needed(len(wanted))), file_lock(self.folder / "lock"):
+        with describe_disk_errors(self.folder, self._bytes_needed(len(images))), file_lock(self.folder / "lock"):
             self._load()
-            self._append(source, {d: i for d, i in wanted.items() if d not in self}, progress)
+            self._append(source, {d: i for d, i in images.items() if d not in self}, progress)
 
-    def _append(self, source: ImageSource, wanted: Mapping[str, str], progress: ProgressCallback | None) -> None:
+    def _append(self, source: ImageSource, images: Mapping[str, str], progress: ProgressCallback | None) -> None:
         index = self._index if self._index.file else _Index(f"pictures-{secrets.token_hex(4)}.bin", {})
-        digests = list(wanted)
+        digests = list(images)
         with ThreadPoolExecutor(_WORKERS) as pool:
             for start in range(0, len(digests), _BATCH):
                 batch = digests[start : start + _BATCH]
-                pictures = pool.map(lambda digest: prepare_picture(source.load(wanted[digest]), self.spec), batch)
+                pictures = pool.map(lambda digest: prepare_picture(source.load(images[digest]), self.spec), batch)
                 index = self._commit(index, dict(zip(batch, pictures, strict=True)))
                 if progress is not None:
                     progress(start + len(batch), len(digests))
@@ -129,7 +128,7 @@ class PictureCache:
         added = dict(index.pictures)
         path = self.folder / index.file
         with describe_disk_errors(self.folder, sum(picture.nbytes for picture in pictures.values())):
-            # r+b and a seek, not append: what a killed process left beyond the index is written over.
+            # r+b and a seek, not append: bytes that a killed process left after the indexed ones are overwritten.
             with path.open("r+b" if path.exists() else "w+b") as file:
                 file.seek(index.end)
                 for digest, picture in pictures.items():
@@ -144,7 +143,8 @@ class PictureCache:
 
     def _load(self) -> None:
         """Read the index and map the pixels; a cache that is damaged or of another version counts as empty."""
-        self._index, self._pixels = _Index("", {}), np.empty(0, dtype=np.uint8)
+        self._index = _Index("", {})
+        self._pixels = np.empty(0, dtype=np.uint8)
         index = _read_index(self.folder / "index.json")
         path = self.folder / index.file
         if not index.pictures or not path.is_file() or path.stat().st_size < index.end:
@@ -167,14 +167,14 @@ def _read_index(path: Path) -> _Index:
         row: Any = json.loads(path.read_bytes())
         if row["format"] != FORMAT:
             return _Index("", {})
-        pictures = {str(digest): _place(place) for digest, place in row["pictures"].items()}
+        pictures = {str(digest): _location(numbers) for digest, numbers in row["pictures"].items()}
         return _Index(Path(str(row["file"])).name, pictures)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return _Index("", {})
 
 
-def _place(place: Any) -> tuple[int, int, int, int]:
-    offset, height, width, channels = (int(number) for number in place)
+def _location(numbers: Any) -> tuple[int, int, int, int]:
+    offset, height, width, channels = (int(number) for number in numbers)
     if offset < 0 or min(height, width, channels) < 1:
-        raise ValueError(f"impossible place {place!r}")
+        raise ValueError(f"impossible location {numbers!r}")
     return offset, height, width, channels

@@ -1,4 +1,4 @@
-"""Fetching a dataset from the Hugging Face hub at its pinned revision: the only file of `data` that opens a socket."""
+"""Download of a dataset from the Hugging Face hub at its pinned revision; nothing else in `data` uses the network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def download(card: DatasetCard, folder: Path, progress: ProgressCallback | None = None) -> Path:
-    """Fetch the files of a dataset; what is there already is not fetched again.
+    """Download the files of a dataset; existing ones are not downloaded again.
 
     Args:
-        card: Says which repository, revision and files.
-        folder: Where to put them.
-        progress: Told how many files are there, and how many there will be.
+        card: Names the repository, revision and files.
+        folder: Folder to download into.
+        progress: Called with the number of files that are complete.
 
     Returns:
         `folder`, with all files in it.
@@ -36,14 +36,14 @@ def download(card: DatasetCard, folder: Path, progress: ProgressCallback | None 
             f"medical-vqa prepare {card.name} --source DIR"
         )
     for done, file in enumerate(card.hub_files, 1):
-        _fetch(card, file, folder)
+        _download_file(card, file, folder)
         if progress is not None:
             progress(done, len(card.hub_files))
     return folder
 
 
-def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
-    from huggingface_hub import hf_hub_download, utils  # noqa: PLC0415  (a third of a second that other commands save)
+def _download_file(card: DatasetCard, file: str, folder: Path) -> None:
+    from huggingface_hub import hf_hub_download, utils  # noqa: PLC0415 - takes a third of a second to import
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415
         HfHubHTTPError,
         HTTPError,  # of httpx or of httpx2, as the hub's version has it
@@ -51,34 +51,31 @@ def _fetch(card: DatasetCard, file: str, folder: Path) -> None:
         OfflineModeIsEnabled,
     )
 
-    loudness = utils.logging.get_verbosity()
-    utils.logging.set_verbosity(logging.ERROR)  # its retries would come between the user and our one sentence
+    verbosity = utils.logging.get_verbosity()
+    utils.logging.set_verbosity(logging.ERROR)  # it logs its retries, and the user gets one sentence
     try:
         hf_hub_download(str(card.hub_repo), file, repo_type="dataset", revision=card.hub_revision, local_dir=folder)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise OfflineError(_what_to_do(card, folder)) from error
+        raise OfflineError(_advice(card, folder)) from error
     except HfHubHTTPError as error:
         raise DataError(
-            f"the hub does not give {file} of {card.hub_repo} at revision {card.hub_revision} ({_line(error)}); "
+            f"the hub does not give {file} of {card.hub_repo} at revision {card.hub_revision} "
+            f"({' '.join(str(error).split())[:200]}); "
             f"get the dataset from {card.homepage} and pass its folder with --source"
         ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"{folder}: the disk is full; free some space and run it again") from error
-        raise OfflineError(_what_to_do(card, folder)) from error
-    except HTTPError as error:  # the connection broke while a file was coming
-        raise OfflineError(_what_to_do(card, folder)) from error
+        raise OfflineError(_advice(card, folder)) from error
+    except HTTPError as error:  # the connection broke during a download
+        raise OfflineError(_advice(card, folder)) from error
     finally:
-        utils.logging.set_verbosity(loudness)
+        utils.logging.set_verbosity(verbosity)
 
 
-def _what_to_do(card: DatasetCard, folder: Path) -> str:
+def _advice(card: DatasetCard, folder: Path) -> str:
     return (
-        f"the network is not there: download {', '.join(card.hub_files)} from "
+        f"the network is not available: download {', '.join(card.hub_files)} from "
         f"https://huggingface.co/datasets/{card.hub_repo}/tree/{card.hub_revision} on another machine, put them into "
         f"{folder}, and run: medical-vqa prepare {card.name} --source {folder}"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""Anyone's own data: ``questions.csv``, ``questions.jsonl`` or ``questions.parquet`` beside the images.
+"""Your own data: ``questions.csv``, ``questions.jsonl`` or ``questions.parquet`` in a folder with the images.
 
 One row of ``questions.jsonl``::
 
@@ -7,14 +7,14 @@ One row of ``questions.jsonl``::
 
 Columns, whatever their capitals:
 
-* ``image``: path inside the folder. Of a DICOM file or a NIfTI volume the picture that `medical-vqa ask` would take is
-  prepared, as PNG; nothing of the header goes along.
+* ``image``: path in the folder. Of a DICOM file or a NIfTI volume the frame that `medical-vqa ask` would use is
+  prepared, as PNG without anything of the header.
 * ``question``.
 * ``answer``: text. In JSON lines and parquet also a list of accepted answers, best first. Only rows of the test split
   may be without one.
 * ``split`` (optional): train, validation (also val, valid, dev) or test. Without this column every row is train.
-* ``group`` (optional): what may not straddle two splits, usually the patient; the image where it is not given.
-* ``id`` (optional): the question's id; otherwise the folder's name, the split and the row's number.
+* ``group`` (optional): unit that must not be divided among splits, usually the patient; the image without it.
+* ``id`` (optional): the question's id; without it the folder's name, the split and the row's number.
 * every other column is a fact, a key for breakdowns; an empty cell means that the row has no such fact.
 """
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import inside, refuse_twice
+from medical_vqa.data.formats.rows import relative_name, require_unique
 from medical_vqa.data.imaging.decode import picture_bytes
 from medical_vqa.errors import DataError, MissingDependencyError
 from medical_vqa.schema.records import Example, Split
@@ -43,7 +43,7 @@ CARD = DatasetCard(
 )
 
 _REQUIRED = ("image", "question")
-_OWN = ("image", "question", "answer", "split", "group", "id")
+_COLUMNS = ("image", "question", "answer", "split", "group", "id")
 _SPLITS: Mapping[str, Split] = {
     "train": "train",
     "training": "train",
@@ -68,59 +68,57 @@ class Folder:
         name = source.resolve().name
         paths: dict[str, str] = {}
         examples: dict[Split, list[Example]] = {}
-        seen: dict[str, str] = {}
+        places: dict[str, str] = {}
         for number, row in enumerate(_READERS[path.suffix](path), 1):
-            where = f"{path.name} row {number}"
-            split, example = _example(row, name, number, where)
-            refuse_twice(seen, example.id, where, "id")
-            paths[example.image_id] = inside(_text(row, "image", where), where)
+            place = f"{path.name} row {number}"
+            split, example = _example(row, name, number, place)
+            require_unique(places, example.id, place, "id")
+            paths[example.image_id] = relative_name(_text(row, "image", place), place)
             examples.setdefault(split, []).append(example)
         return Published(
             examples=examples,
-            image_names={image_id: _name_of_picture(path) for image_id, path in paths.items()},
+            image_names={
+                image_id: f"{path}.png" if Path(path).suffix.lower() in _MEDICAL else path
+                for image_id, path in paths.items()
+            },
             read_image=lambda image_id: picture_bytes(source / paths[image_id]),
         )
 
     def bundled(self) -> Path | None:
-        """None: one's own data does not ship with the package."""
+        """None: it does not ship with the package."""
         return None
 
 
-def _name_of_picture(path: str) -> str:
-    return f"{path}.png" if Path(path).suffix.lower() in _MEDICAL else path
-
-
 def _questions_file(source: Path) -> Path:
-    there = [source / f"questions{ending}" for ending in _READERS if (source / f"questions{ending}").is_file()]
-    if len(there) == 1:
-        return there[0]
-    if there:
-        raise DataError(f"{source} has both {there[0].name} and {there[1].name}; keep one of them")
+    paths = [source / f"questions{ending}" for ending in _READERS if (source / f"questions{ending}").is_file()]
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        raise DataError(f"{source} has both {paths[0].name} and {paths[1].name}; keep one of them")
     raise DataError(
         f"{source}: expected questions.csv, questions.jsonl or questions.parquet, but none is there; "
         f"write one with the columns image, question and answer"
     )
 
 
-def _example(row: _Row, name: str, number: int, where: str) -> tuple[Split, Example]:
-    _check_columns(row, where)
-    split = _split(row, where)
-    image_id = f"{name}/{inside(_text(row, 'image', where), where)}"
-    return split, Example(
-        id=_optional(row, "id", where) or f"{name}/{split}/{number}",
-        image_id=image_id,
-        question=_text(row, "question", where),
-        answers=_answers(row, split, where),
-        group=_optional(row, "group", where) or image_id,
-        facts={key: value for key in row if key not in _OWN and (value := _optional(row, key, where))},
-    )
-
-
-def _check_columns(row: _Row, where: str) -> None:
+def _example(row: _Row, name: str, number: int, place: str) -> tuple[Split, Example]:
     for column in _REQUIRED:
         if column not in row:
-            raise DataError(f"{where}: there is no column {column!r}{_similar(column, row)}; the columns needed are "
-                            f"image, question and answer")  # fmt: skip
+            raise DataError(
+                f"{place}: there is no column {column!r}{_similar(column, row)}; the columns needed are "
+                "image, question and answer"
+            )
+    split = _split(row, place)
+    facts = {key: _optional(row, key, place) for key in row if key not in _COLUMNS}
+    image_id = f"{name}/{relative_name(_text(row, 'image', place), place)}"
+    return split, Example(
+        id=_optional(row, "id", place) or f"{name}/{split}/{number}",
+        image_id=image_id,
+        question=_text(row, "question", place),
+        answers=_answers(row, split, place),
+        group=_optional(row, "group", place) or image_id,
+        facts={key: value for key, value in facts.items() if value},
+    )
 
 
 def _similar(column: str, row: _Row) -> str:
@@ -129,43 +127,43 @@ def _similar(column: str, row: _Row) -> str:
     return f" (there is {similar!r})" if similar else ""
 
 
-def _split(row: _Row, where: str) -> Split:
+def _split(row: _Row, place: str) -> Split:
     if "split" not in row:
         return "train"
-    given = _text(row, "split", where).strip().casefold()
-    if given not in _SPLITS:
-        raise DataError(f"{where}: split is {given!r}; write train, validation or test")
-    return _SPLITS[given]
+    split = _text(row, "split", place).strip().casefold()
+    if split not in _SPLITS:
+        raise DataError(f"{place}: split is {split!r}; write train, validation or test")
+    return _SPLITS[split]
 
 
-def _answers(row: _Row, split: Split, where: str) -> tuple[str, ...]:
-    given = row.get("answer")
-    values = given if isinstance(given, list) else [given]
-    answers = tuple(answer for value in values if (answer := _as_text(value, "answer", where)).strip())
+def _answers(row: _Row, split: Split, place: str) -> tuple[str, ...]:
+    cell = row.get("answer")
+    texts = [_as_text(value, "answer", place) for value in (cell if isinstance(cell, list) else [cell])]
+    answers = tuple(text for text in texts if text.strip())
     if answers or split == "test":
         return answers
     if "answer" not in row:
-        raise DataError(f"{where}: there is no column 'answer'{_similar('answer', row)}; only test rows may lack one")
-    raise DataError(f"{where}: the answer is empty; fill it in, take the row out, or mark it as a test row")
+        raise DataError(f"{place}: there is no column 'answer'{_similar('answer', row)}; only test rows may lack one")
+    raise DataError(f"{place}: the answer is empty; fill it in, take the row out, or mark it as a test row")
 
 
-def _text(row: _Row, column: str, where: str) -> str:
-    value = _as_text(row[column], column, where)
+def _text(row: _Row, column: str, place: str) -> str:
+    value = _as_text(row[column], column, place)
     if not value.strip():
-        raise DataError(f"{where}: {column} is empty; fill it in or take the row out")
+        raise DataError(f"{place}: {column} is empty; fill it in or take the row out")
     return value
 
 
-def _optional(row: _Row, column: str, where: str) -> str:
-    return _as_text(row.get(column), column, where).strip()
+def _optional(row: _Row, column: str, place: str) -> str:
+    return _as_text(row.get(column), column, place).strip()
 
 
-def _as_text(value: Any, column: str, where: str) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # how tables say that a cell is empty
+def _as_text(value: Any, column: str, place: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # empty cells of tables
         return ""
     if isinstance(value, str | int | float):
         return str(value)
-    raise DataError(f"{where}: {column} is {type(value).__name__}, expected text or a number; write it as text")
+    raise DataError(f"{place}: {column} is {type(value).__name__}, expected text or a number; write it as text")
 
 
 def _read_csv(path: Path) -> Iterable[_Row]:
@@ -213,15 +211,16 @@ def _read_parquet(path: Path) -> Iterable[_Row]:
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a whole parquet file ({error}); write it again") from error
+        raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error
     names = _column_names(table.column_names, path)
     return [dict(zip(names, row.values(), strict=True)) for row in table.to_pylist()]
 
 
-def _column_names(given: list[str], path: Path) -> list[str]:
-    names = [name.strip().casefold() for name in given]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{path}: column {twice[0]!r} occurs twice; rename one of them")
+def _column_names(header: list[str], path: Path) -> list[str]:
+    names = [name.strip().casefold() for name in header]
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise DataError(f"{path}: column {duplicates[0]!r} occurs twice; rename one of them")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Reading published rows with care: one message for every way in which a file is not what it should be."""
+"""Checked reading of published rows: one message for every way in which a file can be wrong."""
 
 from __future__ import annotations
 
@@ -26,53 +26,60 @@ def read_json_rows(path: Path) -> list[Any]:
     return rows
 
 
-def check_fields(row: Any, where: str, *, required: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raise `DataError` where a row is no object, lacks a required field or has an unknown one.
+def check_fields(row: Any, place: str, *, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise `DataError` where a row is not an object, lacks a required field or has an unknown one.
 
     Args:
         row: One row.
-        where: File and row number, as the message shows them: ``train.json row 17``.
+        place: File and row number, as the message shows them: ``train.json row 17``.
         required: Fields that every row has.
         optional: Fields that a row may have.
     """
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: expected an object, got {type(row).__name__}; write one object per question")
+        raise DataError(f"{place}: expected an object, got {type(row).__name__}; write one object per question")
     known = [*required, *optional]
     if unknown := sorted(str(key) for key in row if key not in known):
         advice = did_you_mean(unknown[0], known, otherwise=f"the fields are {', '.join(known)}")
-        raise DataError(f"{where}: unknown field {unknown[0]!r}; {advice}")
+        raise DataError(f"{place}: unknown field {unknown[0]!r}; {advice}")
     if missing := [key for key in required if key not in row]:
-        raise DataError(f"{where}: field {missing[0]!r} is missing; add it or get the published file")
+        raise DataError(f"{place}: field {missing[0]!r} is missing; add it or get the published file")
 
 
-def text(row: Mapping[str, Any], key: str, where: str) -> str:
+def text(row: Mapping[str, Any], key: str, place: str) -> str:
     """A field as text, unchanged; a whole number is written out; raises `DataError` on any other type."""
     value = row[key]
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"{where}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it")
+    raise DataError(f"{place}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it")
 
 
-def filled(row: Mapping[str, Any], key: str, where: str) -> str:
-    """Like `text`, and raises `DataError` where nothing but blanks is there."""
-    value = text(row, key, where)
+def filled(row: Mapping[str, Any], key: str, place: str) -> str:
+    """Like `text`; raises `DataError` where the field is empty or only white space."""
+    value = text(row, key, place)
     if not value.strip():
-        raise DataError(f"{where}: field {key!r} is empty; fill it in or take the row out")
+        raise DataError(f"{place}: field {key!r} is empty; fill it in or take the row out")
     return value
 
 
-def refuse_twice(seen: dict[str, str], key: str, where: str, what: str) -> None:
-    """Remember a key in `seen` (key -> where); raises `DataError` when it was there already."""
-    if key in seen:
-        raise DataError(f"{where}: {what} {key!r} is already used by {seen[key]}; give every row its own")
-    seen[key] = where
+def require_unique(places: dict[str, str], key: str, place: str, name: str) -> None:
+    """Raise `DataError` for a key that another row has.
+
+    Args:
+        places: Key -> place of its row, of the rows so far; the key is added.
+        key: The row's key.
+        place: File and row number.
+        name: What messages call the key: ``question id``.
+    """
+    if key in places:
+        raise DataError(f"{place}: {name} {key!r} is already used by {places[key]}; give every row its own")
+    places[key] = place
 
 
-def inside(name: str, where: str) -> str:
+def relative_name(name: str, place: str) -> str:
     """A relative file name with forward slashes; raises `DataError` where it would leave its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name or not path.parts:
-        raise DataError(f"{where}: image {name!r} leads out of the dataset's folder; give a path inside it")
+        raise DataError(f"{place}: image {name!r} leads out of the dataset's folder; give a path inside it")
     return str(path)

@@ -1,4 +1,4 @@
-"""SLAKE: 642 CT, MR and X-ray pictures with 14,028 questions in English and Chinese (Liu et al. 2021).
+"""SLAKE: 642 CT, MR and X-ray images with 14,028 questions in English and Chinese (Liu et al. 2021).
 
 One row of ``train.json``::
 
@@ -8,8 +8,8 @@ One row of ``train.json``::
 
 Two layouts are read: the authors' folder (``imgs/xmlab1/source.jpg``, the validation file called
 ``validate.json``) and the hub's (``imgs.zip``, read without unpacking, and ``validation.json``). Questions and
-answers stay as published. Facts are for breakdowns, so the several spellings of one modality or location are
-brought to one there, and ``organ`` is the body region a location belongs to.
+answers stay as published. Facts are for breakdowns: they have one spelling for each modality and location, and
+``organ`` is the body region of a location.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import check_fields, filled, inside, read_json_rows, refuse_twice, text
+from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique, text
 from medical_vqa.data.formats.slake_regions import region_reader
 from medical_vqa.data.imaging.pictures import read_image_file
 from medical_vqa.errors import DataError, ImageError
@@ -66,7 +66,7 @@ _LOCATIONS = {
     "pelviccavity": ("Pelvic Cavity", "Pelvis"),
 }
 _EMPTY_ANSWER: tuple[Split, str] = ("train", "1622")  # "Does the picture contain liver?" about xmlab281
-_MAX_IMAGE_BYTES = 256 * 1024 * 1024  # an archive's member that unpacks to more is no picture of SLAKE
+_MAX_IMAGE_BYTES = 256 * 1024 * 1024  # an archive's member that unpacks to more is not an image of SLAKE
 
 
 class Slake:
@@ -89,15 +89,15 @@ def read_slake(source: Path, *, name: str, splits: Sequence[Split]) -> Published
     Args:
         source: The folder that holds the JSON files.
         name: First part of all ids: ``slake``.
-        splits: The splits that the complete dataset has; what is not there is reported in `Published.missing`.
+        splits: Splits of the complete dataset; those without a file are reported in `Published.missing`.
 
     Raises:
         DataError: Not such a folder, or a row that is not as published.
     """
-    found, missing = _find_files(source, splits)
+    paths, missing = _find_files(source, splits)
     image_names: dict[str, str] = {}
     notes: list[str] = []
-    examples = {split: _read_split(path, split, name, image_names, notes) for split, path in found.items()}
+    examples = {split: _read_split(path, split, name, image_names, notes) for split, path in paths.items()}
     archive = source / "imgs.zip"
     if (source / "imgs").is_dir() or not archive.is_file():
         reader = _folder_reader(source, image_names)
@@ -117,81 +117,81 @@ def read_slake(source: Path, *, name: str, splits: Sequence[Split]) -> Published
 
 
 def _find_files(source: Path, splits: Sequence[Split]) -> tuple[dict[Split, Path], list[str]]:
-    found: dict[Split, Path] = {}
+    paths: dict[Split, Path] = {}
     missing: list[str] = []
     for split in splits:
-        there = [source / name for name in _FILES[split] if (source / name).is_file()]
-        if len(there) > 1:
-            raise DataError(f"{source} has both {there[0].name} and {there[1].name}; keep one of them")
-        if there:
-            found[split] = there[0]
+        existing = [source / name for name in _FILES[split] if (source / name).is_file()]
+        if len(existing) > 1:
+            raise DataError(f"{source} has both {existing[0].name} and {existing[1].name}; keep one of them")
+        if existing:
+            paths[split] = existing[0]
         else:
             missing.append(" or ".join(_FILES[split]))
-    if not found:
+    if not paths:
         raise DataError(
             f"{source}: expected a SLAKE folder, but there is no {missing[0]} in it; name the folder that holds it"
         )
-    return found, missing
+    return paths, missing
 
 
 def _read_split(path: Path, split: Split, name: str, image_names: dict[str, str], notes: list[str]) -> list[Example]:
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     examples = []
     for number, row in enumerate(read_json_rows(path), 1):
-        where = f"{path.name} row {number}"
-        example = _example(row, split, name, where)
-        refuse_twice(seen, example.id, where, "question id")
-        image_names[example.image_id] = "imgs/" + inside(row["img_name"], where)
+        place = f"{path.name} row {number}"
+        example = _example(row, split, name, place)
+        require_unique(places, example.id, place, "question id")
+        image_names[example.image_id] = "imgs/" + relative_name(row["img_name"], place)
         if not example.answers:
             notes.append(f"{split} qid {example.facts['qid']} has an empty answer: kept without one")
         examples.append(example)
     return examples
 
 
-def _example(row: Any, split: Split, name: str, where: str) -> Example:
-    check_fields(row, where, required=_FIELDS)
-    qid = filled(row, "qid", where)
-    image_id = f"{name}/{_image_stem(row, where)}"
+def _example(row: Any, split: Split, name: str, place: str) -> Example:
+    check_fields(row, place, required=_FIELDS)
+    qid = filled(row, "qid", place)
+    image_id = f"{name}/{_image_stem(row, place)}"
     return Example(
         id=f"{name}/{split}/{qid}",
         image_id=image_id,
-        question=filled(row, "question", where),
-        answers=_answers(row, split, qid, where),
+        question=filled(row, "question", place),
+        answers=_answers(row, split, qid, place),
         group=image_id,
-        facts=_facts(row, qid, where),
+        facts=_facts(row, qid, place),
     )
 
 
-def _image_stem(row: Mapping[str, Any], where: str) -> str:
+def _image_stem(row: Mapping[str, Any], place: str) -> str:
     """``xmlab1`` of ``xmlab1/source.jpg``."""
-    image = inside(filled(row, "img_name", where), where)
+    image = relative_name(filled(row, "img_name", place), place)
     stem = image.rpartition("/")[0]
     if not stem:
-        raise DataError(f"{where}: image {image!r} is not like xmlab1/source.jpg; get the published file")
+        raise DataError(f"{place}: image {image!r} is not like xmlab1/source.jpg; get the published file")
     return stem
 
 
-def _answers(row: Mapping[str, Any], split: Split, qid: str, where: str) -> tuple[str, ...]:
-    answer = text(row, "answer", where)
+def _answers(row: Mapping[str, Any], split: Split, qid: str, place: str) -> tuple[str, ...]:
+    answer = text(row, "answer", place)
     if answer.strip():
         return (answer,)
     if (split, qid) == _EMPTY_ANSWER:
         return ()
-    raise DataError(f"{where} (qid {qid}): the answer is empty; fill it in or take the row out")
+    raise DataError(f"{place} (qid {qid}): the answer is empty; fill it in or take the row out")
 
 
-def _facts(row: Mapping[str, Any], qid: str, where: str) -> dict[str, str]:
-    location = filled(row, "location", where).strip()
-    modality = filled(row, "modality", where).strip()
+def _facts(row: Mapping[str, Any], qid: str, place: str) -> dict[str, str]:
+    location = filled(row, "location", place).strip()
+    modality = filled(row, "modality", place).strip()
     spelled, organ = _LOCATIONS.get(_letters(location), (location, ""))
     facts = {
-        "answer_type": filled(row, "answer_type", where).strip().upper(),
-        "content_type": filled(row, "content_type", where).strip(),
+        "answer_type": filled(row, "answer_type", place).strip().upper(),
+        "content_type": filled(row, "content_type", place).strip(),
         "modality": _MODALITIES.get(_letters(modality), modality),
         "location": spelled,
         "organ": organ,
-        "base_type": filled(row, "base_type", where).strip(),
-        "language": filled(row, "q_lang", where).strip().lower(),
+        "base_type": filled(row, "base_type", place).strip(),
+        "language": filled(row, "q_lang", place).strip().lower(),
         "qid": qid,
     }
     return {key: value for key, value in facts.items() if value}
@@ -209,7 +209,7 @@ def _zip_reader(archive: Path, image_names: Mapping[str, str]) -> Callable[[str]
     try:
         opened = zipfile.ZipFile(archive)
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{archive}: not a whole zip archive ({error}); download it again") from error
+        raise DataError(f"{archive}: not a complete zip archive ({error}); download it again") from error
     # The archive may or may not have `imgs/` on top, so a member goes by its last two parts.
     members = {
         "/".join(info.filename.split("/")[-2:]): info

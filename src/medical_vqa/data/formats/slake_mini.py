@@ -1,12 +1,12 @@
-"""SLAKE-mini: the part of SLAKE that ships with the package, so that the demo and the tests need no network.
+"""SLAKE-mini: the sample of SLAKE that ships with the package, so that the demo and the tests need no network.
 
-One row of ``train.json``, laid out as in SLAKE itself::
+One row of ``train.json``, as in SLAKE itself::
 
     {"img_id": 1, "img_name": "xmlab1/source.jpg", "question": "What modality is used to take this image?",
      "answer": "MRI", "q_lang": "en", "location": "Abdomen", "modality": "MRI", "answer_type": "OPEN",
      "base_type": "vqa", "content_type": "Modality", "triple": ["vhead", "_", "_"], "qid": 0}
 
-How it was chosen and what was changed is written beside it, and in ``tools/make_slake_mini.py``, which rebuilds it.
+A file in its folder and ``tools/make_slake_mini.py``, which rebuilds it, describe the selection and the changes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class SlakeMini:
         return slake.read_slake(source, name="slake-mini", splits=("train", "validation"))
 
     def bundled(self) -> Path:
-        """The sample's folder inside the package; raises `DataError` where the package lies in an archive."""
+        """The sample's folder in the package; raises `DataError` where the package is an archive."""
         folder = importlib.resources.files("medical_vqa") / "assets" / "slake-mini"
         if not isinstance(folder, Path):
-            raise DataError("the package lies inside an archive; install it unpacked with pip to use its sample")
+            raise DataError("the package is inside an archive; install it unpacked with pip to use its sample")
         return folder

@@ -1,11 +1,11 @@
-"""Where things lie in SLAKE's pictures: organ masks and boxes.
+"""Regions in SLAKE's images: organ masks and boxes of findings.
 
 Masks are ``imgs/xmlab1/mask.png`` or ``masks/xmlab1.png``, boxes ``imgs/xmlab1/detection.json``.
 One row of ``mask.txt`` is ``70:Liver``: the pixel value of an organ. One ``detection.json``::
 
     [{"Liver": [54.0, 106.0, 30.0, 31.0]}, {"Spleen": [190.0, 175.0, 75.0, 69.0]}]
 
-with boxes as [x, y, width, height] in pixels of the picture.
+with boxes as [x, y, width, height] in pixels of the image.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medical_vqa.data.cache.regions import Regions, covered
+from medical_vqa.data.cache.regions import Regions, coverage_grid
 from medical_vqa.data.imaging.pictures import open_image_file
 from medical_vqa.errors import DataError
 
 
 def region_reader(source: Path) -> Callable[[str], Regions] | None:
-    """A reader of one picture's regions by its folder's name (``xmlab1``); None where the source has none."""
+    """A function from an image's folder name (``xmlab1``) to its regions; None where the source has none."""
     if not (source / "mask.txt").is_file():
         return None
-    organs = _organs(source / "mask.txt")
-    findings = sorted({name for path in source.glob("imgs/*/detection.json") for name, _ in _boxes(path)})
+    organs = _read_organs(source / "mask.txt")
+    findings = sorted({name for path in source.glob("imgs/*/detection.json") for name, _ in _read_boxes(path)})
     return lambda stem: {
-        **_masks(source, stem, organs),
-        **_drawn(source / "imgs" / stem, findings),
+        **_mask_regions(source, stem, organs),
+        **_box_regions(source / "imgs" / stem, findings),
     }
 
 
-def _organs(path: Path) -> dict[int, str]:
+def _read_organs(path: Path) -> dict[int, str]:
     rows = [line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
         return {int(value): name.strip() for value, name in rows}
@@ -42,9 +42,9 @@ def _organs(path: Path) -> dict[int, str]:
         raise DataError(f"{path}: expected rows such as 70:Liver ({error}); get the published file") from error
 
 
-def _masks(source: Path, stem: str, organs: dict[int, str]) -> Regions:
-    places = (source / "masks" / f"{stem}.png", source / "imgs" / stem / "mask.png")
-    path = next((place for place in places if place.is_file()), None)
+def _mask_regions(source: Path, stem: str, organs: dict[int, str]) -> Regions:
+    paths = (source / "masks" / f"{stem}.png", source / "imgs" / stem / "mask.png")
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
     with Image.open(path) as image:
@@ -52,25 +52,26 @@ def _masks(source: Path, stem: str, organs: dict[int, str]) -> Regions:
     if values.ndim != 2:
         return {}  # a color overlay, in another coding
     if not np.isin(values, list(organs)).any():
-        return {}  # nothing drawn, as in most chest radiographs, says nothing: their lungs are not drawn either
+        return {}  # an empty mask, as of most chest radiographs, means unknown: their lungs are not drawn either
     return {
-        f"mask: {name}": covered(values == value) if (values == value).any() else None for value, name in organs.items()
+        f"mask: {name}": coverage_grid(values == value) if (values == value).any() else None
+        for value, name in organs.items()
     }
 
 
-def _drawn(folder: Path, findings: list[str]) -> Regions:
+def _box_regions(folder: Path, findings: list[str]) -> Regions:
     path = folder / "detection.json"
     if not path.is_file():
         return {}
     width, height = open_image_file(folder / "source.jpg").size
-    drawn: dict[str, np.ndarray[tuple[int, int], np.dtype[np.bool_]]] = {}
-    for name, (x, y, w, h) in _boxes(path):
-        mask = drawn.setdefault(name, np.zeros((height, width), bool))
+    masks: dict[str, np.ndarray[tuple[int, int], np.dtype[np.bool_]]] = {}
+    for name, (x, y, w, h) in _read_boxes(path):
+        mask = masks.setdefault(name, np.zeros((height, width), bool))
         mask[round(y) : round(y + h), round(x) : round(x + w)] = True
-    return {f"box: {name}": covered(drawn[name]) if name in drawn else None for name in findings}
+    return {f"box: {name}": coverage_grid(masks[name]) if name in masks else None for name in findings}
 
 
-def _boxes(path: Path) -> list[tuple[str, list[float]]]:
+def _read_boxes(path: Path) -> list[tuple[str, list[float]]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [(name, [float(v) for v in box]) for row in rows for name, box in row.items() if len(box) == 4]

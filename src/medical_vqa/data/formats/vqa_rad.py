@@ -9,10 +9,10 @@ One row of ``VQA_RAD Dataset Public.json``::
      "question_frame": "NULL", "question_type": "PRES", "answer": "Yes", "answer_type": "CLOSED"}
 
 Rows whose ``phrase_type`` starts with ``test`` are the test split, all others train; there is no published validation
-split. Questions and answers stay as published, answers that are numbers are written out. In the facts, which are for
-breakdowns, blanks at the ends and the misspelled types ``PRSE`` and ``ATRIB`` are mended, several types of one
-question are put in alphabetical order, and ``NULL`` is left out. ``pair`` links a question to its rewording, and
-``relation`` says how the two relate (``strict agreement``).
+split. Questions and answers stay as published, answers that are numbers become text. The facts are for breakdowns:
+surrounding spaces and the misspelled types ``PRSE`` and ``ATRIB`` are corrected, several types of one question are
+sorted, and ``NULL`` is left out. ``pair`` links a question to its rewording, and ``relation`` says how the two relate
+(``strict agreement``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import check_fields, filled, inside, read_json_rows, refuse_twice
+from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique
 from medical_vqa.data.imaging.pictures import read_image_file
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Example, Split
@@ -60,12 +60,12 @@ class VqaRad:
         pictures = _find(source, "vqaradimagefolder", "VQA_RAD Image Folder", folder=True)
         image_names: dict[str, str] = {}
         examples: dict[Split, list[Example]] = {}
-        seen: dict[str, str] = {}
+        places: dict[str, str] = {}
         for number, row in enumerate(read_json_rows(questions), 1):
-            where = f"{questions.name} row {number}"
-            split, example = _example(row, where)
-            refuse_twice(seen, example.facts["qid"], where, "question id")
-            image_names[example.image_id] = f"{pictures.name}/{inside(filled(row, 'image_name', where), where)}"
+            place = f"{questions.name} row {number}"
+            split, example = _example(row, place)
+            require_unique(places, example.facts["qid"], place, "question id")
+            image_names[example.image_id] = f"{pictures.name}/{relative_name(filled(row, 'image_name', place), place)}"
             examples.setdefault(split, []).append(example)
         return Published(
             examples=examples,
@@ -79,42 +79,42 @@ class VqaRad:
 
 
 def _find(source: Path, letters: str, published: str, *, folder: bool) -> Path:
-    """The file or folder of that name, whatever its blanks, underscores and capitals."""
-    there = [p for p in sorted(source.iterdir()) if p.is_dir() == folder and _letters(p.stem) == letters]
-    if len(there) == 1:
-        return there[0]
-    came = f"both {there[0].name} and {there[1].name} are there" if there else "it is not there"
-    raise DataError(f"{source}: expected one {published!r}, but {came}; name the folder that holds it")
+    """The file or folder of that name, whatever its spaces, underscores and capitals."""
+    paths = [p for p in sorted(source.iterdir()) if p.is_dir() == folder and _letters(p.stem) == letters]
+    if len(paths) == 1:
+        return paths[0]
+    reason = f"both {paths[0].name} and {paths[1].name} are there" if paths else "it is not there"
+    raise DataError(f"{source}: expected one {published!r}, but {reason}; name the folder that holds it")
 
 
 def _letters(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-def _example(row: Any, where: str) -> tuple[Split, Example]:
-    check_fields(row, where, required=_REQUIRED, optional=_OPTIONAL)
-    phrase_type = filled(row, "phrase_type", where).strip()
+def _example(row: Any, place: str) -> tuple[Split, Example]:
+    check_fields(row, place, required=_REQUIRED, optional=_OPTIONAL)
+    phrase_type = filled(row, "phrase_type", place).strip()
     split: Split = "test" if phrase_type.startswith("test") else "train"
-    image_id = f"vqa-rad/{inside(filled(row, 'image_name', where), where).rpartition('.')[0]}"
-    facts = _facts(row, where)
+    image_id = f"vqa-rad/{relative_name(filled(row, 'image_name', place), place).rpartition('.')[0]}"
+    facts = _facts(row, place)
     example = Example(
         id=f"vqa-rad/{split}/{facts['qid']}",
         image_id=image_id,
-        question=filled(row, "question", where),
-        answers=(filled(row, "answer", where),),
+        question=filled(row, "question", place),
+        answers=(filled(row, "answer", place),),
         group=image_id,
         facts=facts,
     )
     return split, example
 
 
-def _facts(row: Mapping[str, Any], where: str) -> dict[str, str]:
+def _facts(row: Mapping[str, Any], place: str) -> dict[str, str]:
     facts = {
-        "answer_type": filled(row, "answer_type", where).strip().upper(),
-        "question_type": _question_type(filled(row, "question_type", where)),
-        "phrase_type": filled(row, "phrase_type", where).strip(),
-        "organ": filled(row, "image_organ", where).strip().upper(),
-        "qid": filled(row, "qid", where).strip(),
+        "answer_type": filled(row, "answer_type", place).strip().upper(),
+        "question_type": _question_type(filled(row, "question_type", place)),
+        "phrase_type": filled(row, "phrase_type", place).strip(),
+        "organ": filled(row, "image_organ", place).strip().upper(),
+        "qid": filled(row, "qid", place).strip(),
         "pair": str(row.get("qid_linked_id") or "NULL").strip(),
         "relation": str(row.get("question_relation") or "NULL").strip().lower(),
     }
@@ -122,5 +122,5 @@ def _facts(row: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def _question_type(published: str) -> str:
-    types = {kind.strip().upper() for kind in published.split(",")}
-    return ", ".join(sorted(_MISSPELLED.get(kind, kind) for kind in types if kind))
+    types = {name.strip().upper() for name in published.split(",")}
+    return ", ".join(sorted(_MISSPELLED.get(name, name) for name in types if name))

@@ -1,91 +1,86 @@
-"""What a prepared dataset says about itself: counts, hashes, license, and what is missing from it."""
+"""The manifest of a prepared dataset: counts, hashes, license, and what is missing from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Final, Literal
 
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_write, sha256
+from medical_vqa.schema.document import SchemaModel, read_document
 from medical_vqa.schema.records import Split
 
-FORMAT = 1
-"""Version of the layout of a prepared folder."""
-MANIFEST_NAME = "manifest.json"
+FORMAT: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SplitFile(_Part):
-    """One split, written as JSON lines."""
+class SplitFile(SchemaModel):
+    """One split, stored as JSON lines."""
 
     file: str
-    """Name inside the prepared folder: ``train.jsonl``."""
+    """Path in the prepared folder: ``train.jsonl``."""
     rows: int
-    """Questions in it."""
+    """Number of questions."""
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file, lower-case hex."""
 
 
-class ImageFile(_Part):
-    """One image, kept under its content's hash; ids with the same content share one file."""
+class ImageFile(SchemaModel):
+    """One image, stored under the hash of its content; ids with the same content share one file."""
 
     file: str
-    """Name inside the prepared folder: ``images/ab/ab12….jpg``."""
+    """Path in the prepared folder: ``images/ab/ab12….jpg``."""
     sha256: str
-    """Of the file's bytes, which are the published ones."""
+    """SHA-256 of the file, which has the published bytes; lower-case hex."""
     width: int
-    """Pixels, upright."""
+    """Width in pixels, upright."""
     height: int
-    """Pixels, upright."""
+    """Height in pixels, upright."""
     bytes: int
     """Size of the file."""
 
 
-class Manifest(_Part):
+class Manifest(SchemaModel):
     """The content of ``manifest.json``, which is written last: a folder without one is not prepared."""
 
-    format: int = FORMAT
-    """Version of the layout."""
+    format: Literal[1] = FORMAT
+    """Version of the layout of a prepared folder."""
     name: str
-    """Name of the prepared folder; the dataset's name, or the one it was prepared under."""
+    """Name of the prepared folder; that of the dataset, or the one it was prepared under."""
     dataset: str
     """Name of the dataset's format: ``slake``."""
     title: str
-    """The dataset's own name, with its year."""
+    """Title of the dataset, with its year."""
     license: str
     """License, with where it is stated."""
     citation: str
-    """How the authors want to be cited."""
+    """Citation that the authors ask for."""
     homepage: str
-    """Where a person reads about it."""
+    """Web page of the dataset."""
     partial: bool
     """Whether it was prepared although part of it may be missing."""
     official_rows: Mapping[Split, int]
-    """Rows of the whole dataset; empty where there is no official count."""
+    """Rows of the complete dataset; empty where there is no official count."""
     official_images: int | None
-    """Images of the whole dataset."""
+    """Images of the complete dataset."""
     default_where: Mapping[str, str]
     """Facts that select the usual subset."""
     splits: Mapping[Split, SplitFile]
-    """The splits that are there."""
+    """Files of the splits."""
     images: Mapping[str, ImageFile]
     """Image id -> file."""
     missing: tuple[str, ...]
-    """What the whole dataset has and this one has not, each a short phrase."""
+    """Parts of the complete dataset that this one lacks, each a short phrase."""
     notes: tuple[str, ...]
-    """Known quirks met while reading."""
+    """Known irregularities of the source."""
     source_digest: str
-    """SHA-256 over all rows and image hashes as they were read: tells whether the source has changed."""
+    """SHA-256 over all rows and image hashes of the source; changes when the source does."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over rows and images, whatever the folder's name or the notes; it goes into run folders."""
+        """SHA-256 over rows and images, whatever the folder's name or the notes; recorded in run folders."""
         content = {
             "dataset": self.dataset,
             "splits": {split: file.sha256 for split, file in sorted(self.splits.items())},
@@ -100,18 +95,14 @@ class Manifest(_Part):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``; it appears whole or not at all."""
+    """Write ``manifest.json``; raises `DataError` where the disk cannot take it."""
     atomic_write(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``manifest.json``; raises `DataError` where it is damaged or of another version."""
-    path = folder / MANIFEST_NAME
+    """Read ``manifest.json``; raises `DataError` when there is none or it is damaged or of another format."""
+    advice = f"delete {folder} and prepare the dataset again"
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        found = row.get("format") if isinstance(row, dict) else None
-        if found != FORMAT:
-            raise DataError(f"{path}: has format {found}, this version reads {FORMAT}; prepare the dataset again")
-        return Manifest.model_validate(row)
-    except (OSError, ValueError, ValidationError) as error:
-        raise DataError(f"{path}: is damaged; delete {folder} and prepare the dataset again") from error
+        return read_document(folder / MANIFEST_NAME, Manifest, advice=advice, error=DataError)
+    except FileNotFoundError:
+        raise DataError(f"{folder} has no {MANIFEST_NAME}; prepare the dataset again") from None

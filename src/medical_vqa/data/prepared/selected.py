@@ -48,19 +48,19 @@ class SelectedDataset:
         return list(self._rows[split])
 
     def _select(self, split: Split) -> list[Example]:
-        chosen = self.selection
-        held_out_of_train = chosen.validation is None and split != "test"
-        published = chosen.train if split == "train" or held_out_of_train else split
-        rows = self.dataset.examples(published, chosen.where)
+        selection = self.selection
+        held_out_of_train = selection.validation is None and split != "test"
+        published = selection.train if split == "train" or held_out_of_train else split
+        rows = self.dataset.examples(published, selection.where)
         if held_out_of_train:
-            train, validation = split_by_group(rows, chosen.validation_fraction, chosen.seed)
+            train, validation = split_by_group(rows, selection.validation_fraction, selection.seed)
             rows = train if split == "train" else validation
-        if split == "train" and chosen.also:
+        if split == "train" and selection.also:
             groups = {row.group for row in rows}
             ids = {row.id for row in rows}
-            further = self.dataset.examples(published, chosen.also)
+            further = self.dataset.examples(published, selection.also)
             rows += [row for row in further if row.group in groups and row.id not in ids]
         if not rows:
-            facts = dict(chosen.where) or "all facts"
-            raise DataError(f"{chosen.dataset} has no {split} rows for {facts}; choose another split")
+            facts = dict(selection.where) or "all facts"
+            raise DataError(f"{selection.dataset} has no {split} rows for {facts}; choose another split")
         return rows

@@ -1,4 +1,4 @@
-"""What a prepared dataset holds, counted for a table: questions and images per split, questions per fact."""
+"""Counts of a prepared dataset for a table: questions and images per split, questions per fact."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from medical_vqa.schema.records import SPLITS, Example, Split
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.manifest import Manifest
 
-MOST_VALUES = 20
-"""A fact with more values than this, such as a question's number, is no breakdown and is left out."""
+MAX_VALUES = 20
+"""Facts with more values, such as a question's number, are left out."""
 
 Rows = Mapping[Split, Sequence[Example]]
 
@@ -28,15 +28,15 @@ class TableRow:
     value: str
     """Value of the fact; empty for questions and images."""
     counts: Mapping[Split, int]
-    """Per split; 0 where the value does not occur."""
+    """Questions or images per split; 0 where the value does not occur."""
 
 
 def manifest_table(manifest: Manifest, examples: Rows) -> list[TableRow]:
     """Questions and distinct images per split, then questions per value of each fact.
 
     Args:
-        manifest: Of the prepared dataset.
-        examples: Its rows, by split.
+        manifest: Manifest of the prepared dataset.
+        examples: Rows by split.
     """
     splits = _ordered(examples)
     images = {split: len(_contents(manifest, examples[split])) for split in splits}
@@ -50,7 +50,7 @@ def manifest_table(manifest: Manifest, examples: Rows) -> list[TableRow]:
 
 
 def shared_images(manifest: Manifest, examples: Rows) -> list[str]:
-    """A sentence for each two splits that have pictures of the same content in common."""
+    """A sentence for each pair of splits that have images of the same content in common."""
     sentences = []
     for first, second in itertools.combinations(_ordered(examples), 2):
         shared = _contents(manifest, examples[first]) & _contents(manifest, examples[second])
@@ -72,7 +72,7 @@ def _fact_rows(fact: str, examples: Rows) -> list[TableRow]:
     splits = _ordered(examples)
     counts = {s: Counter(e.facts[fact] for e in examples[s] if fact in e.facts) for s in splits}
     total: Counter[str] = sum(counts.values(), Counter())
-    if len(total) > MOST_VALUES:
+    if len(total) > MAX_VALUES:
         return []
     values = sorted(total, key=lambda value: (-total[value], value))
     return [TableRow(fact, value, {split: counts[split][value] for split in splits}) for value in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,8 @@ def clean_rows(audit: Audit) -> list[CleanRows]:
 
 def write_audit_page(path: Path, audit: Audit, dataset: PreparedDataset) -> None:
     """Write the page, which appears complete or not at all; raises `DataError` if the file cannot be written."""
-    leaked_images = _leaked_images(audit, dataset_parts(dataset))
+    parts = {part.name: part.rows for part in dataset_parts(dataset)}
+    leaked_images = _leaked_images(audit, parts)
     near_duplicates = sorted(audit.near_duplicates, key=lambda pair: (not _is_leak(pair), -pair.similarity))[
         :_MAX_PAIRS
     ]
@@ -121,7 +122,7 @@ def write_audit_page(path: Path, audit: Audit, dataset: PreparedDataset) -> None
     )
 
 
-def _leaked_images(audit: Audit, parts: dict[str, list[Example]]) -> list[LeakedImage]:
+def _leaked_images(audit: Audit, parts: Mapping[str, Sequence[Example]]) -> list[LeakedImage]:
     """Some of the images that are in a training and in a held-out part."""
     images = []
     for pair in audit.shared_images:
