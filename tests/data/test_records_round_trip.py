@@ -4,13 +4,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medical_vqa.schema.records import Example, Prediction, read_jsonl, read_predictions, write_jsonl
-
-settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("no-clock")
 
 # A lone surrogate cannot be written as UTF-8, so no published file holds one.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
