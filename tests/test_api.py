@@ -443,6 +443,51 @@ def test_training_shows_steps_and_scores_or_reports_them(work, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_fresh_run_deletes_an_earlier_run_and_no_other_folder(work, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(mv.MedicalVqaError, match="choose another --run"):
+        mv.train("demo", run=tmp_path, fresh=True, overrides=TINY, progress=False)
+    assert (tmp_path / "thesis.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: mv.load_recipe("demo", ["training.epochs=1"]), "overrides"),
+        (lambda: mv.load_recipe("demo", {1: 2}), "overrides"),
+        (lambda: mv.train("demo", run="runs/demo/recipe.yaml", overrides=TINY, progress=False), "cannot be written"),
+        (lambda: mv.train("demo", data="", progress=False), "dataset"),
+        (lambda: mv.predict(out="runs/demo", progress=False), "out"),
+        (lambda: mv.predict(out="runs/demo/recipe.yaml/p.jsonl", progress=False), "cannot be written"),
+        (lambda: mv.predict(dataset="slake-mini", where=["language=en"], progress=False), "where"),
+        (lambda: mv.predict(dataset="slake-mini", where={"language": 1}, progress=False), "where"),
+        (lambda: mv.predict(dataset="slake-mini", where={"languge": "en"}, progress=False), "did you mean 'language'"),
+        (lambda: mv.score(protocol="llava"), "did you mean 'llava_med'"),
+        (lambda: mv.score(protocol=7), "protocol"),
+        (lambda: mv.score(by=7), "by"),
+        (lambda: mv.score(by=[7]), "by"),
+        (lambda: mv.score(columns=7), "columns"),
+        (lambda: mv.score(risk="0.1"), "risk"),
+        (lambda: mv.score(risk=7), "risk"),
+        (lambda: mv.report(out="runs"), "out"),
+        (lambda: mv.report([]), "expected one predictions file"),
+        (lambda: mv.compare(["runs/demo/predictions-validation.jsonl"]), "at least two"),
+        (lambda: mv.audit("slake-mini", page="runs", progress=False), "page"),
+        (lambda: mv.audit(None), "dataset"),
+        (lambda: mv.prepare(None), "dataset"),
+        (lambda: mv.prepare("slake-mini", name="../other", progress=False), "name"),
+        (lambda: mv.prepare("slake-mini", root="runs/demo/recipe.yaml", progress=False), "root"),
+        (lambda: mv.export("runs/demo", to=None), "to"),
+        (lambda: mv.load("shipped").ask_many(IMAGE, None), "questions"),
+        (lambda: mv.load("shipped").attention_map(IMAGE, None), "question"),
+    ],
+)
+def test_an_argument_that_cannot_be_used(work, call, words):
+    with pytest.raises(mv.MedicalVqaError) as error:
+        call()
+    assert words in sentence(error)
+
+
 def test_a_dataset_that_is_not_prepared(tmp_path):
     with pytest.raises(mv.MedicalVqaError, match="is not prepared under") as error:
         mv.train("demo", data=tmp_path / "nothing", run=tmp_path / "run", progress=False)
@@ -514,8 +559,6 @@ def test_reports_and_comparisons_take_names_paths_and_what_predict_returned(work
     assert Path(report).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert report.results.is_file()
     assert mv.report().page == Path("runs/demo/report-validation.html")
-    with pytest.raises(mv.MedicalVqaError, match="expected one predictions file or several"):
-        mv.report([])
     rows = {"dataset": "slake-mini", "split": "validation"}
     together = mv.report([predictions, other], tmp_path / "both.html", **rows)
     assert "Is one better?" in together.page.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -26,11 +26,29 @@ def optional_path(value: StrPath | None, what: str) -> Path | None:
     return None if value is None else as_path(value, what)
 
 
+def optional_output(value: StrPath | None, what: str) -> Path | None:
+    """The path of a file to write, or None."""
+    path = optional_path(value, what)
+    if path is not None and path.is_dir():
+        raise ConfigError(f"{what}: {path} is a folder; pass the path of a file to write")
+    return path
+
+
 def as_root(root: StrPath | None) -> Path:
     """The folder of prepared datasets, absolute."""
     from medical_vqa.data.prepared.dataset import default_root
 
-    return (default_root() if root is None else as_path(root, "root")).resolve()
+    folder = (default_root() if root is None else as_path(root, "root")).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"root: {folder} is a file; pass a folder for prepared datasets")
+    return folder
+
+
+def as_name(name: str, what: str) -> str:
+    """A name that can also be that of a folder."""
+    if not isinstance(name, str) or not name.strip() or name in (".", "..") or {"/", os.sep, "\0"} & set(name):
+        raise ConfigError(f"{what}: expected a name such as slake-mini, got {name!r}; correct it")
+    return name
 
 
 def as_dataset(dataset: StrPath, root: StrPath | None) -> tuple[str, Path]:
@@ -52,7 +70,22 @@ def as_selection(dataset: StrPath | None, root: StrPath | None, where: Mapping[s
             raise ConfigError("root and where need --dataset (dataset=), which names the rows they select from")
         return None
     name, folder = as_dataset(dataset, root)
-    return Selection(dataset=name, root=folder, where=dict(where or {}))
+    return Selection(dataset=name, root=folder, where=as_texts(where or {}, "where", "language"))
+
+
+def as_texts(values: Mapping[str, str], what: str, example: str) -> dict[str, str]:
+    """A mapping of text to text."""
+    if isinstance(values, Mapping) and all(isinstance(text, str) for pair in values.items() for text in pair):
+        return dict(values)
+    raise ConfigError(f"{what}: expected names and texts such as {{{example!r}: ...}}, got {values!r}; correct it")
+
+
+def as_overrides(overrides: Mapping[str, object] | None) -> dict[str, str]:
+    """Changes to a recipe as ``--set`` takes them: dotted keys, and values as YAML."""
+    texts = {} if overrides is None else overrides
+    if not isinstance(texts, Mapping) or not all(isinstance(key, str) for key in texts):
+        raise ConfigError(f'overrides: expected keys and values such as {{"training.epochs": 5}}, got {texts!r}')
+    return {key: value if isinstance(value, str) else as_yaml(value) for key, value in texts.items()}
 
 
 def as_yaml(value: object) -> str:
@@ -83,20 +116,54 @@ def as_protocols(protocol: str | Sequence[str]) -> list[str]:
 
     if protocol == "all":
         return registry.names("protocols")
-    return [protocol] if isinstance(protocol, str) else list(protocol)
+    return as_list(protocol, "protocol")
+
+
+def as_list(texts: str | Sequence[str], what: str) -> list[str]:
+    """One text or several."""
+    several = [texts] if isinstance(texts, str) else texts
+    if not isinstance(several, Sequence) or not all(isinstance(text, str) for text in several):
+        raise ConfigError(f"{what}: expected text or a list of texts, got {texts!r}; correct it")
+    return list(several)
 
 
 def as_columns(columns: str | Mapping[str, str] | None) -> Mapping[str, str] | None:
     """Columns of another program's file, also as the text of ``--map``."""
     from medical_vqa.evaluation.imports.tables import parse_map
 
-    return parse_map(columns) if isinstance(columns, str) else columns
+    if columns is None or isinstance(columns, str):
+        return parse_map(columns) if columns else None
+    return as_texts(columns, "columns", "answer")
 
 
 def as_fact_groups(by: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     """Facts to cross, each group as text with commas or as a sequence."""
     groups = [by] if isinstance(by, str) else by
-    return [tuple(fact.strip() for fact in (group.split(",") if isinstance(group, str) else group)) for group in groups]
+    if not isinstance(groups, Sequence):
+        raise ConfigError(f"by: expected facts such as ['modality,organ'], got {by!r}; correct it")
+    return [
+        tuple(fact.strip() for fact in (group.split(",") if isinstance(group, str) else as_list(group, "by")))
+        for group in groups
+    ]
+
+
+def as_risk(risk: float) -> float:
+    """A tolerated fraction of wrong answers."""
+    if isinstance(risk, bool) or not isinstance(risk, int | float):
+        raise ConfigError(f"risk: expected a fraction between 0 and 1, such as 0.05, got {risk!r}; correct it")
+    return risk
+
+
+def as_questions(questions: Sequence[str]) -> list[str]:
+    """Questions, each of them text."""
+    if isinstance(questions, str):
+        raise ModelError("expected a list of questions and got one text; put it into a list, or call ask()")
+    if not isinstance(questions, Sequence):
+        raise ModelError(f"expected a list of questions, got {questions!r}; pass the questions as text")
+    for question in questions:
+        if not isinstance(question, str):
+            raise ModelError(f"expected a question as text, got {question!r}; pass it as text")
+    return list(questions)
 
 
 def as_predictions(predictions: StrPath) -> Path:

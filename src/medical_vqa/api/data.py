@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import StrPath, as_dataset, as_root, optional_path
-from medical_vqa.io import as_path
+from medical_vqa.api.arguments import StrPath, as_dataset, as_name, as_root, optional_output, optional_path
 
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.dataset import PreparedDataset
@@ -48,11 +47,11 @@ def prepare(
 
     with stages(enabled=progress) as report_stage:
         return prepare_dataset(
-            dataset,
+            as_name(dataset, "dataset"),
             root=as_root(root),
             source="hub" if source == "hub" else optional_path(source, "source"),
             partial=partial,
-            name=name,
+            name=None if name is None else as_name(name, "name"),
             progress=report_stage,
         )
 
@@ -90,9 +89,10 @@ def audit(
     from medical_vqa.pipelines import audit as stage
     from medical_vqa.progress import counting
 
+    page_path = optional_output(page, "page")
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
     with counting(f"comparing the images of {prepared.name}", "images", enabled=progress) as count:
         findings = stage.audit(prepared, compare_images=compare_images, progress=count)
-    if page is not None:
-        stage.audit_page(findings, prepared, as_path(page, "page"))
+    if page_path is not None:
+        stage.audit_page(findings, prepared, page_path)
     return findings

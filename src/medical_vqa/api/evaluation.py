@@ -15,9 +15,10 @@ from medical_vqa.api.arguments import (
     as_files,
     as_predictions,
     as_protocols,
+    as_risk,
     as_selection,
     as_split,
-    optional_path,
+    optional_output,
     optional_split,
 )
 from medical_vqa.api.models import Model, load
@@ -95,7 +96,7 @@ def predict(
         return stage(
             model._loaded,
             split=as_split(split),
-            out=optional_path(out, "out"),
+            out=optional_output(out, "out"),
             selection=as_selection(dataset, root, where),
             shuffle_images=shuffle_images,
             progress=count,
@@ -153,7 +154,7 @@ def score(
         protocols=as_protocols(protocol),
         columns=as_columns(columns),
         breakdowns=as_fact_groups(by),
-        risk=risk,
+        risk=as_risk(risk),
         details=details,
     )
 
@@ -216,12 +217,12 @@ def report(
 
     files = [newest_predictions()] if predictions is None else as_files(predictions)
     all_rows = answered_rows_of_all(files, as_selection(dataset, root, where), optional_split(split))
-    options: dict[str, Any] = {"columns": as_columns(columns), "breakdowns": as_fact_groups(by), "risk": risk}
+    options: dict[str, Any] = {"columns": as_columns(columns), "breakdowns": as_fact_groups(by), "risk": as_risk(risk)}
     scores = tuple(
         score_file(file, rows=rows, protocols=as_protocols("all"), **options)
         for file, rows in zip(files, all_rows, strict=True)
     )
-    page = optional_path(out, "out")
+    page = optional_output(out, "out")
     if len(files) > 1:
         return Report(stage.comparison_page(scores, page or files[0].with_name("comparison.html")), scores, None)
     results = scores[0].write()
@@ -288,4 +289,6 @@ def calibrate(predictions: StrPath | None = None, *, risk: float = RISK) -> Cali
     from medical_vqa.pipelines.runs import newest_predictions
 
     default = "predictions-validation.jsonl"
-    return stage(newest_predictions(default) if predictions is None else as_predictions(predictions), risk=risk)
+    return stage(
+        newest_predictions(default) if predictions is None else as_predictions(predictions), risk=as_risk(risk)
+    )

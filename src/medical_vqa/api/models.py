@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from medical_vqa.api.arguments import StrPath, as_frame, as_window, optional_path
-from medical_vqa.errors import ModelError
+from medical_vqa.api.arguments import StrPath, as_frame, as_questions, as_window, optional_path
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -115,12 +114,13 @@ class Model:
         """
         from medical_vqa.pipelines.ask import ask
 
-        if isinstance(questions, str):
-            raise ModelError("expected a list of questions and got one text; put it into a list, or call ask()")
-        for question in questions:
-            if not isinstance(question, str):
-                raise ModelError(f"a question is text, got {question!r}; pass a string")
-        return ask(self._loaded, as_path(image, "image"), questions, frame=as_frame(frame), window=as_window(window))
+        return ask(
+            self._loaded,
+            as_path(image, "image"),
+            as_questions(questions),
+            frame=as_frame(frame),
+            window=as_window(window),
+        )
 
     def attention_map(
         self,
@@ -150,8 +150,9 @@ class Model:
         """
         from medical_vqa.pipelines.ask import attention_map
 
+        (text,) = as_questions([question])
         path = as_path(image, "image")
-        return attention_map(self._loaded, path, question, frame=as_frame(frame), window=as_window(window))
+        return attention_map(self._loaded, path, text, frame=as_frame(frame), window=as_window(window))
 
     def close(self) -> None:
         """Close the connections of a remote model; a local model needs no closing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.api.arguments import StrPath, as_dataset, as_yaml
+from medical_vqa.api.arguments import StrPath, as_dataset, as_overrides, as_yaml
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def load_recipe(recipe: StrPath | Recipe | Mapping[str, Any], overrides: Mapping
     """
     from medical_vqa import config
 
-    texts = {key: value if isinstance(value, str) else as_yaml(value) for key, value in (overrides or {}).items()}
+    texts = as_overrides(overrides)
     if isinstance(recipe, config.Recipe):
         return config.override_recipe(recipe, texts)
     if isinstance(recipe, Mapping):
@@ -79,7 +79,7 @@ def train(
     from medical_vqa.pipelines.train import train as stage
     from medical_vqa.progress import TrainingBar, console
 
-    changes = dict(overrides or {})
+    changes = as_overrides(overrides)
     if data is not None:
         name, root = as_dataset(data, None)
         changes = {"data.name": as_yaml(name), "data.root": as_yaml(str(root)), **changes}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write
+from medical_vqa.io import atomic_write, describe_disk_errors
 from medical_vqa.pipelines.queries import answer_coverage, queries
 from medical_vqa.schema.records import Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
@@ -89,6 +89,8 @@ def predict(
         shuffled_images=shuffle_images,
         calibration=card.calibration,
     )
+    with describe_disk_errors(path.parent, 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
     questions = queries(selected, rows, loaded.model)
     if shuffle_images:
         questions.images = other_images(questions.images)

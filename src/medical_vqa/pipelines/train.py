@@ -75,7 +75,9 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
     from medical_vqa.runtime.environment import environment
 
     folder, manifest = journal.folder, inputs.selected.manifest.digest
-    if fresh:
+    if fresh and folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "environment.json").is_file():
+            raise ConfigError(f"{folder} holds files and no run, and --fresh would delete them; choose another --run")
         journal.clear()
     if (folder / "recipe.yaml").is_file():
         if load_recipe(folder / "recipe.yaml").digest() != inputs.recipe.digest():
