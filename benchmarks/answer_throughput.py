@@ -20,7 +20,7 @@ import published as shared
 from medical_vqa.evaluation.predicting import image_batches
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
-from medical_vqa.models.hf.generation import fill
+from medical_vqa.models.hf.generation import fill_prompt
 from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import Decoding
 
@@ -75,11 +75,11 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
 @torch.inference_mode()
 def alone(model: Blip2, row: Query, decoding: Decoding) -> str:
     """One question the usual way: its picture encoded, one generate."""
-    base, tower = model.module.base, model.vision.tower
+    base, tower = model.module.base, model.module.vision_encoder
     pixels = model.processor(images=[row.visual], return_tensors="pt")["pixel_values"]
     weight = next(tower.parameters())
     image = tower(pixels.to(weight.device, weight.dtype))
-    words = model.tokenizer([fill(model.prompt, row.question)], return_tensors="pt").to(weight.device)
+    words = model.tokenizer([fill_prompt(model.prompt, row.question)], return_tensors="pt").to(weight.device)
     embeds = torch.cat([image, base.language_model.get_input_embeddings()(words["input_ids"])], 1)
     mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=weight.device)
     out = base.language_model.generate(

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import published as shared
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
-from medical_vqa.models.hf.generation import IGNORE, fill
+from medical_vqa.models.hf.generation import IGNORED_LABEL, fill_prompt
 from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.training.batching import BatchPlan
 from medical_vqa.training.optimizer import adamw
@@ -61,7 +61,7 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
     ours_dtype = "bf16" if device.type == "cuda" else "fp32"
     for name, dtype in names.items():
         whole = shared.build(folder, arguments.size, examples, arguments.targets, dtype)
-        weights[name] = shared.weight_bytes(whole.module, whole.vision.tower)
+        weights[name] = shared.weight_bytes(whole.module, whole.module.vision_encoder)
         sides[name] = usual(whole, device, dtype)
     model = shared.build(folder, arguments.size, examples, arguments.targets, ours_dtype)
     rows = shared.queries(data, examples, model)
@@ -162,7 +162,8 @@ def ours(model: Blip2, device: torch.device, dtype: str) -> Any:
 def usual(model: Blip2, device: torch.device, dtype: str) -> Any:
     """The same network put together again, fed the usual way."""
     base = model.module.base
-    for name, part in (*model.vision.tower.named_children(), *model.vision.tower.named_parameters(recurse=False)):
+    encoder = model.module.vision_encoder
+    for name, part in (*encoder.named_children(), *encoder.named_parameters(recurse=False)):
         setattr(base, name, part)
     base.to(device).train()
     optimizer = adamw(base, learning_rate=1e-4, weight_decay=0.0)
@@ -171,10 +172,10 @@ def usual(model: Blip2, device: torch.device, dtype: str) -> Any:
     def step(rows: list[Query]) -> None:
         pixels = model.processor(images=[row.visual for row in rows], return_tensors="pt")["pixel_values"]
         settings = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        texts = [fill(model.prompt, row.question) for row in rows]
+        texts = [fill_prompt(model.prompt, row.question) for row in rows]
         words = model.tokenizer(texts, max_length=PROMPT_TOKENS, **settings)
         answers = model.tokenizer(text_target=[row.target for row in rows], max_length=ANSWER_TOKENS, **settings)
-        labels = answers["input_ids"].masked_fill(answers["input_ids"] == model.tokenizer.pad_token_id, IGNORE)
+        labels = answers["input_ids"].masked_fill(answers["input_ids"] == model.tokenizer.pad_token_id, IGNORED_LABEL)
         ids = torch.cat([torch.full((len(rows), queries), image_token), words["input_ids"]], 1)
         mask = torch.cat([torch.ones(len(rows), queries, dtype=torch.long), words["attention_mask"]], 1)
         inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -21,7 +21,7 @@ from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
 from medical_vqa.models.hf.blip2 import Blip2Vision
 from medical_vqa.models.hf.checkpoint import find_checkpoint
-from medical_vqa.models.hf.lora import no_peft_warnings
+from medical_vqa.models.hf.lora import hide_peft_warnings
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export
@@ -332,7 +332,7 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
 
     exported = export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
     base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
-    with no_peft_warnings():
+    with hide_peft_warnings():
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="is there already"):
         export(tmp_path / "run", to=str(tmp_path / "elsewhere"))

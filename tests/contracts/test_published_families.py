@@ -252,14 +252,16 @@ def test_a_row_without_an_answer_is_refused(build, name):
 
 
 @every(*ONE_OF_EACH)
-def test_pictures_may_be_changed_in_training(build, name):
+def test_pictures_are_augmented_in_training_and_not_when_answering(build, name):
     augment = {"rotate": 10.0, "shift": 0.1, "scale": 0.1, "intensity": 0.1}
     options = {} if name == "vilt" else {"features": False}
     model = build(name, augment=augment, **options)
     rows = queries(model, learn=True)[:2]
     torch.manual_seed(0)
     assert model.module(model.collate(rows)).item() != model.module(model.collate(rows)).item()
-    assert model.answer(rows, Decoding(max_tokens=2)) == model.answer(rows, Decoding(max_tokens=2))
+    first, second = (model.answer(rows, Decoding(max_tokens=2)) for _ in range(2))
+    assert [p.answer for p in first] == [p.answer for p in second]
+    assert [p.confidence for p in first] == pytest.approx([p.confidence for p in second], rel=1e-5)
 
 
 def test_dora_learns_magnitudes_too(build):

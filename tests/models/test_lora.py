@@ -47,12 +47,12 @@ OPT = 8 * (2560 + 2560) * 2 * 32
 )
 def test_each_preset_trains_the_published_number_of_parameters(name, targets, trainable):
     model = on_meta(name, "Blip2ForConditionalGeneration")
-    adapted, upstream = blip2_network.adapt(model, LORA | {"targets": targets})
+    adapted, cached_modules = blip2_network.adapt(model, LORA | {"targets": targets})
     assert count_parameters(adapted, trainable=True) == trainable
-    assert "vision_model" in upstream
-    assert ("qformer" in upstream) == (targets == "language")
+    assert "vision_model" in cached_modules
+    assert ("qformer" in cached_modules) == (targets == "language")
     base = adapted.get_base_model()
-    assert not [n for n, p in base.named_parameters() if p.requires_grad and is_within(n, upstream)]
+    assert not [n for n, p in base.named_parameters() if p.requires_grad and is_within(n, cached_modules)]
 
 
 def test_the_count_the_published_recipe_reports():
@@ -89,7 +89,7 @@ CHAT = {
 
 @pytest.mark.parametrize("name", CHAT)
 def test_adapters_of_chat_models_stay_in_the_language_model(name):
-    adapted = chat_network.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
+    adapted, _ = chat_network.adapt(on_meta(name, "auto"), LORA | {"targets": "language"})
     trained = [n for n, p in adapted.get_base_model().named_parameters() if p.requires_grad]
     assert count_parameters(adapted, trainable=True) == CHAT[name]
     assert all(".language_model." in n or ".text_model.layers" in n for n in trained)
@@ -100,10 +100,10 @@ def test_adapters_of_chat_models_stay_in_the_language_model(name):
 def test_only_the_language_model_is_ever_kept_in_four_bits(name):
     model = on_meta(name, "auto")
     linear = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    packed = [n for n in linear if should_convert_module(n, [chat_network.BESIDE_LANGUAGE])]
+    packed = [n for n in linear if should_convert_module(n, [chat_network.NOT_LANGUAGE])]
     assert packed
     assert all(n.startswith(("model.language_model.", "model.text_model.")) for n in packed)
-    assert chat_network.language_weights(model) == sum(linear[n] for n in packed)
+    assert chat_network.count_language_weights(model) == sum(linear[n] for n in packed)
 
 
 class Toy(nn.Module):
@@ -130,7 +130,7 @@ def test_a_pattern_that_is_no_expression_is_refused():
 
 
 def test_a_trainable_parameter_upstream_of_the_cache_is_refused():
-    with pytest.raises(ModelError, match=r"vision_model.*kept in the cache"):
+    with pytest.raises(ModelError, match=r"vision_model.*output is cached"):
         refuse_trainable(Toy(), ["vision_model"])
 
 
@@ -141,4 +141,4 @@ def test_a_name_that_only_begins_alike_is_not_inside():
 
 def test_an_unknown_language_model_has_no_preset():
     with pytest.raises(ModelError, match=r"no preset .* model\.lora\.modules"):
-        blip2_network.preset("language", "bloom")
+        blip2_network.lora_pattern("language", "bloom")

@@ -1,4 +1,4 @@
-"""A chat model's network in two: `Upstream`, which sees and cannot train, and `ChatNet`, downstream of the cache."""
+"""A chat model's network in two halves: the frozen `ChatVisionEncoder`, and `ChatNet` with the adapters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from medical_vqa.models.hf.generation import summed_loss
-from medical_vqa.models.hf.lora import Lora, add_lora, keep_trainable_state
+from medical_vqa.models.hf.adapter_model import AdapterNet
+from medical_vqa.models.hf.lora import Lora, add_lora
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
@@ -19,134 +19,125 @@ if TYPE_CHECKING:
 _LANGUAGE_PARTS = ("language_model", "text_model")
 _LANGUAGE_LAYERS = r"(.*\.)?(language_model|text_model)\..*\.(q_proj|v_proj)"
 
-BESIDE_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
-"""Every layer but the language model's: what is never kept in 4 bits, because features and words pass through it."""
+NOT_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
+"""Pattern of every layer outside the language model; these are never quantized, because features pass through them."""
 
 
-class Upstream(nn.Module):
-    """The vision part and its projector, taken out of the network but for the moments in which they encode."""
+class ChatVisionEncoder(nn.Module):
+    """The vision modules and their projector, attached to the network only while they encode."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._inner = (inner,)  # in a tuple: the network is no part of this
-        names = [name for name, _ in inner.named_children() if name not in _LANGUAGE_PARTS]
-        self.parts = nn.ModuleDict({name: getattr(inner, name) for name in names})
-        self.own = nn.ParameterDict(dict(inner.named_parameters(recurse=False)))  # LLaVA's mark of a line's end
+        self._network = (network,)  # in a tuple: not a submodule of this one
+        names = [name for name, _ in network.named_children() if name not in _LANGUAGE_PARTS]
+        self.parts = nn.ModuleDict({name: getattr(network, name) for name in names})
+        self.own = nn.ParameterDict(dict(network.named_parameters(recurse=False)))  # LLaVA's token of a line's end
         self.requires_grad_(False).eval()
         self._attach(False)
 
-    def _attach(self, there: bool) -> None:
+    def _attach(self, attached: bool) -> None:
         for name, part in (*self.parts.items(), *self.own.items()):
-            setattr(self._inner[0], name, part if there else None)
+            setattr(self._network[0], name, part if attached else None)
 
     @torch.no_grad()
     def encode(self, pixels: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        """One picture's features: ``tokens`` (T, W), or (parts, T, W) for models that cut a picture up.
+        """Features of one picture.
 
-        Qwen3-VL adds ``deep`` (layers, T, W): what its first language layers are given besides.
+        Args:
+            pixels: Output of the processor.
+            device: Where to encode.
+
+        Returns:
+            ``tokens`` (T, W), or (parts, T, W) for models that divide a picture. Qwen3-VL has ``deepstack``
+            (layers, T, W) as well, which its first language layers add.
         """
         self.to(device)
-        inner: Any = self._inner[0]
-        accepted = inspect.signature(inner.get_image_features).parameters
+        network: Any = self._network[0]
+        accepted = inspect.signature(network.get_image_features).parameters
         dtype = next(self.parameters()).dtype
-        inputs = {k: _onto(v, device, dtype) for k, v in pixels.items() if k in accepted}
+        inputs = {
+            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for name, value in pixels.items()
+            if name in accepted
+        }
         self._attach(True)
         try:
-            found = inner.get_image_features(**inputs, return_dict=True)
+            output = network.get_image_features(**inputs, return_dict=True)
         finally:
             self._attach(False)
-        deep = getattr(found, "deepstack_features", None)
-        return {"tokens": _joined(found.pooler_output)} | (
-            {"deep": torch.stack([_joined(layer) for layer in deep])} if deep else {}
-        )
+        features = {"tokens": _joined(output.pooler_output)}
+        if deepstack := getattr(output, "deepstack_features", None):
+            features["deepstack"] = torch.stack([_joined(layer) for layer in deepstack])
+        return features
 
 
-class ChatNet(nn.Module):
-    """Everything downstream of the cache; its state is the adapters alone."""
-
-    def __init__(self, adapted: Any, upstream: Upstream) -> None:
-        super().__init__()
-        self.adapted = adapted
-        self._away = (upstream,)  # in a tuple: not a part of this module, neither moved with it nor saved
-        keep_trainable_state(self)
-
-    @property
-    def base(self) -> Any:
-        """The network with its adapters."""
-        return self.adapted.get_base_model()
-
-    @property
-    def upstream(self) -> Upstream:
-        """What is upstream of the cache."""
-        return self._away[0]
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Cross entropy summed over the tokens of the answers, in nats."""
-        return summed_loss(*self.answer_logits(batch))
+class ChatNet(AdapterNet):
+    """Everything that follows the cached features."""
 
     def answer_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (N, A, V) at the places that predict the labels (N, A), which end every row."""
+        """Logits (N, A, V) at the places that predict the labels (N, A), which are the end of every row."""
         labels = batch["labels"]
         out = self.base(**self.inputs(batch), logits_to_keep=labels.shape[1] + 1, use_cache=False)
         return out.logits[:, :-1], labels
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """What the network takes: tokens, and the features of each row's image."""
-        rows = {k.removeprefix("row."): v for k, v in batch.items() if k.startswith("row.")}
+        """Input of the network: token ids, and the features of each row's image."""
+        rows = _with_prefix(batch, "row.")
         device = batch["row.input_ids"].device
-        count = 1 + int(batch["image_of"].max())
-        seen = [self._seen(batch, place, device) for place in range(count)]
-        own = [seen[place] for place in batch["image_of"].tolist()]
-        return rows | {"mm_encoder_outputs": {"image": _Encoded(own)}}
+        images = 1 + int(batch["image_of"].max())
+        features = [self._features(batch, image, device) for image in range(images)]
+        features_of_rows = [features[image] for image in batch["image_of"].tolist()]
+        return rows | {"mm_encoder_outputs": {"image": _ImageFeatures(features_of_rows)}}
 
-    def _seen(self, batch: Batch, place: int, device: torch.device) -> dict[str, Tensor]:
-        if features := _under(batch, f"features.{place}."):
+    def _features(self, batch: Batch, image: int, device: torch.device) -> dict[str, Tensor]:
+        if features := _with_prefix(batch, f"features.{image}."):
             return features
-        return self.upstream.encode(_under(batch, f"picture.{place}."), device)
+        encoded: dict[str, Tensor] = self.vision_encoder.encode(_with_prefix(batch, f"pixels.{image}."), device)
+        return encoded
 
 
-class _Encoded:
-    """What the networks read of ``get_image_features``: each row's projected tokens, and Qwen3's deeper ones."""
+class _ImageFeatures:
+    """What the networks read of ``get_image_features``: each row's projected tokens, and Qwen3-VL's deepstack."""
 
-    def __init__(self, own: Sequence[Mapping[str, Tensor]]) -> None:
-        tokens = [features["tokens"] for features in own]
-        # a list of (T, W) where pictures differ in size, one tensor (parts, T, W) where they are cut up
+    def __init__(self, features_of_rows: Sequence[Mapping[str, Tensor]]) -> None:
+        tokens = [features["tokens"] for features in features_of_rows]
+        # a list of (T, W) where pictures differ in size, one tensor (parts, T, W) where they are divided
         self.pooler_output: Any = tokens if tokens[0].ndim == 2 else torch.cat(tokens)
         self.deepstack_features: Any = None
-        if "deep" in own[0]:
-            self.deepstack_features = [list(layer) for layer in zip(*(one["deep"] for one in own), strict=True)]
-        self.last_hidden_state = self.hidden_states = self.attentions = None
+        if "deepstack" in features_of_rows[0]:
+            layers = zip(*(features["deepstack"] for features in features_of_rows), strict=True)
+            self.deepstack_features = [list(layer) for layer in layers]
+        self.last_hidden_state = None
+        self.hidden_states = None
+        self.attentions = None
 
     def get(self, name: str, default: Any = None) -> Any:
         return getattr(self, name, default)
 
 
-def adapt(model: Any, lora: Mapping[str, Any]) -> Any:
-    """The network with adapters as the recipe's `lora` says, none of them in the vision part."""
+def adapt(network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The network with adapters as a recipe's `lora` says, and the names of the modules whose output is cached.
+
+    The latter are all but the language model; no adapter may be inside them.
+    """
     options = {key: value for key, value in lora.items() if key not in ("targets", "modules")}
     pattern = lora.get("modules") or _LANGUAGE_LAYERS
-    return add_lora(model, Lora(pattern=pattern, **options), frozen=frozen_parts(model))
+    names = tuple(f"model.{name}" for name, _ in network.model.named_children() if name not in _LANGUAGE_PARTS)
+    return add_lora(network, Lora(pattern=pattern, **options), frozen=names), names
 
 
-def frozen_parts(model: Any) -> list[str]:
-    """Names of the parts whose outputs are kept: everything inside but the language model."""
-    return [f"model.{name}" for name, _ in model.model.named_children() if name not in _LANGUAGE_PARTS]
+def count_language_weights(network: nn.Module) -> int:
+    """Number of weights in the frozen matrices of the language model, those that 4-bit loading quantizes."""
+    return sum(
+        layer.weight.numel()
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and "lora_" not in name and not re.fullmatch(NOT_LANGUAGE, name)
+    )
 
 
-def language_weights(model: nn.Module) -> int:
-    """How many numbers the frozen matrices of the language model hold, those that 4-bit loading packs."""
-    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "lora_" not in name
-              and not re.fullmatch(BESIDE_LANGUAGE, name)]  # fmt: skip
-    return sum(layer.weight.numel() for layer in layers)
+def _joined(output: Tensor | Sequence[Tensor]) -> Tensor:
+    return output if isinstance(output, Tensor) else torch.cat(list(output))
 
 
-def _joined(found: Tensor | Sequence[Tensor]) -> Tensor:
-    return found if isinstance(found, Tensor) else torch.cat(list(found))
-
-
-def _under(batch: Batch, prefix: str) -> dict[str, Tensor]:
+def _with_prefix(batch: Batch, prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
-
-
-def _onto(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return value.to(device, dtype) if value.is_floating_point() else value.to(device)

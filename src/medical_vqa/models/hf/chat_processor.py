@@ -1,8 +1,8 @@
-"""One image and one question as a chat model reads them: the part its picture decides, and the part the words decide.
+"""One image and one question as tokens of a chat model: a prefix that depends on the picture, a suffix on the question.
 
-A chat prompt is ``head(image) + tail(question)``: everything up to the image's last token depends on the picture alone
-(how many tokens it takes, how they are laid out), everything after it on the question alone. So the head is made once
-per image, kept beside the image's features, and no picture is needed to ask the next question.
+A chat prompt is ``prefix(image) + suffix(question)``: everything up to the image's last token depends on the picture
+alone (how many tokens it takes, how they are laid out), everything after it on the question alone. So the prefix is
+computed once per image and cached with its features, and the next question needs no picture.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.hf.generation import fill
-from medical_vqa.models.hf.loading import load_image_processor, load_tokenizer, reading
+from medical_vqa.models.hf.generation import fill_prompt
+from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,54 +36,57 @@ _PROBE, _ANSWER = "What is shown here?", "answer"
 
 @dataclass(frozen=True, slots=True)
 class ImageInputs:
-    """What the processor makes of one picture."""
+    """Output of the processor for one picture."""
 
-    head: Tensor
+    prefix: Tensor
     """(L,) token ids up to the image's last token."""
     types: Mapping[str, Tensor]
-    """Other values of each token of the head, (L,) each: which belong to an image."""
+    """Further values of each token of the prefix, (L,) each, such as whether it belongs to an image."""
     pixels: Mapping[str, Tensor]
-    """What the vision part takes, and sizes that the language model's positions need."""
+    """Input of the vision encoder, and sizes that the language model's positions depend on."""
 
 
 class ChatFormat:
     """A processor and a prompt, and how a turn of this model begins and ends."""
 
     def __init__(self, processor: Any, prompt: str, end_tokens: set[int]) -> None:
-        self.processor, self.tokenizer, self._prompt = processor, processor.tokenizer, prompt
+        """`end_tokens` are the tokens at which generation stops."""
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self._prompt = prompt
         self._opening, self._closing = self._answer_frame(end_tokens)
 
-    def tail(self, question: str) -> list[int]:
+    def suffix(self, question: str) -> list[int]:
         """Token ids after the image: the question and the beginning of the model's turn."""
         return self._ids(self._split(question)[1])
 
     def answer(self, text: str) -> list[int]:
-        """Token ids of an answer, the mark that ends the turn included."""
+        """Token ids of an answer, the token that ends the turn included."""
         return [*self._ids(self._opening + text), *self._closing]
 
     def image(self, picture: NDArray[np.uint8]) -> ImageInputs:
-        """What one picture, RGB (H, W, 3), becomes; raises `ModelError` where words and image cannot be told apart."""
+        """Tokens and pixels of one picture, RGB (H, W, 3); raises `ModelError` where words and image share a token."""
         before, after = self._split(_PROBE)
         text = f"{before}{self.processor.image_token}{after}"
-        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        has_bos = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
         with warnings.catch_warnings():
-            # PaliGemma's own code converts a tensor in a way that NumPy is giving up
+            # PaliGemma's own code converts a tensor in a way that NumPy deprecates
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-            made = self.processor(
+            inputs = self.processor(
                 text=[text if self._templated else text.removesuffix("\n")],
                 images=[Image.fromarray(picture)],
                 return_tensors="pt",
-                add_special_tokens=not begins,
+                add_special_tokens=not has_bos,
             )
-        ids, tail = made["input_ids"][0], self._ids(after)
-        length = len(ids) - len(tail)
-        if ids[length:].tolist() != tail:
+        ids, suffix = inputs["input_ids"][0], self._ids(after)
+        length = len(ids) - len(suffix)
+        if ids[length:].tolist() != suffix:
             raise ModelError(
-                "this model's tokenizer joins the end of the image with the question, so features cannot be kept per "
+                "this model's tokenizer joins the end of the image with the question, so features cannot be cached per "
                 "image; put a line break before {question} in model.prompt, or use another checkpoint"
             )
-        others = {k: v for k, v in made.items() if isinstance(v, torch.Tensor) and k not in ("input_ids", "labels")}
-        types = {k: v[0, :length] for k, v in others.items() if v.shape == made["input_ids"].shape}
+        others = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor) and k not in ("input_ids", "labels")}
+        types = {k: v[0, :length] for k, v in others.items() if v.shape == inputs["input_ids"].shape}
         pixels = {k: v for k, v in others.items() if k not in types}
         types.pop("attention_mask", None)
         return ImageInputs(ids[:length], types, pixels)
@@ -94,47 +97,49 @@ class ChatFormat:
 
     def _split(self, question: str) -> tuple[str, str]:
         """The rendered turn before and after the image's place."""
-        asked = fill(self._prompt, question)
+        prompt = fill_prompt(self._prompt, question)
         if not self._templated:
-            return "", f"{asked}\n"  # PaliGemma: no turns, the question and a line break
-        text = self._render([self._turn(asked)], opens=True)
-        before, found, after = text.partition(self.processor.image_token)
-        if not found:
+            return "", f"{prompt}\n"  # PaliGemma: no turns, the question and a line break
+        text = self._render([_user_turn(prompt)], answer_follows=True)
+        before, image_token, after = text.partition(self.processor.image_token)
+        if not image_token:
             raise ModelError(
                 f"the chat template has no place for an image: {self.processor.image_token!r} is not in what it "
                 "renders; use a checkpoint that takes images"
             )
         return before, after
 
-    def _turn(self, asked: str) -> dict[str, Any]:
-        return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]}
-
-    def _render(self, turns: list[dict[str, Any]], *, opens: bool) -> str:
+    def _render(self, turns: list[dict[str, Any]], *, answer_follows: bool) -> str:
         template = self.processor.chat_template or self.tokenizer.chat_template
-        with reading("the chat template"):
+        with explain_errors("the chat template"):
             text: str = self.tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=opens
+                turns, chat_template=template, tokenize=False, add_generation_prompt=answer_follows
             )
         return text
 
     def _answer_frame(self, end_tokens: set[int]) -> tuple[str, list[int]]:
-        """What stands before an answer in the model's turn, and the tokens that end it."""
+        """Text before an answer in the model's turn, and the tokens that end the turn."""
         end = [self.tokenizer.eos_token_id]
         if not self._templated:
             return "", end
-        turn = self._turn(fill(self._prompt, _PROBE))
-        prompt = self._render([turn], opens=True)
-        whole = self._render([turn, {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}], opens=False)
-        opening, found, closing = whole.removeprefix(prompt).partition(_ANSWER)
-        if not whole.startswith(prompt) or not found or opening.strip():
+        turn = _user_turn(fill_prompt(self._prompt, _PROBE))
+        answer_turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
+        prompt = self._render([turn], answer_follows=True)
+        conversation = self._render([turn, answer_turn], answer_follows=False)
+        opening, answer, closing = conversation.removeprefix(prompt).partition(_ANSWER)
+        if not conversation.startswith(prompt) or not answer or opening.strip():
             return "", end
         ids = self._ids(closing)
-        marks = [place for place, token in enumerate(ids) if token in end_tokens]
-        return opening, ids[: marks[0] + 1] if marks else end
+        end_places = [place for place, token in enumerate(ids) if token in end_tokens]
+        return opening, ids[: end_places[0] + 1] if end_places else end
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+
+def _user_turn(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
 
 
 def load_processor(folder: Path, name: str) -> Any:
@@ -142,31 +147,32 @@ def load_processor(folder: Path, name: str) -> Any:
 
     Raises `ModelError`.
     """
-    with reading(f"the processor of {name}"):
-        kind = _processor_class(folder)
-        stored, _ = kind.get_processor_dict(folder)
+    with explain_errors(f"the processor of {name}"):
+        processor_class = _processor_class(folder)
+        stored, _ = processor_class.get_processor_dict(folder)
         parts = {"image_processor": load_image_processor(folder, name), "tokenizer": load_tokenizer(folder, name)}
         stored.setdefault("chat_template", parts["tokenizer"].chat_template)
-        return without_video(kind).from_args_and_dict([parts.get(p) for p in kind.get_attributes()], stored)
+        arguments = [parts.get(part) for part in processor_class.get_attributes()]
+        return without_video(processor_class).from_args_and_dict(arguments, stored)
 
 
-def without_video(kind: Any) -> Any:
-    """The processor class, letting its video part be None."""
+def without_video(processor_class: Any) -> Any:
+    """The processor class, which accepts None as its video part."""
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return kind.check_argument_for_proper_class(self, name, part) if part is not None else None
+        return processor_class.check_argument_for_proper_class(self, name, part) if part is not None else None
 
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+    return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": check})
 
 
 def save_processor(processor: Any, folder: Path) -> None:
-    """Write it as transformers does, so that ``AutoProcessor`` reads it where torchvision is."""
+    """Write the processor as transformers does, so that ``AutoProcessor`` reads it where torchvision is installed."""
     processor.tokenizer.chat_template = processor.chat_template or processor.tokenizer.chat_template
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     settings = {name: getattr(processor, name) for name in _PROCESSOR_SETTINGS if hasattr(processor, name)}
-    about = {"processor_class": type(processor).__name__, **settings}
-    (folder / "processor_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    content = {"processor_class": type(processor).__name__, **settings}
+    (folder / "processor_config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _processor_class(folder: Path) -> Any:

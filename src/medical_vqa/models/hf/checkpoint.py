@@ -1,7 +1,7 @@
-"""Finding a published checkpoint: a folder of one's own, or a repository of the Hugging Face hub in the local cache.
+"""Finds a published checkpoint: your own folder, or a repository of the Hugging Face hub in the local cache.
 
-A folder in the hub's layout and a hub id go the same way, so what is tested on small folders is what loads the large
-ones. ``HF_HUB_OFFLINE`` and ``HF_HOME`` are the hub's own switches and are obeyed.
+A folder in the hub's layout and a hub id take the same path, so the tests on small folders cover the large checkpoints.
+The hub's environment variables ``HF_HUB_OFFLINE`` and ``HF_HOME`` apply.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from medical_vqa.errors import ModelError, OfflineError
 from medical_vqa.io import sha256_file
 
-SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration, tokenizer and templates."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a checkpoint's files are, and which exactly they are."""
+    """A checkpoint and its files on this machine."""
 
     name: str
-    """The hub id, or the folder, as the recipe names it."""
+    """Hub id or folder, as the recipe names it."""
     revision: str | None
-    """The commit on the hub; None for a folder."""
+    """Commit on the hub; None for a folder."""
     folder: Path
-    """Where the files are on this machine."""
+    """Folder of the files."""
 
     def digest(self) -> str:
-        """SHA-256 that tells it from every other: of id and commit, or of the files of a folder."""
+        """SHA-256 that identifies the checkpoint: of id and commit, or of the files of a folder."""
         if self.revision is not None:
             return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
         digest = hashlib.sha256()
@@ -45,9 +45,16 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
-    """The checkpoint of that name; `weights` False asks for its configuration alone.
+    """The checkpoint of that name, downloaded where it is not in the local cache.
 
-    Raises `ModelError` when it does not exist and `OfflineError` when it would have to be downloaded and cannot be.
+    Args:
+        name: A folder or a hub id.
+        revision: Branch, tag or commit on the hub.
+        weights: Whether the weights are needed in addition to configuration and tokenizer.
+
+    Raises:
+        ModelError: It does not exist.
+        OfflineError: It would have to be downloaded and cannot be.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -62,13 +69,13 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             f"no checkpoint at {name}: expected a folder with config.json, or a hub id such as "
             "Salesforce/blip2-flan-t5-xl; correct model.checkpoint"
         )
-    found = _download(name, revision, weights)
-    return Checkpoint(name, found.name, found)
+    snapshot = _download(name, revision, weights)
+    return Checkpoint(name, snapshot.name, snapshot)
 
 
 def _download(name: str, revision: str | None, weights: bool) -> Path:
     try:
-        patterns = [*SMALL, *(_weight_files(name, revision) if weights else ())]
+        patterns = [*_SMALL_FILES, *(_weight_files(name, revision) if weights else ())]
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
         raise ModelError(f"{name!r} is not a hub id ({error}); correct model.checkpoint") from error
@@ -85,7 +92,7 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
 
 
 def _weight_files(name: str, revision: str | None) -> tuple[str, ...]:
-    """safetensors where the repository has them, PyTorch's own format otherwise; both when nobody can be asked."""
+    """safetensors where the repository has them, PyTorch's own format otherwise; both when the hub is unreachable."""
     try:
         files = [entry.rfilename for entry in HfApi().model_info(name, revision=revision).siblings or ()]
     except (OfflineModeIsEnabled, LocalEntryNotFoundError):

@@ -1,4 +1,4 @@
-"""What BLIP-2 and chat models share: the prompt, padded rows, masked labels, and reading what was generated."""
+"""Prompts, padded rows, masked labels, and reading what a language model generated."""
 
 from __future__ import annotations
 
@@ -18,65 +18,72 @@ from medical_vqa.schema.records import Prediction
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORE = -100
-"""A label that no loss is taken on."""
-RANK_ROWS = 256  # candidate answers that are scored at once
+IGNORED_LABEL = -100
+"""A label that the loss ignores."""
 
 
-def fill(prompt: str, question: str) -> str:
+def fill_prompt(prompt: str, question: str) -> str:
     """The prompt with the question in it."""
     return prompt.replace("{question}", question)
 
 
 def check_prompt(prompt: str) -> str:
-    """The prompt itself; raises `ConfigError` when the question has no place in it."""
+    """The prompt itself; raises `ConfigError` when it has no place for the question."""
     if "{question}" not in prompt:
         raise ConfigError(f"the prompt {prompt!r} has no {{question}} in it; write where the question goes")
     return prompt
 
 
 def fingerprint_of(checkpoint: str, processor: Any, *settings: Any) -> str:
-    """SHA-256 over a checkpoint's digest, its image processor's settings, and whatever else the features depend on."""
+    """SHA-256 over everything that cached features depend on.
+
+    Args:
+        checkpoint: Digest of the checkpoint.
+        processor: Its image processor.
+        settings: Further values, JSON or convertible to text.
+    """
     images = {key: value for key, value in processor.to_dict().items() if not key.startswith("_")}
-    about = [checkpoint, images, *settings]
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+    content = [checkpoint, images, *settings]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
-    """Rows of token ids -> (N, longest), filled with `value`; `left` puts the filling in front."""
+    """Rows of token ids -> (N, longest), padded with `value` at the end, or at the start with `left`."""
     width = max(map(len, rows))
-    fill_up = [[value] * (width - len(row)) for row in rows]
-    return torch.tensor([[*f, *r] if left else [*r, *f] for r, f in zip(rows, fill_up, strict=True)])
+    padding = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*p, *r] if left else [*r, *p] for r, p in zip(rows, padding, strict=True)])
 
 
-def ones_mask(rows: Sequence[Sequence[int]], *, left: bool = False) -> Tensor:
-    """(N, longest), 1 where `pad` put a token and 0 where it put filling."""
+def attention_mask(rows: Sequence[Sequence[int]], *, left: bool = False) -> Tensor:
+    """(N, longest), 1 where `pad` puts a token and 0 where it puts padding."""
     return pad([[1] * len(row) for row in rows], 0, left=left)
 
 
 def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy (..., V) against (...) in nats, summed over labels that are not `IGNORE`, computed in fp32."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+    """Cross entropy (..., V) against (...) in nats, summed over labels that are not ignored, computed in fp32."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 def log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum over each row of the log-probabilities of its labels: (N, L, V), (N, L) -> (N,)."""
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none")
+    losses = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    )
     return -losses.view(labels.shape).sum(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GeneratedAnswer:
     """One generated answer."""
 
     text: str
-    """As generated, special tokens left out."""
+    """Text without special tokens."""
     confidence: float
-    """exp of the mean log-probability of its tokens, the end mark included; in [0, 1]."""
+    """exp of the mean log-probability of its tokens, the end token included; in [0, 1]."""
 
 
-def generation_settings(model: Any, decoding: Decoding) -> Any:
-    """How to generate: the checkpoint's special tokens, and nothing else of its own defaults (no sampling)."""
+def generation_config(model: Any, decoding: Decoding) -> Any:
+    """A transformers configuration with the checkpoint's special tokens and none of its other defaults (sampling)."""
     from transformers import GenerationConfig  # noqa: PLC0415 - the module that needs it has imported it
 
     own = model.generation_config
@@ -96,36 +103,53 @@ def generation_settings(model: Any, decoding: Decoding) -> Any:
     )
 
 
-def read_generated(model: Any, out: Any, settings: Any, tokenizer: Any) -> list[list[Written]]:
-    """The answers of each question, best first, from what ``generate`` returned."""
-    beam_indices = getattr(out, "beam_indices", None)
+def read_generated(model: Any, output: Any, config: Any, tokenizer: Any) -> list[list[GeneratedAnswer]]:
+    """The answers to each question, best first.
+
+    Args:
+        model: The network that generated them.
+        output: What its ``generate`` returned.
+        config: The configuration that it was called with.
+        tokenizer: Decodes token ids.
+    """
+    beam_indices = getattr(output, "beam_indices", None)
     steps = model.compute_transition_scores(
-        out.sequences, out.scores, beam_indices, normalize_logits=beam_indices is None
+        output.sequences, output.scores, beam_indices, normalize_logits=beam_indices is None
     )
-    new = out.sequences[:, out.sequences.shape[1] - steps.shape[1] :]
-    ends = torch.isin(new, torch.as_tensor(settings.eos_token_id, device=new.device))
-    counted = (ends.cumsum(1) - ends.long()) == 0  # up to the first end mark, and it
+    new = output.sequences[:, output.sequences.shape[1] - steps.shape[1] :]
+    ends = torch.isin(new, torch.as_tensor(config.eos_token_id, device=new.device))
+    counted = (ends.cumsum(1) - ends.long()) == 0  # up to the first end token, and it
     mean = steps.float().masked_fill(~counted, 0.0).sum(1) / counted.sum(1)
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-    written = [Written(text, min(1.0, value)) for text, value in zip(texts, mean.exp().tolist(), strict=True)]
-    size = settings.num_return_sequences
-    return [written[start : start + size] for start in range(0, len(written), size)]
+    answers = [GeneratedAnswer(text, min(1.0, value)) for text, value in zip(texts, mean.exp().tolist(), strict=True)]
+    size = config.num_return_sequences
+    return [answers[start : start + size] for start in range(0, len(answers), size)]
 
 
-def prediction(id_: str, written: Sequence[Written], alternatives: int) -> Prediction:
-    """The best as the answer, the next different ones as alternatives."""
-    best = written[0]
+def to_prediction(id_: str, answers: Sequence[GeneratedAnswer], alternatives: int) -> Prediction:
+    """The best generated answer as the prediction, up to `alternatives` different ones after it."""
+    best = answers[0]
     others: dict[str, float] = {}
-    for other in written[1:]:
-        text = other.text.strip()
+    for answer in answers[1:]:
+        text = answer.text.strip()
         if text != best.text.strip():
-            others.setdefault(text, other.confidence)
+            others.setdefault(text, answer.confidence)
     return Prediction(id_, best.text.strip(), best.text, best.confidence, tuple(others.items())[:alternatives])
 
 
-def ranked(id_: str, answers: Sequence[str], scores: Tensor, tokens: Tensor, alternatives: int) -> Prediction:
-    """Answers in the order of their likelihood: `scores` (C,) sums of log-probabilities over `tokens` (C,) tokens."""
-    best = scores.topk(min(alternatives + 1, len(answers))).indices.tolist()
-    mean = (scores / tokens).exp().clamp(max=1.0).tolist()
-    first, *rest = [(answers[index], mean[index]) for index in best]
-    return Prediction(id_, first[0], first[0], first[1], tuple(rest))
+def rank_candidates(
+    id_: str, candidates: Sequence[str], log_likelihoods: Tensor, tokens: Tensor, alternatives: int
+) -> Prediction:
+    """The most likely candidate as the prediction; confidences are exp of the mean log-probability per token.
+
+    Args:
+        id_: Id of the question.
+        candidates: Possible answers, C of them.
+        log_likelihoods: Sum of the log-probabilities of each candidate's tokens (C,).
+        tokens: Number of tokens of each candidate (C,).
+        alternatives: How many of the next best candidates the prediction carries.
+    """
+    best = log_likelihoods.topk(min(alternatives + 1, len(candidates))).indices.tolist()
+    confidences = (log_likelihoods / tokens).exp().clamp(max=1.0).tolist()
+    (answer, confidence), *others = [(candidates[index], confidences[index]) for index in best]
+    return Prediction(id_, answer, answer, confidence, tuple(others))

@@ -1,4 +1,4 @@
-"""Loading parts of a checkpoint with transformers, its errors told in one sentence and its chatter turned off."""
+"""Loads parts of a checkpoint with transformers, explains its errors in one sentence, silences progress bars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ except ImportError as error:
         "run: pip install 'medical-vqa[train,hub]'"
     ) from error
 
-# What a person must know, this package says itself.
+# this package reports progress and problems itself
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
@@ -34,8 +34,8 @@ DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float1
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn what transformers raises on files that do not fit into a `ModelError`; `what` begins the message."""
+def explain_errors(what: str) -> Iterator[None]:
+    """Turn the errors that transformers raises on wrong files into a `ModelError`; `what` is the message's subject."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
@@ -43,40 +43,49 @@ def reading(what: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{what} cannot be loaded ({reason}); check that its files are whole and of that kind"
+            f"{what} cannot be loaded ({reason}); check that its files are complete and of that kind"
         ) from error
 
 
-def load_network(kind: Any, folder: Path, name: str, *, fresh: str | None = None, **settings: Any) -> Any:
+def load_network(
+    network_class: Any, folder: Path, name: str, *, new_parameters: str | None = None, **arguments: Any
+) -> Any:
     """A network of a transformers class with a checkpoint's weights, on the CPU.
 
-    `fresh` begins the names of parameters that may be new. Raises `ModelError` when others have no weights: another
-    kind of model would otherwise be filled up with random numbers.
+    Args:
+        network_class: The transformers class.
+        folder: The checkpoint's files.
+        name: What error messages call it.
+        new_parameters: Beginning of the names of parameters that the checkpoint may lack.
+        arguments: Passed to ``from_pretrained``.
+
+    Raises:
+        ModelError: The checkpoint is of another kind, or lacks weights: transformers would fill them with random ones.
     """
-    wanted = getattr(getattr(kind, "config_class", None), "model_type", None)
-    with reading(f"the checkpoint {name}"):
-        own = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if wanted is not None and own != wanted:
+    expected = getattr(getattr(network_class, "config_class", None), "model_type", None)
+    with explain_errors(f"the checkpoint {name}"):
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if expected is not None and model_type != expected:
         raise ModelError(
-            f"the checkpoint {name} is a {own!r} and a {wanted!r} is needed; name another in model.checkpoint"
+            f"the checkpoint {name} is a {model_type!r} and a {expected!r} is needed; name another in model.checkpoint"
         )
-    with reading(f"the checkpoint {name}"):
-        network, found = kind.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=fresh is not None, **settings
+    with explain_errors(f"the checkpoint {name}"):
+        network, report = network_class.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=new_parameters is not None, **arguments
         )
-    lacking = [key for key in found["missing_keys"] if fresh is None or not key.startswith(fresh)]
-    lacking += [key for key, *_ in found["mismatched_keys"] if fresh is None or not key.startswith(fresh)]
-    if lacking:
+    absent = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    absent = [key for key in absent if new_parameters is None or not key.startswith(new_parameters)]
+    if absent:
         raise ModelError(
-            f"the checkpoint {name} is no {kind.__name__}: it has no weights for {len(lacking)} parameters, such as "
-            f"{min(lacking)}; name a checkpoint of that kind"
+            f"the checkpoint {name} is no {network_class.__name__}: it has no weights for {len(absent)} parameters, "
+            f"such as {min(absent)}; name a checkpoint of that kind"
         )
     return network
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:
     """The tokenizer of a checkpoint; raises `ModelError`."""
-    with reading(f"the tokenizer of {name}"):
+    with explain_errors(f"the tokenizer of {name}"):
         return transformers.AutoTokenizer.from_pretrained(folder)
 
 
@@ -85,11 +94,11 @@ def load_image_processor(folder: Path, name: str) -> Any:
 
     The torchvision one resizes a little differently, and which of the two a machine has would change the features.
     """
-    with reading(f"the image processor of {name}"):
+    with explain_errors(f"the image processor of {name}"):
         return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
 def to_pixels(processor: Any, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
-    """What an image processor makes of prepared RGB pictures (H, W, 3), as tensors."""
-    found = processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")
-    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+    """Tensors that an image processor returns for prepared RGB pictures (H, W, 3)."""
+    output = processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")
+    return {key: value for key, value in output.items() if isinstance(value, torch.Tensor)}

@@ -1,8 +1,8 @@
-"""Where adapters may go: patterns anchored at a module, and the proof that nothing upstream of the cache trains.
+"""Low-rank adapters: where they may go, and the check that no module whose output is cached is trained.
 
-``["q_proj", "v_proj"]``, the usual way to name LoRA's targets, also matches a SigLIP vision tower; features kept from
-before would then be wrong without a word. A pattern here is a regular expression over the whole dotted name of a
-linear layer, and one that reaches what the cache keeps is refused.
+``["q_proj", "v_proj"]``, the usual way to name LoRA's targets, also matches layers of a SigLIP vision tower; cached
+features would then silently be wrong. A pattern here is a regular expression over the whole dotted name of a linear
+layer, and one that matches inside a cached module is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """The size and the place of low-rank adapters (Hu et al. 2021)."""
+    """Size and place of low-rank adapters (Hu et al. 2021)."""
 
     pattern: str
     """Regular expression that a linear layer's whole dotted name must match."""
@@ -35,26 +35,32 @@ class Lora:
     alpha: float = 32.0
     """The update is scaled by alpha / rank."""
     dropout: float = 0.1
-    """Share of the adapter's input that is dropped in training."""
+    """Fraction of the adapter's input that is dropped in training."""
     dora: bool = False
-    """Weight-decomposed adaptation: magnitudes are learned apart from directions (Liu et al. 2024)."""
+    """Whether magnitudes are learned apart from directions (weight-decomposed adaptation, Liu et al. 2024)."""
 
 
-def matched(model: nn.Module, pattern: str) -> list[str]:
-    """Names of the linear layers that a pattern means; raises `ModelError` on a pattern that is no expression."""
+def matching_layers(model: nn.Module, pattern: str) -> list[str]:
+    """Names of the linear layers that a pattern matches; raises `ModelError` on an invalid expression."""
     try:
-        wanted = re.compile(pattern)
+        expression = re.compile(pattern)
     except re.error as error:
         raise ModelError(f"the LoRA pattern {pattern!r} is not a regular expression ({error}); correct it") from None
-    return [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and wanted.fullmatch(n)]
+    return [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and expression.fullmatch(n)]
 
 
 def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> list[str]:
-    """The layers a pattern means; `frozen` names the modules whose outputs are kept in the cache.
+    """Names of the layers that a pattern matches.
 
-    Raises `ModelError` when the pattern matches nothing, or a layer inside one of the frozen modules.
+    Args:
+        model: The network.
+        pattern: Regular expression over whole dotted names.
+        frozen: Names of the modules whose output is cached.
+
+    Raises:
+        ModelError: The pattern matches nothing, or a layer inside a frozen module.
     """
-    names = matched(model, pattern)
+    names = matching_layers(model, pattern)
     if not names:
         known = sorted({n.rsplit(".", 1)[-1] for n, layer in model.named_modules() if isinstance(layer, nn.Linear)})
         raise ModelError(
@@ -62,16 +68,16 @@ def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> l
             f"{', '.join(known[:12])}, and the pattern must match the whole dotted name, as in "
             r"language_model\..*\.(q|v)"
         )
-    if bad := [name for name in names if is_within(name, frozen)]:
+    if frozen_layers := [name for name in names if is_within(name, frozen)]:
         raise ModelError(
-            f"the LoRA pattern {pattern!r} matches {bad[0]}, which lies in the frozen vision part that the feature "
-            r"cache keeps; anchor it at the part that should learn, as in language_model\..*\.(q|v)"
+            f"the LoRA pattern {pattern!r} matches {frozen_layers[0]}, which is in a frozen module whose output is "
+            r"cached; anchor it at the module that should learn, as in language_model\..*\.(q|v)"
         )
     return names
 
 
 def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftModel:
-    """Freeze the model and put adapters where the pattern says; raises `ModelError` as `check_targets` does."""
+    """Freeze the model and add adapters to the layers that the pattern matches; raises as `check_targets` does."""
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - slow to import, and only this needs it
 
     names = check_targets(model, lora.pattern, frozen=frozen)
@@ -81,40 +87,40 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well as an integer
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
-        target_modules=lora.pattern if exact else names,  # PEFT refuses what is no linear layer
+        target_modules=lora.pattern if exact else names,  # PEFT refuses other layers than linear ones
     )
-    with no_peft_warnings():
+    with hide_peft_warnings():
         adapted = get_peft_model(model, config)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
 
 
 @contextmanager
-def no_peft_warnings() -> Iterator[None]:
-    """Hide what PEFT makes transformers say about a name that it reads and transformers has replaced."""
+def hide_peft_warnings() -> Iterator[None]:
+    """Hide a deprecation warning of transformers about an attribute that PEFT reads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         yield
 
 
 def refuse_trainable(model: nn.Module, frozen: Sequence[str]) -> None:
-    """Raise `ModelError` when a parameter of a module whose outputs are kept would be trained."""
+    """Raise `ModelError` when a parameter of a module whose output is cached would be trained."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and is_within(name, frozen):
-            raise ModelError(f"{name} would be trained although its outputs are kept in the cache; freeze it")
+            raise ModelError(f"{name} would be trained although its module's output is cached; freeze it")
 
 
 def keep_trainable_state(module: nn.Module) -> None:
-    """From now on the module's state is its trainable part alone: a checkpoint never holds the frozen base."""
+    """Limit the module's state to its trainable parameters, so that a checkpoint never contains the frozen base."""
 
-    def drop(owner: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+    def drop_frozen(owner: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
         for name, parameter in owner.named_parameters(remove_duplicate=False):
             if not parameter.requires_grad:
                 state.pop(prefix + name, None)
 
-    def forgive(owner: nn.Module, keys: Any) -> None:
+    def ignore_missing_frozen(owner: nn.Module, keys: Any) -> None:
         frozen = {n for n, p in owner.named_parameters(remove_duplicate=False) if not p.requires_grad}
         keys.missing_keys[:] = [key for key in keys.missing_keys if key.removeprefix("module.") not in frozen]
 
-    module.register_state_dict_post_hook(drop)
-    module.register_load_state_dict_post_hook(forgive)
+    module.register_state_dict_post_hook(drop_frozen)
+    module.register_load_state_dict_post_hook(ignore_missing_frozen)

@@ -1,7 +1,7 @@
 """ViLT: words and picture patches in one transformer, a classifier over the training answers (Kim et al. 2021).
 
-Nothing of it is frozen and the picture meets the words in the first layer, so no features can be kept; what is shared
-among the questions of an image is its patch embedding.
+Nothing of it is frozen and the first layer already combines picture and words, so no features can be cached; the
+questions of an image share its patch embedding.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medical_vqa.data.imaging.pictures import PictureSpec
@@ -23,7 +24,7 @@ from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.families import ViltFamily
-from medical_vqa.models.hf.loading import load_image_processor, load_network, load_tokenizer, reading, to_pixels
+from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_network, load_tokenizer, to_pixels
 from medical_vqa.models.memory import LayerStack, MemoryEstimate, count_parameters, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from medical_vqa.models.base import Batch, Visual
 
 _SETTINGS = "vilt.json"
-_LONGER_SIDE = 640  # pixels of a picture whose shorter side is 384
-_LARGEST_SIDE = 1333  # pixels; ViLT's own limit before it resizes to a shorter side of 384
+_LONGER_SIDE = 640
+"""Longer side of a picture whose shorter side is 384 pixels, ViLT's limit."""
+_MAX_SIDE = 1333
+"""ViLT's limit on the longer side, pixels, before it resizes to a shorter side of 384."""
 
 
 class ViltNet(nn.Module):
@@ -47,8 +50,8 @@ class ViltNet(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Binary cross entropy summed over questions and answers, in nats: the loss ViLT was fine-tuned with."""
         logits = self.logits(batch).float()
-        wanted = F.one_hot(batch["target"], logits.shape[1]).to(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        targets = F.one_hot(batch["target"], logits.shape[1]).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
     def logits(self, batch: Batch) -> Tensor:
         """pixel_values (B, 3, H, W), pixel_mask (B, H, W), image_of (N,), input_ids (N, L) -> (N, answers)."""
@@ -74,8 +77,11 @@ class Vilt(ViltFamily):
         self, *, model: Any, tokenizer: Any, processor: Any, answers: AnswerVocabulary, augment: Augment | None = None
     ) -> None:
         self.module = ViltNet(model)
-        self.tokenizer, self.processor, self.answers, self.augment = tokenizer, processor, answers, augment
-        self.picture = PictureSpec(side=_LARGEST_SIDE, mode="RGB", fit="inside")
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.answers = answers
+        self.augment = augment
+        self.picture = PictureSpec(side=_MAX_SIDE, mode="RGB", fit="inside")
 
     @classmethod
     def build(
@@ -91,16 +97,16 @@ class Vilt(ViltFamily):
         from transformers import ViltForQuestionAnswering  # noqa: PLC0415 - hub_files says how to install it
 
         answers = AnswerVocabulary.from_answers(e.answers[0] for e in examples if e.answers)
-        found = find_checkpoint(checkpoint, revision)
+        source = find_checkpoint(checkpoint, revision)
         model = load_network(
-            ViltForQuestionAnswering, found.folder, checkpoint, fresh="classifier.", **head_over(answers)
+            ViltForQuestionAnswering, source.folder, checkpoint, new_parameters="classifier.", **head_config(answers)
         )
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         return cls(
             model=model,
-            tokenizer=load_tokenizer(found.folder, checkpoint),
-            processor=load_image_processor(found.folder, checkpoint),
+            tokenizer=load_tokenizer(source.folder, checkpoint),
+            processor=load_image_processor(source.folder, checkpoint),
             answers=answers,
             augment=Augment(**augment) if augment else None,
         )
@@ -109,13 +115,13 @@ class Vilt(ViltFamily):
     def memory_estimate(
         cls, examples: Sequence[Example], *, checkpoint: str, revision: str | None = None, **_: Any
     ) -> MemoryEstimate:
-        """What this would be, counted without its weights."""
+        """Parameter counts of what `build` returns, from the checkpoint's configuration alone."""
         from transformers import AutoConfig, ViltForQuestionAnswering  # noqa: PLC0415
 
-        found = find_checkpoint(checkpoint, revision, weights=False)
+        source = find_checkpoint(checkpoint, revision, weights=False)
         answers = AnswerVocabulary.from_answers(e.answers[0] for e in examples if e.answers)
-        with reading(f"the configuration of {checkpoint}"), torch.device("meta"):
-            config = AutoConfig.from_pretrained(found.folder, **head_over(answers))
+        with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
+            config = AutoConfig.from_pretrained(source.folder, **head_config(answers))
             net = ViltNet(ViltForQuestionAnswering(config))
         patches = (config.image_size // config.patch_size) * (_LONGER_SIDE // config.patch_size)
         stack = LayerStack(config.num_hidden_layers, config.hidden_size, config.max_position_embeddings + patches)
@@ -123,12 +129,12 @@ class Vilt(ViltFamily):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         device: torch.device = self.module.model.device
         return device
 
     def collate(self, queries: Sequence[Query]) -> Batch:
-        """What `ViltNet.forward` takes, with target (N,) and supervised ()."""
+        """Input of `ViltNet.forward`, with target (N,) and supervised ()."""
         targets = [self.answers.index(target) for target in targets_of(queries)]
         return self._inputs(queries, self.augment) | {
             "target": torch.tensor(targets),
@@ -137,7 +143,7 @@ class Vilt(ViltFamily):
 
     def _inputs(self, queries: Sequence[Query], augment: Augment | None = None) -> Batch:
         visuals, image_of = distinct(queries)
-        pixels = to_pixels(self.processor, augment_pictures([_picture(v) for v in visuals], augment))
+        pixels = to_pixels(self.processor, augment_pictures([_require_picture(v) for v in visuals], augment))
         text = self.tokenizer(
             [check_question(query.question) for query in queries],
             padding=True,
@@ -156,13 +162,12 @@ class Vilt(ViltFamily):
         self.module.eval()
         batch = {key: value.to(self.device) for key, value in self._inputs(queries).items()}
         best = self.module.logits(batch).float().sigmoid().topk(min(decoding.alternatives + 1, len(self.answers)))
-        rows = zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
-        return [self._prediction(query.id, indices, values) for query, indices, values in rows]
-
-    def _prediction(self, id_: str, indices: Sequence[int], values: Sequence[float]) -> Prediction:
-        named = [(self.answers.answers[index], value) for index, value in zip(indices, values, strict=True)]
-        (answer, confidence), *rest = named
-        return Prediction(id_, answer, answer, confidence, tuple(rest))
+        predictions = []
+        for query, indices, values in zip(queries, best.indices.tolist(), best.values.tolist(), strict=True):
+            ranked = [(self.answers.answers[index], value) for index, value in zip(indices, values, strict=True)]
+            (answer, confidence), *others = ranked
+            predictions.append(Prediction(query.id, answer, answer, confidence, tuple(others)))
+        return predictions
 
     def save(self, folder: Path) -> None:
         """Write what ``ViltForQuestionAnswering.from_pretrained`` and ``ViltProcessor`` read, and the answers."""
@@ -199,8 +204,8 @@ class Vilt(ViltFamily):
         }
 
 
-def head_over(answers: AnswerVocabulary) -> dict[str, Any]:
-    """The configuration keys that fix a classifier's head and name its classes."""
+def head_config(answers: AnswerVocabulary) -> dict[str, Any]:
+    """Configuration keys that set the size of the classification head and name its classes."""
     return {
         "num_labels": len(answers),
         "id2label": dict(enumerate(answers.answers)),
@@ -208,7 +213,7 @@ def head_over(answers: AnswerVocabulary) -> dict[str, Any]:
     }
 
 
-def _picture(visual: Visual) -> Any:
+def _require_picture(visual: Visual) -> NDArray[np.uint8]:
     if not isinstance(visual, np.ndarray):
-        raise ModelError("ViLT trains its image part and takes pictures, and got cached features; pass the picture")
+        raise ModelError("ViLT trains its vision modules and needs pictures, but got cached features; pass the picture")
     return visual

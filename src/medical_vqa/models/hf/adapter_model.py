@@ -1,0 +1,313 @@
+"""What BLIP-2 and chat models share: a frozen published network with adapters, which writes its answers.
+
+The network is divided in two. Its vision modules are frozen and taken out of it, so that their output, the features of
+an image, can be cached and reused for every question and epoch. The rest, with the adapters, is an `AdapterNet`.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from medical_vqa.models.augment import Augment
+from medical_vqa.models.base import Query, Vision
+from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
+from medical_vqa.models.hf.generation import (
+    check_prompt,
+    generation_config,
+    read_generated,
+    summed_loss,
+    to_prediction,
+)
+from medical_vqa.models.hf.loading import Dtype, explain_errors
+from medical_vqa.models.hf.lora import keep_trainable_state
+from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
+from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
+from medical_vqa.models.vocabulary import AnswerVocabulary
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.records import Example, Prediction
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import Batch
+
+
+class AdapterNet(nn.Module, ABC):
+    """The trainable half of a network; its state is the adapters alone."""
+
+    def __init__(self, peft_model: Any, vision_encoder: nn.Module) -> None:
+        super().__init__()
+        self.peft_model = peft_model
+        self._frozen = (vision_encoder,)  # in a tuple: not a submodule, neither moved with this one nor saved
+        keep_trainable_state(self)
+
+    @property
+    def base(self) -> Any:
+        """The network with its adapters."""
+        return self.peft_model.get_base_model()
+
+    @property
+    def vision_encoder(self) -> Any:
+        """The frozen vision modules."""
+        return self._frozen[0]
+
+    @abstractmethod
+    def answer_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (..., V) that predict the labels (...) of the answers."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cross entropy summed over the tokens of the answers, in nats."""
+        return summed_loss(*self.answer_logits(batch))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSettings:
+    """What a model with adapters depends on in addition to its weights."""
+
+    checkpoint: Checkpoint
+    """The published checkpoint of the frozen weights."""
+    dtype: Dtype
+    """Precision of the frozen weights."""
+    prompt: str
+    """Template of the question."""
+    answers: tuple[str, ...]
+    """Answers of the training rows, the most frequent first; `Decoding.method` ``rank`` chooses from them."""
+    features: bool = True
+    """Whether the output of the frozen vision modules is cached."""
+    augment: Augment | None = None
+    """Random changes of training pictures."""
+
+
+class AdapterModel(ABC):
+    """Building, answering, saving and loading of a model with adapters; a family adds its network and its inputs."""
+
+    settings_file: ClassVar[str]
+    """Name of the settings file in a bundle."""
+    own_options: ClassVar[tuple[str, ...]] = ()
+    """Options of `build` that only this family has; they are stored in the bundle."""
+
+    def __init__(self, module: AdapterNet, tokenizer: Any, settings: AdapterSettings, *, parameters: int) -> None:
+        """`parameters` counts the whole network, the vision modules included."""
+        self.module = module
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.prompt = check_prompt(settings.prompt)
+        self.parameters = parameters
+
+    # --- what a family provides
+
+    @classmethod
+    @abstractmethod
+    def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
+        """The published network with its weights, on the CPU; raises `ModelError`."""
+
+    @classmethod
+    @abstractmethod
+    def empty_network(cls, config: Any) -> Any:
+        """The network of a transformers configuration; called on the meta device."""
+
+    @classmethod
+    @abstractmethod
+    def adapt(cls, network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+        """The network with adapters as a recipe's `lora` says, and the names of the modules whose output is cached."""
+
+    @classmethod
+    @abstractmethod
+    def assemble(
+        cls,
+        peft_model: Any,
+        cached_modules: Sequence[str],
+        *,
+        folder: Path,
+        name: str,
+        settings: AdapterSettings,
+        options: Mapping[str, Any],
+    ) -> Self:
+        """The model, its tokenizer and processor read from `folder`, which error messages call `name`."""
+
+    @classmethod
+    @abstractmethod
+    def image_tokens(cls, config: Any, options: Mapping[str, Any]) -> int:
+        """Estimated number of tokens that an image takes in the language model."""
+
+    @classmethod
+    def quantized_parameters(cls, network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003 - for families with it
+        """How many parameters are stored in 4 bits."""
+        return 0
+
+    @property
+    @abstractmethod
+    def vision(self) -> Vision:
+        """The frozen vision modules, which fill the feature cache."""
+
+    @property
+    @abstractmethod
+    def cached_modules(self) -> tuple[str, ...]:
+        """Names of the modules whose output is cached."""
+
+    @abstractmethod
+    def generation_inputs(self, queries: Sequence[Query]) -> tuple[Any, dict[str, Any]]:
+        """The network whose ``generate`` is called, and its inputs."""
+
+    @abstractmethod
+    def rank(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """The most likely training answers to each question."""
+
+    @abstractmethod
+    def save_processor(self, folder: Path) -> None:
+        """Write the tokenizer and the image processor."""
+
+    # --- what all families share
+
+    @classmethod
+    def build(
+        cls,
+        examples: Sequence[Example],
+        *,
+        checkpoint: str,
+        lora: Mapping[str, Any],
+        prompt: str,
+        revision: str | None = None,
+        features: bool = True,
+        augment: Mapping[str, float] | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: Dtype = "fp32",
+        **options: Any,
+    ) -> Self:
+        """A published network with fresh adapters; the options are those of the family's `Options`.
+
+        Args:
+            examples: Training rows; their answers are the candidates of ``rank``.
+
+        Raises:
+            ModelError: The checkpoint does not exist or is of another kind, or `lora` does not fit it.
+            OfflineError: The checkpoint would have to be downloaded and cannot be.
+        """
+        if unknown := sorted(options.keys() - set(cls.own_options)):
+            raise TypeError(f"{cls.__name__}.build has no option {unknown[0]!r}")
+        source = find_checkpoint(checkpoint, revision)
+        peft_model, cached_modules = cls.adapt(cls.load_network(source, dtype, options), lora)
+        settings = AdapterSettings(
+            checkpoint=source,
+            dtype=dtype,
+            prompt=prompt,
+            answers=AnswerVocabulary.from_answers(e.answers[0] for e in examples if e.answers).answers,
+            features=features,
+            augment=Augment(**augment) if augment else None,
+        )
+        model = cls.assemble(
+            peft_model, cached_modules, folder=source.folder, name=checkpoint, settings=settings, options=options
+        )
+        if gradient_checkpointing:
+            model.module.base.activation_checkpointing_enable({"use_reentrant": False})
+        return model
+
+    @classmethod
+    def memory_estimate(
+        cls,
+        examples: Sequence[Example],  # noqa: ARG003 - a classifier needs its answers
+        *,
+        checkpoint: str,
+        lora: Mapping[str, Any],
+        revision: str | None = None,
+        **options: Any,
+    ) -> MemoryEstimate:
+        """Parameter counts of what `build` returns, from the checkpoint's configuration alone."""
+        from transformers import AutoConfig  # noqa: PLC0415 - slow to import
+
+        source = find_checkpoint(checkpoint, revision, weights=False)
+        with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
+            config = AutoConfig.from_pretrained(source.folder)
+            peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
+        network = peft_model.get_base_model()
+        return estimate_memory(
+            network,
+            vision_encoder=cached_modules,
+            stacks=language_model_stacks(config.get_text_config(), image_tokens=cls.image_tokens(config, options)),
+            quantized=cls.quantized_parameters(network, options),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the language model."""
+        device: torch.device = self.module.base.get_input_embeddings().weight.device
+        return device
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the device of the language model."""
+        return {key: value.to(self.device) for key, value in batch.items()}
+
+    @torch.inference_mode()
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """An answer to each question: generated greedily or by beam search, or the most likely training answer."""
+        if not queries:
+            return []
+        self.module.eval()
+        if decoding.method == "rank":
+            return self.rank(queries, decoding)
+        network, inputs = self.generation_inputs(queries)
+        config = generation_config(network, decoding)
+        output = network.generate(**inputs, generation_config=config)
+        generated = read_generated(network, output, config, self.tokenizer)
+        return [
+            to_prediction(query.id, answers, decoding.alternatives)
+            for query, answers in zip(queries, generated, strict=True)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as PEFT does, tokenizer and processor, and which base they belong to."""
+        settings = self.settings
+        save_adapter(self.module.peft_model, folder, settings.checkpoint)
+        self.save_processor(folder)
+        stored = {
+            "checkpoint": settings.checkpoint.name,
+            "revision": settings.checkpoint.revision,
+            "digest": settings.checkpoint.digest(),
+            "cached_modules": list(self.cached_modules),
+            "prompt": settings.prompt,
+            "answers": list(settings.answers),
+            "features": settings.features,
+            **{name: getattr(self, name) for name in self.own_options},
+        }
+        (folder / self.settings_file).write_text(json.dumps(stored, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: torch.device) -> Self:
+        """Read what `save` wrote and the base it names; raises `BundleError` when either does not fit."""
+        bundle = load_adapted(folder, cls.settings_file, cls.load_network, device)
+        stored = bundle.settings
+        settings = AdapterSettings(
+            checkpoint=bundle.checkpoint,
+            dtype=bundle.dtype,
+            prompt=stored["prompt"],
+            answers=tuple(stored["answers"]),
+            features=stored["features"],
+        )
+        model = cls.assemble(
+            bundle.peft_model,
+            stored["cached_modules"],
+            folder=folder,
+            name=f"the bundle {folder}",
+            settings=settings,
+            options={name: stored[name] for name in cls.own_options},
+        )
+        model.module.to(device).eval()
+        model.vision.to(device)
+        return model
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters, checkpoint and precision."""
+        return {
+            "parameters": self.parameters,
+            "trainable": count_parameters(self.module, trainable=True),
+            "checkpoint": self.settings.checkpoint.name,
+            "revision": self.settings.checkpoint.revision,
+            "cached_modules": list(self.cached_modules),
+            "precision": self.settings.dtype,
+        }
