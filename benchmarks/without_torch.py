@@ -64,7 +64,7 @@ def main() -> None:
 
 def fresh_environment(place: Path, wheel: Path | None) -> Path:
     """A virtual environment with nothing but the server and ONNX Runtime; returns its python."""
-    name = packages.fill(place / "packages", wheel)
+    name = packages.copy_packages(place / "packages", wheel)
     subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
     python = place / "venv" / "bin" / "python"
     wanted = f"{place / 'packages' / str(name)}[serve]"

@@ -334,7 +334,7 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
     base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
     with hide_peft_warnings():
         assert PeftModel.from_pretrained(base, exported)
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="exists; export into a new folder"):
         export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medical_vqa.config import load_recipe
-from medical_vqa.deploying.render import render, values_for
+from medical_vqa.deploying.render import complete_values, render
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard, read_bundle_card
@@ -44,7 +44,7 @@ def files() -> dict[Path, str]:
     return {
         Path(folder) / path: text
         for folder, target, card, values in folders()
-        for path, text in render(target, card, values=values_for(target, values), wheel=wheel).items()
+        for path, text in render(target, card, values=complete_values(target, values), wheel=wheel).items()
     }
 
 

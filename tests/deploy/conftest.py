@@ -12,12 +12,12 @@ import pytest
 
 @pytest.fixture
 def tool():
-    """Runs a checker that pip installed beside python; returns its exit status and what it said."""
+    """Runs a checker that pip installed next to python; returns its exit status and its output."""
 
     def run(name: str, *arguments: str | Path, stdin: str = "") -> tuple[int, str]:
-        found = shutil.which(name, path=str(Path(sys.executable).parent))
-        assert found, f"{name} is not installed; run: pip install -e '.[dev]'"
-        done = subprocess.run([found, *map(str, arguments)], check=False, input=stdin, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        path = shutil.which(name, path=str(Path(sys.executable).parent))
+        assert path, f"{name} is not installed; run: pip install -e '.[dev]'"
+        process = subprocess.run([path, *map(str, arguments)], check=False, input=stdin, capture_output=True, text=True)
+        return process.returncode, process.stdout + process.stderr
 
     return run

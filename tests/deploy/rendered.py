@@ -1,8 +1,8 @@
-"""The deployments that the tests look at: every target, with a light model and with one that needs a GPU."""
+"""The deployments that are tested: every target, with a model that runs on a CPU and with one that needs a GPU."""
 
 from __future__ import annotations
 
-from medical_vqa.deploying.render import TARGETS, render, values_for
+from medical_vqa.deploying.render import TARGETS, complete_values, render
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard
 
@@ -17,17 +17,17 @@ DATA = {
     "images": 2,
 }
 CARDS = {
-    "light": BundleCard(family="compact-onnx", name="slake-compact", data=DATA, license="CC BY 4.0"),
+    "cpu": BundleCard(family="compact-onnx", name="slake-compact", data=DATA, license="CC BY 4.0"),
     "gpu": BundleCard(family="blip2", name="slake-blip2", facts={"checkpoint": "Salesforce/blip2-flan-t5-xl"}),
 }
-KINDS = {
-    **{f"{target}": (target, "light", {}) for target in TARGETS},
-    "space-app": ("space", "light", {"backend": "https://vqa.example.org"}),
-    **{f"{target}-gpu": (target, "gpu", {}) for target, about in TARGETS.items() if about.heavy},
+CASES = {
+    **{f"{target}": (target, "cpu", {}) for target in TARGETS},
+    "space-app": ("space", "cpu", {"backend": "https://vqa.example.org"}),
+    **{f"{target}-gpu": (target, "gpu", {}) for target, options in TARGETS.items() if options.supports_torch},
 }
 
 
-def rendered(kind: str, wheel: str | None = WHEEL, **values: str) -> dict[str, str]:
-    """One of `KINDS`; keywords replace values."""
-    target, card, given = KINDS[kind]
-    return render(target, CARDS[card], values=values_for(target, {**given, **values}), wheel=wheel)
+def rendered(case: str, wheel: str | None = WHEEL, **values: str) -> dict[str, str]:
+    """One of `CASES`; keywords replace values."""
+    target, card, overrides = CASES[case]
+    return render(target, CARDS[card], values=complete_values(target, {**overrides, **values}), wheel=wheel)

@@ -1,4 +1,4 @@
-"""`medical-vqa deploy`: a whole folder, nothing of the user's lost, and `deploy/` in step with the templates."""
+"""`medical-vqa deploy`: a complete folder, no file of the user lost, and `deploy/` rendered from the templates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
+def test_it_writes_everything_that_the_container_copies(run, wheel, tmp_path):
     out = tmp_path / "out"
     written = deploy("compose", run, out, values={}, wheel=wheel)
     assert all(path.is_file() for path in written)
@@ -36,12 +36,12 @@ def test_it_writes_all_that_the_container_copies(run, wheel, tmp_path):
     assert load_model(out / "model", "cpu")[0].answer([], read_bundle_card(out / "model").decoding) == []
 
 
-def test_a_page_that_asks_a_backend_elsewhere_holds_no_model(run, wheel, tmp_path):
+def test_a_page_with_a_backend_elsewhere_contains_no_model(run, wheel, tmp_path):
     deploy("space", run, tmp_path / "out", values={"backend": "https://x.example"}, wheel=wheel)
     assert not (tmp_path / "out" / "model").exists()
 
 
-def test_nothing_is_written_over_without_being_told(run, wheel, tmp_path):
+def test_nothing_is_overwritten_without_force(run, wheel, tmp_path):
     (tmp_path / "compose.yaml").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
         deploy("compose", run, tmp_path, values={}, wheel=wheel)
@@ -77,7 +77,7 @@ def test_the_wheel_of_a_checkout_is_built_and_an_old_one_removed(tmp_path, monke
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(packages.subprocess, "run", pip)
-    assert packages.fill(tmp_path, None) == "medical_vqa-0.1.0-py3-none-any.whl"
+    assert packages.copy_packages(tmp_path, None) == "medical_vqa-0.1.0-py3-none-any.whl"
     assert len(list(tmp_path.glob("*.whl"))) == 1
 
 
@@ -85,17 +85,17 @@ def test_a_wheel_that_cannot_be_built_is_one_sentence(tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "lines\nERROR: no network")
     monkeypatch.setattr(packages.subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(ConfigError, match=r"ERROR: no network.*--wheel FILE"):
-        packages.fill(tmp_path, None)
+        packages.copy_packages(tmp_path, None)
 
 
 def test_an_installed_package_comes_from_the_index(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "_CHECKOUT", tmp_path / "nowhere")
     monkeypatch.setattr(packages, "_PACKAGE", tmp_path / "site")
     with pytest.raises(ConfigError, match=r"constraints\.txt is missing"):
-        packages.fill(tmp_path / "out", None)
+        packages.copy_packages(tmp_path / "out", None)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "constraints.txt").write_text("click==8.5.1\n")
-    assert packages.fill(tmp_path / "out", None) is None
+    assert packages.copy_packages(tmp_path / "out", None) is None
     assert (tmp_path / "out" / "constraints.txt").read_text() == "click==8.5.1\n"
 
 
@@ -112,5 +112,5 @@ def test_the_deploy_folder_holds_what_is_rendered_for_the_shipped_model():
 
 
 def test_the_script_that_builds_the_images_passes_shellcheck(tool):
-    status, said = tool("shellcheck", ROOT / "tools" / "try_images.sh")
-    assert status == 0, said
+    status, output = tool("shellcheck", ROOT / "tools" / "try_images.sh")
+    assert status == 0, output

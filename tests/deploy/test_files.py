@@ -1,4 +1,4 @@
-"""What is rendered passes the tools of the places it is for, and those tools would notice a mistake."""
+"""The rendered files pass the checkers of their platforms, and those checkers find planted mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.settings import PREFIX, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rendered import KINDS, WHEEL, rendered
+from rendered import CASES, WHEEL, rendered
 
 SCHEMAS = Path(__file__).parent / "schemas"
 # https://huggingface.co/docs/hub/spaces-config-reference: the keys a Docker Space may have
@@ -38,7 +38,7 @@ def problems(name, document):
 
 def dockerfiles():
     return [
-        (kind, name, text) for kind in KINDS for name, text in rendered(kind).items() if name.startswith("Dockerfile")
+        (case, name, text) for case in CASES for name, text in rendered(case).items() if name.startswith("Dockerfile")
     ]
 
 
@@ -46,25 +46,25 @@ def dockerfiles():
 
 
 def test_every_dockerfile_passes_hadolint(tool):
-    found = dockerfiles()
-    assert len(found) >= 10
-    for kind, name, text in found:
-        status, said = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
-        assert status == 0, f"{kind}/{name}: {said}"
+    files = dockerfiles()
+    assert len(files) >= 10
+    for case, name, text in files:
+        status, output = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
+        assert status == 0, f"{case}/{name}: {output}"
 
 
-def test_hadolint_would_notice(tool):
+def test_hadolint_finds_planted_mistakes(tool):
     text = rendered("compose")["Dockerfile"].replace("USER 1000", "USER root").replace(":3.11.14-slim-bookworm", "")
-    status, said = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
+    status, output = tool("hadolint", "--failure-threshold", "style", "-", stdin=text)
     assert status == 1
-    assert "DL3006" in said
-    assert "DL3002" in said
+    assert "DL3006" in output
+    assert "DL3002" in output
 
 
 def test_every_container_is_pinned_multi_stage_and_runs_as_1000():
-    for kind, name, text in dockerfiles():
+    for case, name, text in dockerfiles():
         images = re.findall(r"^FROM (\S+)", text, re.M)
-        assert len(images) >= 2, (kind, name)
+        assert len(images) >= 2, (case, name)
         assert all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm|build", image) for image in images)
         last = text[text.rindex("\nFROM") :]
         assert re.findall(r"^USER (.*)", last, re.M) == ["1000"]
@@ -73,9 +73,9 @@ def test_every_container_is_pinned_multi_stage_and_runs_as_1000():
 
 
 def test_only_a_model_that_needs_torch_brings_torch():
-    for kind, name, text in dockerfiles():
-        heavy = kind.endswith("-gpu") and name == "Dockerfile"
-        assert ("train" in re.findall(r"\[(\S+)\]", text)[0].split(",")) is heavy, (kind, name)
+    for case, name, text in dockerfiles():
+        needs_torch = case.endswith("-gpu") and name == "Dockerfile"
+        assert ("train" in re.findall(r"\[(\S+)\]", text)[0].split(",")) is needs_torch, (case, name)
 
 
 def test_the_gpu_container_takes_weights_from_a_mount_or_bakes_them_in():
@@ -98,12 +98,12 @@ def test_the_server_knows_every_setting_that_the_files_name():
     """It refuses unknown ones at the start."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "HOME"}
     page = {PREFIX + "BACKEND", PREFIX + "API_KEY"}
-    for kind in KINDS:
-        for name, text in rendered(kind).items():
-            named = set(re.findall(rf"\b{PREFIX}[A-Z_]+", text))
-            assert named <= known | page, (kind, name)
-            if name == "Dockerfile" and "space" not in kind:
-                assert not named & page, (kind, name)
+    for case in CASES:
+        for name, text in rendered(case).items():
+            variables = set(re.findall(rf"\b{PREFIX}[A-Z_]+", text))
+            assert variables <= known | page, (case, name)
+            if name == "Dockerfile" and "space" not in case:
+                assert not variables & page, (case, name)
 
 
 # --- Cloud Run --------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_the_cloud_run_service_fits_googles_description(service):
     ["spec.template.spec.containerConcurency", "spec.template.spec.containers.0.startupProbe.httpGet.pth",
      "spec.template.spec.volumes.0.csi.volumeAttribute", "specs"],
 )  # fmt: skip
-def test_a_planted_typo_in_the_service_is_noticed(service, path):
+def test_a_planted_typo_in_the_service_is_found(service, path):
     *parents, last = path.split(".")
     node = service
     for key in parents:
@@ -132,7 +132,7 @@ def test_a_planted_typo_in_the_service_is_noticed(service, path):
     assert any(last in problem for problem in problems("cloud_run", service))
 
 
-def test_a_number_where_google_wants_a_word_is_noticed(service):
+def test_a_number_where_google_wants_a_word_is_found(service):
     service["spec"]["template"]["spec"]["containerConcurrency"] = "many"
     assert problems("cloud_run", service)
     service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/maxScale"] = 4
@@ -178,10 +178,10 @@ def manifest(request):
 
 def test_the_manifest_fits_kubernetes_own_schemas(manifest):
     assert len(manifest) == 9
-    assert [found for document in manifest for found in problems("kubernetes", document)] == []
+    assert [problem for document in manifest for problem in problems("kubernetes", document)] == []
 
 
-def test_a_planted_typo_in_the_manifest_is_noticed(manifest):
+def test_a_planted_typo_in_the_manifest_is_found(manifest):
     for document in manifest:
         document["specs"] = document.pop("spec")
         assert problems("kubernetes", document), document["kind"]
@@ -196,9 +196,9 @@ def test_selectors_select_the_pods_they_are_for(manifest):
     pods = [d["spec"]["template"]["metadata"]["labels"] for d in manifest if d["kind"] == "Deployment"]
     for document in manifest:
         selector = document["spec"].get("selector") or document["spec"].get("podSelector") or {}
-        wanted = selector.get("matchLabels", selector)
-        if wanted:
-            assert sum(wanted.items() <= labels.items() for labels in pods) == 1, document["kind"]
+        labels_needed = selector.get("matchLabels", selector)
+        if labels_needed:
+            assert sum(labels_needed.items() <= labels.items() for labels in pods) == 1, document["kind"]
 
 
 def test_every_pod_is_unprivileged_and_writes_only_where_a_volume_is(manifest):
@@ -214,16 +214,16 @@ def test_every_pod_is_unprivileged_and_writes_only_where_a_volume_is(manifest):
 # --- compose ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["compose", "compose-gpu"])
-def test_the_compose_file_fits_the_compose_specification(kind, tool, tmp_path):
+@pytest.mark.parametrize("case", ["compose", "compose-gpu"])
+def test_the_compose_file_fits_the_compose_specification(case, tool, tmp_path):
     path = tmp_path / "compose.yaml"
-    path.write_text(rendered(kind)["compose.yaml"], encoding="utf-8")
-    status, said = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
-    assert status == 0, said
-    path.write_text(rendered(kind)["compose.yaml"].replace("depends_on:", "depend_on:"), encoding="utf-8")
-    status, said = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    path.write_text(rendered(case)["compose.yaml"], encoding="utf-8")
+    status, output = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    assert status == 0, output
+    path.write_text(rendered(case)["compose.yaml"].replace("depends_on:", "depend_on:"), encoding="utf-8")
+    status, output = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
     assert status == 1
-    assert "depend_on" in said
+    assert "depend_on" in output
 
 
 def test_the_proxy_sends_api_requests_to_the_backend_and_the_rest_to_the_page():
@@ -239,9 +239,9 @@ def test_the_proxy_sends_api_requests_to_the_backend_and_the_rest_to_the_page():
 # --- Spaces -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["space", "space-app"])
-def test_the_space_says_what_the_platform_reads(kind):
-    files = rendered(kind)
+@pytest.mark.parametrize("case", ["space", "space-app"])
+def test_the_space_has_the_metadata_that_the_platform_reads(case):
+    files = rendered(case)
     head = yaml.safe_load(files["README.md"].split("---\n")[1])
     assert set(head) <= SPACE_KEYS
     assert head["sdk"] == "docker"
@@ -249,14 +249,14 @@ def test_the_space_says_what_the_platform_reads(kind):
     assert len(head["short_description"]) <= 60
     assert f"PORT={head['app_port']}" in files["Dockerfile"]
     assert "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false" in files["Dockerfile"]
-    assert ("COPY model/" in files["Dockerfile"]) is (kind == "space")
+    assert ("COPY model/" in files["Dockerfile"]) is (case == "space")
 
 
-def test_a_model_that_needs_a_gpu_is_no_space_but_may_be_its_backend(monkeypatch):
-    monkeypatch.setitem(KINDS, "heavy", ("space", "gpu", {}))
+def test_a_model_that_needs_a_gpu_cannot_run_in_a_space_but_may_be_its_backend(monkeypatch):
+    monkeypatch.setitem(CASES, "space-gpu", ("space", "gpu", {}))
     with pytest.raises(ConfigError, match=r"choose a compact one, or a backend"):
-        rendered("heavy")
-    assert "COPY model/" not in rendered("heavy", backend="https://x.example")["Dockerfile"]
+        rendered("space-gpu")
+    assert "COPY model/" not in rendered("space-gpu", backend="https://x.example")["Dockerfile"]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

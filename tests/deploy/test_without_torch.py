@@ -70,12 +70,12 @@ def server(*options):
 
 
 def address(process):
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
-        if found := re.search(r"http://[\d.:]+", line):
-            return found[0]
-    raise AssertionError("".join(said))
+        lines.append(line)
+        if url := re.search(r"http://[\d.:]+", line):
+            return url[0]
+    raise AssertionError("".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_two_servers_without_torch_share_a_folder_of_uploads_and_end_with_0(expo
 
 
 def test_a_server_with_torch_reads_what_one_without_has_stored(exported, run, picture, tmp_path):
-    """The store outlives a change of the model: the other one makes its own features of the picture."""
+    """The store outlives a change of the model: the other model computes its own features of the picture."""
     from medical_vqa.serving.image_store.blob import read_blob
 
     with server("--model", exported, "--store", tmp_path / "images") as (_, url):
@@ -107,7 +107,7 @@ def test_a_server_with_torch_reads_what_one_without_has_stored(exported, run, pi
 
 
 def test_it_is_ready_and_small(exported):
-    """How soon it is ready is for benchmarks/without_torch.py to say."""
+    """benchmarks/without_torch.py measures how soon it is ready."""
     with server("--model", exported) as (process, url):
         with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             assert answer.status == 200

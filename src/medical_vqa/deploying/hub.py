@@ -1,4 +1,4 @@
-"""Pushing a bundle to the Hugging Face hub, with a model card that a person and the hub's search can read."""
+"""Uploading a bundle to the Hugging Face hub, with a model card for readers and for the hub's search."""
 
 from __future__ import annotations
 
@@ -19,62 +19,86 @@ _LICENSES = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0"}
 
 
 def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = True) -> str:
-    """Upload a bundle with its model card; returns the page's address.
+    """Upload a bundle with its model card.
 
-    Raises `OfflineError` without a network and `ModelError` when the hub refuses.
+    Args:
+        bundle: Folder of the bundle.
+        card: Its card.
+        repository: ``USER/NAME``; created where it does not exist.
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ModelError: The hub refuses the name or the upload.
+        OfflineError: The hub cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "bundle"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "bundle"
         write_export(bundle, card, folder)
         try:
             api = HfApi()
-            page = api.create_repo(repository, private=private, exist_ok=True)
+            address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {card.name}")
-            return str(page)
+            return str(address)
         except HFValidationError as error:
-            raise ModelError(f"{repository!r} is no hub repository name ({error}); write it as USER/NAME") from error
+            raise ModelError(f"{repository!r} is not a hub repository name ({error}); write it as USER/NAME") from error
         except HfHubHTTPError as error:
             raise ModelError(
-                f"the hub refused {repository} ({str(error).splitlines()[0]}); run: hf auth login, with a token that "
-                "may write there"
+                f"the hub refused {repository} ({str(error).splitlines()[0]}); log in with a token that may "
+                "write there: hf auth login"
             ) from error
         except (OfflineModeIsEnabled, OSError) as error:
             raise OfflineError(
-                f"the hub cannot be reached, so {repository} was not written; try again where there is a network, or "
+                f"the hub cannot be reached, so {repository} was not written; try again with a network connection, or "
                 f"export to a folder: medical-vqa export {bundle} --to DIR"
             ) from error
 
 
 def write_export(bundle: Path, card: BundleCard, folder: Path) -> Path:
-    """Copy a bundle with its model card beside it, as ``from_pretrained`` reads it elsewhere; returns the folder."""
+    """Copy a bundle, with its model card as README.md, into a new folder; returns the folder.
+
+    Args:
+        bundle: Folder of the bundle.
+        card: Its card.
+        folder: The new folder, which ``from_pretrained`` of other libraries reads.
+
+    Raises:
+        ModelError: The folder exists.
+    """
     if folder.exists():
-        raise ModelError(f"{folder} is there already; export into a new folder")
+        raise ModelError(f"{folder} exists; export into a new folder")
     shutil.copytree(bundle, folder)
     (folder / "README.md").write_text(model_card(card), encoding="utf-8")
     return folder
 
 
 def model_card(card: BundleCard) -> str:
-    """The hub's model card: metadata on top, then data, scores, use and limits in words."""
+    """The hub's model card in Markdown: metadata, then data, scores, limits and use."""
     head = yaml.safe_dump(_metadata(card), sort_keys=False, allow_unicode=True)
-    scores = _scores(card)
+    scores = "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _validation_scores(card).items())
+    commands = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
+    if library_usage := registry.find("models", card.family).library_usage:
+        commands.append("# elsewhere: " + library_usage.replace("{checkpoint}", str(card.facts.checkpoint)))
+    usage = "\n".join(commands)
     sections = [
         f"# {card.name}",
         f"A {card.family} model that answers questions about medical images. {card.intended_use}",
         "## Data",
         *_data(card),
         "## Scores",
-        *([f"| metric | value |\n|---|---|\n{scores}"] if scores else ["None were recorded."]),
-        "On the validation split that chose this checkpoint, so a little too good; SQuAD v2 rules.",
+        f"| metric | value |\n|---|---|\n{scores}" if scores else "None were recorded.",
+        "On the validation split that selected this checkpoint, which makes them optimistic; SQuAD v2 rules.",
         "## Limits",
-        "Trained on one data set of radiographs, CT and MRI slices; answers are short phrases like its own. It can be "
-        "confidently wrong, and much can be answered without looking at the image: compare with the question-only "
-        "baseline. Not a medical device and not for diagnosis.",
+        "Trained on one dataset of radiographs, CT and MRI slices; answers are short phrases like the dataset's. "
+        "Answers can be wrong with high confidence, and many questions can be answered without the image: compare with "
+        "the question-only baseline. Not a medical device and not for diagnosis.",
         "## Use",
-        f"```\n{_usage(card)}\n```",
+        f"```\n{usage}\n```",
     ]
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -95,7 +119,7 @@ def _data(card: BundleCard) -> list[str]:
 def _metadata(card: BundleCard) -> dict[str, Any]:
     license = next((key for name, key in _LICENSES.items() if card.license.startswith(name)), "other")
     base = card.facts.checkpoint
-    metrics = [{"type": name, "value": round(value, 4)} for name, value in _numbers(card).items()]
+    metrics = [{"type": name, "value": round(value, 4)} for name, value in _validation_scores(card).items()]
     result = {
         "task": {"type": "visual-question-answering"},
         "dataset": {
@@ -114,16 +138,5 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
     }
 
 
-def _numbers(card: BundleCard) -> dict[str, float]:
+def _validation_scores(card: BundleCard) -> dict[str, float]:
     return dict(card.checkpoint_selection.scores) if card.checkpoint_selection else {}
-
-
-def _scores(card: BundleCard) -> str:
-    return "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _numbers(card).items())
-
-
-def _usage(card: BundleCard) -> str:
-    lines = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
-    if usage := registry.find("models", card.family).library_usage:
-        lines.append("# elsewhere: " + usage.replace("{checkpoint}", str(card.facts.checkpoint)))
-    return "\n".join(lines)

@@ -1,16 +1,16 @@
-"""Templates and a bundle's card in, a folder out that a container is built from and put online with.
+"""Deployment files, rendered from templates and a bundle's card.
 
 DIR/
-  Dockerfile  README.md ...   what differs from target to target: `TARGETS`
-  model/                      the bundle, filled in by `delivery.deploy`
-  packages/                   this project's wheel, and the pins of constraints.txt
+  Dockerfile  README.md ...   rendered here, depending on the target: `TARGETS`
+  model/                      the bundle, copied by `pipelines.deploy`
+  packages/                   this project's wheel, and the pinned versions of constraints.txt
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
 PROXY_IMAGE = "caddy:2.10.2-alpine"
-"""Families that run without torch, and so without a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,11 @@ class Target:
     """One place to deploy to."""
 
     files: Mapping[str, str]
-    """File to write -> its template."""
+    """Name of the file -> name of its template."""
     values: Mapping[str, str] = field(default_factory=dict)
-    """What `--set` may change, with its default; upper-case ones stand for names that only the user knows."""
-    heavy: bool = True
-    """Whether models that need torch can go there."""
+    """Values that `--set` may change -> their defaults; upper-case ones stand for names that only the user knows."""
+    supports_torch: bool = True
+    """Whether models that need torch, and so a GPU, can run there."""
 
 
 TARGETS: Mapping[str, Target] = {
@@ -56,7 +55,7 @@ TARGETS: Mapping[str, Target] = {
     "space": Target(
         {"Dockerfile": "Dockerfile", "README.md": "space.md"},
         {"title": "Medical VQA", "emoji": "🩻", "backend": ""},
-        heavy=False,
+        supports_torch=False,
     ),
     "compose": Target(
         {
@@ -87,17 +86,17 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
-def values_for(target: str, given: Mapping[str, str]) -> dict[str, str]:
-    """A target's values, the given ones first; raises `ConfigError` for an unknown target or value."""
+def complete_values(target: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """A target's values, defaults replaced by `overrides`; raises `ConfigError` for an unknown target or value."""
     if target not in TARGETS:
-        raise ConfigError(f"no deployment target {target!r}; known are {', '.join(TARGETS)}")
-    known = TARGETS[target].values
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"--set {name}: {target} has no such value; {did_you_mean(name, known)}")
-    filled = {**known, **given}
-    project = filled.get("project", "PROJECT")
-    return {name: value.replace("PROJECT", project) for name, value in filled.items()}
+        raise ConfigError(f"unknown deployment target {target!r}; {did_you_mean(target, TARGETS)}")
+    defaults = TARGETS[target].values
+    for name in overrides:
+        if name not in defaults:
+            raise ConfigError(f"--set {name}: {target} has no such value; {did_you_mean(name, defaults)}")
+    values = {**defaults, **overrides}
+    project = values.get("project", "PROJECT")
+    return {name: value.replace("PROJECT", project) for name, value in values.items()}
 
 
 def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: str | None) -> dict[str, str]:
@@ -105,60 +104,25 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
 
     Args:
         target: One of `TARGETS`.
-        card: Of the bundle that will lie in ``model/``.
-        values: From `values_for`.
+        card: Card of the bundle in ``model/``.
+        values: From `complete_values`.
         wheel: File name of this project's wheel in ``packages/``; None: it is installed from the package index.
 
     Raises:
-        ConfigError: The target has no room for a model that needs torch, or the model's family is of another package,
+        ConfigError: The target cannot run a model that needs torch, or the model's family comes from another package,
             which the containers do not install.
     """
     family = registry.find("models", card.family)
-    gpu = family.needs_torch
     if (package := registry.package_of("models", card.family)) and not values.get("backend"):
         raise ConfigError(
             f"the containers install medical-vqa alone and {card.family} is a family of {package}; serve it where that "
             "package is installed, and deploy the page for it: space --set backend=URL"
         )
-    if gpu and not TARGETS[target].heavy and not values.get("backend"):
+    if family.needs_torch and not TARGETS[target].supports_torch and not values.get("backend"):
         raise ConfigError(
             f"a {target} runs on a CPU and {card.name} is a {card.family} model; choose a compact one, or a backend "
             "that runs elsewhere: --set backend=URL"
         )
-    facts = {
-        **values,
-        "target": target,
-        "gpu": gpu,
-        "model": card,
-        "checkpoint": card.facts.checkpoint or "",
-        "revision": card.facts.revision or "main",
-        "version": package_version(),
-        "python_image": PYTHON_IMAGE,
-        "proxy_image": PROXY_IMAGE,
-    }
-    return {
-        path: _render(template, {**facts, **_contents(part_of(path, target, values), family.extras, wheel)})
-        for path, template in {".dockerignore": "dockerignore", **TARGETS[target].files}.items()
-    }
-
-
-def part_of(path: str, target: str, values: Mapping[str, str]) -> str:
-    """What a container holds: the ``backend``, the ``app``, or ``both``."""
-    if target == "space":
-        return "app" if values["backend"] else "both"
-    return "app" if path.endswith(".app") else "backend"
-
-
-def _contents(part: str, model_extras: Sequence[str], wheel: str | None) -> dict[str, str]:
-    """What a container installs; `model_extras` are those that the model needs to answer."""
-    backend = ["serve", *model_extras]
-    extras = {"backend": backend, "app": ["app"], "both": ["app", *backend]}[part]
-    wanted = ",".join(extras)
-    requirement = f"./{wheel}[{wanted}]" if wheel else f"medical-vqa[{wanted}]=={package_version()}"
-    return {"part": part, "requirement": requirement}
-
-
-def _render(template: str, facts: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medical_vqa.deploying"),
         undefined=jinja2.StrictUndefined,
@@ -167,4 +131,34 @@ def _render(template: str, facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    return environment.get_template(f"{template}.j2").render(facts)
+    variables = {
+        **values,
+        "target": target,
+        "gpu": family.needs_torch,
+        "model": card,
+        "checkpoint": card.facts.checkpoint or "",
+        "revision": card.facts.revision or "main",
+        "version": package_version(),
+        "python_image": PYTHON_IMAGE,
+        "proxy_image": PROXY_IMAGE,
+    }
+    texts = {}
+    for path, template in {".dockerignore": "dockerignore", **TARGETS[target].files}.items():
+        part = container_part(path, target, values)
+        requirement = _requirement(part, family.extras, wheel)
+        texts[path] = environment.get_template(f"{template}.j2").render(**variables, part=part, requirement=requirement)
+    return texts
+
+
+def container_part(path: str, target: str, values: Mapping[str, str]) -> str:
+    """What the container of a file runs: the ``backend``, the ``app``, or ``both``."""
+    if target == "space":
+        return "app" if values["backend"] else "both"
+    return "app" if path.endswith(".app") else "backend"
+
+
+def _requirement(part: str, model_extras: Sequence[str], wheel: str | None) -> str:
+    """What pip installs into a container: this project with the extras of its part and of its model."""
+    extras = {"backend": ["serve", *model_extras], "app": ["app"], "both": ["app", "serve", *model_extras]}[part]
+    listed = ",".join(extras)
+    return f"./{wheel}[{listed}]" if wheel else f"medical-vqa[{listed}]=={package_version()}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ship(bundle: Path, to: Path) -> Path:
-    """Export a compact bundle for the package: 16 bits a weight, and no path of this machine in its card."""
+    """Export a compact bundle for the package: 16 bits per weight, and no local path in its card."""
     import torch
 
     from medical_vqa.models.bundle import load_bundle, write_bundle
@@ -27,16 +27,27 @@ def ship(bundle: Path, to: Path) -> Path:
     if card.data is not None:
         selection = card.data.selection.model_copy(update={"root": None})
         card = card.model_copy(update={"data": card.data.model_copy(update={"selection": selection})})
-    with tempfile.TemporaryDirectory() as place:
-        half = Path(place) / "bundle"
+    with tempfile.TemporaryDirectory() as temporary:
+        half = Path(temporary) / "bundle"
         write_bundle(half, card, lambda folder: model.save(folder, half=True))
         return export_onnx(half, to)[0]
 
 
 def export(bundle: Path, *, to: str, repository: str | None = None, public: bool = False) -> str:
-    """Write a bundle with a model card into a folder, or push it to the hub; returns where it is.
+    """Write a bundle with a model card into a folder, or push it to the hub.
 
-    Raises `BundleError` when a file of the bundle is damaged, `OfflineError` without a network.
+    Args:
+        bundle: A bundle or a run folder.
+        to: ``hub``, or a new folder.
+        repository: ``USER/NAME`` on the hub.
+        public: Whether everybody may see the repository.
+
+    Returns:
+        The folder, or the address of the repository.
+
+    Raises:
+        BundleError: A file of the bundle is damaged.
+        OfflineError: The hub cannot be reached.
     """
     from medical_vqa.deploying.hub import push, write_export
     from medical_vqa.models.bundle import check_files
@@ -53,12 +64,12 @@ def export(bundle: Path, *, to: str, repository: str | None = None, public: bool
 
 
 def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
-    """Write a compact bundle as one that runs without torch; returns it, and by how much its logits differ.
+    """Write a compact bundle as one that runs without torch; returns it, and the largest difference of its logits.
 
-    Before it appears, it is asked about the shipped sample. Raises `ModelError` when it does not answer as the model
-    does, when the family is another one, or when `out` holds something else.
+    The export is compared with the model on the bundled sample before it appears. Raises `ModelError` when they differ,
+    when the family cannot be exported, or when `out` contains anything but such an export.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns of shapes that `check` tries
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns about shapes that `check` tries
     from medical_vqa.models.bundle import write_bundle
     from medical_vqa.models.compact.onnx_model import CompactOnnx
     from medical_vqa.models.compact.settings import WEIGHTS_FILE
@@ -72,29 +83,33 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     target = out or folder.with_name(f"{folder.name}-onnx")
     is_export = (target / "card.json").is_file() and read_bundle_card(target).family == exported_family
     if target.exists() and not is_export:
-        raise ModelError(f"{target} is there already and is no ONNX bundle; export into a new folder")
+        raise ModelError(f"{target} exists and is not an ONNX bundle; export into a new folder")
     from medical_vqa.models.compact.onnx_export import OPSET, check, write_graphs
 
     model: Any = load_model(folder, "cpu")[0]
-    found: list[float] = []
+    differences: list[float] = []
 
-    def save(fresh: Path) -> None:
-        write_graphs(model, folder / WEIGHTS_FILE, fresh)
-        found.append(check(model, CompactOnnx.load(fresh), sample_queries(model.picture)))
+    def save(target_folder: Path) -> None:
+        write_graphs(model, folder / WEIGHTS_FILE, target_folder)
+        differences.append(check(model, CompactOnnx.load(target_folder), sample_queries(model.picture)))
 
     original = ExportedFrom(family=card.family, files=card.files, opset=OPSET)
     facts = card.facts.model_copy(update={"exported_from": original})
     write_bundle(target, card.model_copy(update={"family": exported_family, "facts": facts}), save)
-    return target, found[0]
+    return target, differences[0]
 
 
 def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:
-    """The validation questions about the first images of the shipped sample, as a model with this picture sees them."""
+    """The validation questions about the first images of the bundled sample, prepared for a model."""
     from medical_vqa.models.base import Query
 
     sample = registry.create("datasets", "slake-mini")
     published = sample.read(sample.bundled())
     rows = published.examples["validation"]
-    chosen = sorted({row.image_id for row in rows})[:images]
-    pictures = {i: prepare_picture(open_image(published.read_image(i), i), spec) for i in chosen}
-    return [Query(r.id, r.question, r.image_id, pictures[r.image_id]) for r in rows if r.image_id in pictures]
+    pictures = {
+        image_id: prepare_picture(open_image(published.read_image(image_id), image_id), spec)
+        for image_id in sorted({row.image_id for row in rows})[:images]
+    }
+    return [
+        Query(row.id, row.question, row.image_id, pictures[row.image_id]) for row in rows if row.image_id in pictures
+    ]
