@@ -146,7 +146,7 @@ def test_the_card_keeps_what_the_bundle_said(run, exported):
 def test_it_can_be_exported_again_over_itself_and_never_over_anything_else(run, exported, tmp_path):
     assert export_onnx(run, exported)[1] <= 1e-4
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(ModelError, match="is no ONNX bundle"):
+    with pytest.raises(ModelError, match="is not an ONNX bundle"):
         export_onnx(run, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
