@@ -7,12 +7,12 @@ annotation of the field, so that all errors of one field read the same, whicheve
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, core_schema
 
@@ -86,18 +86,18 @@ def report(
 
 
 def mistakes_in(
-    error: ValidationError, schema: type[BaseModel], *, prefix: tuple[str, ...] = (), owner: str = ""
+    errors: Iterable[ErrorDetails], schema: type[BaseModel], *, prefix: tuple[str, ...] = (), owner: str = ""
 ) -> list[Mistake]:
-    """One mistake for each key that a validation error is about.
+    """One mistake for each key that validation errors are about.
 
     Args:
-        error: Raised by `schema`.
+        errors: Details of a `ValidationError` of `schema`.
         schema: The model that was validated.
         prefix: Keys that lead to the section that `schema` describes.
         owner: Whose keys these are, for unknown ones: ``the family compact``.
     """
     mistakes: dict[str, Mistake] = {}
-    for details in error.errors(include_url=False):
+    for details in errors:
         mistake = _mistake(details, schema, prefix, owner)
         mistakes.setdefault(mistake.key, mistake)
     return list(mistakes.values())
@@ -154,7 +154,7 @@ def _locate(
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The one section that a field holds, perhaps beside null."""
+    """The section that a field holds, or null; None for a field that holds no section, or several."""
     candidates = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     sections = [one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)]
     return sections[0] if len(sections) == 1 else None

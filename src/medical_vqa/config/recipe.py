@@ -169,7 +169,7 @@ class Recipe(Section):
         try:
             recipe = handler(content)
         except ValidationError as error:
-            mistakes += mistakes_in(error, cls)
+            mistakes += mistakes_in(error.errors(include_url=False), cls)
         else:
             mistakes += [] if mistakes else _between_sections(recipe)
         if mistakes:
@@ -199,7 +199,9 @@ def model_options(section: Any) -> ModelOptions:
         return options.model_validate(section)
     except ValidationError as error:
         owner = f"the family {family.family}"
-        raise MistakesError(mistakes_in(error, options, prefix=("model",), owner=owner)) from error
+        raise MistakesError(
+            mistakes_in(error.errors(include_url=False), options, prefix=("model",), owner=owner)
+        ) from error
 
 
 def _trainable_family(section: Any) -> Any:

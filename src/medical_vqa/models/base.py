@@ -1,7 +1,7 @@
 """What every model family has: `ModelFamily` declares it, `VqaModel` answers, `Trainable` also learns by gradients.
 
-`Example` is the published row, `Query` is what a model sees: no dataset code knows a tokenizer and no model code
-knows SLAKE. A picture is prepared once (`PictureSpec`), and what a model makes of it alone is encoded once (`Vision`).
+`Example` is the published row, `Query` is what a model receives: no dataset code knows a tokenizer and no model code
+knows SLAKE. A picture is prepared once (`PictureSpec`), and features of the picture alone are computed once (`Vision`).
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ MAX_QUESTION_CHARACTERS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question about one image, as a model sees it."""
+    """One question about one image, as a model receives it."""
 
     id: str
-    """Comes back as the prediction's id."""
+    """Id of the prediction that answers it."""
     question: str
     """The question, as published or typed."""
     image: str
-    """What tells two images apart (their digest): queries with the same `image` share one `visual`."""
+    """Digest of the image: queries with the same digest share one `visual`."""
     visual: Visual
-    """A prepared picture, uint8 (height, width, channels), or what `Vision.encode` made of it; never both."""
+    """A prepared picture, uint8 (height, width, channels), or its features from `Vision.encode`."""
     target: str | None = None
     """The answer to learn; None when only an answer is wanted."""
     regions: NDArray[np.uint8] | None = None
-    """What is known of where things lie in the picture (`data.regions`), to learn from; never needed to answer."""
+    """Known regions of organs and findings in the picture (`data.regions`), for training; not needed to answer."""
 
 
 class Vision(Protocol):
@@ -60,13 +60,13 @@ class Vision(Protocol):
 
     @property
     def frozen(self) -> bool:
-        """Whether training leaves it as it is; only then may features outlive a training step."""
+        """Whether training leaves it unchanged; only then may features be kept across training steps."""
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Features]:
         """Features of each picture, one mapping each, without a batch axis."""
 
     def to(self, device: torch.device) -> None:
-        """Move it there; a frozen one is needed there only while it encodes."""
+        """Move it to a device; a frozen one needs to be there only while it encodes."""
 
 
 class VqaModel(Protocol):

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from medical_vqa import registry
+from medical_vqa.config.messages import mistakes_in
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.image_store.base import store_scheme
 from medical_vqa.text import nearest
@@ -143,7 +144,8 @@ class Settings(BaseSettings):
         known = registry.names("image_stores")
         if store_scheme(value) not in known:
             urls = ", ".join(f"{scheme}://" for scheme in known)
-            raise ValueError(f"expected a folder or a URL of {urls}, got {value!r}")
+            scheme = store_scheme(value)  # the rest of the URL may hold a password
+            raise ValueError(f"expected a folder or a URL of {urls}, got one of {scheme}://")
         return value
 
     @model_validator(mode="after")
@@ -172,11 +174,13 @@ def read_settings(environ: Mapping[str, str] | None = None, **options: Any) -> S
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        problems = []
-        for detail in error.errors(include_url=False, include_input=False, include_context=False):
-            message = detail["msg"].removeprefix("Value error, ")
-            subject = f"setting {str(detail['loc'][0]).upper().removeprefix(PREFIX)}" if detail["loc"] else "settings"
-            problems.append(f"{subject}: {message[:1].lower()}{message[1:]}")
+        errors = error.errors(include_url=False)
+        for details in errors:  # the location is an alias where a setting has several names
+            details["loc"] = tuple(str(part).upper().removeprefix(PREFIX).lower() for part in details["loc"][:1])
+        problems = [
+            f"{f'setting {mistake.key.upper()}' if mistake.key else 'settings'}: {mistake.text}"
+            for mistake in mistakes_in(errors, Settings)
+        ]
         raise ConfigError(f"{'; '.join(problems)}; correct the {PREFIX}* variable or the option") from None
 
 
