@@ -5,7 +5,7 @@ import pytest
 from medical_vqa import registry
 from medical_vqa.config import ModelOptions
 from medical_vqa.data.formats.slake import Slake
-from medical_vqa.deploying.render import render, values_for
+from medical_vqa.deploying.render import complete_values, render
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.base import ModelFamily
 from medical_vqa.schema.bundle_card import BundleCard
@@ -132,7 +132,7 @@ def test_a_family_of_another_package_is_not_deployed_without_it(declare):
     assert registry.package_of("models", "compact") is None
     card = BundleCard(family="theirs", name="scans")
     with pytest.raises(ConfigError, match="the containers install medical-vqa alone and theirs is a family of their-p"):
-        render("compose", card, values=values_for("compose", {}), wheel=None)
+        render("compose", card, values=complete_values("compose", {}), wheel=None)
 
 
 def test_a_family_that_lacks_a_method_says_which_capability_promised_it():
