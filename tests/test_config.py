@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from medical_vqa import registry
 from medical_vqa.config import Recipe, find_recipe, load_recipe, parse_recipe, where_split
-from medical_vqa.config.recipe import DataRecipe
+from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, TrainingRecipe
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.compact.family import CompactOptions
 
@@ -318,6 +319,32 @@ def test_a_recipe_takes_sections_as_objects():
 def test_options_of_another_family_are_refused():
     with pytest.raises(ConfigError, match="model: expected ViltOptions for the family vilt, got CompactOptions"):
         Recipe(name="run", data={"name": "slake"}, model=CompactOptions(family="vilt"))
+
+
+VALUES = [
+    None, True, -1, 10**30, 0.5, float("nan"), "", "x", "auto", "0.5", [], [None], [["a"]], {}, {"a": 1}, {1: 2},
+    {None: 3}, {"family": "vilt"}, {1}, b"x", object(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", registry.names("models"))
+def test_no_value_of_any_field_gives_anything_but_a_recipe_or_plain_sentences(family):
+    sections = {
+        "data": DataRecipe.model_fields,
+        "training": TrainingRecipe.model_fields,
+        "decoding": DecodingRecipe.model_fields,
+        "model": registry.find("models", family).Options.model_fields,
+    }
+    fields = [(section, field) for section, known in sections.items() for field in known]
+    for section, field in [*fields, ("name", None), *((section, None) for section in sections)]:
+        for value in VALUES:
+            content = {"name": "run", "data": {"name": "slake"}, "model": {"family": family}}
+            content[section] = value if field is None else {**content.get(section, {}), field: value}
+            try:
+                parse_recipe(content, origin="recipe.yaml")
+            except ConfigError as error:
+                text = re.sub(r"(?:got|item \d+ is) .*", "", str(error)).replace("validation", "")
+                assert not JARGON.search(text), text
 
 
 def test_a_recipe_is_validated_without_torch():

@@ -10,8 +10,9 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from medical_vqa.config import ModelOptions
 from medical_vqa.data.imaging.pictures import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import ModelFamily, Query, Vision, check_question
@@ -26,10 +27,19 @@ Counts = dict[str, int]
 _PREFIX_WORDS = 2
 
 
+class QuestionOnlyOptions(ModelOptions):
+    """The commonest training answer to the same question, without an image and without gradient steps."""
+
+
+class MajorityOptions(ModelOptions):
+    """The commonest training answer to every question."""
+
+
 class QuestionLookup(ModelFamily):
     """Question (as words) -> answer counts of the training split."""
 
     family = "question-only"
+    Options: ClassVar[type[ModelOptions]] = QuestionOnlyOptions
     trainable = True
     counted = True
     uses_image = False
@@ -82,6 +92,7 @@ class Majority(QuestionLookup):
     """The commonest training answer to everything."""
 
     family = "majority"
+    Options = MajorityOptions
 
     def _answer(self, query: Query, decoding: Decoding) -> Prediction:
         check_question(query.question)
