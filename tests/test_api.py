@@ -585,6 +585,40 @@ def test_export_writes_a_folder_that_loads(work, tmp_path):
         mv.export("runs/demo", to="hub")
 
 
+# --- without torch
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "accelerate", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+import medical_vqa as mv
+"""
+
+
+def run_without_torch(code, folder):
+    environment = os.environ | {"MEDICAL_VQA_HOME": str(folder / "home")}
+    command = [sys.executable, "-c", WITHOUT_TORCH + code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_plain_install_answers(work):
+    code = f"model = mv.load('shipped'); print(model.ask({str(IMAGE)!r}, 'Zxqv blorp kidney?').abstained)"
+    done = run_without_torch(code, work)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("call", ["mv.train('demo')", "mv.load('runs/demo')"])
+def test_what_needs_torch_names_the_extra(work, call):
+    code = f"try: {call}\nexcept mv.MedicalVqaError as error: print(error)"
+    done = run_without_torch(code, work)
+    assert "pip install 'medical-vqa[train]'" in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1
+
+
 # --- the whole of it
 
 
