@@ -1,8 +1,8 @@
-"""Thousands of mutated uploads against the running server: no crash, no 5xx, memory flat.
+"""Thousands of mutated uploads against the running server: no crash, no 5xx, constant memory.
 
-The uploads are those of ``tests/fuzz/mutate.py``: known bombs first, then whole files of every format (DICOM and NIfTI
-among them) with one to three changes each. Every answer must be 200 or a 4xx in the documented shape, the process must
-be the same one afterwards and must still answer.
+The uploads are those of ``tests/fuzz/mutate.py``: known bombs first, then valid files of every format (with DICOM and
+NIfTI) with one to three changes each. Every response must be 200 or a 4xx in the documented format, the process must be
+the same one afterwards and must still answer.
 
     python benchmarks/serve_fuzz.py                 # 10,000
     python benchmarks/serve_fuzz.py --count 300
@@ -23,14 +23,14 @@ from typing import Any
 HERE = Path(__file__).parent
 for folder in ("serving", "fuzz"):
     sys.path.insert(0, str(HERE.parent / "tests" / folder))
-import mutate  # noqa: E402 - found beside the tests
+import mutate  # noqa: E402 - a module of the tests
 from live import Connection, Instance, png, question, upload  # noqa: E402
 
 from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
 from medical_vqa.serving.api.schema import Problem  # noqa: E402
 
 MEBIBYTE = 1 << 20
-# What is kept soon stops growing, and nothing is refused for a slow machine's sake.
+# Small caches, which fill soon, and deadlines that a slow machine meets.
 BOUNDS = {"store_bytes": 64 * MEBIBYTE, "image_cache_bytes": 16 * MEBIBYTE, "deadline": 60, "drain_timeout": 61}
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def fuzz(model: Path, count: int, seed: int, clients: int = 4) -> dict[str, Any]:
-    """Send the uploads and return what came of them; raises `AssertionError` on anything that must not come."""
+    """Send the uploads; returns the responses by status, or raises `AssertionError` for one that must not occur."""
     with Instance(model, **BOUNDS) as server:
         pid, began = server.process.pid, time.monotonic()
         statuses: Counter[str] = Counter()

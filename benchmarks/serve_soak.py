@@ -1,4 +1,4 @@
-"""A server under steady use for half an hour: uploads, questions, deletions, clients that hang up; memory must stay.
+"""A server under steady use for half an hour: uploads, questions, deletions, disconnects; memory must not grow.
 
 After a first fifth in which its caches fill, the memory at the end must be within 5 % of the memory then.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "serving"))
-from live import Connection, Instance, png, question, upload  # noqa: E402 - found beside the tests
+from live import Connection, Instance, png, question, upload  # noqa: E402 - a module of the tests
 
 from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def soak(model: Path, seconds: float, rate: float) -> dict[str, Any]:
-    """Use a server for so long; returns its memory over time and what it answered."""
+    """Use a server for some seconds; returns its memory over time and its responses by status."""
     with Instance(model, **BOUNDS) as server:
         statuses: Counter[int | str] = Counter()
         memory: list[tuple[float, int]] = []  # (seconds, bytes)
@@ -77,18 +77,18 @@ async def _use(
 async def _round(
     server: Instance, connection: Connection, rng: random.Random, number: int, statuses: Counter[int | str]
 ) -> None:
-    """An upload, three questions, a refusal, at times a deletion or a client that hangs up in the middle."""
-    came = time.monotonic()
+    """An upload, three questions, a refused upload, at times a deletion or a client that disconnects in a request."""
+    start = time.monotonic()
     status, _, body = await connection.send(upload(png(rng.randrange(256), side=rng.choice((64, 256, 512)))))
     statuses[status] += 1
     id_ = json.loads(body)["image_id"]
-    asked = [question(id_, f"Is the {rng.choice(WORDS)} {rng.choice(WORDS)} healthy?") for _ in range(3)]
-    asked.append(upload(rng.randbytes(500)))
+    requests = [question(id_, f"Is the {rng.choice(WORDS)} {rng.choice(WORDS)} healthy?") for _ in range(3)]
+    requests.append(upload(rng.randbytes(500)))
     if number % 3 == 0:
-        asked.append(f"DELETE /images/{id_} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    for request in asked:
+        requests.append(f"DELETE /images/{id_} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    for request in requests:
         status = (await connection.send(request))[0]
-        late = time.monotonic() - came > BOUNDS["store_ttl"]
+        late = time.monotonic() - start > BOUNDS["store_ttl"]
         statuses["expired" if status == 404 and late else status] += 1
     if number % 10 == 0:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)

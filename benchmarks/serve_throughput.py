@@ -1,8 +1,8 @@
-"""Questions per second over HTTP: the usual small backend against ours; same model, same decoding, same questions.
+"""Questions per second over HTTP: a typical small backend and this one; same model, same decoding, same questions.
 
-The usual one keeps uploads in a dictionary and, for every question, decodes and encodes the image and generates one
-answer in the event loop. Ours is `medical_vqa.serving` with its answer cache off, so that every question is computed.
-Both run in processes of their own; 1, 8 and 32 clients each ask, wait, and ask again, eight questions per image. With
+The typical one keeps uploads in a dictionary and, for every question, decodes and encodes the image and generates one
+answer in the event loop. The other is `medical_vqa.serving` without answer cache, so that every question is computed.
+Both run in separate processes; 1, 8 and 32 clients each ask, wait, and ask again, eight questions per image. With
 ``same`` all ask about one image; with ``different`` every client uploads a new one after eight questions, and the time
 of the uploads counts.
 
@@ -51,7 +51,7 @@ from live import Connection, post, question, upload
 
 CLIENTS = (1, 8, 32)
 PER_IMAGE = 8
-DESIGNS = ("usual", "ours")
+DESIGNS = ("typical", "serving")
 
 
 def main() -> None:
@@ -81,8 +81,8 @@ def main() -> None:
 def serve(arguments: argparse.Namespace) -> None:
     use_all_cores()
     model, card = load(arguments)
-    if arguments.serve == "usual":
-        uvicorn.run(usual(model, card), port=arguments.port, log_level="error", access_log=False)
+    if arguments.serve == "typical":
+        uvicorn.run(typical(model, card), port=arguments.port, log_level="error", access_log=False)
         return
     batch_size = CPU_BATCH_SIZE if arguments.device == "cpu" else GPU_BATCH_SIZE
     engine = Engine(model, card, EngineOptions(batch_size=batch_size, deadline=29.0, answer_cache_size=0))
@@ -100,8 +100,8 @@ def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:
     return model, BundleCard(family="blip2", name=f"blip2-{arguments.size}", decoding=Decoding(max_tokens=8))
 
 
-def usual(model: Any, card: BundleCard) -> Any:
-    """What a first version looks like: images in a dictionary, everything else in the request."""
+def typical(model: Any, card: BundleCard) -> Any:
+    """A typical first version: images in a dictionary, everything else in the request."""
     app, images = FastAPI(), dict[str, bytes]()
 
     @app.post("/upload_image")
@@ -113,8 +113,8 @@ def usual(model: Any, card: BundleCard) -> Any:
     @app.post("/ask_question")
     async def ask_question(image_id: Annotated[str, Form()], question: Annotated[str, Form()]) -> dict[str, str]:
         picture = prepare_picture(open_image(images[image_id], "upload"), model.picture)
-        (found,) = model.answer([Query("q", question, image_id, picture)], card.decoding)
-        return {"question": question, "answer": found.answer}
+        (prediction,) = model.answer([Query("q", question, image_id, picture)], card.decoding)
+        return {"question": question, "answer": prediction.answer}
 
     return app
 
@@ -161,17 +161,17 @@ def started(arguments: argparse.Namespace, model: str, design: str, hub: str) ->
 
 def cell(arguments: argparse.Namespace, urls: dict[str, str], images: str, clients: int) -> dict[str, Any]:
     """One number of clients, both designs in turn."""
-    spent: dict[str, list[float]] = {design: [] for design in DESIGNS}
+    latencies_by_design: dict[str, list[float]] = {design: [] for design in DESIGNS}
     seconds = dict.fromkeys(DESIGNS, 0.0)
     for design in DESIGNS * arguments.turns:
         latencies, took = asyncio.run(turn(urls[design], design, images, clients, arguments.seconds))
-        spent[design] += latencies
+        latencies_by_design[design] += latencies
         seconds[design] += took
-    found = {design: summary(spent[design], seconds[design]) for design in DESIGNS}
+    summaries = {design: summary(latencies_by_design[design], seconds[design]) for design in DESIGNS}
     figures = {
-        "images": images, "clients": clients, **found,
-        "throughput_ratio": round(found["ours"]["per_second"] / found["usual"]["per_second"], 2),
-        "p50_ratio": round(found["usual"]["p50_ms"] / found["ours"]["p50_ms"], 2),
+        "images": images, "clients": clients, **summaries,
+        "throughput_ratio": round(summaries["serving"]["per_second"] / summaries["typical"]["per_second"], 2),
+        "p50_ratio": round(summaries["typical"]["p50_ms"] / summaries["serving"]["p50_ms"], 2),
     }  # fmt: skip
     print(json.dumps(figures), flush=True)
     return figures
@@ -184,7 +184,7 @@ def summary(latencies: list[float], seconds: float) -> dict[str, float]:
 
 
 async def turn(url: str, design: str, images: str, clients: int, seconds: float) -> tuple[list[float], float]:
-    """Let the clients ask for so long; the latencies of their questions, and the seconds until the last answer."""
+    """Let the clients ask for some seconds; the latencies of their questions, and the seconds until the last answer."""
     pictures, words = itertools.cycle(_pictures()), itertools.count(time.time_ns() % 10**9)
     shared_id = await new_image(url, next(pictures)) if images == "same" else None
     latencies: list[float] = []
@@ -213,7 +213,7 @@ async def new_image(url: str, data: bytes, connection: Connection | None = None)
 
 
 async def ask(connection: Connection, design: str, id_: str, words: str) -> float:
-    request = question(id_, words) if design == "ours" else _form(id_, words)
+    request = question(id_, words) if design == "serving" else _form(id_, words)
     began = time.perf_counter()
     status, _, body = await connection.send(request)
     assert status == 200, body

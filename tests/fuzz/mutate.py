@@ -1,10 +1,10 @@
-"""Uploads that nobody should trust: whole files, damaged at random from a seed, and the known bombs.
+"""Hostile uploads: valid files, damaged at random from a seed, and the known decompression bombs.
 
     for name, data in uploads(10_000, seed=0):
         ...
 
-The same seed gives the same uploads. The bombs come first, each once; then every file is one of the whole ones with one
-to three changes: bits, cuts, splices of two formats, header fields, tails.
+The same seed gives the same uploads. The bombs come first, each once; then every file is a valid one with one to three
+changes: bits, cuts, splices of two formats, header fields, appended data.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DICOM_FILES = (
 )  # fmt: skip
 
 
-# --- whole files ------------------------------------------------------------------------------------------------------
+# --- valid files ------------------------------------------------------------------------------------------------------
 
 
 def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
@@ -56,13 +56,13 @@ def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
 
 
 def gzipped(data: bytes, level: int = 9) -> bytes:
-    """The same bytes at any time of day."""
+    """Gzip without a time stamp: the same bytes in every run."""
     return gzip.compress(data, level, mtime=0)
 
 
 @cache
-def whole() -> dict[str, bytes]:
-    """A small file of every format and kind, by a name with its usual ending."""
+def valid_files() -> dict[str, bytes]:
+    """A small file of every format and variant, by a name with its usual extension."""
     gray = Image.linear_gradient("L").resize((60, 44))
     color = Image.merge("RGB", (gray, gray.rotate(180), gray.point(lambda v: 255 - v)))
     wide = Image.fromarray(np.arange(60 * 44, dtype=np.uint16).reshape(44, 60))
@@ -115,7 +115,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 @cache
 def zeros(count: int, kind: int = zlib.MAX_WBITS) -> bytes:
-    """Zeros as zlib (15), raw deflate (-15) or gzip (31) make them small, put together from one block in no time."""
+    """Zeros as zlib (15), raw deflate (-15) or gzip (31) make them small, assembled from one block."""
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = squeezer.compress(bytes(1_000_000)) + squeezer.flush(zlib.Z_FULL_FLUSH)
     body = block * (count // 1_000_000) + b"\x03\0"
@@ -169,13 +169,14 @@ def nested(depth: int) -> bytes:
 
 @cache
 def bombs() -> dict[str, bytes]:
-    """The known ways to make a small upload cost much, each of them well under the limit of bytes."""
+    """The known ways to make a small upload expensive, each well below the limit of bytes."""
+    valid = valid_files()
     claims = struct.pack("<H", 6) + b"".join(struct.pack("<HHII", tag, 1, 9_000_000, 8) for tag in range(700, 706))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(zipfile.ZipInfo("a.html"), "<script>alert(1)</script>" * 1000, zipfile.ZIP_DEFLATED)
-    gray = whole()["gray.png"]
-    head = whole()["a.nii"]
+    gray = valid["gray.png"]
+    head = valid["a.nii"]
     many = 300_000_000
     huge_nifti = bytearray(head)
     struct.pack_into("<8h", huge_nifti, 40, 3, 32_000, 32_000, 32_000, 1, 1, 1, 1)
@@ -195,16 +196,16 @@ def bombs() -> dict[str, bytes]:
         "text.png": png(16, 16, bits=8, extra=chunk(b"zTXt", b"a\0\0" + zeros(1_000_000)) * 200),
         "profile.png": png(16, 16, bits=8, extra=chunk(b"iCCP", b"a\0\0" + zeros(many))),
         "chunks.png": png(16, 16, bits=8, extra=chunk(b"aaAa", b"") * 1_000_000),
-        "segments.jpg": whole()["gray.jpg"][:2] + b"\xff\xe5\0\2" * 3_000_000 + whole()["gray.jpg"][2:],
-        "exif-overlap.jpg": _with_exif(whole()["gray.jpg"], b"II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + b"".join(
+        "segments.jpg": valid["gray.jpg"][:2] + b"\xff\xe5\0\2" * 3_000_000 + valid["gray.jpg"][2:],
+        "exif-overlap.jpg": _with_exif(valid["gray.jpg"], b"II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + b"".join(
             struct.pack("<HHII", tag, 1, 60_000, 8) for tag in range(5_000))),
-        "huge.jpg": whole()["gray.jpg"].replace(struct.pack(">HH", 44, 60), struct.pack(">HH", 65_500, 65_500), 1),
-        "huge.bmp": whole()["a.bmp"][:18] + struct.pack("<ii", 60_000, 60_000) + whole()["a.bmp"][26:],
-        "upside-down.bmp": whole()["a.bmp"][:18] + struct.pack("<ii", -60, -(2**31)) + whole()["a.bmp"][26:],
+        "huge.jpg": valid["gray.jpg"].replace(struct.pack(">HH", 44, 60), struct.pack(">HH", 65_500, 65_500), 1),
+        "huge.bmp": valid["a.bmp"][:18] + struct.pack("<ii", 60_000, 60_000) + valid["a.bmp"][26:],
+        "upside-down.bmp": valid["a.bmp"][:18] + struct.pack("<ii", -60, -(2**31)) + valid["a.bmp"][26:],
         "canvas.webp": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xff\xff\xff" * 2 + bytes(8),
         "screen.gif": long_gif + frame + b";",
         "frame-beyond-screen.gif": b"GIF89a" + struct.pack("<HHBBB", 16, 16, 0, 0, 0) + frame + b";",
-        "frames.gif": whole()["a.gif"][:-1] + (b"," + struct.pack("<4HB2s", 0, 0, 9, 9, 0, b"\x02\0")) * 500_000,
+        "frames.gif": valid["a.gif"][:-1] + (b"," + struct.pack("<4HB2s", 0, 0, 9, 9, 0, b"\x02\0")) * 500_000,
         "size.tif": tiff((256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8)),
         "tile.tif": tiff(
             (256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
@@ -235,7 +236,7 @@ def bombs() -> dict[str, bytes]:
         "zip-behind.png": gray + archive.getvalue(),
         "zip-before.png": archive.getvalue() + gray,
         "page.png": b"<html><script>alert(1)</script>" + gray,
-        "dicom-and-tiff.dcm": whole()["packbits.tif"][:128].ljust(128, b"\0") + whole()["MR_small.dcm"][128:],
+        "dicom-and-tiff.dcm": valid["packbits.tif"][:128].ljust(128, b"\0") + valid["MR_small.dcm"][128:],
         "empty.png": b"",
         "zeros.bin": bytes(1_000_000),
     }  # fmt: skip
@@ -302,7 +303,7 @@ def repeat(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def splice(data: bytearray, rng: random.Random) -> bytearray:
-    other = whole()[rng.choice(sorted(whole()))]
+    other = valid_files()[rng.choice(sorted(valid_files()))]
     return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
 
 
@@ -313,7 +314,9 @@ def disguise(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def append(data: bytearray, rng: random.Random) -> bytearray:
-    return data + rng.choice((rng.randbytes(300), b"PK\x03\x04" + bytes(200), whole()["gray.png"], bytes(100_000)))
+    return data + rng.choice(
+        (rng.randbytes(300), b"PK\x03\x04" + bytes(200), valid_files()["gray.png"], bytes(100_000))
+    )
 
 
 def set_element(data: bytearray, rng: random.Random) -> bytearray:
@@ -334,22 +337,22 @@ CHANGES: tuple[Change, ...] = (
 
 
 def mutated(name: str, rng: random.Random) -> tuple[str, bytes]:
-    """One of the whole files with one to three changes; a compressed volume also changes inside."""
+    """One of the valid files with one to three changes; a compressed volume is also changed inside."""
     inside = name.endswith(".gz") and rng.random() < 0.5
-    data = bytearray(gzip.decompress(whole()[name]) if inside else whole()[name])
+    data = bytearray(gzip.decompress(valid_files()[name]) if inside else valid_files()[name])
     done = []
     for change in rng.choices(CHANGES, k=rng.choice((1, 1, 2, 3))):
         if data:
             data = change(data, rng)
             done.append(change.__name__)
-    made = gzipped(bytes(data), 1) if inside else bytes(data)
-    return f"{'-'.join(done)}-{name}", made
+    content = gzipped(bytes(data), 1) if inside else bytes(data)
+    return f"{'-'.join(done)}-{name}", content
 
 
 def uploads(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """`count` names and contents: the bombs first, then mutated files."""
     yield from list(bombs().items())[:count]
-    names = sorted(whole())
+    names = sorted(valid_files())
     for number in range(count - len(bombs())):
         rng = random.Random(f"{seed}-{number}")
         yield mutated(names[number % len(names)], rng)

@@ -1,4 +1,4 @@
-"""Sends mutated uploads through `ingest` and prints what came out, how long it took, and the peak of memory.
+"""Passes mutated uploads through `ingest` and prints the results, the slowest one, and the peak of memory.
 
 python tests/fuzz/run.py [COUNT] [SEED]
 """
@@ -32,20 +32,20 @@ def peak_mb() -> float:
 
 
 def main(count: int, seed: int) -> None:
-    made = list(uploads(len(bombs()), seed))
-    outcome(made[0][1])
+    first = list(uploads(len(bombs()), seed))
+    outcome(first[0][1])
     start, counts, slowest = peak_mb(), Counter[str](), (0.0, "")
-    marks = []
+    peaks = []
     for number, (name, data) in enumerate(uploads(count, seed), 1):
         began = time.perf_counter()
         counts[outcome(data)] += 1
         slowest = max(slowest, (time.perf_counter() - began, name))
-        if number == len(made) or number % max(1, count // 5) == 0:
-            marks.append(f"{number:,}: {peak_mb():.0f}")
+        if number == len(first) or number % max(1, count // 5) == 0:
+            peaks.append(f"{number:,}: {peak_mb():.0f}")
     for what, times in counts.most_common():
         print(f"{times:7,} {what}")
     print(f"slowest {slowest[0]:.2f} s ({slowest[1]})")
-    print(f"peak memory, MB: {start:.0f} with the bombs made; after " + ", ".join(marks))
+    print(f"peak memory, MB: {start:.0f} with the bombs made; after " + ", ".join(peaks))
 
 
 if __name__ == "__main__":

@@ -40,20 +40,20 @@ class MeanVision:
 class Echo(ModelFamily):
     """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse".
 
-    One that is `held` begins to answer and continues only once `release` is called: what happens meanwhile is then a
+    With `hold` it begins to answer and continues only once `release` is called: what happens meanwhile is then a
     matter of order and not of time.
     """
 
     family = "echo"
     has_attention_maps = True
 
-    def __init__(self, *, seconds: float = 0.0, vision: bool = True, held: bool = False) -> None:
+    def __init__(self, *, seconds: float = 0.0, vision: bool = True, hold: bool = False) -> None:
         self.picture = PictureSpec(side=8)
         self.vision = MeanVision() if vision else None
         self.seconds = seconds
         self.batches: list[list[Query]] = []
         self._released = threading.Event()
-        if not held:
+        if not hold:
             self.release()
 
     def release(self) -> None:

@@ -1,6 +1,6 @@
-"""Servers on a real socket: one in this process with any model, or `medical-vqa serve` in a process of its own.
+"""Servers on a real socket: one in this process with any model, or `medical-vqa serve` in a separate process.
 
-Also a client that costs next to nothing, so that load tests measure the server: one keep-alive connection, HTTP/1.1.
+Also a client with little overhead, so that load tests measure the server: one keep-alive connection, HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from medical_vqa.serving.settings import Settings, read_settings
 
 SOURCE = Path(__file__).parents[2] / "src"
 PATIENCE = 60.0
-"""Seconds that a test waits for what must come, on a machine that stalls."""
+"""Longest time in seconds that a test waits for an event, on a machine that stalls."""
 request = functools.partial(httpx2.request, timeout=PATIENCE)
 client_of = functools.partial(httpx2.Client, timeout=PATIENCE)
 
@@ -52,12 +52,12 @@ def settings(**options: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def serving(engine: Engine, chosen: Settings | None = None, store: ImageStore | None = None) -> Iterator[str]:
+def serving(engine: Engine, with_settings: Settings | None = None, store: ImageStore | None = None) -> Iterator[str]:
     """A server in a thread; yields its URL."""
-    chosen = chosen or settings()
-    app = create_app(engine, chosen, store)
+    with_settings = with_settings or settings()
+    app = create_app(engine, with_settings, store)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn_config(app, chosen))
+    server = uvicorn.Server(uvicorn_config(app, with_settings))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # no signals in a thread
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -72,7 +72,7 @@ def serving(engine: Engine, chosen: Settings | None = None, store: ImageStore | 
 
 
 class Instance:
-    """`medical-vqa serve` in a process of its own."""
+    """`medical-vqa serve` in a separate process."""
 
     def __init__(self, model: Path, *, store: str = "memory://", **environ: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -146,7 +146,7 @@ class Connection:
         return await self.read()
 
     def write(self, request: bytes) -> None:
-        """Send on a connection that is open, and wait for nothing."""
+        """Send on an open connection, without waiting."""
         assert self._streams is not None
         self._streams[1].write(request)
 

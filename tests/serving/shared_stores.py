@@ -1,4 +1,4 @@
-"""A Redis and an S3 of one's own, on the loopback, gone with the block that asked for them."""
+"""A Redis and an S3 on the loopback, stopped at the end of the `with` block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         assert process.poll() is None
         time.sleep(0.05)
-    raise AssertionError("it does not listen")
+    raise AssertionError("the server does not listen")
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def redis_url() -> Iterator[str]:
 
 @contextlib.contextmanager
 def bucket() -> Iterator[str]:
-    """An ``s3://`` URL; the environment says where the server is, as it would in a deployment."""
+    """An ``s3://`` URL; the environment has the server's address, as in a deployment."""
     import s3fs
 
     port = _free_port()

@@ -101,8 +101,8 @@ def test_the_picture_is_returned_as_it_was_decoded_without_metadata(client):
     image = client.post("/upload_image", files={"image_file": out.getvalue()}).json()
     reply = client.get(f"/images/{image['image_id']}/picture")
     assert reply.headers["content-type"] == "image/png"
-    with Image.open(io.BytesIO(reply.content)) as shown:
-        assert (shown.format, shown.size, shown.info) == ("PNG", (8, 24), {})
+    with Image.open(io.BytesIO(reply.content)) as picture:
+        assert (picture.format, picture.size, picture.info) == ("PNG", (8, 24), {})
     assert b"Doe" not in reply.content
 
 

@@ -51,7 +51,7 @@ def test_a_picture_is_encoded_once_for_all_its_questions():
 
 
 def test_questions_of_one_image_are_batched_together_and_the_oldest_first():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, batch_size=3, batch_wait=0.0)
 
     async def work():
@@ -68,7 +68,7 @@ def test_questions_of_one_image_are_batched_together_and_the_oldest_first():
 
 
 def test_two_clients_with_the_same_question_need_one_computation_and_later_ones_none():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model)
 
     async def work():
@@ -134,7 +134,7 @@ def test_without_a_cache_every_question_is_computed():
 
 
 def test_a_full_queue_refuses_with_429_while_the_model_is_busy():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, queue_size=2, batch_size=1)
 
     async def work():
@@ -154,7 +154,7 @@ def test_a_full_queue_refuses_with_429_while_the_model_is_busy():
 
 
 def test_work_past_its_deadline_is_refused_and_never_computed():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, deadline=2.0, batch_size=1)
 
     async def work():
@@ -172,16 +172,16 @@ def test_work_past_its_deadline_is_refused_and_never_computed():
 
 
 def test_work_whose_client_has_disconnected_is_never_computed():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, batch_size=1)
 
     async def work():
         busy = asyncio.create_task(engine.ask("i", FEATURES, "busy"))
         await model.begun()
-        gone = asyncio.create_task(engine.ask("i", FEATURES, "gone"))
+        disconnected = asyncio.create_task(engine.ask("i", FEATURES, "gone"))
         await wait_for_queue(engine, 1)
-        gone.cancel()
-        await asyncio.wait([gone])
+        disconnected.cancel()
+        await asyncio.wait([disconnected])
         model.release()
         await busy
         await engine.ask("i", FEATURES, "next")
@@ -192,7 +192,7 @@ def test_work_whose_client_has_disconnected_is_never_computed():
 
 @pytest.mark.parametrize(("word", "status"), [("refuse", 422), ("crash", 500)])
 def test_a_question_that_fails_does_not_fail_its_batch(word, status):
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model)
 
     async def work():
@@ -209,7 +209,7 @@ def test_a_question_that_fails_does_not_fail_its_batch(word, status):
 
 
 def test_the_event_loop_is_never_blocked():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model)
 
     async def work():
@@ -226,7 +226,7 @@ def test_the_event_loop_is_never_blocked():
 
 
 def test_closing_answers_the_queued_work_and_refuses_new_work():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, batch_size=1)
 
     async def work():

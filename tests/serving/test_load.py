@@ -72,7 +72,7 @@ def test_at_ten_times_the_load_what_is_accepted_is_in_time_and_the_rest_gets_429
 
 
 def test_work_of_clients_that_hang_up_is_dropped_before_it_is_computed():
-    model = Echo(held=True)
+    model = Echo(hold=True)
     engine = make_engine(model, batch_size=1)
 
     async def hang_up(url):
@@ -96,7 +96,7 @@ def test_work_of_clients_that_hang_up_is_dropped_before_it_is_computed():
 
 
 def test_a_slow_question_does_not_hold_up_the_rest_of_the_server():
-    model = Echo(held=True)
+    model = Echo(hold=True)
 
     async def others(url):
         id_ = await new_image(url, png(5))

@@ -1,4 +1,4 @@
-"""Short runs of the long scripts: thousands of bad uploads, and half an hour of use."""
+"""Short runs of two long benchmarks: thousands of damaged uploads, and half an hour of use."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import serve_soak
 
 
 def test_mutated_uploads_and_bombs_get_an_answer_and_no_5xx(run):
-    found = serve_fuzz.fuzz(run, 90, seed=1)
-    assert sum(found["statuses"].values()) == found["uploads"] == 90
-    assert found["server_errors"] == 0
-    assert {status.split()[0] for status in found["statuses"]} <= {"200", "400", "413", "415"}
-    assert found["statuses"].get("413 too_large", 0) > 0  # the bombs were among them
-    assert found["peak_megabytes"] < 1500
+    figures = serve_fuzz.fuzz(run, 90, seed=1)
+    assert sum(figures["statuses"].values()) == figures["uploads"] == 90
+    assert figures["server_errors"] == 0
+    assert {status.split()[0] for status in figures["statuses"]} <= {"200", "400", "413", "415"}
+    assert figures["statuses"].get("413 too_large", 0) > 0  # the bombs were among them
+    assert figures["peak_megabytes"] < 1500
 
 
 def test_memory_stays_within_five_per_cent(run):
-    found = serve_soak.soak(run, seconds=16, rate=10)
-    assert set(found["statuses"]) <= {200, 204, 400, "expired"}  # only a machine that stalls lets images expire
-    assert found["requests"] > 150
-    assert abs(found["growth"]) <= 0.05
+    figures = serve_soak.soak(run, seconds=16, rate=10)
+    assert set(figures["statuses"]) <= {200, 204, 400, "expired"}  # only a machine that stalls lets images expire
+    assert figures["requests"] > 150
+    assert abs(figures["growth"]) <= 0.05

@@ -1,4 +1,4 @@
-"""schemathesis over the server's own description: no 5xx, and nothing that the description does not say."""
+"""schemathesis over the server's description: no 5xx, and every response as described."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 UPLOADS = ("/upload_image", "/ask")
-# A schema cannot say "bytes that are a picture, with as many frames as this".
+# A schema cannot express "bytes that are an image, with as many frames as this".
 NO_PICTURE = [positive_data_acceptance]
 
 
@@ -32,24 +32,24 @@ def operations():
 
 
 def test_every_operation_is_tested(described):
-    found = [f"{o.ok().method.upper()} {o.ok().path}" for o in described.get_all_operations()]
-    assert sorted(found) == sorted(operations())
+    described_operations = [f"{o.ok().method.upper()} {o.ok().path}" for o in described.get_all_operations()]
+    assert sorted(described_operations) == sorted(operations())
 
 
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 @pytest.mark.parametrize("operation", operations())
 def test_the_server_keeps_to_its_description(described, operation, mode):
     method, path = operation.split()
-    chosen = described[path][method]
+    tested = described[path][method]
     generation = schemathesis.GenerationMode(mode)
-    if mode == "negative" and not (chosen.body or chosen.path_parameters):
-        pytest.skip("takes nothing that could be wrong")
+    if mode == "negative" and not (tested.body or tested.path_parameters):
+        pytest.skip("has no input that could be wrong")
 
     @settings(
         max_examples=25, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(case=chosen.as_strategy(generation_mode=generation))
+    @given(case=tested.as_strategy(generation_mode=generation))
     def check(case):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -275,8 +275,8 @@ class Engine:
         candidates = [work for work in self._queue if (work.question is None) == (first.question is None)]
         candidates.sort(key=lambda work: work.image != first.image)  # stable: the oldest first among equals
         batch = candidates[: self.options.batch_size]
-        taken = set(map(id, batch))
-        self._queue = deque(work for work in self._queue if id(work) not in taken)
+        in_batch = set(map(id, batch))
+        self._queue = deque(work for work in self._queue if id(work) not in in_batch)
         return batch
 
     def _process(self, batch: list[_Work]) -> None:
