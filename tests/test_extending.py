@@ -130,7 +130,7 @@ def test_its_metric_and_protocol_score(site, outputs):
     assert "contained" in said and "Example Hospital, How we score, 2026" in said
     assert "first word" in said and "MRI" in said
     results = json.loads((site / "runs" / "scans" / "results-test.json").read_text())
-    assert "first_word" in {one["name"] for one in results["more"]}
+    assert "first_word" in {one["name"] for one in results["additional_metrics"]}
     assert "contained" in {one["protocol"] for one in results["protocols"]}
 
 

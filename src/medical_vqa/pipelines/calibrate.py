@@ -22,13 +22,14 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
     Raises `DataError` when the predictions have no confidence or are of another split, `BundleError` when the bundle
     that made them is gone.
     """
+    answers = read_predictions(predictions)
     rows = answered_rows(predictions, None, None)
     if rows.split != "validation":
         raise DataError(f"{predictions} answers {rows.split}; a temperature is fitted on validation rows: predict them")
     bundle = rows.card.model.bundle if rows.card else None
     if bundle is None:
         raise DataError(f"{predictions} has no card that names a bundle; predict the rows with `medical-vqa predict`")
-    answered = join(rows.examples(), read_predictions(predictions))
+    answered = join(rows.examples(), answers)
     answered.require_scored()
     calibration = measure_calibration(judge(exact_match(), answered), risk=risk)
     if calibration is None:

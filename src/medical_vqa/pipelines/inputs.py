@@ -49,8 +49,6 @@ def answered_rows(
     Raises:
         DataError: There is no card and the rows are not named, or the dataset is not prepared.
     """
-    if not predictions.is_file():
-        raise DataError(f"no predictions at {predictions}; write them with `medical-vqa predict`, or name another file")
     card = None
     if selection is None or split is None or card_path(predictions).is_file():
         card = read_prediction_card(predictions)

@@ -28,7 +28,7 @@ from medical_vqa.pipelines.inputs import (
 from medical_vqa.pipelines.queries import learnable
 from medical_vqa.pipelines.runs import sibling
 from medical_vqa.schema.bundle_card import Decoding
-from medical_vqa.schema.records import Example, Prediction, Split
+from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
 from medical_vqa.schema.results import DatasetRef, Facts, Results, write_results
 from medical_vqa.schema.selection import Selection
 from medical_vqa.text import did_you_mean
@@ -146,8 +146,11 @@ def score(
         details: Whether to compute what a report shows: breakdowns by every fact, further metrics, calibration and
             consistency.
     """
+    answers = read_predictions(predictions) if columns is None else None  # first: a damaged file is a clearer mistake
     rows = rows or answered_rows(predictions, selection, split)
-    answered = join(rows.examples(), read_answers(predictions, columns, rows.examples()))
+    if answers is None:
+        answers = read_answers(predictions, columns, rows.examples())
+    answered = join(rows.examples(), answers)
     training_rows = learnable(rows.data.rows("train"))
     baselines = baseline_answers(training_rows, answered.examples)
     if shuffled := shuffled_baseline(predictions, rows):
