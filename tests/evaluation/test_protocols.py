@@ -17,8 +17,9 @@ BOOTSTRAP = Bootstrap(resamples=20)
 
 def scores(names, examples, predictions, train=()):
     answered = join(examples, predictions)
-    rows = protocol_scores(names, answered, baseline=None, training_rows=train, bootstrap=BOOTSTRAP)
-    return {(score.protocol, score.metric): score for score in rows}
+    settings = {"baseline": None, "training_rows": train, "bootstrap": BOOTSTRAP}
+    rows = [protocol_scores(registry.find("protocols", name), answered, **settings) for name in names]
+    return {(score.protocol, score.metric): score for scores in rows for score in scores}
 
 
 def test_the_table_of_the_design_is_there_row_by_row():
@@ -127,13 +128,9 @@ def test_all_protocols_score_two_thousand_different_texts():
     ]
     answers = [Prediction(str(n), f"In picture {n} I think I see a {labels[n % 77]}.") for n in range(2000)]
     answered = join(rows, answers)
-    found = protocol_scores(
-        registry.names("protocols"),
-        answered,
-        baseline=answered.answers,
-        training_rows=rows,
-        bootstrap=Bootstrap(),
-    )
+    settings = {"baseline": answered.answers, "training_rows": rows, "bootstrap": Bootstrap()}
+    protocols = [registry.find("protocols", name) for name in registry.names("protocols")]
+    found = [score for protocol in protocols for score in protocol_scores(protocol, answered, **settings)]
     assert {one.protocol for one in found} == set(registry.names("protocols"))
     for one in found:
         score, interval = one.published.value, one.published.interval

@@ -84,7 +84,7 @@ def test_a_baseline_that_lacks_a_question_is_refused(examples, predictions, base
 
 def test_an_unknown_protocol_is_refused_with_the_nearest(examples, predictions, score):
     with pytest.raises(ConfigError, match="did you mean 'squad_v2'"):
-        score(examples, predictions, protocol="squad")
+        score(examples, predictions, published_protocols=["squad"])
 
 
 def test_breakdowns_are_made_for_the_requested_facts(examples, predictions, score):

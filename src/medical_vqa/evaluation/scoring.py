@@ -12,8 +12,11 @@ from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
 from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.consistency import consistency
+from medical_vqa.evaluation.metrics.exact_match import exact_match
+from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.protocols.scoring import protocol_scores
+from medical_vqa.evaluation.protocols.squad_v2 import PROTOCOL as SQUAD_V2
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
 from medical_vqa.evaluation.statistics.tally import Tally, tally
@@ -54,10 +57,8 @@ class LeakedRows:
 class ScoringSettings:
     """What is computed, and how."""
 
-    protocol: str = "squad_v2"
-    """Name of the rule of the headline."""
     published_protocols: Sequence[str] = ()
-    """Names of further rules to score the same answers by."""
+    """Names of rules to score the same answers by, in addition to SQuAD v2's."""
     breakdowns: Sequence[Facts] = ()
     """Facts to break the scores down by; several in one tuple are crossed."""
     details: bool = True
@@ -82,7 +83,7 @@ def score_answers(
     leaks: LeakedRows | None = None,
     settings: ScoringSettings | None = None,
 ) -> Results:
-    """Score the answers of a model next to its baselines.
+    """Score the answers of a model by SQuAD v2's rule, next to its baselines.
 
     Args:
         answered: The questions with the model's answers.
@@ -101,8 +102,7 @@ def score_answers(
     scored, bootstrap = answered.scored, settings.bootstrap
     answered.require_scored()
     check_facts(settings.breakdowns, scored)
-    protocol: Protocol = registry.find("protocols", settings.protocol)
-    metrics = protocol.published_metrics(Context(training_rows, scored))
+    metrics: tuple[Metric, ...] = exact_match(), token_f1()
     tallies = [tally(metric, scored, answered.answers) for metric in metrics]
     baseline_answers = {name: _answers_by_id(name, answers, scored) for name, answers in baselines.items()}
     baseline_tallies = {
@@ -111,7 +111,7 @@ def score_answers(
     return Results(
         dataset=dataset,
         model=model,
-        protocol=ProtocolRef(name=protocol.name, rule=protocol.rule, citation=protocol.citation),
+        protocol=ProtocolRef(name=SQUAD_V2.name, rule=SQUAD_V2.rule, citation=SQUAD_V2.citation),
         bootstrap=bootstrap,
         counts=Counts(
             examples=len(answered.examples),
@@ -127,13 +127,17 @@ def score_answers(
             for number, counted in enumerate(tallies)
         ],
         without_leaks=_without_leaks(leaks, tallies, baseline_tallies, bootstrap) if leaks else None,
-        protocols=protocol_scores(
-            settings.published_protocols,
-            answered,
-            baseline=next(iter(baseline_answers.values()), None),
-            training_rows=training_rows,
-            bootstrap=bootstrap,
-        ),
+        protocols=[
+            score
+            for name in settings.published_protocols
+            for score in protocol_scores(
+                registry.find("protocols", name),
+                answered,
+                baseline=next(iter(baseline_answers.values()), None),
+                training_rows=training_rows,
+                bootstrap=bootstrap,
+            )
+        ],
         breakdowns=[break_down(facts, tallies, baseline_tallies, bootstrap) for facts in settings.breakdowns],
         **(_details(metrics[0], answered, baseline_answers, settings) if settings.details else {}),
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medical_vqa.data.audit.audit import audit
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import read_mapped
@@ -129,31 +128,43 @@ def shuffled_baseline(predictions: Path, rows: AnsweredRows) -> list[Prediction]
 
 
 def leaked_rows(rows: AnsweredRows) -> LeakedRows | None:
-    """The rows whose image a training split shows: by the saved audit where there is one, else by content.
+    """The rows whose image a training part shows; None for training rows.
 
-    None for training rows. The card says in addition which rows the model itself was trained on.
+    The saved audit of the dataset names them, near-duplicates included; without one only equal files are known. The
+    card says in addition which rows the model itself was trained on.
     """
     if rows.split == "train":
         return None
-    dataset = rows.data.dataset
-    result = dataset.audit or audit(dataset, compare_images=False)
-    leaks = [leak for leak in result.leaks if leak.part.partition(" ")[0] == rows.split]
+    audit = rows.data.dataset.audit
+    leaks = [leak for leak in audit.leaks if leak.part.partition(" ")[0] == rows.split] if audit else []
     return LeakedRows(
-        exact=frozenset(id_ for leak in leaks for id_ in leak.exact),
+        exact=frozenset(id_ for leak in leaks for id_ in leak.exact) if audit else rows_in_training(rows),
         near=frozenset(id_ for leak in leaks for id_ in leak.near),
-        near_duplicates_checked=result.images_compared,
+        near_duplicates_checked=audit is not None and audit.images_compared,
         trained_on=trained_rows(rows),
     )
 
 
+def rows_in_training(rows: AnsweredRows) -> frozenset[str]:
+    """Ids of the rows whose image is in the published training split, in any language, by content."""
+    dataset, selection = rows.data.dataset, rows.data.selection
+    held_out_of_training = selection.validation is None and rows.split == "validation"
+    if held_out_of_training or "train" not in dataset.splits:
+        return frozenset()
+    known = {dataset.images.digest(row.image_id) for row in dataset.examples("train")}
+    return frozenset(row.id for row in rows.examples() if dataset.images.digest(row.image_id) in known)
+
+
 def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
-    """Ids of the rows whose image the model was trained on, by content; None where no card says."""
+    """Ids of the rows whose image the model was trained on, by content; None without a card that says."""
     training = rows.card.model.data if rows.card else None
     if training is None:
         return None
     try:
         trained = rows.data.reselect(training.selection)
-        known = {trained.images.digest(row.image_id) for row in trained.rows("train")}
+        images = trained.dataset.images
+        known = {images.digest(row.image_id) for row in trained.rows("train")}
     except (DataError, ConfigError):
         return None
-    return frozenset(row.id for row in rows.examples() if rows.data.images.digest(row.image_id) in known)
+    images = rows.data.dataset.images
+    return frozenset(row.id for row in rows.examples() if images.digest(row.image_id) in known)

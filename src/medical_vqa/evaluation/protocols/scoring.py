@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medical_vqa import registry
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.statistics.tally import Tally, tally
@@ -15,45 +14,42 @@ MAX_IDS = 20
 
 
 def protocol_scores(
-    names: Sequence[str],
+    protocol: Protocol,
     answered: AnsweredQuestions,
     *,
     baseline: Mapping[str, Prediction] | None,
     training_rows: Sequence[Example],
     bootstrap: Bootstrap,
 ) -> list[ProtocolScore]:
-    """Score the same answers under each protocol, as published and repaired.
+    """Score the same answers by a protocol, as published and repaired.
 
     Args:
-        names: Names of the protocols, in the order of the table.
+        protocol: The protocol.
         answered: The questions with the model's answers.
         baseline: Example id -> the baseline's answer.
         training_rows: Training rows, for the rules that need labels.
         bootstrap: How intervals are resampled.
     """
-    context = Context(training_rows, answered.scored)
     scores = []
-    for name in names:
-        protocol: Protocol = registry.find("protocols", name)
-        for metric in protocol.build(context):
-            published = tally(metric.published, answered.scored, answered.answers)
-            repaired = tally(metric.repaired, answered.scored, answered.answers) if metric.repaired else None
-            changed = changed_rows(published, repaired) if repaired else None
-            scores.append(
-                ProtocolScore(
-                    protocol=protocol.name,
-                    metric=metric.published.name,
-                    label=metric.published.label,
-                    signature=metric.published.signature(),
-                    published=published.score(bootstrap),
-                    baseline=tally(metric.published, answered.scored, baseline).total() if baseline else None,
-                    repaired=repaired.score(bootstrap) if repaired else None,
-                    repaired_signature=metric.repaired.signature() if metric.repaired else None,
-                    defect=metric.defect,
-                    changed=None if changed is None else len(changed),
-                    changed_ids=tuple((changed or ())[:MAX_IDS]),
-                )
+    for metric in protocol.build(Context(training_rows, answered.scored)):
+        published = tally(metric.published, answered.scored, answered.answers)
+        repaired = tally(metric.repaired, answered.scored, answered.answers) if metric.repaired else None
+        changed = changed_rows(published, repaired) if repaired else None
+        scores.append(
+            ProtocolScore(
+                protocol=protocol.name,
+                metric=metric.published.name,
+                label=metric.published.label,
+                signature=metric.published.signature(),
+                published=published.score(bootstrap),
+                baseline=tally(metric.published, answered.scored, baseline).total() if baseline else None,
+                repaired=repaired.score(bootstrap) if repaired else None,
+                repaired_signature=metric.repaired.signature() if metric.repaired else None,
+                defect=metric.defect,
+                changed=None if changed is None else len(changed),
+                changed_ids=tuple((changed or ())[:MAX_IDS]),
             )
+        )
     return scores
 
 

@@ -15,7 +15,7 @@ from medical_vqa import registry
 from medical_vqa.data.formats.base import ImageSource
 from medical_vqa.evaluation.correctness import JudgedAnswer, judge
 from medical_vqa.evaluation.joining import AnsweredQuestions
-from medical_vqa.evaluation.protocols.base import Protocol
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.reporting import figures, summary
 from medical_vqa.evaluation.reporting.gallery import select_answers, thumbnails
 from medical_vqa.evaluation.reporting.page import write_page
@@ -75,11 +75,7 @@ def write_report(
     Raises:
         DataError: If the file cannot be written.
     """
-    protocols: dict[str, Protocol] = {
-        name: registry.find("protocols", name)
-        for name in (results.protocol.name, *(score.protocol for score in results.protocols))
-    }
-    judged = judge(protocols[results.protocol.name].published_metrics()[0], answered)
+    judged = judge(exact_match(), answered)
     gallery = select_answers(judged)
     baseline = next(iter(baselines), None)
     write_page(
@@ -110,7 +106,7 @@ def write_report(
         wrong=sum(not answer.correct for answer in judged),
         confusions=confusions(judged, _MAX_CONFUSIONS),
         confusion_table=confusion_table(judged, _MAX_CONFUSED_ANSWERS),
-        protocols={score.protocol: protocols[score.protocol] for score in results.protocols},
+        protocols={score.protocol: registry.find("protocols", score.protocol) for score in results.protocols},
         audit=list(audit),
         charts=training_charts(history or ()),
         card=card_entries(card or {}),

@@ -64,7 +64,9 @@ def clustered_bootstrap(
         return Interval(low=None, high=None, level=level, method=METHOD, reason="fewer than two groups")
     if len(sums) > _MAX_CLUSTERS:
         sums = _bundled(sums, seed)
-    scores = np.concatenate([value(weights @ sums) for weights in _resampling_weights(seed, resamples, len(sums))])
+    fits_in_memory = resamples * len(sums) <= _MAX_WEIGHTS
+    draw: Callable[[int, int, int], Iterable[Floats]] = _cached_weights if fits_in_memory else _drawn_weights
+    scores = np.concatenate([value(weights @ sums) for weights in draw(seed, resamples, len(sums))])
     if np.ptp(scores) < _TOLERANCE:
         reason = "every resample gives the same score"
         return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)
@@ -107,18 +109,13 @@ def wilson_of_groups(all_right: bool, groups: int, level: float = 0.95) -> Inter
     return interval.model_copy(update={"method": WILSON_OF_GROUPS})
 
 
-def _resampling_weights(seed: int, resamples: int, clusters: int) -> Iterable[Floats]:
-    """How often each cluster is drawn, in parts of (some resamples, clusters) until all resamples are there."""
-    small = resamples * clusters <= _MAX_WEIGHTS
-    return _cached_weights(seed, resamples, clusters) if small else _drawn_weights(seed, resamples, clusters)
-
-
 @lru_cache(maxsize=4)  # the metrics of one table resample the same groups: 32 MB each at most
 def _cached_weights(seed: int, resamples: int, clusters: int) -> tuple[Floats, ...]:
     return tuple(_drawn_weights(seed, resamples, clusters))
 
 
 def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Floats]:
+    """How often each cluster is drawn, in parts of (some resamples, clusters) until all resamples are there."""
     rng = np.random.default_rng(seed)
     step = max(1, _MAX_WEIGHTS // clusters)
     for start in range(0, resamples, step):
