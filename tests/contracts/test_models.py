@@ -121,8 +121,7 @@ def test_answering_again_gives_the_same(model):
 
 def test_what_was_saved_answers_the_same(model, tmp_path):
     model.save(tmp_path)
-    options = {"device": torch.device("cpu")} if hasattr(model, "module") else {}
-    again = type(model).load(tmp_path, **options)
+    again = type(model).load(tmp_path, device=torch.device("cpu"))
     assert again.answer(queries(again), Decoding()) == model.answer(queries(model), Decoding())
 
 
