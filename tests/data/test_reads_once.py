@@ -57,7 +57,7 @@ def test_scoring_opens_the_manifest_and_each_split_once(root: Path, scored_files
 def test_a_report_on_scored_answers_opens_them_no_more(root: Path, scored_files: Path, tmp_path: Path) -> None:
     scored = score(scored_files)
     with opened(root / "slake-mini") as counts:
-        report(scored, scored_files, tmp_path / "report.html")
+        report(scored, tmp_path / "report.html")
     assert not counts.keys() & {"manifest.json", "train.jsonl", "validation.jsonl"}
 
 
