@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle

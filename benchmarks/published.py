@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from medical_vqa import runtime
-from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2

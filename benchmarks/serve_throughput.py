@@ -36,7 +36,8 @@ from fastapi import FastAPI, File, Form, UploadFile
 
 import published as shared
 from medical_vqa.data.formats.slake_mini import SlakeMini
-from medical_vqa.data.imaging.pictures import open_image, prepare_picture
+from medical_vqa.data.imaging.preprocessing import prepare_picture
+from medical_vqa.data.imaging.raster import open_image
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.pipelines.serve import CPU_BATCH_SIZE, GPU_BATCH_SIZE

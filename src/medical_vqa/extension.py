@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medical_vqa.config import Section as Section
     from medical_vqa.data.formats.base import DatasetCard as DatasetCard
     from medical_vqa.data.formats.base import Published as Published
-    from medical_vqa.data.imaging.pictures import PictureSpec as PictureSpec
+    from medical_vqa.data.imaging.preprocessing import PictureSpec as PictureSpec
     from medical_vqa.errors import BundleError as BundleError
     from medical_vqa.errors import ConfigError as ConfigError
     from medical_vqa.errors import DataError as DataError
@@ -52,7 +52,7 @@ _HOME = {
     "ModelError": "errors",
     "ModelFamily": "models.base",
     "ModelOptions": "config",
-    "PictureSpec": "data.imaging.pictures",
+    "PictureSpec": "data.imaging.preprocessing",
     "Prediction": "schema.records",
     "Protocol": "evaluation.protocols.base",
     "ProtocolMetric": "evaluation.protocols.base",

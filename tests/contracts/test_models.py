@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.baselines import Majority, QuestionLookup

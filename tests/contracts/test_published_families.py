@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2

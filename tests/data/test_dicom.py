@@ -15,7 +15,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
 
-from medical_vqa.data.imaging.decode import IngestLimits, ingest
+from medical_vqa.data.imaging.decode import decode_image
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 SHIPPED = Path(pydicom.data.__file__).parent / "test_files"
@@ -76,13 +77,13 @@ def window_reference(dataset: Any, index: int = 0) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", WINDOWED)
 def test_a_windowed_picture_is_what_pydicom_makes_of_it(name: str) -> None:
-    found, dataset = ingest(shipped(name)), dcmread(SHIPPED / name)
+    found, dataset = decode_image(shipped(name)), dcmread(SHIPPED / name)
     assert found.format == "DICOM"
     assert found.window == (
         float(np.ravel(dataset.WindowCenter)[0]),
         float(np.ravel(dataset.WindowWidth)[0]),
     )
-    difference = np.abs(found.picture[:, :, 0].astype(int) - window_reference(dataset))
+    difference = np.abs(found.pixels[:, :, 0].astype(int) - window_reference(dataset))
     assert difference.max() <= 1
     assert (difference == 0).mean() > 0.999
 
@@ -90,35 +91,35 @@ def test_a_windowed_picture_is_what_pydicom_makes_of_it(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", COLORED)
 def test_a_colored_picture_is_the_rgb_that_pydicom_makes_of_it(name: str) -> None:
-    found = ingest(shipped(name))
-    assert found.picture.shape[2] == 3
+    found = decode_image(shipped(name))
+    assert found.pixels.shape[2] == 3
     plugin = {"SC_rgb_dcmtk_+eb+cy+np.dcm": "pillow", "SC_rgb_jpeg_dcmtk.dcm": "pillow"}.get(name, "")
     reference = pixel_array(dcmread(SHIPPED / name), index=0, decoding_plugin=plugin)
-    assert np.abs(found.picture.astype(int) - reference).mean() < 1.5  # decoders of lossy JPEG differ a little
+    assert np.abs(found.pixels.astype(int) - reference).mean() < 1.5  # decoders of lossy JPEG differ a little
 
 
 def test_a_palette_becomes_its_colors() -> None:
     dataset = dcmread(SHIPPED / "examples_palette.dcm")
     reference = apply_color_lut(pixel_array(dataset), dataset)
-    assert np.array_equal(ingest(shipped("examples_palette.dcm")).picture, reference >> 8)
+    assert np.array_equal(decode_image(shipped("examples_palette.dcm")).pixels, reference >> 8)
 
 
 @pytest.mark.parametrize("name", ["SC_rgb_rle_16bit.dcm", "SC_rgb_rle_32bit.dcm"])
 def test_wide_colors_keep_their_highest_bits(name: str) -> None:
-    assert np.array_equal(ingest(shipped(name)).picture, ingest(shipped("SC_rgb_rle.dcm")).picture)
+    assert np.array_equal(decode_image(shipped(name)).pixels, decode_image(shipped("SC_rgb_rle.dcm")).pixels)
 
 
 def test_every_lossless_transfer_syntax_gives_the_same_picture() -> None:
-    plain = ingest(shipped("MR_small.dcm")).picture
+    plain = decode_image(shipped("MR_small.dcm")).pixels
     for kind in ("RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless", "expb", "padded"):
-        assert np.array_equal(ingest(shipped(f"MR_small_{kind}.dcm")).picture, plain)
+        assert np.array_equal(decode_image(shipped(f"MR_small_{kind}.dcm")).pixels, plain)
 
 
 def test_a_window_of_ones_own_is_the_standards_linear_one() -> None:
-    found = ingest(made(RAMP, RescaleSlope="1", RescaleIntercept="0"), window=(40.0, 400.0))
+    found = decode_image(made(RAMP, RescaleSlope="1", RescaleIntercept="0"), window=(40.0, 400.0))
     expected = np.clip(((RAMP - 39.5) / 399 + 0.5) * 255, 0, 255)
     assert found.window == (40.0, 400.0)
-    assert np.array_equal(found.picture[:, :, 0], np.rint(expected))
+    assert np.array_equal(found.pixels[:, :, 0], np.rint(expected))
 
 
 @pytest.mark.parametrize(
@@ -130,20 +131,20 @@ def test_a_window_of_ones_own_is_the_standards_linear_one() -> None:
 )
 def test_the_other_window_functions_are_the_standards(function: str, expected: Any) -> None:
     data = made(RAMP, WindowCenter="40", WindowWidth="400", VOILUTFunction=function)
-    assert np.array_equal(ingest(data).picture[:, :, 0], np.rint(np.clip(expected, 0, 1) * 255))
+    assert np.array_equal(decode_image(data).pixels[:, :, 0], np.rint(np.clip(expected, 0, 1) * 255))
 
 
 def test_hounsfield_units_come_from_slope_and_intercept() -> None:
     stored = (RAMP + 1024).astype(np.uint16)
     window = {"WindowCenter": "40", "WindowWidth": "400"}
     rescaled = made(stored, RescaleSlope="1", RescaleIntercept="-1024", **window)
-    assert np.array_equal(ingest(rescaled).picture, ingest(made(RAMP, **window)).picture)
+    assert np.array_equal(decode_image(rescaled).pixels, decode_image(made(RAMP, **window)).pixels)
 
 
 def test_monochrome1_is_inverted() -> None:
     window = {"WindowCenter": "40", "WindowWidth": "400"}
     plain, inverted = made(RAMP, **window), made(RAMP, PhotometricInterpretation="MONOCHROME1", **window)
-    assert np.array_equal(ingest(inverted).picture, 255 - ingest(plain).picture)
+    assert np.array_equal(decode_image(inverted).pixels, 255 - decode_image(plain).pixels)
 
 
 def lut(values: np.ndarray, first: int, bits: int) -> Dataset:
@@ -158,9 +159,9 @@ def test_a_voi_lut_goes_before_a_window() -> None:
     curve = np.linspace(0, 4095, 512) ** 2 // 4095
     data = made(stored, VOILUTSequence=[lut(curve, 100, 12)], WindowCenter="40", WindowWidth="400")
     expected = curve.astype(np.uint16)[np.clip(stored.astype(int) - 100, 0, 511)] / 4095 * 255
-    assert np.array_equal(ingest(data).picture[:, :, 0], np.rint(expected))
-    assert ingest(data).window is None
-    assert ingest(data, window=(512, 1024)).window == (512, 1024)
+    assert np.array_equal(decode_image(data).pixels[:, :, 0], np.rint(expected))
+    assert decode_image(data).window is None
+    assert decode_image(data, window=(512, 1024)).window == (512, 1024)
 
 
 def test_a_modality_lut_is_looked_up_first() -> None:
@@ -168,49 +169,49 @@ def test_a_modality_lut_is_looked_up_first() -> None:
     mirrored = np.arange(1023, -1, -1)
     data = made(stored, ModalityLUTSequence=[lut(mirrored, 0, 16)], WindowCenter="512", WindowWidth="1024")
     plain = made(mirrored.astype(np.uint16).reshape(32, 32), WindowCenter="512", WindowWidth="1024")
-    assert np.array_equal(ingest(data).picture, ingest(plain).picture)
+    assert np.array_equal(decode_image(data).pixels, decode_image(plain).pixels)
 
 
 def test_without_a_window_percentiles_are_taken_and_padding_does_not_count() -> None:
     values = RAMP.copy()
     values[:4] = -32768
-    found = ingest(made(values, PixelPaddingValue=-32768))
+    found = decode_image(made(values, PixelPaddingValue=-32768))
     low, high = np.percentile(values[4:].astype(float), [0.5, 99.5])
     assert found.window == pytest.approx(((low + high) / 2, high - low))
-    assert (found.picture[0, 0, 0], found.picture[-1, -1, 0]) == (0, 255)
+    assert (found.pixels[0, 0, 0], found.pixels[-1, -1, 0]) == (0, 255)
 
 
 def test_eight_bits_without_a_window_stay_as_they_are() -> None:
     values = np.arange(40, 40 + 144, dtype=np.uint8).reshape(12, 12)
-    assert np.array_equal(ingest(made(values)).picture[:, :, 0], values)
+    assert np.array_equal(decode_image(made(values)).pixels[:, :, 0], values)
 
 
 def test_a_window_that_is_none_is_passed_over() -> None:
-    plain = ingest(made(RAMP))
+    plain = decode_image(made(RAMP))
     for width in ("0", "-5", None):
-        assert np.array_equal(ingest(made(RAMP, WindowCenter="40", WindowWidth=width)).picture, plain.picture)
+        assert np.array_equal(decode_image(made(RAMP, WindowCenter="40", WindowWidth=width)).pixels, plain.pixels)
 
 
 def test_unused_bits_do_not_count() -> None:
     values = np.arange(1024, dtype=np.uint16).reshape(32, 32)
     overlaid = made(values | 0xF000, BitsStored=12, HighBit=11, WindowCenter="512", WindowWidth="1024")
     plain = made(values, WindowCenter="512", WindowWidth="1024")
-    assert np.array_equal(ingest(overlaid).picture, ingest(plain).picture)
+    assert np.array_equal(decode_image(overlaid).pixels, decode_image(plain).pixels)
 
 
 def test_any_frame_can_be_asked_for() -> None:
     values = np.stack([np.full((16, 16), 10 * n, dtype=np.uint8) for n in range(4)])
     data = made(values)
-    assert [ingest(data, frame=n).picture[0, 0, 0] for n in range(4)] == [0, 10, 20, 30]
-    assert (ingest(data).frames, ingest(data).dropped) == (4, ("DICOM header", "other frames"))
+    assert [decode_image(data, frame=n).pixels[0, 0, 0] for n in range(4)] == [0, 10, 20, 30]
+    assert (decode_image(data).frames, decode_image(data).removed_metadata) == (4, ("DICOM header", "other frames"))
     with pytest.raises(ImageError, match="has no frame 4; the frames are 0 to 3"):
-        ingest(data, frame=4)
+        decode_image(data, frame=4)
     with pytest.raises(TooLargeError, match="has 4 frames; give a part of at most 3"):
-        ingest(data, limits=IngestLimits(frames=3))
+        decode_image(data, limits=DecodeLimits(frames=3))
 
 
 def test_a_frame_of_a_compressed_series_is_decoded_alone() -> None:
-    second = ingest(shipped("SC_rgb_rle_2frame.dcm"), frame=1).picture
+    second = decode_image(shipped("SC_rgb_rle_2frame.dcm"), frame=1).pixels
     assert np.array_equal(second, pixel_array(dcmread(SHIPPED / "SC_rgb_rle_2frame.dcm"), index=1))
 
 
@@ -223,31 +224,31 @@ def test_an_enhanced_object_keeps_its_window_with_each_frame() -> None:
         return frame
 
     data = made(np.stack([RAMP, RAMP]), PerFrameFunctionalGroupsSequence=[group("0", "40"), group("-100", "60")])
-    second = ingest(data, frame=1)
+    second = decode_image(data, frame=1)
     assert second.window == (60, 400)
     expected = np.clip(((RAMP * 2.0 - 100 - 59.5) / 399 + 0.5) * 255, 0, 255)
-    assert np.array_equal(second.picture[:, :, 0], np.rint(expected))
+    assert np.array_equal(second.pixels[:, :, 0], np.rint(expected))
 
 
 def test_of_the_header_only_the_list_is_kept() -> None:
     data = made(RAMP, BodyPartExamined="CHEST", ViewPosition="PA", StudyDescription="Jane's", BurnedInAnnotation="YES")
-    found = ingest(data)
-    assert found.facts == {
+    found = decode_image(data)
+    assert found.header_fields == {
         "Modality": "CT", "BodyPartExamined": "CHEST", "ViewPosition": "PA", "Rows": "32", "Columns": "32"
     }  # fmt: skip
-    assert found.burned_in is True
+    assert found.burned_in_annotation is True
     assert "Doe" not in repr(found)
-    assert ingest(made(RAMP, BurnedInAnnotation="NO")).burned_in is False
-    assert ingest(made(RAMP)).burned_in is None
+    assert decode_image(made(RAMP, BurnedInAnnotation="NO")).burned_in_annotation is False
+    assert decode_image(made(RAMP)).burned_in_annotation is None
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_name_in_a_listed_field_is_not_kept() -> None:
-    assert "BodyPartExamined" not in ingest(made(RAMP, BodyPartExamined="Jane Doe, 4711")).facts
+    assert "BodyPartExamined" not in decode_image(made(RAMP, BodyPartExamined="Jane Doe, 4711")).header_fields
 
 
 def test_a_file_without_a_preamble_is_told_too() -> None:
-    assert ingest(shipped("MR_small.dcm")[132:]).format == "DICOM"
+    assert decode_image(shipped("MR_small.dcm")[132:]).format == "DICOM"
 
 
 @pytest.mark.parametrize(
@@ -260,29 +261,31 @@ def test_a_file_without_a_preamble_is_told_too() -> None:
 )
 def test_what_is_not_read_is_named(name: str, words: str) -> None:
     with pytest.raises(UnsupportedImageError, match=words):
-        ingest(shipped(name))
+        decode_image(shipped(name))
 
 
 def test_a_reference_to_pixels_elsewhere_is_not_followed() -> None:
     with pytest.raises(UnsupportedImageError, match="transfer syntax JPIP Referenced, which is not read"):
-        ingest(shipped("MR_small_jp2klossless.dcm").replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94", 1))
+        decode_image(
+            shipped("MR_small_jp2klossless.dcm").replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94", 1)
+        )
 
 
 @pytest.mark.parametrize("name", ["MR_truncated.dcm", "badVR.dcm", "nested_priv_SQ.dcm"])
 def test_a_damaged_file_is_refused_without_quoting_it(name: str) -> None:
     with pytest.raises(ImageError, match=r"^a: expected a whole DICOM picture, .*; export the file again$"):
-        ingest(shipped(name), name="a")
+        decode_image(shipped(name), name="a")
 
 
 def test_a_window_for_colors_is_refused() -> None:
     with pytest.raises(ImageError, match="a window is for gray pictures"):
-        ingest(shipped("examples_rgb_color.dcm"), window=(40, 400))
+        decode_image(shipped("examples_rgb_color.dcm"), window=(40, 400))
 
 
 def peak_of(data: bytes, error: type[ImageError], words: str) -> int:
     tracemalloc.start()
     with pytest.raises(error, match=words):
-        ingest(data)
+        decode_image(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -294,7 +297,7 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
     body = squeezer.compress(bytes(600_000_000)) + squeezer.flush()
     meta = 132 + 12 + int.from_bytes(head[140:144], "little")
     assert len(body) < 1_000_000
-    assert peak_of(head[:meta] + body, TooLargeError, "comes to more than 80 million bytes") < 170_000_000
+    assert peak_of(head[:meta] + body, TooLargeError, "inflates to more than 80 million bytes") < 170_000_000
 
 
 def test_a_header_that_claims_too_much_is_refused_before_decoding() -> None:
@@ -310,7 +313,7 @@ def test_a_stream_larger_than_its_header_is_refused_before_decoding() -> None:
     out = io.BytesIO()
     dataset.save_as(out)
     with pytest.raises(ImageError, match="header says 100x100 pixels and its compressed picture 512x512"):
-        ingest(out.getvalue())
+        decode_image(out.getvalue())
 
 
 def test_a_stream_without_a_header_is_refused() -> None:
@@ -322,4 +325,4 @@ def test_a_stream_without_a_header_is_refused() -> None:
     out = io.BytesIO()
     dataset.save_as(out)
     with pytest.raises(ImageError, match="cannot be decoded"):
-        ingest(out.getvalue())
+        decode_image(out.getvalue())

@@ -10,7 +10,7 @@ import pydicom.data
 import pytest
 
 from medical_vqa.data.formats.folder import Folder
-from medical_vqa.data.imaging.decode import ingest_file
+from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.errors import DataError, MissingDependencyError
@@ -98,7 +98,7 @@ def test_of_a_dicom_file_the_picture_is_prepared_and_not_the_header(own_folder: 
     assert kept.startswith(b"\x89PNG")
     assert b"CompressedSamples" not in kept
     picture = np.asarray(PreparedDataset.open("mine", tmp_path / "root").images.load("mine/scan.dcm"))
-    assert np.array_equal(picture[:, :, 0], ingest_file(folder / "scan.dcm").picture[:, :, 0])
+    assert np.array_equal(picture[:, :, 0], decode_image_file(folder / "scan.dcm").pixels[:, :, 0])
 
 
 HEADER = "image,question,answer\n"

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medical_vqa.data.imaging.pictures import PictureSpec, image_size, open_image, open_image_file, prepare_picture
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.raster import image_size, open_image, open_image_file
 from medical_vqa.errors import ConfigError, ImageError
 
 

@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medical_vqa.data.imaging.decode import IngestLimits, ingest
+from medical_vqa.data.imaging.decode import decode_image
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 RAS = np.eye(4)
@@ -31,21 +32,21 @@ def test_the_middle_slice_is_shown_and_any_other_can_be_asked_for(kind: Any, zip
     values = np.stack([np.full((10, 12), 10 * n, dtype=np.int16) for n in range(5)], axis=2)
     data = made(values, kind=kind)
     data = gzip.compress(data) if zipped else data
-    found = ingest(data, window=(20, 40))
-    assert (found.format, found.frames, found.picture.shape) == ("NIFTI", 5, (12, 10, 1))
-    assert found.dropped == ("NIfTI header", "other frames")
-    assert found.facts == {"Rows": "12", "Columns": "10"}
-    assert found.picture[0, 0, 0] == 128  # 20 of 0..40
-    assert [int(ingest(data, frame=n, window=(20, 40)).picture[0, 0, 0]) for n in (0, 4)] == [0, 255]
+    found = decode_image(data, window=(20, 40))
+    assert (found.format, found.frames, found.pixels.shape) == ("NIFTI", 5, (12, 10, 1))
+    assert found.removed_metadata == ("NIfTI header", "other frames")
+    assert found.header_fields == {"Rows": "12", "Columns": "10"}
+    assert found.pixels[0, 0, 0] == 128  # 20 of 0..40
+    assert [int(decode_image(data, frame=n, window=(20, 40)).pixels[0, 0, 0]) for n in (0, 4)] == [0, 255]
     with pytest.raises(ImageError, match="has no frame 5; the frames are 0 to 4"):
-        ingest(data, frame=5)
+        decode_image(data, frame=5)
 
 
 def test_slices_of_a_series_in_time_are_counted_on() -> None:
     values = volume(8, 8, 3, 2)
-    found = ingest(made(values), frame=4, window=(500, 1000))
+    found = decode_image(made(values), frame=4, window=(500, 1000))
     assert found.frames == 6
-    assert np.array_equal(found.picture, ingest(made(values[:, :, :, 1]), frame=1, window=(500, 1000)).picture)
+    assert np.array_equal(found.pixels, decode_image(made(values[:, :, :, 1]), frame=1, window=(500, 1000)).pixels)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LAI", "ARS", "PIR", "SAL"])
@@ -54,7 +55,7 @@ def test_however_it_is_stored_a_slice_is_turned_the_same_way(codes: str) -> None
     ras, wanted = (nibabel.orientations.axcodes2ornt(name) for name in ("RAS", codes))
     turn = nibabel.orientations.ornt_transform(ras, wanted)
     data = bytes(nibabel.Nifti1Image(values, RAS).as_reoriented(turn).to_bytes())
-    picture = ingest(data, frame=0, window=(500, 1000)).picture[:, :, 0]
+    picture = decode_image(data, frame=0, window=(500, 1000)).pixels[:, :, 0]
     first = {"S": values[:, :, 0], "I": values[:, :, -1], "R": values[0], "L": values[-1]}[codes[2]]
     # Axial: the face up and the patient's right on the left. Sagittal: the head up and the face on the left.
     assert np.array_equal(picture, np.rint(np.clip(first.T[::-1, ::-1] / 1000, 0, 1) * 255))
@@ -64,44 +65,44 @@ def test_values_are_scaled_as_the_header_says() -> None:
     values = volume(8, 8, 1)
     data = bytearray(made(values))
     data[112:120] = np.array([2.0, -100.0], dtype=np.float32).tobytes()  # scl_slope, scl_inter
-    found = ingest(bytes(data))
+    found = decode_image(bytes(data))
     low, high = np.percentile(values.astype(float) * 2 - 100, [0.5, 99.5])
     assert found.window == pytest.approx(((low + high) / 2, high - low))
     expected = np.clip((values[:, :, 0].T[::-1, ::-1] * 2.0 - 100 - low) / (high - low), 0, 1)
-    assert np.array_equal(found.picture[:, :, 0], np.rint(expected * 255))
+    assert np.array_equal(found.pixels[:, :, 0], np.rint(expected * 255))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 def test_every_usual_type_is_read(dtype: Any) -> None:
-    picture = ingest(made(volume(8, 8, 2, dtype=dtype)), frame=0).picture
+    picture = decode_image(made(volume(8, 8, 2, dtype=dtype)), frame=0).pixels
     assert (picture.min(), picture.max()) == (0, 255)
 
 
 def test_a_color_volume_becomes_rgb() -> None:
     values = np.zeros((8, 8, 1), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     values["G"] = 200
-    found = ingest(made(values))
-    assert found.picture.shape == (8, 8, 3)
-    assert found.picture[0, 0].tolist() == [0, 200, 0]
+    found = decode_image(made(values))
+    assert found.pixels.shape == (8, 8, 3)
+    assert found.pixels[0, 0].tolist() == [0, 200, 0]
     with pytest.raises(ImageError, match="a window is for gray pictures"):
-        ingest(made(values), window=(1, 2))
+        decode_image(made(values), window=(1, 2))
 
 
 def test_big_endian_is_read() -> None:
     image = nibabel.Nifti1Image(volume(8, 8, 2), RAS)
     swapped = nibabel.Nifti1Image(volume(8, 8, 2), RAS, image.header.as_byteswapped(">"))
-    assert np.array_equal(ingest(bytes(swapped.to_bytes())).picture, ingest(bytes(image.to_bytes())).picture)
+    assert np.array_equal(decode_image(bytes(swapped.to_bytes())).pixels, decode_image(bytes(image.to_bytes())).pixels)
 
 
 def test_what_is_not_read_is_named() -> None:
     with pytest.raises(UnsupportedImageError, match="expected a NIfTI volume in the gzip file, got something else"):
-        ingest(gzip.compress(b"hello " * 100))
+        decode_image(gzip.compress(b"hello " * 100))
     data = bytearray(made(volume(8, 8, 2)))
     data[344:347] = b"ni1"
     with pytest.raises(UnsupportedImageError, match="pixels are in another file"):
-        ingest(bytes(data))
+        decode_image(bytes(data))
     with pytest.raises(UnsupportedImageError, match="voxels of type complex64"):
-        ingest(made(np.ones((8, 8, 2), dtype=np.complex64)))
+        decode_image(made(np.ones((8, 8, 2), dtype=np.complex64)))
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -109,7 +110,7 @@ def test_a_truncated_volume_is_refused(zipped: bool) -> None:
     data = made(volume(32, 32, 8))
     data = gzip.compress(data) if zipped else data
     with pytest.raises(ImageError, match="expected a whole NIfTI volume"):
-        ingest(data[: len(data) // 2], frame=7)
+        decode_image(data[: len(data) // 2], frame=7)
 
 
 @pytest.mark.parametrize("length", [345, 347, 348, 400, 500])
@@ -118,24 +119,24 @@ def test_a_file_that_ends_within_its_header_is_refused(length: int) -> None:
         data = made(volume(8, 8, 2), kind=kind)[:length]
         for file in (data, gzip.compress(data)):
             with pytest.raises(ImageError):
-                ingest(file)
+                decode_image(file)
 
 
 def test_limits_are_kept_before_inflating() -> None:
     data = gzip.compress(made(volume(16, 16, 4)))
     with pytest.raises(TooLargeError, match="has 4 slices; give a part of at most 3"):
-        ingest(data, limits=IngestLimits(frames=3))
+        decode_image(data, limits=DecodeLimits(frames=3))
     with pytest.raises(TooLargeError, match="is 16x16 pixels"):
-        ingest(data, limits=IngestLimits(pixels=100))
-    with pytest.raises(TooLargeError, match=r"frame 3 lies 2,400 bytes into the volume"):
-        ingest(data, frame=3, limits=IngestLimits(inflated_bytes=2000))
+        decode_image(data, limits=DecodeLimits(pixels=100))
+    with pytest.raises(TooLargeError, match=r"frame 3 ends 2,400 bytes into the volume"):
+        decode_image(data, frame=3, limits=DecodeLimits(inflated_bytes=2000))
 
 
 def test_a_bomb_is_inflated_piece_by_piece() -> None:
     data = gzip.compress(made(np.zeros((512, 512, 400), dtype=np.int16)), 1)
     assert len(data) < 2_000_000
     tracemalloc.start()
-    assert ingest(data, frame=399).picture.max() == 0
+    assert decode_image(data, frame=399).pixels.max() == 0
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12_000_000  # the volume has 210 million bytes

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from medical_vqa.data.cache.pictures import PictureCache
-from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError, ImageError
 from medical_vqa.io import sha256
 

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from mutate import bombs, uploads
 
-from medical_vqa.data.imaging.decode import ingest
+from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.errors import ImageError
 
 
 def outcome(data: bytes) -> str:
     try:
-        return f"read as {ingest(data).format}"
+        return f"read as {decode_image(data).format}"
     except ImageError as error:
         return type(error).__name__
 

@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from mutate import bombs, uploads, valid_files
 
-from medical_vqa.data.imaging.decode import Ingested, ingest
+from medical_vqa.data.imaging.decode import decode_image
+from medical_vqa.data.imaging.decoded_frame import DecodedFrame
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 SMALL_OR_WITHOUT_PIXELS = {"SC_rgb_small_odd_jpeg.dcm", "reportsi.dcm", "priv_SQ.dcm", "JPGExtended.dcm"}
@@ -37,36 +38,36 @@ def test_the_same_seed_gives_the_same_uploads_and_another_gives_others(monkeypat
 
 @pytest.mark.parametrize("name", sorted(set(valid_files()) - SMALL_OR_WITHOUT_PIXELS))
 def test_every_file_can_be_read_before_it_is_changed(name: str) -> None:
-    assert min(ingest(valid_files()[name]).picture.shape[:2]) >= 8
+    assert min(decode_image(valid_files()[name]).pixels.shape[:2]) >= 8
 
 
 @pytest.mark.parametrize("name", sorted(TOO_LARGE))
 def test_a_decompression_bomb_is_too_large(name: str) -> None:
     with pytest.raises(TooLargeError):
-        ingest(bombs()[name])
+        decode_image(bombs()[name])
 
 
 def test_a_web_page_or_an_archive_before_a_picture_is_refused() -> None:
     with pytest.raises(UnsupportedImageError, match="got a zip archive"):
-        ingest(bombs()["zip-before.png"])
+        decode_image(bombs()["zip-before.png"])
     with pytest.raises(ImageError, match="got something else"):
-        ingest(bombs()["page.png"])
+        decode_image(bombs()["page.png"])
 
 
 def test_a_damaged_upload_gives_a_picture_or_an_image_error() -> None:
     outcomes = set()
     for name, data in uploads(600, seed=7):
         try:
-            image = ingest(data, name="upload")
+            image = decode_image(data, name="upload")
         except ImageError as error:
             assert str(error).startswith("upload: "), name
             assert "\n" not in str(error), name
             outcomes.add(type(error))
         else:
-            assert isinstance(image, Ingested), name
-            assert (image.picture.dtype, image.picture.ndim) == (np.uint8, 3), name
-            outcomes.add(Ingested)
-    assert outcomes == {Ingested, ImageError, TooLargeError, UnsupportedImageError}
+            assert isinstance(image, DecodedFrame), name
+            assert (image.pixels.dtype, image.picture.ndim) == (np.uint8, 3), name
+            outcomes.add(DecodedFrame)
+    assert outcomes == {DecodedFrame, ImageError, TooLargeError, UnsupportedImageError}
 
 
 def test_memory_does_not_grow_after_the_largest_allowed_pictures() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import Augment, resample
 from medical_vqa.models.base import Query

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import medical_vqa
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.bundle import load_bundle

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from live import PATIENCE
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import ModelFamily, Query
 from medical_vqa.schema.bundle_card import BundleCard, Decoding

@@ -12,8 +12,8 @@ import pytest
 from live import png
 from PIL import Image
 
-from medical_vqa.data.imaging.decode import IngestLimits
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.serving.decoding import DecodeJob, DecoderLimits, DecoderPool, decode
 from medical_vqa.serving.errors import ApiError
 
@@ -22,7 +22,7 @@ MEBIBYTE = 1 << 20
 
 
 def job(data, **limits):
-    return DecodeJob(data, IngestLimits(**limits), SPEC)
+    return DecodeJob(data, DecodeLimits(**limits), SPEC)
 
 
 def make_pool(processes=1, **options):

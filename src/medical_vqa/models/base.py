@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.config import ModelOptions
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.registry import import_object
 from medical_vqa.schema.bundle_card import Decoding

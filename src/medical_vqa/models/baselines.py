@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from medical_vqa.config import ModelOptions
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import ModelFamily, Query, Vision, check_question
 from medical_vqa.models.vocabulary import words

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.data.imaging.decode import ingest_file
-from medical_vqa.data.imaging.pictures import prepare_picture
+from medical_vqa.data.imaging.decode import decode_image_file
+from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.guards.abstention import abstention_decision, calibrated
@@ -178,16 +178,16 @@ def _queries(
 ) -> tuple[list[Query], ImageView]:
     """The queries for a model, all about the same picture, and what that picture shows."""
     checked = [check_question(question) for question in questions]
-    ingested = ingest_file(image, frame=frame, window=window)
+    decoded = decode_image_file(image, frame=frame, window=window)
     spec = loaded.model.picture
-    visual = prepare_picture(ingested.image, spec) if spec is not None else NO_PICTURE
+    visual = prepare_picture(decoded.image, spec) if spec is not None else NO_PICTURE
     view = ImageView(
         image,
-        ingested.format,
-        (ingested.width, ingested.height),
-        ingested.frame,
-        ingested.frames,
-        ingested.window,
-        ingested.facts,
+        decoded.format,
+        (decoded.width, decoded.height),
+        decoded.frame,
+        decoded.frames,
+        decoded.window,
+        decoded.header_fields,
     )
     return [Query(str(number), question, "image", visual) for number, question in enumerate(checked)], view

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa import registry
-from medical_vqa.data.imaging.pictures import PictureSpec, open_image, prepare_picture
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.raster import open_image
 from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.pipelines.bundles import find_bundle, load_model
 

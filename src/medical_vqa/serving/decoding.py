@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from medical_vqa.data.imaging.decode import IngestLimits, ingest
-from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.decode import decode_image
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 
@@ -50,7 +51,7 @@ class DecodeJob:
 
     data: bytes
     """The file."""
-    limits: IngestLimits
+    limits: DecodeLimits
     """Bounds on bytes, pixels and frames."""
     spec: PictureSpec | None
     """How the model needs its picture; None for a model that uses no image."""
@@ -96,23 +97,23 @@ class DecodedImage:
 
 def decode(job: DecodeJob) -> DecodedImage:
     """Decode one upload in this process; raises `ImageError`."""
-    ingested = ingest(job.data, limits=job.limits, frame=job.frame, window=job.window, name=_UPLOAD_NAME)
-    digest = hashlib.sha256(repr(ingested.picture.shape).encode())
-    digest.update(np.ascontiguousarray(ingested.picture).data)
-    header_fields = dict(ingested.facts)
-    if ingested.window is not None:  # so that a client can offer another one
-        center, width = ingested.window
+    frame = decode_image(job.data, limits=job.limits, frame=job.frame, window=job.window, name=_UPLOAD_NAME)
+    digest = hashlib.sha256(repr(frame.pixels.shape).encode())
+    digest.update(np.ascontiguousarray(frame.pixels).data)
+    header_fields = dict(frame.header_fields)
+    if frame.window is not None:  # so that a client can offer another one
+        center, width = frame.window
         header_fields |= {"WindowCenter": f"{center:g}", "WindowWidth": f"{width:g}"}
     info = ImageInfo(
-        width=ingested.width,
-        height=ingested.height,
-        format=ingested.format,
-        frames=ingested.frames,
-        removed_metadata=list(ingested.dropped),
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        frames=frame.frames,
+        removed_metadata=list(frame.removed_metadata),
         header_fields=header_fields,
-        burned_in_annotation=ingested.burned_in,
+        burned_in_annotation=frame.burned_in_annotation,
     )
-    image = ingested.image
+    image = frame.image
     return DecodedImage(digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from medical_vqa.data.imaging.decode import IngestLimits
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.serving.api.schema import (
     MAX_QUESTION,
     MAX_QUESTIONS,
@@ -86,7 +86,7 @@ class Service:
                 deadline=settings.deadline,
             ),
         )
-        self._ingest_limits = IngestLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
+        self._ingest_limits = DecodeLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

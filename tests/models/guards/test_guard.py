@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medical_vqa.data.imaging.picture_statistics import PictureStatistics
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.contradiction import contradict, opposite

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medical_vqa.data.imaging.pictures import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_write, describe_disk_errors, file_lock
 from medical_vqa.runtime import ProgressCallback

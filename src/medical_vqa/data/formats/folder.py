@@ -29,7 +29,7 @@ from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.rows import relative_name, require_unique
-from medical_vqa.data.imaging.decode import picture_bytes
+from medical_vqa.data.imaging.decode import raster_bytes
 from medical_vqa.errors import DataError, MissingDependencyError
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.text import nearest
@@ -81,7 +81,7 @@ class Folder:
                 image_id: f"{path}.png" if Path(path).suffix.lower() in _MEDICAL else path
                 for image_id, path in paths.items()
             },
-            read_image=lambda image_id: picture_bytes(source / paths[image_id]),
+            read_image=lambda image_id: raster_bytes(source / paths[image_id]),
         )
 
     def bundled(self) -> Path | None:

@@ -22,7 +22,7 @@ from typing import Any
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique, text
 from medical_vqa.data.formats.slake_regions import region_reader
-from medical_vqa.data.imaging.pictures import read_image_file
+from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.errors import DataError, ImageError
 from medical_vqa.schema.records import SPLITS, Example, Split
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from medical_vqa.data.cache.regions import Regions, coverage_grid
-from medical_vqa.data.imaging.pictures import open_image_file
+from medical_vqa.data.imaging.raster import open_image_file
 from medical_vqa.errors import DataError
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique
-from medical_vqa.data.imaging.pictures import read_image_file
+from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Example, Split
 

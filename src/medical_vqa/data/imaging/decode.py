@@ -1,6 +1,6 @@
-"""From the bytes of an upload to a picture and nothing else: sniffed by content, bounded, header dropped.
+"""Decoding of an image file of any supported format: recognized by content, within limits, header removed.
 
-Whatever comes in, an `Ingested` or an `ImageError` comes out, and memory stays within what `IngestLimits` allows.
+Every input gives a `DecodedFrame` or an `ImageError`, within the memory that `DecodeLimits` allow.
 """
 
 from __future__ import annotations
@@ -8,78 +8,71 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from medical_vqa.data.imaging.decoded import Ingested, IngestLimits
-from medical_vqa.data.imaging.pictures import decode, read_image_file
+from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.raster import decode_raster, read_image_file
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
-__all__ = [
-    "DEFAULT",
-    "LOCAL",
-    "IngestLimits",
-    "Ingested",
-    "ingest",
-    "ingest_file",
-    "is_dicom",
-    "is_nifti",
-    "picture_bytes",
-]
-
-DEFAULT = IngestLimits()
-"""For files that strangers send."""
-LOCAL = IngestLimits(file_bytes=4_000_000_000, frames=1_000_000, inflated_bytes=64_000_000_000)
-"""For files of one's own on one's own machine."""
+UPLOAD_LIMITS = DecodeLimits()
+"""For files from strangers."""
+LOCAL_LIMITS = DecodeLimits(file_bytes=4_000_000_000, frames=1_000_000, inflated_bytes=64_000_000_000)
+"""For your own files on your own machine."""
 
 
-def ingest(
+def decode_image(
     data: bytes,
     *,
-    limits: IngestLimits = DEFAULT,
+    limits: DecodeLimits = UPLOAD_LIMITS,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
     name: str = "the image",
-) -> Ingested:
-    """Decode an upload.
+) -> DecodedFrame:
+    """Decode one frame of an image file.
 
     Args:
-        data: The file's bytes, of any format in `Ingested.format`.
-        limits: What is refused before it is decoded.
-        frame: Frame, slice or page, from 0. By default the first; of a NIfTI volume the middle slice.
-        window: Center and width of the values to show, for DICOM and NIfTI. By default what the header says.
-        name: What the message calls the picture.
+        data: The file's bytes, of any format in `DecodedFrame.format`.
+        limits: Limits that are checked before decoding.
+        frame: Frame, slice or page, from 0; by default the first, of a NIfTI volume the middle slice.
+        window: Center and width of the values to show, for DICOM and NIfTI; by default those of the header.
+        name: What messages call the image.
 
     Raises:
-        TooLargeError: Over a limit.
-        UnsupportedImageError: A known format or DICOM transfer syntax that is not read, or not without an extra.
-        ImageError: Anything else that is not a whole picture, or has no such frame.
+        TooLargeError: A limit is exceeded.
+        UnsupportedImageError: A known format or DICOM transfer syntax that is not supported, or needs an extra.
+        ImageError: Other or damaged data, or there is no such frame.
     """
     if len(data) > limits.file_bytes:
         raise TooLargeError(
             f"{name}: has {len(data):,} bytes; give a file of at most {limits.file_bytes / 1e6:g} million bytes"
         )
     if is_dicom(data):
-        return _dicom(data, name, limits, frame, window)
+        return _decode_dicom(data, name, limits, frame, window)
     if is_nifti(data):
-        return _nifti(data, name, limits, frame, window)
+        return _decode_nifti(data, name, limits, frame, window)
     if window is not None:
         raise ImageError(f"{name}: a window is for DICOM and NIfTI; leave it out")
-    found = decode(data, name, max_pixels=limits.pixels, max_pages=limits.frames, page=frame or 0)
-    return Ingested(found.pixels, found.format, found.dropped, frame=frame or 0, frames=found.pages)
+    page = frame or 0
+    raster = decode_raster(data, name, max_pixels=limits.pixels, max_pages=limits.frames, page=page)
+    return DecodedFrame(raster.pixels, raster.format, raster.removed_metadata, frame=page, frames=raster.pages)
 
 
-def ingest_file(
-    path: Path, *, frame: int | None = None, window: tuple[float, float] | None = None, limits: IngestLimits = LOCAL
-) -> Ingested:
-    """`ingest` on a file of one's own; raises `ImageError` also where it is missing or not a file."""
-    return ingest(read_image_file(path), limits=limits, frame=frame, window=window, name=str(path))
+def decode_image_file(
+    path: Path,
+    *,
+    frame: int | None = None,
+    window: tuple[float, float] | None = None,
+    limits: DecodeLimits = LOCAL_LIMITS,
+) -> DecodedFrame:
+    """`decode_image` of a local file; raises `ImageError` also where it is missing or not a file."""
+    return decode_image(read_image_file(path), limits=limits, frame=frame, window=window, name=str(path))
 
 
-def picture_bytes(path: Path) -> bytes:
-    """The bytes of a picture file as they are; of DICOM and NIfTI the picture as PNG. Raises like `ingest_file`."""
+def raster_bytes(path: Path) -> bytes:
+    """The bytes of an image file, unchanged; for DICOM and NIfTI its frame as PNG. Raises like `decode_image_file`."""
     data = read_image_file(path)
     if not is_dicom(data) and not is_nifti(data):
         return data
     out = io.BytesIO()
-    ingest(data, limits=LOCAL, name=str(path)).image.save(out, "PNG")
+    decode_image(data, limits=LOCAL_LIMITS, name=str(path)).image.save(out, "PNG")
     return out.getvalue()
 
 
@@ -89,31 +82,31 @@ def is_dicom(data: bytes) -> bool:
 
 
 def is_nifti(data: bytes) -> bool:
-    """Whether these are the bytes of a NIfTI file, or of something that was compressed with gzip as NIfTI files are."""
+    """Whether these are the bytes of a NIfTI file, or of a gzip file, as which NIfTI files are compressed."""
     return data.startswith(b"\x1f\x8b") or data[344:347] in (b"n+1", b"ni1") or data[4:7] in (b"n+2", b"ni2")
 
 
-def _dicom(
-    data: bytes, name: str, limits: IngestLimits, frame: int | None, window: tuple[float, float] | None
-) -> Ingested:
+def _decode_dicom(
+    data: bytes, name: str, limits: DecodeLimits, frame: int | None, window: tuple[float, float] | None
+) -> DecodedFrame:
     try:
         from medical_vqa.data.imaging.dicom import read_dicom  # noqa: PLC0415 - pydicom is an extra
     except ModuleNotFoundError as error:
-        raise _lacking(name, "DICOM", error) from error
+        raise _missing_package(name, "DICOM", error) from error
     return read_dicom(data, name, limits=limits, frame=frame or 0, window=window)
 
 
-def _nifti(
-    data: bytes, name: str, limits: IngestLimits, frame: int | None, window: tuple[float, float] | None
-) -> Ingested:
+def _decode_nifti(
+    data: bytes, name: str, limits: DecodeLimits, frame: int | None, window: tuple[float, float] | None
+) -> DecodedFrame:
     try:
         from medical_vqa.data.imaging.nifti import read_nifti  # noqa: PLC0415 - nibabel is an extra
     except ModuleNotFoundError as error:
-        raise _lacking(name, "NIfTI", error) from error
+        raise _missing_package(name, "NIfTI", error) from error
     return read_nifti(data, name, limits=limits, frame=frame, window=window)
 
 
-def _lacking(name: str, kind: str, error: ModuleNotFoundError) -> UnsupportedImageError:
+def _missing_package(name: str, file_format: str, error: ModuleNotFoundError) -> UnsupportedImageError:
     return UnsupportedImageError(
-        f"{name}: is {kind}, which needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
+        f"{name}: is {file_format}, which needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.data.cache.regions import RegionStore
-from medical_vqa.data.imaging.pictures import open_image_file
+from medical_vqa.data.imaging.raster import open_image_file
 from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_manifest
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime.environment import home

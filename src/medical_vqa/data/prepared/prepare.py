@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.data.cache.regions import REGIONS_NAME, write_regions
 from medical_vqa.data.formats.rows import require_unique
-from medical_vqa.data.imaging.pictures import image_size, open_image
+from medical_vqa.data.imaging.raster import image_size, open_image
 from medical_vqa.data.prepared.manifest import (
     MANIFEST_NAME,
     ImageFile,

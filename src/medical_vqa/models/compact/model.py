@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, mirror_text
 from medical_vqa.models.base import Query, distinct, targets_of

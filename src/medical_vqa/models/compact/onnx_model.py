@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, MissingDependencyError
 from medical_vqa.models.base import ModelFamily, Query, distinct
 from medical_vqa.models.compact.answering import CompactAnswering

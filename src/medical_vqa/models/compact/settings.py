@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, MedicalVqaError, ModelError
 from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of

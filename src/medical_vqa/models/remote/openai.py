@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import ModelFamily, Query, Vision, check_question
 from medical_vqa.schema.bundle_card import Decoding

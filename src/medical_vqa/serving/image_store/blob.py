@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.numpy import load as numpy_load
 from safetensors.numpy import save as numpy_save
 
-from medical_vqa.data.imaging.pictures import PictureSpec
+from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.serving.decoding import DecodedImage, prepare_for_model
 
 if TYPE_CHECKING:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from medical_vqa.data.imaging.decode import IngestLimits, ingest, ingest_file
-from medical_vqa.data.imaging.pictures import PictureSpec, open_image, prepare_picture
+from medical_vqa.data.imaging.decode import decode_image, decode_image_file
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.raster import open_image
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 GRAY = Image.linear_gradient("L").resize((40, 24))
@@ -31,17 +33,17 @@ def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 def test_the_format_is_told_by_content_and_the_picture_is_what_a_dataset_would_get(fmt: str) -> None:
     data = saved(COLOR, fmt)
-    found = ingest(data)
-    assert (found.format, found.width, found.height, found.picture.shape) == (fmt, 40, 24, (24, 40, 3))
-    assert found.picture.dtype == np.uint8
-    assert np.array_equal(found.picture, np.asarray(open_image(data, "a")))
+    found = decode_image(data)
+    assert (found.format, found.width, found.height, found.pixels.shape) == (fmt, 40, 24, (24, 40, 3))
+    assert found.pixels.dtype == np.uint8
+    assert np.array_equal(found.pixels, np.asarray(open_image(data, "a")))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_gray_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -> None:
     data = saved(GRAY, "PNG")
-    found, spec = ingest(data), PictureSpec(side=16, mode=mode)
-    assert found.picture.shape == (24, 40, 1)
+    found, spec = decode_image(data), PictureSpec(side=16, mode=mode)
+    assert found.pixels.shape == (24, 40, 1)
     assert np.array_equal(prepare_picture(found.image, spec), prepare_picture(open_image(data, "a"), spec))
 
 
@@ -50,15 +52,15 @@ def test_a_gray_picture_has_one_channel_and_prepares_like_its_three(mode: Any) -
     [("1", "PNG", 1), ("1", "TIFF", 1), ("P", "PNG", 3), ("CMYK", "JPEG", 3), ("CMYK", "TIFF", 3), ("LA", "PNG", 3)],
 )
 def test_every_usual_mode_is_read(mode: str, fmt: str, channels: int) -> None:
-    assert ingest(saved(COLOR.convert(mode), fmt)).picture.shape == (24, 40, channels)
+    assert decode_image(saved(COLOR.convert(mode), fmt)).pixels.shape == (24, 40, channels)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_a_wide_tiff_is_stretched_over_its_own_range(dtype: Any) -> None:
     values = np.linspace(100, 3000, 24 * 40).reshape(24, 40).astype(dtype)
-    found = ingest(saved(Image.fromarray(values), "TIFF"))
-    assert found.picture.shape == (24, 40, 1)
-    assert (found.picture[0, 0, 0], found.picture[-1, -1, 0]) == (0, 255)
+    found = decode_image(saved(Image.fromarray(values), "TIFF"))
+    assert found.pixels.shape == (24, 40, 1)
+    assert (found.pixels[0, 0, 0], found.pixels[-1, -1, 0]) == (0, 255)
 
 
 def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,23 +68,23 @@ def test_a_picture_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     layered.putalpha(GRAY)
     wide = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40))
     files = [saved(layered, "PNG"), saved(wide, "TIFF"), saved(COLOR.convert("P"), "GIF"), saved(COLOR, "WEBP")]
-    whole = [ingest(data).picture for data in files]
-    monkeypatch.setattr("medical_vqa.data.imaging.pictures._STRIP", 100)
-    assert all(np.array_equal(ingest(data).picture, picture) for data, picture in zip(files, whole, strict=True))
+    whole = [decode_image(data).pixels for data in files]
+    monkeypatch.setattr("medical_vqa.data.imaging.raster._STRIP", 100)
+    assert all(np.array_equal(decode_image(data).pixels, picture) for data, picture in zip(files, whole, strict=True))
 
 
 def test_what_is_not_pixels_is_dropped_and_named() -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x013B] = 6, "Dr Who"
-    found = ingest(saved(COLOR, "JPEG", exif=exif, icc_profile=b"p" * 200, comment=b"name") + b"PK\x03\x04 more")
-    assert sorted(found.dropped) == ["EXIF", "ICC profile", "comment", "trailing bytes"]
+    found = decode_image(saved(COLOR, "JPEG", exif=exif, icc_profile=b"p" * 200, comment=b"name") + b"PK\x03\x04 more")
+    assert sorted(found.removed_metadata) == ["EXIF", "ICC profile", "comment", "trailing bytes"]
     assert (found.width, found.height) == (24, 40)
 
 
 def test_the_text_of_a_png_is_dropped_and_named() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Patient", "Doe")
-    assert ingest(saved(GRAY, "PNG", pnginfo=text)).dropped == ("text",)
+    assert decode_image(saved(GRAY, "PNG", pnginfo=text)).removed_metadata == ("text",)
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
@@ -90,29 +92,29 @@ def test_a_zip_behind_a_picture_is_told(fmt: str) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.html", "<script>")
-    assert ingest(saved(COLOR, fmt)).dropped == ()
-    assert ingest(saved(COLOR, fmt) + archive.getvalue()).dropped == ("trailing bytes",)
+    assert decode_image(saved(COLOR, fmt)).removed_metadata == ()
+    assert decode_image(saved(COLOR, fmt) + archive.getvalue()).removed_metadata == ("trailing bytes",)
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_is_taken(fmt: str) -> None:
-    found = ingest(saved(COLOR, fmt, save_all=True, append_images=[GRAY.convert("RGB")], lossless=True))
-    assert (found.frames, found.dropped) == (1, ("other frames",))
-    assert np.abs(found.picture.astype(int) - np.asarray(COLOR).astype(int)).mean() < 8
+    found = decode_image(saved(COLOR, fmt, save_all=True, append_images=[GRAY.convert("RGB")], lossless=True))
+    assert (found.frames, found.removed_metadata) == (1, ("other frames",))
+    assert np.abs(found.pixels.astype(int) - np.asarray(COLOR).astype(int)).mean() < 8
     with pytest.raises(ImageError, match=r"has no frame 1; the frames are 0 to 0"):
-        ingest(saved(COLOR, fmt), frame=1)
+        decode_image(saved(COLOR, fmt), frame=1)
 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_any_page_of_a_tiff_can_be_asked_for(big: bool) -> None:
     pages = [Image.new("L", (16, 16), shade) for shade in (10, 20, 30)]
     data = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:], big_tiff=big)
-    assert [ingest(data, frame=n).picture[0, 0, 0] for n in range(3)] == [10, 20, 30]
-    assert ingest(data).frames == 3
+    assert [decode_image(data, frame=n).pixels[0, 0, 0] for n in range(3)] == [10, 20, 30]
+    assert decode_image(data).frames == 3
     with pytest.raises(ImageError, match="has no frame 3; the frames are 0 to 2"):
-        ingest(data, frame=3)
+        decode_image(data, frame=3)
     with pytest.raises(TooLargeError, match="has more than 2 pages"):
-        ingest(data, limits=IngestLimits(frames=2))
+        decode_image(data, limits=DecodeLimits(frames=2))
 
 
 def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
@@ -120,7 +122,7 @@ def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
     (offset,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, offset)
     struct.pack_into("<I", data, offset + 2 + 12 * entries, offset)
-    assert ingest(bytes(data)).frames == 1
+    assert decode_image(bytes(data)).frames == 1
 
 
 @pytest.mark.parametrize(
@@ -128,27 +130,27 @@ def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
 )
 def test_a_known_format_that_is_not_read_is_named(magic: bytes, what: str) -> None:
     with pytest.raises(UnsupportedImageError, match=f"scan.png: expected a JPEG.*, got {what}.*; convert it to PNG"):
-        ingest(magic + bytes(100), name="scan.png")
+        decode_image(magic + bytes(100), name="scan.png")
 
 
 def test_limits_are_kept_before_decoding() -> None:
     data = saved(COLOR, "PNG")
     with pytest.raises(TooLargeError, match=r"has [\d,]+ bytes; give a file of at most 0.0001 million bytes"):
-        ingest(data, limits=IngestLimits(file_bytes=100))
+        decode_image(data, limits=DecodeLimits(file_bytes=100))
     with pytest.raises(TooLargeError, match=r"is 40x24 pixels; make it smaller than 0.0005 million pixels"):
-        ingest(data, limits=IngestLimits(pixels=500))
+        decode_image(data, limits=DecodeLimits(pixels=500))
 
 
 def test_a_window_is_refused_where_there_is_none() -> None:
     with pytest.raises(ImageError, match="a window is for DICOM and NIfTI; leave it out"):
-        ingest(saved(GRAY, "PNG"), window=(40.0, 400.0))
+        decode_image(saved(GRAY, "PNG"), window=(40.0, 400.0))
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 def test_a_truncated_file_is_refused(fmt: str) -> None:
     data = saved(COLOR.resize((200, 120)), fmt)
     with pytest.raises(ImageError, match="cannot be decoded"):
-        ingest(data[: len(data) * 2 // 3])
+        decode_image(data[: len(data) * 2 // 3])
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF", "GIF", "WEBP"])
@@ -163,7 +165,7 @@ def test_a_bomb_is_refused_without_the_memory_for_it(fmt: str) -> None:
     tracemalloc.start()
     with warnings.catch_warnings(), pytest.raises(TooLargeError, match=r"pixels; make it smaller than (50|15) million"):
         warnings.simplefilter("error")
-        ingest(data)
+        decode_image(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000
@@ -171,13 +173,13 @@ def test_a_bomb_is_refused_without_the_memory_for_it(fmt: str) -> None:
 
 def test_a_webp_may_have_fewer_pixels_because_its_decoder_holds_them_several_times() -> None:
     with pytest.raises(TooLargeError, match="is 4000x4000 pixels; make it smaller than 15 million pixels"):
-        ingest(saved(Image.new("RGB", (4000, 4000)), "WEBP"))
+        decode_image(saved(Image.new("RGB", (4000, 4000)), "WEBP"))
 
 
 def test_a_file_cut_into_too_many_pieces_is_refused() -> None:
     data = saved(GRAY, "JPEG")
     with pytest.raises(ImageError, match="more than 65,536 segments"):
-        ingest(data[:2] + b"\xff\xe5\0\2" * 70_000 + data[2:])
+        decode_image(data[:2] + b"\xff\xe5\0\2" * 70_000 + data[2:])
 
 
 def test_a_tile_larger_than_any_picture_is_refused() -> None:
@@ -187,14 +189,14 @@ def test_a_tile_larger_than_any_picture_is_refused() -> None:
     at = offset + 2 + 12 * (entries - 2)
     struct.pack_into("<HHIIHHII", data, at, 322, 4, 1, 60_000, 323, 4, 1, 60_000)
     with pytest.raises(ImageError, match="tiles of 60000x60000 pixels"):
-        ingest(bytes(data))
+        decode_image(bytes(data))
 
 
 def test_a_file_of_ones_own_is_read_by_its_path(tmp_path: Any) -> None:
     (tmp_path / "scan.dat").write_bytes(saved(GRAY, "PNG"))
-    assert ingest_file(tmp_path / "scan.dat").format == "PNG"
+    assert decode_image_file(tmp_path / "scan.dat").format == "PNG"
     with pytest.raises(ImageError, match="does not exist"):
-        ingest_file(tmp_path / "none.png")
+        decode_image_file(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(
@@ -211,13 +213,13 @@ def test_without_the_extra_the_line_that_installs_it_is_shown(
     with pytest.raises(
         UnsupportedImageError, match=rf"needs the package {package}.*pip install 'medical-vqa\[dicom\]'"
     ):
-        ingest(data)
+        decode_image(data)
 
 
 def test_quiet_is_for_threads_too() -> None:
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        shapes = list(pool.map(lambda _: ingest(saved(GRAY, "PNG")).picture.shape, range(200)))
+        shapes = list(pool.map(lambda _: decode_image(saved(GRAY, "PNG")).pixels.shape, range(200)))
     assert set(shapes) == {(24, 40, 1)}
     assert warnings.filters == filters
     assert not logging.getLogger("PIL").disabled
@@ -231,6 +233,6 @@ def test_what_a_header_says_goes_into_no_warning_or_log(capfd: Any, caplog: Any)
     data[at + 14 : at + 18] = b"\xff\xff\xff\x00"  # the count of the first entry
     with warnings.catch_warnings(), caplog.at_level(0):
         warnings.simplefilter("always")
-        ingest(bytes(data))
+        decode_image(bytes(data))
     assert capfd.readouterr().err == ""
     assert caplog.records == []

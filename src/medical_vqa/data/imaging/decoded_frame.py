@@ -1,0 +1,65 @@
+"""A decoded image file, `DecodedFrame`, and the limits of decoding, `DecodeLimits`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medical_vqa.data.imaging.raster import MAX_PIXELS, to_pillow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """Limits of a file, checked before it is decoded."""
+
+    file_bytes: int = 20_000_000
+    """Size of the file."""
+    pixels: int = MAX_PIXELS
+    """Width times height of one frame; 0.3 of it for a WebP, because its decoder holds the canvas several times."""
+    frames: int = 4096
+    """Frames of a DICOM object, slices of a NIfTI volume, pages of a TIFF."""
+    inflated_bytes: int = 1_000_000_000
+    """Size of an uncompressed NIfTI volume; a compressed one is inflated in pieces and never held."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """The pixels of one frame of an image file, without anything that could identify a patient."""
+
+    pixels: NDArray[np.uint8]
+    """(height, width, channels): one channel for gray, three for RGB; upright, 8 bits."""
+    format: str
+    """Format of the file: ``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP``, ``GIF``, ``DICOM`` or ``NIFTI``."""
+    removed_metadata: tuple[str, ...] = ()
+    """Parts of the file that were removed: ``EXIF``, ``ICC profile``, ``comment``, ``DICOM header`` ..."""
+    header_fields: Mapping[str, str] = field(default_factory=dict)
+    """DICOM header fields on the allow-list: Modality, BodyPartExamined, ViewPosition, Rows, Columns."""
+    burned_in_annotation: bool | None = None
+    """Whether a DICOM header declares text burned into the pixels; None where it does not say."""
+    frame: int = 0
+    """Frame, slice or page of the pixels, from 0."""
+    frames: int = 1
+    """Number of frames that can be selected; 1 for an animation, of which only the first can."""
+    window: tuple[float, float] | None = None
+    """Center and width of the values that were mapped to 0..255; None where the pixels are unchanged."""
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def image(self) -> Image.Image:
+        """The pixels as a Pillow image, gray or RGB; input of `prepare_picture`."""
+        return to_pillow(self.pixels)

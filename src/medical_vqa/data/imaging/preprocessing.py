@@ -1,0 +1,89 @@
+"""The picture that a model receives: an image at its size and color, the same in training, prediction and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from PIL import Image
+
+from medical_vqa.data.imaging.raster import MIN_SIDE
+from medical_vqa.errors import ConfigError
+from medical_vqa.text import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSpec:
+    """Size, color and aspect of the picture that a model receives."""
+
+    side: int = 160
+    """Longest side in pixels."""
+    mode: Literal["L", "RGB"] = "L"
+    """``L`` for grayscale, one channel; ``RGB`` for three."""
+    fit: Literal["stretch", "pad", "inside"] = "stretch"
+    """``stretch``: side x side, aspect lost. ``pad``: the longest side becomes `side`, centered on a black square.
+    ``inside``: the longest side becomes at most `side`, aspect kept, never enlarged."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.side, int) or not MIN_SIDE <= self.side <= 4096:
+            raise ConfigError(f"picture side is {self.side!r}; give a whole number of pixels from {MIN_SIDE} to 4096")
+        if self.mode not in ("L", "RGB"):
+            raise ConfigError(f"picture mode is {self.mode!r}; give L or RGB")
+        if self.fit not in ("stretch", "pad", "inside"):
+            raise ConfigError(f"picture fit is {self.fit!r}; give stretch, pad or inside")
+
+    @property
+    def key(self) -> str:
+        """Name for files and folders: ``L-160-stretch``."""
+        return f"{self.mode}-{self.side}-{self.fit}"
+
+    @property
+    def channels(self) -> int:
+        """Number of channels: 1 for grayscale, 3 for RGB."""
+        return len(self.mode)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields above."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` wrote; raises `ConfigError` on unknown fields and impossible values."""
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(row) - set(known)):
+            raise ConfigError(
+                f"unknown field {unknown[0]!r} in a picture specification; {did_you_mean(unknown[0], known)}"
+            )
+        return cls(**row)
+
+
+def prepare_picture(image: Image.Image, spec: PictureSpec) -> NDArray[np.uint8]:
+    """The picture for a model: uint8 (height, width, channels), resized with antialiased bicubic filtering."""
+    picture = image if image.mode == spec.mode else image.convert(spec.mode)
+    size = _target_size(picture.size, spec)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture, dtype=np.uint8).reshape(size[1], size[0], spec.channels)
+    return _padded(pixels, spec.side) if spec.fit == "pad" else np.array(pixels)
+
+
+def _target_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
+    if spec.fit == "stretch":
+        return spec.side, spec.side
+    scale = spec.side / max(size)
+    if spec.fit == "inside":
+        scale = min(scale, 1.0)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _padded(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    height, width, channels = pixels.shape
+    square = np.zeros((side, side, channels), dtype=np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
