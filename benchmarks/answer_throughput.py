@@ -76,7 +76,7 @@ def compare(arguments: argparse.Namespace, device: torch.device, folder: Path) -
 def alone(model: Blip2, row: Query, decoding: Decoding) -> str:
     """One question the usual way: its picture encoded, one generate."""
     base, tower = model.module.base, model.module.vision_encoder
-    pixels = model.processor(images=[row.visual], return_tensors="pt")["pixel_values"]
+    pixels = model.processor.image_processor(images=[row.visual], return_tensors="pt")["pixel_values"]
     weight = next(tower.parameters())
     image = tower(pixels.to(weight.device, weight.dtype))
     words = model.tokenizer([fill_prompt(model.prompt, row.question)], return_tensors="pt").to(weight.device)

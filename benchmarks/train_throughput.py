@@ -170,7 +170,9 @@ def usual(model: Blip2, device: torch.device, dtype: str) -> Any:
     image_token, queries = base.config.image_token_id, base.config.num_query_tokens
 
     def step(rows: list[Query]) -> None:
-        pixels = model.processor(images=[row.visual for row in rows], return_tensors="pt")["pixel_values"]
+        pixels = model.processor.image_processor(images=[row.visual for row in rows], return_tensors="pt")[
+            "pixel_values"
+        ]
         settings = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         texts = [fill_prompt(model.prompt, row.question) for row in rows]
         words = model.tokenizer(texts, max_length=PROMPT_TOKENS, **settings)

@@ -45,7 +45,7 @@ def test_blip2_computes_what_transformers_does(tmp_path, language, targets):
     else:
         tail = [*ours.tokenizer(f" {answer}", add_special_tokens=False).input_ids, ours.tokenizer.eos_token_id]
         labels, ids = [-100] * len(ids) + tail, ids + tail
-    pixels = ours.processor(images=[PICTURE], return_tensors="pt")["pixel_values"]
+    pixels = ours.processor.image_processor(images=[PICTURE], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         wanted = theirs(pixel_values=pixels, input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
         batch = ours.collate([query(1)])

@@ -92,13 +92,28 @@ class AdapterModel(ABC):
     own_options: ClassVar[tuple[str, ...]] = ()
     """Options of `build` that only this family has; they are stored in the bundle."""
 
-    def __init__(self, module: AdapterNet, tokenizer: Any, settings: AdapterSettings, *, parameters: int) -> None:
-        """`parameters` counts the whole network, the vision modules included."""
-        self.module = module
-        self.tokenizer = tokenizer
+    module: AdapterNet
+    """The half of the network that trains."""
+    vision: Vision
+    """The frozen vision modules, which fill the feature cache."""
+
+    def __init__(
+        self, peft_model: Any, cached_modules: Sequence[str], processor: Any, settings: AdapterSettings
+    ) -> None:
+        """Keep what all families need; a family then divides the network into `module` and `vision`.
+
+        Args:
+            peft_model: The network with adapters.
+            cached_modules: Names of the modules whose output is cached.
+            processor: Has a ``tokenizer`` and an ``image_processor``.
+            settings: Checkpoint, prompt and answers.
+        """
+        self.parameters = count_parameters(peft_model)
+        self.cached_modules = tuple(cached_modules)
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
         self.settings = settings
         self.prompt = check_prompt(settings.prompt)
-        self.parameters = parameters
 
     # --- what a family provides
 
@@ -112,44 +127,30 @@ class AdapterModel(ABC):
     def empty_network(cls, config: Any) -> Any:
         """The network of a transformers configuration; called on the meta device."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def adapt(cls, network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    def adapt(network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
         """The network with adapters as a recipe's `lora` says, and the names of the modules whose output is cached."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def assemble(
-        cls,
-        peft_model: Any,
-        cached_modules: Sequence[str],
-        *,
-        folder: Path,
-        name: str,
-        settings: AdapterSettings,
-        options: Mapping[str, Any],
-    ) -> Self:
-        """The model, its tokenizer and processor read from `folder`, which error messages call `name`."""
+    def load_processor(folder: Path, name: str) -> Any:
+        """Tokenizer and image processor from a folder, which error messages call `name`; raises `ModelError`."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def image_tokens(cls, config: Any, options: Mapping[str, Any]) -> int:
+    def save_processor(processor: Any, folder: Path) -> None:
+        """Write tokenizer and image processor as transformers does."""
+
+    @staticmethod
+    @abstractmethod
+    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:
         """Estimated number of tokens that an image takes in the language model."""
 
-    @classmethod
-    def quantized_parameters(cls, network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003 - for families with it
+    @staticmethod
+    def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
         """How many parameters are stored in 4 bits."""
         return 0
-
-    @property
-    @abstractmethod
-    def vision(self) -> Vision:
-        """The frozen vision modules, which fill the feature cache."""
-
-    @property
-    @abstractmethod
-    def cached_modules(self) -> tuple[str, ...]:
-        """Names of the modules whose output is cached."""
 
     @abstractmethod
     def generation_inputs(self, queries: Sequence[Query]) -> tuple[Any, dict[str, Any]]:
@@ -158,10 +159,6 @@ class AdapterModel(ABC):
     @abstractmethod
     def rank(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most likely training answers to each question."""
-
-    @abstractmethod
-    def save_processor(self, folder: Path) -> None:
-        """Write the tokenizer and the image processor."""
 
     # --- what all families share
 
@@ -201,9 +198,7 @@ class AdapterModel(ABC):
             features=features,
             augment=Augment(**augment) if augment else None,
         )
-        model = cls.assemble(
-            peft_model, cached_modules, folder=source.folder, name=checkpoint, settings=settings, options=options
-        )
+        model = cls(peft_model, cached_modules, cls.load_processor(source.folder, checkpoint), settings, **options)
         if gradient_checkpointing:
             model.module.base.activation_checkpointing_enable({"use_reentrant": False})
         return model
@@ -264,7 +259,7 @@ class AdapterModel(ABC):
         """Write the adapter as PEFT does, tokenizer and processor, and which base they belong to."""
         settings = self.settings
         save_adapter(self.module.peft_model, folder, settings.checkpoint)
-        self.save_processor(folder)
+        self.save_processor(self.processor, folder)
         stored = {
             "checkpoint": settings.checkpoint.name,
             "revision": settings.checkpoint.revision,
@@ -289,14 +284,9 @@ class AdapterModel(ABC):
             answers=tuple(stored["answers"]),
             features=stored["features"],
         )
-        model = cls.assemble(
-            bundle.peft_model,
-            stored["cached_modules"],
-            folder=folder,
-            name=f"the bundle {folder}",
-            settings=settings,
-            options={name: stored[name] for name in cls.own_options},
-        )
+        processor = cls.load_processor(folder, f"the bundle {folder}")
+        options = {name: stored[name] for name in cls.own_options}
+        model = cls(bundle.peft_model, stored["cached_modules"], processor, settings, **options)
         model.module.to(device).eval()
         model.vision.to(device)
         return model

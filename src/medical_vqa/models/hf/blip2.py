@@ -10,8 +10,9 @@ picture alone, so at A it runs once per picture of a batch and not once per ques
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,7 +45,6 @@ from medical_vqa.models.hf.loading import (
     load_tokenizer,
     to_pixels,
 )
-from medical_vqa.models.memory import count_parameters
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -78,31 +78,36 @@ class Blip2Vision:
         self._encoder.to(device)
 
 
+@dataclass(frozen=True, slots=True)
+class Blip2Processor:
+    """The two parts of BLIP-2's processor that are used."""
+
+    tokenizer: Any
+    """Tokenizer of the language model."""
+    image_processor: Any
+    """Image processor of the vision encoder."""
+
+
 class Blip2(AdapterModel, Blip2Family):
     """The network with its tokenizer, image processor and prompt."""
 
     settings_file = "blip2.json"
     module: Blip2Net
     prompt: str
+    adapt = staticmethod(blip2_network.adapt)
 
     def __init__(
-        self,
-        peft_model: Any,
-        cached_modules: Sequence[str],
-        tokenizer: Any,
-        processor: Any,
-        settings: AdapterSettings,
+        self, peft_model: Any, cached_modules: Sequence[str], processor: Blip2Processor, settings: AdapterSettings
     ) -> None:
-        """Take the cached modules out of the network."""
-        parameters = count_parameters(peft_model)
+        """Take the cached modules out of the network; the arguments are those of `AdapterModel`."""
+        super().__init__(peft_model, cached_modules, processor, settings)
+        images = processor.image_processor
         encoder = Blip2VisionEncoder(peft_model.get_base_model(), cached_modules)
-        super().__init__(Blip2Net(peft_model, encoder), tokenizer, settings, parameters=parameters)
-        self.processor = processor
-        self.picture = PictureSpec(side=_picture_side(processor), mode="RGB", fit="stretch")
-        self._cached_modules = tuple(cached_modules)
+        self.module = Blip2Net(peft_model, encoder)
+        self.picture = PictureSpec(side=_picture_side(images), mode="RGB", fit="stretch")
         digest = settings.checkpoint.digest()
-        fingerprint = fingerprint_of(digest, processor, settings.dtype, list(cached_modules), self.picture.key)
-        self._vision = Blip2Vision(encoder, processor, fingerprint, frozen=settings.features)
+        fingerprint = fingerprint_of(digest, images, settings.dtype, list(cached_modules), self.picture.key)
+        self.vision = Blip2Vision(encoder, images, fingerprint, frozen=settings.features)
 
     @classmethod
     def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:  # noqa: ARG003
@@ -118,41 +123,21 @@ class Blip2(AdapterModel, Blip2Family):
 
         return Blip2ForConditionalGeneration(config)
 
-    @classmethod
-    def adapt(cls, network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-        """As `blip2_network.adapt`."""
-        return blip2_network.adapt(network, lora)
+    @staticmethod
+    def load_processor(folder: Path, name: str) -> Blip2Processor:
+        """Tokenizer and image processor from a folder."""
+        return Blip2Processor(load_tokenizer(folder, name), load_image_processor(folder, name))
 
-    @classmethod
-    def assemble(
-        cls,
-        peft_model: Any,
-        cached_modules: Sequence[str],
-        *,
-        folder: Path,
-        name: str,
-        settings: AdapterSettings,
-        options: Mapping[str, Any],  # noqa: ARG003 - this family has none of its own
-    ) -> Self:
-        """The model, with tokenizer and image processor from the folder."""
-        return cls(
-            peft_model, cached_modules, load_tokenizer(folder, name), load_image_processor(folder, name), settings
-        )
+    @staticmethod
+    def save_processor(processor: Blip2Processor, folder: Path) -> None:
+        """Write tokenizer and image processor as transformers does."""
+        processor.tokenizer.save_pretrained(folder)
+        processor.image_processor.save_pretrained(folder)
 
-    @classmethod
-    def image_tokens(cls, config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003 - as for every family
+    @staticmethod
+    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - as for every family
         """The queries of the Q-Former."""
         return int(config.num_query_tokens)
-
-    @property
-    def vision(self) -> Blip2Vision:
-        """The frozen vision encoder."""
-        return self._vision
-
-    @property
-    def cached_modules(self) -> tuple[str, ...]:
-        """Names of the modules whose output is cached."""
-        return self._cached_modules
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Input of `Blip2Net.forward`, with labels (N, L) and supervised (), the number of answer tokens."""
@@ -193,7 +178,11 @@ class Blip2(AdapterModel, Blip2Family):
         batch = {"image_of": torch.tensor(image_of)}
         if features:
             return batch | {"features": torch.stack(features)}
-        return batch | {"pixel_values": to_pixels(self.processor, augment_pictures(pictures, augment))["pixel_values"]}
+        return batch | {
+            "pixel_values": to_pixels(self.processor.image_processor, augment_pictures(pictures, augment))[
+                "pixel_values"
+            ]
+        }
 
     def _prompt_embeddings(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor]:
         words = self._words(self._prompts(queries), left=not self.module.is_encoder_decoder)
@@ -252,11 +241,6 @@ class Blip2(AdapterModel, Blip2Family):
             later = language(input_ids=words, attention_mask=full_mask, past_key_values=cache).logits
             scores.append(log_likelihood(torch.cat([first, later], 1), rows))
         return torch.cat(scores)
-
-    def save_processor(self, folder: Path) -> None:
-        """Write tokenizer and image processor as transformers does."""
-        self.tokenizer.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
 
 
 def _picture_side(processor: Any) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +34,6 @@ from medical_vqa.models.hf.generation import (
     rank_candidates,
 )
 from medical_vqa.models.hf.loading import DTYPES, Dtype, load_network
-from medical_vqa.models.memory import count_parameters
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -82,6 +80,9 @@ class ChatVlm(AdapterModel, ChatFamily):
     own_options = ("side", "four_bit")
     module: ChatNet
     prompt: str
+    adapt = staticmethod(chat_network.adapt)
+    load_processor = staticmethod(load_processor)
+    save_processor = staticmethod(save_processor)
 
     def __init__(
         self,
@@ -93,26 +94,20 @@ class ChatVlm(AdapterModel, ChatFamily):
         side: int,
         four_bit: bool = False,
     ) -> None:
-        """Take the vision modules out of the network.
+        """Take the vision modules out of the network; the first arguments are those of `AdapterModel`.
 
         Args:
-            peft_model: The network with adapters.
-            cached_modules: Names of the vision modules.
-            processor: The checkpoint's processor.
-            settings: Checkpoint, prompt and answers.
             side: Longest side of a picture, pixels.
             four_bit: Whether the frozen weights are quantized.
         """
-        parameters = count_parameters(peft_model)
-        network = peft_model.get_base_model()
-        encoder = ChatVisionEncoder(network.model)
-        super().__init__(ChatNet(peft_model, encoder), processor.tokenizer, settings, parameters=parameters)
-        self.processor = processor
+        super().__init__(peft_model, cached_modules, processor, settings)
         self.side = side
         self.four_bit = four_bit
+        network = peft_model.get_base_model()
+        encoder = ChatVisionEncoder(network.model)
+        self.module = ChatNet(peft_model, encoder)
         self.picture = PictureSpec(side=side, mode="RGB", fit="inside")
         self.format = ChatFormat(processor, settings.prompt, _end_tokens(network, processor.tokenizer))
-        self._cached_modules = tuple(cached_modules)
         fingerprint = fingerprint_of(
             settings.checkpoint.digest(),
             processor.image_processor,
@@ -121,7 +116,7 @@ class ChatVlm(AdapterModel, ChatFamily):
             settings.prompt,
             _FEATURES_VERSION,
         )
-        self._vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features)
+        self.vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features)
 
     @classmethod
     def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
@@ -140,44 +135,15 @@ class ChatVlm(AdapterModel, ChatFamily):
 
         return AutoModelForImageTextToText.from_config(config)
 
-    @classmethod
-    def adapt(cls, network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-        """As `chat_network.adapt`."""
-        return chat_network.adapt(network, lora)
-
-    @classmethod
-    def assemble(
-        cls,
-        peft_model: Any,
-        cached_modules: Sequence[str],
-        *,
-        folder: Path,
-        name: str,
-        settings: AdapterSettings,
-        options: Mapping[str, Any],
-    ) -> Self:
-        """The model, with the processor from the folder."""
-        return cls(peft_model, cached_modules, load_processor(folder, name), settings, **options)
-
-    @classmethod
-    def image_tokens(cls, config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003 - as for every family
+    @staticmethod
+    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - as for every family
         """One token for each square of pixels."""
         return int((options["side"] // _PIXELS_PER_TOKEN) ** 2)
 
-    @classmethod
-    def quantized_parameters(cls, network: Any, options: Mapping[str, Any]) -> int:
+    @staticmethod
+    def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
         """The matrices of the language model, with ``four_bit``."""
         return count_language_weights(network) if options.get("four_bit") else 0
-
-    @property
-    def vision(self) -> ChatVision:
-        """The frozen vision modules."""
-        return self._vision
-
-    @property
-    def cached_modules(self) -> tuple[str, ...]:
-        """Names of the modules whose output is cached."""
-        return self._cached_modules
 
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Input of `ChatNet.forward`, with labels (N, A) and supervised (), the number of answer tokens."""
@@ -260,10 +226,6 @@ class ChatVlm(AdapterModel, ChatFamily):
             scores.append(log_likelihood(logits, labels))
         tokens = torch.tensor([len(answer) for answer in answers], device=self.device)
         return rank_candidates(query.id, candidates, torch.cat(scores), tokens, decoding.alternatives)
-
-    def save_processor(self, folder: Path) -> None:
-        """Write the processor as transformers does."""
-        save_processor(self.processor, folder)
 
     def describe(self) -> dict[str, Any]:
         """Parameters, checkpoint and precision; ``nf4`` where the frozen weights are quantized."""
