@@ -4,6 +4,8 @@
 # make check  formatting, lint, types, import contracts, declared dependencies
 # make quick  the checks and the fast tests, in less than a minute: the inner loop
 # make docs   the documentation site, into site/: links checked, reference generated from the code
+# make dist   sdist and wheel, installed elsewhere and tried
+# make lowest the base and server tests with the lowest versions that pyproject.toml allows (needs uv)
 # make shipped SLAKE=DIR  the model in the package, made again: about an hour
 # make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
@@ -14,7 +16,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo app test quick check docs shipped images bench clean
+.PHONY: demo app test quick check docs dist lowest shipped images bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -32,6 +34,17 @@ app: $(VENV)/.app
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+quick: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
+
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tools/check_dist.py dist
+
+lowest:
+	$(PYTHON) tools/lowest.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests benchmarks tools

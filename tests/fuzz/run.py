@@ -1,4 +1,4 @@
-"""Passes mutated uploads through `decode_image` and prints the results, the slowest one, and the peak of memory.
+"""Passes mutated uploads through `ingest` and prints the results, the slowest one, and the peak of memory.
 
 python tests/fuzz/run.py [COUNT] [SEED]
 """

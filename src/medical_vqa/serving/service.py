@@ -86,7 +86,7 @@ class Service:
                 deadline=settings.deadline,
             ),
         )
-        self._decode_limits = DecodeLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
+        self._ingest_limits = DecodeLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -155,7 +155,7 @@ class Service:
     async def _decode(self, upload: Upload) -> DecodedImage:
         spec = self.engine.model.picture
         return await self._decoders.decode(
-            DecodeJob(upload.data, self._decode_limits, spec, upload.frame, upload.window)
+            DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
         )
 
     async def _answer(self, image: StoredImage, question: str, attention_map: bool, start: float) -> Answer:
