@@ -1,4 +1,4 @@
-"""From selected rows to the queries that a model receives, pictures and features cached."""
+"""The queries that a model receives for selected rows, with cached pictures or features."""
 
 from __future__ import annotations
 
@@ -74,7 +74,16 @@ def feature_store(
     progress: ProgressCallback | None,
     device: str | None,
 ) -> FeatureStore:
-    """The features of `images` (digest -> id) by this vision part, those encoded that no run or server has yet."""
+    """The cached features of images; those that are missing are encoded.
+
+    Args:
+        prepared: Dataset of the images.
+        images: Digest -> id of each image.
+        cache: Prepared images.
+        vision: Encoder.
+        progress: Called with the number of images that are encoded.
+        device: Device that encodes; None leaves the encoder where it is.
+    """
     import torch
 
     from medical_vqa.data.cache.features import FeatureStore
@@ -92,7 +101,7 @@ def feature_store(
 
 
 def answer_coverage(model: Any, rows: Sequence[Example]) -> float | None:
-    """Share of rows whose answer is on a classifier's closed list; None for models that write."""
+    """Fraction of the answered rows whose answer is on a classifier's closed list; None for generative models."""
     if not model.has_closed_answers:
         return None
     return round(float(model.answers.coverage([row.answers[0] for row in rows if row.answers])), 4)
@@ -109,7 +118,7 @@ def main_process_first() -> AbstractContextManager[bool]:
 
     @contextmanager
     def in_turn() -> Any:
-        state = PartialState(cpu=not torch.cuda.is_available())  # otherwise it sees one process where no GPU is
+        state = PartialState(cpu=not torch.cuda.is_available())  # else without a GPU it counts one process
         with state.main_process_first():
             yield state.is_main_process
 

@@ -53,7 +53,8 @@ def parse_document(
     except ValueError as problem:
         raise error(f"{name}: is not JSON ({problem}); {advice}") from problem
     if not isinstance(content, dict):
-        raise error(f"{name}: expected a JSON object, got {_json_type(content)}; {advice}")
+        names = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
+        raise error(f"{name}: expected a JSON object, got {names.get(type(content), 'null')}; {advice}")
     expected = kind.model_fields["format"].default
     if content.get("format") != expected:
         version = f"format {content['format']!r}" if "format" in content else "no format"
@@ -82,7 +83,8 @@ def _mistakes(problem: ValidationError, kind: type[BaseModel]) -> list[str]:
                 phrases.append(f"missing key {key!r}")
             case _:
                 message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
-                phrases.append(f"{key}: {message}, got {_shortened(mistake['input'])}")
+                value = json.dumps(mistake["input"], ensure_ascii=False, default=str)
+                phrases.append(f"{key}: {message}, got {value if len(value) <= 60 else value[:57] + '...'}")
     return phrases
 
 
@@ -102,13 +104,3 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)]
-
-
-def _shortened(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _json_type(value: Any) -> str:
-    names = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null")

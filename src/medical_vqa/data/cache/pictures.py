@@ -107,7 +107,8 @@ class PictureCache:
         images = {source.digest(image_id): image_id for image_id in dict.fromkeys(image_ids)}
         if all(digest in self for digest in images):
             return
-        with describe_disk_errors(self.folder, self._bytes_needed(len(images))), file_lock(self.folder / "lock"):
+        needed = len(images) * self.spec.side**2 * self.spec.channels
+        with describe_disk_errors(self.folder, needed), file_lock(self.folder / "lock"):
             self._load()
             self._append(source, {d: i for d, i in images.items() if d not in self}, progress)
 
@@ -122,7 +123,10 @@ class PictureCache:
                 if progress is not None:
                     progress(start + len(batch), len(digests))
         self._load()
-        self._remove_others()
+        for path in self.folder.glob("pictures-*.bin"):
+            if path.name != self._index.file:
+                with contextlib.suppress(OSError):  # still mapped by another process on Windows
+                    path.unlink()
 
     def _commit(self, index: _Index, pictures: Mapping[str, NDArray[np.uint8]]) -> _Index:
         added = dict(index.pictures)
@@ -151,15 +155,6 @@ class PictureCache:
             return
         self._index = index
         self._pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=(index.end,))
-
-    def _remove_others(self) -> None:
-        for path in self.folder.glob("pictures-*.bin"):
-            if path.name != self._index.file:
-                with contextlib.suppress(OSError):  # still mapped by another process on Windows
-                    path.unlink()
-
-    def _bytes_needed(self, pictures: int) -> int:
-        return pictures * self.spec.side**2 * self.spec.channels
 
 
 def _read_index(path: Path) -> _Index:

@@ -151,7 +151,11 @@ def _read_split(path: Path, split: Split, name: str, image_names: dict[str, str]
 def _example(row: Any, split: Split, name: str, place: str) -> Example:
     check_fields(row, place, required=_FIELDS)
     qid = filled(row, "qid", place)
-    image_id = f"{name}/{_image_stem(row, place)}"
+    image = relative_name(filled(row, "img_name", place), place)
+    folder = image.rpartition("/")[0]  # xmlab1 of xmlab1/source.jpg
+    if not folder:
+        raise DataError(f"{place}: image {image!r} is not like xmlab1/source.jpg; get the published file")
+    image_id = f"{name}/{folder}"
     return Example(
         id=f"{name}/{split}/{qid}",
         image_id=image_id,
@@ -160,15 +164,6 @@ def _example(row: Any, split: Split, name: str, place: str) -> Example:
         group=image_id,
         facts=_facts(row, qid, place),
     )
-
-
-def _image_stem(row: Mapping[str, Any], place: str) -> str:
-    """``xmlab1`` of ``xmlab1/source.jpg``."""
-    image = relative_name(filled(row, "img_name", place), place)
-    stem = image.rpartition("/")[0]
-    if not stem:
-        raise DataError(f"{place}: image {image!r} is not like xmlab1/source.jpg; get the published file")
-    return stem
 
 
 def _answers(row: Mapping[str, Any], split: Split, qid: str, place: str) -> tuple[str, ...]:

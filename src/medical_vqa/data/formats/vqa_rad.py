@@ -80,15 +80,12 @@ class VqaRad:
 
 def _find(source: Path, letters: str, published: str, *, folder: bool) -> Path:
     """The file or folder of that name, whatever its spaces, underscores and capitals."""
-    paths = [p for p in sorted(source.iterdir()) if p.is_dir() == folder and _letters(p.stem) == letters]
+    candidates = [path for path in sorted(source.iterdir()) if path.is_dir() == folder]
+    paths = [path for path in candidates if "".join(filter(str.isalnum, path.stem.casefold())) == letters]
     if len(paths) == 1:
         return paths[0]
     reason = f"both {paths[0].name} and {paths[1].name} are there" if paths else "it is not there"
     raise DataError(f"{source}: expected one {published!r}, but {reason}; name the folder that holds it")
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _example(row: Any, place: str) -> tuple[Split, Example]:
@@ -109,9 +106,10 @@ def _example(row: Any, place: str) -> tuple[Split, Example]:
 
 
 def _facts(row: Mapping[str, Any], place: str) -> dict[str, str]:
+    types = {name.strip().upper() for name in filled(row, "question_type", place).split(",")}
     facts = {
         "answer_type": filled(row, "answer_type", place).strip().upper(),
-        "question_type": _question_type(filled(row, "question_type", place)),
+        "question_type": ", ".join(sorted(_MISSPELLED.get(name, name) for name in types if name)),
         "phrase_type": filled(row, "phrase_type", place).strip(),
         "organ": filled(row, "image_organ", place).strip().upper(),
         "qid": filled(row, "qid", place).strip(),
@@ -119,8 +117,3 @@ def _facts(row: Mapping[str, Any], place: str) -> dict[str, str]:
         "relation": str(row.get("question_relation") or "NULL").strip().lower(),
     }
     return {key: value for key, value in facts.items() if value.upper() != "NULL"}
-
-
-def _question_type(published: str) -> str:
-    types = {name.strip().upper() for name in published.split(",")}
-    return ", ".join(sorted(_MISSPELLED.get(name, name) for name in types if name))

@@ -44,10 +44,20 @@ def decode_image(
         raise TooLargeError(
             f"{name}: has {len(data):,} bytes; give a file of at most {limits.file_bytes / 1e6:g} million bytes"
         )
-    if is_dicom(data):
-        return _decode_dicom(data, name, limits, frame, window)
-    if is_nifti(data):
-        return _decode_nifti(data, name, limits, frame, window)
+    try:
+        if is_dicom(data):
+            from medical_vqa.data.imaging.dicom import read_dicom  # noqa: PLC0415 - pydicom is an extra
+
+            return read_dicom(data, name, limits=limits, frame=frame or 0, window=window)
+        if is_nifti(data):
+            from medical_vqa.data.imaging.nifti import read_nifti  # noqa: PLC0415 - nibabel is an extra
+
+            return read_nifti(data, name, limits=limits, frame=frame, window=window)
+    except ModuleNotFoundError as error:
+        file_format = "DICOM" if is_dicom(data) else "NIfTI"
+        raise UnsupportedImageError(
+            f"{name}: is {file_format}, which needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
+        ) from error
     if window is not None:
         raise ImageError(f"{name}: a window is for DICOM and NIfTI; leave it out")
     page = frame or 0
@@ -84,29 +94,3 @@ def is_dicom(data: bytes) -> bool:
 def is_nifti(data: bytes) -> bool:
     """Whether these are the bytes of a NIfTI file, or of a gzip file, as which NIfTI files are compressed."""
     return data.startswith(b"\x1f\x8b") or data[344:347] in (b"n+1", b"ni1") or data[4:7] in (b"n+2", b"ni2")
-
-
-def _decode_dicom(
-    data: bytes, name: str, limits: DecodeLimits, frame: int | None, window: tuple[float, float] | None
-) -> DecodedFrame:
-    try:
-        from medical_vqa.data.imaging.dicom import read_dicom  # noqa: PLC0415 - pydicom is an extra
-    except ModuleNotFoundError as error:
-        raise _missing_package(name, "DICOM", error) from error
-    return read_dicom(data, name, limits=limits, frame=frame or 0, window=window)
-
-
-def _decode_nifti(
-    data: bytes, name: str, limits: DecodeLimits, frame: int | None, window: tuple[float, float] | None
-) -> DecodedFrame:
-    try:
-        from medical_vqa.data.imaging.nifti import read_nifti  # noqa: PLC0415 - nibabel is an extra
-    except ModuleNotFoundError as error:
-        raise _missing_package(name, "NIfTI", error) from error
-    return read_nifti(data, name, limits=limits, frame=frame, window=window)
-
-
-def _missing_package(name: str, file_format: str, error: ModuleNotFoundError) -> UnsupportedImageError:
-    return UnsupportedImageError(
-        f"{name}: is {file_format}, which needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
-    )

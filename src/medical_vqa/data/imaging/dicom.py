@@ -304,7 +304,8 @@ def _gray_pixels(
     values: NDArray[Any], frame: _Frame, window: tuple[float, float] | None
 ) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
     rescale = frame.group("PixelValueTransformationSequence")
-    if window is None and _has_voi_lut(frame.dataset):
+    luts = frame.dataset.get("VOILUTSequence")
+    if window is None and luts and "LUTDescriptor" in luts[0] and "LUTData" in luts[0]:
         brightness, used_window = _voi_lut(frame.dataset), None
     else:
         brightness, used_window = _brightness(values, frame, rescale, window)
@@ -317,11 +318,6 @@ def _rescaled(values: NDArray[Any], rescale: Dataset) -> NDArray[Any]:
     if rescale.get("ModalityLUTSequence"):
         return apply_modality_lut(values.astype(np.int64), rescale)
     return apply_modality_lut(values, rescale)
-
-
-def _has_voi_lut(dataset: Dataset) -> bool:
-    luts = dataset.get("VOILUTSequence")
-    return bool(luts) and "LUTDescriptor" in luts[0] and "LUTData" in luts[0]
 
 
 def _voi_lut(dataset: Dataset) -> Ramp:

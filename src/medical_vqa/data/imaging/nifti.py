@@ -130,14 +130,11 @@ def _slice(stream: BinaryIO, header: Nifti1Header, index: int, name: str, limits
         raise TooLargeError(
             f"{name}: frame {index} ends {start + size:,} bytes into the volume; give a part of the volume"
         )
-    _skip(stream, start - stream.tell())
+    before = start - stream.tell()
+    while before > 0 and (piece := stream.read(min(before, _PIECE))):
+        before -= len(piece)
     values = np.frombuffer(stream.read(size), dtype=dtype)
     return values.reshape(shape, order="F")
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size > 0 and (piece := stream.read(min(size, _PIECE))):
-        size -= len(piece)
 
 
 def _upright(values: NDArray[Any], header: Nifti1Header) -> NDArray[Any]:

@@ -204,16 +204,15 @@ def _opened(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
                 check_size(webp_size(data), name, max_pixels * 3 // 10)  # its decoder holds the canvas several times
             image = plugin(io.BytesIO(data))
             check_size(image.size, name, max_pixels)
-            _check_tiles(image, name, max_pixels)
+            tags = getattr(image, "tag_v2", {})
+            width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+            if width * length > max_pixels:  # the decoder allocates a tile, however small the image
+                raise TooLargeError(f"{name}: has tiles of {width}x{length} pixels; save it with smaller ones")
             return image
-    _refuse_known(data, name)
-    raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
-
-
-def _refuse_known(data: bytes, name: str) -> None:
     for offset, magic, what in _UNSUPPORTED:
         if data.startswith(magic, offset):
             raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {what}; convert it to PNG")
+    raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
 
 
 def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -225,13 +224,6 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise TooLargeError(
             f"{name}: is {width}x{height} pixels; make it smaller than {max_pixels / 1e6:g} million pixels"
         )
-
-
-def _check_tiles(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
-    tags = getattr(image, "tag_v2", {})
-    tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
-    if tile[0] * tile[1] > max_pixels:  # the decoder allocates a tile, however small the image
-        raise TooLargeError(f"{name}: is cut into tiles of {tile[0]}x{tile[1]} pixels; save it with smaller ones")
 
 
 def _metadata(image: ImageFile.ImageFile, *, others: bool, tail: bool) -> tuple[str, ...]:
@@ -257,8 +249,12 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     for top, strip in _strips(upright):
         if limits is not None:
             part = _stretched(np.asarray(strip), *limits)
+        elif layered:
+            layer = strip.convert("RGBA")
+            black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
+            part = np.asarray(Image.alpha_composite(black, layer).convert("RGB"))
         else:
-            part = np.asarray(_over_black(strip) if layered else strip.convert("L" if gray else "RGB"))
+            part = np.asarray(strip.convert("L" if gray else "RGB"))
         pixels[top : top + strip.height] = part.reshape(strip.height, strip.width, -1)
     return pixels
 
@@ -270,11 +266,6 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         return
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
 
 
 def _value_range(image: Image.Image) -> tuple[float, float]:

@@ -211,7 +211,12 @@ def _write(task: _Preparation, digests: Mapping[str, str], source_digest: str) -
     for done, (image_id, digest) in enumerate(digests.items(), 1):
         images[image_id] = _store_image(task, image_id, digest)
         task.progress("check and copy images", done, len(digests))
-    splits = {split: _store_split(task, split, rows) for split, rows in _ordered(task.published).items()}
+    splits = {}
+    for split, rows in _ordered(task.published).items():
+        path = task.folder / f"{split}.jsonl"
+        with describe_disk_errors(task.folder, sum(len(row.question) + 400 for row in rows)):
+            write_jsonl(path, rows)
+        splits[split] = SplitFile(file=path.name, rows=len(rows), sha256=sha256_file(path))
     for split in set(SPLITS) - set(splits):
         (task.folder / f"{split}.jsonl").unlink(missing_ok=True)
     card = task.card
@@ -251,10 +256,3 @@ def _store_image(task: _Preparation, image_id: str, digest: str) -> ImageFile:
         width, height = open_image(data, name).size
         atomic_write(target, data)
     return ImageFile(file=file, sha256=digest, width=width, height=height, bytes=len(data))
-
-
-def _store_split(task: _Preparation, split: Split, rows: Sequence[Example]) -> SplitFile:
-    path = task.folder / f"{split}.jsonl"
-    with describe_disk_errors(task.folder, sum(len(row.question) + 400 for row in rows)):
-        write_jsonl(path, rows)
-    return SplitFile(file=path.name, rows=len(rows), sha256=sha256_file(path))

@@ -33,7 +33,12 @@ def split_by_group(examples: Sequence[Example], fraction: float, seed: int = 0) 
     if not 0 < fraction < 1:
         raise ConfigError(f"the validation fraction is {fraction}; give a number above 0 and below 1")
     groups = {example.group for example in examples}
-    held_out = {group for group in groups if _position(group, seed) < fraction}
+    # A number in [0, 1) for each group, the same on every machine.
+    positions = {
+        group: int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:6], "big") / 2**48
+        for group in groups
+    }
+    held_out = {group for group, position in positions.items() if position < fraction}
     train = [example for example in examples if example.group not in held_out]
     validation = [example for example in examples if example.group in held_out]
     if not train or not validation:
@@ -42,8 +47,3 @@ def split_by_group(examples: Sequence[Example], fraction: float, seed: int = 0) 
             "empty; choose another fraction or seed, or mark the splits yourself"
         )
     return train, validation
-
-
-def _position(group: str, seed: int) -> float:
-    """A number in [0, 1), the same for the same group and seed on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:6], "big") / 2**48
