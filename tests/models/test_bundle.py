@@ -8,13 +8,13 @@ from medical_vqa.models.bundle import load_bundle, write_bundle
 from medical_vqa.schema.bundle_card import BundleCard, Decoding, read_bundle_card
 from medical_vqa.schema.records import Example
 
-FLOOR = QuestionLookup.fit([Example("a", "i", "Is it?", ("Yes",), "i")])
+BASELINE = QuestionLookup.fit([Example("a", "i", "Is it?", ("Yes",), "i")])
 CARD = BundleCard(family="question-only", name="mine", decoding=Decoding(alternatives=2), license="CC BY 4.0")
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    write_bundle(tmp_path / "bundle", CARD, FLOOR.save)
+    write_bundle(tmp_path / "bundle", CARD, BASELINE.save)
     return tmp_path / "bundle"
 
 
@@ -25,7 +25,7 @@ def change_card(bundle, **changes):
 
 def test_what_is_written_is_read_back(bundle):
     model, card = load_bundle(bundle)
-    assert model.every == FLOOR.every
+    assert model.overall == BASELINE.overall
     assert (card.name, card.decoding, card.license) == ("mine", Decoding(alternatives=2), "CC BY 4.0")
     assert set(card.files) == {"baseline.json"}
     assert card.created
@@ -91,6 +91,6 @@ def test_a_failed_save_leaves_the_old_bundle(bundle):
 
 
 def test_writing_again_replaces_it(bundle):
-    write_bundle(bundle, BundleCard(family="question-only", name="second"), FLOOR.save)
+    write_bundle(bundle, BundleCard(family="question-only", name="second"), BASELINE.save)
     assert read_bundle_card(bundle).name == "second"
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

@@ -443,7 +443,7 @@ def test_the_map_of_a_localized_entity_is_its_localization():
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):
     model = compact(reword=0.999999)
-    monkeypatch.setattr("medical_vqa.models.compact.model.reworded", lambda question, pick: "left")
+    monkeypatch.setattr("medical_vqa.models.compact.model.reword", lambda question, pick: "left")
     pixels = np.zeros((32, 32, 1), np.uint8)
     assert model.collate([Query("q", "is it", "a", pixels, "yes")])["words"].tolist() == [[4]]
     assert model.encode_words(["is it"]).tolist() == [[2, 3]]

@@ -180,7 +180,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
         def answer(self, queries, decoding):
             return both[0].answer(queries, decoding)
 
-    with pytest.raises(ModelError, match="logits or looks by up to nan"):
+    with pytest.raises(ModelError, match="logits or attention by up to nan"):
         check(both[0], Broken(), asked(both[0], MIXED))
 
 

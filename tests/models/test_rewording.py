@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from medical_vqa.models.compact.rewording import phrases, reworded
+from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.vocabulary import words
 
 
 def wordings(question, n=300):
     draw = random.Random(0)
-    return {reworded(question, draw.randrange) for _ in range(n)}
+    return {reword(question, draw.randrange) for _ in range(n)}
 
 
 @pytest.mark.parametrize(
@@ -51,5 +51,5 @@ def test_a_chinese_question_stays():
 
 def test_every_word_of_every_wording_is_among_the_phrases_or_the_question():
     question = "What modality is used to take this image?"
-    known = {word for phrase in phrases() for word in words(phrase)} | set(words(question))
+    known = {word for phrase in rule_phrases() for word in words(phrase)} | set(words(question))
     assert {word for wording in wordings(question) for word in words(wording)} <= known

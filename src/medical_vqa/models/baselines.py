@@ -1,7 +1,7 @@
-"""The baseline under every score: answers that never look at the image, and the fake model of many tests.
+"""Baselines that ignore the image: every score is compared with them.
 
-`QuestionLookup` answers a question with the commonest training answer to the same question; a question never seen
-gets the commonest answer of its first words, then of all. `Majority` gives the commonest answer to everything.
+`QuestionLookup` gives the most frequent training answer to the same question; a new question gets the most frequent
+answer to questions with the same first words, then of all. `Majority` gives the most frequent answer to everything.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _PREFIX_WORDS = 2
 
 
 class QuestionOnlyOptions(ModelOptions):
-    """The commonest training answer to the same question, without an image and without gradient steps."""
+    """The most frequent training answer to the same question, without an image and without gradient steps."""
 
 
 class MajorityOptions(ModelOptions):
-    """The commonest training answer to every question."""
+    """The most frequent training answer to every question."""
 
 
 class QuestionLookup(ModelFamily):
-    """Question (as words) -> answer counts of the training split."""
+    """The most frequent training answer to the same question."""
 
     family = "question-only"
     Options: ClassVar[type[ModelOptions]] = QuestionOnlyOptions
@@ -46,36 +46,48 @@ class QuestionLookup(ModelFamily):
     picture: PictureSpec | None = None
     vision: Vision | None = None
 
-    def __init__(self, *, exact: Mapping[str, Counts], prefix: Mapping[str, Counts], every: Counts) -> None:
-        if not every:
+    def __init__(self, *, by_question: Mapping[str, Counts], by_prefix: Mapping[str, Counts], overall: Counts) -> None:
+        """Keep counts of training answers.
+
+        Args:
+            by_question: Words of a question -> answer -> count.
+            by_prefix: First words of a question -> answer -> count.
+            overall: Answer -> count.
+
+        Raises:
+            ModelError: There is no answer at all.
+        """
+        if not overall:
             raise ModelError("the baseline needs training rows with answers, got none; check the split and its filter")
-        self.exact, self.prefix, self.every = exact, prefix, every
+        self.by_question = by_question
+        self.by_prefix = by_prefix
+        self.overall = overall
 
     @classmethod
     def fit(cls, examples: Sequence[Example]) -> Self:
         """Count the first accepted answer of each example that has one."""
-        exact: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        prefix: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        every: Counter[str] = Counter()
+        by_question: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        by_prefix: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        overall: Counter[str] = Counter()
         for example in examples:
             if example.answers:
-                key, start = _keys(example.question)
-                for counter in (exact[key], prefix[start], every):
+                question, prefix = _keys(example.question)
+                for counter in (by_question[question], by_prefix[prefix], overall):
                     counter[example.answers[0]] += 1
-        return cls(exact=exact, prefix=prefix, every=every)
+        return cls(by_question=by_question, by_prefix=by_prefix, overall=overall)
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
-        """The commonest training answer to each question; its share is the confidence."""
+        """The most frequent training answer to each question; its fraction of the counts is the confidence."""
         return [self._answer(query, decoding) for query in queries]
 
     def _answer(self, query: Query, decoding: Decoding) -> Prediction:
-        key, start = _keys(check_question(query.question))
-        counts = self.exact.get(key) or self.prefix.get(start) or self.every
+        question, prefix = _keys(check_question(query.question))
+        counts = self.by_question.get(question) or self.by_prefix.get(prefix) or self.overall
         return _most_common(query.id, counts, decoding.alternatives)
 
     def save(self, folder: Path) -> None:
         """Write the counts as JSON."""
-        state = {"exact": self.exact, "prefix": self.prefix, "every": self.every}
+        state = {"by_question": self.by_question, "by_prefix": self.by_prefix, "overall": self.overall}
         (folder / "baseline.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -84,22 +96,23 @@ class QuestionLookup(ModelFamily):
         return cls(**json.loads((folder / "baseline.json").read_text(encoding="utf-8")))
 
     def describe(self) -> dict[str, Any]:
-        """How many questions and answers it knows."""
-        return {"questions": len(self.exact), "answers": len(self.every)}
+        """Number of questions and answers."""
+        return {"questions": len(self.by_question), "answers": len(self.overall)}
 
 
 class Majority(QuestionLookup):
-    """The commonest training answer to everything."""
+    """The most frequent training answer to everything."""
 
     family = "majority"
     Options = MajorityOptions
 
     def _answer(self, query: Query, decoding: Decoding) -> Prediction:
         check_question(query.question)
-        return _most_common(query.id, self.every, decoding.alternatives)
+        return _most_common(query.id, self.overall, decoding.alternatives)
 
 
 def _keys(question: str) -> tuple[str, str]:
+    """The words of a question, and its first words."""
     parts = words(question)
     return " ".join(parts), " ".join(parts[:_PREFIX_WORDS])
 
@@ -107,6 +120,5 @@ def _keys(question: str) -> tuple[str, str]:
 def _most_common(id_: str, counts: Counts, alternatives: int) -> Prediction:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: alternatives + 1]
     total = sum(counts.values())
-    shares = [(answer, count / total) for answer, count in ranked]
-    (answer, confidence), *rest = shares
-    return Prediction(id_, answer, answer, confidence, tuple(rest))
+    (answer, confidence), *others = [(answer, count / total) for answer, count in ranked]
+    return Prediction(id_, answer, answer, confidence, tuple(others))

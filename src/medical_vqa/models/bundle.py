@@ -1,8 +1,8 @@
-"""The bundle: the folder a trained model is, loaded by `predict`, `ask` and the server without its recipe.
+"""The bundle: the folder of a trained model, from which `predict`, `ask` and the server load it without its recipe.
 
 bundle/
-  card.json              what it is: family, data, split, selection, scores, license, decoding, hashes of the files
-  weights.safetensors    and whatever else the family writes (`Trainable.save`)
+  card.json              family, training data, selection, scores, license, decoding, hashes of the files
+  weights.safetensors    and further files of the family (`Trainable.save`)
 """
 
 from __future__ import annotations
@@ -25,26 +25,30 @@ if TYPE_CHECKING:
 
 
 def write_bundle(folder: Path, card: BundleCard, save: Callable[[Path], None]) -> None:
-    """Write a bundle whole: the old one, if any, stays until the new one is complete.
+    """Write a bundle completely or not at all: an existing one stays until the new one is complete.
 
-    `save` writes the model's files into the folder it is given.
+    Args:
+        folder: The bundle's folder.
+        card: The card; files, time and version are filled in.
+        save: Writes the model's files into the folder that it receives.
     """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
     try:
-        save(fresh)
-        files = {path.name: sha256_file(path) for path in sorted(fresh.iterdir())}
+        save(new)
+        files = {path.name: sha256_file(path) for path in sorted(new.iterdir())}
         created = datetime.now(UTC).isoformat(timespec="seconds")
         changes = {"files": files, "created": created, "version": package_version()}
-        write_bundle_card(fresh, card.model_copy(update=changes))
+        write_bundle_card(new, card.model_copy(update=changes))
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
+        new.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True) if folder.exists() else None
+        shutil.rmtree(new, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def load_bundle(folder: Path, *, device: torch.device | None = None) -> tuple[VqaModel, BundleCard]:

@@ -1,15 +1,17 @@
-"""Confidence with its log-odds divided by a temperature: what calibration changes, and all it changes."""
+"""Temperature scaling: confidence with its log-odds divided by a temperature."""
 
 from __future__ import annotations
 
 import math
 
-SURE = 1e-6
-"""Log-odds are taken of confidences no nearer to 0 and 1 than this."""
-_NEVER = 1e-12  # nothing is given a confidence nearer to 0 or 1 than this
+MIN_DISTANCE = 1e-6
+"""Confidences are moved this far from 0 and 1 before their log-odds are computed."""
+_MIN_SCALED_DISTANCE = 1e-12
+"""Least distance of a scaled confidence from 0 and 1."""
 
 
 def temperature_scaled(confidence: float, temperature: float) -> float:
-    """The confidence with its log-odds divided by the temperature; 0 and 1 stay what they are nearly."""
-    inside = min(max(confidence, SURE), 1 - SURE)
-    return min(max(1 / (1 + math.exp(-math.log(inside / (1 - inside)) / temperature)), _NEVER), 1 - _NEVER)
+    """The confidence with its log-odds divided by the temperature; 0 and 1 stay almost unchanged."""
+    inside = min(max(confidence, MIN_DISTANCE), 1 - MIN_DISTANCE)
+    scaled = 1 / (1 + math.exp(-math.log(inside / (1 - inside)) / temperature))
+    return min(max(scaled, _MIN_SCALED_DISTANCE), 1 - _MIN_SCALED_DISTANCE)

@@ -1,7 +1,7 @@
-"""Weights that several processes share out among them (FSDP), made whole for a moment: to answer and to save.
+"""Access to the full weights of a module that FSDP shards among several processes: to answer and to save.
 
-Training goes through the module's own forward, which gathers what it needs. Answering and saving reach past it, so
-every process has to take part in both, at the same time and with the same questions.
+Training goes through the module's own forward, which gathers the weights it needs. Answering and saving bypass it, so
+every process must take part in both, at the same time and with the same questions.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds only a share of the weights."""
-    return isinstance(module, _loaded("torch.distributed.fsdp", "FSDPModule"))
+    """Whether each process has only a part of the weights."""
+    return isinstance(module, _class_if_imported("torch.distributed.fsdp", "FSDPModule"))
 
 
 @contextmanager
 def unsharded_outside_layers(module: Any) -> Iterator[None]:
-    """Within the block the weights outside the wrapped layers are whole; a layer gathers its own when it is called."""
+    """A block in which the weights outside the wrapped layers are unsharded; a layer gathers its own when called."""
     if not is_sharded(module):
         yield
         return
@@ -34,13 +34,13 @@ def unsharded_outside_layers(module: Any) -> Iterator[None]:
 
 
 def unsharded_state(module: nn.Module) -> dict[str, Tensor]:
-    """What is trained of the module, and its buffers, every tensor whole; all processes must ask at the same time."""
+    """The trained parameters of the module and its buffers, every tensor unsharded; all processes must call it."""
     frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     state = {name: value for name, value in module.state_dict().items() if name not in frozen}
-    part = _loaded("torch.distributed.tensor", "DTensor")
-    return {name: value.full_tensor() if isinstance(value, part) else value for name, value in state.items()}
+    sharded = _class_if_imported("torch.distributed.tensor", "DTensor")
+    return {name: value.full_tensor() if isinstance(value, sharded) else value for name, value in state.items()}
 
 
-def _loaded(module: str, name: str) -> Any:
-    """A class whose module has been imported; before that nothing is of it, and importing it takes half a second."""
+def _class_if_imported(module: str, name: str) -> Any:
+    """A class of a module, or () before the module is imported, which takes half a second: nothing is of it then."""
     return getattr(sys.modules.get(module), name, ())

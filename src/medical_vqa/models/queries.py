@@ -1,4 +1,4 @@
-"""From published rows to what a model sees: `PictureQueries` makes each `Query` when it is looked at."""
+"""From published rows to the input of a model: `PictureQueries` creates each `Query` on access."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
 
 NO_PICTURE = np.zeros((1, 1, 1), np.uint8)
-"""What a model that never looks gets to see."""
+"""The picture of a query to a model that uses none."""
 
 
 class Visuals(Protocol):
-    """Where pictures or features are found: a `PictureCache` or a `FeatureStore`."""
+    """A cache of pictures or features: a `PictureCache` or a `FeatureStore`."""
 
     def get(self, digest: str) -> Visual:
-        """What a model sees of the image with this SHA-256."""
+        """Picture or features of the image with this SHA-256."""
 
 
 class PictureQueries(Sequence[Query]):
-    """Queries over a cache of prepared pictures, or of features; none is made twice, however many ask about it."""
+    """Queries over a cache of prepared pictures or of features."""
 
     def __init__(
         self,
@@ -37,15 +37,26 @@ class PictureQueries(Sequence[Query]):
         learn: bool = False,
         regions: RegionStore | None = None,
     ) -> None:
-        """`digests[i]` is the image of ``examples[i]``; `learn` gives each query its first accepted answer."""
+        """Refer to rows and caches.
+
+        Args:
+            examples: The rows.
+            digests: SHA-256 of each row's image.
+            cache: Pictures or features; None for a model that uses no picture.
+            learn: Whether each query has its first accepted answer as the target.
+            regions: Regions of the images, for a model that learns them.
+        """
         self.ids = [example.id for example in examples]
         self.images = list(digests)
-        self._examples, self._cache, self._learn, self._regions = examples, cache, learn, regions
+        self._examples = examples
+        self._cache = cache
+        self._learn = learn
+        self._regions = regions
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> Query:  # type: ignore[override]  # no slices: nobody asks for them
+    def __getitem__(self, index: int) -> Query:  # type: ignore[override]  # slices are not needed
         example, image = self._examples[index], self.images[index]
         target = example.answers[0] if self._learn and example.answers else None
         visual = self._cache.get(image) if self._cache is not None else NO_PICTURE

@@ -1,6 +1,6 @@
-"""Closed lists: `AnswerVocabulary` (answer <-> class index) and `WordVocabulary` (question word <-> index).
+"""Closed vocabularies: `AnswerVocabulary` (answer <-> class index) and `WordVocabulary` (question word <-> index).
 
-Both are made from the training split alone and in a deterministic order, so that the same rows give the same model.
+Both are collected from the training split alone, in a deterministic order, so that the same rows give the same model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 
 
 def words(question: str) -> list[str]:
-    """Lower-case words, numbers and marks; every character of a script without blanks stands alone."""
+    """Lower-case words, numbers and punctuation; every character of a script without spaces is a word."""
     return _WORD.findall(question.lower())
 
 
@@ -29,7 +29,7 @@ class AnswerVocabulary:
     """A closed list of answers; spellings that SQuAD's rule does not tell apart share one class."""
 
     answers: tuple[str, ...]
-    """The commonest spelling of each class, by falling frequency, then alphabetically."""
+    """The most frequent spelling of each class, by descending frequency, then alphabetically."""
 
     @classmethod
     def from_answers(cls, answers: Iterable[str], *, min_count: int = 1) -> AnswerVocabulary:
@@ -38,10 +38,10 @@ class AnswerVocabulary:
         for answer in answers:
             spellings.setdefault(squad_normalize(answer), Counter())[" ".join(answer.split())] += 1
         ranked = sorted(spellings.items(), key=lambda item: (-item[1].total(), item[0]))
-        kept = [min(s, key=lambda a: (-s[a], a)) for key, s in ranked if key and s.total() >= min_count]
-        if not kept:
+        frequent = [counts for key, counts in ranked if key and counts.total() >= min_count]
+        if not frequent:
             raise ModelError("no answers to learn: expected training rows with answers; check the split and its filter")
-        return cls(tuple(kept))
+        return cls(tuple(min(counts, key=lambda spelling: (-counts[spelling], spelling)) for counts in frequent))
 
     @cached_property
     def _index(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.intervals import wilson
-from medical_vqa.models.calibration import SURE, temperature_scaled
+from medical_vqa.models.calibration import MIN_DISTANCE, temperature_scaled
 from medical_vqa.schema.results import Abstention, Calibration, CalibrationBin
 
 Outcomes = Sequence[tuple[float, bool]]
@@ -85,7 +85,7 @@ def fit_temperature(outcomes: Outcomes) -> float:
     """The temperature under which the outcomes are most likely; raises `DataError` without any."""
     if not outcomes:
         raise DataError("no answer has a confidence, so no temperature fits; predict with a model that gives one")
-    confidence = np.clip([value for value, _ in outcomes], SURE, 1 - SURE)
+    confidence = np.clip([value for value, _ in outcomes], MIN_DISTANCE, 1 - MIN_DISTANCE)
     signs = np.where([correct for _, correct in outcomes], 1.0, -1.0)
     log_odds_of_outcome = np.log(confidence / (1 - confidence)) * signs
 

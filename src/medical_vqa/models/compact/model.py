@@ -26,7 +26,7 @@ from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageEncoder, to_unit_range
 from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
-from medical_vqa.models.compact.rewording import phrases, reworded
+from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.memory import count_parameters
@@ -128,7 +128,7 @@ class Compact(CompactAnswering, CompactFamily):
         earlier = cls.load(initial, device=torch.device("cpu")) if initial else None
         questions = [e.question for e in answered]
         if reword:
-            questions.extend(phrases())
+            questions.extend(rule_phrases())
         if earlier is not None:
             questions.extend(earlier.settings.words.known)
         words = WordVocabulary.from_questions(questions)
@@ -212,7 +212,7 @@ class Compact(CompactAnswering, CompactFamily):
         """A training question, reworded at random; the random numbers are torch's, whose state a checkpoint stores."""
         if not self._reword or float(torch.rand(())) >= self._reword:
             return question
-        return reworded(question, lambda n: int(torch.randint(n, ())))
+        return reword(question, lambda n: int(torch.randint(n, ())))
 
     @torch.inference_mode()
     def logits(self, queries: Sequence[Query]) -> Tensor:

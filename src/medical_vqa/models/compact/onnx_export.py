@@ -1,7 +1,7 @@
-"""A compact model written as two ONNX graphs, and the proof that they answer as the model does.
+"""Exports a compact model as two ONNX graphs, and checks that they answer as the model does.
 
-The picture's half passes torch's newer exporter. The question's half needs the older one, which traces: it writes the
-packed recurrent net as one ONNX operator of any length, while the newer wants shapes that do not depend on the words.
+The image encoder passes torch's newer exporter. The rest needs the older one, which traces: it writes the packed
+recurrent net as one ONNX operator of any length, while the newer requires shapes that do not depend on the words.
 """
 
 from __future__ import annotations
@@ -51,42 +51,41 @@ class Encode(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what it gives."""
-        there = {
-            "regions": self.net.image_encoder.region_head is not None,
-            "frame": self.net.image_encoder.foreground is not None,
-        }
-        return ["tokens", *(name for name, given in there.items() if given)]
+        """Names of its outputs."""
+        encoder = self.net.image_encoder
+        optional = {"regions": encoder.region_head is not None, "frame": encoder.foreground is not None}
+        return ["tokens", *(name for name, present in optional.items() if present)]
 
 
 class Answer(nn.Module):
-    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers), looks (N, T)."""
+    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers), attention weights (N, T)."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
-        self.net, self.read = net, Once(net.question_encoder)
-        net.question_encoder = self.read  # type: ignore[assignment]
+        self.net = net
+        self.question_encoder = Once(net.question_encoder)
+        net.question_encoder = self.question_encoder  # type: ignore[assignment]
 
     def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """The question half, every question with its own copy of its image's tokens."""
-        self.read.found = None
+        self.question_encoder.vectors = None
         inputs = (tokens[image_of], torch.arange(image_of.shape[0]), words)
         return self.net.logits(*inputs), self.net.attention(*inputs)
 
 
 class Once(nn.Module):
-    """Reads the words once for logits and looks: the exporter cannot tell two recurrent nets over them apart."""
+    """Encodes the words once for logits and attention: the exporter confuses two recurrent nets over the same words."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.found: Tensor | None = None
+        self.vectors: Tensor | None = None
 
     def forward(self, words: Tensor) -> Tensor:
         """Words (N, L) -> vectors (M, D), those of the last call where there was one."""
-        if self.found is None:
-            self.found = self.encoder(words)
-        return self.found
+        if self.vectors is None:
+            self.vectors = self.encoder(words)
+        return self.vectors
 
 
 class PaddedLayout:
@@ -172,7 +171,7 @@ def _write_answerer(net: CompactNet, tokens: Tensor, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of their age, absent packages and batches of other sizes, which `check` tries."""
+    """Hide the exporters' warnings of deprecation, absent packages and other batch sizes, which `check` covers."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -185,20 +184,26 @@ def _quiet() -> Iterator[None]:
 
 
 def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> float:
-    """The largest difference between logits and looks.
+    """The largest difference between logits or attention weights of the model and of its export.
 
-    Raises `ModelError` above `TOLERANCE`, or where an answer differs.
+    Args:
+        model: The model.
+        exported: Its graphs.
+        queries: Questions that both answer.
+
+    Raises:
+        ModelError: The difference is above `TOLERANCE`, or an answer differs.
     """
     logits = np.abs(model.logits(queries).cpu().numpy() - exported.logits(queries)).max()
     pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
-    attention_maps = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
-    difference = max(float(logits), float(attention_maps))
+    attention = max(np.abs(expected - actual).max() for expected, actual in pairs)
+    difference = max(float(logits), float(attention))
     answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
-    wrong = sum(ours != theirs for ours, theirs in zip(*answers, strict=True))
+    wrong = sum(expected != actual for expected, actual in zip(*answers, strict=True))
     if wrong or not difference <= TOLERANCE:  # `not <=` catches a nan as well
         raise ModelError(
-            f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits or looks by up to "
-            f"{difference:.1e} (at most {TOLERANCE:.0e} is allowed); nothing was written, install the versions of "
+            f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits or attention by up "
+            f"to {difference:.1e} (at most {TOLERANCE:.0e} is allowed); nothing was written, install the versions of "
             "torch, onnx and onnxruntime in constraints.txt and export again"
         )
     return difference

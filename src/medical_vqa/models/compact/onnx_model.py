@@ -123,8 +123,8 @@ class OnnxVision:
         """Prepared pictures -> {"tokens": (T, D)} each, and what else `CompactVision.encode` gives."""
         if not pictures:
             return []
-        found = self._session.run(self._outputs, {"pictures": stack_pictures(pictures)})
-        return [dict(zip(self._outputs, of_picture, strict=True)) for of_picture in zip(*found, strict=True)]
+        features = self._session.run(self._outputs, {"pictures": stack_pictures(pictures)})
+        return [dict(zip(self._outputs, of_picture, strict=True)) for of_picture in zip(*features, strict=True)]
 
     def to(self, device: torch.device) -> None:
         """Stay: the graph runs on the CPU."""

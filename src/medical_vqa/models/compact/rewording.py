@@ -1,8 +1,8 @@
-"""The same question in other words, by rules: what keeps a small model from hanging on the templates of its rows.
+"""Rephrases training questions by rules, so that a small model does not depend on the templates of its rows.
 
 ``Does the picture contain liver?`` may come out as ``can you see a liver in this scan``. Rules rewrite English
-questions about what is shown, which organ, where, how many and what kind of picture; any other question only has some
-of its words exchanged. Meaning stays: left, right, numbers, organs and findings are never touched.
+questions about contents, organs, places, numbers and the type of picture; any other question only has some words
+replaced by synonyms. The meaning stays: left, right, numbers, organs and findings are never changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 Pick = Callable[[int], int]
-"""Chooses one of n: a number below n."""
+"""Returns a random number below n."""
 
 _IMAGE = ("image", "picture", "scan", "photo")
 _THIS = r"(?: (?:in|on|of|about|from) (?:this|the) (?:image|picture|patient))?"
@@ -161,40 +161,40 @@ _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("what does {x} do", "what is {x} for", "what is the role of {x}", "what is the purpose of {x}"),
     ),
 )  # fmt: skip
-_EXCHANGE = {
+_SYNONYMS = {
     "image": _IMAGE, "picture": _IMAGE, "contain": ("contain", "show",
     "include"), "abnormalities": ("abnormalities", "anomalies"),
     "located": ("located", "situated"), "biggest": ("biggest", "largest"), "largest": ("largest", "biggest"),
     "which": ("which", "what"), "bigger": ("bigger", "larger"), "brian": ("brain",), "observed": ("observed", "seen"),
     "is/are": ("is", "are"), "organs/organ": ("organs", "organ"), "function": ("function", "role", "effect"),
 }  # fmt: skip
-_BEFORE = ("please tell me, ", "can you tell me ", "tell me ", "doctor, ", "hi, ", "i want to know: ")
+_OPENINGS = ("please tell me, ", "can you tell me ", "tell me ", "doctor, ", "hi, ", "i want to know: ")
 _COMPILED = tuple((re.compile(pattern), phrases) for pattern, phrases in _RULES)
 _TOKEN = re.compile(r"[a-z/]+")
 
 
-def reworded(question: str, pick: Pick) -> str:
-    """The question in other words where a rule knows it, some words exchanged; lower case, often without its mark."""
-    bare = " ".join(question.lower().rstrip(" ?.").split())
+def reword(question: str, pick: Pick) -> str:
+    """A question rephrased where a rule matches, some words replaced by synonyms; lower case, often without its "?"."""
+    text = " ".join(question.lower().rstrip(" ?.").split())
     for pattern, phrases in _COMPILED:
-        if pick(4) and (match := pattern.fullmatch(bare)):
-            found = {name: (value or "").strip() for name, value in match.groupdict().items()}
-            bare = " ".join(phrases[pick(len(phrases))].format(**found).split())
+        if pick(4) and (match := pattern.fullmatch(text)):
+            groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
+            text = " ".join(phrases[pick(len(phrases))].format(**groups).split())
             break
-    bare = _TOKEN.sub(lambda word: _exchanged(word.group(), pick), bare)
-    before = _BEFORE[pick(len(_BEFORE))] if pick(8) == 0 else ""
-    return before + bare + ("?" if pick(3) else "")
+    text = _TOKEN.sub(lambda word: _synonym(word.group(), pick), text)
+    opening = _OPENINGS[pick(len(_OPENINGS))] if pick(8) == 0 else ""
+    return opening + text + ("?" if pick(3) else "")
 
 
-def _exchanged(word: str, pick: Pick) -> str:
-    others = _EXCHANGE.get(word)
-    return others[pick(len(others))] if others and pick(2) else word
+def _synonym(word: str, pick: Pick) -> str:
+    synonyms = _SYNONYMS.get(word)
+    return synonyms[pick(len(synonyms))] if synonyms and pick(2) else word
 
 
-def phrases() -> Iterator[str]:
-    """Every phrase the rules can write, without its blanks: words to know beside those of the rows."""
-    blank = re.compile(r"\{[a-z]+\}")
-    for _, written in _RULES:
-        yield from (blank.sub("", phrase) for phrase in written)
-    yield from _BEFORE
-    yield from (other for others in _EXCHANGE.values() for other in others)
+def rule_phrases() -> Iterator[str]:
+    """Every phrase that the rules can write, without its placeholders, for the word vocabulary."""
+    placeholder = re.compile(r"\{[a-z]+\}")
+    for _, templates in _RULES:
+        yield from (placeholder.sub("", template) for template in templates)
+    yield from _OPENINGS
+    yield from (synonym for synonyms in _SYNONYMS.values() for synonym in synonyms)

@@ -44,6 +44,6 @@ def test_the_majority_does_not_read_the_question():
 
 
 def test_rows_without_an_answer_do_not_count_and_alone_are_refused():
-    assert "None" not in QuestionLookup.fit(ROWS).every
+    assert "None" not in QuestionLookup.fit(ROWS).overall
     with pytest.raises(ModelError, match="rows with answers"):
         QuestionLookup.fit(ROWS[-1:])
