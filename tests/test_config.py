@@ -1,12 +1,17 @@
 import re
 import subprocess
 import sys
+from datetime import date
+from enum import Enum
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, ValidationError, field_validator
 
 from medical_vqa import registry
-from medical_vqa.config import Recipe, find_recipe, load_recipe, parse_recipe, where_split
+from medical_vqa.config import ModelOptions, Recipe, find_recipe, load_recipe, parse_recipe, where_split
+from medical_vqa.config.messages import mistakes_in
 from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, TrainingRecipe
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.compact.family import CompactOptions
@@ -319,6 +324,56 @@ def test_a_recipe_takes_sections_as_objects():
 def test_options_of_another_family_are_refused():
     with pytest.raises(ConfigError, match="model: expected ViltOptions for the family vilt, got CompactOptions"):
         Recipe(name="run", data={"name": "slake"}, model=CompactOptions(family="vilt"))
+
+
+class Scale(Enum):
+    SMALL, LARGE = "small", "large"
+
+
+class OtherOptions(ModelOptions):
+    """Types that options of another package may have and ours have not."""
+
+    window: tuple[float, float] = (40, 400)
+    scale: Scale = Scale.SMALL
+    tags: list[str] = Field(default_factory=list)
+    layers: dict[str, int] = Field(default_factory=dict)
+    code: Annotated[str, Field(min_length=2, max_length=3)] = "ab"
+    since: date | None = None
+    ratio: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+
+    @field_validator("tags")
+    @classmethod
+    def _lower(cls, value: list[str]) -> list[str]:
+        if any(tag != tag.lower() for tag in value):
+            raise ValueError("expected lower case; write the tags so")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"window": [1]}, "model.window: expected a list of 2 items, each a number; item 2 is missing"),
+        ({"window": ["a", 2]}, "model.window: expected a list of 2 items, each a number; item 1 is 'a'"),
+        ({"scale": "huge"}, "model.scale: expected small or large, got 'huge'"),
+        ({"tags": "ct"}, "model.tags: expected a list of items, each text, got 'ct'"),
+        ({"tags": ["CT"]}, "model.tags: expected lower case; write the tags so"),
+        ({"layers": {"a": "x"}}, "model.layers.a: expected a whole number, got 'x'"),
+        ({"code": "a"}, "model.code: expected text of 2 to 3 characters, got 'a'"),
+        ({"since": "soon"}, "model.since: expected a valid date or datetime, "),
+        ({"ratio": 0}, "model.ratio: expected a number of more than 0 or auto, got 0"),
+    ],
+)
+def test_options_of_other_packages_are_explained_as_well(options, text):
+    with pytest.raises(ValidationError) as error:
+        OtherOptions(family="other", **options)
+    (mistake,) = mistakes_in(error.value.errors(include_url=False), OtherOptions, prefix=("model",))
+    assert str(mistake).startswith(text)
+
+
+def test_an_override_changes_a_section_that_is_an_object():
+    content = {"name": "run", "data": DataRecipe(name="slake"), "model": CompactOptions(family="compact")}
+    recipe = parse_recipe(content, origin="recipe.yaml", overrides={"data.regions": "true", "model.width": "64"})
+    assert (recipe.data.regions, recipe.model.width) == (True, 64)
 
 
 VALUES = [

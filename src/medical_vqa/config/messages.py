@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -123,16 +124,17 @@ def _mistake(details: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, 
     if kind in ("value_error", "assertion_error"):
         return Mistake(key, str(details["ctx"]["error"]))
     what = _expected(field, rest) if field is not None and kind in _PYDANTIC_TYPES else None
-    if kind == "missing":
+    items = [part + 1 for part in rest if isinstance(part, int)]
+    if kind == "missing" and not items:
         return Mistake(key, f"missing key {key!r}; add it{f' ({what})' if what else ''}", names_key=True)
     if field is None:
-        return Mistake(key, f"expected {_words(section)}, got {shown(received)}")
-    if what is None:
-        return Mistake(key, f"{details['msg'][0].lower()}{details['msg'][1:]}, got {shown(received)}")
+        what = _words(section)
+    elif what is None:  # in pydantic's words, for a type that has none here
+        message = details["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
+        what = message[0].lower() + message[1:]
+    place = f"; item {items[0]} is" if items else ", got"
     quotes = "; put it in quotes" if kind == "string_type" and isinstance(received, bool | int | float) else ""
-    places = [part for part in rest if isinstance(part, int)]
-    got = f"; item {places[0] + 1} is" if places else ", got"
-    return Mistake(key, f"expected {what}{got} {shown(received)}{quotes}")
+    return Mistake(key, f"expected {what}{place} {'missing' if kind == 'missing' else shown(received)}{quotes}")
 
 
 def _locate(
@@ -181,11 +183,15 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str | None:
     elif origin is Literal:
         words = _either([one if isinstance(one, str) else shown(one) for one in arguments])
     elif origin in (tuple, list):
-        item = _words(arguments[0])
-        words = item and f"a list{_bounds(metadata, 'items') or ' of items'}, each {item}"
+        fixed = origin is tuple and ... not in arguments
+        length = f" of {len(arguments)} items" if fixed else _bounds(metadata, "items") or " of items"
+        item = _either(list(dict.fromkeys(_words(one) for one in arguments if one is not ...)))
+        words = item and f"a list{length}, each {item}"
     elif origin is dict:
         value = _words(arguments[1])
         words = value and f"keys whose values are {value}"
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        words = _either([shown(one.value).strip("'") for one in annotation])
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         words = f"keys such as {', '.join(list(annotation.model_fields)[:3])}"
     elif annotation in _SIMPLE:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from medical_vqa.config.messages import Mistake, shown
-from medical_vqa.config.recipe import Recipe
+from medical_vqa.config.recipe import Recipe, Section
 from medical_vqa.errors import ConfigError
 from medical_vqa.schema.records import Split
 
@@ -149,6 +149,8 @@ def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mist
     for parent in parents:
         if section.get(parent) is None:
             section[parent] = {}
+        elif isinstance(section[parent], Section):
+            section[parent] = section[parent].model_dump()
         section = section[parent]
         if not isinstance(section, dict):
             mistakes.append(Mistake(key, f"{parent!r} is a value, not a group of keys; see `recipe.yaml` of any run"))
