@@ -1,4 +1,4 @@
-"""From the shipped sample to a scored model, and one question: a minute on a laptop, everything by its name."""
+"""Ask the shipped model a question; then train, evaluate and report a model of the shipped sample. Needs scan.png."""
 
 import medical_vqa as mv
 

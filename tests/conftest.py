@@ -62,7 +62,7 @@ def tiny(root: Path) -> Any:
 
 
 class Silent:
-    """A watcher that notes what it is told."""
+    """A watcher that records what it receives."""
 
     def __init__(self) -> None:
         self.scores: list[dict[str, float]] = []
@@ -116,8 +116,8 @@ def call(monkeypatch: Any, capsys: Any, tmp_path: Path) -> Any:
         with pytest.raises(SystemExit) as stop:
             cli.main()
             raise SystemExit(0)
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out, said.err
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
 
     return run_it
 

@@ -119,19 +119,19 @@ def test_many_questions_are_answered_in_order_as_each_alone_and_the_image_is_dec
 
 
 def test_an_attention_map_sums_to_one(shipped):
-    found = shipped.attention_map(IMAGE, "Where is the liver?")
-    assert found.weights.ndim == 2
-    assert found.weights.min() >= 0
-    assert found.weights.sum() == pytest.approx(1, abs=1e-3)
-    assert found.seen.format == "JPEG"
+    attention = shipped.attention_map(IMAGE, "Where is the liver?")
+    assert attention.weights.ndim == 2
+    assert attention.weights.min() >= 0
+    assert attention.weights.sum() == pytest.approx(1, abs=1e-3)
+    assert attention.seen.format == "JPEG"
 
 
 def test_a_frame_and_a_window_of_a_dicom_file(shipped, tmp_path):
     path = tmp_path / "scan.dcm"
     path.write_bytes(dicom(np.stack([np.full((40, 50), value) for value in (-900, 0, 40)]).astype(np.int16)))
-    seen = shipped.ask(path, "Is this a CT?", frame=2, window=(40, 400)).seen
-    assert (seen.format, seen.frame, seen.frames, seen.window, seen.size) == ("DICOM", 2, 3, (40.0, 400.0), (50, 40))
-    assert seen.facts["Modality"] == "CT"
+    view = shipped.ask(path, "Is this a CT?", frame=2, window=(40, 400)).seen
+    assert (view.format, view.frame, view.frames, view.window, view.size) == ("DICOM", 2, 3, (40.0, 400.0), (50, 40))
+    assert view.facts["Modality"] == "CT"
     assert shipped.ask(path, "Is this a CT?").seen.frame == 0
     assert shipped.ask(path, "Is this a CT?", frame=np.int64(1), window=[40, 400]).seen.frame == 1
     with pytest.raises(mv.MedicalVqaError, match="no frame 3"):

@@ -117,14 +117,14 @@ def dicom_series(values):
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2"
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    found = FileDataset("a", {}, file_meta=meta, preamble=b"\0" * 128)
-    found.NumberOfFrames, found.Rows, found.Columns = values.shape
-    found.SamplesPerPixel, found.PhotometricInterpretation, found.PixelRepresentation = 1, "MONOCHROME2", 1
-    found.BitsAllocated, found.BitsStored, found.HighBit = 16, 16, 15
-    found.PixelData = values.tobytes()
-    found["PixelData"].VR = "OW"
+    dataset = FileDataset("a", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = values.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelData = values.tobytes()
+    dataset["PixelData"].VR = "OW"
     out = io.BytesIO()
-    found.save_as(out, enforce_file_format=True)
+    dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
 
 
@@ -137,8 +137,8 @@ def test_a_missing_image(refused, run):
 
 def test_a_corrupt_image(refused, run, tmp_path):
     path = tmp_path / "half.jpg"
-    whole = (SAMPLE / "imgs/xmlab112/source.jpg").read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = (SAMPLE / "imgs/xmlab112/source.jpg").read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     assert "cannot be decoded" in refused("ask", path, "Is it?", "--model", run)
 
 

@@ -110,32 +110,32 @@ def test_a_plan_is_printed_before_anything_is_trained(call, words):
 
 
 def test_a_checkpoint_that_is_not_there(refused, words, monkeypatch):
-    said = refused(*words("model.checkpoint=/nowhere/blip2"))
-    assert "no checkpoint at /nowhere/blip2: expected a folder with config.json, or a hub id" in said
+    message = refused(*words("model.checkpoint=/nowhere/blip2"))
+    assert "no checkpoint at /nowhere/blip2: expected a folder with config.json, or a hub id" in message
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "hf download nobody/nothing --local-dir DIR" in refused(*words("model.checkpoint=nobody/nothing"))
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [
         (r"language_model\..*\.query", "matches no linear layer of the model; its layers are called"),
         (r".*\.(qkv|q|v)", "matches vision_model.encoder.layers.0.self_attn.qkv, which lies in the frozen vision part"),
         ("(q", "is not a regular expression"),
     ],
 )
-def test_a_pattern_of_adapters_that_cannot_be_meant(refused, words, pattern, said):
-    assert said in refused(*words(f"model.lora.modules='{pattern}'"))
+def test_a_pattern_of_adapters_that_cannot_be_meant(refused, words, pattern, message):
+    assert message in refused(*words(f"model.lora.modules='{pattern}'"))
 
 
 def test_features_that_another_model_wrote(call, refused, words, root):
     features = root / "slake-mini" / "features"
-    made = []
+    folders = []
     for targets in ("language", "qformer"):
         before = set(features.glob("*"))
         assert call(*words(f"model.lora.targets={targets}"))[0] == 0
-        made += sorted(set(features.glob("*")) - before)
-    language, qformer = made
+        folders += sorted(set(features.glob("*")) - before)
+    language, qformer = folders
     shutil.rmtree(language)
     qformer.rename(language)
     try:
@@ -158,7 +158,7 @@ def test_a_gpu_that_is_too_small(refused, words, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(call, words):
-    code, _, said = call(*words("training.learning_rate=1e30", "training.checkpoint_minutes=0", "training.warmup=0"))
+    code, _, message = call(*words("training.learning_rate=1e30", "training.checkpoint_minutes=0", "training.warmup=0"))
     assert code == 2
-    assert re.search(r"the loss became nan at step \d+ .*; the checkpoint step-\d+ is kept: lower training", said)
+    assert re.search(r"the loss became nan at step \d+ .*; the checkpoint step-\d+ is kept: lower training", message)
     assert list(Path("runs/tiny/checkpoints").glob("step-*/progress.json"))

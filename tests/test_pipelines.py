@@ -71,15 +71,15 @@ def test_validation_is_scored_while_training(run):
 def test_the_score_of_the_predictions_is_the_score_that_chose_the_checkpoint(run):
     scored = score(run / "predictions-validation.jsonl")
     metrics = {metric.name: metric for metric in scored.results.metrics}
-    chosen = read_bundle_card(run / "bundle").checkpoint_selection.scores
-    assert metrics["em"].score.value == pytest.approx(chosen["em"])
-    assert metrics["f1"].score.value == pytest.approx(chosen["f1"])
+    selected = read_bundle_card(run / "bundle").checkpoint_selection.scores
+    assert metrics["em"].score.value == pytest.approx(selected["em"])
+    assert metrics["f1"].score.value == pytest.approx(selected["f1"])
     assert set(metrics["em"].baselines) == {"question-only", "majority"}
     assert metrics["em"].score.clusters == 40
 
 
 def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
-    whole = read_predictions(run / "predictions-validation.jsonl")
+    predictions = read_predictions(run / "predictions-validation.jsonl")
     path = tmp_path / "p.jsonl"
     partial = tmp_path / "p.jsonl.partial"
     lines = (run / "predictions-validation.jsonl").read_text().splitlines(keepends=True)
@@ -90,8 +90,8 @@ def test_predictions_are_resumed_by_id(run, tmp_path, monkeypatch):
     answer = loaded.model.answer
     monkeypatch.setattr(loaded.model, "answer", lambda q, d: answered.extend(q) or answer(q, d))
     predict(loaded, split="validation", out=path)
-    assert len(answered) == len(whole) - 200
-    assert [p.id for p in read_predictions(path)] == [p.id for p in whole]
+    assert len(answered) == len(predictions) - 200
+    assert [p.id for p in read_predictions(path)] == [p.id for p in predictions]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.card.json", "p.jsonl"]
 
 
@@ -168,8 +168,8 @@ def test_validation_can_be_carved_from_the_training_split(root):
     selected = SelectedDataset.open(selection)
     train, held_out = selected.rows("train"), selected.rows("validation")
     assert not {row.group for row in train} & {row.group for row in held_out}
-    whole = SelectedDataset.open(Selection(dataset="slake-mini", root=root))
-    assert len(train) + len(held_out) == len(whole.rows("train"))
+    published = SelectedDataset.open(Selection(dataset="slake-mini", root=root))
+    assert len(train) + len(held_out) == len(published.rows("train"))
     assert Selection.model_validate_json(selection.model_dump_json()) == selection
 
 
@@ -215,7 +215,7 @@ def test_a_bundle_that_is_not_there_says_so(tmp_path):
 
 
 def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):
-    path = tmp_path / "theirs.jsonl"
+    path = tmp_path / "other.jsonl"
     shutil.copy(run / "predictions-validation.jsonl", path)
     with pytest.raises(DataError, match="--dataset and --split"):
         score(path)
@@ -239,18 +239,22 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     command = [sys.executable, "-m", "medical_vqa", "train", str(recipe), "--run"]
     options = [word for setting in settings for word in ("--set", setting)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole"), *options], check=True, env=environment, capture_output=True)
-    cut = tmp_path / "cut"
-    process = subprocess.Popen([*command, str(cut), *options], env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, str(tmp_path / "uninterrupted"), *options], check=True, env=environment, capture_output=True
+    )
+    interrupted = tmp_path / "cut"
+    process = subprocess.Popen([*command, str(interrupted), *options], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while len(losses(cut)) < 40 and process.poll() is None and time.monotonic() < deadline:
+    while len(losses(interrupted)) < 40 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (cut / "finished.json").exists(), "it finished before it could be killed"
-    subprocess.run([*command, str(cut), *options], check=True, env=environment, capture_output=True)
-    assert losses(cut) == losses(tmp_path / "whole")
-    weights = [(folder / "bundle" / "weights.safetensors").read_bytes() for folder in (cut, tmp_path / "whole")]
+    assert not (interrupted / "finished.json").exists(), "it finished before it could be killed"
+    subprocess.run([*command, str(interrupted), *options], check=True, env=environment, capture_output=True)
+    assert losses(interrupted) == losses(tmp_path / "uninterrupted")
+    weights = [
+        (folder / "bundle" / "weights.safetensors").read_bytes() for folder in (interrupted, tmp_path / "uninterrupted")
+    ]
     assert weights[0] == weights[1]
 
 

@@ -59,7 +59,7 @@ def test_shuffled_images_become_a_baseline_of_the_same_model(mine):
 def test_every_question_gets_an_image_that_is_not_its_own():
     images = ["a", "a", "b", "c", "b"]
     other = other_images(images)
-    assert all(ours != theirs for ours, theirs in zip(images, other, strict=True))
+    assert all(image != replacement for image, replacement in zip(images, other, strict=True))
     assert other[0] == other[1]
     assert sorted(set(other)) == ["a", "b", "c"]
     with pytest.raises(DataError, match="no other to ask about"):
@@ -68,14 +68,14 @@ def test_every_question_gets_an_image_that_is_not_its_own():
 
 def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
     (before,) = ask(load(mine, device="cpu"), picture, ["Is the liver healthy?"])
-    found = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
-    kept = read_bundle_card(mine / "bundle").calibration
-    assert kept.temperature == round(found.temperature, 4)
-    assert kept.risk == 0.9
+    calibration = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
+    recorded = read_bundle_card(mine / "bundle").calibration
+    assert recorded.temperature == round(calibration.temperature, 4)
+    assert recorded.risk == 0.9
     loaded = load(mine, device="cpu")
     (after,) = ask(loaded, picture, ["Is the liver healthy?"])
     assert after.text == before.text
-    assert after.confidence == pytest.approx(temperature_scaled(before.confidence, kept.temperature))
+    assert after.confidence == pytest.approx(temperature_scaled(before.confidence, recorded.temperature))
     again = predict(loaded, split="validation", out=mine / "predictions-again.jsonl").path
     assert score(again).results.calibration.temperature_source.startswith("slake-mini validation")
 
@@ -121,29 +121,29 @@ def test_files_of_other_rows_are_not_compared(mine):
 
 def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ours, baseline = mine / "predictions-validation.jsonl", tmp_path / "baseline" / "other.csv"
+    local, baseline = mine / "predictions-validation.jsonl", tmp_path / "baseline" / "other.csv"
     baseline.parent.mkdir()
-    scored = score(ours)
+    scored = score(local)
     lines = ["qid,text", *(f"{p.id},{p.answer}" for p in scored.baselines["majority"]), "nothing,No"]
     baseline.write_text("\n".join(lines) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
-    table = call("score", ours, "--protocol", "all")
+    table = call("score", local, "--protocol", "all")
     assert "llava_med" in table
     assert "microsoft/LLaVA-Med" in table
     mapped = call("score", baseline, *rows, "--map", "id=qid,answer=text", "--protocol", "m2i2")
     assert "prediction for a question that is not in this split (nothing)" in mapped
-    shutil.copy(ours, other := tmp_path / "other.jsonl")
-    assert "have the same EM" in call("compare", ours, other, *rows)
+    shutil.copy(local, other := tmp_path / "other.jsonl")
+    assert "have the same EM" in call("compare", local, other, *rows)
     page = tmp_path / "compare.html"
-    call("report", ours, other, *rows, "--out", page)
+    call("report", local, other, *rows, "--out", page)
     assert "Is one better?" in page.read_text(encoding="utf-8")
     call("audit", "slake-mini", "--root", root, "--out", tmp_path / "audit.html", "--quick")
-    call("report", ours, "--by", "modality,content_type")
+    call("report", local, "--by", "modality,content_type")
     text = (mine / "report-validation.html").read_text(encoding="utf-8")
     assert "The same answers under other rules" in text
     assert "Modality × Content type" in text
     assert "Reliability" in text
-    assert "temperature" in call("calibrate", ours, "--risk", "0.5")
+    assert "temperature" in call("calibrate", local, "--risk", "0.5")
 
 
 def test_a_served_model_needs_a_place_and_rows():
@@ -170,19 +170,19 @@ STRANGE = ["", "肺", "רֵאָה", "Сancer", "a" * 5000, "\u202eyes", "yes\u00
 
 def test_strange_texts_pass_through_every_page(mine, tmp_path):
     path = mine / "predictions-validation.jsonl"
-    given = read_predictions(path)
-    strange = [replace(one, answer=STRANGE[n % len(STRANGE)], raw="") for n, one in enumerate(given)]
+    predictions = read_predictions(path)
+    strange = [replace(one, answer=STRANGE[n % len(STRANGE)], raw="") for n, one in enumerate(predictions)]
     write_jsonl(path, strange)
     scored = score(path, protocols=["llava_med", "medvint", "helm"])
-    assert scored.results.counts.scored == len(given)
+    assert scored.results.counts.scored == len(predictions)
     page = report(scored, tmp_path / "report.html")
     assert "רֵאָה" in page.read_text(encoding="utf-8")
 
 
 def test_predictions_with_missing_and_extra_ids_are_counted_and_named(mine):
     path = mine / "predictions-validation.jsonl"
-    given = read_predictions(path)
-    write_jsonl(path, [*given[2:], Prediction("extra/1", "yes")])
+    predictions = read_predictions(path)
+    write_jsonl(path, [*predictions[2:], Prediction("extra/1", "yes")])
     results = score(path).results
     assert {part.reason: part.n for part in results.excluded} == {
         "no prediction": 2,
@@ -219,27 +219,27 @@ def test_names_of_files_are_the_shortest_that_differ():
 
 
 def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_our_card(mine, tmp_path):
-    ours, theirs = mine / "predictions-validation.jsonl", tmp_path / "gpt.csv"
-    answers = score(ours).baselines["majority"]
-    theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
-    said = call("compare", ours, theirs, "--map", "id=qid,answer=text")
-    assert "EM  tiny " in said
-    assert "against  gpt " in said
-    assert "in four of five cases" in said
+    local, remote = mine / "predictions-validation.jsonl", tmp_path / "gpt.csv"
+    answers = score(local).baselines["majority"]
+    remote.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
+    output = call("compare", local, remote, "--map", "id=qid,answer=text")
+    assert "EM  tiny " in output
+    assert "against  gpt " in output
+    assert "in four of five cases" in output
     predict(load(mine, device="cpu"), split="validation", shuffle_images=True)
     page = tmp_path / "compare.html"
-    call("report", ours, theirs, "--map", "id=qid,answer=text", "--out", page)
+    call("report", local, remote, "--map", "id=qid,answer=text", "--out", page)
     text = page.read_text(encoding="utf-8")
     assert "tiny image-shuffled baseline" in text
     assert "gpt image-shuffled" not in text
 
 
 def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
-    theirs = tmp_path / "gpt model.csv"
+    remote = tmp_path / "gpt model.csv"
     answers = score(mine / "predictions-validation.jsonl").baselines["majority"]
-    theirs.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
+    remote.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")
     rows = ["--dataset", "slake-mini", "--root", root, "--split", "validation", "--where", "language=en"]
-    call("report", theirs, *rows, "--map", "id=qid,answer=text", "--by", "modality,organ", "--risk", "0.2")
+    call("report", remote, *rows, "--map", "id=qid,answer=text", "--by", "modality,organ", "--risk", "0.2")
     first = (tmp_path / "gpt model-results.json").read_text(encoding="utf-8")
     page = (tmp_path / "gpt model-report.html").read_text(encoding="utf-8")
     command = html.unescape(page.partition("<pre>")[2].partition("</pre>")[0]).strip().splitlines()[-1]
@@ -248,9 +248,9 @@ def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_pa
     assert "modality" in command
 
 
-def test_a_metric_by_facts_is_printed_and_the_clean_score_beside_the_full_one(mine):
-    said = call("score", mine / "predictions-validation.jsonl", "--by", "modality,answer_type", "--metric", "helm.f1")
-    assert "F1 by Modality and Answer type" in said
+def test_a_metric_by_facts_is_printed_and_the_clean_score_next_to_the_full_one(mine):
+    output = call("score", mine / "predictions-validation.jsonl", "--by", "modality,answer_type", "--metric", "helm.f1")
+    assert "F1 by Modality and Answer type" in output
     with pytest.raises(ConfigError, match="unknown metric"):
         call("score", mine / "predictions-validation.jsonl", "--by", "modality", "--metric", "emm")
 
