@@ -120,7 +120,10 @@ def test_a_checkpoint_that_is_not_there(refused, words, monkeypatch):
     ("pattern", "message"),
     [
         (r"language_model\..*\.query", "matches no linear layer of the model; its layers are called"),
-        (r".*\.(qkv|q|v)", "matches vision_model.encoder.layers.0.self_attn.qkv, which lies in the frozen vision part"),
+        (
+            r".*\.(qkv|q|v)",
+            "matches vision_model.encoder.layers.0.self_attn.qkv, which is in a frozen module whose output is cached",
+        ),
         ("(q", "is not a regular expression"),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     process.wait()
     assert not (interrupted / "finished.json").exists(), "it finished before it could be killed"
     subprocess.run([*command, str(interrupted), *options], check=True, env=environment, capture_output=True)
-    assert losses(interrupted) == losses(tmp_path / "uninterrupted")
+    assert losses(interrupted) == losses(complete)
     weights = [
         (folder / "bundle" / "weights.safetensors").read_bytes() for folder in (interrupted, tmp_path / "uninterrupted")
     ]
