@@ -239,10 +239,8 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     command = [sys.executable, "-m", "medical_vqa", "train", str(recipe), "--run"]
     options = [word for setting in settings for word in ("--set", setting)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command, str(tmp_path / "uninterrupted"), *options], check=True, env=environment, capture_output=True
-    )
-    interrupted = tmp_path / "cut"
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    subprocess.run([*command, str(complete), *options], check=True, env=environment, capture_output=True)
     process = subprocess.Popen([*command, str(interrupted), *options], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(losses(interrupted)) < 40 and process.poll() is None and time.monotonic() < deadline:
@@ -252,9 +250,7 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     assert not (interrupted / "finished.json").exists(), "it finished before it could be killed"
     subprocess.run([*command, str(interrupted), *options], check=True, env=environment, capture_output=True)
     assert losses(interrupted) == losses(complete)
-    weights = [
-        (folder / "bundle" / "weights.safetensors").read_bytes() for folder in (interrupted, tmp_path / "uninterrupted")
-    ]
+    weights = [(folder / "bundle" / "weights.safetensors").read_bytes() for folder in (interrupted, complete)]
     assert weights[0] == weights[1]
 
 
