@@ -24,6 +24,8 @@ CHECKED = ("src", "docs", "recipes", "README.md", "CONTRIBUTING.md", "CHANGELOG.
 SUFFIXES = frozenset({".py", ".md", ".yaml", ".yml", ".toml", ".html", ".j2", ".js", ".css", ".json"})
 SKIPPED = ("/assets/", "/__pycache__/", ".schema.json")
 """Data sets, weights, and schemas that are generated from the code."""
+GENERATED = "<!-- Written by "
+"""Beginning of a page that a tool writes from the code."""
 
 PARTICIPLES = frozenset(
     {"asked", "begun", "chosen", "come", "drawn", "found", "given", "gone", "held", "kept", "looked", "made", "ours",
@@ -205,6 +207,8 @@ def check(paths: Sequence[Path], root: Path, table: Table) -> list[Finding]:
     for file in files_of([path for path in paths if path.exists()]):
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
         text = file.read_text(encoding="utf-8")
+        if text.startswith(GENERATED):
+            continue
         checker = check_python if file.suffix == ".py" else check_text
         findings.update(finding for finding in checker(text, name, table) if not table.allows(finding))
     return sorted(findings)
