@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -28,6 +29,11 @@ def squad_normalize(text: str) -> str:
     """
     bare = text.lower().translate(_WITHOUT_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def is_chinese(text: str) -> bool:
+    """Whether the text contains a Chinese character."""
+    return _HAN.search(text) is not None
 
 
 def tokens(text: str) -> list[str]:

@@ -27,7 +27,7 @@ from medical_vqa.errors import MissingDependencyError
 @click.option(
     "--window", type=(float, float), metavar="CENTER WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 def ask(
     image: Path,
     question: str,
@@ -39,20 +39,22 @@ def ask(
 ) -> None:
     """Ask one question about one image.
 
-    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file.
+    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
+    from medical_vqa.models.guards.question_form import questions_in
 
     loaded = api.load(model, device=device)
-    answer = loaded.ask(image, question, frame=frame, window=window)
-    if as_json:
-        click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
-        return
-    first, *others = answer_lines(answer)
-    click.secho(first, bold=not answer.abstained)
-    for line in others:
-        click.echo(line)
-    click.echo(f"{answer.model}, {loaded.family}. {DISCLAIMER}", err=True)
+    for answer in loaded.ask_many(image, questions_in(question), frame=frame, window=window):
+        if as_json:
+            click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+            continue
+        first, *others = answer_lines(answer)
+        click.secho(first, bold=not answer.abstained)
+        for line in others:
+            click.echo(line)
+    if not as_json:
+        click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
 
 
 @click.command()

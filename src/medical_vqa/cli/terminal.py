@@ -21,4 +21,6 @@ def answer_lines(answer: Answer) -> list[str]:
         lines.append(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:
         lines.append("or: " + ", ".join(f"{text} ({per_cent(value)})" for text, value in answer.alternatives))
+    if answer.suggestions:
+        lines.append("ask instead: " + " ".join(answer.suggestions))
     return lines

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from medical_vqa.models.guards.question_bank import QuestionBank
+
     Features = Mapping[str, Any]  # named tensors: torch's, or numpy's from a model that runs without torch
     Visual = NDArray[np.uint8] | Features
     Batch = dict[str, Tensor]
@@ -96,8 +98,15 @@ class VqaModel(Protocol):
     def prompt(self) -> str | None:
         """As in `ModelFamily`."""
 
+    @property
+    def question_bank(self) -> QuestionBank | None:
+        """As in `ModelFamily`."""
+
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """One prediction per query, in order. Raises `ModelError` on a question it cannot take."""
+
+    def entity_in(self, text: str) -> str | None:
+        """As in `ModelFamily`."""
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """As in `ModelFamily`."""
@@ -195,6 +204,15 @@ class ModelFamily:
                 "which its capabilities promise; add them, see docs/how-to/extend.md"
             )
         return model
+
+    @property
+    def question_bank(self) -> QuestionBank | None:
+        """The training questions, to offer in place of one that is not answered; None where they are not known."""
+        return None
+
+    def entity_in(self, text: str) -> str | None:  # noqa: ARG002
+        """The organ or finding that a text names, in lower case; None for none, and for a family without a list."""
+        return None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002
         """One sentence for the user why an answer to this query means nothing; None when it may stand."""

@@ -11,7 +11,8 @@ from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
-from medical_vqa.models.guards.abstention import abstention_decision, calibrated
+from medical_vqa.models.guards.abstention import answer_with_decision
+from medical_vqa.models.guards.question_form import completed_follow_up
 from medical_vqa.models.queries import NO_PICTURE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Answer:
     confidence: float | None
     """Probability of the answer in [0, 1], calibrated where the bundle is; None where the model gives none."""
     alternatives: tuple[tuple[str, float], ...]
-    """The next best answers with their probabilities, best first."""
+    """The next best answers of the type that the question asks for, with their probabilities, best first."""
     abstained: bool
     """Whether the model abstains: the question is outside what it has learned, or its confidence is too low."""
     reason: str | None
@@ -70,6 +71,8 @@ class Answer:
     """Name of the model."""
     raw: str = ""
     """The model's text before trimming."""
+    suggestions: tuple[str, ...] = ()
+    """Where it abstains: at most three questions near in meaning that it answers about this picture."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -85,6 +88,7 @@ class Answer:
             "alternatives": [[text, round(probability, 6)] for text, probability in self.alternatives],
             "abstained": self.abstained,
             "reason": self.reason,
+            "suggestions": list(self.suggestions),
             "seen": self.seen.to_dict(),
             "model": self.model,
         }
@@ -116,7 +120,7 @@ def ask(
     Args:
         loaded: The model.
         image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
-        questions: The questions.
+        questions: The questions. A follow-up without a verb (``and the spleen?``) repeats the question before it.
         frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of NIfTI
             the middle one.
         window: Center and width of the values of a DICOM or NIfTI file to show.
@@ -133,8 +137,7 @@ def ask(
     for start in range(0, len(queries), loaded.batch_size):
         batch = queries[start : start + loaded.batch_size]
         for query, prediction in zip(batch, loaded.model.answer(batch, card.decoding), strict=True):
-            answer = calibrated(prediction, card)
-            decision = abstention_decision(loaded.model, card, query, answer)
+            answer, decision = answer_with_decision(loaded.model, card, query, prediction)
             answers.append(
                 Answer(
                     query.question,
@@ -146,6 +149,7 @@ def ask(
                     view,
                     card.name,
                     raw=answer.raw,
+                    suggestions=decision.suggestions,
                 )
             )
     return answers
@@ -177,7 +181,9 @@ def _queries(
     window: tuple[float, float] | None,
 ) -> tuple[list[Query], ImageView]:
     """The queries for a model, all about the same picture, and what that picture shows."""
-    checked = [check_question(question) for question in questions]
+    checked: list[str] = []
+    for question in map(check_question, questions):
+        checked.append(completed_follow_up(question, checked[-1], loaded.model.entity_in) if checked else question)
     decoded = decode_image_file(image, frame=frame, window=window)
     spec = loaded.model.picture
     visual = prepare_picture(decoded.image, spec) if spec is not None else NO_PICTURE

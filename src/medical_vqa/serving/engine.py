@@ -25,7 +25,7 @@ from cachetools import LRUCache
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
-from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
+from medical_vqa.models.guards.abstention import AbstentionDecision, answer_with_decision
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, internal_error, overloaded, shutting_down
@@ -337,16 +337,15 @@ class Engine:
 
     def _ask_model(self, queries: Sequence[Query], attention_map: Sequence[bool]) -> list[ModelAnswer]:
         """One answer per query, with attention maps where they are requested."""
-        predictions = [calibrated(raw, self.card) for raw in self.model.answer(queries, self.card.decoding)]
-        decisions = [
-            abstention_decision(self.model, self.card, query, prediction)
-            for query, prediction in zip(queries, predictions, strict=True)
+        decided = [
+            answer_with_decision(self.model, self.card, query, raw)
+            for query, raw in zip(queries, self.model.answer(queries, self.card.decoding), strict=True)
         ]
         with_map = [query for query, requested in zip(queries, attention_map, strict=True) if requested]
         maps = iter(self.model.attention_maps(with_map) if with_map and self.has_attention_map else ())
         return [
             ModelAnswer(prediction, decision, next(maps, None) if requested else None)
-            for prediction, decision, requested in zip(predictions, decisions, attention_map, strict=True)
+            for (prediction, decision), requested in zip(decided, attention_map, strict=True)
         ]
 
 

@@ -178,6 +178,7 @@ class Service:
             ],
             abstained=abstention.abstained,
             reason=abstention.reason,
+            suggestions=list(abstention.suggestions),
             attention_map=_attention_map(result.answer.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings(

@@ -93,6 +93,8 @@ def _show_reply(context: PageContext, case: Case, turn: Turn, reply: Reply, answ
         context.session.attention_turn_id = turn.id
 
     st.html(cards.answer(texts, reply))
+    if reply.abstained and reply.suggestions and turn is case.turns[-1]:
+        _show_suggestions_instead(case, reply, texts, answer_id)
     with st.container(horizontal=True, gap="small", key=f"actions-{answer_id}"):
         if context.settings.feedback is not None:
             rating.rating_buttons(context, turn, reply, answer_id)
@@ -106,6 +108,18 @@ def _show_reply(context: PageContext, case: Case, turn: Turn, reply: Reply, answ
             )
     if context.settings.feedback is not None and answer_id in context.session.ratings:
         rating.rating_details(context, turn, reply, answer_id)
+
+
+def _show_suggestions_instead(case: Case, reply: Answer, texts: Texts, answer_id: str) -> None:
+    """Buttons that ask a question near in meaning, which the model answers."""
+
+    def select(question: str) -> None:
+        case.pending = question
+
+    with st.container(horizontal=True, gap="small", key=f"instead-{answer_id}"):
+        st.html(cards.small(texts("ask_instead")))
+        for number, question in enumerate(reply.suggestions):
+            st.button(question, key=f"instead-{answer_id}-{number}", on_click=select, args=(question,))
 
 
 def _attention_map_is_available(context: PageContext, case: Case, turn: Turn) -> bool:

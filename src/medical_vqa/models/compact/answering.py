@@ -21,6 +21,7 @@ from medical_vqa.models.compact.postprocess import (
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
+from medical_vqa.models.guards.question_bank import QuestionBank
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
@@ -47,6 +48,11 @@ class CompactAnswering(ABC):
         return self.settings.answers
 
     @property
+    def question_bank(self) -> QuestionBank | None:
+        """The training questions."""
+        return self.settings.question_bank
+
+    @property
     @abstractmethod
     def vision(self) -> Vision:
         """The image encoder."""
@@ -68,7 +74,12 @@ class CompactAnswering(ABC):
         """The most probable training answer to each question; every image among the queries is encoded once."""
         if not queries:
             return []
-        return ranked(queries, self.probabilities(queries), self.answers, decoding.alternatives)
+        canonical = self.parser.canonical_queries(queries)
+        return ranked(canonical, self.probabilities(queries), self.answers, decoding.alternatives)
+
+    def entity_in(self, text: str) -> str | None:
+        """The organ or finding that an English text names."""
+        return self.parser.entity_in(self.parser.canonical(text))
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 - the same for all
         """Why the answer means nothing: a language or words that training never used, or an entity that is absent."""

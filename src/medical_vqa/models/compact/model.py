@@ -29,6 +29,7 @@ from medical_vqa.models.compact.question_understanding import ImageTypes, Questi
 from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
 from medical_vqa.models.fsdp import unsharded_state
+from medical_vqa.models.guards.question_bank import QuestionBank
 from medical_vqa.models.memory import count_parameters
 from medical_vqa.models.vocabulary import RESERVED_WORDS, AnswerVocabulary, WordVocabulary
 from medical_vqa.schema.records import Example
@@ -143,6 +144,7 @@ class Compact(CompactAnswering, CompactFamily):
             local_contrast=local_contrast,
             foreground=foreground,
             image_types=ImageTypes.from_examples(answered, parser) if regions else ImageTypes(),
+            question_bank=QuestionBank.from_examples(answered),
         )
         regularization = Regularization(
             region_weight=region_weight,

@@ -17,11 +17,12 @@ from medical_vqa.models.compact.question_understanding import (
     ImageTypes,
     QuestionParser,
     choices_in,
-    is_chinese,
 )
+from medical_vqa.models.guards.question_form import form_reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
+from medical_vqa.text import is_chinese
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
@@ -79,15 +80,40 @@ def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
 def scope_abstention_reason(
     query: Query, parser: QuestionParser, image_types: ImageTypes, answer: Answer
 ) -> str | None:
-    """Why an answer means nothing: a language or words that training never used, or a thing that is not there."""
+    """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent."""
     if parser.is_foreign(query.question):
         return f"I read {parser.languages()} only; ask again in that."
-    if unknown := parser.unknown_words(query.question):
-        return f"I do not know the word {unknown[0]!r}; ask again without it."
-    thing = parser.presupposed_entity(query.question)
+    if (reason := form_reason(query.question)) is not None:
+        return reason
+    if (reason := words_reason(query.question, parser)) is not None:
+        return reason
+    thing = parser.presupposed_entity(parser.canonical(query.question))
     if thing is not None and image_types.entities and _unfamiliar(query, thing, image_types, answer):
         return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
     return None
+
+
+def words_reason(question: str, parser: QuestionParser) -> str | None:
+    """Why the words of a question cannot be answered, all of them named; None where all are known."""
+    unknown = parser.unknown_words(question)
+    outside = [term.spelling for term in parser.terms_outside(question)]
+    it, words_ = ("it", "word") if len(unknown) + len(outside) == 1 else ("them", "words")
+    if unknown and outside:
+        return (
+            f"I do not know the {'word' if len(unknown) == 1 else 'words'} {_listed(unknown)}, and none of my training "
+            f"questions is about {_listed(outside)}; ask again without {it}."
+        )
+    if unknown:
+        return f"I do not know the {words_} {_listed(unknown)}; ask again without {it}."
+    if outside:
+        return f"None of my training questions is about {_listed(outside)}; ask again without {it}."
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in quotes: ``'a', 'b' and 'c'``."""
+    quoted = [repr(name) for name in names]
+    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 
 
 def _unfamiliar(query: Query, entity: str, image_types: ImageTypes, answer: Answer) -> bool:

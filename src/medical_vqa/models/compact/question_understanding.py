@@ -6,6 +6,7 @@ entity is an organ or a finding; which ones occur in which type of image is coun
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -14,9 +15,11 @@ from functools import lru_cache
 
 from rapidfuzz.distance import OSA
 
+from medical_vqa.models.base import Query
+from medical_vqa.models.guards.terms import CanonicalQuestion, Term, canonical_terms
 from medical_vqa.models.vocabulary import WordVocabulary, words
 from medical_vqa.schema.records import Example
-from medical_vqa.text import squad_normalize
+from medical_vqa.text import is_chinese, squad_normalize
 
 _IGNORED_TEXT = """
 a actually all also am an and any anything are as at basically be been being both but by can could currently
@@ -29,7 +32,6 @@ use very want was way ways we well were will with would yes you your
 _IGNORED_WORDS = frozenset(_IGNORED_TEXT.split())
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LATIN_OR_HAN = re.compile(r"[\u0000-\u024f\u2000-\u206f\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]*")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _MIN_LETTERS = 4
 """Shorter words are not corrected: too many known words are within one letter of them."""
 _LONG_WORD_LETTERS = 8
@@ -50,11 +52,6 @@ _CHINESE_NAMES = {  # what SLAKE's Chinese questions call the entities whose mas
     "气管": "trachea", "喉": "larynx", "下颌骨": "mandible", "下颚": "mandible", "腮腺": "parotid", "眼": "eye",
     "耳": "ear", "牙": "tooth", "股骨头": "femoral head", "肱骨头": "humerus head",
 }  # fmt: skip
-
-
-def is_chinese(text: str) -> bool:
-    """Whether the text contains a Chinese character."""
-    return _HAN.search(text) is not None
 
 
 # --- choices in a question --------------------------------------------------------------------------------------------
@@ -115,15 +112,32 @@ class QuestionParser:
         chinese = [name for name, english in _CHINESE_NAMES.items() if english in longest_first]
         self._chinese_pattern = re.compile("|".join(sorted(chinese, key=len, reverse=True)) or "(?!)")
         self._corrected = lru_cache(maxsize=1 << 12)(self._correct)
+        self._canonical = lru_cache(maxsize=1 << 10)(self._uncached_canonical)
 
     def encode(self, question: str, *, limit: int) -> list[int]:
-        """Indices of the first `limit` words, at least one; typing errors are corrected, ignored words left out."""
-        corrected = [self._corrected(token) for token in words(question)]
+        """Indices of the first `limit` words, at least one, of the question in known words (`canonical`).
+
+        Typing errors are corrected and ignored words left out.
+        """
+        corrected = [self._corrected(token) for token in words(self.canonical(question))]
         return self._vocabulary.indices([word for word in corrected if word is not None][:limit])
 
     def unknown_words(self, question: str) -> list[str]:
-        """Words that carry meaning and that training never used, in their order."""
-        return [token for token in words(question) if self._corrected(token) == ""]
+        """Words that carry meaning, that training never used and that no table of terms knows, each once, in order."""
+        canonical = self._canonical(question)
+        tokens = words(canonical.text)
+        for term in canonical.outside:
+            for spelled in words(term.spelling):
+                tokens = [token for token in tokens if not _is_form_of(token, spelled)]
+        return list(dict.fromkeys(token for token in tokens if self._corrected(token) == ""))
+
+    def terms_outside(self, question: str) -> list[Term]:
+        """Medical terms of the question that training never used, each once, in order."""
+        return list(dict.fromkeys(self._canonical(question).outside))
+
+    def canonical(self, question: str) -> str:
+        """The question with synonyms and abbreviations of known words in place of these."""
+        return self._canonical(question).text
 
     def is_foreign(self, question: str) -> bool:
         """Whether the question is in a script, or for Chinese in a language, that no training question has."""
@@ -148,6 +162,13 @@ class QuestionParser:
         match = self._chinese_pattern.search(text)
         return _CHINESE_NAMES[match.group()] if match else self.entity_in(text)
 
+    def canonical_queries(self, queries: Sequence[Query]) -> list[Query]:
+        """The queries with `canonical` questions."""
+        return [dataclasses.replace(query, question=self.canonical(query.question)) for query in queries]
+
+    def _uncached_canonical(self, question: str) -> CanonicalQuestion:
+        return canonical_terms(question, self._known)
+
     def _correct(self, token: str) -> str | None:
         """The known word that a token stands for; None for an ignored token, and "" for an unknown word."""
         if token in self._known:
@@ -156,6 +177,11 @@ class QuestionParser:
             return None
         correctable = len(token) >= _MIN_LETTERS and token.isascii()
         return (_nearest_word(token, self._known) if correctable else None) or ""
+
+
+def _is_form_of(token: str, singular: str) -> bool:
+    """Whether a token is a word or its regular plural."""
+    return token in (singular, f"{singular}s", f"{singular}es", f"{singular.removesuffix('y')}ies")
 
 
 def _nearest_word(word: str, known: frozenset[str]) -> str | None:

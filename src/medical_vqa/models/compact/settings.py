@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.models.compact.question_understanding import ImageTypes
+from medical_vqa.models.guards.question_bank import QuestionBank
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 
 SETTINGS_FILE = "compact.json"
@@ -56,6 +57,8 @@ class CompactSettings:
     """Side, in pixels, of the square around the foreground that it sees; None: the whole picture."""
     image_types: ImageTypes = _NO_IMAGE_TYPES
     """Which entities the training rows mention in which type of image."""
+    question_bank: QuestionBank | None = None
+    """The training questions with their answers; None in a bundle that was written without them."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``compact.json``."""
@@ -68,6 +71,7 @@ class CompactSettings:
             "local_contrast": self.local_contrast,
             "foreground": self.foreground,
             "image_types": dataclasses.asdict(self.image_types),
+            "questions": self.question_bank.to_json() if self.question_bank is not None else [],
         }
 
     @classmethod
@@ -83,6 +87,7 @@ class CompactSettings:
             local_contrast=content.get("local_contrast", False),
             foreground=content.get("foreground"),
             image_types=ImageTypes(**content.get("image_types", {})),
+            question_bank=QuestionBank.from_json(content["questions"]) if content.get("questions") else None,
         )
 
     def write(self, folder: Path) -> None:

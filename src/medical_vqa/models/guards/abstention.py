@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.calibration import temperature_scaled
+from medical_vqa.models.guards.alternatives import listed_alternatives
+from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 
@@ -24,6 +26,8 @@ class AbstentionDecision:
     """The reason for programs: ``question_scope``, ``low_confidence`` or a code of `guards.reasons`; None likewise."""
     arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Values that the sentence names."""
+    suggestions: tuple[str, ...] = ()
+    """Questions near in meaning that the model answers about the same picture, at most three; none when it answers."""
 
 
 def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
@@ -57,3 +61,36 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
             "risk": f"{calibration.risk:.0%}",
         },
     )
+
+
+def answer_with_decision(
+    model: VqaModel, card: BundleCard, query: Query, prediction: Prediction
+) -> tuple[Prediction, AbstentionDecision]:
+    """What may be shown of a prediction, and whether.
+
+    Args:
+        model: The model that predicted.
+        card: Card of its bundle.
+        query: The question and the picture.
+        prediction: As the model gave it, before calibration.
+
+    Returns:
+        The calibrated answer with alternatives of the question's answer type, and the decision; an abstention carries
+        questions to offer.
+    """
+    answer = calibrated(prediction, card)
+    decision = abstention_decision(model, card, query, answer)
+    if decision.abstained:
+        decision = dataclasses.replace(decision, suggestions=_suggestions(model, card, query))
+    return listed_alternatives(query.question, answer, model.question_bank), decision
+
+
+def _suggestions(model: VqaModel, card: BundleCard, query: Query) -> tuple[str, ...]:
+    def is_answered(queries: Sequence[Query]) -> list[bool]:
+        predictions = [calibrated(prediction, card) for prediction in model.answer(queries, card.decoding)]
+        return [
+            not abstention_decision(model, card, candidate, prediction).abstained
+            for candidate, prediction in zip(queries, predictions, strict=True)
+        ]
+
+    return suggested_questions(model.question_bank, query, is_answered)

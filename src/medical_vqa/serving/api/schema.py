@@ -167,6 +167,11 @@ class Answer(Wire):
     alternatives: list[Alternative] = Field(default_factory=list, description="The next best answers, best first.")
     abstained: bool = Field(False, description="Whether the model abstains: the answer should not be relied on.")
     reason: str | None = Field(None, description="One sentence, why the model abstains; null when it answers.")
+    suggestions: list[str] = Field(
+        default_factory=list,
+        description="Where the model abstains: questions near in meaning that it answers about this image, at most 3.",
+        examples=[[QUESTION_EXAMPLE]],
+    )
     attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless requested, or where the model has no attention map."
     )

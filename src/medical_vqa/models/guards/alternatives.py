@@ -1,0 +1,46 @@
+"""Which alternatives of an answer may be listed: those of the type of answer that the question asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from medical_vqa.models.guards.question_form import asks_yes_or_no
+from medical_vqa.text import squad_normalize
+
+if TYPE_CHECKING:
+    from medical_vqa.models.guards.question_bank import QuestionBank
+    from medical_vqa.schema.records import Prediction
+
+LEAST_PROBABILITY = 0.02
+"""Alternatives that are less probable are not listed."""
+_YES_NO_TEXT = """
+yes no 是 否 是的 不是 有 没有 无 存在 不存在 包含 不包含 包括 不包括 可以 不可以 健康 不健康 正常 不正常
+"""
+YES_NO = frozenset(_YES_NO_TEXT.split())
+"""Answers to a question for yes or no, normalized, in English and in SLAKE's Chinese."""
+
+
+def listed_alternatives(question: str, prediction: Prediction, bank: QuestionBank | None = None) -> Prediction:
+    """The prediction with those alternatives only that may be listed.
+
+    They are above `LEAST_PROBABILITY`, and: yes or no to a question for that; otherwise an answer to training questions
+    of the same type and form, or where no training question is like this one, of a type that has the given answer too.
+    What a question offers to choose from is the model's own business, because it restricts the answer as well.
+
+    Args:
+        question: The question, as typed.
+        prediction: The answer and all alternatives, best first.
+        bank: The training questions; None for a model that carries none.
+    """
+    allowed: frozenset[str] | None = None
+    if asks_yes_or_no(question):
+        allowed = YES_NO
+    elif bank is not None:
+        allowed = bank.answers_like(question) or bank.answers_with(prediction.answer)
+    kept = tuple(
+        (answer, probability)
+        for answer, probability in prediction.alternatives
+        if probability >= LEAST_PROBABILITY and (allowed is None or squad_normalize(answer) in allowed)
+    )
+    return dataclasses.replace(prediction, alternatives=kept)

@@ -1,0 +1,205 @@
+"""The training questions of a model: what it can be asked, and which answers belong to which type of question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Self
+
+from medical_vqa.models.guards.question_form import asks_yes_or_no
+from medical_vqa.models.guards.terms import canonical_terms
+from medical_vqa.models.vocabulary import words
+from medical_vqa.schema.records import Example
+from medical_vqa.text import is_chinese, squad_normalize
+
+_LEAST_SIMILARITY = 0.2
+"""Less similar questions are not offered."""
+_TYPE_SIMILARITY = 0.3
+"""From this similarity on, a question is of the type of a training question."""
+_OUTSIDE_WEIGHT = 0.7
+"""Weight of a broader subject against that of a word that the question contains."""
+_FORM_BONUS, _FREQUENCY_BONUS = 0.15, 0.02
+_FORM_TEXT = """
+a about an the is are was were do does did can could has have in on of to this that these there it and or with from by
+for at as be been any some please image picture scan photo show shown shows see seen look observed patient you me which
+what where how why who when many kind type exist existing appear contain main take taken used located locate belong
+situated visible would will if s t
+这 张 图 片 像 的 是 吗 么 什 有 在 中 哪 里 个 于 为 及 和 与 请 一 了 上 那 呢 怎 多 少 些
+"""
+_FORM_WORDS = frozenset(_FORM_TEXT.split())
+"""Words that do not say what a question is about."""
+_FORM = re.compile(r"how many|what colou?r|how|where|which|what|why|who|when")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingQuestion:
+    """A question of the training rows, with what was answered to it."""
+
+    text: str
+    """The question, as published."""
+    question_type: str
+    """Content type of its rows: ``Modality``, ``Plane`` ...; empty where the dataset has none."""
+    rows: int
+    """Number of training rows that ask it."""
+    answers: tuple[str, ...]
+    """Its answers, normalized, the commonest first."""
+
+
+class QuestionBank:
+    """Distinct training questions, which are searched by their words."""
+
+    def __init__(self, questions: Sequence[TrainingQuestion]) -> None:
+        """`questions` are distinct; their order does not matter."""
+        self.questions = tuple(questions)
+
+    @classmethod
+    def from_examples(cls, examples: Sequence[Example]) -> Self:
+        """The bank of training rows; questions that differ in case and punctuation alone are one."""
+        texts: dict[str, Counter[str]] = {}
+        types: dict[str, Counter[str]] = {}
+        answers: dict[str, Counter[str]] = {}
+        for example in examples:
+            key = squad_normalize(example.question)
+            texts.setdefault(key, Counter())[" ".join(example.question.split())] += 1
+            types.setdefault(key, Counter())[example.facts.get("content_type", "")] += 1
+            answers.setdefault(key, Counter()).update(squad_normalize(answer) for answer in example.answers[:1])
+        return cls(
+            [
+                TrainingQuestion(
+                    texts[key].most_common(1)[0][0],
+                    types[key].most_common(1)[0][0],
+                    texts[key].total(),
+                    tuple(answer for answer, _ in answers[key].most_common()),
+                )
+                for key in sorted(texts, key=lambda key: (-texts[key].total(), key))
+            ]
+        )
+
+    @classmethod
+    def from_json(cls, rows: Sequence[Sequence[Any]]) -> Self:
+        """Read back what `to_json` wrote."""
+        return cls([TrainingQuestion(text, kind, rows, tuple(answers)) for text, kind, rows, answers in rows])
+
+    def to_json(self) -> list[list[Any]]:
+        """A JSON array per question: text, type, rows, answers."""
+        return [[q.text, q.question_type, q.rows, list(q.answers)] for q in self.questions]
+
+    def nearest(self, question: str, limit: int) -> list[str]:
+        """Training questions nearest in meaning, in the language of the question, the nearest first.
+
+        Questions are compared by their words, after `canonical_terms`; rare words weigh more than common ones.
+        Questions that share no word of content are not offered, and of those with the same content only the commonest.
+        """
+        ranked = self._ranked(question)
+        chosen: list[str] = []
+        contents: set[frozenset[str]] = set()
+        for _, place in ranked:
+            content = frozenset(self._features[place])
+            if content not in contents:
+                contents.add(content)
+                chosen.append(self.questions[place].text)
+            if len(chosen) == limit:
+                break
+        return chosen
+
+    def answers_like(self, question: str) -> frozenset[str] | None:
+        """Normalized answers to training questions of the same type and form; None where no question is like this."""
+        result: frozenset[str] | None = self._answers_like(question)
+        return result
+
+    def answers_with(self, answer: str) -> frozenset[str]:
+        """Normalized answers to training questions of the types that have this answer too."""
+        types = {q.question_type for q in self.questions if squad_normalize(answer) in q.answers}
+        return frozenset(other for q in self.questions if q.question_type in types for other in q.answers)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All words of the training questions."""
+        return frozenset(word for question in self.questions for word in words(question.text))
+
+    @cached_property
+    def _features(self) -> list[Mapping[str, float]]:
+        return [self._weighted(dict.fromkeys(_content(q.text), 1.0)) for q in self.questions]
+
+    @cached_property
+    def _frequency(self) -> Counter[str]:
+        return Counter(word for question in self.questions for word in set(_content(question.text)))
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {squad_normalize(question.text): place for place, question in enumerate(self.questions)}
+
+    @cached_property
+    def _answers_like(self) -> Any:
+        return lru_cache(maxsize=1 << 10)(self._uncached_answers_like)
+
+    def _uncached_answers_like(self, question: str) -> frozenset[str] | None:
+        place = self._places.get(squad_normalize(question))
+        if place is None:
+            ranked = self._ranked(question)
+            if not ranked or ranked[0][0] < _TYPE_SIMILARITY:
+                return None
+            place = ranked[0][1]
+        model = self.questions[place]
+        form, chinese = _form(model.text), is_chinese(model.text)
+        alike = [
+            other
+            for other in self.questions
+            if other.question_type == model.question_type
+            and is_chinese(other.text) == chinese
+            and _form(other.text) == form
+        ]
+        return frozenset(answer for other in alike for answer in other.answers)
+
+    def _ranked(self, question: str) -> list[tuple[float, int]]:
+        """Similarity and place of the questions that share a word of content, the most similar first."""
+        canonical = canonical_terms(question, self.words)
+        present = dict.fromkeys(_content(canonical.text), 1.0)
+        for term in canonical.outside:
+            for word in words(term.target):
+                present[word] = max(present.get(word, 0.0), _OUTSIDE_WEIGHT)
+        features = self._weighted({word: weight for word, weight in present.items() if word in self._frequency})
+        length = math.sqrt(sum(weight**2 for weight in features.values()))
+        form, chinese = _form(question), is_chinese(question)
+        ranked = []
+        for place, (other, candidate) in enumerate(zip(self._features, self.questions, strict=True)):
+            common = sum(features[word] * other[word] for word in features.keys() & other.keys())
+            if not common or is_chinese(candidate.text) != chinese:
+                continue
+            similarity = common / (length * math.sqrt(sum(weight**2 for weight in other.values())))
+            if similarity < _LEAST_SIMILARITY:
+                continue
+            bonus = _FORM_BONUS * (form == _form(candidate.text)) + _FREQUENCY_BONUS * math.log(candidate.rows)
+            ranked.append((similarity + bonus, place))
+        return sorted(ranked, key=lambda pair: (-pair[0], pair[1]))
+
+    def _weighted(self, present: Mapping[str, float]) -> Mapping[str, float]:
+        """Words with their weights, by how few of the questions have them."""
+        total = len(self.questions) + 1
+        return {word: weight * math.log(total / (1 + self._frequency[word])) for word, weight in present.items()}
+
+
+def _content(question: str) -> list[str]:
+    """The words that say what a question is about, in the singular."""
+    return [_stem(word) for word in words(question) if word not in _FORM_WORDS and word.isalnum()]
+
+
+def _stem(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "is", "us")) and len(word) > 3 else word
+
+
+@lru_cache(maxsize=1 << 12)
+def _form(question: str) -> str:
+    """What kind of answer a question asks for: ``yes or no``, ``where``, ``how many`` ..."""
+    if asks_yes_or_no(question):
+        return "yes or no"
+    if is_chinese(question):
+        return next((mark for mark in ("几", "多少", "哪", "怎", "如何", "什么") if mark in question), "")
+    match = _FORM.search(question.lower())
+    return match.group() if match else ""

@@ -1,0 +1,90 @@
+"""Forms of questions: yes or no, several in one, follow-ups without a subject, and questions for a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from medical_vqa.text import is_chinese
+
+_AUXILIARY = re.compile(
+    r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|may|might)\b", re.IGNORECASE
+)
+_CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
+_CHINESE_YES_NO = re.compile(r"吗|么\W*$|是否|有没有|是不是|能不能|存不存在")
+_END = re.compile(r"(?<=[?\uff1f])")
+_WHY = re.compile(r"^\W*(?:(?:and|but|so|then)\s+)?(?:why\b|how come\b|how do you know\b|为什么|为何)", re.IGNORECASE)
+_FOLLOW_UP = re.compile(
+    r"^\W*(?:(?:and|then|what about|how about|and what about|and how about)\s+)(?:(?:in|on|for|of)\s+)?"
+    r"(?:(?:the|a|an|its|his|her|this|that)\s+)?(?P<topic>[a-z][a-z -]{1,40}?)\W*$",
+    re.IGNORECASE,
+)
+_CHINESE_FOLLOW_UP = re.compile(r"^\W*(?:那|那么|还有)?(?P<topic>[\u4e00-\u9fff]{1,8}?)呢\W*$")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|do|does|did|can|has|have|which|what|where|how|many|show|shown)\b", re.IGNORECASE
+)
+
+REASON_DECLINED = (
+    "I cannot say why: I choose among the answers of my training rows and give no reasons; "
+    "ask about the picture itself."
+)
+
+
+def asks_yes_or_no(question: str) -> bool:
+    """Whether a question is answered by yes or no: it begins with an auxiliary verb and offers no choice."""
+    if is_chinese(question):
+        return _CHINESE_YES_NO.search(question) is not None and "还是" not in question
+    return _AUXILIARY.search(question) is not None and _CHOICE.search(question) is None
+
+
+def questions_in(text: str) -> list[str]:
+    """The questions of a text that asks several, each with its question mark; one element where it asks one."""
+    parts = [part.strip() for part in _END.split(text) if re.search(r"\w", part)]
+    complete = [part for part in parts if len(part.split()) > 1 or is_chinese(part)]
+    return parts if len(parts) > 1 and len(complete) == len(parts) else [text.strip()]
+
+
+def asks_why(question: str) -> bool:
+    """Whether a question asks for a reason (``Why?``)."""
+    return _WHY.search(question) is not None
+
+
+def follow_up_topic(question: str) -> str | None:
+    """What a follow-up without a verb is about (``and the spleen?`` -> ``spleen``); None for a whole question."""
+    match = _FOLLOW_UP.match(question) or _CHINESE_FOLLOW_UP.match(question)
+    if match is None or _VERB.search(match.group("topic")):
+        return None
+    return match.group("topic").strip()
+
+
+def completed_follow_up(question: str, previous: str, entity_in: Callable[[str], str | None]) -> str:
+    """A follow-up with the words of the question before it.
+
+    Args:
+        question: As typed (``and the spleen?``).
+        previous: The question before it (``Is the liver healthy?``).
+        entity_in: The organ or finding that a text names; None where it names none.
+
+    Returns:
+        The previous question about the new topic (``Is the spleen healthy?``); `question` itself where it is no
+        follow-up, or one of the two names nothing.
+    """
+    topic = follow_up_topic(question)
+    if topic is None:
+        return question
+    entity, former = entity_in(topic), entity_in(previous)
+    if entity is None or former is None:
+        return question
+    return re.sub(rf"\b{re.escape(former)}s?\b", entity, previous, count=1, flags=re.IGNORECASE)
+
+
+def form_reason(question: str) -> str | None:
+    """Why a model that chooses from a closed list cannot take a question of this form; None where it can."""
+    if asks_why(question):
+        return REASON_DECLINED
+    if len(parts := questions_in(question)) > 1:
+        return f"These are {len(parts)} questions; ask one at a time."
+    topic = follow_up_topic(question)
+    if topic is not None:
+        return f"I do not know what you want to know about {topic!r}; ask a whole question."
+    return None
