@@ -1,0 +1,80 @@
+"""Forms of questions: yes or no, several in one, follow-ups, reasons."""
+
+import pytest
+
+from medical_vqa.models.guards.question_form import (
+    asks_why,
+    asks_yes_or_no,
+    completed_follow_up,
+    follow_up_topic,
+    form_reason,
+    questions_in,
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "closed"),
+    [
+        ("Is there a tumor?", True),
+        ("Does the picture contain liver?", True),
+        ("Is/Are there abnormalities in the patient's left lung?", True),
+        ("Is it normal or not?", True),
+        ("Is this a T1 weighted or T2 weighted MRI image?", False),
+        ("Where is the liver?", False),
+        ("肺是健康的吗?", True),
+        ("图中有什么器官?", False),
+    ],
+)
+def test_which_questions_are_answered_by_yes_or_no(question, closed):
+    assert asks_yes_or_no(question) is closed
+
+
+@pytest.mark.parametrize(
+    ("text", "questions"),
+    [
+        ("What modality is this? Which organ?", ["What modality is this?", "Which organ?"]),
+        ("What modality is this?", ["What modality is this?"]),
+        ("What is this??", ["What is this??"]),
+        ("Really? Where is the liver?", ["Really? Where is the liver?"]),
+        ("这是什么？有异常吗？", ["这是什么？", "有异常吗？"]),
+    ],
+)
+def test_a_text_with_two_whole_questions_is_two(text, questions):
+    assert questions_in(text) == questions
+
+
+@pytest.mark.parametrize(
+    ("question", "topic"),
+    [
+        ("and the spleen?", "spleen"),
+        ("What about the left lung?", "left lung"),
+        ("And is the spleen healthy?", None),
+        ("Is the spleen healthy?", None),
+        ("那脾脏呢？", "脾脏"),
+    ],
+)
+def test_a_follow_up_without_a_verb_names_its_topic(question, topic):
+    assert follow_up_topic(question) == topic
+
+
+def test_a_follow_up_repeats_the_question_before_it():
+    def entity_in(text):
+        return next((name for name in ("liver", "spleen", "lung") if name in text), None)
+
+    assert completed_follow_up("and the spleen?", "Is the liver healthy?", entity_in) == "Is the spleen healthy?"
+    assert completed_follow_up("and the lung?", "Where is the liver?", entity_in) == "Where is the lung?"
+    assert completed_follow_up("and the zebra?", "Is the liver healthy?", entity_in) == "and the zebra?"
+    assert completed_follow_up("and the spleen?", "What plane is this?", entity_in) == "and the spleen?"
+    assert completed_follow_up("Where is it?", "Is the liver healthy?", entity_in) == "Where is it?"
+
+
+@pytest.mark.parametrize("question", ["Why?", "why is that", "And why?", "How do you know?", "为什么？"])
+def test_questions_for_a_reason(question):
+    assert asks_why(question)
+    assert "cannot say why" in form_reason(question)
+
+
+def test_forms_that_a_closed_list_cannot_answer():
+    assert form_reason("What modality is this? Which organ?") == "These are 2 questions; ask one at a time."
+    assert "'spleen'; ask a whole question" in form_reason("and the spleen?")
+    assert form_reason("Where is the spleen?") is None

@@ -1,0 +1,142 @@
+"""What is offered in place of a question that is not answered, and which alternatives are listed."""
+
+import dataclasses
+
+import numpy as np
+
+from medical_vqa.models.base import Query
+from medical_vqa.models.guards.abstention import answer_with_decision
+from medical_vqa.models.guards.alternatives import listed_alternatives
+from medical_vqa.models.guards.question_bank import QuestionBank
+from medical_vqa.models.guards.suggestions import suggested_questions
+from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration
+from medical_vqa.schema.records import Example, Prediction
+
+
+def row(number, question, answer, content_type):
+    return Example(str(number), f"image{number}", question, (answer,), "", {"content_type": content_type})
+
+
+ROWS = [
+    row(1, "Are there abnormalities in this image?", "Yes", "Abnormality"),
+    row(2, "Are there abnormalities in this image?", "No", "Abnormality"),
+    row(3, "Where is the abnormality located?", "Left Lung", "Abnormality"),
+    row(4, "What color is the liver?", "Gray", "Color"),
+    row(5, "What color is the lung?", "Black", "Color"),
+    row(6, "How many lungs are there?", "2", "Quantity"),
+    row(7, "What is the scanning plane of this image?", "Transverse Plane", "Plane"),
+    row(8, "In what plane is this image scanned?", "Coronal Plane", "Plane"),
+    row(9, "Where is the liver?", "Left", "Position"),
+    row(10, "肺是异常的吗?", "是的", "Abnormality"),
+]
+BANK = QuestionBank.from_examples(ROWS)
+QUERY = Query("1", "Is there a fracture?", "image", np.zeros((1, 1, 1), np.uint8))
+
+
+def everything(queries):
+    return [True] * len(queries)
+
+
+def test_the_questions_nearest_in_meaning_come_first():
+    assert BANK.nearest("Is there a fracture?", 1) == ["Are there abnormalities in this image?"]
+    assert BANK.nearest("Is this a PA film?", 2) == [
+        "In what plane is this image scanned?",
+        "What is the scanning plane of this image?",
+    ]
+    assert BANK.nearest("What is the shade of hepatic tissue?", 1) == ["What color is the liver?"]
+
+
+def test_questions_are_offered_in_the_language_of_the_question():
+    assert BANK.nearest("有骨折吗", 3) == ["肺是异常的吗?"]
+
+
+def test_nothing_is_offered_where_no_word_of_content_is_shared():
+    assert BANK.nearest("Tell me a joke", 3) == []
+
+
+def test_only_questions_that_are_answered_are_offered_and_at_most_three():
+    def refuse_where(queries):
+        return [not query.question.startswith("Are") for query in queries]
+
+    assert suggested_questions(BANK, QUERY, everything)[0] == "Are there abnormalities in this image?"
+    assert "Are there abnormalities in this image?" not in suggested_questions(BANK, QUERY, refuse_where)
+    long = dataclasses.replace(QUERY, question="color plane liver lung abnormality fracture gallbladder")
+    assert len(suggested_questions(BANK, long, everything)) == 3
+
+
+def test_the_parts_of_two_questions_are_offered():
+    query = dataclasses.replace(QUERY, question="What plane is this? Where is the liver?")
+    assert suggested_questions(BANK, query, everything) == ("What plane is this?", "Where is the liver?")
+    assert suggested_questions(None, query, everything) == ("What plane is this?", "Where is the liver?")
+
+
+def test_a_model_without_training_questions_offers_none():
+    assert suggested_questions(None, QUERY, everything) == ()
+
+
+def test_the_bank_is_the_same_after_reading():
+    assert QuestionBank.from_json(BANK.to_json()).questions == BANK.questions
+    assert set(BANK.questions[0].answers) == {"yes", "no"}
+    assert BANK.questions[0].rows == 2
+
+
+def listed(question, alternatives, bank=BANK, answer="Yes"):
+    prediction = Prediction("1", answer, answer, 0.5, tuple(alternatives))
+    return [text for text, _ in listed_alternatives(question, prediction, bank).alternatives]
+
+
+def test_a_question_for_yes_or_no_lists_no_other_answers():
+    alternatives = [("No", 0.2), ("1", 0.1), ("Light grey", 0.1), ("Gray", 0.05)]
+    assert listed("Is there a tumor?", alternatives) == ["No"]
+    assert listed("Is there a tumor?", alternatives, bank=None) == ["No"]
+
+
+def test_an_open_question_lists_answers_to_questions_of_its_type_and_form():
+    assert listed("What color is the spleen?", [("Black", 0.2), ("2", 0.1), ("Yes", 0.1)], answer="Gray") == ["Black"]
+    assert listed("Where is the abnormality?", [("Left Lung", 0.2), ("No", 0.1), ("Left", 0.1)]) == ["Left Lung"]
+
+
+def test_a_question_like_no_other_lists_answers_of_the_types_of_its_answer():
+    assert listed("Blah?", [("Black", 0.2), ("2", 0.1)], answer="Gray") == ["Black"]
+
+
+def test_improbable_alternatives_are_not_listed():
+    assert listed("Is there a tumor?", [("No", 0.019)]) == []
+    assert listed("Is there a tumor?", [("No", 0.02)]) == ["No"]
+
+
+class Model:
+    """Knows the questions of the bank, with doubts about two of them."""
+
+    question_bank = BANK
+    doubtful = ("Where is the abnormality located?",)
+
+    def answer(self, queries, decoding):
+        return [
+            Prediction(q.id, "Yes", "Yes", 0.1 if q.question in self.doubtful else 0.9, (("No", 0.1), ("2", 0.05)))
+            for q in queries
+        ]
+
+    def abstention_reason(self, query, prediction):
+        return None if any(query.question == known.text for known in BANK.questions) else "I do not know that."
+
+
+def card():
+    calibration = ConfidenceCalibration(temperature=1.0, fitted_on="nothing", risk=0.1, threshold=0.5, coverage=0.8)
+    return BundleCard(family="compact", name="m", calibration=calibration)
+
+
+def decide(question):
+    model, query = Model(), dataclasses.replace(QUERY, question=question)
+    return answer_with_decision(model, card(), query, model.answer([query], None)[0])
+
+
+def test_an_abstention_carries_questions_that_are_answered_without_abstaining():
+    answer, decision = decide("Is there a fracture?")
+    assert decision.abstained
+    assert decision.suggestions == ("Are there abnormalities in this image?",)
+    assert answer.alternatives == (("No", 0.1),)
+
+
+def test_an_answer_carries_none():
+    assert decide("Are there abnormalities in this image?")[1].suggestions == ()
