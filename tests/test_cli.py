@@ -86,8 +86,19 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?", "--json")
     answer = json.loads(out)
     assert code == 0
-    keys = {"image", "question", "answer", "raw", "confidence", "alternatives", "model", "abstained", "reason", "seen",
-            "suggestions"}
+    keys = {
+        "image",
+        "question",
+        "answer",
+        "raw",
+        "confidence",
+        "alternatives",
+        "model",
+        "abstained",
+        "reason",
+        "seen",
+        "suggestions",
+    }
     assert set(answer) == keys
     assert answer["seen"]["format"] == "JPEG"
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is the liver healthy?")

@@ -46,4 +46,4 @@ def test_a_doubt_speaks_before_the_threshold():
 
     model = Doubtful.fit([Example("a", "i", "q", ("Yes",), "i", {})])
     found = abstention_decision(model, CARD, QUERY, Prediction("q", "Yes", "Yes", 0.99, ()))
-    assert found == AbstentionDecision(True, "I do not know the word liver.")
+    assert found == AbstentionDecision(True, "I do not know the word liver.", "question_scope")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from medical_vqa.models.compact.postprocess import words_reason
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, choices_in, entity_names
 from medical_vqa.models.vocabulary import WordVocabulary
 from medical_vqa.schema.records import Example
@@ -46,8 +47,19 @@ def test_unknown_function_words_and_punctuation_are_ignored():
     assert parser().encode("please where is the liver", limit=9) == parser().encode("where is the liver", limit=9)
 
 
-def test_words_that_mean_something_unknown_are_named_in_order():
-    assert parser().unknown_words("Where is the pancreas of the giraffe?") == ["pancreas", "giraffe"]
+def test_words_that_mean_something_unknown_are_named_once_and_in_order():
+    assert parser().unknown_words("Where is the zebra of the giraffe, the zebra?") == ["zebra", "giraffe"]
+
+
+def test_medical_terms_that_training_never_used_are_no_unknown_words():
+    assert parser().unknown_words("Where is the pancreas of the giraffe?") == ["giraffe"]
+    assert [term.spelling for term in parser().terms_outside("Where is the pancreas?")] == ["pancreas"]
+
+
+def test_a_synonym_is_read_as_the_known_word():
+    known = parser("Is the liver normal?")
+    assert known.unknown_words("Is the hepar unremarkable?") == []
+    assert known.encode("Is the hepar unremarkable?", limit=9) == known.encode("Is the liver normal?", limit=9)
 
 
 def test_a_choice_between_two_known_words_is_not_made():
@@ -134,3 +146,24 @@ def test_which_choices_a_question_offers(question, choices):
 )
 def test_entities_are_recognized_by_their_chinese_names_too(text, entity):
     assert parser().entity_in_any_language(text) == entity
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("Where is the zebra?", "I do not know the word 'zebra'; ask again without it."),
+        ("Is the zebra a giraffe?", "I do not know the words 'zebra' and 'giraffe'; ask again without them."),
+        (
+            "Is the rib fractured?",
+            "None of my training questions is about 'rib' and 'fractured'; ask again without them.",
+        ),
+        (
+            "Where is the zebra of the pancreas?",
+            "I do not know the word 'zebra', and none of my training questions is about 'pancreas'; "
+            "ask again without them.",
+        ),
+        ("Where is the abnormality?", None),
+    ],
+)
+def test_all_words_that_are_not_understood_are_named(question, reason):
+    assert words_reason(question, parser()) == reason
