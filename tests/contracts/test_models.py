@@ -1,4 +1,4 @@
-"""What every model family owes, checked on each of them."""
+"""What every model family has to do, checked on each of them."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def queries(model: Any, *, learn: bool = False) -> list[Query]:
 
 
 def test_one_prediction_per_query_in_order(model):
-    asked = queries(model)
-    for order in (asked, asked[::-1]):
+    in_order = queries(model)
+    for order in (in_order, in_order[::-1]):
         assert [p.id for p in model.answer(order, Decoding())] == [q.id for q in order]
 
 
-def test_nothing_asked_nothing_answered(model):
+def test_no_queries_give_no_predictions(model):
     assert model.answer([], Decoding()) == []
 
 
@@ -106,11 +106,11 @@ def test_a_batch_of_eight_equals_eight_batches_of_one(model):
     assert [p.confidence for p in together] == pytest.approx([p.confidence for p in alone], abs=1e-5)
 
 
-def test_confidence_is_a_share_and_alternatives_fall(model):
+def test_confidences_are_in_the_unit_interval_and_fall(model):
     for prediction in model.answer(queries(model), Decoding(alternatives=3)):
-        shares = [prediction.confidence, *(share for _, share in prediction.alternatives)]
-        assert all(0 <= share <= 1 for share in shares)
-        assert shares == sorted(shares, reverse=True)
+        confidences = [prediction.confidence, *(confidence for _, confidence in prediction.alternatives)]
+        assert all(0 <= confidence <= 1 for confidence in confidences)
+        assert confidences == sorted(confidences, reverse=True)
         assert len(prediction.alternatives) <= 3
         assert prediction.answer not in [answer for answer, _ in prediction.alternatives]
 
@@ -149,13 +149,13 @@ def learner(request: Any) -> Any:
     return TRAINABLE[request.param]()
 
 
-def test_the_loss_is_summed_over_what_is_supervised(learner):
+def test_the_loss_is_summed_over_supervised_items(learner):
     learner.module.eval()
     rows = queries(learner, learn=True)
-    whole = learner.collate(rows)
+    together = learner.collate(rows)
     alone = sum(learner.module(learner.collate([row])).item() for row in rows)
-    assert whole["supervised"].item() == len(rows)
-    assert learner.module(whole).item() == pytest.approx(alone, rel=1e-4)
+    assert together["supervised"].item() == len(rows)
+    assert learner.module(together).item() == pytest.approx(alone, rel=1e-4)
 
 
 def test_the_loss_falls_on_two_examples(learner):
@@ -172,13 +172,15 @@ def test_the_loss_falls_on_two_examples(learner):
 
 
 def test_features_give_the_answers_that_pictures_give(learner):
-    asked = queries(learner)
-    names = sorted({q.image for q in asked})
+    with_pictures = queries(learner)
+    names = sorted({q.image for q in with_pictures})
     encoded = dict(zip(names, learner.vision.encode([picture(n, learner.picture) for n in names]), strict=True))
-    cached = [Query(q.id, q.question, q.image, encoded[q.image]) for q in asked]
-    for ours, theirs in zip(learner.answer(cached, Decoding()), learner.answer(asked, Decoding()), strict=True):
-        assert ours.answer == theirs.answer
-        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
+    cached = [Query(q.id, q.question, q.image, encoded[q.image]) for q in with_pictures]
+    for from_features, from_picture in zip(
+        learner.answer(cached, Decoding()), learner.answer(with_pictures, Decoding()), strict=True
+    ):
+        assert from_features.answer == from_picture.answer
+        assert from_features.confidence == pytest.approx(from_picture.confidence, abs=1e-5)
 
 
 def test_an_image_is_encoded_once_for_all_its_questions(learner):

@@ -1,4 +1,4 @@
-"""What every family that starts from a published checkpoint owes, checked on small random models of its classes."""
+"""What every family of published checkpoints has to do, checked on small random models of its classes."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ ONE_OF_EACH = ["vilt", "blip2-t5-both", "blip2-opt-qformer", "chat-qwen2_5_vl"]
 
 @pytest.fixture(scope="session")
 def hubs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
 
     def hub(name: str) -> Path:
-        if name not in made:
-            made[name] = FAMILIES[name][0](tmp_path_factory.mktemp(name))
-        return made[name]
+        if name not in folders:
+            folders[name] = FAMILIES[name][0](tmp_path_factory.mktemp(name))
+        return folders[name]
 
     return hub
 
@@ -92,11 +92,11 @@ SHAPES = [(60, 80, 3), (80, 56, 3), (64, 64, 3)]
 
 def queries(model: Any, *, learn: bool = False, features: bool = False) -> list[Query]:
     pixels = [np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8) for i, shape in enumerate(SHAPES)]
-    seen: list[Any] = [prepare_picture(Image.fromarray(p), model.picture) for p in pixels]
+    visuals: list[Any] = [prepare_picture(Image.fromarray(p), model.picture) for p in pixels]
     if features:
-        seen = model.vision.encode(seen)
+        visuals = model.vision.encode(visuals)
     return [
-        Query(e.id, e.question, e.image_id, seen[i % 3], e.answers[0] if learn else None)
+        Query(e.id, e.question, e.image_id, visuals[i % 3], e.answers[0] if learn else None)
         for i, e in enumerate(EXAMPLES)
     ]
 
@@ -112,8 +112,8 @@ def disturb(model: Any) -> Any:
 @every()
 def test_one_prediction_per_query_in_order(build, name):
     model = build(name)
-    asked = queries(model)
-    for order in (asked, asked[::-1]):
+    in_order = queries(model)
+    for order in (in_order, in_order[::-1]):
         assert [p.id for p in model.answer(order, Decoding(max_tokens=2))] == [q.id for q in order]
     assert model.answer([], Decoding()) == []
 
@@ -149,9 +149,9 @@ def test_the_loss_is_summed_over_what_is_supervised(build, name):
     model = disturb(build(name))
     model.module.eval()
     rows = queries(model, learn=True)
-    whole, alone = model.collate(rows), [model.collate([row]) for row in rows]
-    assert whole["supervised"] == sum(batch["supervised"] for batch in alone)
-    assert model.module(whole).item() == pytest.approx(sum(model.module(b).item() for b in alone), rel=1e-4)
+    together, alone = model.collate(rows), [model.collate([row]) for row in rows]
+    assert together["supervised"] == sum(batch["supervised"] for batch in alone)
+    assert model.module(together).item() == pytest.approx(sum(model.module(b).item() for b in alone), rel=1e-4)
 
 
 @every()

@@ -231,20 +231,20 @@ def test_a_model_that_learns_regions_refuses_questions_without():
 
 def test_local_contrast_is_the_same_at_any_exposure_and_nothing_in_the_dark():
     pictures = torch.rand(2, 1, 80, 80)
-    seen = local_contrast(pictures)
-    assert seen.shape == pictures.shape
+    contrast = local_contrast(pictures)
+    assert contrast.shape == pictures.shape
     darker = local_contrast(0.5 * pictures + 0.1)
-    assert np.corrcoef(seen.flatten(), darker.flatten())[0, 1] > 0.99
-    assert (seen.mean().abs(), seen.std()) == (pytest.approx(0, abs=0.05), pytest.approx(0.85, abs=0.15))
+    assert np.corrcoef(contrast.flatten(), darker.flatten())[0, 1] > 0.99
+    assert (contrast.mean().abs(), contrast.std()) == (pytest.approx(0, abs=0.05), pytest.approx(0.85, abs=0.15))
     assert local_contrast(torch.full((1, 1, 32, 32), 0.3)).abs().max() < 1e-3
 
 
 def test_a_faint_finding_stands_out_from_its_bright_surroundings():
     picture = torch.full((1, 1, 160, 160), 0.8)
     picture[..., 80:90, 80:90] += 0.05
-    seen = local_contrast(picture)
-    assert seen[..., 80:90, 80:90].min() > 0.5
-    assert seen[..., :40, :40].abs().max() < 0.01
+    contrast = local_contrast(picture)
+    assert contrast[..., 80:90, 80:90].min() > 0.5
+    assert contrast[..., :40, :40].abs().max() < 0.01
 
 
 def body(top=0.25, left=0.5, side=80):
@@ -259,7 +259,7 @@ def body(top=0.25, left=0.5, side=80):
 def test_the_foreground_is_a_square_around_bright_areas_and_lines_do_not_count():
     frame = foreground_frame(body())
     half, _, x = frame[0, 0].tolist()
-    assert half == pytest.approx(0.45)  # never less, so that small things are not blown up
+    assert half == pytest.approx(0.45)  # never less, so that small structures are not enlarged much
     assert x == pytest.approx(2 * (0.5 + 1 / 6) - 1, abs=0.03)
     assert frame[0, 1].tolist() == [0, pytest.approx(0.45), pytest.approx(2 * (0.25 + 1 / 6) - 1, abs=0.03)]
     cut = resample(body(), frame, (40, 40))
@@ -276,20 +276,21 @@ def test_regions_of_the_foreground_are_learned_and_returned_in_the_coordinates_o
     frame = foreground_frame(picture)
     logits = torch.full((1, 3, 16, 16), -30.0)
     logits[0, 0] = 60.0 * (resample(picture, frame, (16, 16))[0, 0] > 0.1) - 30.0  # the bright square, in the frame
-    found = EncodedImages(torch.zeros(1), logits, frame).region_probabilities()
-    lit = torch.nn.functional.adaptive_avg_pool2d((picture > 0.1).float(), 16)[0, 0]
-    lit[-1] = 0  # the line lies outside
-    assert (found[0, 0] - lit).abs().mean() < 0.02
-    assert found[0, 1].max() < 1e-6
+    regions = EncodedImages(torch.zeros(1), logits, frame).region_probabilities()
+    bright = torch.nn.functional.adaptive_avg_pool2d((picture > 0.1).float(), 16)[0, 0]
+    bright[-1] = 0  # the line lies outside
+    assert (regions[0, 0] - bright).abs().mean() < 0.02
+    assert regions[0, 1].max() < 1e-6
     grids = torch.zeros(1, 3, GRID, GRID, dtype=torch.uint8)
     grids[0, 0] = (torch.nn.functional.interpolate(picture, (GRID, GRID), mode="area")[0, 0] > 0.1) * FULL
     sharp = logits.clamp(-4, 4)
     assert region_loss(sharp, grids, frame) < 0.3 * region_loss(sharp, grids, None)
-    turn = Augment(rotate=20, shift=0.1, scale=0.1, intensity=0).transforms(picture)
-    seen = resample(picture, turn, (64, 64))
-    both = resample(seen, foreground_frame(seen), (16, 16))
-    once = resample(picture, compose_affine(turn, foreground_frame(seen)), (16, 16))
-    assert (once - both).abs().mean() < 0.1 * both.mean()  # resampled twice it is a little softer
+    transform = Augment(rotate=20, shift=0.1, scale=0.1, intensity=0).transforms(picture)
+    rotated = resample(picture, transform, (64, 64))
+    frame = foreground_frame(rotated)
+    twice = resample(rotated, frame, (16, 16))
+    once = resample(picture, compose_affine(transform, frame), (16, 16))
+    assert (once - twice).abs().mean() < 0.1 * twice.mean()  # resampled twice it is a little softer
 
 
 def test_a_model_of_the_foreground_answers_alike_wherever_the_body_is_and_attends_to_it(tmp_path):
@@ -305,8 +306,8 @@ def test_a_model_of_the_foreground_answers_alike_wherever_the_body_is_and_attend
     near, far = model.logits(queries)
     assert torch.allclose(near, far, atol=1e-3)
     maps = model.attention(queries)
-    assert all(shown.sum() == pytest.approx(1, abs=1e-5) for shown in maps)
-    columns = [float((shown.sum(0) * np.arange(8)).sum()) for shown in maps]
+    assert all(weights.sum() == pytest.approx(1, abs=1e-5) for weights in maps)
+    columns = [float((weights.sum(0) * np.arange(8)).sum()) for weights in maps]
     assert columns[1] - columns[0] == pytest.approx(3, abs=0.6)  # 0.375 of eight columns
 
 
@@ -411,16 +412,16 @@ def test_an_attention_map_sums_to_one_and_follows_the_picture():
 
 
 def test_attention_maps_encode_every_image_once(monkeypatch):
-    seen = []
+    batch_sizes = []
     encode = CompactVision.encode
 
     def counted(self, pictures):
-        seen.append(len(pictures))
+        batch_sizes.append(len(pictures))
         return encode(self, pictures)
 
     monkeypatch.setattr(CompactVision, "encode", counted)
     regional().attention_maps([Query(str(n), "is left lung it", "a", query_with_regions().visual) for n in range(3)])
-    assert sum(seen) == 1
+    assert sum(batch_sizes) == 1
 
 
 def test_the_map_of_a_localized_entity_is_its_localization():
@@ -436,8 +437,8 @@ def test_the_map_of_a_localized_entity_is_its_localization():
     assert np.allclose(left, 1 / 256, atol=1e-4)
     assert nothing.shape == (8, 8)
     features = model.vision.encode([query_with_regions().visual])[0]
-    kept = model.attention_maps([Query("q", "is left lung it", "a", features)])[0]
-    assert np.allclose(kept, left, atol=1e-4)
+    from_features = model.attention_maps([Query("q", "is left lung it", "a", features)])[0]
+    assert np.allclose(from_features, left, atol=1e-4)
     assert np.allclose(model.attention_maps([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
 
 

@@ -57,10 +57,10 @@ def pictures(model, count):
     return [np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8) for i in range(count)]
 
 
-def asked(model, questions):
+def queries_about(model, questions):
     """`questions`: (question, number of its picture) each."""
-    seen = pictures(model, 1 + max(image for _, image in questions))
-    return [Query(f"q{i}", text, f"i{image}", seen[image]) for i, (text, image) in enumerate(questions)]
+    visuals = pictures(model, 1 + max(image for _, image in questions))
+    return [Query(f"q{i}", text, f"i{image}", visuals[image]) for i, (text, image) in enumerate(questions)]
 
 
 @pytest.fixture(scope="module")
@@ -74,64 +74,64 @@ def both(run, exported):
     return Compact.load(run / "bundle", device=torch.device("cpu")), CompactOnnx.load(exported)
 
 
-MANY = [("Is the liver healthy?", 0)]
+SINGLE = [("Is the liver healthy?", 0)]
 MIXED = [("What is this?", 2), ("Does the picture contain lung?", 0), ("zxqv", 2), ("肺在哪里？", 1), ("Where?", 2)]
 
 
-@pytest.mark.parametrize("questions", [MANY, MIXED, MIXED * 9], ids=["one", "mixed", "many"])
+@pytest.mark.parametrize("questions", [SINGLE, MIXED, MIXED * 9], ids=["one", "mixed", "many"])
 def test_any_number_of_questions_images_and_words_gives_the_models_logits(both, questions):
     model, graphs = both
-    queries = asked(model, questions)
+    queries = queries_about(model, questions)
     assert np.abs(model.logits(queries).numpy() - graphs.logits(queries)).max() < 1e-4
-    for ours, theirs in zip(model.answer(queries, Decoding()), graphs.answer(queries, Decoding()), strict=True):
-        assert (ours.id, ours.answer) == (theirs.id, theirs.answer)
-        assert [a for a, _ in ours.alternatives] == [a for a, _ in theirs.alternatives]
-        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-4)
+    for expected, actual in zip(model.answer(queries, Decoding()), graphs.answer(queries, Decoding()), strict=True):
+        assert (expected.id, expected.answer) == (actual.id, actual.answer)
+        assert [a for a, _ in expected.alternatives] == [a for a, _ in actual.alternatives]
+        assert expected.confidence == pytest.approx(actual.confidence, abs=1e-4)
 
 
-def test_the_graphs_look_where_the_model_looks(both):
+def test_the_graphs_give_the_models_attention_maps(both):
     model, graphs = both
-    queries = asked(model, MIXED)
+    queries = queries_about(model, MIXED)
     assert graphs.has_attention_maps
-    for ours, theirs in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
-        assert ours.shape == theirs.shape
-        assert theirs.sum() == pytest.approx(1, abs=1e-5)
-        assert np.abs(ours - theirs).max() < 1e-4
+    for expected, actual in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
+        assert expected.shape == actual.shape
+        assert actual.sum() == pytest.approx(1, abs=1e-5)
+        assert np.abs(expected - actual).max() < 1e-4
     assert graphs.attention_maps([]) == []
 
 
 @pytest.mark.parametrize(
     "question", ["Where is the liver?", "Where is the zxqvish?", "Où est le foie?", "Is it a lung?"]
 )
-def test_the_graphs_doubt_as_the_model_doubts(both, question):
+def test_the_graphs_abstain_where_the_model_abstains(both, question):
     model, graphs = both
-    (query,) = asked(model, [(question, 0)])
+    (query,) = queries_about(model, [(question, 0)])
     (prediction,) = graphs.answer([query], Decoding())
     assert graphs.abstention_reason(query, prediction) == model.abstention_reason(query, prediction)
 
 
 def test_an_unknown_word_is_named(both):
-    (query,) = asked(both[1], [("Where is the zxqvish?", 0)])
+    (query,) = queries_about(both[1], [("Where is the zxqvish?", 0)])
     assert "'zxqvish'" in both[1].abstention_reason(query, both[1].answer([query], Decoding())[0])
 
 
 def test_features_give_the_answers_that_pictures_give(both):
     _, graphs = both
-    queries = asked(graphs, MIXED)
-    kept = [dataclasses.replace(q, visual=graphs.vision.encode([q.visual])[0]) for q in queries]
-    assert all(isinstance(q.visual["tokens"], np.ndarray) for q in kept)
-    ours, theirs = graphs.answer(kept, Decoding()), graphs.answer(queries, Decoding())
-    assert [p.answer for p in ours] == [p.answer for p in theirs]
+    queries = queries_about(graphs, MIXED)
+    with_features = [dataclasses.replace(q, visual=graphs.vision.encode([q.visual])[0]) for q in queries]
+    assert all(isinstance(q.visual["tokens"], np.ndarray) for q in with_features)
+    from_features, from_pictures = graphs.answer(with_features, Decoding()), graphs.answer(queries, Decoding())
+    assert [p.answer for p in from_features] == [p.answer for p in from_pictures]
 
 
-def test_nothing_asked_nothing_answered(both):
+def test_no_queries_give_no_predictions(both):
     assert both[1].answer([], Decoding()) == []
     assert both[1].vision.encode([]) == []
 
 
 def test_an_empty_question_is_refused(both):
     with pytest.raises(ModelError, match="question is empty"):
-        both[1].answer(asked(both[1], [("  ", 0)]), Decoding())
+        both[1].answer(queries_about(both[1], [("  ", 0)]), Decoding())
 
 
 def test_the_card_keeps_what_the_bundle_said(run, exported):
@@ -181,7 +181,7 @@ def test_logits_that_are_no_numbers_are_noticed(both):
             return both[0].answer(queries, decoding)
 
     with pytest.raises(ModelError, match="logits or attention by up to nan"):
-        check(both[0], Broken(), asked(both[0], MIXED))
+        check(both[0], Broken(), queries_about(both[0], MIXED))
 
 
 def test_another_family_is_refused(tmp_path):
@@ -191,19 +191,19 @@ def test_another_family_is_refused(tmp_path):
 
 
 def test_ask_runs_without_torch(run, exported, picture):
-    ours = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
-    assert ours.returncode == 0, ours.stderr
+    expected = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
+    assert expected.returncode == 0, expected.stderr
     (answer,) = ask(load(run, device="cpu"), picture, ["Is the liver healthy?"])
-    assert json.loads(ours.stdout)["answer"] == answer.text
+    assert json.loads(expected.stdout)["answer"] == answer.text
 
 
 def test_predict_runs_without_torch_and_gives_the_same_answers(run, exported, tmp_path):
     out = tmp_path / "predictions-validation.jsonl"
     done = without_torch("predict", exported, "--split", "validation", "--out", out)
     assert done.returncode == 0, done.stderr
-    ours, theirs = read_predictions(out), read_predictions(run / "predictions-validation.jsonl")
-    assert [(p.id, p.answer) for p in ours] == [(p.id, p.answer) for p in theirs]
-    assert [p.confidence for p in ours] == pytest.approx([p.confidence for p in theirs], abs=1e-4)
+    expected, actual = read_predictions(out), read_predictions(run / "predictions-validation.jsonl")
+    assert [(p.id, p.answer) for p in expected] == [(p.id, p.answer) for p in actual]
+    assert [p.confidence for p in expected] == pytest.approx([p.confidence for p in actual], abs=1e-4)
 
 
 def test_a_bundle_that_needs_torch_says_so_without_it(run, picture):
@@ -232,8 +232,8 @@ def test_weights_are_stored_once_and_in_16_bits_where_the_bundle_has_16(run, tmp
     assert sizes["weights.safetensors"] < 2.2 * weights + 20_000
     for name in ("image.onnx", "answer.onnx"):
         inside = onnx.load(shipped / name, load_external_data=False).graph.initializer
-        kept = [t for t in inside if t.data_location != onnx.TensorProto.EXTERNAL]
-        assert sum(len(t.raw_data) for t in kept if t.data_type == onnx.TensorProto.FLOAT) < 400_000  # grids
+        internal = [t for t in inside if t.data_location != onnx.TensorProto.EXTERNAL]
+        assert sum(len(t.raw_data) for t in internal if t.data_type == onnx.TensorProto.FLOAT) < 400_000  # grids
         assert {entry.value for t in inside for entry in t.external_data if entry.key == "location"} == {
             "weights.safetensors"
         }
@@ -323,10 +323,10 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
         bodies[number, top : top + size, left : left + size] = noise
     queries = [Query(f"q{n}", "where is liver", f"i{n}", body) for n, body in enumerate(bodies)]
     assert check(model, graphs, queries) < 1e-4
-    for ours, theirs in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
-        assert ours.shape == theirs.shape == (16, 16)
-        assert np.abs(ours - theirs).max() < 1e-4
+    for expected, actual in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
+        assert expected.shape == actual.shape == (16, 16)
+        assert np.abs(expected - actual).max() < 1e-4
     features = graphs.vision.encode(list(bodies))
     assert features[0]["frame"].shape == (2, 3)
-    kept = [dataclasses.replace(q, visual=f) for q, f in zip(queries, features, strict=True)]
-    assert np.abs(graphs.attention(kept)[0] - graphs.attention(queries)[0]).max() < 1e-6
+    with_features = [dataclasses.replace(q, visual=f) for q, f in zip(queries, features, strict=True)]
+    assert np.abs(graphs.attention(with_features)[0] - graphs.attention(queries)[0]).max() < 1e-6

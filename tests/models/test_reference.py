@@ -1,4 +1,4 @@
-"""Our split networks against transformers' own forward pass on the same weights, and ranking against brute force."""
+"""The divided networks against transformers' own forward pass on the same weights, and ranking against brute force."""
 
 import math
 import sys
@@ -36,48 +36,48 @@ def query(row=0, picture=PICTURE, target=None):
 @pytest.mark.parametrize("language", ["t5", "opt"])
 def test_blip2_computes_what_transformers_does(tmp_path, language, targets):
     hub = tiny_hub.blip2(tmp_path, language)
-    ours = Blip2.build(EXAMPLES, checkpoint=str(hub), lora=LORA | {"targets": targets}, prompt="{question}")
-    theirs = transformers.Blip2ForConditionalGeneration.from_pretrained(hub)
-    words, answer = ours.tokenizer(ROWS[1][0]).input_ids, ROWS[1][1]
-    ids = [theirs.config.image_token_id] * theirs.config.num_query_tokens + words
+    model = Blip2.build(EXAMPLES, checkpoint=str(hub), lora=LORA | {"targets": targets}, prompt="{question}")
+    reference = transformers.Blip2ForConditionalGeneration.from_pretrained(hub)
+    words, answer = model.tokenizer(ROWS[1][0]).input_ids, ROWS[1][1]
+    ids = [reference.config.image_token_id] * reference.config.num_query_tokens + words
     if language == "t5":
-        labels = ours.tokenizer(text_target=answer).input_ids
+        labels = model.tokenizer(text_target=answer).input_ids
     else:
-        tail = [*ours.tokenizer(f" {answer}", add_special_tokens=False).input_ids, ours.tokenizer.eos_token_id]
+        tail = [*model.tokenizer(f" {answer}", add_special_tokens=False).input_ids, model.tokenizer.eos_token_id]
         labels, ids = [-100] * len(ids) + tail, ids + tail
-    pixels = ours.processor.image_processor(images=[PICTURE], return_tensors="pt")["pixel_values"]
+    pixels = model.processor.image_processor(images=[PICTURE], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        wanted = theirs(pixel_values=pixels, input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        batch = ours.collate([query(1)])
-        ours.module.eval()
-        found = ours.module(batch) / batch["supervised"]
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+        expected = reference(pixel_values=pixels, input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        batch = model.collate([query(1)])
+        model.module.eval()
+        actual = model.module(batch) / batch["supervised"]
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_vilt_computes_what_transformers_does_on_pictures_of_different_sizes(tmp_path):
-    ours = Vilt.build(EXAMPLES, checkpoint=str(tiny_hub.vilt(tmp_path / "hub")))
-    ours.save(tmp_path)
-    theirs = transformers.ViltForQuestionAnswering.from_pretrained(tmp_path).eval()
+    model = Vilt.build(EXAMPLES, checkpoint=str(tiny_hub.vilt(tmp_path / "hub")))
+    model.save(tmp_path)
+    reference = transformers.ViltForQuestionAnswering.from_pretrained(tmp_path).eval()
     pictures = [np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8) for i, shape in
                 enumerate([(60, 80, 3), (80, 56, 3), (60, 80, 3)])]  # fmt: skip
-    asked = [Query(str(i), ROWS[i][0], str(i % 2), pictures[i % 2], ROWS[i][1]) for i in range(3)]
-    words = ours.tokenizer([q.question for q in asked], padding=True, return_tensors="pt")
-    pixels = ours.processor(images=[q.visual for q in asked], return_tensors="pt", input_data_format="channels_last")
+    queries = [Query(str(i), ROWS[i][0], str(i % 2), pictures[i % 2], ROWS[i][1]) for i in range(3)]
+    words = model.tokenizer([q.question for q in queries], padding=True, return_tensors="pt")
+    pixels = model.processor(images=[q.visual for q in queries], return_tensors="pt", input_data_format="channels_last")
     assert pixels["pixel_mask"].min() == 0  # the smaller ones are filled up
     with torch.no_grad():
-        wanted = theirs(**words, **pixels).logits
-        ours.module.eval()
-        found = ours.module.logits(ours.collate(asked))
-    assert torch.allclose(found, wanted, atol=1e-5)
+        expected = reference(**words, **pixels).logits
+        model.module.eval()
+        actual = model.module.logits(model.collate(queries))
+    assert torch.allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", list(tiny_hub.CHAT))
 def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tmp_path, kind):
     hub = tiny_hub.chat(tmp_path, kind)
-    ours = ChatVlm.build(EXAMPLES, checkpoint=str(hub), lora=LORA, prompt="{question}", side=28)
-    theirs = transformers.AutoModelForImageTextToText.from_pretrained(hub)
+    model = ChatVlm.build(EXAMPLES, checkpoint=str(hub), lora=LORA, prompt="{question}", side=28)
+    reference = transformers.AutoModelForImageTextToText.from_pretrained(hub)
     question, answer = ROWS[1]
-    token, processor = ours.processor.image_token, ours.processor
+    token, processor = model.processor.image_token, model.processor
     if kind == "paligemma":
         inputs = processor(text=[f"{token}{question}"], images=[Image.fromarray(PICTURE)], suffix=[answer],
                            return_tensors="np")  # fmt: skip
@@ -86,16 +86,16 @@ def test_chat_models_compute_what_transformers_does_on_the_whole_conversation(tm
         place = f"<|vision_start|>{token}<|vision_end|>" if "qwen" in kind else token
         text = f"<start>user\n{place}{question}<end>\n<start>assistant\n{answer}<end>"
         inputs = dict(processor(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
-    count = len(ours.format.answer(answer))
+    count = len(model.format.answer(answer))
     labels = inputs["input_ids"].clone()
     labels[:, :-count] = -100
     inputs.pop("batch_num_images", None)
     with torch.no_grad():
-        logits = theirs(**inputs).logits[:, -count - 1 : -1]
-        wanted = torch.nn.functional.cross_entropy(logits[0].float(), labels[0, -count:], reduction="sum")
-        ours.module.eval()
-        found = ours.module(ours.collate([query(1)]))
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+        logits = reference(**inputs).logits[:, -count - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits[0].float(), labels[0, -count:], reduction="sum")
+        model.module.eval()
+        actual = model.module(model.collate([query(1)]))
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def models(tmp_path):
@@ -113,24 +113,26 @@ def test_ranking_gives_the_likelihood_of_each_training_answer(tmp_path):
     for model in models(tmp_path):
         model.module.eval()
         for row in range(3):
-            found = model.answer([query(row)], Decoding(method="rank", alternatives=2))[0]
+            actual = model.answer([query(row)], Decoding(method="rank", alternatives=2))[0]
             batches = {a: model.collate([query(row, target=a)]) for _, a in ROWS}
             with torch.no_grad():
                 losses = {answer: model.module(batch).item() for answer, batch in batches.items()}
-            assert [found.answer, *dict(found.alternatives)] == sorted(losses, key=losses.__getitem__)
-            mean = losses[found.answer] / batches[found.answer]["supervised"].item()
-            assert found.confidence == pytest.approx(math.exp(-mean), rel=1e-4)
+            assert [actual.answer, *dict(actual.alternatives)] == sorted(losses, key=losses.__getitem__)
+            mean = losses[actual.answer] / batches[actual.answer]["supervised"].item()
+            assert actual.confidence == pytest.approx(math.exp(-mean), rel=1e-4)
 
 
 def test_beams_give_alternatives_that_differ(tmp_path):
     for model in models(tmp_path):
-        found = model.answer([query(0)], Decoding(method="beam", beams=4, max_tokens=3, alternatives=3))[0]
-        assert len({found.answer, *dict(found.alternatives)}) == 1 + len(found.alternatives)
+        actual = model.answer([query(0)], Decoding(method="beam", beams=4, max_tokens=3, alternatives=3))[0]
+        assert len({actual.answer, *dict(actual.alternatives)}) == 1 + len(actual.alternatives)
 
 
 def test_another_picture_is_another_likelihood(tmp_path):
     for model in models(tmp_path):
         model.module.eval()
         with torch.no_grad():
-            seen, black = (model.module(model.collate([query(1, picture)])).item() for picture in (PICTURE, BLACK))
-        assert seen != black
+            loss, loss_of_black = (
+                model.module(model.collate([query(1, picture)])).item() for picture in (PICTURE, BLACK)
+            )
+        assert loss != loss_of_black

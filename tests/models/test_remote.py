@@ -117,8 +117,8 @@ def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):
     text, picture = body["messages"][0]["content"]
     assert (body["model"], body["temperature"], body["logprobs"]) == ("m", 0, True)
     assert text["text"].endswith("Question: Is it 0?")
-    sent = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
-    assert (sent.size, sent.getpixel((0, 0))) == ((6, 8), (7, 7, 7))
+    picture_sent = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
+    assert (picture_sent.size, picture_sent.getpixel((0, 0))) == ((6, 8), (7, 7, 7))
     assert {k.lower(): v for k, v in fake.headers[0].items()}["authorization"] == "Bearer k"
     assert model.usage.to_json() == {"requests": 1, "retries": 0, "prompt_tokens": 10, "completion_tokens": 2}
 
@@ -217,15 +217,15 @@ def test_settings_that_cannot_work_are_refused(settings, words):
 
 
 def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: Path):
-    chosen = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"})
-    n, out = len(SelectedDataset.open(chosen).rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
+    selection = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"})
+    n, out = len(SelectedDataset.open(selection).rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
     fake.limit = 20
     loaded = remote(Endpoint("m", fake.url, tries=1), concurrency=2)
     with pytest.raises(ModelError, match="run the same command again"):
-        predict(loaded, split="validation", selection=chosen, out=out)
+        predict(loaded, split="validation", selection=selection, out=out)
     assert not out.exists()
     fake.limit, before = 10**9, len(fake.asked)
-    usage = predict(loaded, split="validation", selection=chosen, out=out).usage
+    usage = predict(loaded, split="validation", selection=selection, out=out).usage
     assert len(read_predictions(out)) == n
     assert len(fake.asked) - before < n
     assert usage.requests >= n
@@ -238,17 +238,17 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
 def test_questions_about_other_images_make_a_baseline_of_the_remote_model(fake, root: Path, tmp_path: Path):
     from medical_vqa.pipelines.score import score
 
-    chosen, out = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"}), tmp_path / "run"
+    selection, out = Selection(dataset="slake-mini", root=root, where={"modality": "MRI"}), tmp_path / "run"
     loaded = remote(Endpoint("m", fake.url, logprobs=False))
     path = out / "predictions-validation.jsonl"
-    predict(loaded, split="validation", selection=chosen, out=path)
+    predict(loaded, split="validation", selection=selection, out=path)
     shuffled_path = out / "shuffled-validation.jsonl"
-    predict(loaded, split="validation", selection=chosen, out=shuffled_path, shuffle_images=True)
-    said = [
+    predict(loaded, split="validation", selection=selection, out=shuffled_path, shuffle_images=True)
+    requests = [
         (text["text"], picture["image_url"]["url"])
         for text, picture in (b["messages"][0]["content"] for b in fake.asked)
     ]
-    plain, shuffled = sorted(said[: len(said) // 2]), sorted(said[len(said) // 2 :])
+    plain, shuffled = sorted(requests[: len(requests) // 2]), sorted(requests[len(requests) // 2 :])
     assert [text for text, _ in plain] == [text for text, _ in shuffled]
     assert plain != shuffled
     assert "image-shuffled" in score(path).baselines

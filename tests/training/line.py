@@ -48,8 +48,8 @@ class Line:
 
 
 def queries(n: int = 24) -> list[Query]:
-    blank = np.zeros((1, 1, 1), np.uint8)
-    return [Query(str(i), str(i % 7 - 3), str(i // 4), blank, str((i % 7 - 3) * 2 + 1)) for i in range(n)]
+    picture = np.zeros((1, 1, 1), np.uint8)
+    return [Query(str(i), str(i % 7 - 3), str(i // 4), picture, str((i % 7 - 3) * 2 + 1)) for i in range(n)]
 
 
 class Quiet:

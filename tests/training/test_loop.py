@@ -49,42 +49,42 @@ class KillAt(Quiet):
 
 
 @pytest.mark.parametrize("at", [10, 30, 50])
-def test_a_run_that_was_killed_goes_on_exactly(tmp_path, at):
+def test_a_killed_run_resumes_exactly(tmp_path, at):
     settings = {"epochs": 20, "average": 0.9, "evaluate": lambda: {"em": 0.0}, "evaluate_every": 3}
-    whole, resumed = Line(dropout=0.3), Line(dropout=0.3)
-    train(tmp_path / "whole", whole, checkpoint_minutes=0, **settings)
+    uninterrupted, resumed = Line(dropout=0.3), Line(dropout=0.3)
+    train(tmp_path / "uninterrupted", uninterrupted, checkpoint_minutes=0, **settings)
     with pytest.raises(Killed):
-        train(tmp_path / "cut", Line(dropout=0.3), checkpoint_minutes=0, watcher=KillAt(at), **settings)
-    train(tmp_path / "cut", resumed, checkpoint_minutes=0, **settings)
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert torch.equal(weights(resumed), weights(whole))
+        train(tmp_path / "interrupted", Line(dropout=0.3), checkpoint_minutes=0, watcher=KillAt(at), **settings)
+    train(tmp_path / "interrupted", resumed, checkpoint_minutes=0, **settings)
+    assert losses(tmp_path / "interrupted") == losses(tmp_path / "uninterrupted")
+    assert torch.equal(weights(resumed), weights(uninterrupted))
 
 
 def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
     model = Line(break_at=8)
     with pytest.raises(TrainingError, match=r"loss became nan at step 8 .* step-0000000\d is kept"):
         train(tmp_path, model, checkpoint_minutes=0, epochs=9)
-    kept = Journal(tmp_path).checkpoint()
-    assert kept is not None
-    assert int(kept.name.split("-")[1]) < 8
+    saved = Journal(tmp_path).checkpoint()
+    assert saved is not None
+    assert int(saved.name.split("-")[1]) < 8
     assert max(step for step, _ in losses(tmp_path)) < 8
 
 
-def test_patience_stops_early_and_the_best_is_kept(tmp_path):
+def test_patience_stops_early_and_the_best_is_saved(tmp_path):
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.9])
-    kept = []
+    saved = []
     fitted = train(
         tmp_path, epochs=9, patience=2, select="em", evaluate=lambda: {"em": next(scores)},
-        save=lambda s, epoch: kept.append((epoch, s["em"])),
+        save=lambda s, epoch: saved.append((epoch, s["em"])),
     )  # fmt: skip
-    assert kept == [(1, 0.1), (2, 0.5)]
+    assert saved == [(1, 0.1), (2, 0.5)]
     assert (fitted.best_epoch, fitted.stopped_early) == (2, True)
 
 
-def test_the_last_weights_are_kept_when_asked_for(tmp_path):
-    kept = []
-    train(tmp_path, select="last", evaluate=lambda: {"em": 0.3}, save=lambda s, epoch: kept.append(epoch))
-    assert kept == [4]
+def test_the_last_weights_are_saved_on_request(tmp_path):
+    saved = []
+    train(tmp_path, select="last", evaluate=lambda: {"em": 0.3}, save=lambda s, epoch: saved.append(epoch))
+    assert saved == [4]
 
 
 def test_scores_are_rows_of_the_journal(tmp_path):

@@ -32,16 +32,16 @@ class Small(Line):
 
 @pytest.mark.parametrize("grouping", ["image", "question"])
 def test_parts_of_a_batch_take_the_step_of_the_whole(tmp_path, grouping):
-    whole, parts = Line(), Line()
-    train(tmp_path / "whole", whole, grouping=grouping)
+    undivided, parts = Line(), Line()
+    train(tmp_path / "undivided", undivided, grouping=grouping)
     train(tmp_path / "parts", parts, grouping=grouping, micro_batch=3)
-    assert dict(losses(tmp_path / "parts")) == pytest.approx(dict(losses(tmp_path / "whole")))
+    assert dict(losses(tmp_path / "parts")) == pytest.approx(dict(losses(tmp_path / "undivided")))
 
 
 def test_the_device_running_out_of_memory_halves_the_parts_and_not_the_step(tmp_path):
-    train(tmp_path / "whole", Line())
+    train(tmp_path / "undivided", Line())
     train(tmp_path / "small", Small(rows=3))
-    assert dict(losses(tmp_path / "small")) == pytest.approx(dict(losses(tmp_path / "whole")))
+    assert dict(losses(tmp_path / "small")) == pytest.approx(dict(losses(tmp_path / "undivided")))
     halved = [row["micro_batch"] for row in Journal(tmp_path / "small").rows() if "micro_batch" in row]
     assert halved == [4, 2]
 
