@@ -30,9 +30,9 @@ from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.question_understanding import QuestionParser
 from medical_vqa.models.guards.abstention import abstention_decision, answer_with_decision, calibrated
 from medical_vqa.models.guards.alternatives import YES_NO
-from medical_vqa.models.guards.question_bank import QuestionBank
-from medical_vqa.models.guards.question_form import asks_yes_or_no
-from medical_vqa.models.guards.terms import CanonicalQuestion, medical_terms
+from medical_vqa.models.questions.bank import QuestionBank
+from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.terms import CanonicalQuestion, medical_terms
 from medical_vqa.pipelines.load import LoadedModel, load
 from medical_vqa.pipelines.queries import queries as queries_of
 from medical_vqa.schema.records import Example, Prediction

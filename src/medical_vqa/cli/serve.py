@@ -42,7 +42,7 @@ def ask(
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
-    from medical_vqa.models.guards.question_form import questions_in
+    from medical_vqa.models.questions.form import questions_in
 
     loaded = api.load(model, device=device)
     for answer in loaded.ask_many(image, questions_in(question), frame=frame, window=window):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medical_vqa.models.guards.question_bank import QuestionBank
+    from medical_vqa.models.questions.bank import QuestionBank
 
     Features = Mapping[str, Any]  # named tensors: torch's, or numpy's from a model that runs without torch
     Visual = NDArray[np.uint8] | Features

@@ -12,8 +12,8 @@ from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.guards.abstention import answer_with_decision
-from medical_vqa.models.guards.question_form import completed_follow_up
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.models.questions.form import completed_follow_up
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ import numpy as np
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.abstention import answer_with_decision
 from medical_vqa.models.guards.alternatives import listed_alternatives
-from medical_vqa.models.guards.question_bank import QuestionBank
 from medical_vqa.models.guards.suggestions import suggested_questions
+from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration
 from medical_vqa.schema.records import Example, Prediction
 

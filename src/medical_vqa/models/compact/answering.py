@@ -21,7 +21,7 @@ from medical_vqa.models.compact.postprocess import (
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
-from medical_vqa.models.guards.question_bank import QuestionBank
+from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction

@@ -29,8 +29,8 @@ from medical_vqa.models.compact.question_understanding import ImageTypes, Questi
 from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
 from medical_vqa.models.fsdp import unsharded_state
-from medical_vqa.models.guards.question_bank import QuestionBank
 from medical_vqa.models.memory import count_parameters
+from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.vocabulary import RESERVED_WORDS, AnswerVocabulary, WordVocabulary
 from medical_vqa.schema.records import Example
 

@@ -18,7 +18,7 @@ from medical_vqa.models.compact.question_understanding import (
     QuestionParser,
     choices_in,
 )
-from medical_vqa.models.guards.question_form import form_reason
+from medical_vqa.models.questions.form import form_reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction

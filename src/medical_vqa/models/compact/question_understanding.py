@@ -16,7 +16,7 @@ from functools import lru_cache
 from rapidfuzz.distance import OSA
 
 from medical_vqa.models.base import Query
-from medical_vqa.models.guards.terms import CanonicalQuestion, Term, canonical_terms
+from medical_vqa.models.questions.terms import CanonicalQuestion, Term, canonical_terms
 from medical_vqa.models.vocabulary import WordVocabulary, words
 from medical_vqa.schema.records import Example
 from medical_vqa.text import is_chinese, squad_normalize

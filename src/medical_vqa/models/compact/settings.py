@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.models.compact.question_understanding import ImageTypes
-from medical_vqa.models.guards.question_bank import QuestionBank
+from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 
 SETTINGS_FILE = "compact.json"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from medical_vqa.models.guards.question_form import asks_yes_or_no
+from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:
-    from medical_vqa.models.guards.question_bank import QuestionBank
+    from medical_vqa.models.questions.bank import QuestionBank
     from medical_vqa.schema.records import Prediction
 
 LEAST_PROBABILITY = 0.02

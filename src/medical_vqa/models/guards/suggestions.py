@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from medical_vqa.models.guards.question_form import questions_in
+from medical_vqa.models.questions.form import questions_in
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Query
-    from medical_vqa.models.guards.question_bank import QuestionBank
+    from medical_vqa.models.questions.bank import QuestionBank
 
 MOST_SUGGESTIONS = 3
 _CANDIDATES = 12

@@ -3,7 +3,7 @@
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.models.guards.terms import canonical_terms, medical_terms, read_terms
+from medical_vqa.models.questions.terms import canonical_terms, medical_terms, read_terms
 
 WORDS = """
 is this a an the in of there where what x ray chest transverse section plane liver kidney heart cardiomegaly ct mri

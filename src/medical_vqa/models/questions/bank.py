@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
-from medical_vqa.models.guards.question_form import asks_yes_or_no
-from medical_vqa.models.guards.terms import canonical_terms
+from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.records import Example
 from medical_vqa.text import is_chinese, squad_normalize

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medical_vqa.models.guards.question_form import (
+from medical_vqa.models.questions.form import (
     asks_why,
     asks_yes_or_no,
     completed_follow_up,

@@ -55,7 +55,7 @@ class CanonicalQuestion:
 @lru_cache(maxsize=1)
 def medical_terms() -> Mapping[tuple[str, ...], Term]:
     """The table, by the tokens of a spelling; raises `DataError` when a row of it is damaged."""
-    text = resources.files("medical_vqa.models.guards").joinpath("terms.csv").read_text(encoding="utf-8")
+    text = resources.files("medical_vqa.models.questions").joinpath("terms.csv").read_text(encoding="utf-8")
     return read_terms(text)
 
 
