@@ -244,8 +244,25 @@ def test_a_bundle_on_the_hub_is_loaded_from_the_local_cache(work, tmp_path, monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert mv.load("hub:user/demo", device="cpu").ask(IMAGE, "Is this a CT?").model == "demo"
+    assert mv.load(f"hub:user/demo@{'a' * 40}", device="cpu").name == "demo"
     with pytest.raises(mv.MedicalVqaError, match="hf download user/other --local-dir DIR") as error:
         mv.load("hub:user/other")
+    sentence(error)
+
+
+def test_a_repository_on_the_hub_that_is_no_bundle_is_refused_before_it_is_downloaded(monkeypatch):
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def absent(repository, file, **_):
+        raise EntryNotFoundError(f"{repository} has no {file}")
+
+    def download(*_, **__):
+        raise AssertionError("the weights were downloaded")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(mv.MedicalVqaError, match="is no bundle of this package") as error:
+        mv.load("hub:user/large-language-model")
     sentence(error)
 
 

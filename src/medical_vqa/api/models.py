@@ -173,8 +173,9 @@ def load(
 
     Args:
         model: ``"shipped"`` (the model in this package), a run folder, a bundle folder, ``"hub:USER/NAME"`` on the
-            Hugging Face hub, or ``"openai:MODEL"`` behind an OpenAI-compatible endpoint. By default the newest
-            finished run under ``runs/``, else the shipped model. A folder called ``shipped`` is ``"./shipped"``.
+            Hugging Face hub (``@REVISION`` may follow), or ``"openai:MODEL"`` behind an OpenAI-compatible endpoint. By
+            default the newest finished run under ``runs/``, else the shipped model. A folder called ``shipped`` is
+            ``"./shipped"``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a local model.
         base_url: Address of the endpoint of an ``openai:`` model, up to and with ``/v1``.
         api_key: Key of the endpoint; by default the value of the environment variable `api_key_env`.

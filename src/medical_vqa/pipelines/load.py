@@ -104,21 +104,47 @@ def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> Lo
 
 
 def download_bundle(repository: str) -> Path:
-    """The bundle in a repository of the Hugging Face hub, from the hub's local cache or downloaded into it."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """The bundle in a repository of the Hugging Face hub, from the hub's local cache or downloaded into it.
+
+    The card comes first: a repository that is no bundle is refused before its weights are downloaded, and of a bundle
+    only the files that its card lists are.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,  # of httpx or of httpx2, as the hub's version has it
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    from medical_vqa.schema.bundle_card import read_bundle_card
 
     name, _, revision = repository.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None))
+        snapshot = Path(hf_hub_download(name, "card.json", revision=revision or None)).parent
+        patterns = ["card.json", *read_bundle_card(snapshot).files]
+        return Path(snapshot_download(name, revision=snapshot.name, allow_patterns=patterns))
     except HFValidationError as error:
         raise ConfigError(f"{HUB}{repository} is not a hub repository; write {HUB}USER/NAME") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise _offline(repository) from error
+    except EntryNotFoundError as error:
+        raise ModelError(
+            f"the repository {repository} holds no card.json, so it is no bundle of this package; load one that "
+            "`medical-vqa export --to hub` wrote"
+        ) from error
     except HfHubHTTPError as error:
         raise ModelError(
             f"the hub has no repository {repository} that may be read from here; check the name, or run: hf auth login"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise OfflineError(
-            f"{repository} is not in the hub's local cache and the hub cannot be reached; where there is a network, "
-            f"run: hf download {name} --local-dir DIR, and then load DIR"
-        ) from error
+    except (OSError, HTTPError) as error:  # the connection broke during a download
+        raise _offline(repository) from error
+
+
+def _offline(repository: str) -> OfflineError:
+    return OfflineError(
+        f"{repository} is not in the hub's local cache and the hub cannot be reached; where there is a network, run: "
+        f"hf download {repository.partition('@')[0]} --local-dir DIR, and then load DIR"
+    )
