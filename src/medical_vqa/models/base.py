@@ -178,7 +178,10 @@ class ModelFamily:
     has_attention_maps: ClassVar[bool] = False
     """Whether `attention_maps` shows where in the picture an answer comes from."""
     exported_family: ClassVar[str | None] = None
-    """The family as which its export runs without torch; None when it cannot be exported."""
+    """The family as which its ONNX export runs without torch; None when it cannot be exported."""
+    exporter: ClassVar[str] = ""
+    """``module:function`` that writes the export: called with the model, its bundle, a folder to write into and queries
+    to compare with; returns the largest difference of the outputs and the version of the ONNX operator set."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Extras of this package that answering needs, for containers."""
     library: ClassVar[str] = "medical-vqa"

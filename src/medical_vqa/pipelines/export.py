@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,39 +66,40 @@ def export(bundle: Path, *, to: str, repository: str | None = None, public: bool
 
 
 def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
-    """Write a compact bundle as one that runs without torch; returns it, and the largest difference of its logits.
+    """Write a bundle as an ONNX bundle, which runs without torch; returns it, and the largest difference of its logits.
 
     The export is compared with the model on the bundled sample before it appears. Raises `ModelError` when they differ,
     when the family cannot be exported, or when `out` contains anything but such an export.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the exporter warns about shapes that `check` tries
     from medical_vqa.models.bundle import write_bundle
-    from medical_vqa.models.compact.onnx_model import CompactOnnx
-    from medical_vqa.models.compact.settings import WEIGHTS_FILE
     from medical_vqa.schema.bundle_card import ExportedFrom, read_bundle_card
 
     folder = find_bundle(bundle)
     card = read_bundle_card(folder)
-    exported_family = registry.find("models", card.family).exported_family
-    if exported_family is None:
+    family = registry.find("models", card.family)
+    if family.exported_family is None:
         raise ModelError(f"{folder} is a {card.family} bundle, a family that has no ONNX export; serve it with torch")
     target = out or folder.with_name(f"{folder.name}-onnx")
-    is_export = (target / "card.json").is_file() and read_bundle_card(target).family == exported_family
+    is_export = (target / "card.json").is_file() and read_bundle_card(target).family == family.exported_family
     if target.exists() and not is_export:
         raise ModelError(f"{target} exists and is not an ONNX bundle; export into a new folder")
-    from medical_vqa.models.compact.onnx_export import OPSET, check, write_graphs
+    export_model = registry.import_object(family.exporter, card.family)
+    model = load_model(folder, "cpu")[0]
+    queries = sample_queries(model.picture or PictureSpec())
+    with tempfile.TemporaryDirectory() as place:
+        exported = Path(place)
+        difference, opset = export_model(model, folder, exported, queries)
+        facts = card.facts.model_copy(
+            update={"exported_from": ExportedFrom(family=card.family, files=card.files, opset=opset)}
+        )
+        exported_card = card.model_copy(update={"family": family.exported_family, "facts": facts})
 
-    model: Any = load_model(folder, "cpu")[0]
-    differences: list[float] = []
+        def save(fresh: Path) -> None:
+            shutil.copytree(exported, fresh, dirs_exist_ok=True)
 
-    def save(target_folder: Path) -> None:
-        write_graphs(model, folder / WEIGHTS_FILE, target_folder)
-        differences.append(check(model, CompactOnnx.load(target_folder), sample_queries(model.picture)))
-
-    original = ExportedFrom(family=card.family, files=card.files, opset=OPSET)
-    facts = card.facts.model_copy(update={"exported_from": original})
-    write_bundle(target, card.model_copy(update={"family": exported_family, "facts": facts}), save)
-    return target, differences[0]
+        write_bundle(target, exported_card, save)
+    return target, difference
 
 
 def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:

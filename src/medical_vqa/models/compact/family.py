@@ -60,4 +60,5 @@ class CompactFamily(ModelFamily):
     has_closed_answers = True
     has_attention_maps = True
     exported_family = "compact-onnx"
+    exporter = "medical_vqa.models.compact.onnx_export:export"
     extras = ("train",)

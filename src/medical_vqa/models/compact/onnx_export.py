@@ -101,6 +101,26 @@ class PaddedLayout:
         return self.by_question.unpack(x).sum(1) / self.words.unsqueeze(-1)
 
 
+def export(model: Compact, bundle: Path, folder: Path, queries: Sequence[Query]) -> tuple[float, int]:
+    """Write the export of a bundle and compare it with the model.
+
+    Args:
+        model: The model of the bundle.
+        bundle: Folder of the bundle.
+        folder: An existing folder to write into.
+        queries: Questions that both must answer alike.
+
+    Returns:
+        The largest difference between their logits and attention, and the version of the ONNX operator set.
+
+    Raises:
+        MissingDependencyError: If `onnx` or `onnxscript` is not installed.
+        ModelError: If the export answers otherwise, or a weight was changed.
+    """
+    write_graphs(model, bundle / WEIGHTS_FILE, folder)
+    return check(model, CompactOnnx.load(folder), queries), OPSET
+
+
 def write_graphs(model: Compact, weights: Path, folder: Path) -> None:
     """Write a bundle's files that answer without torch: two graphs, ``compact.json`` and the weights they share.
 
