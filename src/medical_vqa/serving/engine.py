@@ -316,7 +316,10 @@ class Engine:
         pictures = {work.image: work.visual for work in batch}
         encoded = self.model.vision.encode(list(pictures.values())) if self.model.vision is not None else []
         features = {
-            image: {name: _to_host(tensor) for name, tensor in tensors.items()}
+            image: {
+                name: tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu()
+                for name, tensor in tensors.items()
+            }
             for image, tensors in zip(pictures, encoded, strict=True)
         }
         return [features[work.image] for work in batch]
@@ -358,10 +361,6 @@ def _settle(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_exception(result)
         else:
             future.set_result(result)
-
-
-def _to_host(tensor: Any) -> Any:
-    return tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu()
 
 
 def _model_id(card: BundleCard) -> str:
