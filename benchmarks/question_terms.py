@@ -28,7 +28,7 @@ from medical_vqa.models.base import Query
 from medical_vqa.models.compact import question_understanding
 from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.question_understanding import QuestionParser
-from medical_vqa.models.guards.abstention import abstention_decision, answer_with_decision, calibrated
+from medical_vqa.models.guards.abstention import abstention_decision, calibrated
 from medical_vqa.models.guards.alternatives import YES_NO
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.questions.form import asks_yes_or_no
@@ -67,12 +67,11 @@ def vqa_rad(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     queries = [
         Query(str(n), row["question"], row["image_name"], visuals[row["image_name"]]) for n, row in enumerate(rows)
     ]
-    predictions = answers(loaded, queries)
     answered, right, offered, outcomes = 0, 0, 0, dict.fromkeys(("word", "term", "form or entity", "confidence"), 0)
     redirected = dict.fromkeys(outcomes, 0)
     examples: list[list[Any]] = []
-    for row, query, prediction in zip(rows, queries, predictions, strict=True):
-        answer, decision = answer_with_decision(loaded.model, loaded.card, query, prediction)
+    for row, query, guarded in zip(rows, queries, loaded.guards.answer(queries), strict=True):
+        answer, decision = guarded.prediction, guarded.abstention
         if not decision.abstained:
             answered += 1
             right += squad_normalize(answer.answer) == squad_normalize(str(row["answer"]))
@@ -151,9 +150,7 @@ def validation(loaded: LoadedModel, root: Path) -> dict[str, Any]:
     after = scores(loaded, rows, queries)
     predictions = answers(loaded, queries)
     plain = [calibrated(prediction, loaded.card) for prediction in predictions]
-    listed = [
-        answer_with_decision(loaded.model, loaded.card, q, p)[0] for q, p in zip(queries, predictions, strict=True)
-    ]
+    listed = [guarded.prediction for guarded in loaded.guards.answer(queries)]
     return {
         "questions": len(rows),
         "before": before | {"alternatives": alternatives(rows, plain, bank)},

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.imaging.decode import decode_image_file
+from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
-from medical_vqa.models.guards.abstention import answer_with_decision
+from medical_vqa.models.guards.image_dependence import Source
+from medical_vqa.models.guards.sides import Side
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.models.questions.form import completed_follow_up
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medical_vqa.pipelines.load import LoadedModel
+
+
+_IMAGE = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,17 @@ class Answer:
     """The model's text before trimming."""
     suggestions: tuple[str, ...] = ()
     """Where it abstains: at most three questions near in meaning that it answers about this picture."""
+    reason_code: str | None = None
+    """The reason for programs, such as ``picture_does_not_matter``; None when it answers."""
+    reason_arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Values that the reason names."""
+    image_dependence: float | None = None
+    """How much this picture moves the answer, compared with other pictures of its type, in [0, 1]: mean total
+    variation between the answers. None where the bundle has no reference pictures."""
+    source: Source | None = None
+    """Where the answer comes from: ``picture``, ``usual`` (for pictures of its type) or ``knowledge``."""
+    side: Side | None = None
+    """Whose left or right the answer names: the ``patient``'s or the ``picture``'s; None where it names neither."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -89,6 +105,11 @@ class Answer:
             "abstained": self.abstained,
             "reason": self.reason,
             "suggestions": list(self.suggestions),
+            "reason_code": self.reason_code,
+            "reason_arguments": dict(self.reason_arguments),
+            "image_dependence": None if self.image_dependence is None else round(self.image_dependence, 4),
+            "source": self.source,
+            "side": self.side,
             "seen": self.seen.to_dict(),
             "model": self.model,
         }
@@ -132,24 +153,28 @@ def ask(
         ImageError: The file is missing, not an image that can be read, or has no such frame.
         ModelError: A question is empty or too long.
     """
-    queries, view = _queries(loaded, image, questions, frame, window)
+    queries, view, context = _queries(loaded, image, questions, frame, window)
     card, answers = loaded.card, []
     for start in range(0, len(queries), loaded.batch_size):
         batch = queries[start : start + loaded.batch_size]
-        for query, prediction in zip(batch, loaded.model.answer(batch, card.decoding), strict=True):
-            answer, decision = answer_with_decision(loaded.model, card, query, prediction)
+        for query, guarded in zip(batch, loaded.guards.answer(batch, {_IMAGE: context}), strict=True):
             answers.append(
                 Answer(
                     query.question,
-                    answer.answer,
-                    answer.confidence,
-                    answer.alternatives,
-                    decision.abstained,
-                    decision.reason,
+                    guarded.prediction.answer,
+                    guarded.prediction.confidence,
+                    guarded.prediction.alternatives,
+                    guarded.abstention.abstained,
+                    guarded.abstention.reason,
                     view,
                     card.name,
-                    raw=answer.raw,
-                    suggestions=decision.suggestions,
+                    raw=guarded.prediction.raw,
+                    reason_code=guarded.abstention.code,
+                    reason_arguments=guarded.abstention.arguments,
+                    image_dependence=guarded.dependence.score if guarded.dependence else None,
+                    source=guarded.source,
+                    side=guarded.side,
+                    suggestions=guarded.abstention.suggestions,
                 )
             )
     return answers
@@ -169,7 +194,7 @@ def attention_map(
     """
     if not loaded.model.has_attention_maps:
         raise ModelError(f"{loaded.card.family} models have no attention maps; ask one that has them, such as compact")
-    queries, view = _queries(loaded, image, [question], frame, window)
+    queries, view, _ = _queries(loaded, image, [question], frame, window)
     return AttentionMap(queries[0].question, loaded.model.attention_maps(queries)[0], view)
 
 
@@ -179,8 +204,8 @@ def _queries(
     questions: Sequence[str],
     frame: int | None,
     window: tuple[float, float] | None,
-) -> tuple[list[Query], ImageView]:
-    """The queries for a model, all about the same picture, and what that picture shows."""
+) -> tuple[list[Query], ImageView, PictureContext]:
+    """The queries for a model, all about the same picture, what that picture shows, and what the guards check."""
     checked: list[str] = []
     for question in map(check_question, questions):
         checked.append(completed_follow_up(question, checked[-1], loaded.model.entity_in) if checked else question)
@@ -196,4 +221,5 @@ def _queries(
         decoded.window,
         decoded.header_fields,
     )
-    return [Query(str(number), question, "image", visual) for number, question in enumerate(checked)], view
+    context = PictureContext(PictureStatistics.of(decoded.pixels), decoded.header_fields)
+    return [Query(str(number), question, _IMAGE, visual) for number, question in enumerate(checked)], view, context

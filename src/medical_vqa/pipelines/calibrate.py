@@ -10,17 +10,25 @@ from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
 from medical_vqa.models.calibration import temperature_scaled
+from medical_vqa.pipelines.guards import fit_guards
 from medical_vqa.pipelines.inputs import answered_rows
 from medical_vqa.schema.bundle_card import ConfidenceCalibration, read_bundle_card, write_bundle_card
 from medical_vqa.schema.records import read_predictions
 from medical_vqa.schema.results import Calibration
 
 
-def calibrate(predictions: Path, *, risk: float) -> Calibration:
-    """Fit temperature and abstention threshold on validation predictions, and store both in the model's bundle.
+def calibrate(predictions: Path, *, risk: float, guards: bool = True) -> Calibration:
+    """Fit temperature, abstention threshold and guards on validation predictions, and store them in the bundle.
 
-    Raises `DataError` when the predictions have no confidence or are of another split, `BundleError` when the bundle
-    that made them is gone.
+    Args:
+        predictions: Predictions of the validation split, written by `predict` with the bundle.
+        risk: Tolerated fraction of wrong answers among those that are given.
+        guards: Whether to build the reference set from the training rows, and to measure by type of question where the
+            model is above its question-only baseline; the threshold then counts only answers that pass the guards.
+
+    Raises:
+        DataError: The predictions have no confidence, are of another split, or name no bundle.
+        BundleError: The bundle that made them is gone.
     """
     answers = read_predictions(predictions)
     rows = answered_rows(predictions, None, None)
@@ -42,6 +50,8 @@ def calibrate(predictions: Path, *, risk: float) -> Calibration:
         threshold=round(temperature_scaled(abstention.threshold, temperature), 4) if abstention else None,
         coverage=round(abstention.coverage, 4) if abstention else None,
     )
-    card = read_bundle_card(bundle)
-    write_bundle_card(bundle, card.model_copy(update={"calibration": fitted}))
+    card = read_bundle_card(bundle).model_copy(update={"calibration": fitted})
+    write_bundle_card(bundle, card)
+    if guards:
+        fit_guards(bundle, rows, risk=risk)
     return calibration

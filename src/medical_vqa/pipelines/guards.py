@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medical_vqa.evaluation.statistics.calibration import abstention_rule
 from medical_vqa.io import sha256_file
+from medical_vqa.models.baselines import QuestionLookup
+from medical_vqa.models.guards.guard import GuardedAnswer, Guards
 from medical_vqa.models.guards.picture import FEWEST_PICTURES, ReferenceFeatures, picture_features
 from medical_vqa.models.guards.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet, reference_pictures
-from medical_vqa.models.guards.reliability import reliability_rows
-from medical_vqa.pipelines.queries import queries
+from medical_vqa.models.guards.reliability import is_right, reliability_rows
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.queries import learnable, queries
+from medical_vqa.schema.bundle_card import write_bundle_card
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:
@@ -20,9 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medical_vqa.data.prepared.selected import SelectedDataset
-    from medical_vqa.models.base import Visual, VqaModel
-    from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
+    from medical_vqa.models.base import Query, Visual, VqaModel
+    from medical_vqa.pipelines.inputs import AnsweredRows
+    from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration, TypeReliability
     from medical_vqa.schema.records import Example, Prediction
+
+_BATCH = 32
+_FEWEST_FINDINGS = 10
 
 
 def build_reference_set(model: VqaModel, data: SelectedDataset, findings: Sequence[str] = ()) -> ReferenceSet:
@@ -56,39 +65,116 @@ def build_reference_set(model: VqaModel, data: SelectedDataset, findings: Sequen
     )
 
 
-def write_guards(
-    bundle: Path, card: BundleCard, reference: ReferenceSet, rows: Sequence[TypeReliability]
-) -> BundleCard:
-    """Write the reference set into a bundle, and the reliability rows and digests into its card; returns the card."""
-    from medical_vqa.schema.bundle_card import write_bundle_card
+def fit_guards(bundle: Path, rows: AnsweredRows, *, risk: float) -> None:
+    """Build a bundle's guards and store them in it: reference set, reliability rows, thresholds of what they let pass.
 
+    A model without a picture has none. The bundle's card holds a temperature already.
+
+    Args:
+        bundle: The bundle.
+        rows: The validation rows that its predictions answer.
+        risk: Tolerated fraction of wrong answers among those that are given.
+    """
+    model, card = load_model(bundle, "cpu")
+    calibration = card.calibration
+    if model.picture is None or calibration is None or card.data is None:
+        return
+    data = rows.data.reselect(card.data.selection.model_copy(update={"root": rows.data.selection.root}))
+    reference = build_reference_set(model, data)
+    held_out = [row for row in rows.examples() if row.answers]
+    asked = list(queries(rows.data, held_out, model))
+    baseline = QuestionLookup.fit(learnable(data.rows("train"))).answer(asked, card.decoding)
+    guarded = _answers(model, card, reference, asked)
+    table = reliability(held_out, guarded, baseline, reference)
+    card = card.model_copy(update={"reliability": tuple(table)})
+    passed = _answers(model, card, reference, asked)
     reference.save(bundle)
-    files = {**card.files, **{name: sha256_file(bundle / name) for name in (ARRAYS_FILE, NAMES_FILE)}}
-    changed = card.model_copy(update={"files": dict(sorted(files.items())), "reliability": tuple(rows)})
-    write_bundle_card(bundle, changed)
-    return changed
+    digests = {name: sha256_file(bundle / name) for name in (ARRAYS_FILE, NAMES_FILE)}
+    changes = {
+        "calibration": _thresholds(calibration, held_out, passed, reference, risk),
+        "files": dict(sorted({**card.files, **digests}.items())),
+    }
+    write_bundle_card(bundle, card.model_copy(update=changes))
+
+
+def _answers(model: VqaModel, card: BundleCard, reference: ReferenceSet, asked: Sequence[Query]) -> list[GuardedAnswer]:
+    """Guarded answers without any threshold of the confidence."""
+    calibration = card.calibration and card.calibration.model_copy(
+        update={"threshold": None, "finding_threshold": None}
+    )
+    guards = Guards(model, card.model_copy(update={"calibration": calibration}), reference)
+    answers: list[GuardedAnswer] = []
+    for start in range(0, len(asked), _BATCH):
+        answers += guards.answer([asked[number] for number in range(start, min(start + _BATCH, len(asked)))])
+    return answers
+
+
+def _thresholds(
+    calibration: ConfidenceCalibration,
+    examples: Sequence[Example],
+    answers: Sequence[GuardedAnswer],
+    reference: ReferenceSet,
+    risk: float,
+) -> ConfidenceCalibration:
+    """The calibration with thresholds for the answers that pass the guards; findings have one of their own."""
+    findings: list[tuple[float, bool]] = []
+    others: list[tuple[float, bool]] = []
+    for example, answer in zip(examples, answers, strict=True):
+        confidence = answer.prediction.confidence
+        if confidence is not None and not answer.abstention.abstained:
+            group = findings if reference.asks_for_finding(example.question) else others
+            group.append((confidence, is_right(answer.prediction, example)))
+    rule = abstention_rule(others, risk) if others else None
+    finding = _finding_threshold(findings, risk)
+    given = sum(c >= rule.threshold for c, _ in others) if rule else 0
+    given += sum(c >= finding for c, _ in findings)
+    return calibration.model_copy(
+        update={
+            "threshold": round(rule.threshold, 4) if rule else None,
+            "coverage": round(given / len(examples), 4),
+            "finding_threshold": round(finding, 4),
+        }
+    )
+
+
+def _finding_threshold(outcomes: Sequence[tuple[float, bool]], risk: float) -> float:
+    """The lowest confidence from which at most `risk` of at least ten answers are wrong; 1 where there is none.
+
+    There are too few such questions for a bound as `abstention_rule` takes it, so that this is an estimate.
+    """
+    ranked = sorted(outcomes, reverse=True)
+    lowest, wrong = 1.0, 0
+    for answered, (confidence, right) in enumerate(ranked, 1):
+        wrong += not right
+        if answered >= _FEWEST_FINDINGS and wrong <= risk * answered:
+            lowest = confidence
+    return lowest
 
 
 def reliability(
     examples: Sequence[Example],
-    predictions: Sequence[Prediction],
+    answers: Sequence[GuardedAnswer],
     baseline: Sequence[Prediction],
     reference: ReferenceSet,
 ) -> list[TypeReliability]:
-    """Reliability rows by modality and question type, and by modality and finding."""
-    answered = [example for example in examples if example.answers]
+    """Reliability rows by modality and question type, and by modality and finding.
+
+    Questions for findings count where the picture moves the answer: the others are withheld in any case.
+    """
     by_type, by_finding = {}, {}
-    for example in answered:
+    for example, answer in zip(examples, answers, strict=True):
         modality = example.facts.get("modality", "")
-        if question_type := example.facts.get("content_type", "") or reference.question_type(example.question):
+        if reference.asks_for_finding(example.question) and answer.dependence and not answer.dependence.moved:
+            continue
+        if question_type := reference.question_type(example.question):
             by_type[example.id] = f"{modality}, {question_type}"
         if finding := reference.finding(example.question):
             by_finding[example.id] = f"{modality}, {finding}"
-    given: Mapping[str, Prediction] = {prediction.id: prediction for prediction in predictions}
+    predictions: Mapping[str, Prediction] = {answer.prediction.id: answer.prediction for answer in answers}
     without_picture = {prediction.id: prediction for prediction in baseline}
     return [
-        *reliability_rows(answered, given, without_picture, by_type, kind="question type"),
-        *reliability_rows(answered, given, without_picture, by_finding, kind="finding"),
+        *reliability_rows(examples, predictions, without_picture, by_type, kind="question type"),
+        *reliability_rows(examples, predictions, without_picture, by_finding, kind="finding"),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.errors import ConfigError, ModelError, OfflineError
 from medical_vqa.io import as_path
+from medical_vqa.models.guards.guard import Guards
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.runs import RUNS
 
@@ -32,6 +33,8 @@ class LoadedModel:
     """Folder of its files; None for a remote model."""
     output: Path
     """Folder in which its predictions are written by default."""
+    guards: Guards
+    """Withholds answers that the picture does not support."""
     batch_size: int = ANSWER_BATCH
     """Questions that it answers at once."""
     usage: Usage | None = None
@@ -80,7 +83,8 @@ def load(
     bundle = bundle_folder(name)
     model, card = load_model(bundle, device)
     named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
-    return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent)
+    guards = Guards.load(model, card, bundle)
+    return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent, guards)
 
 
 def bundle_folder(name: str | Path) -> Path:
@@ -100,7 +104,9 @@ def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> Lo
     model = RemoteModel(endpoint, api_key=api_key, concurrency=concurrency)
     card = BundleCard(family=model.family, name=endpoint.model, facts=ModelFacts.of(model.describe()))
     folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
-    return LoadedModel(model, card, None, RUNS / folder, batch_size=4 * concurrency, usage=model.usage)
+    return LoadedModel(
+        model, card, None, RUNS / folder, Guards(model, card), batch_size=4 * concurrency, usage=model.usage
+    )
 
 
 def download_bundle(repository: str) -> Path:

@@ -27,10 +27,12 @@ def serve(settings: Settings) -> None:
 
 def build_engine(settings: Settings) -> Engine:
     """The engine that answers with a bundle's model, with the batch size of its device."""
+    from medical_vqa.models.guards.guard import Guards
     from medical_vqa.runtime.devices import choose_device
     from medical_vqa.serving.engine import Engine, EngineOptions
 
-    model, card = load_model(find_bundle(settings.model or shipped_bundle()), settings.device)
+    bundle = find_bundle(settings.model or shipped_bundle())
+    model, card = load_model(bundle, settings.device)
     on_gpu = registry.find("models", card.family).needs_torch and choose_device(settings.device).type != "cpu"
     options = EngineOptions(
         batch_size=settings.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
@@ -39,4 +41,4 @@ def build_engine(settings: Settings) -> Engine:
         deadline=settings.deadline,
         answer_cache_size=settings.answer_cache_size,
     )
-    return Engine(model, card, options)
+    return Engine(model, card, options, guards=Guards.load(model, card, bundle))

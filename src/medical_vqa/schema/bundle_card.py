@@ -101,6 +101,8 @@ class ConfidenceCalibration(SchemaModel):
     """Calibrated confidence below which the model abstains; null where no threshold keeps the risk."""
     coverage: Fraction | None = None
     """Fraction of the fitted rows that are answered at this threshold."""
+    finding_threshold: Fraction | None = None
+    """Threshold of questions for findings, which are wrong more often; null where `threshold` holds for them too."""
 
 
 class TypeReliability(SchemaModel):
@@ -125,7 +127,7 @@ class TypeReliability(SchemaModel):
     auc: Fraction | None = None
     """Area under the ROC curve of the probability of yes; null where the answers are not both yes and no."""
     above_baseline: bool
-    """Whether the model is above the baseline with 90 % confidence, one-sided."""
+    """Whether difference and AUC (where there is one) are above guessing, each with 90 % confidence, one-sided."""
 
 
 class ExportedFrom(SchemaModel):

@@ -30,6 +30,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext, PictureStatistics
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
@@ -93,6 +94,8 @@ class DecodedImage:
     """Prepared for the model, (height, width, channels)."""
     info: ImageInfo
     """Facts about the file."""
+    context: PictureContext = NO_CONTEXT
+    """What the guards check before any answer."""
 
 
 def decode(job: DecodeJob) -> DecodedImage:
@@ -114,7 +117,8 @@ def decode(job: DecodeJob) -> DecodedImage:
         burned_in_annotation=frame.burned_in_annotation,
     )
     image = frame.image
-    return DecodedImage(digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info)
+    context = PictureContext(PictureStatistics.of(frame.pixels), dict(frame.header_fields))
+    return DecodedImage(digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info, context)
 
 
 def prepare_for_model(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:

@@ -23,9 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from cachetools import LRUCache
 
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
-from medical_vqa.models.guards.abstention import AbstentionDecision, answer_with_decision
+from medical_vqa.models.guards.abstention import AbstentionDecision
+from medical_vqa.models.guards.guard import Guards
+from medical_vqa.models.guards.image_dependence import Source
+from medical_vqa.models.guards.sides import Side
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, internal_error, overloaded, shutting_down
@@ -65,6 +69,12 @@ class ModelAnswer:
     """With the calibrated confidence."""
     abstention: AbstentionDecision
     """Whether the answer should be relied on."""
+    image_dependence: float | None = None
+    """How much the picture moves the answer, in [0, 1]; None where that was not measured."""
+    source: Source | None = None
+    """Where the answer comes from; None where that was not measured."""
+    side: Side | None = None
+    """Whose left or right it names."""
     attention_map: NDArray[np.float32] | None = None
     """Where in the picture the answer comes from (rows, columns); None unless requested."""
 
@@ -94,6 +104,7 @@ class _Work:
     loop: asyncio.AbstractEventLoop
     question: str | None = None  # None: encode the picture
     attention_map: bool = False
+    picture_context: PictureContext = NO_CONTEXT
     arrived: float = field(default_factory=time.monotonic)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # for the request id in the log
 
@@ -112,6 +123,7 @@ class Engine:
         options: EngineOptions | None = None,
         *,
         metrics: Metrics | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """Set up the queue and the cache; `start` starts the thread.
 
@@ -120,10 +132,12 @@ class Engine:
             card: Of the model's bundle: decoding, temperature and threshold.
             options: Sizes and times.
             metrics: Where work is counted; None: metrics of its own.
+            guards: Withhold answers that the picture does not support; None: those that need no reference set.
         """
         self.model = model
         self.card = card
         self.options = options or EngineOptions()
+        self.guards = guards or Guards(model, card)
         self.metrics = metrics or Metrics()
         self.id = _model_id(card)
         self.has_attention_map = model.has_attention_maps
@@ -170,6 +184,7 @@ class Engine:
         *,
         attention_map: bool = False,
         received: float | None = None,
+        context: PictureContext | None = None,
     ) -> EngineAnswer:
         """The answer to a question.
 
@@ -179,18 +194,21 @@ class Engine:
             question: In words.
             attention_map: Whether to add the attention map, where the model has one.
             received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
+            context: What is known of the picture apart from its pixels; None: nothing.
 
         Raises:
             ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
         """
         attention_map = attention_map and self.has_attention_map
+        context = context or NO_CONTEXT
+        image = f"{image}/{context.facts.get('Modality', '')}"  # equal pixels may have unequal headers
         with self._cache_lock:
             cached = self._cache.get((image, question))
         if cached is not None and (cached.attention_map is not None or not attention_map):
             self.metrics.answer_cache.labels("hit").inc()
             return EngineAnswer(cached)
         self.metrics.answer_cache.labels("miss").inc()
-        answer: EngineAnswer = await self._submit(image, visual, question, attention_map, received)
+        answer: EngineAnswer = await self._submit(image, visual, question, attention_map, received, context)
         return answer
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:
@@ -201,11 +219,17 @@ class Engine:
         return features
 
     async def _submit(
-        self, image: str, visual: Any, question: str | None, attention_map: bool, received: float | None
+        self,
+        image: str,
+        visual: Any,
+        question: str | None,
+        attention_map: bool,
+        received: float | None,
+        context: PictureContext = NO_CONTEXT,
     ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         deadline = (now if received is None else received) + self.options.deadline
-        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map)
+        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map, context)
         with self._queue_changed:
             if self._closed:
                 raise shutting_down()
@@ -332,23 +356,33 @@ class Engine:
             distinct.setdefault(work.key, work)
             attention_maps[work.key] = attention_maps.get(work.key, False) or work.attention_map
         queries = [Query(str(n), w.question or "", w.image, w.visual) for n, w in enumerate(distinct.values())]
-        answers = dict(zip(distinct, self._ask_model(queries, list(attention_maps.values())), strict=True))
+        contexts = {work.image: work.picture_context for work in distinct.values()}
+        answers = dict(zip(distinct, self._ask_model(queries, list(attention_maps.values()), contexts), strict=True))
         if self._cache.maxsize:
             with self._cache_lock:
                 self._cache.update(answers)
         return [answers[work.key] for work in batch]
 
-    def _ask_model(self, queries: Sequence[Query], attention_map: Sequence[bool]) -> list[ModelAnswer]:
-        """One answer per query, with attention maps where they are requested."""
-        decided = [
-            answer_with_decision(self.model, self.card, query, raw)
-            for query, raw in zip(queries, self.model.answer(queries, self.card.decoding), strict=True)
-        ]
+    def _ask_model(
+        self,
+        queries: Sequence[Query],
+        attention_map: Sequence[bool],
+        contexts: Mapping[str, PictureContext] | None = None,
+    ) -> list[ModelAnswer]:
+        """One answer per query, with attention maps where they are requested; `contexts` by the queries' ``image``."""
+        guarded = self.guards.answer(queries, contexts)
         with_map = [query for query, requested in zip(queries, attention_map, strict=True) if requested]
         maps = iter(self.model.attention_maps(with_map) if with_map and self.has_attention_map else ())
         return [
-            ModelAnswer(prediction, decision, next(maps, None) if requested else None)
-            for (prediction, decision), requested in zip(decided, attention_map, strict=True)
+            ModelAnswer(
+                answer.prediction,
+                answer.abstention,
+                answer.dependence.score if answer.dependence else None,
+                answer.source,
+                answer.side,
+                next(maps, None) if requested else None,
+            )
+            for answer, requested in zip(guarded, attention_map, strict=True)
         ]
 
 

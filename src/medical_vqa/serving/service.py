@@ -161,7 +161,12 @@ class Service:
     async def _answer(self, image: StoredImage, question: str, attention_map: bool, start: float) -> Answer:
         question = question.strip()
         result = await self.engine.ask(
-            image.digest, image.visual, question, attention_map=attention_map, received=start
+            image.digest,
+            image.visual,
+            question,
+            attention_map=attention_map,
+            received=start,
+            context=image.context,
         )
         prediction, abstention = result.answer.prediction, result.answer.abstention
         if abstention.abstained:
@@ -179,6 +184,11 @@ class Service:
             abstained=abstention.abstained,
             reason=abstention.reason,
             suggestions=list(abstention.suggestions),
+            reason_code=abstention.code,
+            reason_arguments=dict(abstention.arguments),
+            image_dependence=result.answer.image_dependence,
+            source=result.answer.source,
+            side=result.answer.side,
             attention_map=_attention_map(result.answer.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings(

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from medical_vqa.data.imaging.picture_statistics import PictureStatistics
+from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.contradiction import contradict, opposite
-from medical_vqa.models.guards.guard import Guards, PictureContext
+from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.picture import ReferenceFeatures
 from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
@@ -38,7 +38,7 @@ class Vision:
 class Fake:
     """Answers by (question, how bright the picture is); yes with 0.9 where the table says nothing."""
 
-    family, picture, vision = "fake", PictureSpec(8, "L", "stretch"), Vision()
+    family, picture, vision, question_bank = "fake", PictureSpec(8, "L", "stretch"), Vision(), None
 
     def __init__(self, **answers):
         self.answers = {key.replace("_", " "): value for key, value in answers.items()}
@@ -183,11 +183,16 @@ def test_scope_and_confidence_still_withhold_and_say_which_it_was():
     assert (unsure.abstention.code, unsure.abstention.arguments["threshold"]) == ("low_confidence", "95%")
 
 
-def test_without_a_reference_set_nothing_is_measured_and_picture_and_contradictions_are_still_guarded():
-    (answer,) = ask(Fake(), "Is there an effusion?")
+def test_without_a_reference_set_nothing_is_measured_and_contradictions_are_still_withheld():
+    (answer,) = ask(Fake(), "Is there an effusion?", context=PictureContext(PictureStatistics(0, 0, 0, 0)))
     assert (answer.dependence, answer.source, answer.abstention.abstained) == (None, None, False)
-    (refused,) = ask(Fake(), "Which organ is this?", context=PictureContext(PictureStatistics(0, 0, 0, 0)))
-    assert refused.abstention.code == "constant_picture"
+    assert ask(Fake(), "Is the lung healthy?")[0].abstention.code == "contradiction"
+
+
+def test_colors_are_no_reason_for_a_model_of_colored_pictures():
+    colored = PictureContext(PictureStatistics(200, 90, 5, 0.5))
+    references = reference(modalities=("Endoscopy",))
+    assert not ask(Fake(), "Which organ is this?", context=colored, references=references)[0].abstention.abstained
 
 
 def test_all_that_is_asked_of_the_model_goes_in_one_batch():

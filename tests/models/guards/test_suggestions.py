@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from medical_vqa.models.base import Query
-from medical_vqa.models.guards.abstention import answer_with_decision
 from medical_vqa.models.guards.alternatives import listed_alternatives
+from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration
@@ -109,6 +109,7 @@ class Model:
     """Knows the questions of the bank, with doubts about two of them."""
 
     question_bank = BANK
+    picture = vision = None
     doubtful = ("Where is the abnormality located?",)
 
     def answer(self, queries, decoding):
@@ -128,7 +129,8 @@ def card():
 
 def decide(question):
     model, query = Model(), dataclasses.replace(QUERY, question=question)
-    return answer_with_decision(model, card(), query, model.answer([query], None)[0])
+    (guarded,) = Guards(model, card()).answer([query])
+    return guarded.prediction, guarded.abstention
 
 
 def test_an_abstention_carries_questions_that_are_answered_without_abstaining():

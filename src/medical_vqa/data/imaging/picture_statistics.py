@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -44,3 +47,28 @@ class PictureStatistics:
             entropy=float(-(present * np.log2(present)).sum()),
             outside_common_levels=float(np.sort(fractions)[:-_MASK_LEVELS].sum()),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PictureContext:
+    """What is known of a picture apart from its pixels."""
+
+    statistics: PictureStatistics | None = None
+    """Statistics of the decoded picture; None where it was not measured."""
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Header facts: Modality, BodyPartExamined ..."""
+
+    def to_json(self) -> str:
+        """The fields above as JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what `to_json` wrote."""
+        values = json.loads(text)
+        statistics = values["statistics"]
+        return cls(PictureStatistics(**statistics) if statistics else None, values["facts"])
+
+
+NO_CONTEXT = PictureContext()
+"""Of a picture of which nothing is known."""

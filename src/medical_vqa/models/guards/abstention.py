@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.calibration import temperature_scaled
-from medical_vqa.models.guards.alternatives import listed_alternatives
-from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 
@@ -37,7 +35,9 @@ def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     return dataclasses.replace(answer, confidence=temperature_scaled(answer.confidence, card.calibration.temperature))
 
 
-def abstention_decision(model: VqaModel, card: BundleCard, query: Query, prediction: Prediction) -> AbstentionDecision:
+def abstention_decision(
+    model: VqaModel, card: BundleCard, query: Query, prediction: Prediction, *, finding: bool = False
+) -> AbstentionDecision:
     """Abstain where the model doubts the question, or its calibrated confidence is below the bundle's threshold.
 
     `prediction.confidence` is the calibrated one (`calibrated`).
@@ -46,51 +46,21 @@ def abstention_decision(model: VqaModel, card: BundleCard, query: Query, predict
     if reason is not None:
         return AbstentionDecision(True, reason, "question_scope")
     calibration, confidence = card.calibration, prediction.confidence
-    if calibration is None or calibration.threshold is None or confidence is None:
+    if calibration is None or confidence is None:
         return AbstentionDecision(False)
-    if confidence >= calibration.threshold:
+    threshold = calibration.threshold
+    if finding and calibration.finding_threshold is not None:
+        threshold = calibration.finding_threshold
+    if threshold is None or confidence >= threshold:
         return AbstentionDecision(False)
     return AbstentionDecision(
         True,
-        f"I am not sure: my confidence is {confidence:.0%}, and below {calibration.threshold:.0%} more than "
+        f"I am not sure: my confidence is {confidence:.0%}, and below {threshold:.0%} more than "
         f"{calibration.risk:.0%} of my answers are wrong.",
         "low_confidence",
         {
             "confidence": f"{confidence:.0%}",
-            "threshold": f"{calibration.threshold:.0%}",
+            "threshold": f"{threshold:.0%}",
             "risk": f"{calibration.risk:.0%}",
         },
     )
-
-
-def answer_with_decision(
-    model: VqaModel, card: BundleCard, query: Query, prediction: Prediction
-) -> tuple[Prediction, AbstentionDecision]:
-    """What may be shown of a prediction, and whether.
-
-    Args:
-        model: The model that predicted.
-        card: Card of its bundle.
-        query: The question and the picture.
-        prediction: As the model gave it, before calibration.
-
-    Returns:
-        The calibrated answer with alternatives of the question's answer type, and the decision; an abstention carries
-        questions to offer.
-    """
-    answer = calibrated(prediction, card)
-    decision = abstention_decision(model, card, query, answer)
-    if decision.abstained:
-        decision = dataclasses.replace(decision, suggestions=_suggestions(model, card, query))
-    return listed_alternatives(query.question, answer, model.question_bank), decision
-
-
-def _suggestions(model: VqaModel, card: BundleCard, query: Query) -> tuple[str, ...]:
-    def is_answered(queries: Sequence[Query]) -> list[bool]:
-        predictions = [calibrated(prediction, card) for prediction in model.answer(queries, card.decoding)]
-        return [
-            not abstention_decision(model, card, candidate, prediction).abstained
-            for candidate, prediction in zip(queries, predictions, strict=True)
-        ]
-
-    return suggested_questions(model.question_bank, query, is_answered)

@@ -1,34 +1,39 @@
 """The guards together: every answer of every family passes through `Guards.answer` before it is shown.
 
-In this order: the picture, the question's scope (the family's own), contradictions, the reliability of the question's
-type, image dependence, and the confidence threshold. What a bundle lacks (reference set, reliability rows) is skipped.
+In this order: the picture (where the bundle has a reference set to compare it with), the question's scope (the family's
+own), contradictions, the reliability of the question's type, image dependence, and the confidence threshold. What a
+bundle lacks (reference set, reliability rows) is skipped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from cachetools import LRUCache
 
-from medical_vqa.data.imaging.picture_statistics import PictureStatistics
+from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
+from medical_vqa.models.guards.alternatives import listed_alternatives
 from medical_vqa.models.guards.contradiction import contradict, opposite
 from medical_vqa.models.guards.image_dependence import ImageDependence, Source, answer_source, image_dependence
 from medical_vqa.models.guards.picture import (
+    GRAY_MODALITIES,
     MODALITY_NAMES,
     PictureReason,
     header_reason,
     picture_features,
     statistics_reason,
 )
-from medical_vqa.models.guards.reasons import sentence
+from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
 from medical_vqa.models.guards.reference import KNOWLEDGE_TYPES, ReferenceSet
 from medical_vqa.models.guards.sides import Side, meant_side
+from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
 from medical_vqa.schema.records import Prediction
 
@@ -37,17 +42,11 @@ if TYPE_CHECKING:
 
 _ALTERNATIVES = 20
 """Alternatives that a distribution over answers is read from."""
+_CACHED_QUESTIONS = 4096
+"""Questions whose answers about the reference pictures are kept: other pictures of the type get them too."""
+_CACHED_PICTURES = 1024
+"""Pictures whose image type and distance to the training pictures are kept."""
 _MODALITY_QUESTION = "What modality is used to take this image?"
-
-
-@dataclass(frozen=True, slots=True)
-class PictureContext:
-    """What is known of a picture apart from its pixels."""
-
-    statistics: PictureStatistics | None = None
-    """Statistics of the decoded picture; None where it was not measured."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Header facts: Modality, BodyPartExamined ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,8 @@ class Guards:
         self.card = card
         self.reference = reference
         self._reference_visuals: dict[str, list[Visual]] = {}
+        self._pictures: LRUCache[bytes, tuple[str, bool]] = LRUCache(_CACHED_PICTURES)
+        self._reference_answers: LRUCache[tuple[str, str], list[Prediction]] = LRUCache(_CACHED_QUESTIONS)
 
     @classmethod
     def load(cls, model: VqaModel, card: BundleCard, bundle: Path | None) -> Self:
@@ -81,32 +82,63 @@ class Guards:
         return cls(model, card, ReferenceSet.load(bundle) if bundle is not None else None)
 
     def answer(
-        self, queries: Sequence[Query], contexts: Mapping[str, PictureContext] | None = None
+        self,
+        queries: Sequence[Query],
+        contexts: Mapping[str, PictureContext] | None = None,
+        *,
+        suggest: bool = True,
     ) -> list[GuardedAnswer]:
-        """Answer queries; `contexts` maps a query's ``image`` to what is known of that picture."""
+        """Answer queries.
+
+        Args:
+            queries: The queries.
+            contexts: A query's ``image`` -> what is known of that picture.
+            suggest: Whether an abstention carries questions near in meaning that are answered.
+        """
         queries = self._encoded(queries)
         images = {query.image: query.visual for query in queries}
-        types = {image: self._image_type(visual) for image, visual in images.items()}
+        types = {image: self._compared(visual)[0] for image, visual in images.items()}
         opposites = [opposite(query.question) for query in queries]
         asked = [dataclasses.replace(q, question=o) if o else None for q, o in zip(queries, opposites, strict=True)]
-        references = [self._reference_queries(query, types[query.image]) for query in queries]
-        batch = [*queries, *(q for q in asked if q), *(q for group in references for q in group)]
+        keys = [(types[query.image], query.question) for query in queries]
+        fresh = {key: self._reference_queries(q, key[0]) for key, q in zip(keys, queries, strict=True)}
+        fresh = {key: group for key, group in fresh.items() if key not in self._reference_answers}
+        batch = [*queries, *(q for q in asked if q), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
         answers = iter(self.model.answer(batch, decoding))
         own = [next(answers) for _ in queries]
         opposite_answers = [next(answers) if q else None for q in asked]
-        reference_answers = [[next(answers) for _ in group] for group in references]
+        for key, group in fresh.items():
+            self._reference_answers[key] = [next(answers) for _ in group]
+        reference_answers = [self._reference_answers[key] for key in keys]
         reasons = {
             image: self._picture_reason(visual, (contexts or {}).get(image, PictureContext()), own_query)
             for own_query in queries
             for image, visual in [(own_query.image, own_query.visual)]
         }
-        return [
+        guarded = [
             self._guarded(query, prediction, others, (text, other), reasons[query.image], types[query.image])
             for query, prediction, others, text, other in zip(
                 queries, own, reference_answers, opposites, opposite_answers, strict=True
             )
         ]
+        if not suggest:
+            return guarded
+        return [self._with_suggestions(q, answer, contexts) for q, answer in zip(queries, guarded, strict=True)]
+
+    def _with_suggestions(
+        self, query: Query, answer: GuardedAnswer, contexts: Mapping[str, PictureContext] | None
+    ) -> GuardedAnswer:
+        """An abstention with questions to offer, unless the picture itself is the reason."""
+        if not answer.abstention.abstained or answer.abstention.code in PICTURE_CODES:
+            return answer
+
+        def are_answered(candidates: Sequence[Query]) -> list[bool]:
+            return [not one.abstention.abstained for one in self.answer(candidates, contexts, suggest=False)]
+
+        suggestions = suggested_questions(self.model.question_bank, query, are_answered)
+        abstention = dataclasses.replace(answer.abstention, suggestions=suggestions)
+        return dataclasses.replace(answer, abstention=abstention)
 
     def _guarded(
         self,
@@ -118,10 +150,12 @@ class Guards:
         image_type: str,
     ) -> GuardedAnswer:
         answer = calibrated(prediction, self.card)
+        answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)
         source = answer_source(dependence, about_image=self._question_type(query).lower() not in KNOWLEDGE_TYPES)
-        decision = abstention_decision(self.model, self.card, query, answer)
+        finding = self.reference is not None and self.reference.asks_for_finding(query.question)
+        decision = abstention_decision(self.model, self.card, query, answer, finding=finding)
         low_confidence = decision.code == "low_confidence"
         if picture_reason is not None:
             decision = _abstain(picture_reason.code, picture_reason.arguments)
@@ -162,16 +196,16 @@ class Guards:
 
     def _picture_reason(self, visual: Visual, context: PictureContext, query: Query) -> PictureReason | None:
         """Why the picture cannot be asked about; None where nothing speaks against it."""
-        if self.model.picture is None:
+        if self.model.picture is None or self.reference is None:
             return None
-        trained = self.reference.modalities if self.reference else ()
-        if context.statistics is not None and (reason := statistics_reason(context.statistics)) is not None:
-            return dataclasses.replace(reason, arguments={"trained": ", ".join(trained) or "radiology pictures"})
+        trained = self.reference.modalities
+        if context.statistics is not None:
+            gray_only = {name.lower() for name in trained} <= GRAY_MODALITIES
+            if (reason := statistics_reason(context.statistics, gray_only=gray_only)) is not None:
+                return dataclasses.replace(reason, arguments={"trained": ", ".join(trained) or "other pictures"})
         if (reason := header_reason(context.facts, trained)) is not None:
             return reason
-        feature = _feature(visual)
-        features = self.reference.features if self.reference else None
-        if features is not None and feature is not None and features.distances(feature[None])[0] > features.threshold:
+        if self._compared(visual)[1]:
             return PictureReason("not_radiology_features")
         return self._contradicts_header(context, query)
 
@@ -190,9 +224,17 @@ class Guards:
     def _question_type(self, query: Query) -> str:
         return self.reference.question_type(query.question) if self.reference else ""
 
-    def _image_type(self, visual: Visual) -> str:
+    def _compared(self, visual: Visual) -> tuple[str, bool]:
+        """Image type of a picture, and whether it is unlike all training pictures; empty and False without features."""
         feature = _feature(visual)
-        return self.reference.image_type(feature) if self.reference is not None and feature is not None else ""
+        if feature is None or self.reference is None or self.reference.features is None:
+            return "", False
+        key = feature.tobytes()
+        if key not in self._pictures:
+            features = self.reference.features
+            unlike = bool(features.distances(feature[None])[0] > features.threshold)
+            self._pictures[key] = self.reference.image_type(feature), unlike
+        return self._pictures[key]
 
     def _reference_queries(self, query: Query, image_type: str) -> list[Query]:
         visuals = self._visuals_of(image_type)

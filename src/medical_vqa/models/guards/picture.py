@@ -36,6 +36,8 @@ _LEAST_OUTSIDE_COMMON_LEVELS = 0.03
 """Limits on `PictureStatistics`, beyond those of all 546 SLAKE training and validation pictures (at least 0.05 outside
 their common levels, saturation 0) and of VQA-RAD's 313 (at least 0.21; saturation at most 7.2, from colored marks)."""
 
+GRAY_MODALITIES = frozenset(("ct", "mri", "x-ray", "mr", "radiograph", "mammography"))
+"""Modalities whose pictures are gray, as radiology datasets call them, lower case."""
 MODALITY_NAMES: Mapping[str, str] = {
     "CT": "ct",
     "MR": "mri",
@@ -130,10 +132,15 @@ def picture_features(tokens: NDArray[np.floating]) -> Floats:
     return np.concatenate([values.mean(axis=0), values.std(axis=0)])
 
 
-def statistics_reason(statistics: PictureStatistics) -> PictureReason | None:
-    """Why a picture with these statistics is no radiology picture; None where nothing speaks against it."""
+def statistics_reason(statistics: PictureStatistics, *, gray_only: bool = True) -> PictureReason | None:
+    """Why a picture with these statistics is none to ask about; None where nothing speaks against it.
+
+    `gray_only`: whether the model was trained on gray modalities alone, so that colors and flat values count too.
+    """
     if statistics.contrast < _LEAST_CONTRAST:
         return PictureReason("constant_picture")
+    if not gray_only:
+        return None
     if statistics.saturation > _MOST_SATURATION:
         return PictureReason("not_radiology_colors")
     if statistics.outside_common_levels < _LEAST_OUTSIDE_COMMON_LEVELS:

@@ -35,6 +35,19 @@ SENTENCES: Mapping[str, str] = {
 }
 
 
+PICTURE_CODES = frozenset(
+    (
+        "constant_picture",
+        "not_radiology_colors",
+        "not_radiology_levels",
+        "not_radiology_features",
+        "modality_not_trained",
+        "modality_contradicts_header",
+    )
+)
+"""Reasons of the picture: no other question about it would be answered."""
+
+
 def sentence(code: str, arguments: Mapping[str, str]) -> str:
     """The reason in English."""
     return SENTENCES[code].format(**arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medical_vqa.schema.bundle_card import TypeReliability
 from medical_vqa.schema.records import Example, Prediction
@@ -19,8 +20,10 @@ from medical_vqa.text import squad_normalize
 FEWEST_QUESTIONS = 20
 """Types with fewer validation questions have no row: too few to withhold answers by."""
 _RESAMPLES = 1000
+_AREA_RESAMPLES = 300
 _ONE_SIDED = 0.10
-"""A type counts as above its baseline when the difference is above 0 with 90 % confidence, one-sided."""
+"""A type counts as above its baseline when the difference is above 0, and the AUC above 0.5 where there is one, each
+with 90 % confidence, one-sided."""
 
 
 def reliability_rows(
@@ -66,18 +69,14 @@ def _row(
     predictions: Mapping[str, Prediction],
     baseline: Mapping[str, Prediction],
 ) -> TypeReliability:
-    right = np.array([_is_right(predictions[e.id], e) for e in examples], float)
-    without_picture = np.array([_is_right(baseline[e.id], e) for e in examples], float)
+    right = np.array([is_right(predictions[e.id], e) for e in examples], float)
+    without_picture = np.array([is_right(baseline[e.id], e) for e in examples], float)
     groups = np.unique([e.group for e in examples], return_inverse=True)[1]
-    sums = np.bincount(groups, right - without_picture)
-    counts = np.bincount(groups)
+    sums, counts = np.bincount(groups, right - without_picture), np.bincount(groups)
     draws = np.random.default_rng(0).integers(0, len(sums), (_RESAMPLES, len(sums)))
     differences = sums[draws].sum(1) / counts[draws].sum(1)
-    scores: dict[str, list[float]] = {"yes": [], "no": []}
-    for example in examples:
-        if (gold := squad_normalize(example.answers[0])) in scores:
-            scores[gold].append(_probability_of_yes(predictions[example.id]))
-    area = area_under_roc(scores["yes"], scores["no"])
+    area, area_low = _area_with_bound(examples, predictions, groups, draws)
+    above = bool(np.quantile(differences, _ONE_SIDED) > 0) and (area_low is None or area_low > 0.5)
     low, high = np.quantile(differences, [0.025, 0.975])
     return TypeReliability(
         name=name,
@@ -89,11 +88,34 @@ def _row(
         difference_low=round(float(low), 4),
         difference_high=round(float(high), 4),
         auc=None if area is None else round(area, 4),
-        above_baseline=bool(np.quantile(differences, _ONE_SIDED) > 0),
+        above_baseline=above,
     )
 
 
-def _is_right(prediction: Prediction, example: Example) -> bool:
+def _area_with_bound(
+    examples: Sequence[Example],
+    predictions: Mapping[str, Prediction],
+    groups: NDArray[np.int64],
+    draws: NDArray[np.int64],
+) -> tuple[float | None, float | None]:
+    """AUC of the probability of yes, and its one-sided lower bound over resampled groups; None for other questions."""
+    gold = [squad_normalize(example.answers[0]) for example in examples]
+    scores = np.array([_probability_of_yes(predictions[example.id]) for example in examples])
+    yes, no = (np.array([answer == word for answer in gold]) for word in ("yes", "no"))
+    area = area_under_roc(scores[yes].tolist(), scores[no].tolist())
+    if area is None:
+        return None, None
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    areas = []
+    for draw in draws[:_AREA_RESAMPLES]:
+        rows = np.concatenate([members[group] for group in draw])
+        resampled = area_under_roc(scores[rows][yes[rows]].tolist(), scores[rows][no[rows]].tolist())
+        areas += [] if resampled is None else [resampled]
+    return area, float(np.quantile(areas, _ONE_SIDED)) if areas else None
+
+
+def is_right(prediction: Prediction, example: Example) -> bool:
+    """Whether a prediction is one of the accepted answers, after SQuAD's normalization."""
     return squad_normalize(prediction.answer) in {squad_normalize(answer) for answer in example.answers}
 
 

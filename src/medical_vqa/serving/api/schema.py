@@ -172,6 +172,25 @@ class Answer(Wire):
         description="Where the model abstains: questions near in meaning that it answers about this image, at most 3.",
         examples=[[QUESTION_EXAMPLE]],
     )
+    reason_code: str | None = Field(
+        None, description="The reason for programs, such as `picture_does_not_matter`; null when it answers."
+    )
+    reason_arguments: dict[str, str] = Field({}, description="Values that the reason names.")
+    image_dependence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much this picture moves the answer, compared with other pictures of its type; null where that "
+        "was not measured.",
+    )
+    source: Literal["picture", "usual", "knowledge"] | None = Field(
+        None,
+        description="Where the answer comes from: this picture, what is usual for pictures of its type, or general "
+        "knowledge; null where that was not measured.",
+    )
+    side: Literal["patient", "picture"] | None = Field(
+        None, description="Whose left or right the answer names; null where it names neither."
+    )
     attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless requested, or where the model has no attention map."
     )

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.numpy import load as numpy_load
 from safetensors.numpy import save as numpy_save
 
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.serving.decoding import DecodedImage, prepare_for_model
 
@@ -45,6 +46,8 @@ class StoredImage:
     """The model's input: features, or the picture for a model that has none."""
     expires_at: float | None = None
     """Unix time; None: never."""
+    context: PictureContext = NO_CONTEXT
+    """What the guards check before any answer."""
 
     @property
     def bytes(self) -> int:
@@ -72,6 +75,7 @@ def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, o
         "digest": image.digest,
         "fingerprint": fingerprint,
         "expires_at": json.dumps(image.expires_at),
+        "context": decoded.context.to_json(),
         "tensors": "torch" if needs_torch else "numpy",
     }
     named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
@@ -101,13 +105,15 @@ def read_blob(
     header, _ = _header(blob)
     metadata = header["__metadata__"]
     digest, expires_at = metadata["digest"], json.loads(metadata["expires_at"])
+    context = PictureContext.from_json(metadata["context"])
     if metadata["fingerprint"] != fingerprint:
         with Image.open(io.BytesIO(read_png(blob)), formats=["PNG"]) as png:
             picture = prepare_for_model(png, spec)
-        return StoredImage(image_id, digest, picture, expires_at), picture
+        return StoredImage(image_id, digest, picture, expires_at, context), picture
     tensors = _load(blob, metadata["tensors"])
     features = {name.removeprefix(_FEATURE): t for name, t in tensors.items() if name.startswith(_FEATURE)}
-    return StoredImage(image_id, digest, features or np.asarray(tensors["picture"]), expires_at), None
+    visual = features or np.asarray(tensors["picture"])
+    return StoredImage(image_id, digest, visual, expires_at, context), None
 
 
 def read_png(blob: bytes) -> bytes:

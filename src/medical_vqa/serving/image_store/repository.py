@@ -60,14 +60,15 @@ class ImageRepository:
     async def encode(self, decoded: DecodedImage) -> StoredImage:
         """An image that is asked about once and not stored; raises `ApiError`."""
         features = await self._engine.encode(decoded.digest, decoded.picture)
-        return StoredImage("", decoded.digest, decoded.picture if features is None else features)
+        visual = decoded.picture if features is None else features
+        return StoredImage("", decoded.digest, visual, context=decoded.context)
 
     async def add(self, decoded: DecodedImage, original: bytes) -> StoredImage:
         """Encode an image and store it, for every server on the store; raises `ApiError`."""
         encoded = await self.encode(decoded)
         image_id = f"{decoded.digest[:24]}-{secrets.token_urlsafe(16)}"
         expires_at = None if self._ttl is None else time.time() + self._ttl
-        image = StoredImage(image_id, decoded.digest, encoded.visual, expires_at)
+        image = StoredImage(image_id, decoded.digest, encoded.visual, expires_at, decoded.context)
         blob = write_blob(
             image,
             decoded,
@@ -150,7 +151,7 @@ class ImageRepository:
         if picture is not None:  # written by a server with another model
             features = await self._engine.encode(image.digest, picture)
             if features is not None:
-                image = StoredImage(image_id, image.digest, features, image.expires_at)
+                image = StoredImage(image_id, image.digest, features, image.expires_at, image.context)
         self._add_to_cache(image)
         return image
 
