@@ -37,9 +37,8 @@ from medical_vqa.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    Features = Mapping[str, Tensor]
+    Features = Mapping[str, Any]  # named tensors: torch's, or numpy's from a model that runs without torch
 
 _LOG = logging.getLogger("medical_vqa.serving")
 _SMOOTHING = 0.2  # weight of the newest batch in the moving average of seconds per item
