@@ -1,13 +1,13 @@
-# make demo   train, evaluate and ask on the shipped sample: minutes, offline after the install
-# make app    a page on which one uploads an image and asks, with the model that ships
-# make test   the checks and the whole test suite, as CI runs them
-# make check  formatting, lint, types, import contracts, declared dependencies
+# make demo   train, evaluate and ask on the shipped sample: minutes, offline after the installation
+# make app    a page on which one uploads an image and asks the shipped model
 # make quick  the checks and the fast tests, in less than a minute: the inner loop
+# make test   the checks and the complete test suite with its coverage, as CI runs them
+# make check  formatting, lint, types, import contracts, declared dependencies, word list
 # make docs   the documentation site, into site/: links checked, reference generated from the code
 # make dist   sdist and wheel, installed elsewhere and tried
-# make lowest the base and server tests with the lowest versions that pyproject.toml allows (needs uv)
-# make shipped SLAKE=DIR  the model in the package, made again: about an hour
-# make images every container built and run, without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
+# make lowest the base installation and the server with the lowest versions that pyproject.toml allows (needs uv)
+# make shipped SLAKE=DIR  trains the model in the package again: about an hour
+# make images every container, built and run without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make bench  every benchmark, both sides of each ratio in one run
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -72,7 +72,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/serve_throughput.py
 
-# The stamps say what the environment holds; a changed pyproject.toml or constraints.txt installs anew.
+# The stamps record what the environment contains; a changed pyproject.toml or constraints.txt installs again.
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[dev]'
