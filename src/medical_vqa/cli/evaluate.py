@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import Rows, map_option, row_options
+from medical_vqa.cli.options import Rows, api_key_option, base_url_option, device_option, map_option, row_options
 from medical_vqa.text import per_cent
 
 split_option = click.option("--split", help="Split of the rows that were asked, for a file without a card.")
@@ -19,9 +19,9 @@ risk_option = click.option(
 @click.argument("model", required=False)
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run folder]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
-@click.option("--base-url", help="Endpoint of openai:MODEL, up to and with /v1, e.g. http://localhost:8000/v1.")
-@click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="Variable with the endpoint's key.")
+@device_option
+@base_url_option
+@api_key_option
 @click.option("--concurrency", default=8, show_default=True, help="Requests at once, for openai:MODEL.")
 @click.option("--logprobs/--no-logprobs", default=True, help="Ask openai:MODEL for a confidence.")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")

@@ -19,6 +19,15 @@ map_option = click.option(
 )
 
 
+base_url_option = click.option(
+    "--base-url", help="Endpoint of openai:MODEL, up to and with /v1, e.g. http://localhost:8000/v1."
+)
+api_key_option = click.option(
+    "--api-key-env", default="OPENAI_API_KEY", show_default=True, help="Variable with the endpoint's key."
+)
+device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+
+
 class Rows(TypedDict):
     """Which rows --dataset, --root and --where select."""
 

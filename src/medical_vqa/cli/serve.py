@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from medical_vqa.cli.options import api_key_option, base_url_option, device_option
 from medical_vqa.cli.terminal import DISCLAIMER, answer_lines
 from medical_vqa.errors import MissingDependencyError
 
@@ -18,9 +19,11 @@ from medical_vqa.errors import MissingDependencyError
 @click.argument("question")
 @click.option(
     "--model",
-    help="A run folder, a bundle, shipped, or hub:USER/NAME.  [default: the newest finished run, else shipped]",
+    help="A run folder, a bundle, shipped, hub:USER/NAME or openai:MODEL.  [default: the newest run, else shipped]",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+@device_option
+@base_url_option
+@api_key_option
 @click.option(
     "--frame", type=int, help="Frame of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]"
 )
@@ -33,6 +36,8 @@ def ask(
     question: str,
     model: str | None,
     device: str,
+    base_url: str | None,
+    api_key_env: str,
     frame: int | None,
     window: tuple[float, float] | None,
     as_json: bool,
@@ -44,7 +49,7 @@ def ask(
     from medical_vqa import api
     from medical_vqa.models.questions.form import questions_in
 
-    loaded = api.load(model, device=device)
+    loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env)
     for answer in loaded.ask_many(image, questions_in(question), frame=frame, window=window):
         if as_json:
             click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
