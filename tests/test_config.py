@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError, field_validator
 
 from medical_vqa import registry
 from medical_vqa.config import ModelOptions, Recipe, find_recipe, load_recipe, parse_recipe, where_split
-from medical_vqa.config.messages import mistakes_in
-from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, TrainingRecipe
+from medical_vqa.config.recipe import DataRecipe, TrainingRecipe
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.compact.family import CompactOptions
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.mistakes import mistakes_in
 
 SMALLEST = {"name": "run", "data": {"name": "slake"}, "model": {"family": "compact"}}
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -387,7 +388,7 @@ def test_no_value_of_any_field_gives_anything_but_a_recipe_or_plain_sentences(fa
     sections = {
         "data": DataRecipe.model_fields,
         "training": TrainingRecipe.model_fields,
-        "decoding": DecodingRecipe.model_fields,
+        "decoding": Decoding.model_fields,
         "model": registry.find("models", family).Options.model_fields,
     }
     fields = [(section, field) for section, known in sections.items() for field in known]

@@ -19,8 +19,9 @@ from pydantic_core import PydanticUndefined
 
 from medical_vqa import registry
 from medical_vqa.cli import cli
-from medical_vqa.config.recipe import DataRecipe, DecodingRecipe, Recipe, TrainingRecipe
+from medical_vqa.config.recipe import DataRecipe, Recipe, TrainingRecipe
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
+from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.settings import Settings
@@ -132,7 +133,7 @@ def recipe_page() -> Iterator[str]:
     heads = ("key", "type", "default", "meaning")
     yield "## Top level\n"
     yield from table(heads, [*model_rows(Recipe)])
-    for section, model in (("data", DataRecipe), ("training", TrainingRecipe), ("decoding", DecodingRecipe)):
+    for section, model in (("data", DataRecipe), ("training", TrainingRecipe), ("decoding", Decoding)):
         yield f"## {section}\n"
         yield f"{inspect.getdoc(model)}\n"
         yield from table(heads, [*model_rows(model)])

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from medical_vqa.config.messages import Mistake, shown
 from medical_vqa.config.recipe import Recipe, Section
 from medical_vqa.errors import ConfigError
+from medical_vqa.schema.mistakes import Mistake, shown
 from medical_vqa.schema.records import Split
 
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {

@@ -29,8 +29,9 @@ from pydantic import (
 )
 
 from medical_vqa import registry
-from medical_vqa.config.messages import Mistake, MistakesError, mistakes_in, report, shown
 from medical_vqa.errors import ConfigError
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.mistakes import Mistake, MistakesError, mistakes_in, report, shown
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -70,20 +71,6 @@ class DataRecipe(Section):
     selected training rows ask about, so that no image is both learned from and chosen on."""
     regions: bool = False
     """Learn from the masks and boxes published with the dataset too; for families that learn regions."""
-
-
-class DecodingRecipe(Section):
-    """How answers are chosen, at validation and after training."""
-
-    method: Literal["greedy", "beam", "rank"] = "greedy"
-    """For models that write: token by token, by beam search, or by ranking the training answers. A classifier always
-    ranks."""
-    beams: Annotated[int, Field(ge=2, le=64)] = 4
-    """Number of beams of ``beam``."""
-    max_tokens: Annotated[int, Field(ge=1, le=512)] = 24
-    """Longest answer that is written, in tokens."""
-    alternatives: Annotated[int, Field(ge=0, le=20)] = 4
-    """Number of next best answers that a prediction carries."""
 
 
 class TrainingRecipe(Section):
@@ -147,7 +134,7 @@ class Recipe(Section):
     """The model family and its options."""
     training: TrainingRecipe = TrainingRecipe()
     """The training loop."""
-    decoding: DecodingRecipe = DecodingRecipe()
+    decoding: Decoding = Decoding()
     """How the model answers."""
 
     @model_validator(mode="wrap")

@@ -16,7 +16,6 @@ from medical_vqa.pipelines.queries import answer_coverage, learnable
 from medical_vqa.runtime import devices
 from medical_vqa.schema.bundle_card import (
     BundleCard,
-    Decoding,
     ModelFacts,
     StartingModel,
     TrainingData,
@@ -148,7 +147,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         name=recipe.name,
         data=data,
         facts=ModelFacts.of(model.describe()),
-        decoding=Decoding(**recipe.decoding.model_dump()),
+        decoding=recipe.decoding,
         prompt=model.prompt,
         license=manifest.license,
     )

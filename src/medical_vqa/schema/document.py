@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.io import atomic_write
-from medical_vqa.text import did_you_mean
+from medical_vqa.schema.mistakes import mistakes_in
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -62,45 +62,10 @@ def parse_document(
     try:
         return kind.model_validate(content)
     except ValidationError as problem:
-        raise error(f"{name}: {'; '.join(_mistakes(problem, kind))}; {advice}") from problem
+        mistakes = mistakes_in(problem.errors(include_url=False), kind)
+        raise error(f"{name}: {'; '.join(map(str, mistakes))}; {advice}") from problem
 
 
 def write_document(path: Path, document: BaseModel) -> None:
     """Write a document as indented JSON; raises `DataError` where the disk cannot take it."""
     atomic_write(path, json.dumps(document.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n")
-
-
-def _mistakes(problem: ValidationError, kind: type[BaseModel]) -> list[str]:
-    """One phrase for each mistake, without the library's words."""
-    phrases = []
-    for mistake in problem.errors(include_url=False):
-        key = ".".join(str(part) for part in mistake["loc"])
-        match mistake["type"]:
-            case "extra_forbidden":
-                known = _keys(kind, [str(part) for part in mistake["loc"][:-1]])
-                phrases.append(f"unknown key {key!r} ({did_you_mean(str(mistake['loc'][-1]), known)})")
-            case "missing":
-                phrases.append(f"missing key {key!r}")
-            case _:
-                message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
-                value = json.dumps(mistake["input"], ensure_ascii=False, default=str)
-                phrases.append(f"{key}: {message}, got {value if len(value) <= 60 else value[:57] + '...'}")
-    return phrases
-
-
-def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys that the object at this place of a document has."""
-    for name in location:
-        field = kind.model_fields.get(name)
-        inner = _models(field.annotation) if field is not None else []
-        if not inner:
-            return []
-        kind = inner[0]
-    return list(kind.model_fields)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models in a field's annotation: ``Calibration`` of ``Calibration | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)]

@@ -16,8 +16,8 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from medical_vqa import registry
-from medical_vqa.config.messages import mistakes_in
 from medical_vqa.errors import ConfigError
+from medical_vqa.schema.mistakes import mistakes_in
 from medical_vqa.serving.image_store.base import store_scheme
 from medical_vqa.text import nearest
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: which key, what was expected, what was received, and what to do.
+"""What is wrong with a document or a recipe, in words: which key, what was expected, what was received, what to do.
 
 pydantic reports errors in terms of its own types. Here each error becomes a `Mistake` whose text is derived from the
 annotation of the field, so that all errors of one field read the same, whichever part of its type refused the value.
@@ -29,6 +29,7 @@ _SIMPLE = {
     Path: "a path",
     type(None): "null",
 }
+_MAPPINGS = (dict, Mapping)
 _LIMITS = {
     "gt": "more than {}",
     "ge": "at least {}",
@@ -149,7 +150,7 @@ def _locate(
             return section, None, keys, ()
         inner = _section_of(field.annotation)
         if inner is None or not rest:
-            inside = [str(rest[0])] if rest and get_origin(field.annotation) is dict else []
+            inside = [str(rest[0])] if rest and get_origin(field.annotation) in _MAPPINGS else []
             return section, field, [*keys, *inside], rest
         section = inner
     return section, None, keys, ()
@@ -167,7 +168,7 @@ def _expected(field: FieldInfo, rest: tuple[int | str, ...]) -> str | None:
     extra = field.json_schema_extra
     if isinstance(extra, Mapping) and "expected" in extra:
         return str(extra["expected"])
-    if rest and get_origin(field.annotation) is dict:
+    if rest and get_origin(field.annotation) in _MAPPINGS:
         return _words(get_args(field.annotation)[1])
     return _words(field.annotation, field.metadata)
 
@@ -187,7 +188,7 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str | None:
         length = f" of {len(arguments)} items" if fixed else _bounds(metadata, "items") or " of items"
         item = _either(list(dict.fromkeys(_words(one) for one in arguments if one is not ...)))
         words = item and f"a list{length}, each {item}"
-    elif origin is dict:
+    elif origin in _MAPPINGS:
         value = _words(arguments[1])
         words = value and f"keys whose values are {value}"
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
