@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from medical_vqa.config.recipe import Recipe, Section
+from medical_vqa.config.recipe import Recipe
 from medical_vqa.errors import ConfigError
 from medical_vqa.schema.mistakes import Mistake, shown
 from medical_vqa.schema.records import Split
@@ -149,7 +150,7 @@ def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mist
     for parent in parents:
         if section.get(parent) is None:
             section[parent] = {}
-        elif isinstance(section[parent], Section):
+        elif isinstance(section[parent], BaseModel):
             section[parent] = section[parent].model_dump()
         section = section[parent]
         if not isinstance(section, dict):
