@@ -36,7 +36,7 @@ from medical_vqa.schema.results import (
 from medical_vqa.text import plain_letters
 
 _EMPTY = "empty answer, scored as wrong"
-_LOOK_ALIKE = "scored as wrong, yet looks like the reference: other characters that look the same, or invisible ones"
+_HOMOGLYPHS = "scored as wrong, yet looks like the reference: other characters that look the same, or invisible ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class LeakedRows:
     near_duplicates_checked: bool
     """Whether images were compared to find near-duplicates."""
     trained_on: frozenset[str] | None = None
-    """Rows whose image the model was trained on, according to its card; None without a card."""
+    """Rows whose image the model was trained on, according to its card; None if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def score_answers(
 def answer_warnings(metric: Metric, answered: AnsweredQuestions) -> list[NamedRows]:
     """Wrong answers that are empty, and those that differ from the reference only in characters that look alike."""
     empty: list[str] = []
-    look_alike: list[str] = []
+    homoglyphs: list[str] = []
     for example in answered.scored:
         prediction = answered.answers[example.id]
         if not prediction.answer.strip() and any(gold.strip() for gold in example.answers):
@@ -156,8 +156,8 @@ def answer_warnings(metric: Metric, answered: AnsweredQuestions) -> list[NamedRo
             plain_example = replace(example, answers=tuple(plain_letters(gold) for gold in example.answers))
             is_right = _full_score(metric, prediction, example)
             if not is_right and _full_score(metric, plain_prediction, plain_example):
-                look_alike.append(example.id)
-    reasons = ((_EMPTY, empty), (_LOOK_ALIKE, look_alike))
+                homoglyphs.append(example.id)
+    reasons = ((_EMPTY, empty), (_HOMOGLYPHS, homoglyphs))
     return [named_rows(reason, ids) for reason, ids in reasons if ids]
 
 

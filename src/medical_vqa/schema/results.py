@@ -297,7 +297,7 @@ class WithoutLeaks(SchemaModel):
     near_duplicates_checked: bool
     """Whether images were compared to find near-duplicates; otherwise only equal files are known."""
     trained_on: int | None = None
-    """Number of scored rows whose image the model was trained on, according to its card; null without a card."""
+    """Number of scored rows whose image the model was trained on, according to its card; null if that is unknown."""
     scores: Mapping[str, Score]
     """Metric name -> score on the remaining rows."""
     baselines: Mapping[str, Mapping[str, float | None]]

@@ -8,7 +8,7 @@ from medical_vqa.text import squad_normalize
 
 
 def exact_match() -> Mean:
-    """EM: the share of answers that equal an accepted answer."""
+    """EM: the fraction of answers that equal an accepted answer."""
 
     def score(prediction: Prediction, example: Example) -> float:
         return best_score(exact_match_score, prediction.answer, example.answers)

@@ -10,7 +10,7 @@ _CHINESE_SIDES = {"左": "left", "右": "right"}
 
 
 def laterality_errors() -> Mean:
-    """Share of answers that name the wrong side, where the reference names exactly one; lower is better."""
+    """Fraction of answers that name the wrong side, where the reference names exactly one; lower is better."""
 
     def score(prediction: Prediction, example: Example) -> float | None:
         gold = sides(example.answers[0])

@@ -20,7 +20,7 @@ def token_f1() -> Mean:
 
 
 def open_recall() -> Mean:
-    """Share of the reference's words that the answer contains, on the questions whose ``answer_type`` is OPEN."""
+    """Fraction of the reference's words that the answer contains, on the questions whose ``answer_type`` is OPEN."""
 
     def score(prediction: Prediction, example: Example) -> float | None:
         return best_score(token_recall_score, prediction.answer, example.answers) if is_open(example) else None
@@ -47,7 +47,7 @@ def token_f1_score(predicted: str, gold: str) -> float:
 
 
 def token_recall_score(predicted: str, gold: str) -> float:
-    """Share of the gold words, each as often as it occurs, that the prediction contains; 1.0 if gold has no words."""
+    """Fraction of the gold words, each as often as it occurs, that the prediction contains; 1.0 if gold has no words."""
     gold_words = Counter(tokens(gold))
     return (gold_words & Counter(tokens(predicted))).total() / gold_words.total() if gold_words else 1.0
 

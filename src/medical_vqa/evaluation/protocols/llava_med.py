@@ -16,13 +16,13 @@ def llava_recall(predicted: str, gold: str) -> float:
 
 
 def clipped_recall(predicted: str, gold: str) -> float:
-    """Share of the reference's words, each as often as it occurs there, that the prediction contains."""
+    """Fraction of the reference's words, each as often as it occurs there, that the prediction contains."""
     gold_words = vqa_words(gold)
     return (gold_words & vqa_words(predicted)).total() / gold_words.total() if gold_words else 0.0
 
 
 def llava_exact(predicted: str, gold: str) -> float:
-    """What LLaVA-Med calls exact match: the share of the predicted words that the reference contains."""
+    """What LLaVA-Med calls exact match: the fraction of the predicted words that the reference contains."""
     predicted_words, gold_words = vqa_words(predicted), vqa_words(gold)
     return len(gold_words.keys() & predicted_words.keys()) / predicted_words.total() if predicted_words else 0.0
 

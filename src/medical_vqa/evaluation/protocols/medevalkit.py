@@ -48,7 +48,7 @@ def medevalkit_repaired(predicted: str, gold: str) -> float:
 
 
 def medevalkit_recall(predicted: str, gold: str) -> float:
-    """What MedEvalKit reports as F1: the share of the reference's distinct words that the response contains."""
+    """What MedEvalKit reports as F1: the fraction of the reference's distinct words that the response contains."""
     predicted_words, gold_words = set(medevalkit_text(predicted).split()), set(gold.lower().split())
     return len(predicted_words & gold_words) / len(gold_words) if predicted_words and gold_words else 0.0
 

@@ -1,4 +1,4 @@
-"""MultiMedEval: a share of the reference's words is enough, and BLEU-1."""
+"""MultiMedEval: a fraction of the reference's words is enough, and BLEU-1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medical_vqa.evaluation.protocols.vqa_normalizer import contains_phrase
 from medical_vqa.schema.records import Example
 
 _PUNCTUATION_TO_SPACES = str.maketrans(dict.fromkeys(string.punctuation, " "))
-_CLOSED_SHARE, _OPEN_SHARE = 0.4, 0.75  # of the reference's words, which the published rule requires
+_CLOSED_FRACTION, _OPEN_FRACTION = 0.4, 0.75  # of the reference's words, which the published rule requires
 
 
 def multimed_words(answer: str) -> list[str]:
@@ -30,18 +30,18 @@ def multimed_closed(predicted: str, gold: str) -> float:
     predicted_words, gold_words = set(multimed_words(predicted)), set(multimed_words(gold))
     if gold_words == {"no"}:
         gold_words.add("not")
-    return float(bool(gold_words) and len(predicted_words & gold_words) / len(gold_words) >= _CLOSED_SHARE)
+    return float(bool(gold_words) and len(predicted_words & gold_words) / len(gold_words) >= _CLOSED_FRACTION)
 
 
 def multimed_recall(predicted: str, gold: str) -> float:
-    """Share of the reference's distinct words that the prediction contains."""
+    """Fraction of the reference's distinct words that the prediction contains."""
     gold_words = set(multimed_words(gold))
     return len(set(multimed_words(predicted)) & gold_words) / len(gold_words) if gold_words else 0.0
 
 
 def multimed_open(predicted: str, gold: str) -> float:
     """Right if it contains three quarters of the reference's words, whatever else it contains."""
-    return float(multimed_recall(predicted, gold) >= _OPEN_SHARE)
+    return float(multimed_recall(predicted, gold) >= _OPEN_FRACTION)
 
 
 def multimed_equal(predicted: str, gold: str) -> float:

@@ -49,7 +49,7 @@ def without_leaks_line(results: Results) -> str:
         near = ", near-duplicates not checked"
     excluded = f"without {count(clean.exact_duplicates, 'question')} whose image is in a training part{near}"
     if clean.trained_on is None:
-        trained = "no card says which of them the model was trained on"
+        trained = "it is unknown which of them the model was trained on"
     else:
         trained = f"by its card the model was trained on the image of {clean.trained_on:,}"
     return " · ".join([f"without leaks: {scores[0]}", *scores[1:], f"n={n:,}", f"{excluded}; {trained}"])

@@ -126,8 +126,8 @@ def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) 
     rng = np.random.default_rng(seed)
     swap = rng.integers(0, 2, size=(resamples, len(first_sums))).astype(float)
     values = per_resample(first.metric)
-    moved = swap @ (second_sums - first_sums)  # (resamples, k): what the swapped groups add to the first model
-    permuted = np.abs(values(first_sums.sum(axis=0) + moved) - values(second_sums.sum(axis=0) - moved))
+    swapped = swap @ (second_sums - first_sums)  # (resamples, k): what the swapped groups add to the first model
+    permuted = np.abs(values(first_sums.sum(axis=0) + swapped) - values(second_sums.sum(axis=0) - swapped))
     observed: float = abs((first.total() or 0.0) - (second.total() or 0.0))
     as_large = int(np.count_nonzero(permuted >= observed - _TOLERANCE))
     return float(1 + as_large) / (1 + resamples)
