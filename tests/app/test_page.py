@@ -43,6 +43,16 @@ def test_an_example_is_opened_and_a_question_answered(page):
     assert "mv-abstained" in html(page)
 
 
+def test_a_question_offered_in_place_of_one_that_is_not_answered_is_one_click_away(page):
+    press(page, "CT, abdomen")
+    page.chat_input[0].set_value("How is the weather?").run()
+    assert Texts("en")("ask_instead") in html(page)
+    press(page, "Which organ is shown here?")
+    assert not page.exception
+    assert "<h2>Which organ is shown here?</h2>" in html(page)
+    assert Texts("en")("ask_instead") not in html(page)
+
+
 def test_a_rating_is_stored(page, tmp_path):
     press(page, "CT, abdomen")
     press(page, "Which organ is this?")

@@ -125,6 +125,7 @@ class FakeBackend:
             ],
             abstained=abstains,
             reason=REASON if abstains else None,
+            suggestions=["Which organ is shown here?"] if abstains else [],
             attention_map=schema.AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
             if body["attention_map"]
             else None,
