@@ -1,4 +1,4 @@
-"""What the compact network and its exported graphs share."""
+"""From probabilities to predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medical_vqa.models.base import Query
-from medical_vqa.models.compact.postprocess import ranked
+from medical_vqa.models.compact.postprocess import rank_answers
 from medical_vqa.models.vocabulary import AnswerVocabulary
 
 ANSWERS = AnswerVocabulary(("肝", "Liver", "MRI"))
@@ -21,27 +21,27 @@ def queries(question: str) -> list[Query]:
     ("question", "answer", "confidence"), [("Which organ is it?", "Liver", 0.3), ("这是什么器官?", "肝", 0.6)]
 )
 def test_an_answer_is_one_that_the_person_can_read(question, answer, confidence):
-    prediction = ranked(queries(question), PROBABILITIES, ANSWERS, 1)[0]
+    prediction = rank_answers(queries(question), PROBABILITIES, ANSWERS, 1)[0]
     assert (prediction.answer, prediction.confidence) == (answer, pytest.approx(confidence))
 
 
 def test_a_chinese_question_may_have_a_latin_answer():
-    assert ranked(queries("是什么模态?"), np.array([[0.1, 0.2, 0.7]]), ANSWERS, 0)[0].answer == "MRI"
+    assert rank_answers(queries("是什么模态?"), np.array([[0.1, 0.2, 0.7]]), ANSWERS, 0)[0].answer == "MRI"
 
 
 def test_a_model_of_chinese_alone_answers_in_chinese():
     chinese = AnswerVocabulary(("肝", "肺"))
-    assert ranked(queries("Which organ?"), np.array([[0.1, 0.9]]), chinese, 0)[0].answer == "肺"
+    assert rank_answers(queries("Which organ?"), np.array([[0.1, 0.9]]), chinese, 0)[0].answer == "肺"
 
 
 def test_alternatives_are_readable_too():
-    prediction = ranked(queries("Which organ is it?"), PROBABILITIES, ANSWERS, 1)[0]
+    prediction = rank_answers(queries("Which organ is it?"), PROBABILITIES, ANSWERS, 1)[0]
     assert [text for text, _ in prediction.alternatives] == ["MRI"]
 
 
 def test_a_question_that_offers_choices_gets_one_of_them_or_an_answer_that_is_no_entity():
     answers = AnswerVocabulary(("Bladder", "Liver", "Both", "Spleen"))
     probabilities = np.array([[0.5, 0.1, 0.15, 0.25]])
-    prediction = ranked(queries("Which is larger, liver or spleen?"), probabilities, answers, 1)[0]
+    prediction = rank_answers(queries("Which is larger, liver or spleen?"), probabilities, answers, 1)[0]
     assert (prediction.answer, prediction.alternatives) == ("Spleen", (("Both", 0.15),))
-    assert ranked(queries("Which organ is it?"), probabilities, answers, 0)[0].answer == "Bladder"
+    assert rank_answers(queries("Which organ is it?"), probabilities, answers, 0)[0].answer == "Bladder"

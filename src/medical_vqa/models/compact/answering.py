@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.models.base import Query, Vision
+from medical_vqa.models.compact.localization import localization_maps, picture_maps
 from medical_vqa.models.compact.postprocess import (
     encode_questions,
-    encoded_once,
-    looks_at,
-    maps_of,
-    ranked,
+    rank_answers,
     scope_abstention_reason,
+    with_features,
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
@@ -75,7 +74,7 @@ class CompactAnswering(ABC):
         if not queries:
             return []
         canonical = self.parser.canonical_queries(queries)
-        return ranked(canonical, self.probabilities(queries), self.answers, decoding.alternatives)
+        return rank_answers(canonical, self.probabilities(queries), self.answers, decoding.alternatives)
 
     def entity_in(self, text: str) -> str | None:
         """The organ or finding that an English text names."""
@@ -93,17 +92,19 @@ class CompactAnswering(ABC):
         """
         if not queries:
             return []
-        encoded = encoded_once(queries, self.features_of)
+        encoded = with_features(queries, self.features_of)
         answers = self.answer(encoded, Decoding(alternatives=0))
+        entity_in = self.parser.entity_in_any_language
+        entities = [entity_in(q.question) or entity_in(a.answer) for q, a in zip(encoded, answers, strict=True)]
         regions = self._feature_of_each(encoded, "regions")
-        return looks_at(encoded, answers, self.attention(encoded), regions, self.parser, self.settings.regions)
+        return localization_maps(entities, self.attention(encoded), regions, self.settings.regions)
 
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Attention of each question's words to each cell of the picture (rows, columns); each map sums to 1."""
         if not queries:
             return []
-        encoded = encoded_once(queries, self.features_of)
-        return maps_of(self.attention_weights(encoded), self._feature_of_each(encoded, "frame"))
+        encoded = with_features(queries, self.features_of)
+        return picture_maps(self.attention_weights(encoded), self._feature_of_each(encoded, "frame"))
 
     def encode_words(self, questions: Sequence[str]) -> NDArray[np.int64]:
         """Word indices (N, L), padded with 0."""

@@ -1,9 +1,8 @@
-"""What the compact network and its exported graphs share, without torch: questions, predictions, attention maps."""
+"""From questions to word indices and from probabilities to predictions, in NumPy."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,34 +36,45 @@ def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: in
     return np.array([row + [0] * (length - len(row)) for row in rows], np.int64)
 
 
-def ranked(
-    queries: Sequence[Query], shares: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
+def rank_answers(
+    queries: Sequence[Query], probabilities: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
 ) -> list[Prediction]:
-    """The most probable answers by their shares (N, answers), the best first; in English to an English question.
+    """The most probable answer to each question, with the next best ones.
 
-    A question that offers a choice gets what it offers, or an answer that is no thing at all (``both``).
+    An English question gets an English answer. A question that offers choices gets one of them, or an answer that is no
+    entity at all (``both``).
+
+    Args:
+        queries: The questions.
+        probabilities: Probability of each answer (N, answers).
+        answers: The answers.
+        alternatives: How many of the next best answers a prediction carries.
     """
     questions = [query.question for query in queries]
-    shares = shares * _readable(questions, answers.answers) * _eligible(questions, answers)
-    best = np.argsort(-shares, axis=1, kind="stable")[:, : alternatives + 1]
-    return [
-        _prediction(query.id, [(answers.answers[i], min(float(row[i]), 1.0)) for i in top])
-        for query, row, top in zip(queries, shares, best, strict=True)
-    ]
+    probabilities = (
+        probabilities * _in_readable_language(questions, answers.answers) * _among_choices(questions, answers)
+    )
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : alternatives + 1]
+    predictions = []
+    for query, row, indices in zip(queries, probabilities, best, strict=True):
+        ranked = [(answers.answers[index], min(float(row[index]), 1.0)) for index in indices]
+        (answer, confidence), *others = ranked
+        predictions.append(Prediction(query.id, answer, answer, confidence, tuple(others)))
+    return predictions
 
 
-def _readable(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
-    """Which answers (N, answers) are of use to who asked; a Chinese question may have a Latin one ("MRI")."""
-    chinese = np.array([is_chinese(answer) for answer in answers])
-    if chinese.all():
+def _in_readable_language(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
+    """Which answers (N, answers) the user can read; a Chinese question may have a Latin answer ("MRI")."""
+    chinese_answers = np.array([is_chinese(answer) for answer in answers])
+    if chinese_answers.all():
         return np.ones((len(questions), len(answers)), bool)
-    asked = np.array([is_chinese(question) for question in questions])
-    readable: NDArray[np.bool_] = asked[:, None] | ~chinese
+    chinese_questions = np.array([is_chinese(question) for question in questions])
+    readable: NDArray[np.bool_] = chinese_questions[:, None] | ~chinese_answers
     return readable
 
 
-def _eligible(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
-    """Which answers (N, answers) are among what the question offers, all of them where it offers nothing."""
+def _among_choices(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
+    """Which answers (N, answers) are among the choices of the question; all of them where it offers none."""
     eligible = np.ones((len(questions), len(answers)), bool)
     for row, question in zip(eligible, questions, strict=True):
         if choices := choices_in(question, answers.normalized):
@@ -72,24 +82,29 @@ def _eligible(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np
     return eligible
 
 
-def _prediction(id_: str, found: Sequence[tuple[str, float]]) -> Prediction:
-    (answer, confidence), *rest = found
-    return Prediction(id_, answer, answer, confidence, tuple(rest))
-
-
 def scope_abstention_reason(
     query: Query, parser: QuestionParser, image_types: ImageTypes, answer: Answer
 ) -> str | None:
-    """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent."""
+    """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent.
+
+    Args:
+        query: The question and its image.
+        parser: Knows the training questions' words and the entities.
+        image_types: Which entities the training rows mention in which type of image.
+        answer: Answers questions; it is called to find out the type of the image.
+    """
     if parser.is_foreign(query.question):
         return f"I read {parser.languages()} only; ask again in that."
     if (reason := form_reason(query.question)) is not None:
         return reason
     if (reason := words_reason(query.question, parser)) is not None:
         return reason
-    thing = parser.presupposed_entity(parser.canonical(query.question))
-    if thing is not None and image_types.entities and _unfamiliar(query, thing, image_types, answer):
-        return f"I cannot tell from this kind of image: nobody showed me the {thing} in one like it."
+    entity = parser.presupposed_entity(parser.canonical(query.question))
+    if entity is not None and image_types.entities:
+        type_query = dataclasses.replace(query, question=image_types.question)
+        image_type = answer([type_query], Decoding(alternatives=0))[0].answer
+        if image_types.is_unfamiliar(entity, image_type):
+            return f"I cannot tell from this kind of image: nobody showed me the {entity} in one like it."
     return None
 
 
@@ -116,92 +131,13 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 
 
-def _unfamiliar(query: Query, entity: str, image_types: ImageTypes, answer: Answer) -> bool:
-    probe = dataclasses.replace(query, question=image_types.question)
-    return image_types.is_unfamiliar(entity, answer([probe], Decoding(alternatives=0))[0].answer)
-
-
-def encoded_once(
+def with_features(
     queries: Sequence[Query], encode: Callable[[Sequence[Visual]], list[Mapping[str, Any]]]
 ) -> list[Query]:
     """The queries with features in place of pictures, every image among them encoded once."""
     visuals, image_of = distinct(queries)
     features = encode(visuals)
     return [dataclasses.replace(q, visual=features[image]) for q, image in zip(queries, image_of, strict=True)]
-
-
-def looks_at(
-    queries: Sequence[Query],
-    answers: Sequence[Prediction],
-    attended: Sequence[NDArray[np.float32]],
-    found: Sequence[NDArray[Any] | None],
-    parser: QuestionParser,
-    regions: Sequence[str],
-) -> list[NDArray[np.float32]]:
-    """Maps that sum to 1: what was found of the thing that a question or its answer names, otherwise the attention.
-
-    Args:
-        queries: What was asked.
-        answers: What was answered.
-        attended: The attention of each question's words.
-        found: Shares of each kind of region in each cell (regions, rows, columns); None where none is learned.
-        parser: Knows the names of entities.
-        regions: Names of the regions.
-    """
-    things = [
-        parser.entity_in_any_language(q.question) or parser.entity_in_any_language(a.answer)
-        for q, a in zip(queries, answers, strict=True)
-    ]
-    maps = [
-        _found(shares, _kinds_of(thing, regions), otherwise)
-        for shares, thing, otherwise in zip(found, things, attended, strict=True)
-    ]
-    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
-
-
-def _kinds_of(thing: str | None, regions: Sequence[str]) -> list[int]:
-    """Places of the kinds of region that are the thing, on either side, or else of those that speak of it."""
-    if thing is None:
-        return []
-    exactly = [n for n, name in enumerate(regions) if name.lower().endswith(thing)]
-    return exactly or [n for n, name in enumerate(regions) if thing in name.lower()]
-
-
-def _found(shares: NDArray[Any] | None, kinds: Sequence[int], otherwise: NDArray[np.float32]) -> NDArray[Any]:
-    if shares is None or not kinds:
-        return otherwise
-    most: NDArray[Any] = shares[list(kinds)].astype(np.float32).max(0)
-    return most + 1e-6  # so that a map of nothing is even
-
-
-def maps_of(
-    shares: NDArray[np.floating[Any]], frames: Sequence[NDArray[np.floating[Any]] | None]
-) -> list[NDArray[np.float32]]:
-    """Shares of attention (N, T) as square maps of the whole picture that sum to 1.
-
-    `frames` are the affine maps (2, 3) from what was seen to the picture; None where all of it was seen.
-    """
-    cells = math.isqrt(shares.shape[1])
-    maps = [
-        row if frame is None else _whole(row, frame)
-        for row, frame in zip(shares.reshape(-1, cells, cells), frames, strict=True)
-    ]
-    return [(shown / shown.sum()).astype(np.float32) for shown in maps]
-
-
-def _whole(shown: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
-    """A map of what was seen -> one of the whole picture, of the same number of cells, next to nothing outside."""
-    down, across = (_read_at(length, *frame[axis, [axis, 2]]) for length, axis in zip(shown.shape, (1, 0), strict=True))
-    whole: NDArray[Any] = down @ shown @ across.T + 1e-9
-    return whole
-
-
-def _read_at(length: int, half: float, middle: float) -> NDArray[np.float64]:
-    """Weights (length, length) that read `length` cells linearly where those of the whole picture lie among them."""
-    centers = (np.arange(length) + 0.5) / length * 2 - 1
-    places = ((centers - middle) / half + 1) / 2 * length - 0.5
-    weights: NDArray[np.float64] = np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
-    return weights
 
 
 def stack_pictures(visuals: Sequence[Visual]) -> NDArray[np.uint8]:

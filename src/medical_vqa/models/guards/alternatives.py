@@ -38,9 +38,9 @@ def listed_alternatives(question: str, prediction: Prediction, bank: QuestionBan
         allowed = YES_NO
     elif bank is not None:
         allowed = bank.answers_like(question) or bank.answers_with(prediction.answer)
-    kept = tuple(
+    listed = tuple(
         (answer, probability)
         for answer, probability in prediction.alternatives
         if probability >= LEAST_PROBABILITY and (allowed is None or squad_normalize(answer) in allowed)
     )
-    return dataclasses.replace(prediction, alternatives=kept)
+    return dataclasses.replace(prediction, alternatives=listed)

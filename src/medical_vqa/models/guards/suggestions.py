@@ -34,5 +34,6 @@ def suggested_questions(
     candidates = parts if len(parts) > 1 else bank.nearest(query.question, _CANDIDATES) if bank is not None else []
     if not candidates:
         return ()
-    answered = is_answered([dataclasses.replace(query, question=candidate) for candidate in candidates])
-    return tuple(text for text, shown in zip(candidates, answered, strict=True) if shown)[:MOST_SUGGESTIONS]
+    queries = [dataclasses.replace(query, question=candidate) for candidate in candidates]
+    answered = [text for text, answers in zip(candidates, is_answered(queries), strict=True) if answers]
+    return tuple(answered[:MOST_SUGGESTIONS])

@@ -95,16 +95,16 @@ class QuestionBank:
         Questions that share no word of content are not offered, and of those with the same content only the commonest.
         """
         ranked = self._ranked(question)
-        chosen: list[str] = []
+        nearest: list[str] = []
         contents: set[frozenset[str]] = set()
         for _, place in ranked:
             content = frozenset(self._features[place])
             if content not in contents:
                 contents.add(content)
-                chosen.append(self.questions[place].text)
-            if len(chosen) == limit:
+                nearest.append(self.questions[place].text)
+            if len(nearest) == limit:
                 break
-        return chosen
+        return nearest
 
     def answers_like(self, question: str) -> frozenset[str] | None:
         """Normalized answers to training questions of the same type and form; None where no question is like this."""
