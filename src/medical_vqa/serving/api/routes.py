@@ -44,7 +44,7 @@ _DESCRIPTIONS = {
     503: "the image store does not answer, or the server is shutting down",
 }
 _UPLOAD_ERRORS = (400, 401, 408, 413, 415, 422, 429, 503)
-_QUESTION_ERRORS = (404, *_UPLOAD_ERRORS)
+_QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 _IMAGE_ERRORS = (401, 404, 422, 429, 503)
 
 ImageId = Annotated[
