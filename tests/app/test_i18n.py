@@ -11,7 +11,7 @@ import medical_vqa.app
 from medical_vqa.app.case import CT_WINDOWS
 from medical_vqa.app.client import FailureCode
 from medical_vqa.app.i18n import CHINESE, ENGLISH, Texts, language_of
-from medical_vqa.serving.api.schema import ErrorCode
+from medical_vqa.serving.schema import ErrorCode
 
 
 def placeholders(text):

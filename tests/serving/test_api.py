@@ -17,7 +17,7 @@ from echo_model import Echo, make_engine
 from live import png
 from PIL import Image
 
-from medical_vqa.serving.api import schema
+from medical_vqa.serving import schema
 from medical_vqa.serving.image_store import repository
 from medical_vqa.serving.image_store.folder import FolderStore
 from medical_vqa.serving.logs import configure_logging

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.serving.api.schema import Answer, UploadedImage
+from medical_vqa.serving.schema import Answer, UploadedImage
 
 Reply = Answer | BackendError
 Window = tuple[float, float]

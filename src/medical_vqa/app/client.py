@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
 from medical_vqa.io import TemporaryFailure, retry
-from medical_vqa.serving.api import schema
+from medical_vqa.serving import schema
 
 FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response"]
 """Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from medical_vqa.errors import MedicalVqaError
-from medical_vqa.serving.api.schema import ErrorCode
+from medical_vqa.serving.schema import ErrorCode
 
 
 class ApiError(MedicalVqaError):

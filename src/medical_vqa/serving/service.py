@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
-from medical_vqa.serving.api.schema import (
+from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
+from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.image_store.base import ImageStore, open_store
+from medical_vqa.serving.image_store.blob import StoredImage
+from medical_vqa.serving.image_store.repository import ImageRepository
+from medical_vqa.serving.schema import (
     MAX_QUESTION,
     MAX_QUESTIONS,
     Alternative,
@@ -26,11 +31,6 @@ from medical_vqa.serving.api.schema import (
     Timings,
     UploadedImage,
 )
-from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
-from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.image_store.base import ImageStore, open_store
-from medical_vqa.serving.image_store.blob import StoredImage
-from medical_vqa.serving.image_store.repository import ImageRepository
 from medical_vqa.serving.settings import Settings
 
 if TYPE_CHECKING:

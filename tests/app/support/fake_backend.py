@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medical_vqa.serving.api import schema
+from medical_vqa.serving import schema
 
 LIMITS = schema.Limits(
     max_upload_bytes=32 * 2**20,

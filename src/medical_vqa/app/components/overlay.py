@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medical_vqa.serving.api.schema import AttentionMap
+from medical_vqa.serving.schema import AttentionMap
 
 AMBER = (255, 176, 32)  # stands out from gray images for all types of color vision
 _MAX_OPACITY = 0.72  # at the largest weight; the tissue below stays visible

@@ -12,7 +12,7 @@ from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
 from medical_vqa.app.views import rating
-from medical_vqa.serving.api.schema import Answer
+from medical_vqa.serving.schema import Answer
 
 _MAX_SUGGESTIONS = 5
 

@@ -10,7 +10,7 @@ from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.session import RatingState
 from medical_vqa.errors import DataError
-from medical_vqa.serving.api.schema import MAX_QUESTION, Answer
+from medical_vqa.serving.schema import MAX_QUESTION, Answer
 
 
 def rating_buttons(context: PageContext, turn: Turn, answer: Answer, answer_id: str) -> None:

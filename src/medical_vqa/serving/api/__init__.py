@@ -1,1 +1,1 @@
-"""The HTTP routes and their wire types."""
+"""The HTTP application and its routes."""

@@ -14,11 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.api import openai, routes
-from medical_vqa.serving.api.problems import add_exception_handlers
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.middleware.stack import middleware_stack
+from medical_vqa.serving.problems import add_exception_handlers
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.service import Service
 from medical_vqa.serving.settings import Settings

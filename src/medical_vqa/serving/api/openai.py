@@ -21,9 +21,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from medical_vqa.serving.api.requests import ServiceDependency, while_connected
-from medical_vqa.serving.api.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.remote_images import fetch_image
+from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
 from medical_vqa.serving.service import Service, Upload
 
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from medical_vqa.serving.api.schema import AskRequest
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.schema import AskRequest
 from medical_vqa.serving.service import Service, Upload
 
 FORM_LIMITS: dict[str, Any] = {"max_files": 1, "max_fields": 8, "max_part_size": 8192}

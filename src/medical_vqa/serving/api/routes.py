@@ -16,7 +16,8 @@ from medical_vqa.serving.api.requests import (
     read_ask_request,
     while_connected,
 )
-from medical_vqa.serving.api.schema import (
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.schema import (
     IMAGE_ID_EXAMPLE,
     QUESTION_EXAMPLE,
     Answer,
@@ -30,7 +31,6 @@ from medical_vqa.serving.api.schema import (
     Suggestions,
     UploadedImage,
 )
-from medical_vqa.serving.errors import ApiError
 
 _DESCRIPTIONS = {
     400: "not an image, or a body that cannot be read",

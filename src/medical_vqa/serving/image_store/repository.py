@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
-from medical_vqa.serving.api.schema import IMAGE_ID
 from medical_vqa.serving.decoding import DecodedImage
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.schema import IMAGE_ID
 
 T = TypeVar("T")
 

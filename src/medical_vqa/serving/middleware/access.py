@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medical_vqa.serving.api.problems import send_problem
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.problems import send_problem
 from medical_vqa.serving.rate_limit import RateLimiter
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})

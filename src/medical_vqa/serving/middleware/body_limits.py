@@ -13,8 +13,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medical_vqa.serving.api.problems import send_problem
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.problems import send_problem
 
 
 class BodyLimitsMiddleware:

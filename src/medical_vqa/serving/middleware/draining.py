@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medical_vqa.serving.api.problems import send_problem
 from medical_vqa.serving.errors import shutting_down
+from medical_vqa.serving.problems import send_problem
 
 
 class DrainingMiddleware:

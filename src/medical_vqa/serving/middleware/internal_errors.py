@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medical_vqa.serving.api.problems import send_problem
 from medical_vqa.serving.errors import internal_error
+from medical_vqa.serving.problems import send_problem
 
 
 class InternalErrorMiddleware:

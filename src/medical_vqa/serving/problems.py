@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from medical_vqa.errors import ModelError
-from medical_vqa.serving.api.schema import ErrorCode, Problem, ProblemDetail
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
     400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
