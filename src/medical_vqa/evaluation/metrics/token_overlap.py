@@ -47,7 +47,7 @@ def token_f1_score(predicted: str, gold: str) -> float:
 
 
 def token_recall_score(predicted: str, gold: str) -> float:
-    """Fraction of the gold words, as often as they occur, that the prediction contains; 1.0 if gold has no words."""
+    """Fraction of the gold words, each as often as it occurs, that the prediction has; 1.0 if gold has no words."""
     gold_words = Counter(tokens(gold))
     return (gold_words & Counter(tokens(predicted))).total() / gold_words.total() if gold_words else 1.0
 

@@ -12,7 +12,7 @@ from medical_vqa.evaluation.reporting.wording import bounds, percent, title
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Prediction
-from medical_vqa.schema.results import Bootstrap, Breakdown, BreakdownRow, Facts
+from medical_vqa.schema.results import Bootstrap, BreakdownRow, Facts
 
 _SMALL = "too few to conclude from"
 
@@ -45,14 +45,13 @@ def breakdown_tables(
         for name, predictions in baselines.items()
     }
     bootstrap = bootstrap or Bootstrap()
-    return [_table(metric, break_down(names, [counted], baseline_tallies, bootstrap)) for names in facts]
-
-
-def _table(metric: Metric, breakdown: Breakdown) -> str:
-    heading = f"{metric.label} by {' and '.join(title(fact) for fact in breakdown.facts)}"
-    head = (heading, "", "", "baseline", "n", "groups", "")
-    rows = [head, *(_cells(metric.name, row) for row in breakdown.rows)]
-    return aligned(rows, left=(0, len(head) - 1))
+    tables = []
+    for names in facts:
+        breakdown = break_down(names, [counted], baseline_tallies, bootstrap)
+        heading = f"{metric.label} by {' and '.join(title(fact) for fact in names)}"
+        rows = [_cells(metric.name, row) for row in breakdown.rows]
+        tables.append(aligned([(heading, "", "", "baseline", "n", "groups", ""), *rows], left=(0, 6)))
+    return tables
 
 
 def _cells(name: str, row: BreakdownRow) -> tuple[str, ...]:
