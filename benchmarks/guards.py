@@ -70,7 +70,7 @@ def summary(loaded: LoadedModel, rows: list[Example], answers: list[GuardedAnswe
         "finding questions answered": len(findings),
         "em of the answered finding questions": exact_match(findings),
         "answered finding questions that the picture does not move": sum(
-            answer.dependence is not None and not answer.dependence.moved for _, answer in findings
+            answer.dependence is not None and not answer.dependence.depends_on_image for _, answer in findings
         ),
         "reasons": dict(Counter(answer.abstention.code or "answered" for answer in answers)),
         "sources of the answered": dict(Counter(answer.source or "not measured" for _, answer in shown)),

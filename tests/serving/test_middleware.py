@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import logging
-import uuid
 
 import live
 import pytest
@@ -51,7 +50,7 @@ def logged():
 @pytest.mark.parametrize(
     "request_id",
     [
-        "7", "order-17.retry_2", str(uuid.uuid4()), uuid.uuid4().hex, "x" * 128,
+        "7", "order-17.retry_2", "0b9f0a52-6f0e-4a57-9d7b-3f6d1c0a7e55", "0b9f0a526f0e4a579d7b3f6d1c0a7e55", "x" * 128,
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",  # W3C traceparent
         "Root=1-67891233-abcdef012345678912345678",  # AWS X-Amzn-Trace-Id
         "105445aa7843bc8bf206b12000100000/1;o=1",  # Google X-Cloud-Trace-Context

@@ -36,6 +36,6 @@ def load_model(folder: Path, device: str) -> tuple[VqaModel, BundleCard]:
         return load_bundle(folder)
     from medical_vqa.runtime.devices import choose_device, use_all_cores
 
-    chosen = choose_device(device)
+    torch_device = choose_device(device)
     use_all_cores()
-    return load_bundle(folder, device=chosen)
+    return load_bundle(folder, device=torch_device)

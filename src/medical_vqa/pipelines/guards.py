@@ -73,7 +73,7 @@ def fit_guards(bundle: Path, rows: AnsweredRows, *, risk: float) -> None:
     Args:
         bundle: The bundle.
         rows: The validation rows that its predictions answer.
-        risk: Tolerated fraction of wrong answers among those that are given.
+        risk: Tolerated fraction of wrong answers among those that are answered.
     """
     model, card = load_model(bundle, "cpu")
     calibration = card.calibration
@@ -82,12 +82,12 @@ def fit_guards(bundle: Path, rows: AnsweredRows, *, risk: float) -> None:
     data = rows.data.reselect(card.data.selection.model_copy(update={"root": rows.data.selection.root}))
     reference = build_reference_set(model, data)
     held_out = [row for row in rows.examples() if row.answers]
-    asked = list(queries(rows.data, held_out, model))
-    baseline = QuestionLookup.fit(learnable(data.rows("train"))).answer(asked, card.decoding)
-    guarded = _answers(model, card, reference, asked)
+    held_out_queries = list(queries(rows.data, held_out, model))
+    baseline = QuestionLookup.fit(learnable(data.rows("train"))).answer(held_out_queries, card.decoding)
+    guarded = _answers(model, card, reference, held_out_queries)
     table = reliability(held_out, guarded, baseline, reference)
     card = card.model_copy(update={"reliability": tuple(table)})
-    passed = _answers(model, card, reference, asked)
+    passed = _answers(model, card, reference, held_out_queries)
     reference.save(bundle)
     digests = {name: sha256_file(bundle / name) for name in (ARRAYS_FILE, NAMES_FILE)}
     changes = {
@@ -97,15 +97,19 @@ def fit_guards(bundle: Path, rows: AnsweredRows, *, risk: float) -> None:
     write_bundle_card(bundle, card.model_copy(update=changes))
 
 
-def _answers(model: VqaModel, card: BundleCard, reference: ReferenceSet, asked: Sequence[Query]) -> list[GuardedAnswer]:
+def _answers(
+    model: VqaModel, card: BundleCard, reference: ReferenceSet, held_out_queries: Sequence[Query]
+) -> list[GuardedAnswer]:
     """Guarded answers without any threshold of the confidence."""
     calibration = card.calibration and card.calibration.model_copy(
         update={"threshold": None, "finding_threshold": None}
     )
     guards = Guards(model, card.model_copy(update={"calibration": calibration}), reference)
     answers: list[GuardedAnswer] = []
-    for start in range(0, len(asked), _BATCH):
-        answers += guards.answer([asked[number] for number in range(start, min(start + _BATCH, len(asked)))])
+    for start in range(0, len(held_out_queries), _BATCH):
+        answers += guards.answer(
+            [held_out_queries[number] for number in range(start, min(start + _BATCH, len(held_out_queries)))]
+        )
     return answers
 
 
@@ -126,12 +130,12 @@ def _thresholds(
             group.append((confidence, is_right(answer.prediction, example)))
     rule = abstention_rule(others, risk) if others else None
     finding = _finding_threshold(findings, risk)
-    given = sum(c >= rule.threshold for c, _ in others) if rule else 0
-    given += sum(c >= finding for c, _ in findings)
+    answered = sum(c >= rule.threshold for c, _ in others) if rule else 0
+    answered += sum(c >= finding for c, _ in findings)
     return calibration.model_copy(
         update={
             "threshold": round(rule.threshold, 4) if rule else None,
-            "coverage": round(given / len(examples), 4),
+            "coverage": round(answered / len(examples), 4),
             "finding_threshold": round(finding, 4),
         }
     )
@@ -164,7 +168,11 @@ def reliability(
     by_type, by_finding = {}, {}
     for example, answer in zip(examples, answers, strict=True):
         modality = example.facts.get("modality", "")
-        if reference.asks_for_finding(example.question) and answer.dependence and not answer.dependence.moved:
+        if (
+            reference.asks_for_finding(example.question)
+            and answer.dependence
+            and not answer.dependence.depends_on_image
+        ):
             continue
         if question_type := reference.question_type(example.question):
             by_type[example.id] = f"{modality}, {question_type}"

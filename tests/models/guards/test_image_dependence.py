@@ -13,13 +13,13 @@ def answer(text, confidence, *alternatives):
 def test_the_same_answer_for_every_picture_scores_zero():
     measured = image_dependence(answer("No", 0.9, ("Yes", 0.1)), [answer("No", 0.9, ("Yes", 0.1))] * 6)
     assert (measured.score, measured.same_answer, measured.references) == (0.0, 1.0, 6)
-    assert not measured.moved
+    assert not measured.depends_on_image
 
 
 def test_another_answer_for_every_picture_scores_one():
     measured = image_dependence(answer("Liver", 1.0), [answer("Lung", 1.0), answer("Heart", 1.0)])
     assert (measured.score, measured.same_answer) == (1.0, 0.0)
-    assert measured.moved
+    assert measured.depends_on_image
 
 
 def test_the_score_is_the_mean_over_the_reference_pictures():

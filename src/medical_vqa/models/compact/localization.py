@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_FLOOR = 1e-6
+_EPSILON = 1e-6
 """Added to a localization, so that the map of a region that is nowhere is even."""
 _OUTSIDE = 1e-9
 """Attention outside the foreground, so that a map of all zeros cannot occur."""
@@ -35,7 +35,7 @@ def localization_maps(
         if probabilities is None or not indices:
             maps.append(_normalized(weights))
         else:
-            maps.append(_normalized(probabilities[indices].astype(np.float32).max(0) + _FLOOR))
+            maps.append(_normalized(probabilities[indices].astype(np.float32).max(0) + _EPSILON))
     return maps
 
 

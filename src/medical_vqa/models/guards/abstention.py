@@ -1,4 +1,4 @@
-"""When a model had better say that it does not know: below its threshold, or of a question it cannot understand."""
+"""When a model abstains: below its confidence threshold, or of a question that it does not understand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AbstentionDecision:
     """Whether an answer should be given at all."""
 
     abstained: bool
-    """Whether the model had better not answer."""
+    """Whether the model abstains."""
     reason: str | None = None
     """One sentence for the person who asked; None when it answers."""
     code: str | None = None
@@ -38,7 +38,7 @@ def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
 def abstention_decision(
     model: VqaModel, card: BundleCard, query: Query, prediction: Prediction, *, finding: bool = False
 ) -> AbstentionDecision:
-    """Abstain where the model doubts the question, or its calibrated confidence is below the bundle's threshold.
+    """Abstain where the question is out of scope, or its calibrated confidence is below the bundle's threshold.
 
     `prediction.confidence` is the calibrated one (`calibrated`).
     """

@@ -99,15 +99,17 @@ class Guards:
         images = {query.image: query.visual for query in queries}
         types = {image: self._compared(visual)[0] for image, visual in images.items()}
         opposites = [opposite(query.question) for query in queries]
-        asked = [dataclasses.replace(q, question=o) if o else None for q, o in zip(queries, opposites, strict=True)]
+        opposite_queries = [
+            dataclasses.replace(q, question=o) if o else None for q, o in zip(queries, opposites, strict=True)
+        ]
         keys = [(types[query.image], query.question) for query in queries]
         fresh = {key: self._reference_queries(q, key[0]) for key, q in zip(keys, queries, strict=True)}
         fresh = {key: group for key, group in fresh.items() if key not in self._reference_answers}
-        batch = [*queries, *(q for q in asked if q), *(q for group in fresh.values() for q in group)]
+        batch = [*queries, *(q for q in opposite_queries if q), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
         answers = iter(self.model.answer(batch, decoding))
         own = [next(answers) for _ in queries]
-        opposite_answers = [next(answers) if q else None for q in asked]
+        opposite_answers = [next(answers) if q else None for q in opposite_queries]
         for key, group in fresh.items():
             self._reference_answers[key] = [next(answers) for _ in group]
         reference_answers = [self._reference_answers[key] for key in keys]
@@ -178,7 +180,7 @@ class Guards:
             return None
         if (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
-        if dependence is not None and not dependence.moved:
+        if dependence is not None and not dependence.depends_on_image:
             return _abstain("picture_does_not_matter", {})
         return None
 

@@ -17,8 +17,8 @@ from medical_vqa.schema.records import Prediction
 Source = Literal["picture", "usual", "knowledge"]
 """Where an answer comes from: this picture, what is usual for pictures of its type, or general knowledge."""
 
-MOVED = 0.1
-"""Mean total variation from which the picture is said to move the answer."""
+THRESHOLD = 0.1
+"""Mean total variation from which an answer counts as dependent on the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class ImageDependence:
     """Number of reference pictures."""
 
     @property
-    def moved(self) -> bool:
-        """Whether the picture moves the answer."""
-        return self.score >= MOVED
+    def depends_on_image(self) -> bool:
+        """Whether the picture changes the answer or its confidence."""
+        return self.score >= THRESHOLD
 
 
 def image_dependence(answer: Prediction, reference_answers: Sequence[Prediction]) -> ImageDependence | None:
@@ -77,7 +77,7 @@ def answer_source(dependence: ImageDependence | None, *, about_image: bool) -> S
     """
     if dependence is None:
         return None
-    if dependence.moved:
+    if dependence.depends_on_image:
         return "picture"
     return "usual" if about_image else "knowledge"
 

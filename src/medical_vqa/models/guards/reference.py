@@ -133,8 +133,8 @@ def reference_pictures(pictures: Sequence[Picture], seed: int = 0) -> tuple[Pict
     """The reference pictures of one image type, drawn at random; none where the type has too few pictures."""
     if len(pictures) < PICTURES_PER_TYPE:
         return ()
-    drawn = np.random.default_rng(seed).choice(len(pictures), PICTURES_PER_TYPE, replace=False)
-    return tuple(pictures[number] for number in sorted(drawn))
+    numbers = np.random.default_rng(seed).choice(len(pictures), PICTURES_PER_TYPE, replace=False)
+    return tuple(pictures[number] for number in sorted(numbers))
 
 
 def _jpeg(picture: Picture) -> bytes:
