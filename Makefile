@@ -52,6 +52,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+	$(BIN)/python tools/check_words.py
 
 docs: $(VENV)/.docs
 	$(BIN)/python tools/make_reference.py
