@@ -42,7 +42,7 @@ def test_a_public_function_documents_every_argument_its_result_its_errors_and_an
     arguments = text.partition("\nArgs:\n")[2].partition("\nReturns:\n")[0]
     documented = [line.strip().partition(":")[0] for line in arguments.splitlines() if line[4:5].strip()]
     assert documented == [name for name in inspect.signature(function).parameters if name != "self"]
-    assert all(f"\n{section}:\n" in text for section in ("Returns", "Raises", "Example"))
+    assert all(f"\n{section}:\n" in text for section in ("Returns", "Raises", "Examples"))
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name != "MedicalVqaError"])
@@ -66,6 +66,7 @@ def test_the_command_line_starts_without_anything_heavy():
     assert not loaded_after("import medical_vqa.cli") & heavy
 
 
+@pytest.mark.slow
 def test_preparing_scoring_and_reporting_never_import_torch(root, run, tmp_path):
     predictions = run / "predictions-validation.jsonl"
     code = (
