@@ -548,6 +548,7 @@ def test_scores_have_bounds_and_are_written(work):
         scores.metric("emm")
 
 
+@pytest.mark.slow
 def test_score_takes_published_rules_and_another_programs_file(work, tmp_path):
     answers = mv.Predictions(Path("runs/demo/predictions-validation.jsonl"), "validation").read()
     file = tmp_path / "other.csv"
@@ -570,6 +571,7 @@ def test_predictions_that_are_not_there(work, call, file):
     sentence(error)
 
 
+@pytest.mark.slow
 def test_reports_and_comparisons_take_names_paths_and_what_predict_returned(work, tmp_path):
     predictions = mv.predict("runs/demo", device="cpu", progress=False)
     other = shutil.copy(predictions.path, tmp_path / "other.jsonl")
@@ -583,6 +585,7 @@ def test_reports_and_comparisons_take_names_paths_and_what_predict_returned(work
     assert [pair.metric for pair in mv.compare([predictions, str(other)], **rows)] == ["em", "f1"]
 
 
+@pytest.mark.slow
 def test_calibrating_changes_what_asking_says(work, tmp_path):
     shutil.copytree("runs/demo", tmp_path / "demo")
     before = mv.load(tmp_path / "demo", device="cpu").ask(IMAGE, "Is this a CT?").confidence
@@ -640,6 +643,7 @@ def test_what_needs_torch_names_the_extra(work, call):
 # --- the whole of it
 
 
+@pytest.mark.slow
 def test_the_example_runs_from_names_alone(tmp_path):
     shutil.copy(IMAGE, tmp_path / "scan.png")
     script = (HERE.parent / "examples" / "quickstart.py").read_text(encoding="utf-8")

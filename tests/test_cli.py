@@ -64,6 +64,7 @@ def test_prepare_prints_counts_and_where_it_is(call, tmp_path):
     assert "CC BY 4.0" in out
 
 
+@pytest.mark.slow
 def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     tiny = ["model.picture.side=32", "model.channels=[8,16]", "model.width=16", "model.heads=2", "training.epochs=1",
             "training.device=cpu", f"data.root={root}"]  # fmt: skip
@@ -155,6 +156,7 @@ def test_a_corrupt_image(refused, run, tmp_path):
 
 
 @pytest.mark.parametrize("side", [1, 30_000])
+@pytest.mark.slow
 def test_an_image_too_small_or_too_large(refused, run, tmp_path, side):
     path = tmp_path / "picture.png"
     Image.fromarray(np.zeros((side, side), bool)).save(path)

@@ -127,6 +127,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher, monkeypatch):
     settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9}
     train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)

@@ -70,6 +70,7 @@ def test_files_of_a_prepared_dataset_follow_their_schemas(root, tmp_path):
         jsonschema.validate(json.loads(next(lines)), schema("example"))
 
 
+@pytest.mark.slow
 def test_files_of_a_run_follow_their_schemas(run):
     jsonschema.validate(json.loads((run / "bundle" / "card.json").read_text()), schema("bundle-card"))
     predictions = run / "predictions-validation.jsonl"

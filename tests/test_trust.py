@@ -66,6 +66,7 @@ def test_every_question_gets_an_image_that_is_not_its_own():
         other_images(["a", "a"])
 
 
+@pytest.mark.slow
 def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_uses_them(mine, picture):
     (before,) = ask(load(mine, device="cpu"), picture, ["Is the liver healthy?"])
     calibration = calibrate(mine / "predictions-validation.jsonl", risk=0.9)
@@ -80,6 +81,7 @@ def test_calibrating_keeps_temperature_and_threshold_in_the_bundle_and_asking_us
     assert score(again).results.calibration.temperature_source.startswith("slake-mini validation")
 
 
+@pytest.mark.slow
 def test_calibrating_joins_once_and_computes_the_calibration_alone(mine, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("calibrating draws no bootstrap and scores no BLEU or ROUGE")
@@ -94,6 +96,7 @@ def test_calibrating_joins_once_and_computes_the_calibration_alone(mine, monkeyp
     assert len(joins) == 1
 
 
+@pytest.mark.slow
 def test_calibrating_again_fits_the_temperature_again(mine):
     path = mine / "predictions-validation.jsonl"
     first = calibrate(path, risk=0.9)
@@ -119,6 +122,7 @@ def test_files_of_other_rows_are_not_compared(mine):
         compare([mine / "predictions-validation.jsonl", train])
 
 
+@pytest.mark.slow
 def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     local, baseline = mine / "predictions-validation.jsonl", tmp_path / "baseline" / "other.csv"
@@ -234,6 +238,7 @@ def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_o
     assert "gpt image-shuffled" not in text
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
     remote = tmp_path / "gpt model.csv"
     answers = score(mine / "predictions-validation.jsonl").baselines["majority"]

@@ -291,6 +291,7 @@ def peak_of(data: bytes, error: type[ImageError], words: str) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_is_not_inflated() -> None:
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     head = shipped("image_dfl.dcm")

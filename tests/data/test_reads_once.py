@@ -44,6 +44,7 @@ def scored_files(run: Path) -> Path:
     return run / "predictions-validation.jsonl"
 
 
+@pytest.mark.slow
 def test_scoring_opens_the_manifest_and_each_split_once(root: Path, scored_files: Path) -> None:
     with opened(root / "slake-mini") as counts:
         score(scored_files)

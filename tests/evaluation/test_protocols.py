@@ -107,6 +107,7 @@ def test_results_hold_the_requested_protocols_with_the_baseline(examples, predic
     assert results.protocols[0].baseline == pytest.approx(2 / 6)
 
 
+@pytest.mark.slow
 def test_all_protocols_score_two_thousand_different_texts():
     organs = ["lung", "liver", "heart", "kidney", "spleen", "brain", "bladder", "colon", "trachea"]
     findings = [

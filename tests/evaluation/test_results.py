@@ -207,6 +207,7 @@ def test_an_unknown_metric_is_refused_with_the_known(name, words):
         find_metric(name, Context())
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_predictions_are_joined_and_scored(score):
     n = 100_000  # a million take as long as ten of these: benchmarks/evaluation.py
     rows = [Example(str(i), f"scan-{i // 10}", "What?", ("lung",), f"scan-{i // 10}") for i in range(n)]

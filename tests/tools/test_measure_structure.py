@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOLS = Path(__file__).parents[2] / "tools"
 
 MAIN = '''"""A module."""
@@ -59,6 +61,7 @@ def test_functions_private_uses_and_words_are_counted(tmp_path):
     assert "docs: idioms of the word list: 1\n" in output
 
 
+@pytest.mark.slow
 def test_one_score_is_followed_from_the_command_to_the_file():
     output = subprocess.run(
         [sys.executable, TOOLS / "trace_score.py", "--functions"], capture_output=True, text=True, check=True
