@@ -108,8 +108,8 @@ def test_many_questions_are_answered_in_order_as_each_alone_and_the_image_is_dec
     import medical_vqa.pipelines.ask as stage
 
     decoded = []
-    ingest = stage.ingest_file
-    monkeypatch.setattr(stage, "ingest_file", lambda *a, **k: decoded.append(a) or ingest(*a, **k))
+    decode = stage.decode_image_file
+    monkeypatch.setattr(stage, "decode_image_file", lambda *a, **k: decoded.append(a) or decode(*a, **k))
     questions = ["Is this a CT?", "Which organ is abnormal, heart or lung?", "Zxqv blorp kidney?"] * 30
     answers = shipped.ask_many(IMAGE, questions)
     assert [answer.question for answer in answers] == questions
@@ -600,7 +600,7 @@ def test_export_writes_a_folder_that_loads(work, tmp_path):
     exported = mv.export("runs/demo", to=str(tmp_path / "exported"))
     assert exported.location == str(tmp_path / "exported")
     assert mv.load(exported.location, device="cpu").name == "demo"
-    with pytest.raises(mv.MedicalVqaError, match="already"):
+    with pytest.raises(mv.MedicalVqaError, match="exists; export into a new folder"):
         mv.export(Path("runs/demo"), to=tmp_path / "exported")
     with pytest.raises(mv.MedicalVqaError, match="needs a repository"):
         mv.export("runs/demo", to="hub")

@@ -99,6 +99,11 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
         "reason",
         "seen",
         "suggestions",
+        "reason_code",
+        "reason_arguments",
+        "image_dependence",
+        "source",
+        "side",
     }
     assert set(answer) == keys
     assert answer["seen"]["format"] == "JPEG"

@@ -127,7 +127,7 @@ def test_ask_answers_with_confidence_and_alternatives(run):
     (answer,) = ask(loaded, SAMPLE / "imgs/xmlab112/source.jpg", ["Is the liver healthy?"])
     assert answer.text
     assert 0 < answer.confidence <= 1
-    assert len(answer.alternatives) == loaded.card.decoding.alternatives
+    assert {text for text, _ in answer.alternatives} == {"Yes", "No"} - {answer.text}  # of the question's answer type
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tiny, tmp_path, watcher):
