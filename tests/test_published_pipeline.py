@@ -68,7 +68,7 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
     trained = train(recipe(family), tmp_path / "run", watcher=watcher)
     loaded = load(trained.bundle, device="cpu")
     predictions = predict(loaded, split="validation").path
-    assert len(score(predictions).predictions) > 5
+    assert len(score(predictions).answered.predictions) > 5
     (answer,), card = ask(loaded, picture, ["Which organ is the largest?"]), loaded.card
     assert answer.confidence is not None
     assert card.facts.parameters > card.facts.trainable - 1
@@ -79,12 +79,12 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
 @pytest.mark.parametrize("family", MAKERS)
 def test_half_precision_trains_and_the_bundle_answers_in_full(recipe, family, tmp_path, watcher):
     trained = train(recipe(family, precision="bf16"), tmp_path / "run", watcher=watcher)
-    about = json.loads((trained.bundle / "card.json").read_text())["model"]
+    about = json.loads((trained.bundle / "card.json").read_text())["facts"]
     assert about.get("precision", "bf16") == "bf16"
     assert all(loss > 0 for _, loss in losses(tmp_path / "run"))
     weights = load_file(next(trained.bundle.glob("*.safetensors")))
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    assert score(predict(load(tmp_path / "run", device="cpu"), split="validation").path).predictions
+    assert score(predict(load(tmp_path / "run", device="cpu"), split="validation").path).answered.predictions
 
 
 def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watcher):
@@ -199,7 +199,7 @@ def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(rec
 def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_path, watcher, monkeypatch):
     paper = plan(recipe(epochs=2))
     trained = train(recipe(epochs=2), tmp_path / "run", watcher=watcher)
-    about = json.loads((trained.bundle / "card.json").read_text())["model"]
+    about = json.loads((trained.bundle / "card.json").read_text())["facts"]
     assert trained.result is not None
     assert (paper.steps, paper.estimate.trainable) == (trained.result.steps, about["trainable"])
     assert paper.memory.gradients == 4 * about["trainable"]
@@ -265,7 +265,7 @@ def test_a_checkpoint_of_another_kind_is_refused(recipe, hubs, tmp_path, watcher
 
 def test_a_pattern_into_the_vision_tower_is_refused(recipe, tmp_path, watcher):
     model = {"lora": {"modules": r".*\.(qkv|q|v)"}}
-    with pytest.raises(ModelError, match="frozen vision part"):
+    with pytest.raises(ModelError, match="in a frozen module whose output is cached"):
         train(recipe(model=model), tmp_path / "run", watcher=watcher)
 
 

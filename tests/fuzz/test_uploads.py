@@ -65,7 +65,7 @@ def test_a_damaged_upload_gives_a_picture_or_an_image_error() -> None:
             outcomes.add(type(error))
         else:
             assert isinstance(image, DecodedFrame), name
-            assert (image.pixels.dtype, image.picture.ndim) == (np.uint8, 3), name
+            assert (image.pixels.dtype, image.pixels.ndim) == (np.uint8, 3), name
             outcomes.add(DecodedFrame)
     assert outcomes == {DecodedFrame, ImageError, TooLargeError, UnsupportedImageError}
 

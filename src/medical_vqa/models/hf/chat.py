@@ -6,8 +6,8 @@ to the network as ``mm_encoder_outputs``, an input that transformers has for it.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -235,7 +235,7 @@ class ChatVlm(AdapterModel, ChatFamily):
 def _four_bit_config(dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig  # noqa: PLC0415 - slow to import
 
-    if find_spec("bitsandbytes") is None:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             "4-bit weights need bitsandbytes, which is not installed; run: pip install 'medical-vqa[train,hub,qlora]'"
         )
