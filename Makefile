@@ -2,7 +2,7 @@
 # make app    a page on which one uploads an image and asks the shipped model
 # make quick  the checks and the fast tests, in less than a minute: the inner loop
 # make test   the checks and the complete test suite, as CI runs them
-# make coverage the complete test suite with its coverage, which must not fall below the gate in pyproject.toml
+# make coverage the complete test suite with its coverage; there is no gate yet
 # make check  formatting, lint, types, import contracts, declared dependencies, word list
 # make docs   the documentation site, into site/: links checked, reference generated from the code
 # make dist   sdist and wheel, installed elsewhere and tried
