@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -125,6 +126,9 @@ class VqaModel(Protocol):
 class Trainable(VqaModel, Protocol):
     """A model that learns by gradient steps; `ModelFamily.build` returns it."""
 
+    learning_rate_factors: Mapping[str, float]
+    """Factor of the learning rate of the parameters whose names begin so; 1 for the others."""
+
     @property
     def module(self) -> nn.Module:
         """Called with a collated batch, it returns the loss summed over the batch's supervised items."""
@@ -182,6 +186,8 @@ class ModelFamily:
     exporter: ClassVar[str] = ""
     """``module:function`` that writes the export: called with the model, its bundle, a folder to write into and queries
     to compare with; returns the largest difference of the outputs and the version of the ONNX operator set."""
+    learning_rate_factors: Mapping[str, float] = MappingProxyType({})
+    """Factor of the learning rate of the parameters whose names begin so; 1 for the others."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Extras of this package that answering needs, for containers."""
     library: ClassVar[str] = "medical-vqa"

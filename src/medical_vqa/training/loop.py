@@ -117,7 +117,12 @@ class _TrainingRun:
         self.last_logged = time.monotonic()
         self.micro_batch = None if settings.micro_batch == "auto" else settings.micro_batch  # None: the whole batch
         check_fsdp(getattr(accelerator.state, "fsdp_plugin", None))
-        optimizer = adamw(model.module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = adamw(
+            model.module,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            factors=model.learning_rate_factors,
+        )
         self.module, self.optimizer = accelerator.prepare(model.module, optimizer)
         self.average = WeightAverage(model.module, settings.average)
         accelerator.register_for_checkpointing(self.average)
@@ -184,7 +189,7 @@ class _TrainingRun:
         learning_rate = self.settings.learning_rate * factor
         self.module.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         items = sum(batch["supervised"] for batch in batches)
         items = self.accelerator.reduce(items, "sum")
         # gradients of several processes are averaged, so each contributes as many times over as there are processes

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+NO_FACTORS: Mapping[str, float] = MappingProxyType({})
+"""Every parameter has the same learning rate."""
 
-def adamw(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; matrices and kernels decay, vectors (biases, norms) do not."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
+
+def adamw(
+    module: nn.Module, *, learning_rate: float, weight_decay: float, factors: Mapping[str, float] = NO_FACTORS
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; matrices and kernels decay, vectors (biases, norms) do not.
+
+    Args:
+        module: The module to train.
+        learning_rate: Peak learning rate; each group has its ``factor`` of it.
+        weight_decay: Decay of matrices and kernels.
+        factors: Factor of the learning rate of the parameters whose names begin so.
+    """
+    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factor = next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": weight_decay * decays,
+                "lr": learning_rate * factor,
+                "factor": factor,
+            }
+            for (decays, factor), parameters in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        ]
+    )
 
 
 def schedule(step: int, *, total: int, warmup: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,12 @@ class CompactOptions(ModelOptions):
     """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
     local_contrast: bool = True
     """The network also sees each pixel relative to its surroundings: faint findings, at any exposure."""
+    trunk: Literal["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"] | None = None
+    """Network pretrained on ImageNet that replaces the residual blocks and is fine-tuned; None trains from scratch."""
+    trunk_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    """Learning rate of a pretrained trunk, relative to ``training.learning_rate``."""
+    drop_connect: Fraction = 0.1
+    """Fraction of the pictures for which the last block of a pretrained trunk is left out in training."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (32, 64, 128, 192)
     """Output channels of the stem and each residual block; every one halves the picture's side."""
     width: Annotated[int, Field(ge=8, multiple_of=2)] = 192

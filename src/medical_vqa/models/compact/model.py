@@ -28,6 +28,7 @@ from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
+from medical_vqa.models.compact.trunk import EfficientNetLite, published_weights
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.memory import count_parameters
 from medical_vqa.models.questions.bank import QuestionBank
@@ -52,6 +53,10 @@ class Regularization:
     """Fraction of training pictures that are mirrored, with left and right swapped in their texts."""
     reword: float = 0.0
     """Fraction of training questions that are reworded by rules."""
+    trunk_rate: float = 0.3
+    """Learning rate of a pretrained trunk, relative to that of the other weights."""
+    drop_connect: float = 0.0
+    """Fraction of the pictures for which the last block of a pretrained trunk is left out."""
 
 
 _NONE = Regularization()
@@ -77,6 +82,9 @@ class Compact(CompactAnswering, CompactFamily):
         _check(settings)
         self.learn_regions = learn_regions
         self._reword = regularization.reword
+        trunk = EfficientNetLite(settings.trunk, regularization.drop_connect) if settings.trunk else None
+        if trunk is not None:
+            self.learning_rate_factors = {"image_encoder.trunk.": regularization.trunk_rate}
         self.module = CompactNet(
             settings.sizes,
             side=settings.picture.side,
@@ -86,6 +94,7 @@ class Compact(CompactAnswering, CompactFamily):
             region_weight=regularization.region_weight,
             contrast=settings.local_contrast,
             foreground=settings.foreground,
+            trunk=trunk,
             smoothing=regularization.label_smoothing,
             augment=regularization.augment,
             mirror=_mirror(settings, regularization.mirror) if regularization.mirror else None,
@@ -106,6 +115,9 @@ class Compact(CompactAnswering, CompactFamily):
         local_contrast: bool = True,
         foreground: int | None = None,
         initial: Path | None = None,
+        trunk: str | None = None,
+        trunk_rate: float = 0.3,
+        drop_connect: float = 0.0,
         channels: Sequence[int],
         width: int,
         heads: int,
@@ -143,6 +155,7 @@ class Compact(CompactAnswering, CompactFamily):
             regions=tuple(regions) or (earlier.settings.regions if earlier else ()),
             local_contrast=local_contrast,
             foreground=foreground,
+            trunk=trunk,
             image_types=ImageTypes.from_examples(answered, parser) if regions else ImageTypes(),
             question_bank=QuestionBank.from_examples(answered),
         )
@@ -152,8 +165,12 @@ class Compact(CompactAnswering, CompactFamily):
             augment=Augment(**augment) if augment else None,
             mirror=mirror,
             reword=reword,
+            trunk_rate=trunk_rate,
+            drop_connect=drop_connect,
         )
         model = cls(settings, regularization, learn_regions=bool(regions))
+        if earlier is None and model.module.image_encoder.trunk is not None:
+            model.module.image_encoder.trunk.load_published(published_weights(settings.trunk))
         if earlier is not None:
             model.initialize_from(earlier)
         return model
@@ -164,7 +181,7 @@ class Compact(CompactAnswering, CompactFamily):
         Raises `ModelError` where the two differ in picture or sizes.
         """
         shapes = [
-            f"{s.picture.key}, foreground {s.foreground}, local contrast {s.local_contrast}, {s.sizes}"
+            f"{s.picture.key}, foreground {s.foreground}, local contrast {s.local_contrast}, trunk {s.trunk}, {s.sizes}"
             for s in (earlier.settings, self.settings)
         ]
         if shapes[0] != shapes[1]:

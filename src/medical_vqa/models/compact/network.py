@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from medical_vqa.data.cache.regions import FULL, UNKNOWN
 from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, resample
 from medical_vqa.models.compact.settings import Sizes
+from medical_vqa.models.compact.trunk import EfficientNetLite
 
 _FOREGROUND_BRIGHTNESS = 0.08
 """Brightness, in [0, 1], above which a cell of the picture is foreground."""
@@ -76,9 +77,11 @@ class ResidualBlock(nn.Module):
 class ImageEncoder(nn.Module):
     """Grayscale picture -> T tokens, one for each cell of a coarse grid, with a position embedding.
 
-    With `regions` it also localizes R organs and findings, cell by cell on a grid twice as fine, and adds an embedding
-    of them to the tokens. With `contrast` its input has the picture's local contrast as a second channel. With
-    `foreground` its input is a square of that side, cut out around what is not dark.
+    With `regions` it also localizes R organs and findings, on a grid twice as fine (with a pretrained trunk, on
+    the tokens' own), and adds an embedding of them to the tokens. With `contrast` its input has the picture's local
+    contrast as a second channel. With `foreground` its input is a square of that side, cut out around what is not dark.
+    With `trunk` a pretrained one (`EfficientNetLite`) replaces the residual blocks; its three channels are the picture,
+    its local contrast, and the picture again.
     """
 
     def __init__(
@@ -90,19 +93,27 @@ class ImageEncoder(nn.Module):
         *,
         contrast: bool = False,
         foreground: int | None = None,
+        trunk: EfficientNetLite | None = None,
     ) -> None:
         super().__init__()
-        stem, *deeper = channels
-        self.contrast, self.foreground = contrast, foreground
-        self.stem = nn.Sequential(
-            nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-        )
-        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
-        self.projection = nn.Conv2d(channels[-1], width, 1)
-        self.cells = -(-(foreground or side) // 2 ** len(channels))
+        self.contrast = contrast
+        self.foreground = foreground
+        if trunk is None:
+            stem, *deeper = channels
+            self.stem = nn.Sequential(
+                nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+            )
+            self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
+            fine_channels, coarse_channels, stride = channels[-2], channels[-1], 2 ** len(channels)
+        else:
+            fine_channels, coarse_channels, stride = trunk.fine_channels, trunk.coarse_channels, trunk.fine_stride
+            self.fine_projection = nn.Conv2d(fine_channels, width, 1)
+        self.trunk = trunk
+        self.projection = nn.Conv2d(coarse_channels, width, 1)
+        self.cells = -(-(foreground or side) // stride)
         self.position_embedding = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
         self.norm = nn.LayerNorm(width)
-        self.region_head = RegionHead(channels[-2], channels[-1], width, regions) if regions else None
+        self.region_head = RegionHead(fine_channels, coarse_channels, width, regions) if regions else None
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
@@ -114,18 +125,26 @@ class ImageEncoder(nn.Module):
         if self.foreground is not None:
             frame = foreground_frame(pictures)
             pictures = resample(pictures, frame, (self.foreground, self.foreground))
-        x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
-        if self.contrast:
-            x = torch.cat([x, local_contrast(pictures)], 1)
-        fine = self.blocks[:-1](self.stem(x))
-        coarse = self.blocks[-1](fine)
+        fine, coarse = self._features(pictures)
         x = self.projection(coarse)
+        if self.trunk is not None:
+            x = self.fine_projection(fine) + _upsampled(x, fine)
         region_logits = None
         if self.region_head is not None:
             region_logits = self.region_head(fine, coarse)
             x = x + self.region_head.embed(region_logits, (self.cells, self.cells))
         tokens = self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding)
         return EncodedImages(tokens, region_logits, frame)
+
+    def _features(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, side, side) in [0, 1] -> features at two scales, the second half as fine as the first."""
+        x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
+        contrast = local_contrast(pictures) if self.contrast else None
+        if self.trunk is not None:
+            features: tuple[Tensor, Tensor] = self.trunk(torch.cat([x, x if contrast is None else contrast, x], 1))
+            return features
+        fine = self.blocks[:-1](self.stem(x if contrast is None else torch.cat([x, contrast], 1)))
+        return fine, self.blocks[-1](fine)
 
 
 class EncodedImages(NamedTuple):
@@ -190,15 +209,19 @@ class RegionHead(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Features at two scales -> logits (B, R, H, W) at the finer one."""
-        height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
-        upsampled = F.interpolate(self.coarse(coarse), size=(height, width), mode="bilinear", align_corners=False)
-        logits: Tensor = self.classifier(F.relu(self.fine(fine) + upsampled))
+        logits: Tensor = self.classifier(F.relu(self.fine(fine) + _upsampled(self.coarse(coarse), fine)))
         return logits
 
     def embed(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (B, R, H, W) -> an embedding for each token (B, D, *size)."""
         embedded: Tensor = self.embedding(F.adaptive_avg_pool2d(logits.sigmoid(), size))
         return embedded
+
+
+def _upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
+    """`coarse` (B, C, h, w) at the height and width of `fine`."""
+    height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
+    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
 
 
 class Attention(nn.Module):
@@ -340,6 +363,7 @@ class CompactNet(nn.Module):
         region_weight: float = 0.0,
         contrast: bool = False,
         foreground: int | None = None,
+        trunk: EfficientNetLite | None = None,
         smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: Mirror | None = None,
@@ -355,6 +379,7 @@ class CompactNet(nn.Module):
             region_weight: Weight of the loss on regions, relative to that on answers.
             contrast: Whether the input has the local contrast as a second channel.
             foreground: Side of the square around the foreground that is the input; None for the whole picture.
+            trunk: Pretrained trunk in place of the residual blocks.
             smoothing: Label smoothing.
             augment: Random changes of training pictures.
             mirror: Mirrors some training pictures.
@@ -366,7 +391,7 @@ class CompactNet(nn.Module):
         self.mirror = mirror
         width, dropout = sizes.width, sizes.dropout
         self.image_encoder = ImageEncoder(
-            side, sizes.channels, width, regions, contrast=contrast, foreground=foreground
+            side, sizes.channels, width, regions, contrast=contrast, foreground=foreground, trunk=trunk
         )
         self.question_encoder = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(FusionLayer(width, sizes.heads, dropout) for _ in range(sizes.layers))

@@ -55,6 +55,8 @@ class CompactSettings:
     """Whether it sees each pixel relative to its surroundings, in addition to the picture itself."""
     foreground: int | None = None
     """Side, in pixels, of the square around the foreground that it sees; None: the whole picture."""
+    trunk: str | None = None
+    """Pretrained trunk that replaces the residual blocks, such as ``efficientnet-lite0``."""
     image_types: ImageTypes = _NO_IMAGE_TYPES
     """Which entities the training rows mention in which type of image."""
     question_bank: QuestionBank | None = None
@@ -70,6 +72,7 @@ class CompactSettings:
             "regions": list(self.regions),
             "local_contrast": self.local_contrast,
             "foreground": self.foreground,
+            "trunk": self.trunk,
             "image_types": dataclasses.asdict(self.image_types),
             "questions": self.question_bank.to_json() if self.question_bank is not None else [],
         }
@@ -86,6 +89,7 @@ class CompactSettings:
             regions=tuple(content.get("regions", ())),
             local_contrast=content.get("local_contrast", False),
             foreground=content.get("foreground"),
+            trunk=content.get("trunk"),
             image_types=ImageTypes(**content.get("image_types", {})),
             question_bank=QuestionBank.from_json(content["questions"]) if content.get("questions") else None,
         )
