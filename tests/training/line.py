@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ class _Net(nn.Module):
 
 class Line:
     family, picture, vision = "line", None, None
+    learning_rate_factors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, *, dropout: float = 0.0, break_at: int | None = None) -> None:
         self.module = _Net()

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from medical_vqa.models.compact.network import CompactNet
+from medical_vqa.models.compact.factored import FactoredLinear
+from medical_vqa.models.compact.network import ANSWER_LAYER, CompactNet
 from medical_vqa.models.vocabulary import RESERVED_WORDS
 
 
@@ -43,8 +44,8 @@ def copy_weights(target: NamedNetwork, source: NamedNetwork) -> float:
     regions = _matches(target.regions, source.regions)
     rows = {
         "question_encoder.embedding.weight": words,
-        "head.5.weight": answers,
-        "head.5.bias": answers,
+        f"{ANSWER_LAYER}.weight": answers,
+        f"{ANSWER_LAYER}.bias": answers,
         "image_encoder.region_head.classifier.weight": regions,
         "image_encoder.region_head.classifier.bias": regions,
     }
@@ -62,6 +63,9 @@ def copy_weights(target: NamedNetwork, source: NamedNetwork) -> float:
                 value[:, to] = trained[name][:, origin]
             else:
                 value.copy_(trained[name])
+        layer = target.network.head[-1]
+        if isinstance(layer, FactoredLinear):
+            layer.own_part_from(trained[f"{ANSWER_LAYER}.weight"], trained[f"{ANSWER_LAYER}.bias"], answers)
     return len(answers[0]) / len(target.answers)
 
 

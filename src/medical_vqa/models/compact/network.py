@@ -19,6 +19,8 @@ from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, resample
 from medical_vqa.models.compact.settings import Sizes
 from medical_vqa.models.compact.trunk import EfficientNetLite
 
+ANSWER_LAYER = "head.5"
+"""Name of the last layer, whose rows are the answers."""
 _FOREGROUND_BRIGHTNESS = 0.08
 """Brightness, in [0, 1], above which a cell of the picture is foreground."""
 _FOREGROUND_FRACTION = 0.12
@@ -367,6 +369,7 @@ class CompactNet(nn.Module):
         smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: Mirror | None = None,
+        answer_layer: nn.Module | None = None,
     ) -> None:
         """Create a network with random weights.
 
@@ -383,6 +386,7 @@ class CompactNet(nn.Module):
             smoothing: Label smoothing.
             augment: Random changes of training pictures.
             mirror: Mirrors some training pictures.
+            answer_layer: Last layer (N, 2 D) -> (N, answers) in place of a linear one.
         """
         super().__init__()
         self.smoothing = smoothing
@@ -401,7 +405,7 @@ class CompactNet(nn.Module):
             nn.Linear(3 * width, 2 * width),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(2 * width, answers),
+            answer_layer or nn.Linear(2 * width, answers),
         )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:

@@ -142,7 +142,8 @@ class EfficientNetLite(nn.Module):
         stages = VARIANTS[variant].stages()
         total = sum(stage[-1] for stage in stages)
         self.stem = nn.Sequential(SameConv(3, _STEM, 3, 2), nn.BatchNorm2d(_STEM, eps=_EPSILON), nn.ReLU6())
-        blocks, channels = [], _STEM
+        blocks: list[nn.Module] = []
+        channels = _STEM
         for number, (kernel, stride, expansion, outputs, depth) in enumerate(stages):
             for repeat in range(depth):
                 drop = drop_connect * len(blocks) / total
