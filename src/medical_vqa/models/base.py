@@ -214,6 +214,11 @@ class ModelFamily:
             )
         return model
 
+    @classmethod
+    def fp16_problem(cls, **options: Any) -> str | None:  # noqa: ARG003
+        """Why the model of these options cannot be computed in fp16, in words; None where it can."""
+        return None
+
     @property
     def question_bank(self) -> QuestionBank | None:
         """The training questions, to offer in place of one that is not answered; None where they are not known."""

@@ -80,6 +80,9 @@ def training_inputs(recipe: Recipe) -> TrainingInputs:
     options = recipe.model.model_dump(exclude={"family"})
     if family.starts_from_bundle and options["initial"]:
         options["initial"] = initial_bundle(options["initial"], family)
+    if compute is not None and compute.precision == "fp16":
+        problem = family.model_class().fp16_problem(**options)
+        compute = devices.without_fp16(compute, problem, requested=settings.precision)
     if compute is not None and options.get("dtype") == "auto":
         options["dtype"] = compute.precision
     regions = selected.dataset.regions if recipe.data.regions else None

@@ -76,6 +76,24 @@ def choose_precision(precision: Precision | Literal["auto"], device: torch.devic
     return ComputeChoice(device.type, "fp32", "exact, and the fastest that every CPU has")
 
 
+def without_fp16(choice: ComputeChoice, problem: str | None, *, requested: str = "auto") -> ComputeChoice:
+    """The choice itself, or fp32 in place of an fp16 that a model cannot be computed in.
+
+    Args:
+        choice: Device and precision.
+        problem: Why the model cannot be computed in fp16, in words; None where it can.
+        requested: The precision in the recipe.
+
+    Raises:
+        ConfigError: The recipe names fp16, and the model cannot be computed in it.
+    """
+    if choice.precision != "fp16" or problem is None:
+        return choice
+    if requested == "fp16":
+        raise ConfigError(f"precision fp16 is set and {problem}; use bf16 (on a GPU that has it), fp32 or auto")
+    return ComputeChoice(choice.device, "fp32", f"{problem}, and this GPU has no bfloat16")
+
+
 def device_memory(device: torch.device) -> int | None:
     """Memory of a GPU in bytes; None for other devices."""
     import torch  # noqa: PLC0415

@@ -22,11 +22,12 @@ from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.generation import (
     check_prompt,
     generation_config,
+    isolate_special_tokens,
     read_generated,
     summed_loss,
     to_prediction,
 )
-from medical_vqa.models.hf.loading import Dtype, explain_errors
+from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
 from medical_vqa.models.hf.lora import keep_trainable_state
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
 from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
@@ -114,6 +115,8 @@ class AdapterModel(ABC):
         self.tokenizer = processor.tokenizer
         self.settings = settings
         self.prompt = check_prompt(settings.prompt)
+        network = peft_model.get_base_model()
+        self.end_tokens = isolate_special_tokens(network, self.generating_module(network), self.tokenizer)
 
     # --- what a family provides
 
@@ -151,6 +154,11 @@ class AdapterModel(ABC):
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
         """How many parameters are stored in 4 bits."""
         return 0
+
+    @staticmethod
+    def generating_module(network: Any) -> Any:
+        """The module of a network whose ``generate`` writes the answers."""
+        return network
 
     @abstractmethod
     def generation_inputs(self, queries: Sequence[Query]) -> tuple[Any, dict[str, Any]]:
@@ -214,11 +222,8 @@ class AdapterModel(ABC):
         **options: Any,
     ) -> MemoryEstimate:
         """Parameter counts of what `build` returns, from the checkpoint's configuration alone."""
-        from transformers import AutoConfig  # noqa: PLC0415 - slow to import
-
-        source = find_checkpoint(checkpoint, revision, weights=False)
+        config = read_config(find_checkpoint(checkpoint, revision, weights=False))
         with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
-            config = AutoConfig.from_pretrained(source.folder)
             peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
         network = peft_model.get_base_model()
         return estimate_memory(
@@ -227,6 +232,11 @@ class AdapterModel(ABC):
             stacks=language_model_stacks(config.get_text_config(), image_tokens=cls.image_tokens(config, options)),
             quantized=cls.quantized_parameters(network, options),
         )
+
+    @classmethod
+    def fp16_problem(cls, *, checkpoint: str, revision: str | None = None, **_: Any) -> str | None:
+        """Why the checkpoint cannot be computed in fp16, in words; None where it can."""
+        return fp16_problem(read_config(find_checkpoint(checkpoint, revision, weights=False)))
 
     @property
     def device(self) -> torch.device:
@@ -247,9 +257,9 @@ class AdapterModel(ABC):
         if decoding.method == "rank":
             return self.rank(queries, decoding)
         network, inputs = self.generation_inputs(queries)
-        config = generation_config(network, decoding)
+        config = generation_config(decoding)
         output = network.generate(**inputs, generation_config=config)
-        generated = read_generated(network, output, config, self.tokenizer)
+        generated = read_generated(output, self.tokenizer, self.end_tokens, per_question=config.num_return_sequences)
         return [
             to_prediction(query.id, answers, decoding.alternatives)
             for query, answers in zip(queries, generated, strict=True)

@@ -139,6 +139,11 @@ class Blip2(AdapterModel, Blip2Family):
         """The queries of the Q-Former."""
         return int(config.num_query_tokens)
 
+    @staticmethod
+    def generating_module(network: Any) -> Any:
+        """The language model: the network's own ``generate`` requires pixels."""
+        return network.language_model
+
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Input of `Blip2Net.forward`, with labels (N, L) and supervised (), the number of answer tokens."""
         targets = targets_of(queries)
@@ -191,7 +196,7 @@ class Blip2(AdapterModel, Blip2Family):
     def generation_inputs(self, queries: Sequence[Query]) -> tuple[Any, dict[str, Any]]:
         """The language model, and images and prompts as its embeddings."""
         embeddings, mask = self._prompt_embeddings(queries)
-        return self.module.base.language_model, {"inputs_embeds": embeddings, "attention_mask": mask}
+        return self.generating_module(self.module.base), {"inputs_embeds": embeddings, "attention_mask": mask}
 
     def rank(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most likely training answers to each question."""

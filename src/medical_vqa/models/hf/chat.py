@@ -107,7 +107,7 @@ class ChatVlm(AdapterModel, ChatFamily):
         encoder = ChatVisionEncoder(network.model)
         self.module = ChatNet(peft_model, encoder)
         self.picture = PictureSpec(side=side, mode="RGB", fit="inside")
-        self.format = ChatFormat(processor, settings.prompt, _end_tokens(network, processor.tokenizer))
+        self.format = ChatFormat(processor, settings.prompt, self.end_tokens)
         fingerprint = fingerprint_of(
             settings.checkpoint.digest(),
             processor.image_processor,
@@ -251,13 +251,6 @@ def _four_bit_config(dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=[NOT_LANGUAGE],
     )
-
-
-def _end_tokens(network: Any, tokenizer: Any) -> set[int]:
-    """Tokens at which generation stops."""
-    own = network.generation_config.eos_token_id
-    listed = own if isinstance(own, list) else [own]
-    return {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
 
 
 def _prefix_features(inputs: ImageInputs) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
-from medical_vqa.errors import ModelError
+from medical_vqa.errors import MissingDependencyError, ModelError
 from medical_vqa.models.hf.generation import fill_prompt
 from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_tokenizer
 
@@ -49,20 +49,21 @@ class ImageInputs:
 class ChatFormat:
     """A processor and a prompt, and how a turn of this model begins and ends."""
 
-    def __init__(self, processor: Any, prompt: str, end_tokens: set[int]) -> None:
+    def __init__(self, processor: Any, prompt: str, end_tokens: Collection[int]) -> None:
         """`end_tokens` are the tokens at which generation stops."""
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._prompt = prompt
         self._opening, self._closing = self._answer_frame(end_tokens)
+        self._before_answer = self._split(_PROBE)[1]
 
     def suffix(self, question: str) -> list[int]:
         """Token ids after the image: the question and the beginning of the model's turn."""
-        return self._ids(self._split(question)[1])
+        return self._ids_after(self.processor.image_token, self._split(question)[1])
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer, the token that ends the turn included."""
-        return [*self._ids(self._opening + text), *self._closing]
+        return [*self._ids_after(self._before_answer, self._opening + text), *self._closing]
 
     def image(self, picture: NDArray[np.uint8]) -> ImageInputs:
         """Tokens and pixels of one picture, RGB (H, W, 3); raises `ModelError` where words and image share a token."""
@@ -78,7 +79,7 @@ class ChatFormat:
                 return_tensors="pt",
                 add_special_tokens=not has_bos,
             )
-        ids, suffix = inputs["input_ids"][0], self._ids(after)
+        ids, suffix = inputs["input_ids"][0], self.suffix(_PROBE)
         length = len(ids) - len(suffix)
         if ids[length:].tolist() != suffix:
             raise ModelError(
@@ -117,7 +118,7 @@ class ChatFormat:
             )
         return text
 
-    def _answer_frame(self, end_tokens: set[int]) -> tuple[str, list[int]]:
+    def _answer_frame(self, end_tokens: Collection[int]) -> tuple[str, list[int]]:
         """Text before an answer in the model's turn, and the tokens that end the turn."""
         end = [self.tokenizer.eos_token_id]
         if not self._templated:
@@ -132,6 +133,11 @@ class ChatFormat:
         ids = self._ids(closing)
         end_places = [place for place, token in enumerate(ids) if token in end_tokens]
         return opening, ids[: end_places[0] + 1] if end_places else end
+
+    def _ids_after(self, context: str, text: str) -> list[int]:
+        """Token ids of a text where it follows another: SentencePiece marks the beginning of a text."""
+        before, both = self._ids(context), self._ids(context + text)
+        return both[len(before) :] if both[: len(before)] == before else self._ids(text)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -180,8 +186,16 @@ def _processor_class(folder: Path) -> Any:
         path = folder / file
         name = json.loads(path.read_text(encoding="utf-8")).get("processor_class") if path.is_file() else None
         if name and hasattr(transformers, name):
-            return getattr(transformers, name)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    from transformers.models.auto import processing_auto  # noqa: PLC0415
+            break
+    else:
+        from transformers.models.auto import processing_auto  # noqa: PLC0415
 
-    return getattr(transformers, vars(processing_auto)["PROCESSOR_MAPPING_NAMES"][config.model_type])
+        model_type = transformers.AutoConfig.from_pretrained(folder).model_type
+        name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"][model_type]
+    processor_class = getattr(transformers, name)
+    if not issubclass(processor_class, transformers.ProcessorMixin):  # what transformers puts in place of the class
+        raise MissingDependencyError(
+            f"{name} of transformers needs torchvision, which is not installed; install the torchvision of your "
+            "PyTorch version from https://pytorch.org, or name another checkpoint in model.checkpoint"
+        )
+    return processor_class

@@ -82,12 +82,44 @@ class GeneratedAnswer:
     """exp of the mean log-probability of its tokens, the end token included; in [0, 1]."""
 
 
-def generation_config(model: Any, decoding: Decoding) -> Any:
-    """A transformers configuration with the checkpoint's special tokens and none of its other defaults (sampling)."""
+def isolate_special_tokens(network: Any, generating: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Leave the generating module nothing but special tokens to take from the checkpoint's generation_config.json.
+
+    transformers fills every parameter of a call that is None from that file: a repetition penalty, forbidden n-grams,
+    suppressed tokens. Greedy search and beams would then not be what `Decoding` says.
+
+    Args:
+        network: The network, with what transformers read from the file or derived from the configuration.
+        generating: The module whose ``generate`` is called: the network itself, or the language model inside it.
+        tokenizer: Its end token is the one that training appends to answers.
+
+    Returns:
+        The tokens at which generation stops: those that the checkpoint names, and the tokenizer's end token.
+    """
     from transformers import GenerationConfig  # noqa: PLC0415 - the module that needs it has imported it
 
-    own = model.generation_config
-    eos = own.eos_token_id if own.eos_token_id is not None else model.config.eos_token_id
+    sources = [module.generation_config for module in (network, generating) if module.generation_config is not None]
+
+    def first(name: str) -> Any:
+        return next((value for source in sources if (value := getattr(source, name)) is not None), None)
+
+    named = first("eos_token_id")
+    ends = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+    stops = tuple(dict.fromkeys(token for token in ends if token is not None))
+    padding = first("pad_token_id")
+    generating.generation_config = GenerationConfig(
+        bos_token_id=first("bos_token_id"),
+        eos_token_id=list(stops),
+        pad_token_id=padding if padding is not None else stops[0],
+        decoder_start_token_id=first("decoder_start_token_id"),
+    )
+    return stops
+
+
+def generation_config(decoding: Decoding) -> Any:
+    """The transformers configuration of a decoding; `isolate_special_tokens` provides the special tokens."""
+    from transformers import GenerationConfig  # noqa: PLC0415 - the module that needs it has imported it
+
     beams = decoding.beams if decoding.method == "beam" else 1
     return GenerationConfig(
         max_new_tokens=decoding.max_tokens,
@@ -95,35 +127,44 @@ def generation_config(model: Any, decoding: Decoding) -> Any:
         num_return_sequences=min(beams, decoding.alternatives + 1),
         do_sample=False,
         return_dict_in_generate=True,
-        output_scores=True,
-        bos_token_id=own.bos_token_id,
-        eos_token_id=eos,
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else (eos[0] if isinstance(eos, list) else eos),
-        decoder_start_token_id=own.decoder_start_token_id,
+        output_logits=True,
     )
 
 
-def read_generated(model: Any, output: Any, config: Any, tokenizer: Any) -> list[list[GeneratedAnswer]]:
+def read_generated(
+    output: Any, tokenizer: Any, ends: Sequence[int], *, per_question: int
+) -> list[list[GeneratedAnswer]]:
     """The answers to each question, best first.
 
     Args:
-        model: The network that generated them.
-        output: What its ``generate`` returned.
-        config: The configuration that it was called with.
+        output: What ``generate`` returned, with its logits.
         tokenizer: Decodes token ids.
+        ends: Tokens at which generation stops.
+        per_question: Number of answers to each question.
     """
-    beam_indices = getattr(output, "beam_indices", None)
-    steps = model.compute_transition_scores(
-        output.sequences, output.scores, beam_indices, normalize_logits=beam_indices is None
+    new, steps = token_log_probabilities(output)
+    is_end = torch.isin(new, torch.as_tensor(ends, device=new.device))
+    counted = (is_end.cumsum(1) - is_end.long()) == 0  # up to the first end token, and it
+    mean = steps.masked_fill(~counted, 0.0).sum(1) / counted.sum(1)
+    texts = tokenizer.batch_decode(
+        [row[in_answer].tolist() for row, in_answer in zip(new, counted & ~is_end, strict=True)],
+        skip_special_tokens=True,
     )
-    new = output.sequences[:, output.sequences.shape[1] - steps.shape[1] :]
-    ends = torch.isin(new, torch.as_tensor(config.eos_token_id, device=new.device))
-    counted = (ends.cumsum(1) - ends.long()) == 0  # up to the first end token, and it
-    mean = steps.float().masked_fill(~counted, 0.0).sum(1) / counted.sum(1)
-    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     answers = [GeneratedAnswer(text, min(1.0, value)) for text, value in zip(texts, mean.exp().tolist(), strict=True)]
-    size = config.num_return_sequences
-    return [answers[start : start + size] for start in range(0, len(answers), size)]
+    return [answers[start : start + per_question] for start in range(0, len(answers), per_question)]
+
+
+def token_log_probabilities(output: Any) -> tuple[Tensor, Tensor]:
+    """Generated tokens (N, T) and their log-probabilities (N, T), from the logits before any processing."""
+    beams = getattr(output, "beam_indices", None)
+    length = len(output.logits) if beams is None else int((beams >= 0).sum(1).max())
+    new = output.sequences[:, output.sequences.shape[1] - length :]
+    rows = torch.arange(len(new), device=new.device)
+    steps = []
+    for step in range(length):
+        sources = rows if beams is None else beams[:, step].clamp(min=0)  # -1 after the end of a shorter beam
+        steps.append(output.logits[step].float().log_softmax(-1)[sources, new[:, step]])
+    return new, torch.stack(steps, 1)
 
 
 def to_prediction(id_: str, answers: Sequence[GeneratedAnswer], alternatives: int) -> Prediction:

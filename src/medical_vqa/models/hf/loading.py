@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from medical_vqa.errors import MissingDependencyError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medical_vqa.models.hf.checkpoint import Checkpoint
 
 try:
     import transformers
@@ -45,6 +48,22 @@ def explain_errors(what: str) -> Iterator[None]:
         raise ModelError(
             f"{what} cannot be loaded ({reason}); check that its files are complete and of that kind"
         ) from error
+
+
+_BEYOND_FP16 = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "glm4")
+"""Model types whose activations exceed fp16's range; vLLM refuses fp16 for these as well."""
+
+
+def read_config(checkpoint: Checkpoint) -> Any:
+    """The transformers configuration of a checkpoint; raises `ModelError`."""
+    with explain_errors(f"the configuration of {checkpoint.name}"):
+        return transformers.AutoConfig.from_pretrained(checkpoint.folder)
+
+
+def fp16_problem(config: Any) -> str | None:
+    """Why a network of this configuration cannot be computed in fp16, in words; None where it can."""
+    model_type = config.get_text_config().model_type
+    return f"activations of {model_type} exceed the range of fp16" if model_type in _BEYOND_FP16 else None
 
 
 def load_network(
@@ -80,7 +99,33 @@ def load_network(
             f"the checkpoint {name} is no {network_class.__name__}: it has no weights for {len(absent)} parameters, "
             f"such as {min(absent)}; name a checkpoint of that kind"
         )
+    keep_out_of_half_autocast(network)
     return network
+
+
+def keep_out_of_half_autocast(network: Any) -> None:
+    """Compute in fp32 what transformers keeps in fp32, under fp16 autocast as well.
+
+    transformers loads the modules that `_keep_in_fp32_modules` names (T5's ``wo``, BLIP-2's Q-Former) in fp32 because
+    their results exceed fp16's range, and autocast would cast them back: flan-t5 then gives NaN.
+    """
+    names = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] in names:
+            module.forward = functools.partial(_outside_half_autocast, module, module.forward)
+
+
+def _outside_half_autocast(module: torch.nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    weight = next(module.parameters())
+    device = weight.device.type
+    if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.float16:
+        return forward(*args, **kwargs)
+
+    def full(value: Any) -> Any:
+        return value.to(weight.dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    with torch.autocast(device, enabled=False):
+        return forward(*map(full, args), **{name: full(value) for name, value in kwargs.items()})
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:

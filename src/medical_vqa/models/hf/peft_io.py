@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from medical_vqa.errors import BundleError, MedicalVqaError
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
-from medical_vqa.models.hf.loading import Dtype, explain_errors
+from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
 from medical_vqa.models.hf.lora import hide_peft_warnings
-from medical_vqa.runtime.devices import choose_precision
+from medical_vqa.runtime.devices import choose_precision, without_fp16
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
     """
     from peft import PeftModel  # noqa: PLC0415 - slow to import
 
-    dtype = choose_precision("auto", device).precision
+    choice = choose_precision("auto", device)
     try:
         settings = json.loads((folder / settings_name).read_text(encoding="utf-8"))
         checkpoint = find_checkpoint(settings["checkpoint"], settings["revision"])
@@ -57,6 +57,7 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
             raise BundleError(
                 f"the base {checkpoint.name} is not the checkpoint that {folder} was trained on; fetch that one again"
             )
+        dtype = without_fp16(choice, fp16_problem(read_config(checkpoint))).precision
         network = load_network(checkpoint, dtype, settings)
         with explain_errors("its adapter"), hide_peft_warnings():
             return AdaptedBundle(settings, checkpoint, PeftModel.from_pretrained(network, folder), dtype)

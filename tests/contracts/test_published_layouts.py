@@ -1,0 +1,189 @@
+"""Checkpoints in the form in which they are published: what the files of each say is what training and answering do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medical_vqa.data.imaging.preprocessing import prepare_picture
+from medical_vqa.errors import ConfigError, MissingDependencyError
+from medical_vqa.models.base import Query
+from medical_vqa.models.hf.blip2 import Blip2
+from medical_vqa.models.hf.chat import ChatVlm
+from medical_vqa.models.hf.vilt import Vilt
+from medical_vqa.runtime.devices import ComputeChoice, without_fp16
+from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.records import Example
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+from published import LAYOUTS
+
+ROWS = [("What is this?", "CT"), ("Which part?", "left lung"), ("Is the heart there?", "no")]
+EXAMPLES = [Example(f"t/{i}", "image", q, (a,), "image") for i, (q, a) in enumerate(ROWS)]
+LORA = {"targets": "language", "rank": 4, "alpha": 16.0, "dropout": 0.0}
+USABLE = [name for name, layout in LAYOUTS.items() if layout.needs is None]
+GENERATIVE = [name for name in USABLE if LAYOUTS[name].family != "vilt"]
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folders: dict[str, Path] = {}
+
+    def write(name: str) -> Path:
+        if name not in folders:
+            folders[name] = LAYOUTS[name].write(tmp_path_factory.mktemp(name))
+        return folders[name]
+
+    return write
+
+
+def build(name: str, folder: Path, **options: Any) -> Any:
+    torch.manual_seed(3)
+    family = LAYOUTS[name].family
+    if family == "vilt":
+        return Vilt.build(EXAMPLES, checkpoint=str(folder), **options)
+    lora = LORA | options.pop("lora", {})
+    prompt = "Question: {question} Answer:" if family == "blip2" else "{question}\nBe short."
+    if family == "blip2":
+        return Blip2.build(EXAMPLES, checkpoint=str(folder), lora=lora, prompt=prompt, **options)
+    return ChatVlm.build(EXAMPLES, checkpoint=str(folder), lora=lora, prompt=prompt, side=56, **options)
+
+
+def queries(model: Any, *, learn: bool = False, seed: int = 0) -> list[Query]:
+    pixels = np.random.default_rng(seed).integers(0, 256, (44, 60, 3), dtype=np.uint8)
+    picture = prepare_picture(Image.fromarray(pixels), model.picture)
+    return [Query(e.id, e.question, "image", picture, e.answers[0] if learn else None) for e in EXAMPLES]
+
+
+def every(*names: str) -> Any:
+    return pytest.mark.parametrize("name", names or USABLE)
+
+
+# --- where an answer ends
+
+
+@every(*GENERATIVE)
+def test_generation_stops_at_the_token_that_training_puts_behind_an_answer(written, name):
+    model = build(name, written(name))
+    labels = model.collate(queries(model, learn=True))["labels"]
+    last = [[token for token in row if token >= 0][-1] for row in labels.tolist()]
+    stops = model.generating_module(model.module.base).generation_config.eos_token_id
+    assert set(last) <= set(stops)
+
+
+def test_blip2_with_opt_writes_an_answer_that_it_has_learned_and_nothing_behind_it(written):
+    name = "blip2-opt-2.7b"
+    model = build(name, written(name), lora={"modules": r"language_model\..*", "rank": 32, "alpha": 64.0})
+    one = queries(model, learn=True)[:1]
+    optimizer = torch.optim.Adam([p for p in model.module.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = model.module(model.collate(one))
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+    (prediction,) = model.answer(one, Decoding(max_tokens=8))
+    assert (prediction.answer, prediction.raw) == ("CT", " CT")
+
+
+# --- generation_config.json
+
+LEAKS = {
+    "repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 5, "length_penalty": 7.0,
+    "suppress_tokens": list(range(30, 150)), "bad_words_ids": [[5], [6], [7]], "do_sample": True, "temperature": 0.1,
+    "begin_suppress_tokens": list(range(100)), "forced_eos_token_id": 4, "renormalize_logits": True, "top_k": 3,
+    "encoder_repetition_penalty": 3.0, "exponential_decay_length_penalty": [1, 5.0], "guidance_scale": 3.0,
+}  # fmt: skip
+
+
+@every(*GENERATIVE)
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_no_value_of_the_published_generation_settings_changes_an_answer(written, tmp_path, name, method):
+    changed = tmp_path / "changed"
+    shutil.copytree(written(name), changed)
+    path = changed / "generation_config.json"
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(settings | LEAKS))
+    decoding = Decoding(method=method, max_tokens=4, beams=2, alternatives=1)
+    answers = []
+    for folder in (written(name), changed):
+        model = build(name, folder)
+        answers.append([(p.raw, p.confidence) for p in model.answer(queries(model), decoding)])
+    assert answers[0] == answers[1]
+
+
+@every(*GENERATIVE)
+def test_confidence_is_the_mean_log_probability_of_the_network_own_logits(written, name):
+    model = build(name, written(name))
+    network, inputs = model.generation_inputs(queries(model)[:1])
+    (prediction,) = model.answer(queries(model)[:1], Decoding(max_tokens=1))
+    if getattr(network.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = torch.tensor([[network.generation_config.decoder_start_token_id]])
+    with torch.inference_mode():
+        logits = network(**inputs).logits[0, -1]
+    assert prediction.confidence == pytest.approx(logits.float().softmax(-1).max().item(), rel=1e-4)
+
+
+# --- fp16
+
+
+def test_t5_under_fp16_autocast_gives_the_loss_of_fp32_where_its_feed_forward_exceeds_the_range_of_fp16(written):
+    name = "blip2-flan-t5-xl"
+    model = build(name, written(name))
+    layers = [m for n, m in model.module.base.language_model.named_modules() if n.endswith("DenseReluDense.wo")]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(3e5)
+    batch = model.collate(queries(model, learn=True))
+    exact = model.module(batch)
+    with torch.autocast("cpu", torch.float16):
+        half = model.module(batch)
+    half.backward()
+    assert half.item() == pytest.approx(exact.item(), rel=0.02)
+    gradients = [p.grad for p in model.module.parameters() if p.requires_grad]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_t5_loaded_in_fp16_trains_and_answers_with_finite_numbers(written):
+    name = "blip2-flan-t5-xl"
+    model = build(name, written(name), dtype="fp16")
+    weights = {n: p.dtype for n, p in model.module.base.language_model.named_parameters() if "lora_" not in n}
+    assert {dtype for n, dtype in weights.items() if n.endswith(".wo.weight")} == {torch.float32}
+    assert torch.float16 in weights.values()
+    with torch.autocast("cpu", torch.float16):
+        loss = model.module(model.collate(queries(model, learn=True)))
+    assert torch.isfinite(loss)
+    assert all(0 < p.confidence <= 1 for p in model.answer(queries(model), Decoding(max_tokens=2)))
+
+
+@every(*GENERATIVE)
+def test_only_networks_of_the_gemma_family_are_kept_from_fp16(written, name):
+    family = Blip2 if LAYOUTS[name].family == "blip2" else ChatVlm
+    problem = family.fp16_problem(checkpoint=str(written(name)), side=56)
+    assert (problem is not None) == (name in ("gemma3", "paligemma2"))
+    choice = without_fp16(ComputeChoice("cuda", "fp16", "for the test"), problem)
+    assert choice.precision == ("fp32" if problem else "fp16")
+    if problem:
+        with pytest.raises(ConfigError, match="precision fp16 is set and activations of gemma"):
+            without_fp16(choice=ComputeChoice("cuda", "fp16", "set"), problem=problem, requested="fp16")
+
+
+# --- what cannot be had here
+
+
+def test_a_processor_that_needs_torchvision_says_so(written):
+    with pytest.raises(MissingDependencyError, match="PixtralProcessor of transformers needs torchvision"):
+        build("pixtral", written("pixtral"))
+
+
+def test_every_layout_names_its_source():
+    assert all(layout.source for layout in LAYOUTS.values())
