@@ -159,6 +159,14 @@ def test_probes_stay_within_cloud_runs_bounds(service):
         assert probe["timeoutSeconds"] <= probe["periodSeconds"] <= 240
 
 
+@pytest.mark.parametrize("target", ["cloud-run", "cloud-run-gpu"])
+def test_the_server_derives_its_limits_from_the_memory_that_its_container_gets(target):
+    (container,) = yaml.safe_load(rendered(target)["service.yaml"])["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    gibibytes = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+    assert int(env["MEDICAL_VQA_MEMORY_BYTES"]) == gibibytes * 1024**3
+
+
 def test_the_gpu_service_asks_for_an_l4_with_the_least_it_goes_with():
     spec = yaml.safe_load(rendered("cloud-run-gpu")["service.yaml"])["spec"]["template"]["spec"]
     limits = spec["containers"][0]["resources"]["limits"]

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.preprocessing import PictureSpec
+from medical_vqa.serving import decoding
 from medical_vqa.serving.decoding import DecodeJob, DecoderLimits, DecoderPool, decode
 from medical_vqa.serving.errors import ApiError
 
@@ -64,8 +66,7 @@ def test_a_picture_that_takes_too_much_memory_is_refused_and_the_process_lives(p
     Image.new("1", (30_000, 30_000)).save(big, "PNG", compress_level=1)
     (failed,) = decoded(pool, job(big.getvalue(), pixels=10**10))
     assert (failed.status, failed.code) == (400, "not_an_image")
-    process = pool._idle.get()
-    pool._idle.put(process)
+    (process,) = pool._processes
     assert process._process.is_alive()
     assert decoded(pool, job(png(2)))[0].info.width == 16
 
@@ -73,8 +74,7 @@ def test_a_picture_that_takes_too_much_memory_is_refused_and_the_process_lives(p
 def test_a_process_that_dies_costs_one_answer_and_is_replaced():
     pool = make_pool()
     decoded(pool, job(png(1)))
-    process = pool._idle.get()
-    pool._idle.put(process)
+    (process,) = pool._processes
     os.kill(process._process.pid, signal.SIGKILL)
     process._process.join()
     assert decoded(pool, job(png(3)))[0].info.width == 16
@@ -89,9 +89,7 @@ def test_what_takes_too_long_is_refused_and_the_next_is_decoded():
     start = time.monotonic()
     (failed,) = decoded(pool, job(slow.getvalue()))
     assert "takes more than" in failed.message and time.monotonic() - start < 60
-    process = pool._idle.get()
-    process._timeout = 20.0
-    pool._idle.put(process)
+    pool._processes[0]._timeout = 20.0
     assert decoded(pool, job(png(3)))[0].info.width == 16
     pool.close()
 
@@ -101,6 +99,34 @@ def test_too_many_that_wait_get_429():
     results = decoded(pool, *[job(png(n)) for n in range(4)])
     assert [isinstance(result, ApiError) for result in results] == [False, False, True, True]
     assert results[2].code == "overloaded"
+    pool.close()
+
+
+def test_a_client_with_many_uploads_does_not_hold_up_another(monkeypatch):
+    order = []
+    monkeypatch.setattr(decoding, "decode", lambda job: order.append(job.data))
+    pool = make_pool(processes=0, queue_size=9)
+
+    async def work():
+        heavy = [pool.decode(job(b"heavy"), client="a") for _ in range(6)]
+        await asyncio.gather(*heavy, pool.decode(job(b"polite"), client="b"))
+
+    asyncio.run(work())
+    pool.close()
+    assert order.index(b"polite") == 1  # after the one that was already being decoded
+
+
+def test_the_wait_for_a_decoder_counts_towards_the_deadline(monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(decoding, "decode", lambda job: released.wait(60))
+    pool = make_pool(processes=0, deadline=0.05)
+
+    async def work():
+        results = await asyncio.gather(*(pool.decode(job(b"x")) for _ in range(2)), return_exceptions=True)
+        released.set()
+        return results
+
+    assert [(error.status, error.code) for error in asyncio.run(work())] == [(429, "deadline")] * 2
     pool.close()
 
 

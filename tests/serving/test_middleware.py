@@ -13,7 +13,8 @@ from echo_model import make_engine
 from starlette.types import Message
 
 from medical_vqa.serving.logs import configure_logging
-from medical_vqa.serving.middleware.internal_errors import InternalErrorMiddleware
+from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.middleware.outer import OuterMiddleware
 from medical_vqa.serving.service import Service
 
 
@@ -123,9 +124,10 @@ def test_an_exception_after_the_response_began_is_logged_and_raised(logged):
         messages.append(message)
 
     with pytest.raises(KeyError):
-        asyncio.run(InternalErrorMiddleware(app)({"type": "http", "path": "/"}, None, send))
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        asyncio.run(OuterMiddleware(app, metrics=Metrics())(scope, None, send))
     assert [message["type"] for message in messages] == ["http.response.start"]
-    assert [line["event"] for line in logged()] == ["unhandled exception"]
+    assert [line["event"] for line in logged()] == ["unhandled exception", "request"]
 
 
 def test_requests_are_counted_by_route_method_and_status(broken):

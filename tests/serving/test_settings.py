@@ -52,6 +52,15 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(environ, name, value, mes
     assert "hunter2" not in str(error.value)
 
 
+def test_limits_follow_from_the_memory_unless_they_are_set(environ):
+    small, large = (read_settings(memory_bytes=gibibytes * 1024 * MEBIBYTE) for gibibytes in (1, 4))
+    assert (small.store_bytes, large.store_bytes) == (128 * MEBIBYTE, 512 * MEBIBYTE)
+    assert (small.max_pixels, large.max_pixels) == (25_000_000, 64_000_000)
+    assert small.max_upload_bytes + small.body_bytes + small.store_bytes + small.decoder_memory_bytes < 768 * MEBIBYTE
+    environ.setenv("MEDICAL_VQA_MAX_PIXELS", "1000000")
+    assert read_settings().max_pixels == 1_000_000
+
+
 def test_all_mistakes_are_reported_at_once(environ):
     environ.setenv("MEDICAL_VQA_QUEUE_SIZE", "0")
     environ.setenv("MEDICAL_VQA_RATE_LIMIT", "often")
@@ -74,11 +83,14 @@ def documented_default(value):
 
 def test_every_setting_is_documented_with_its_default_and_its_docstring():
     guide = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text(encoding="utf-8")
-    rows = [
-        f"| `{'PORT' if name == 'port' else PREFIX + name.upper()}` | {documented_default(field.default)} "
-        f"| {field.description} |"
-        for name, field in Settings.model_fields.items()
-    ]
+    at_one_gibibyte = read_settings({}, memory_bytes=1024 * MEBIBYTE)
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = documented_default(field.default)
+        if field.default_factory is not None:
+            share = documented_default(getattr(at_one_gibibyte, name))
+            default = "–" if name == "memory_bytes" else f"{share} of 1 GiB"
+        rows.append(f"| `{'PORT' if name == 'port' else PREFIX + name.upper()}` | {default} | {field.description} |")
     assert "\n".join(rows) in guide
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from medical_vqa.schema.bundle_card import BundleCard
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
+BACKEND_GIBIBYTES = {"cpu": 1, "gpu": 32}
+"""Memory of a backend's container, from which its server derives its limits."""
 PROXY_IMAGE = "caddy:2.10.2-alpine"
 
 
@@ -135,6 +137,7 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         **values,
         "target": target,
         "gpu": family.needs_torch,
+        "memory_gib": BACKEND_GIBIBYTES["gpu" if family.needs_torch else "cpu"],
         "model": card,
         "checkpoint": card.facts.checkpoint or "",
         "revision": card.facts.revision or "main",

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +33,7 @@ from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureConte
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
+from medical_vqa.serving.fair_queue import FairQueue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,55 +149,100 @@ class DecoderLimits:
     queue_size: int
     """Uploads that may wait, or be decoded, at once."""
     deadline: float
-    """Seconds that an upload may wait for a decoder."""
+    """Seconds in which an upload is decoded or refused, the wait for a decoder included."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An upload that waits for a decoder."""
+
+    job: DecodeJob
+    deadline: float
+    future: asyncio.Future[DecodedImage]
 
 
 class DecoderPool:
-    """A number of decoding processes, or one thread of this process."""
+    """A number of decoding processes, or one thread of this process; fair among clients by the time that they use."""
 
     def __init__(self, processes: int, limits: DecoderLimits) -> None:
         """`processes` 0 decodes in a thread of this process, without a bound on memory or time."""
         self._limits = limits
-        self._size = max(1, processes)
-        self._threads = ThreadPoolExecutor(self._size, "decode")
-        self._idle: SimpleQueue[_DecoderProcess | None] = SimpleQueue()
-        for _ in range(self._size):
-            self._idle.put(_DecoderProcess(limits.memory_bytes, limits.timeout) if processes else None)
+        self._threads = ThreadPoolExecutor(max(1, processes), "decode")
+        self._processes = [_DecoderProcess(limits.memory_bytes, limits.timeout) for _ in range(processes)]
+        self._idle: list[_DecoderProcess | None] = [*self._processes] if processes else [None]
+        self._queue: FairQueue[_Waiting] = FairQueue()
+        self._running: set[asyncio.Task[None]] = set()
         self._queued = 0
         self._queued_bytes = 0
 
-    async def decode(self, job: DecodeJob) -> DecodedImage:
-        """Decode an upload outside the event loop; raises `ApiError`: 400, 413, 415, or 429 when too many wait."""
+    async def decode(self, job: DecodeJob, *, client: str = "", received: float | None = None) -> DecodedImage:
+        """Decode an upload outside the event loop.
+
+        Args:
+            job: The upload.
+            client: Whose upload it is; the decoders are shared fairly among clients.
+            received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
+
+        Raises:
+            ApiError: 400, 413 or 415 for the upload, 429 when too many wait or the deadline has passed.
+        """
         size = len(job.data)
         if self._queued >= self._limits.queue_size or (self._queued and self._queued_bytes + size > _MAX_QUEUED_BYTES):
             raise overloaded(self._limits.deadline / 2)
         self._queued += 1
         self._queued_bytes += size
-        deadline = time.monotonic() + self._limits.deadline
+        start = time.monotonic() if received is None else received
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(job, start + self._limits.deadline, loop.create_future())
+        self._queue.push(client, waiting)
+        self._start_next()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job, deadline)
+            async with asyncio.timeout(waiting.deadline - time.monotonic()):
+                return await waiting.future
+        except TimeoutError:
+            raise deadline_exceeded(self._limits.deadline / 2) from None
         except MedicalVqaError as error:
             raise to_api_error(error) from error
         finally:
             self._queued -= 1
             self._queued_bytes -= size
 
-    def _run(self, job: DecodeJob, deadline: float) -> DecodedImage:
-        process = self._idle.get()
+    def _start_next(self) -> None:
+        """Give the idle processes the uploads that are next."""
+        while self._idle and len(self._queue):
+            client, waiting = self._queue.pop()
+            if waiting.future.done():  # its client has disconnected, or its deadline has passed
+                continue
+            task = asyncio.get_running_loop().create_task(self._decode_next(client, waiting, self._idle.pop()))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _decode_next(self, client: str, waiting: _Waiting, process: _DecoderProcess | None) -> None:
+        start = time.monotonic()
         try:
-            if time.monotonic() > deadline:
-                raise deadline_exceeded(self._limits.deadline / 2)
-            return decode(job) if process is None else process.decode(job)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, waiting, process)
+            image = await work
+            if not waiting.future.done():
+                waiting.future.set_result(image)
+        except Exception as error:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
         finally:
-            self._idle.put(process)
+            self._queue.charge(client, time.monotonic() - start)
+            self._idle.append(process)
+            self._start_next()
+
+    def _run(self, waiting: _Waiting, process: _DecoderProcess | None) -> DecodedImage:
+        remaining = waiting.deadline - time.monotonic()
+        if remaining <= 0:
+            raise deadline_exceeded(self._limits.deadline / 2)
+        return decode(waiting.job) if process is None else process.decode(waiting.job, remaining)
 
     def close(self) -> None:
         """Stop the processes, after the uploads that they are decoding."""
         self._threads.shutdown()
-        for _ in range(self._size):
-            process = self._idle.get()
-            if process is not None:
-                process.stop()
+        for process in self._processes:
+            process.stop()
 
 
 def to_api_error(error: MedicalVqaError) -> ApiError:
@@ -226,18 +271,21 @@ class _DecoderProcess:
         with contextlib.suppress(OSError, EOFError), self._lock:
             self._ready_pipe()
 
-    def decode(self, job: DecodeJob) -> DecodedImage:
+    def decode(self, job: DecodeJob, remaining: float) -> DecodedImage:
+        """Decode within the time limit or the `remaining` seconds of its request, whichever is less."""
         with self._lock:
             try:
                 pipe = self._ready_pipe()
                 pipe.send(job)
-                if not pipe.poll(self._timeout):
+                if not pipe.poll(min(self._timeout, remaining)):
+                    if remaining < self._timeout:
+                        raise deadline_exceeded(self._timeout)
                     raise ImageError(f"{_UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; make it smaller")
                 result = pipe.recv()
             except (EOFError, OSError) as error:
                 self.stop()
                 raise ImageError(f"{_UPLOAD_NAME}: expected a complete picture, but the decoder crashed") from error
-            except ImageError:
+            except (ImageError, ApiError):
                 self.stop()
                 raise
         if isinstance(result, DecodedImage):

@@ -16,12 +16,30 @@ from medical_vqa.serving.schema import ErrorCode
 class ApiError(MedicalVqaError):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: ErrorCode,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        param: str | None = None,
+    ) -> None:
+        """Describe the error.
+
+        Args:
+            status: Of the response.
+            code: For programs.
+            message: For people.
+            headers: Of the response.
+            param: The field of the request that is wrong, as OpenAI's clients expect it; None: no single one.
+        """
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.param = param
 
 
 def unknown_image() -> ApiError:
@@ -29,10 +47,18 @@ def unknown_image() -> ApiError:
     return ApiError(404, "unknown_image", "no image has this id (any more); upload it again")
 
 
-def overloaded(retry_after: float) -> ApiError:
-    """429: more work is queued than can be done in time; `retry_after` in seconds."""
+def overloaded(retry_after: float, *, close: bool = False) -> ApiError:
+    """429: more work is queued than can be done in time.
+
+    Args:
+        retry_after: Seconds after which to try again.
+        close: Whether the connection is closed, because the rest of the body is not read.
+    """
     message = "more questions are waiting than can be answered in time; ask again later"
-    return _retry_later("overloaded", message, retry_after)
+    error = _retry_later("overloaded", message, retry_after)
+    if close:
+        error.headers["Connection"] = "close"
+    return error
 
 
 def deadline_exceeded(retry_after: float) -> ApiError:

@@ -9,11 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
 from medical_vqa.errors import ModelError
-from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.errors import ApiError, internal_error
 from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
@@ -34,41 +32,40 @@ def problem_response(error: ApiError, path: str = "") -> JSONResponse:
     if path.startswith("/v1/"):
         default_type = "server_error" if error.status >= 500 else "invalid_request_error"
         error_type = _OPENAI_TYPES.get(error.status, default_type)
-        content = {"error": {"message": error.message, "type": error_type, "param": None, "code": error.code}}
+        content = {"error": {"message": error.message, "type": error_type, "param": error.param, "code": error.code}}
     else:
         content = Problem(detail=ProblemDetail(code=error.code, message=error.message)).model_dump()
     return JSONResponse(content, error.status, error.headers)
 
 
-async def send_problem(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request with an error, from a middleware."""
-    await problem_response(error, scope["path"])(scope, receive, send)
+def to_api_error(error: BaseException) -> ApiError:
+    """Any exception as the error that the client receives; what is not meant for clients becomes a 500.
 
-
-def add_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Turn every exception that a route raises on purpose into a `Problem`, and count them by code."""
-
-    def respond(request: Request, error: ApiError) -> Response:
-        metrics.refused.labels(error.code).inc()
-        return problem_response(error, request.url.path)
-
-    @app.exception_handler(ApiError)
-    async def _api_error(request: Request, error: ApiError) -> Response:
-        return respond(request, error)
-
-    @app.exception_handler(ModelError)
-    async def _model_error(request: Request, error: ModelError) -> Response:
-        return respond(request, ApiError(422, "invalid", str(error)))
-
-    @app.exception_handler(RequestValidationError)
-    async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-        return respond(request, ApiError(422, "invalid", validation_message(error.errors())))
-
-    @app.exception_handler(HTTPException)
-    async def _http_exception(request: Request, error: HTTPException) -> Response:
+    A group of exceptions, which concurrent work raises, is its first `ApiError` where it has one.
+    """
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        errors = [to_api_error(part) for part in error.exceptions]
+        return next((part for part in errors if part.status < 500), errors[0])
+    if isinstance(error, ModelError):
+        return ApiError(422, "invalid", str(error))
+    if isinstance(error, RequestValidationError):
+        return ApiError(422, "invalid", validation_message(error.errors()), param=validated_field(error.errors()))
+    if isinstance(error, HTTPException):
         message = _MESSAGES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
-        code = _CODES.get(error.status_code, "invalid")
-        return respond(request, ApiError(error.status_code, code, message, error.headers))
+        return ApiError(error.status_code, _CODES.get(error.status_code, "invalid"), message, error.headers)
+    return internal_error()
+
+
+def leave_errors_to_the_outermost_layer(app: FastAPI) -> None:
+    """Let the exceptions that FastAPI would answer itself pass to the middleware that answers all of them."""
+
+    async def _raise(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature of a handler
+        raise error
+
+    app.add_exception_handler(RequestValidationError, _raise)
+    app.add_exception_handler(HTTPException, _raise)
 
 
 def validation_message(errors: Sequence[Any]) -> str:
@@ -78,3 +75,11 @@ def validation_message(errors: Sequence[Any]) -> str:
         field = ".".join(str(part) for part in error["loc"][1:]) or "body"
         parts.append(f"{field}: {error['msg'].lower()}")
     return "; ".join(parts) or "the request is not as expected"
+
+
+def validated_field(errors: Sequence[Any]) -> str | None:
+    """The first field that is wrong, in the notation of OpenAI's errors: ``messages[0].content``."""
+    if not errors:
+        return None
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in errors[0]["loc"][1:])
+    return name.lstrip(".") or None

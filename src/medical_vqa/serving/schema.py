@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 MAX_QUESTION = 1_000
 """Characters of a question; more is answered with 422."""
@@ -81,7 +81,7 @@ class AskManyRequest(Wire):
     """Several questions about one uploaded image, answered together."""
 
     image_id: str = Field(description="As POST /upload_image returned it.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
-    questions: list[Question] = Field(
+    questions: Annotated[list[Question], FailFast()] = Field(
         description="Answered in this order.",
         min_length=1,
         max_length=MAX_QUESTIONS,

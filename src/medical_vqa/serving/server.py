@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import signal
 import socket
 import sys
@@ -14,12 +16,13 @@ from fastapi import FastAPI
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.http_protocol import limited_protocol
 from medical_vqa.serving.logs import configure_logging
-from medical_vqa.serving.middleware.draining import DrainingMiddleware
 from medical_vqa.serving.settings import Settings
 
 _KEEP_ALIVE = 30  # seconds that an idle connection stays open
 _BACKLOG = 2048
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
@@ -29,6 +32,7 @@ def run(engine: Engine, settings: Settings) -> None:
     Raises `ConfigError` when the address is in use or the store is unavailable.
     """
     configure_logging(settings.log_level)
+    _return_freed_memory()
     app = create_app(engine, settings)
     app.state.service.store.check()
     listener = _listen(settings.host, settings.port)
@@ -52,8 +56,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Announce the stop, then close the socket and wait for the running requests."""
-        if isinstance(self.config.app, DrainingMiddleware):
-            self.config.app.active = True
+        if isinstance(self.config.app, FastAPI):
+            self.config.app.state.draining.active = True
             await asyncio.sleep(_DRAIN_NOTICE)
         await super().shutdown(sockets)
 
@@ -61,7 +65,8 @@ class Server(uvicorn.Server):
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the application."""
     return uvicorn.Config(
-        DrainingMiddleware(app),
+        app,
+        http=limited_protocol(settings.max_connections),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -69,7 +74,6 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         forwarded_allow_ips=list(settings.trusted_proxies) or None,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
-        h11_max_incomplete_event_size=64 * 1024,
     )
 
 
@@ -81,3 +85,12 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
         ) from error
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give large freed blocks back to the system, instead of keeping them for the next body.
+
+    Its threshold otherwise grows with every large block that is freed, to 32 MiB.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 256 * 1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.errors import ConfigError
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
 from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.image_store.base import ImageStore, open_store
+from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
 from medical_vqa.serving.schema import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
 """Supported file formats."""
 _LOG = structlog.get_logger("medical_vqa.serving")
+_STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
 _MAX_SWEEP_INTERVAL = 60.0  # seconds
 
 
@@ -86,8 +89,23 @@ class Service:
                 deadline=settings.deadline,
             ),
         )
+        self._store_checked_at = -math.inf
+        self._store_check: asyncio.Task[None] | None = None
         self._ingest_limits = DecodeLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
         self._sweeper: asyncio.Task[None] | None = None
+
+    async def check_store(self) -> None:
+        """Raise `ApiError` (503) when the store does not answer; asks it at most every few seconds."""
+        if time.monotonic() - self._store_checked_at < _STORE_CHECK_INTERVAL:
+            return
+        if self._store_check is None or self._store_check.done():
+            self._store_check = asyncio.create_task(asyncio.to_thread(self.store.check))
+        try:
+            async with asyncio.timeout(_STORE_CHECK_TIMEOUT):
+                await asyncio.shield(self._store_check)
+        except (ConfigError, TimeoutError) as error:
+            raise store_unavailable() from error
+        self._store_checked_at = time.monotonic()
 
     async def start(self) -> None:
         """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
@@ -111,9 +129,9 @@ class Service:
             with contextlib.suppress(Exception):  # a store that is unavailable now is swept next time
                 await self.images.sweep()
 
-    async def upload(self, upload: Upload) -> UploadedImage:
-        """Decode, encode and store an image; raises `ApiError`."""
-        decoded = await self._decode(upload)
+    async def upload(self, upload: Upload, *, client: str = "") -> UploadedImage:
+        """Decode, encode and store a client's image; raises `ApiError`."""
+        decoded = await self._decode(upload, client, time.monotonic())
         image = await self.images.add(decoded, upload.data)
         ttl = self.settings.store_ttl
         return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
@@ -146,17 +164,26 @@ class Service:
             raise errors.exceptions[0] from None
         return Answers(image_id=image_id, answers=[task.result() for task in tasks])
 
-    async def ask_once(self, upload: Upload, question: str, *, attention_map: bool = False) -> Answer:
-        """Answer a question about an image that is not stored; raises `ApiError`."""
+    async def ask_once(self, upload: Upload, question: str, *, attention_map: bool = False, client: str = "") -> Answer:
+        """Answer a client's question about an image that is not stored.
+
+        Args:
+            upload: The image.
+            question: In words.
+            attention_map: Whether to add the attention map.
+            client: Who asks.
+
+        Raises:
+            ApiError: The image or the question cannot be used, or there is no answer in time.
+        """
         start = time.monotonic()
-        decoded = await self._decode(upload)
+        decoded = await self._decode(upload, client, start)
         return await self._answer(await self.images.encode(decoded), question, attention_map, start)
 
-    async def _decode(self, upload: Upload) -> DecodedImage:
+    async def _decode(self, upload: Upload, client: str, received: float) -> DecodedImage:
         spec = self.engine.model.picture
-        return await self._decoders.decode(
-            DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
-        )
+        job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
+        return await self._decoders.decode(job, client=client, received=received)
 
     async def _answer(self, image: StoredImage, question: str, attention_map: bool, start: float) -> Answer:
         question = question.strip()

@@ -6,9 +6,10 @@ platform sets it. `medical-vqa serve --help` lists the options that most people 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +28,48 @@ _READ_ELSEWHERE = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # varia
 _RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
+
+_LEAST_MEMORY = 512 * MEBIBYTE
+_UNLIMITED = 1 << 60  # version 1 of control groups says 2^63 rounded to pages, version 2 says "max"
+_DEFAULT_MEMORY = 4096 * MEBIBYTE
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_DECODER_BYTES_PER_PIXEL = 16  # of the costliest pictures, 16-bit PNG and DICOM: benchmarks/serve_attacks.py
+
+
+def container_memory() -> int:
+    """The memory limit of this container, or 4 GiB where there is none."""
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text(encoding="ascii"))
+            if limit < _UNLIMITED:
+                return max(limit, _LEAST_MEMORY)
+    return _DEFAULT_MEMORY
+
+
+def _share(part: int, most: int | None = None) -> Callable[[dict[str, Any]], int]:
+    """A default that is one of so many parts of the memory."""
+
+    def share(settings: dict[str, Any]) -> int:
+        size = int(settings.get("memory_bytes", _DEFAULT_MEMORY)) // part
+        return size if most is None else min(size, most)
+
+    return share
+
+
+def _store_size(settings: dict[str, Any]) -> int:
+    in_memory = store_scheme(str(settings.get("store", ""))) == "memory"
+    return _share(8)(settings) if in_memory else 512 * MEBIBYTE
+
+
+def _decoder_memory(settings: dict[str, Any]) -> int:
+    return 3 * _share(8)(settings) // max(1, int(settings.get("decoder_processes", 1)))
+
+
+def _pixels(settings: dict[str, Any]) -> int:
+    memory = int(settings.get("decoder_memory_bytes", _DEFAULT_MEMORY))
+    millions = memory // _DECODER_BYTES_PER_PIXEL // 1_000_000
+    return 1_000_000 * min(max(1, millions), 64)
+
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -47,29 +90,36 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("port", PREFIX + "PORT", "PORT"))
     """Port to listen on; 0: any free one."""
 
+    memory_bytes: int = Field(default_factory=container_memory, ge=_LEAST_MEMORY)
+    """Memory of server and decoders, of which the limits below are shares; None: the container's limit, else 4 GiB."""
+
     store: str = "memory://"
     """Where uploads live: ``memory://``, a folder or ``file://``, ``s3://``, ``gs://``, ``redis://``."""
-    store_bytes: int = Field(512 * MEBIBYTE, ge=MEBIBYTE)
-    """Bound of a store in memory (the least recently used are removed first) or in a folder (the oldest first)."""
+    store_bytes: int = Field(default_factory=_store_size, ge=MEBIBYTE)
+    """Bound of a store in memory (the least recently used go first) or in a folder (512 MiB; the oldest go first)."""
     store_ttl: float | None = Field(3600.0, gt=0)
     """Seconds that an upload is stored; None (``0`` or ``none``): until it is deleted or the store is full."""
-    image_cache_bytes: int = Field(128 * MEBIBYTE, ge=MEBIBYTE)
+    image_cache_bytes: int = Field(default_factory=_share(32), ge=MEBIBYTE)
     """Features of recently used images that stay in memory."""
     keep_originals: bool = False
     """Whether the uploaded file, header and all, is stored next to the picture."""
 
-    max_upload_bytes: int = Field(32 * MEBIBYTE, ge=1024)
-    """Size of a request's body; larger ones are refused before they are read."""
-    max_pixels: int = Field(64_000_000, ge=64)
-    """Width times height (times frames) of an image, checked before it is decoded."""
-    upload_timeout: float = Field(20.0, gt=0)
-    """Seconds within which a whole body must arrive."""
+    max_upload_bytes: int = Field(default_factory=_share(32, 32 * MEBIBYTE), ge=1024)
+    """Size of a body that carries an image; larger ones are refused before they are read, others beyond 64 KiB."""
+    body_bytes: int = Field(default_factory=_share(8), ge=1024)
+    """Bytes of all bodies in flight; one client may hold a quarter of them, or one body."""
+    max_connections: int = Field(default_factory=_share(512 * 1024, 8192), ge=1)
+    """Connections at once; further ones are refused."""
     decoder_processes: int = Field(1, ge=0, le=64)
     """Processes that decode uploads; 0: a thread of the server, without a memory limit."""
-    decoder_memory_bytes: int = Field(2048 * MEBIBYTE, ge=256 * MEBIBYTE)
+    decoder_memory_bytes: int = Field(default_factory=_decoder_memory, ge=64 * MEBIBYTE)
     """Address space that one decoder may use beyond what it has at its start."""
-    decode_timeout: float = Field(15.0, gt=0)
-    """Seconds for decoding one upload."""
+    max_pixels: int = Field(default_factory=_pixels, ge=64)
+    """Width times height (times frames) of an image, checked before it is decoded: what the decoder's memory allows."""
+    upload_timeout: float = Field(20.0, gt=0)
+    """Seconds within which a whole body must arrive."""
+    decode_timeout: float = Field(5.0, gt=0)
+    """Seconds for decoding one upload; the wait for a decoder and this count towards `deadline`."""
 
     batch_size: int | None = Field(None, ge=1, le=512)
     """Questions answered together; None: 8 on a CPU, 64 on a GPU."""
@@ -157,6 +207,8 @@ class Settings(BaseSettings):
             )
         if self.max_upload_bytes > self.store_bytes:
             raise ValueError("store_bytes must not be below max_upload_bytes")
+        if self.max_upload_bytes > self.body_bytes:
+            raise ValueError("body_bytes must not be below max_upload_bytes")
         return self
 
 

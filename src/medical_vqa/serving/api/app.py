@@ -17,8 +17,9 @@ from medical_vqa.serving.api import openai, routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.middleware.outer import Draining
 from medical_vqa.serving.middleware.stack import middleware_stack
-from medical_vqa.serving.problems import add_exception_handlers
+from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.service import Service
 from medical_vqa.serving.settings import Settings
@@ -51,6 +52,7 @@ def create_app(engine: Engine, settings: Settings, store: ImageStore | None = No
         if rate_limiter is not None:
             await rate_limiter.close()
 
+    draining = Draining()
     bearer = HTTPBearer(auto_error=False, description="An API key, where the server needs one.")
     app = FastAPI(
         title="Medical-VQA",
@@ -64,11 +66,13 @@ def create_app(engine: Engine, settings: Settings, store: ImageStore | None = No
         telemetry=_telemetry(enabled=settings.otel),
         form_limits=FORM_LIMITS,  # type: ignore[arg-type]
         dependencies=[Depends(bearer)] if settings.api_keys else [],  # for the description; `access` checks the key
-        middleware=middleware_stack(settings, engine.metrics, rate_limiter),
+        middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
     )
     app.state.service = service
-    add_exception_handlers(app, engine.metrics)
+    app.state.draining = draining
+    leave_errors_to_the_outermost_layer(app)
     app.include_router(routes.router)
+    app.include_router(routes.json_router)
     app.include_router(openai.router)
     if settings.metrics:
 

@@ -6,8 +6,8 @@ models have no memory. The field `medical_vqa`, an extension, has what the proto
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import json
 import math
 import secrets
@@ -18,15 +18,21 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from medical_vqa.serving.api.requests import ServiceDependency, while_connected
+from medical_vqa.serving.api.requests import (
+    BoundedJsonRoute,
+    ClientDependency,
+    ServiceDependency,
+    while_connected,
+)
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.remote_images import fetch_image
 from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
 from medical_vqa.serving.service import Service, Upload
 
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
+_BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every piece decodes by itself
 _DESCRIPTIONS = {
     400: "a request that cannot be answered",
     401: "no key, or an unknown one",
@@ -38,7 +44,11 @@ _DESCRIPTIONS = {
     429: "too many requests, or no answer in time",
     503: "the server is shutting down",
 }
-router = APIRouter(prefix="/v1", tags=["openai"])
+MAX_MESSAGES = 200
+"""Messages of a conversation."""
+MAX_PARTS = 64
+"""Texts and images of a message."""
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -70,11 +80,15 @@ class TextPart(_RequestPart):
     text: str = Field(examples=[QUESTION_EXAMPLE])
 
 
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+"""A piece of a message."""
+
+
 class Message(_RequestPart):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
 
     @property
     def parts(self) -> Sequence[TextPart | ImagePart]:
@@ -92,7 +106,7 @@ class ChatRequest(_RequestPart):
     """A conversation to continue."""
 
     model: str = Field(description="As GET /v1/models lists it.", max_length=200)
-    messages: list[Message] = Field(min_length=1, max_length=200)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = Field(1, ge=1, le=1, description="One answer only.")
@@ -194,13 +208,13 @@ async def models(service: ServiceDependency) -> ModelList:
         **_errors(*_DESCRIPTIONS),
     },
 )
-async def chat(request: Request, body: ChatRequest, service: ServiceDependency) -> Any:
+async def chat(request: Request, body: ChatRequest, service: ServiceDependency, client: ClientDependency) -> Any:
     """Ask about the image in a conversation, as OpenAI's clients do."""
     if body.model not in (service.model.name, "medical-vqa"):
         raise ApiError(404, "not_found", f"this server serves {service.model.name} and no other model")
     image_url, question = read_messages(body.messages)
     data = await read_image_url(image_url, service)
-    answer = await while_connected(request, service.ask_once(Upload(data), question))
+    answer = await while_connected(request, service.ask_once(Upload(data), question, client=client))
     reply = chat_reply(body, answer)
     if body.stream:
         return StreamingResponse(stream_events(reply, body), media_type="text/event-stream")
@@ -231,12 +245,22 @@ async def read_image_url(url: str, service: Service) -> bytes:
         if not comma or not header.endswith(";base64"):
             raise ApiError(400, "not_an_image", "expected an image as data:image/...;base64,...")
         try:
-            return base64.b64decode(content, validate=True)
-        except (binascii.Error, ValueError):
+            return await asyncio.to_thread(decode_base64, content)
+        except ValueError:
             raise ApiError(400, "not_an_image", "the image's base64 is damaged; encode it again") from None
     if not service.settings.remote_images:
         raise ApiError(400, "not_an_image", "this server fetches no remote images; send a data URL")
     return await fetch_image(url, max_bytes=service.settings.max_upload_bytes, timeout=service.settings.deadline)
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 with or without line breaks; raises `ValueError`.
+
+    Decoded in pieces, between which other threads run.
+    """
+    text = "".join(text.split())
+    pieces = range(0, len(text), _BASE64_PIECE)
+    return b"".join(base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in pieces)
 
 
 def chat_reply(request: ChatRequest, answer: Answer) -> ChatReply:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema import AskRequest
@@ -17,6 +21,12 @@ from medical_vqa.serving.service import Service, Upload
 
 FORM_LIMITS: dict[str, Any] = {"max_files": 1, "max_fields": 8, "max_part_size": 8192}
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+MAX_JSON_KEYS = 64
+"""Fields of a JSON body."""
+MAX_JSON_VALUES = 50_000
+"""Values of a JSON body, at any depth: more take seconds to parse and a hundred times their bytes."""
+_PARSED_AT_ONCE = 256 * 1024  # bytes of a body that takes less than a few milliseconds
 
 T = TypeVar("T")
 
@@ -28,6 +38,14 @@ async def get_service(request: Request) -> Service:
 
 
 ServiceDependency = Annotated[Service, Depends(get_service)]
+
+
+async def get_client(request: Request) -> str:
+    """The name of the client that sent a request: its key's, or its address."""
+    return str(request.scope.get("client_name", ""))
+
+
+ClientDependency = Annotated[str, Depends(get_client)]
 
 
 async def read_upload(
@@ -51,12 +69,55 @@ async def read_upload(
 UploadDependency = Annotated[Upload, Depends(read_upload)]
 
 
+class BoundedJsonRoute(APIRoute):
+    """A route with a JSON body, which is checked before any of it is turned into objects."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, behind the check."""
+        handle = super().get_route_handler()
+
+        async def handle_checked(request: Request) -> Response:
+            if self.body_field is not None:
+                body = await request.body()
+                if len(body) > _PARSED_AT_ONCE:
+                    await asyncio.to_thread(check_json, body)
+                else:
+                    check_json(body)
+            return await handle(request)
+
+        return handle_checked
+
+
+def check_json(body: bytes) -> None:
+    """Refuse a JSON body with too many values or fields.
+
+    Commas and brackets are counted where they stand, in texts too: an upper bound that costs nothing.
+
+    Raises:
+        ApiError: 422.
+    """
+    if sum(map(body.count, (b",", b"[", b"{", b":"))) > MAX_JSON_VALUES:
+        raise ApiError(422, "invalid", f"the body has more than {MAX_JSON_VALUES:,} JSON values; send fewer")
+    if len(body) <= _PARSED_AT_ONCE and body.count(b":") > MAX_JSON_KEYS:
+        with contextlib.suppress(ValueError):  # FastAPI says where it is no JSON
+            _check_keys(from_json(body))
+
+
+def _check_keys(fields: Any) -> None:
+    if isinstance(fields, dict) and len(fields) > MAX_JSON_KEYS:
+        raise ApiError(
+            422, "invalid", f"the body has more than {MAX_JSON_KEYS} fields; see /docs for those it may have"
+        )
+
+
 async def read_ask_request(request: Request) -> AskRequest:
     """The question in a JSON or form body; raises `RequestValidationError` or `ApiError`."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if content_type == "application/json":
-            return AskRequest.model_validate_json(await request.body())
+            body = await request.body()
+            check_json(body)
+            return AskRequest.model_validate_json(body)
         if content_type in _FORM_TYPES:
             async with request.form(**FORM_LIMITS) as form:
                 fields = form.multi_items()

@@ -10,13 +10,15 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 
 from medical_vqa.serving.api.examples import bundled_examples
 from medical_vqa.serving.api.requests import (
+    BoundedJsonRoute,
+    ClientDependency,
     ServiceDependency,
     UploadDependency,
     ask_request_openapi,
     read_ask_request,
     while_connected,
 )
-from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.errors import ApiError, shutting_down
 from medical_vqa.serving.schema import (
     IMAGE_ID_EXAMPLE,
     QUESTION_EXAMPLE,
@@ -51,6 +53,7 @@ ImageId = Annotated[
     str, Path(description="As POST /upload_image returned it.", examples=[IMAGE_ID_EXAMPLE], max_length=64)
 ]
 router = APIRouter()
+json_router = APIRouter(route_class=BoundedJsonRoute)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -71,7 +74,7 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     return await while_connected(request, work)
 
 
-@router.post("/ask_questions", tags=["questions"], responses=_errors(*_QUESTION_ERRORS))
+@json_router.post("/ask_questions", tags=["questions"], responses=_errors(*_QUESTION_ERRORS))
 async def ask_questions(request: Request, body: AskManyRequest, service: ServiceDependency) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
     work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map)
@@ -82,6 +85,7 @@ async def ask_questions(request: Request, body: AskManyRequest, service: Service
 async def ask(
     request: Request,
     service: ServiceDependency,
+    client: ClientDependency,
     upload: UploadDependency,
     question: Annotated[Question, Form(description="In words.", examples=[QUESTION_EXAMPLE])],
     attention_map: Annotated[
@@ -89,16 +93,17 @@ async def ask(
     ] = False,
 ) -> Answer:
     """Ask a question about an image in one request; the image is not stored."""
-    return await while_connected(request, service.ask_once(upload, question, attention_map=attention_map))
+    work = service.ask_once(upload, question, attention_map=attention_map, client=client)
+    return await while_connected(request, work)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
 @router.post("/upload_image", tags=["images"], responses=_errors(*_UPLOAD_ERRORS))
-async def upload_image(service: ServiceDependency, upload: UploadDependency) -> UploadedImage:
+async def upload_image(service: ServiceDependency, client: ClientDependency, upload: UploadDependency) -> UploadedImage:
     """Upload an image to ask about. Its header is removed; the file itself is not stored."""
-    return await service.upload(upload)
+    return await service.upload(upload, client=client)
 
 
 @router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=_errors(*_IMAGE_ERRORS))
@@ -164,10 +169,13 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", tags=["operations"], responses=_errors(503))
-async def readyz(service: ServiceDependency) -> Health:
-    """Readiness: whether questions are answered."""
+async def readyz(request: Request, service: ServiceDependency) -> Health:
+    """Readiness: whether uploads are stored and questions are answered."""
+    if request.app.state.draining.active:
+        raise shutting_down()
     if not service.engine.ready:
         raise ApiError(503, "not_ready", "the model is not ready; try again soon", {"Retry-After": "2"})
+    await service.check_store()
     return Health(status="ready")
 
 

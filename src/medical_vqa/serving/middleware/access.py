@@ -14,7 +14,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.problems import send_problem
 from medical_vqa.serving.rate_limit import RateLimiter
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
@@ -58,40 +57,19 @@ class ApiKeys:
 class AccessMiddleware:
     """401 without an accepted key, 429 beyond the rate; sets ``scope["client_name"]``."""
 
-    def __init__(
-        self, app: ASGIApp, *, keys: ApiKeys, rate_limiter: RateLimiter | None, cors_origins: Sequence[str] = ()
-    ) -> None:
-        """Set the middleware up.
-
-        Args:
-            app: The application behind this middleware.
-            keys: The keys that are accepted.
-            rate_limiter: Counts the requests of each client; None: no limit.
-            cors_origins: Origins whose preflight requests, which carry no key, are let through.
-        """
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, rate_limiter: RateLimiter | None) -> None:
+        """`keys` are the keys that are accepted; `rate_limiter` counts the requests of each client, None: no limit."""
         self._app = app
         self._keys = keys
-        self._cors_origins = frozenset(cors_origins)
         self._rate_limiter = rate_limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or self._is_preflight(scope):
-            await self._app(scope, receive, send)
-            return
-        try:
+        if scope["type"] == "http" and scope["path"] not in PUBLIC_PATHS:
             scope["client_name"] = self._identify(scope)
             if self._rate_limiter is not None:
                 await self._rate_limiter.count(scope["client_name"])
-        except ApiError as error:
-            await send_problem(error, scope, receive, send)
-            return
         await self._app(scope, receive, send)
-
-    def _is_preflight(self, scope: Scope) -> bool:
-        if not self._cors_origins or scope["method"] != "OPTIONS":
-            return False
-        return Headers(scope=scope).get("origin", "") in self._cors_origins
 
     def _identify(self, scope: Scope) -> str:
         """The name of the client's key, or its address where no key is needed; raises `ApiError` (401)."""

@@ -1,61 +1,118 @@
-"""Bodies that are too large or arrive too slowly.
+"""Bodies that are too large for their route, arrive too slowly, or are too many at once.
 
-FastAPI's own limit answers in plain text and has no timeout; this one answers with a `Problem` and has one.
+A body without an image has at most `SMALL_BODY` bytes: 32 questions fit. What all bodies in flight hold together is
+bounded for the process, and for each client, so that one client cannot use up what the others need.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections import Counter
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.problems import send_problem
+from medical_vqa.serving.errors import ApiError, overloaded
+from medical_vqa.serving.schema import MAX_QUESTION, MAX_QUESTIONS
+
+IMAGE_PATHS = frozenset({"/upload_image", "/ask", "/series", "/v1/chat/completions", "/v1/responses"})
+"""Routes whose bodies carry an image; a body of any other has at most its entry in `SMALL_BODIES`, or `SMALL_BODY`."""
+SMALL_BODY = 64 * 1024
+"""Bytes of a body without an image."""
+SMALL_BODIES = {"/ask_questions": 6 * MAX_QUESTION * MAX_QUESTIONS + 4096}  # a character takes up to 6 bytes in JSON
+"""Bytes of a body with many questions."""
+_MAX_DIGITS = 15  # of an announced length; int() refuses numbers of some thousand digits
+_RETRY_SECONDS = 1.0
+
+
+class BodyBudget:
+    """How many bytes of bodies are in flight, in all and by client."""
+
+    def __init__(self, total: int, per_client: int) -> None:
+        self._total = total
+        self._per_client = per_client
+        self._used: Counter[str] = Counter()
+        self.used = 0
+
+    def take(self, client: str, size: int) -> bool:
+        """Count some bytes; returns whether they are within the bounds. Where they are not, nothing is counted."""
+        if self.used + size > self._total or self._used[client] + size > self._per_client:
+            return False
+        self.used += size
+        self._used[client] += size
+        return True
+
+    def release(self, client: str, size: int) -> None:
+        """Give back what `take` has counted."""
+        self.used -= size
+        self._used[client] -= size
+        if self._used[client] <= 0:
+            del self._used[client]
 
 
 class BodyLimitsMiddleware:
-    """413 by the announced length or once too much has arrived, 408 when the rest does not arrive."""
+    """413 by the announced length or once too much has arrived, 408 when the rest does not arrive, 429 for too many."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout: float) -> None:
-        """`timeout`: seconds within which the whole body must arrive."""
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout: float, budget: BodyBudget) -> None:
+        """Set the limits.
+
+        Args:
+            app: The application behind this middleware.
+            max_bytes: Of a body with an image.
+            timeout: Seconds within which the whole body must arrive.
+            budget: Counts the bodies in flight.
+        """
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if int(Headers(scope=scope).get("content-length", "0")) > self._max_bytes:  # uvicorn has checked the number
-            await send_problem(_too_large(self._max_bytes), scope, receive, send)
-            return
-        body = _LimitedBody(receive, self._max_bytes, self._timeout)
+        limit = self._limit(scope["path"])
+        announced = Headers(scope=scope).get("content-length", "0").strip()
+        if not announced.isdecimal() or len(announced) > _MAX_DIGITS or int(announced) > limit:
+            raise _too_large(limit)
+        client = str(scope.get("client_name", ""))
+        body = _LimitedBody(receive, limit, self._timeout, self._budget, client)
 
         async def send_unless_refused(message: Message) -> None:
             if body.error is None:
                 await send(message)
 
-        with contextlib.suppress(ClientDisconnect):  # nobody is left to answer
+        try:
             await self._app(scope, body.receive, send_unless_refused)
+        except ClientDisconnect:  # nobody is left to answer, or the body was refused
+            pass
+        except Exception:
+            if body.error is None:
+                raise
+        finally:
+            self._budget.release(client, body.counted)
         if body.error is not None:
-            await send_problem(body.error, scope, receive, send)
+            raise body.error
+
+    def _limit(self, path: str) -> int:
+        return self._max_bytes if path in IMAGE_PATHS else min(self._max_bytes, SMALL_BODIES.get(path, SMALL_BODY))
 
 
 class _LimitedBody:
     """The body of one request while it arrives."""
 
-    def __init__(self, receive: Receive, max_bytes: int, timeout: float) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, timeout: float, budget: BodyBudget, client: str) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
-        self._size = 0
+        self._budget = budget
+        self._client = client
         self._complete = False
+        self.counted = 0
         self.error: ApiError | None = None
 
     async def receive(self) -> Message:
@@ -67,8 +124,13 @@ class _LimitedBody:
         except TimeoutError:
             return self._refuse(_too_slow(self._timeout))
         self._complete = not message.get("more_body", False)
-        self._size += len(message.get("body", b""))
-        return self._refuse(_too_large(self._max_bytes)) if self._size > self._max_bytes else message
+        size = len(message.get("body", b""))
+        if self.counted + size > self._max_bytes:
+            return self._refuse(_too_large(self._max_bytes))
+        if not self._budget.take(self._client, size):
+            return self._refuse(overloaded(_RETRY_SECONDS, close=True))
+        self.counted += size
+        return message
 
     def _refuse(self, error: ApiError) -> Message:
         self.error = error
@@ -76,7 +138,7 @@ class _LimitedBody:
 
 
 def _too_large(max_bytes: int) -> ApiError:
-    message = f"the body has more than {max_bytes:,} bytes; send less"
+    message = f"the body has more than {max_bytes:,} bytes, this route's limit; send less"
     return ApiError(413, "too_large", message, {"Connection": "close"})
 
 

@@ -7,55 +7,48 @@ from starlette.middleware.cors import CORSMiddleware
 
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.middleware.access import AccessMiddleware, ApiKeys
-from medical_vqa.serving.middleware.access_log import AccessLogMiddleware
-from medical_vqa.serving.middleware.body_limits import BodyLimitsMiddleware
-from medical_vqa.serving.middleware.http_metrics import HttpMetricsMiddleware
-from medical_vqa.serving.middleware.internal_errors import InternalErrorMiddleware
-from medical_vqa.serving.middleware.request_id import RequestIdMiddleware
-from medical_vqa.serving.middleware.security_headers import SecurityHeadersMiddleware
+from medical_vqa.serving.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
+from medical_vqa.serving.middleware.outer import Draining, OuterMiddleware
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.settings import Settings
 
+_SHARES = 4  # of the bytes of bodies in flight, one client may hold one
 
-def middleware_stack(settings: Settings, metrics: Metrics, rate_limiter: RateLimiter | None) -> list[Middleware]:
+
+def middleware_stack(
+    settings: Settings, metrics: Metrics, rate_limiter: RateLimiter | None, draining: Draining
+) -> list[Middleware]:
     """The middleware from the outermost, which sees a request first and its response last, to the innermost.
 
-    1. request id: everything that follows logs under it, and every response carries it
-    2. access log: sees the status that the client gets
-    3. security headers: on every response, errors included
-    4. metrics: counts what the log shows
-    5. CORS, where origins are set: browsers need its headers on errors too
-    6. internal errors: a bug anywhere below becomes a 500 that passes 1 to 5
-    7. access: keys and rates, before any of the body is read
-    8. body limits
+    1. CORS, where origins are set: browsers need its headers on every response, errors included
+    2. outer: request id, errors, security headers, metrics, access log
+    3. access: keys and rates, before any of the body is read
+    4. body limits
 
     Args:
         settings: Which of them are used, and their options.
         metrics: Where requests are counted.
         rate_limiter: Counts the requests of each client; None: no limit.
+        draining: Whether the server is about to stop.
     """
-    stack = [Middleware(RequestIdMiddleware), Middleware(AccessLogMiddleware)]
-    stack.append(Middleware(SecurityHeadersMiddleware, docs=settings.docs))
-    if settings.metrics:
-        stack.append(Middleware(HttpMetricsMiddleware, metrics=metrics))
-    if settings.cors_origins:
-        stack.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["Authorization", "Content-Type"],
-                max_age=3600,
-            )
-        )
-    stack.append(Middleware(InternalErrorMiddleware))
-    stack.append(
+    budget = BodyBudget(settings.body_bytes, max(settings.max_upload_bytes, settings.body_bytes // _SHARES))
+    stack = [
+        Middleware(OuterMiddleware, metrics=metrics, docs=settings.docs, draining=draining),
+        Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys), rate_limiter=rate_limiter),
         Middleware(
-            AccessMiddleware,
-            keys=ApiKeys(settings.api_keys),
-            rate_limiter=rate_limiter,
-            cors_origins=settings.cors_origins,
+            BodyLimitsMiddleware,
+            max_bytes=settings.max_upload_bytes,
+            timeout=settings.upload_timeout,
+            budget=budget,
+        ),
+    ]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],  # OpenAI's client sends many of its own, and no cookie is ever accepted
+            max_age=3600,
         )
-    )
-    stack.append(Middleware(BodyLimitsMiddleware, max_bytes=settings.max_upload_bytes, timeout=settings.upload_timeout))
+        stack.insert(0, cors)
     return stack

@@ -1,0 +1,78 @@
+"""A queue that is fair among clients: whoever has received least so far is served next.
+
+This is start-time fair queuing: every client has a virtual time, which advances by what its work has cost, divided by
+its weight. The client with the smallest is next, and one that returns after a pause starts at the present virtual time,
+so that nobody saves up service. Goyal, Vin and Cheng (1996), "Start-time Fair Queuing", section 2.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """Items by client; not thread-safe."""
+
+    def __init__(self, weight: Callable[[str], float] = lambda _: 1.0) -> None:
+        """`weight` of a client: one of weight 2 is served twice as much as one of weight 1."""
+        self._weight = weight
+        self._waiting: dict[str, deque[T]] = {}
+        self._served: dict[str, float] = {}  # virtual time of each client that waits or was served lately
+        self._now = 0.0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[T]:
+        for items in self._waiting.values():
+            yield from items
+
+    def push(self, client: str, item: T) -> None:
+        """Add an item at the end of its client's items."""
+        if client not in self._waiting:
+            self._waiting[client] = deque()
+            self._served[client] = max(self._served.get(client, 0.0), self._now)
+        self._waiting[client].append(item)
+        self._size += 1
+
+    def pop(self, cost: float = 0.0) -> tuple[str, T]:
+        """The next item and its client; raises `LookupError` where none waits.
+
+        `cost` is charged at once; where it is known only later, `charge` does that.
+        """
+        if not self._waiting:
+            raise LookupError("nothing waits")
+        client = min(self._waiting, key=self._served.__getitem__)
+        self._now = max(self._now, self._served[client])
+        items = self._waiting[client]
+        item = items.popleft()
+        if not items:
+            del self._waiting[client]
+        self._size -= 1
+        self.charge(client, cost)
+        return client, item
+
+    def charge(self, client: str, cost: float) -> None:
+        """Count what a client's work has cost."""
+        self._served[client] = max(self._served.get(client, 0.0), self._now) + cost / self._weight(client)
+        if len(self._served) > 1000 + 2 * len(self._waiting):  # forget the clients whose time has passed
+            self._served = {c: t for c, t in self._served.items() if c in self._waiting or t > self._now}
+
+    def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Remove items, and return them."""
+        removed: list[T] = []
+        for client, items in list(self._waiting.items()):
+            kept = deque[T]()
+            for item in items:
+                (removed if unwanted(item) else kept).append(item)
+            if kept:
+                self._waiting[client] = kept
+            else:
+                del self._waiting[client]
+        self._size -= len(removed)
+        return removed

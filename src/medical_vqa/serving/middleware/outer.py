@@ -1,0 +1,146 @@
+"""The outermost layer, which every request enters first and every response leaves last.
+
+It gives a request its id, turns any exception into the documented `Problem`, adds the security headers, counts the
+request, and writes its line of the access log:
+
+``{"event": "request", "method": "POST", "route": "/ask_question", "status": 200, "duration_ms": 8.1, ...}``
+
+The log has no query string, no header and no body. One layer, because each further one costs every request a wrapper.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
+
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.problems import problem_response, to_api_error
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status for a request whose client disconnected before the response, as nginx logs it."""
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are requested every few seconds: logged only when they fail."""
+_REQUEST_ID = re.compile(r"[\w.:;=+/@~-]{1,128}", re.ASCII)  # UUIDs, W3C, AWS and Google trace ids; nothing to escape
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context
+_SERVER_ERROR = 500
+
+# No Strict-Transport-Security: that header belongs to whatever terminates TLS, which this server does not.
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+_CDN = "https://cdn.jsdelivr.net"  # from which FastAPI's page /docs loads its script and style sheet
+_DOCS_POLICY = (
+    f"{_API_POLICY}; script-src 'self' 'unsafe-inline' {_CDN}; style-src 'self' 'unsafe-inline' {_CDN}; "
+    "img-src 'self' data: https://fastapi.tiangolo.com; connect-src 'self'"
+)
+
+
+@dataclass
+class Draining:
+    """Whether the server is about to stop: `/readyz` then says so, and every response closes its connection."""
+
+    active: bool = False
+    """Set once the server has been asked to stop."""
+
+
+class OuterMiddleware:
+    """Ids, errors, headers, metrics and the access log."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, docs: bool = False, draining: Draining | None = None) -> None:
+        """Set the layer up.
+
+        Args:
+            app: The application behind this middleware.
+            metrics: Where requests and refusals are counted.
+            docs: Whether the server has the page /docs, whose scripts the content security policy must allow.
+            draining: Whether the server is about to stop; None: it never is.
+        """
+        self._app = app
+        self._metrics = metrics
+        self._draining = draining or Draining()
+        self._log = structlog.get_logger("medical_vqa.access")
+        headers = {**_SECURITY_HEADERS, "Content-Security-Policy": _DOCS_POLICY if docs else _API_POLICY}
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._names = frozenset(name for name, _ in self._headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+        request_id = _request_id(Headers(scope=scope))
+        bind_contextvars(request_id=request_id)  # never unbound: the server gives every request a context of its own
+
+        async def send_response(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [header for header in message.get("headers", ()) if header[0].lower() not in self._names]
+                headers += [*self._headers, (b"x-request-id", request_id.encode())]
+                if self._draining.active:
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
+            await send(message)
+
+        self._metrics.http_in_progress.inc()
+        try:
+            await self._app(scope, receive, send_response)
+        except ClientDisconnect:
+            pass
+        except Exception as exception:
+            error = to_api_error(exception)
+            self._record(error, exception)
+            if status:  # too late for another response: the server closes the connection
+                raise
+            await problem_response(error, scope["path"])(scope, receive, send_response)
+        finally:
+            self._metrics.http_in_progress.dec()
+            self._write(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - start)
+
+    def _record(self, error: ApiError, exception: Exception) -> None:
+        """Count an error and, where it is the server's, log its cause: once, under the request's id."""
+        self._metrics.refused.labels(error.code).inc()
+        if error is not exception:
+            if error.status >= _SERVER_ERROR:
+                self._log.error("unhandled exception", exc_info=exception)
+        elif error.status >= _SERVER_ERROR and error.__cause__ is not None:
+            self._log.error("request failed", status=error.status, code=error.code, exc_info=error.__cause__)
+
+    def _write(self, scope: Scope, status: int, seconds: float) -> None:
+        route, method = route_template(scope), scope["method"]
+        self._metrics.http_requests.labels(route, method, status).inc()
+        self._metrics.http_seconds.labels(route, method).observe(seconds)
+        if scope["path"] in PROBES and status < 400:
+            return
+        client = {"client": scope["client_name"]} if "client_name" in scope else {}
+        self._log.info(
+            "request", method=method, route=route, status=status, duration_ms=round(1000 * seconds, 2), **client
+        )
+
+
+def route_template(scope: Scope) -> str:
+    """The path of the matched route, with its parameters as names: an image id in a log would be as good as a key."""
+    return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's `X-Request-ID`, else the trace id of its `traceparent`, else a new one."""
+    received = headers.get("x-request-id", "")
+    if _REQUEST_ID.fullmatch(received):
+        return received
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace[1] if trace else uuid.uuid4().hex
