@@ -67,11 +67,11 @@ class FairQueue(Generic[T]):
         """Remove items, and return them."""
         removed: list[T] = []
         for client, items in list(self._waiting.items()):
-            kept = deque[T]()
+            remaining = deque[T]()
             for item in items:
-                (removed if unwanted(item) else kept).append(item)
-            if kept:
-                self._waiting[client] = kept
+                (removed if unwanted(item) else remaining).append(item)
+            if remaining:
+                self._waiting[client] = remaining
             else:
                 del self._waiting[client]
         self._size -= len(removed)

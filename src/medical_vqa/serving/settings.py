@@ -46,23 +46,23 @@ def container_memory() -> int:
     return _DEFAULT_MEMORY
 
 
-def _share(part: int, most: int | None = None) -> Callable[[dict[str, Any]], int]:
+def _part_of_memory(part: int, most: int | None = None) -> Callable[[dict[str, Any]], int]:
     """A default that is one of so many parts of the memory."""
 
-    def share(settings: dict[str, Any]) -> int:
+    def part_of_memory(settings: dict[str, Any]) -> int:
         size = int(settings.get("memory_bytes", _DEFAULT_MEMORY)) // part
         return size if most is None else min(size, most)
 
-    return share
+    return part_of_memory
 
 
 def _store_size(settings: dict[str, Any]) -> int:
     in_memory = store_scheme(str(settings.get("store", ""))) == "memory"
-    return _share(8)(settings) if in_memory else 512 * MEBIBYTE
+    return _part_of_memory(8)(settings) if in_memory else 512 * MEBIBYTE
 
 
 def _decoder_memory(settings: dict[str, Any]) -> int:
-    return 3 * _share(8)(settings) // max(1, int(settings.get("decoder_processes", 1)))
+    return 3 * _part_of_memory(8)(settings) // max(1, int(settings.get("decoder_processes", 1)))
 
 
 def _pixels(settings: dict[str, Any]) -> int:
@@ -99,16 +99,16 @@ class Settings(BaseSettings):
     """Bound of a store in memory (the least recently used go first) or in a folder (512 MiB; the oldest go first)."""
     store_ttl: float | None = Field(3600.0, gt=0)
     """Seconds that an upload is stored; None (``0`` or ``none``): until it is deleted or the store is full."""
-    image_cache_bytes: int = Field(default_factory=_share(32), ge=MEBIBYTE)
+    image_cache_bytes: int = Field(default_factory=_part_of_memory(32), ge=MEBIBYTE)
     """Features of recently used images that stay in memory."""
     keep_originals: bool = False
     """Whether the uploaded file, header and all, is stored next to the picture."""
 
-    max_upload_bytes: int = Field(default_factory=_share(32, 32 * MEBIBYTE), ge=1024)
+    max_upload_bytes: int = Field(default_factory=_part_of_memory(32, 32 * MEBIBYTE), ge=1024)
     """Size of a body that carries an image; larger ones are refused before they are read, others beyond 64 KiB."""
-    body_bytes: int = Field(default_factory=_share(8), ge=1024)
+    body_bytes: int = Field(default_factory=_part_of_memory(8), ge=1024)
     """Bytes of all bodies in flight; one client may hold a quarter of them, or one body."""
-    max_connections: int = Field(default_factory=_share(512 * 1024, 8192), ge=1)
+    max_connections: int = Field(default_factory=_part_of_memory(512 * 1024, 8192), ge=1)
     """Connections at once; further ones are refused."""
     decoder_processes: int = Field(1, ge=0, le=64)
     """Processes that decode uploads; 0: a thread of the server, without a memory limit."""

@@ -12,7 +12,7 @@ from medical_vqa.serving.middleware.outer import Draining, OuterMiddleware
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.settings import Settings
 
-_SHARES = 4  # of the bytes of bodies in flight, one client may hold one
+_CLIENTS_PER_BUDGET = 4  # of the bytes of bodies in flight, one client may hold one
 
 
 def middleware_stack(
@@ -31,7 +31,7 @@ def middleware_stack(
         rate_limiter: Counts the requests of each client; None: no limit.
         draining: Whether the server is about to stop.
     """
-    budget = BodyBudget(settings.body_bytes, max(settings.max_upload_bytes, settings.body_bytes // _SHARES))
+    budget = BodyBudget(settings.body_bytes, max(settings.max_upload_bytes, settings.body_bytes // _CLIENTS_PER_BUDGET))
     stack = [
         Middleware(OuterMiddleware, metrics=metrics, docs=settings.docs, draining=draining),
         Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys), rate_limiter=rate_limiter),
