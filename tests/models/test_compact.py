@@ -383,6 +383,9 @@ def confident(model, answer):
         ("где это", "English only"),
         ("is left lung it", "nobody showed me the left lung"),
         ("is mass it", None),
+        ("is there a mass", None),
+        ("is there left lung", None),
+        ("is there mass in left lung", "nobody showed me the left lung"),
     ],
 )
 def test_it_abstains_on_unknown_words_scripts_and_entities_unfamiliar_in_the_image_type(question, reason):
@@ -393,6 +396,17 @@ def test_it_abstains_on_unknown_words_scripts_and_entities_unfamiliar_in_the_ima
     confident(model, "Head")
     abstention = model.abstention_reason(query, model.answer([query], Decoding())[0])
     assert (abstention is None) if reason is None else (reason in (abstention or ""))
+
+
+@pytest.mark.parametrize(("answer", "abstains"), [("yes", True), ("no", False)])
+def test_an_organ_unfamiliar_in_the_image_type_may_be_absent_and_not_present(answer, abstains):
+    image_types = ImageTypes("which part", {"yes": ("mass",), "no": ("mass",)})
+    model = compact(
+        ("is", "there", "left", "lung"), ("yes", "no"), regions=("mask: Left Lung",), image_types=image_types
+    )
+    query = Query("q", "is there left lung", "a", query_with_regions().visual)
+    reason = confident(model, answer).abstention_reason(query, model.answer([query], Decoding())[0])
+    assert ("nobody showed me the left lung" in (reason or "")) is abstains
 
 
 def test_an_attention_map_sums_to_one_and_follows_the_picture():

@@ -97,6 +97,41 @@ def test_which_entity_a_question_presupposes(question, entity):
     assert parser().presupposed_entity(question) == entity
 
 
+@pytest.mark.parametrize(
+    ("question", "premises"),
+    [
+        ("Where is the liver?", ["liver"]),
+        ("Is there a liver in the image?", []),
+        ("Is the liver visible?", []),
+        ("Does the picture contain the liver?", []),
+        ("Is there a tumor in the liver?", ["liver"]),
+        ("Can you see a mass in the liver?", ["liver"]),
+        ("Does the liver show a lesion?", ["liver"]),
+        ("Are there any abnormalities in the left lung?", ["left lung"]),
+        ("Does this patient have brain edema?", ["brain edema"]),
+        ("Does the patient have a liver?", ["liver"]),
+        ("What is the function of the liver?", []),
+        ("What modality is this?", []),
+        ("肝脏在哪里?", ["liver"]),
+        ("图中有肝脏吗?", []),
+        ("肝脏里有肿瘤吗?", ["liver"]),
+        ("病人患有脑水肿吗?", ["brain edema"]),
+        ("左肺看起来正常吗?", ["left lung"]),
+        ("肝脏的功能是什么?", []),
+    ],
+)
+def test_what_a_picture_must_be_able_to_show(question, premises):
+    assert parser().premises(question) == premises
+
+
+def test_a_finding_is_familiar_where_one_of_the_same_organ_is():
+    image_types = ImageTypes("part?", {"brain": ("brain", "brain edema"), "abdomen": ("liver", "lung", "liver cancer")})
+    assert not image_types.is_unfamiliar("brain enhancing tumor", "Brain")
+    assert image_types.is_unfamiliar("pneumonia", "Brain")
+    assert image_types.is_unfamiliar("pneumonia", "Abdomen")  # the lungs are in it, their diseases never were
+    assert image_types.is_unfamiliar("mass", "Abdomen")
+
+
 def test_image_types_and_the_entities_that_rows_mention_in_them():
     rows = [
         Example("1", "a", "What part?", ("Chest",), "a"),

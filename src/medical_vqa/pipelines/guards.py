@@ -168,11 +168,7 @@ def reliability(
     by_type, by_finding = {}, {}
     for example, answer in zip(examples, answers, strict=True):
         modality = example.facts.get("modality", "")
-        if (
-            reference.asks_for_finding(example.question)
-            and answer.dependence
-            and not answer.dependence.depends_on_image
-        ):
+        if reference.asks_for_finding(example.question) and answer.dependence and not answer.dependence.changes_answer:
             continue
         if question_type := reference.question_type(example.question):
             by_type[example.id] = f"{modality}, {question_type}"

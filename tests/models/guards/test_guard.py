@@ -7,7 +7,7 @@ from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureS
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
-from medical_vqa.models.guards.contradiction import contradict, opposite
+from medical_vqa.models.guards.contradiction import contradict, disagreement, opposite, related_questions
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.picture import ReferenceFeatures
 from medical_vqa.models.guards.reasons import SENTENCES
@@ -59,6 +59,11 @@ class Fake:
         return "I do not know the word zxqv." if "zxqv" in query.question else None
 
 
+def effusion_where_bright():
+    wordings = ("is_there_an_effusion", "does_the_patient_have_effusion", "can_effusion_be_observed_in_this_picture")
+    return Fake(**dict.fromkeys(wordings, ("No", "Yes")))
+
+
 def picture(value):
     return np.full((8, 8, 1), value, np.uint8)
 
@@ -106,12 +111,13 @@ def test_an_answer_that_every_picture_gets_is_named_as_usual_or_as_knowledge():
 
 @pytest.mark.parametrize("question", ["Is there an effusion?", "Are there pleural effusions?", "Is the lung healthy?"])
 def test_a_finding_question_whose_answer_no_picture_changes_is_withheld(question):
-    (answer,) = ask(Fake(is_the_lung_unhealthy="No"), question, references=reference())
+    model = Fake(is_the_lung_unhealthy="No", is_the_lung_abnormal="No")
+    (answer,) = ask(model, question, references=reference())
     assert answer.abstention.code == "picture_does_not_matter"
 
 
 def test_a_finding_question_whose_answer_the_picture_changes_is_shown():
-    (answer,) = ask(Fake(is_there_an_effusion=("No", "Yes")), "Is there an effusion?", references=reference())
+    (answer,) = ask(effusion_where_bright(), "Is there an effusion?", references=reference())
     assert (answer.abstention.abstained, answer.source) == (False, "picture")
 
 
@@ -132,9 +138,9 @@ def row(name, *, kind="question type", above=False):
     "unreliable", [row("X-Ray, effusion", kind="finding"), row("X-Ray, Abnormality")], ids=["finding", "type"]
 )
 def test_a_finding_type_that_is_no_better_than_guessing_is_withheld(unreliable):
-    model = Fake(
-        is_there_an_effusion=("No", "Yes"), is_the_lung_healthy=("No", "Yes"), is_the_lung_unhealthy=("Yes", "No")
-    )
+    model = effusion_where_bright()
+    model.answers |= {"is the lung healthy": ("No", "Yes")}
+    model.answers |= dict.fromkeys(("is the lung unhealthy", "is the lung abnormal"), ("Yes", "No"))
     question = "Is there an effusion?" if unreliable.kind == "finding" else "Is the lung healthy?"
     card = CARD.model_copy(update={"reliability": (unreliable,)})
     (answer,) = ask(model, question, references=reference(), card=card)
@@ -198,7 +204,41 @@ def test_colors_are_no_reason_for_a_model_of_colored_pictures():
 def test_all_that_is_asked_of_the_model_goes_in_one_batch():
     model = Fake()
     ask(model, "Is there an effusion?", "Is the lung healthy?", references=reference())
-    assert model.batches == [2 + 1 + 2 * 6]
+    assert model.batches == [2 + (2 + 2) + 2 * 6]
+
+
+def test_what_two_questions_share_is_asked_once():
+    model = Fake()
+    ask(model, "Is the lung healthy?", "Is the lung abnormal?", "Does the lung look normal?")
+    assert model.batches == [3 + len({"healthy?", "unhealthy?", "abnormal?", "normal?", "look abnormal?"})]
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("Does the liver look normal?", {"Does the liver look abnormal": "No", "Is the liver abnormal": "Yes"}),
+        ("Is the liver diseased?", {"Is the liver healthy": "Yes"}),
+        ("Is there no abnormality in the liver?", {"Is the liver healthy": "No", "Is the liver abnormal": "No"}),
+        ("Is the heart enlarged?", {"Is the heart normal in size": "Yes"}),
+        ("Does this patient have pneumonia?", {"Can pneumonia be observed in this picture": "No"}),
+        ("Is there a tumor in the liver?", {"Can tumor be observed on the liver in this picture": "No"}),
+        ("肝脏正常吗?", {"肝脏不正常吗": "不是", "肝脏是异常的吗": "是的"}),
+        ("图中存在异常吗?", {"这张图片看起来正常吗": "正常"}),
+    ],
+)
+def test_wordings_of_one_claim_must_agree(question, answers):
+    model = Fake(**{text.lower().replace(" ", "_"): answer for text, answer in answers.items()})
+    (answer,) = ask(model, question)
+    assert answer.abstention.code in ("contradiction", "paraphrase_disagrees")
+    assert any(text in answer.abstention.reason for text in answers)
+
+
+def test_an_answer_agrees_with_the_same_claim_and_with_the_negated_opposite():
+    assert disagreement("Is the liver normal?", "Yes", "Is the liver abnormal?", "No") is None
+    assert disagreement("Is the liver normal?", "Yes", "Is the liver healthy?", "Yes") is None
+    assert disagreement("Is the liver normal?", "Yes", "Is the liver healthy?", "No") == "paraphrase_disagrees"
+    assert disagreement("Is the liver normal?", "Yes", "Is the liver abnormal?", "Yes") == "contradiction"
+    assert related_questions("Where is the liver?") == ()
 
 
 def test_no_more_alternatives_are_shown_than_the_card_says():
@@ -218,6 +258,10 @@ def test_no_questions_no_answers():
         ("Is this a Normal brain?", "Is this a abnormal brain?"),
         ("Is the liver normal or abnormal?", None),
         ("Is the lung not healthy?", None),
+        ("Is the heart normal in size?", None),
+        ("肝脏是健康的吗?", "肝脏是不健康的吗?"),
+        ("肝脏看起来不正常吗?", "肝脏看起来正常吗?"),
+        ("肝脏在哪里?", None),
         ("Which organ is abnormal?", None),
         ("Where is the liver?", None),
     ],

@@ -80,9 +80,9 @@ class CompactAnswering(ABC):
         """The organ or finding that an English text names."""
         return self.parser.entity_in(self.parser.canonical(text))
 
-    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002 - the same for all
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """Why the answer means nothing: a language or words that training never used, or an entity that is absent."""
-        return scope_abstention_reason(query, self.parser, self.settings.image_types, self.answer)
+        return scope_abstention_reason(query, prediction, self.parser, self.settings.image_types, self.answer)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.

@@ -17,7 +17,8 @@ from medical_vqa.models.compact.question_understanding import (
     QuestionParser,
     choices_in,
 )
-from medical_vqa.models.questions.form import form_reason
+from medical_vqa.models.questions.claims import FINDING, is_yes
+from medical_vqa.models.questions.form import asks_yes_or_no, form_reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
@@ -83,12 +84,15 @@ def _among_choices(questions: Sequence[str], answers: AnswerVocabulary) -> NDArr
 
 
 def scope_abstention_reason(
-    query: Query, parser: QuestionParser, image_types: ImageTypes, answer: Answer
+    query: Query, prediction: Prediction, parser: QuestionParser, image_types: ImageTypes, answer: Answer
 ) -> str | None:
     """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent.
 
+    An organ that no training picture of the image's type shows may be said to be absent, and not to be present.
+
     Args:
         query: The question and its image.
+        prediction: The answer to it.
         parser: Knows the training questions' words and the entities.
         image_types: Which entities the training rows mention in which type of image.
         answer: Answers questions; it is called to find out the type of the image.
@@ -99,12 +103,17 @@ def scope_abstention_reason(
         return reason
     if (reason := words_reason(query.question, parser)) is not None:
         return reason
-    entity = parser.presupposed_entity(parser.canonical(query.question))
-    if entity is not None and image_types.entities:
+    question = parser.canonical(query.question)
+    entities = parser.premises(question)
+    if not entities and is_yes(prediction.answer) and asks_yes_or_no(question) and not parser.is_knowledge(question):
+        entities = parser.entities_in(question)
+    if entities and image_types.entities:
         type_query = dataclasses.replace(query, question=image_types.question)
         image_type = answer([type_query], Decoding(alternatives=0))[0].answer
-        if image_types.is_unfamiliar(entity, image_type):
-            return f"I cannot tell from this kind of image: nobody showed me the {entity} in one like it."
+        unfamiliar = next((entity for entity in entities if image_types.is_unfamiliar(entity, image_type)), None)
+        if unfamiliar is not None:
+            name = unfamiliar if FINDING.search(unfamiliar) else f"the {unfamiliar}"
+            return f"I cannot tell from this kind of image: nobody showed me {name} in one like it."
     return None
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from rapidfuzz.distance import OSA
 
 from medical_vqa.models.base import Query
+from medical_vqa.models.questions.claims import FINDING, claim_of
 from medical_vqa.models.questions.terms import CanonicalQuestion, Term, canonical_terms
 from medical_vqa.models.vocabulary import WordVocabulary, words
 from medical_vqa.schema.records import Example
@@ -50,8 +51,25 @@ _CHINESE_NAMES = {  # what SLAKE's Chinese questions call the entities whose mas
     "脑干": "brain stem", "颞叶": "temporal lobe", "脊髓": "spinal cord", "小肠": "small bowel", "结肠": "colon",
     "直肠": "rectum", "十二指肠": "duodenum", "膀胱": "bladder", "食管": "esophagus", "食道": "esophagus",
     "气管": "trachea", "喉": "larynx", "下颌骨": "mandible", "下颚": "mandible", "腮腺": "parotid", "眼": "eye",
+    "肝": "liver", "脾": "spleen", "肾": "kidney", "大脑": "brain", "脑": "brain", "脑肿瘤": "brain", "脑瘤": "brain",
     "耳": "ear", "牙": "tooth", "股骨头": "femoral head", "肱骨头": "humerus head",
 }  # fmt: skip
+_PATIENT_HAS = re.compile(
+    r"\b(?:do|does|did) (?:the|this|that) (?:patient|person|man|woman|child) have\b|(?:病人|患者)有"
+)
+_CHINESE_EXISTENCE = re.compile(
+    r"包含|包括|存在|有|看到|看见|观察|显示|出现|可见|几|多少|最大|最小|更大|更小|较大|较小"
+)
+_KNOWLEDGE = re.compile(
+    r"\b(?:functions?|effects?|roles?|systems?|prevent\w*|treat\w*|cures?|caused?|causes|symptoms?)\b"
+    r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
+)
+"""Questions with these words are about an organ or finding in general, whatever the picture shows."""
+_SITES = {
+    "atelectasis": "lung", "pneumonia": "lung", "pneumothorax": "lung", "effusion": "lung", "infiltrate": "lung",
+    "cardiomegaly": "heart",
+}  # fmt: skip
+"""Findings whose name does not contain the organ that they are in."""
 
 
 # --- choices in a question --------------------------------------------------------------------------------------------
@@ -152,6 +170,33 @@ class QuestionParser:
         """The entity whose presence an English question presupposes (``Where is the liver?``), if any."""
         return None if _EXISTENCE.search(question.lower()) else self.entity_in(question)
 
+    def premises(self, question: str) -> list[str]:
+        """The organs and findings that a picture must be able to show for a question to have an answer, as entities.
+
+        Whether an organ is in the picture can be asked of any picture (``Is the liver visible?``). Whether it is
+        healthy, or has a finding, presupposes it (``Is there a tumor in the liver?``), and a finding presupposes
+        pictures in which it can be seen (``Does this patient have pneumonia?``).
+        """
+        text = question.lower()
+        if self.is_knowledge(text):
+            return []
+        claim = claim_of(question)
+        existence = _CHINESE_EXISTENCE if is_chinese(question) else _EXISTENCE
+        if claim is None and existence.search(text) and not _PATIENT_HAS.search(text):
+            return []
+        return self.entities_in(question)
+
+    @staticmethod
+    def is_knowledge(question: str) -> bool:
+        """Whether a question is about an organ or finding in general, whatever the picture shows."""
+        return _KNOWLEDGE.search(question.lower()) is not None
+
+    def entities_in(self, text: str) -> list[str]:
+        """All entities that a text mentions, in English or Chinese, by their English names, each once."""
+        chinese = [_CHINESE_NAMES[match.group()] for match in self._chinese_pattern.finditer(text)]
+        english = [match.group(1) for match in self._pattern.finditer(" ".join(words(text)))]
+        return list(dict.fromkeys([*chinese, *english]))
+
     def entity_in(self, text: str) -> str | None:
         """The first entity that an English text mentions, the most specific one where several match."""
         match = self._pattern.search(" ".join(words(text)))
@@ -236,9 +281,22 @@ class ImageTypes:
         return cls(question, {image_type: tuple(sorted(names)) for image_type, names in sorted(entities.items())})
 
     def is_unfamiliar(self, entity: str, image_type: str) -> bool:
-        """Whether the image type is known and no training row mentions the entity in such an image."""
+        """Whether the image type is known and no training row mentions the entity in such an image.
+
+        A finding is familiar where any finding of the same organ is: such as a tumor for brains with edema.
+        """
         entities = self.entities.get(squad_normalize(image_type))
-        return entities is not None and entity not in entities
+        if entities is None or entity in entities:
+            return False
+        site = _site_of(entity)
+        return site is None or all(_site_of(other) != site for other in entities)
+
+
+def _site_of(finding: str) -> str | None:
+    """The organ that a finding is in (``brain edema`` -> ``brain``); None for an organ, and for a mass or nodule."""
+    if FINDING.search(finding) is None:
+        return None
+    return _SITES.get(finding) or (finding.split(maxsplit=1)[0] if " " in finding else None)
 
 
 def _mentioned(example: Example, parser: QuestionParser) -> set[str]:

@@ -1,16 +1,30 @@
-"""Questions that mean the opposite of each other: both cannot be answered alike."""
+"""Wordings of one claim and its opposite: a model that answers them so that they exclude each other knows neither."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
+
+from medical_vqa.models.questions.claims import claim_of
+
+Disagreement = Literal["contradiction", "paraphrase_disagrees"]
+"""Code of the reason: the opposite question gets the same answer, or the same question in other words another one."""
 
 _OPPOSITES = (
     ("healthy", "unhealthy"),
     ("unhealthy", "healthy"),
+    ("diseased", "healthy"),
     ("abnormal", "normal"),
     ("normal", "abnormal"),
 )
-_FREE_OF = re.compile(r"\bfree of\b", re.IGNORECASE)
+_CHINESE_OPPOSITES = (
+    ("不健康", "健康"),
+    ("健康", "不健康"),
+    ("不正常", "正常"),
+    ("正常", "不正常"),
+    ("异常", "正常"),
+)
+_FREE_OF = re.compile(r"\bfree of\b|\bin size\b|\bsize\b", re.IGNORECASE)
 _YES_NO = frozenset(("yes", "no"))
 
 
@@ -25,7 +39,35 @@ def opposite(question: str) -> str | None:
     for word, other in _OPPOSITES:
         if len(re.findall(rf"\b{word}\b", lower)) == 1 and not re.search(rf"\b{other}\b", lower):
             return re.sub(rf"\b{word}\b", other, question, flags=re.IGNORECASE)
-    return None
+    claim = claim_of(question)
+    if claim is None or not claim.chinese or claim.attribute != "state" or "有" in question or "存在" in question:
+        return None
+    return next((question.replace(word, other) for word, other in _CHINESE_OPPOSITES if word in question), None)
+
+
+def related_questions(question: str) -> tuple[str, ...]:
+    """Questions whose answers must agree with that to a question: its opposite, and its claim in canonical words."""
+    claim = claim_of(question)
+    texts = (opposite(question), *(claim.canonical_questions() if claim is not None else ()))
+    return tuple(dict.fromkeys(text for text in texts if text is not None and text != question))
+
+
+def disagreement(question: str, answer: str, related: str, related_answer: str) -> Disagreement | None:
+    """Why the answers to a question and to a related one exclude each other; None where they do not.
+
+    Args:
+        question: The question.
+        answer: Its answer.
+        related: One of its `related_questions`.
+        related_answer: The answer to that.
+    """
+    claim, other = claim_of(question), claim_of(related)
+    if claim is None or other is None:
+        return "contradiction" if contradict(answer, related_answer) else None
+    one, second = claim.says_normal(answer), other.says_normal(related_answer)
+    if one is None or second is None or one == second:
+        return None
+    return "paraphrase_disagrees" if claim.yes_means_normal == other.yes_means_normal else "contradiction"
 
 
 def contradict(answer: str, opposite_answer: str) -> bool:

@@ -20,7 +20,7 @@ from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.models.guards.alternatives import listed_alternatives
-from medical_vqa.models.guards.contradiction import contradict, opposite
+from medical_vqa.models.guards.contradiction import disagreement, related_questions
 from medical_vqa.models.guards.image_dependence import ImageDependence, Source, answer_source, image_dependence
 from medical_vqa.models.guards.picture import (
     GRAY_MODALITIES,
@@ -34,6 +34,8 @@ from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
 from medical_vqa.models.guards.reference import KNOWLEDGE_TYPES, ReferenceSet
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.suggestions import suggested_questions
+from medical_vqa.models.questions.terms import canonical_terms
+from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
 from medical_vqa.schema.records import Prediction
 
@@ -98,18 +100,19 @@ class Guards:
         queries = self._encoded(queries)
         images = {query.image: query.visual for query in queries}
         types = {image: self._compared(visual)[0] for image, visual in images.items()}
-        opposites = [opposite(query.question) for query in queries]
-        opposite_queries = [
-            dataclasses.replace(q, question=o) if o else None for q, o in zip(queries, opposites, strict=True)
-        ]
+        related = {
+            (query.image, text): dataclasses.replace(query, question=text)
+            for query in queries
+            for text in self._related_questions(query.question)
+        }
         keys = [(types[query.image], query.question) for query in queries]
         fresh = {key: self._reference_queries(q, key[0]) for key, q in zip(keys, queries, strict=True)}
         fresh = {key: group for key, group in fresh.items() if key not in self._reference_answers}
-        batch = [*queries, *(q for q in opposite_queries if q), *(q for group in fresh.values() for q in group)]
+        batch = [*queries, *related.values(), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
         answers = iter(self.model.answer(batch, decoding))
         own = [next(answers) for _ in queries]
-        opposite_answers = [next(answers) if q else None for q in opposite_queries]
+        related_answers = {key: next(answers) for key in related}
         for key, group in fresh.items():
             self._reference_answers[key] = [next(answers) for _ in group]
         reference_answers = [self._reference_answers[key] for key in keys]
@@ -119,10 +122,15 @@ class Guards:
             for image, visual in [(own_query.image, own_query.visual)]
         }
         guarded = [
-            self._guarded(query, prediction, others, (text, other), reasons[query.image], types[query.image])
-            for query, prediction, others, text, other in zip(
-                queries, own, reference_answers, opposites, opposite_answers, strict=True
+            self._guarded(
+                query,
+                prediction,
+                others,
+                {text: related_answers[query.image, text] for text in self._related_questions(query.question)},
+                reasons[query.image],
+                types[query.image],
             )
+            for query, prediction, others in zip(queries, own, reference_answers, strict=True)
         ]
         if not suggest:
             return guarded
@@ -147,7 +155,7 @@ class Guards:
         query: Query,
         prediction: Prediction,
         reference_answers: Sequence[Prediction],
-        opposite_of: tuple[str | None, Prediction | None],
+        related: Mapping[str, Prediction],
         picture_reason: PictureReason | None,
         image_type: str,
     ) -> GuardedAnswer:
@@ -162,7 +170,7 @@ class Guards:
         if picture_reason is not None:
             decision = _abstain(picture_reason.code, picture_reason.arguments)
         elif not decision.abstained or low_confidence:
-            decision = self._finding_decision(query, answer, dependence, opposite_of, image_type) or decision
+            decision = self._finding_decision(query, answer, dependence, related, image_type) or decision
         return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer))
 
     def _finding_decision(
@@ -170,17 +178,17 @@ class Guards:
         query: Query,
         answer: Prediction,
         dependence: ImageDependence | None,
-        opposite_of: tuple[str | None, Prediction | None],
+        related: Mapping[str, Prediction],
         image_type: str,
     ) -> AbstentionDecision | None:
-        text, other = opposite_of
-        if text is not None and other is not None and contradict(answer.answer, other.answer):
-            return _abstain("contradiction", {"opposite": text, "answer": answer.answer})
+        for text, other in related.items():
+            if code := disagreement(query.question, answer.answer, text, other.answer):
+                return _abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
         if self.reference is None or not self.reference.asks_for_finding(query.question):
             return None
         if (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
-        if dependence is not None and not dependence.depends_on_image:
+        if dependence is not None and not dependence.changes_answer:
             return _abstain("picture_does_not_matter", {})
         return None
 
@@ -191,7 +199,7 @@ class Guards:
         modality = image_type.partition(", ")[0]
         names = {
             "finding": f"{modality}, {self.reference.finding(query.question)}",
-            "question type": f"{modality}, {self.reference.question_type(query.question)}",
+            "question type": f"{modality}, {self.reference.finding_type(query.question)}",
         }
         rows = [row for row in self.card.reliability if names.get(row.kind) == row.name]
         return next((row for row in rows if not row.above_baseline), None)
@@ -222,6 +230,14 @@ class Guards:
         if answer.lower() in known and answer.lower() != named:
             return PictureReason("modality_contradicts_header", {"modality": modality, "answer": answer})
         return None
+
+    def _related_questions(self, question: str) -> tuple[str, ...]:
+        """Related questions in words that the model knows: the question's own, and those of its training questions."""
+        texts, bank = related_questions(question), self.model.question_bank
+        if bank is None:
+            return texts
+        known = bank.words | set(words(question))
+        return tuple(text for text in texts if known.issuperset(words(canonical_terms(text, known).text)))
 
     def _question_type(self, query: Query) -> str:
         return self.reference.question_type(query.question) if self.reference else ""

@@ -37,6 +37,11 @@ class ImageDependence:
         """Whether the picture changes the answer or its confidence."""
         return self.score >= THRESHOLD
 
+    @property
+    def changes_answer(self) -> bool:
+        """Whether the picture changes the answer itself: what all reference pictures get is no finding in this one."""
+        return self.depends_on_image and self.same_answer < 1
+
 
 def image_dependence(answer: Prediction, reference_answers: Sequence[Prediction]) -> ImageDependence | None:
     """Compare an answer with those to the same question about reference pictures.

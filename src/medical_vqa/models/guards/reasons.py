@@ -23,7 +23,12 @@ SENTENCES: Mapping[str, str] = {
         "The file names the modality {modality}, and it looks like {answer} to me: I cannot rely on what I see."
     ),
     "contradiction": (
-        "I answer both this question and its opposite ({opposite}) with {answer}, so neither answer means anything."
+        "I answer {answer} to this question and {other_answer} to its opposite ({opposite}), so neither answer means "
+        "anything."
+    ),
+    "paraphrase_disagrees": (
+        "I answer {answer} to this question and {other_answer} to the same in other words ({opposite}), so neither "
+        "answer means anything."
     ),
     "picture_does_not_matter": (
         "The picture does not change my answer to this question: other pictures of this type get the same answer."

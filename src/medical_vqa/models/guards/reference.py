@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 
 from medical_vqa.errors import BundleError
 from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.models.questions.claims import claim_of
 from medical_vqa.text import squad_normalize
 
 ARRAYS_FILE, NAMES_FILE = "guards.npz", "guards.json"
@@ -82,8 +84,18 @@ class ReferenceSet:
         return next((name for name in names if f" {name} " in padded or f" {name}s " in padded), "")
 
     def asks_for_finding(self, question: str) -> bool:
-        """Whether a question asks if something is abnormal, or for a finding."""
-        return self.question_type(question).lower() in FINDING_TYPES or bool(self.finding(question))
+        """Whether a question asks if something is abnormal, or for a finding, in whatever words."""
+        if claim_of(question) is not None or self.question_type(question).lower() in FINDING_TYPES:
+            return True
+        return bool(self.finding(question))
+
+    def finding_type(self, question: str) -> str:
+        """The type of a question for findings: its own, or where its words are of none, that of such questions."""
+        question_type = self.question_type(question)
+        if question_type.lower() in FINDING_TYPES or not self.asks_for_finding(question):
+            return question_type
+        types = Counter(name for name in self.question_types.values() if name.lower() in FINDING_TYPES)
+        return types.most_common(1)[0][0] if types else question_type
 
     def save(self, folder: Path) -> None:
         """Write ``guards.npz`` and ``guards.json`` into an existing folder."""
