@@ -11,8 +11,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medical_vqa.errors import ModelError
-from medical_vqa.text import squad_normalize
+from medical_vqa.text import is_chinese, squad_normalize
 
 RESERVED_WORDS = ("<padding>", "<unknown>")
 """What the first indices of a `WordVocabulary` stand for; no word is spelled like these."""
@@ -51,6 +54,11 @@ class AnswerVocabulary:
     def normalized(self) -> Collection[str]:
         """The classes by SQuAD's rule, in their order."""
         return self._index.keys()
+
+    @cached_property
+    def chinese(self) -> NDArray[np.bool_]:
+        """Whether each answer is Chinese (answers,)."""
+        return np.array([is_chinese(answer) for answer in self.answers], bool)
 
     def __len__(self) -> int:
         return len(self.answers)

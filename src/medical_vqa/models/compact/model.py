@@ -267,7 +267,8 @@ class Compact(CompactAnswering, CompactFamily):
 
     def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (B, T, D), image_of (N,), words (N, L), with the network in evaluation mode."""
-        self.module.eval()
+        if self.module.training:  # walking all modules takes longer than half a question
+            self.module.eval()
         visuals, image_of = distinct(queries)
         tokens = torch.stack([features["tokens"].to(self.device) for features in self.features_of(visuals)])
         words = torch.from_numpy(self.encode_words([query.question for query in queries]))
@@ -338,7 +339,8 @@ class CompactVision:
         """
         if not pictures:
             return []
-        self._encoder.eval()
+        if self._encoder.training:
+            self._encoder.eval()
         stacked = torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position_embedding.device)
         encoded = self._encoder.encode(to_unit_range(stacked))
         features = {"tokens": encoded.tokens}

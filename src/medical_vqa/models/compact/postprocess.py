@@ -52,9 +52,7 @@ def rank_answers(
         alternatives: How many of the next best answers a prediction carries.
     """
     questions = [query.question for query in queries]
-    probabilities = (
-        probabilities * _in_readable_language(questions, answers.answers) * _among_choices(questions, answers)
-    )
+    probabilities = probabilities * _in_readable_language(questions, answers) * _among_choices(questions, answers)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : alternatives + 1]
     predictions = []
     for query, row, indices in zip(queries, probabilities, best, strict=True):
@@ -64,9 +62,9 @@ def rank_answers(
     return predictions
 
 
-def _in_readable_language(questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
+def _in_readable_language(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
     """Which answers (N, answers) the user can read; a Chinese question may have a Latin answer ("MRI")."""
-    chinese_answers = np.array([is_chinese(answer) for answer in answers])
+    chinese_answers = answers.chinese
     if chinese_answers.all():
         return np.ones((len(questions), len(answers)), bool)
     chinese_questions = np.array([is_chinese(question) for question in questions])
