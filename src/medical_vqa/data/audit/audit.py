@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medical_vqa.data.audit.near_duplicates import Fingerprint, fingerprint, near_duplicates
-from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import ImageError
 from medical_vqa.runtime import ProgressCallback

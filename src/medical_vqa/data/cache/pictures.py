@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -35,13 +35,22 @@ from medical_vqa.runtime import ProgressCallback
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from medical_vqa.data.formats.base import ImageSource
+    from PIL import Image
 
 FORMAT = 1
 """Version of the layout above."""
 _BATCH = 64  # pictures between two writes of the index
 _WORKERS = 2  # Pillow decodes outside the interpreter's lock
+
+
+class ImageSource(Protocol):
+    """Images of a prepared dataset, by id."""
+
+    def load(self, image_id: str) -> Image.Image:
+        """The image, RGB, upright; raises `ImageError`."""
+
+    def digest(self, image_id: str) -> str:
+        """SHA-256 of the file's bytes, lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True)

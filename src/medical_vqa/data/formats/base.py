@@ -1,4 +1,4 @@
-"""The interfaces of datasets: `VqaDataset` parses a published format, `ImageSource` gives images of a prepared one.
+"""The interface of datasets: `VqaDataset` parses a published format.
 
 A format module knows one published format and nothing else: it parses a folder into a `Published`. Checking, copying,
 hashing and the manifest are the same for all of them (`data.prepared.prepare`), and so is reading a prepared dataset
@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-
-from PIL import Image
 
 from medical_vqa.data.cache.regions import Regions
 from medical_vqa.schema.records import Example, Split
@@ -76,13 +74,3 @@ class VqaDataset(Protocol):
 
     def bundled(self) -> Path | None:
         """Folder of the dataset in the package, for the shipped sample; None for all others."""
-
-
-class ImageSource(Protocol):
-    """Images of a prepared dataset, by id."""
-
-    def load(self, image_id: str) -> Image.Image:
-        """The image, RGB, upright; raises `ImageError`."""
-
-    def digest(self, image_id: str) -> str:
-        """SHA-256 of the file's bytes, lower-case hex."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
 from medical_vqa.data.prepared.manifest import Manifest
 from medical_vqa.data.prepared.splits import split_by_group

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.correctness import JudgedAnswer
 

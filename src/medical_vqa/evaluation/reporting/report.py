@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa import registry
-from medical_vqa.data.formats.base import ImageSource
+from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.evaluation.correctness import JudgedAnswer, judge
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.exact_match import exact_match
