@@ -10,9 +10,11 @@ Configuration stops at the pipelines: below them only plain, typed, keyword-only
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -38,10 +40,39 @@ Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_GATHERING = ContextVar("gathering", default=False)
+"""Whether an enclosing section reports the mistakes of those inside it."""
+
+
+@contextlib.contextmanager
+def _gathering() -> Iterator[None]:
+    token = _GATHERING.set(True)
+    try:
+        yield
+    finally:
+        _GATHERING.reset(token)
+
+
 class Section(BaseModel):
-    """A group of keys: frozen, unknown keys refused, every field described by the docstring under it."""
+    """A group of keys: frozen, unknown keys refused, every field described by the docstring under it.
+
+    Wrong content raises `ConfigError`, which lists every mistake.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all(cls, content: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if _GATHERING.get():
+            return handler(content)
+        try:
+            with _gathering():
+                return handler(content)
+        except ValidationError as error:
+            mistakes = mistakes_in(error.errors(include_url=False), cls)
+            origin = (info.context or {}).get("origin", cls.__name__)
+            raise ConfigError(report(mistakes, origin=origin)) from error
 
 
 class ModelOptions(Section):
@@ -154,11 +185,14 @@ class Recipe(Section):
                 options = ModelOptions(family="")  # keeps the other sections' mistakes apart from this one's
             content = {**content, "model": options}
         try:
-            recipe = handler(content)
+            with _gathering():
+                recipe = handler(content)
         except ValidationError as error:
             mistakes += mistakes_in(error.errors(include_url=False), cls)
         else:
-            mistakes += [] if mistakes else _between_sections(recipe)
+            if not mistakes and recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
+                text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
+                mistakes.append(Mistake("data.regions", text))
         if mistakes:
             origin, overrides = context.get("origin", "the recipe"), context.get("overrides", ())
             raise ConfigError(report(mistakes, origin=origin, sections=list(cls.model_fields), overrides=overrides))
@@ -183,7 +217,8 @@ def model_options(section: Any) -> ModelOptions:
         text = f"expected {options.__name__} for the family {section.family}, got {type(section).__name__}"
         raise MistakesError([Mistake("model", text)])
     try:
-        return options.model_validate(section)
+        with _gathering():
+            return options.model_validate(section)
     except ValidationError as error:
         owner = f"the family {family.family}"
         raise MistakesError(
@@ -213,11 +248,3 @@ def _trainable_family(section: Any) -> Any:
 
 def _trainable_families() -> str:
     return ", ".join(name for name in registry.names("models") if registry.find("models", name).trainable)
-
-
-def _between_sections(recipe: Recipe) -> list[Mistake]:
-    """What no section can check alone."""
-    if recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
-        text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
-        return [Mistake("data.regions", text)]
-    return []
