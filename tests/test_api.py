@@ -173,9 +173,12 @@ def test_a_question_that_cannot_be_asked(shipped, question):
     sentence(error)
 
 
-def test_one_text_where_a_list_of_questions_is_expected(shipped):
-    with pytest.raises(mv.MedicalVqaError, match="expected a list of questions"):
-        shipped.ask_many(IMAGE, "Is this a CT?")
+def test_a_text_that_asks_several_questions_is_split_as_on_the_command_line(shipped):
+    one, two = shipped.ask_many(IMAGE, "Is this a CT? Which organ system is shown?")
+    assert (one.question, two.question) == ("Is this a CT?", "Which organ system is shown?")
+    assert not one.abstained
+    (single,) = shipped.ask_many(IMAGE, "Is this a CT?")
+    assert (single.question, single.text) == (one.question, one.text)
 
 
 @pytest.mark.parametrize("image", [None, 7, "", b"scan.png", "a\0b"])

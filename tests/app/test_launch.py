@@ -26,8 +26,8 @@ def plan(**changes):
 
 
 def test_without_an_address_a_backend_is_started_and_the_page_connected_to_it():
-    serve, page = plan(model=Path("runs/mine"), environ={"PATH": "x", "MEDICAL_VQA_COMPARE": "http://other"})
-    assert serve.command[2:6] == ["medical_vqa", "serve", "--model", str(Path("runs/mine"))]
+    serve, page = plan(model="runs/mine", environ={"PATH": "x", "MEDICAL_VQA_COMPARE": "http://other"})
+    assert serve.command[2:6] == ["medical_vqa", "serve", "--model", "runs/mine"]
     assert serve.environ == {"PATH": "x"}
     assert page.environ[settings.BACKEND] == f"http://127.0.0.1:{serve.command[-1]}"
     assert page.environ[settings.FEEDBACK] == "feedback"
@@ -49,7 +49,7 @@ def test_with_an_address_only_the_page_is_started(options):
 
 def test_a_model_and_a_running_backend_together_are_refused():
     with pytest.raises(ConfigError, match="expected a model or a backend, got both"):
-        plan(model=Path("m"), backend="http://there")
+        plan(model="m", backend="http://there")
 
 
 @pytest.mark.parametrize("package", ["streamlit", "httpx2"])

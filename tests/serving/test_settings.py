@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from medical_vqa import cli
 from medical_vqa.errors import ConfigError
+from medical_vqa.pipelines.serve import build_engine
 from medical_vqa.serving.middleware.access import ApiKeys, hash_key, new_key
 from medical_vqa.serving.settings import MEBIBYTE, PREFIX, Settings, read_settings
 
@@ -92,6 +93,14 @@ def test_every_setting_is_documented_with_its_default_and_its_docstring():
             default = "–" if name == "memory_bytes" else f"{share} of 1 GiB"
         rows.append(f"| `{'PORT' if name == 'port' else PREFIX + name.upper()}` | {default} | {field.description} |")
     assert "\n".join(rows) in guide
+
+
+def test_a_server_takes_every_name_of_a_model_that_ask_takes(run, environ):
+    names = {"shipped": "compact-onnx", str(run): "compact", run / "bundle": "compact"}
+    families = {name: build_engine(read_settings(model=name)).card.family for name in names}
+    assert families == names
+    with pytest.raises(ConfigError, match="not a hub repository; write hub:USER/NAME"):
+        build_engine(read_settings(model="hub:no such name"))
 
 
 def test_a_new_key_is_let_in_by_its_hash_alone():

@@ -154,10 +154,12 @@ def as_risk(risk: float) -> float:
     return risk
 
 
-def as_questions(questions: Sequence[str]) -> list[str]:
-    """Questions, each of them text."""
+def as_questions(questions: str | Sequence[str]) -> list[str]:
+    """Questions, each of them text; the ones in a text that asks several."""
+    from medical_vqa.models.questions.form import questions_in
+
     if isinstance(questions, str):
-        raise ModelError("expected a list of questions and got one text; put it into a list, or call ask()")
+        return questions_in(questions)
     if not isinstance(questions, Sequence):
         raise ModelError(f"expected a list of questions, got {questions!r}; pass the questions as text")
     for question in questions:

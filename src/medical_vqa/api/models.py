@@ -67,7 +67,7 @@ class Model:
 
         Args:
             image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
-            question: The question.
+            question: One question; `ask_many` splits a text that asks several.
             frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of
                 NIfTI the middle one.
             window: Center and width of the values of a DICOM or NIfTI file to show; by default those of its header.
@@ -89,7 +89,7 @@ class Model:
     def ask_many(
         self,
         image: StrPath,
-        questions: Sequence[str],
+        questions: str | Sequence[str],
         *,
         frame: int | None = None,
         window: tuple[float, float] | None = None,
@@ -98,12 +98,12 @@ class Model:
 
         Args:
             image: An image file, as `ask` takes it.
-            questions: The questions.
+            questions: The questions: a list, or a text that asks several.
             frame: As in `ask`.
             window: As in `ask`.
 
         Returns:
-            One answer per question, in order.
+            One answer per question, in order; each has its `question`.
 
         Raises:
             MedicalVqaError: As in `ask`; then no question is answered.

@@ -54,7 +54,7 @@ class Process:
 
 def plan(
     *,
-    model: Path | None,
+    model: str | None,
     backend: str | None,
     compare: str | None,
     feedback: Path | None,
@@ -65,7 +65,7 @@ def plan(
     """The processes of the page; nothing is started yet.
 
     Args:
-        model: Run folder or bundle for the backend; None: the model that ships.
+        model: What the backend serves, as `serve --model` takes it; None: the model that ships.
         backend: Address of a running backend; None: the variable's, else a backend on a free port of this machine.
         compare: Address of a second backend to compare with.
         feedback: Folder for ratings; by default ``feedback`` for a page that only this machine can open.
@@ -113,9 +113,9 @@ def page_command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags]
 
 
-def serve_command(model: Path | None, port: int) -> list[str]:
+def serve_command(model: str | None, port: int) -> list[str]:
     """Command line that starts the backend."""
-    model_option = [] if model is None else ["--model", str(model)]
+    model_option = [] if model is None else ["--model", model]
     return [sys.executable, "-m", "medical_vqa", "serve", *model_option, "--host", "127.0.0.1", "--port", str(port)]
 
 

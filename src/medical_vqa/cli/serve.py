@@ -47,10 +47,9 @@ def ask(
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
-    from medical_vqa.models.questions.form import questions_in
 
     loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env)
-    for answer in loaded.ask_many(image, questions_in(question), frame=frame, window=window):
+    for answer in loaded.ask_many(image, question, frame=frame, window=window):
         if as_json:
             click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
             continue
@@ -63,16 +62,14 @@ def ask(
 
 
 @click.command()
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="A run folder or a bundle.  [default: the one that ships]"
-)
+@click.option("--model", help="A run folder, a bundle, shipped or hub:USER/NAME.  [default: shipped]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
 @click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
 @click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
 @click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
 def serve(
-    model: Path | None, host: str | None, port: int | None, store: str | None, device: str | None, new_key: bool
+    model: str | None, host: str | None, port: int | None, store: str | None, device: str | None, new_key: bool
 ) -> None:
     """Answer questions over HTTP: upload an image once, ask many questions about it.
 
@@ -109,18 +106,18 @@ def _require_serving() -> None:
 
 
 @click.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False)
 @click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
 @click.option("--compare", metavar="URL", help="A second backend whose answers can be compared.")
 @click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
 def app(
-    model: Path | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
+    model: str | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
 ) -> None:
     """Open a page to upload an image and ask questions about it.
 
-    MODEL is a run folder or a bundle, by default the model that ships.
+    MODEL is a run folder, a bundle, shipped or hub:USER/NAME, by default the model that ships.
     """
     from medical_vqa.app import launch
 

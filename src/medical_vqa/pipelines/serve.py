@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medical_vqa import registry
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.load import SHIPPED, bundle_folder
 
 if TYPE_CHECKING:
     from medical_vqa.serving.engine import Engine
@@ -31,7 +32,7 @@ def build_engine(settings: Settings) -> Engine:
     from medical_vqa.runtime.devices import choose_device
     from medical_vqa.serving.engine import Engine, EngineOptions
 
-    bundle = find_bundle(settings.model or shipped_bundle())
+    bundle = bundle_folder(settings.model or SHIPPED)
     model, card = load_model(bundle, settings.device)
     on_gpu = registry.find("models", card.family).needs_torch and choose_device(settings.device).type != "cpu"
     options = EngineOptions(

@@ -81,8 +81,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
     )
 
-    model: Path | None = None
-    """A bundle or a run folder; None: the shipped model."""
+    model: str | Path | None = None
+    """A run folder, a bundle, shipped or hub:USER/NAME; None: the shipped model."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``mps``, or the best available."""
     host: str = "127.0.0.1"
