@@ -78,7 +78,9 @@ def _header(session: Session, backends: tuple[Backend, ...], settings: AppSettin
         texts = Texts(_language_control())
     context = PageContext(session, backends, settings, texts)
     disclaimer.html(cards.disclaimer(texts))
-    st.html(f"<style>{_upload_field_texts(texts)}</style>")
+    # CSS variables with which the style sheet replaces the English texts of Streamlit's upload field
+    browse, drop = (json.dumps(texts(key), ensure_ascii=False) for key in ("upload_browse", "upload_drop"))
+    st.html(f"<style>:root {{ --mv-upload-browse: {browse}; --mv-upload-drop: {drop}; }}</style>")
     if session.model is not None and session.case is not None:
         # A new key for each file: a popover that keeps its key stays open over the image that was chosen in it.
         key = f"new-image-{session.uploads}-{session.open_id}"
@@ -102,13 +104,6 @@ def _language_control() -> Language:
         width="content",
     )
     return language or "en"
-
-
-def _upload_field_texts(texts: Texts) -> str:
-    """CSS variables with which the style sheet replaces the English texts of Streamlit's upload field."""
-    browse = json.dumps(texts("upload_browse"), ensure_ascii=False)
-    drop = json.dumps(texts("upload_drop"), ensure_ascii=False)
-    return f":root {{ --mv-upload-browse: {browse}; --mv-upload-drop: {drop}; }}"
 
 
 def _wait_for_backend(context: PageContext) -> None:

@@ -78,12 +78,12 @@ class QuestionLookup(ModelFamily):
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most frequent training answer to each question; its fraction of the counts is the confidence."""
-        return [self._answer(query, decoding) for query in queries]
-
-    def _answer(self, query: Query, decoding: Decoding) -> Prediction:
-        question, prefix = _keys(check_question(query.question))
-        counts = self.by_question.get(question) or self.by_prefix.get(prefix) or self.overall
-        return _most_common(query.id, counts, decoding.alternatives)
+        predictions = []
+        for query in queries:
+            question, prefix = _keys(check_question(query.question))
+            counts = self.by_question.get(question) or self.by_prefix.get(prefix) or self.overall
+            predictions.append(_most_common(query.id, counts, decoding.alternatives))
+        return predictions
 
     def save(self, folder: Path) -> None:
         """Write the counts as JSON."""
@@ -106,9 +106,11 @@ class Majority(QuestionLookup):
     family = "majority"
     Options = MajorityOptions
 
-    def _answer(self, query: Query, decoding: Decoding) -> Prediction:
-        check_question(query.question)
-        return _most_common(query.id, self.overall, decoding.alternatives)
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """The most frequent training answer, to each question; its fraction of the counts is the confidence."""
+        for query in queries:
+            check_question(query.question)
+        return [_most_common(query.id, self.overall, decoding.alternatives) for query in queries]
 
 
 def _keys(question: str) -> tuple[str, str]:

@@ -57,6 +57,7 @@ def train(recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False) -
         DataError: The dataset is not prepared, or has no such rows.
         TrainingError: The loss is not a number; the last checkpoint is kept.
     """
+    from medical_vqa.models.bundle import write_bundle
     from medical_vqa.training.journal import Journal
 
     inputs = training_inputs(recipe)
@@ -64,8 +65,10 @@ def train(recipe: Recipe, run: Path, *, watcher: Watcher, fresh: bool = False) -
     with main_process_first() as main:
         if main:
             start_or_resume(journal, inputs, fresh=fresh)
-    if inputs.compute is None:
-        _count(inputs, journal)
+    if inputs.compute is None:  # a baseline, which is counted in one pass over the rows
+        baseline = inputs.family.model_class().fit(inputs.rows, **inputs.options)
+        write_bundle(journal.bundle, model_card(inputs, baseline), baseline.save)
+        journal.finish({})
         return TrainedRun(run, journal.bundle, None)
     return TrainedRun(run, journal.bundle, _fit(inputs, inputs.compute, journal, watcher))
 
@@ -98,15 +101,6 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
         recipe_yaml=inputs.recipe.to_yaml(),
         environment=environment() | {"dataset_manifest": manifest, "device": device},
     )
-
-
-def _count(inputs: TrainingInputs, journal: Journal) -> None:
-    """Train a baseline, which is counted in one pass over the rows."""
-    from medical_vqa.models.bundle import write_bundle
-
-    baseline = inputs.family.model_class().fit(inputs.rows, **inputs.options)
-    write_bundle(journal.bundle, model_card(inputs, baseline), baseline.save)
-    journal.finish({})
 
 
 def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watcher: Watcher) -> FitResult:

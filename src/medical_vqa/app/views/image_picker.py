@@ -84,7 +84,11 @@ def _example_tiles(context: PageContext) -> None:
         for example in examples.examples:
             if st.button(_caption(example), key=f"example-{example.id}"):
                 with st.spinner(context.texts("opening")):
-                    _open_example(context, example)
+                    try:
+                        data = context.backend.example_file(example)
+                    except BackendError:
+                        data = b""  # the upload that follows reports the failure
+                    context.session.open_file(context.backend, _caption(example), data, tuple(example.questions))
                 st.rerun()
     st.html(cards.small(context.texts("examples_source", source=examples.source)))
 
@@ -94,14 +98,6 @@ def _load_examples(address: str, model_id: str, _backend: Backend) -> tuple[Exam
     examples = _backend.examples()
     thumbnails = [overlay.thumbnail(_backend.example_file(example), side=_TILE_SIDE) for example in examples.examples]
     return examples, thumbnails
-
-
-def _open_example(context: PageContext, example: ExampleImage) -> None:
-    try:
-        data = context.backend.example_file(example)
-    except BackendError:
-        data = b""  # the upload that follows reports the failure
-    context.session.open_file(context.backend, _caption(example), data, tuple(example.questions))
 
 
 def _caption(example: ExampleImage) -> str:

@@ -63,7 +63,10 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
     gray = picture.convert("L")
     gray.thumbnail((256, 256), Image.Resampling.BOX)
     copies = np.stack([_copy(gray, box) for box in VIEWS])
-    return Fingerprint(_hashes(copies), _unit(copies))
+    centered = copies - copies.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    unit = np.where(length > 1e-3, centered / np.maximum(length, 1e-3), 0.0).astype(np.float32)
+    return Fingerprint(_hashes(copies), unit)
 
 
 def near_duplicates(prints: Sequence[Fingerprint], similarity: float = SIMILARITY) -> list[SimilarPair]:
@@ -98,21 +101,11 @@ def _copy(gray: Image.Image, box: Box) -> Floats:
     return np.asarray(small, dtype=np.float32).ravel()
 
 
-def _unit(copies: Floats) -> Floats:
-    centered = copies - copies.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centered, axis=1, keepdims=True)
-    return np.where(length > 1e-3, centered / np.maximum(length, 1e-3), 0.0).astype(np.float32)
-
-
 def _hashes(copies: Floats) -> NDArray[np.uint64]:
-    basis = _cosines()
+    pixels, frequencies = np.arange(_SIDE), np.arange(_FREQUENCIES)
+    # (frequencies, pixels): the first rows of the cosine transform (DCT-II)
+    basis = np.cos(np.pi * (2 * pixels[None, :] + 1) * frequencies[:, None] / (2 * _SIDE)).astype(np.float32)
     low = np.einsum("ua,nab,vb->nuv", basis, copies.reshape(-1, _SIDE, _SIDE), basis).reshape(len(copies), -1)
     low[:, 0] = np.median(low[:, 1:], axis=1)  # brightness is no evidence: its bit is always 0
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
-
-
-def _cosines() -> Floats:
-    """(frequencies, pixels): the first rows of the cosine transform (DCT-II)."""
-    pixels, frequencies = np.arange(_SIDE), np.arange(_FREQUENCIES)
-    return np.cos(np.pi * (2 * pixels[None, :] + 1) * frequencies[:, None] / (2 * _SIDE)).astype(np.float32)

@@ -26,20 +26,17 @@ def region_reader(source: Path) -> Callable[[str], Regions] | None:
     """A function from an image's folder name (``xmlab1``) to its regions; None where the source has none."""
     if not (source / "mask.txt").is_file():
         return None
-    organs = _read_organs(source / "mask.txt")
+    names = source / "mask.txt"
+    rows = [line.split(":", 1) for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        organs = {int(value): name.strip() for value, name in rows}
+    except ValueError as error:
+        raise DataError(f"{names}: expected rows such as 70:Liver ({error}); get the published file") from error
     findings = sorted({name for path in source.glob("imgs/*/detection.json") for name, _ in _read_boxes(path)})
     return lambda stem: {
         **_mask_regions(source, stem, organs),
         **_box_regions(source / "imgs" / stem, findings),
     }
-
-
-def _read_organs(path: Path) -> dict[int, str]:
-    rows = [line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    try:
-        return {int(value): name.strip() for value, name in rows}
-    except ValueError as error:
-        raise DataError(f"{path}: expected rows such as 70:Liver ({error}); get the published file") from error
 
 
 def _mask_regions(source: Path, stem: str, organs: dict[int, str]) -> Regions:

@@ -128,14 +128,13 @@ def _leaked_images(audit: Audit, parts: Mapping[str, Sequence[Example]]) -> list
     for pair in audit.shared_images:
         if _is_training(pair.first) and not _is_training(pair.second):
             for image_id in pair.image_ids[: _MAX_IMAGES // 2]:
-                training, held_out = (_questions(parts[name], image_id) for name in (pair.first, pair.second))
-                images.append(LeakedImage(image_id, pair.first, pair.second, training, held_out))
+                training, held_out = (
+                    [f"{row.question} {''.join(row.answers[:1])}" for row in parts[name] if row.image_id == image_id]
+                    for name in (pair.first, pair.second)
+                )
+                questions = training[:_MAX_QUESTIONS], held_out[:_MAX_QUESTIONS]
+                images.append(LeakedImage(image_id, pair.first, pair.second, *questions))
     return images[:_MAX_IMAGES]
-
-
-def _questions(rows: Sequence[Example], image_id: str) -> list[str]:
-    about = [f"{row.question} {row.answers[0] if row.answers else ''}" for row in rows if row.image_id == image_id]
-    return about[:_MAX_QUESTIONS]
 
 
 def _is_leak(pair: NearDuplicate) -> bool:

@@ -77,6 +77,11 @@ def write_comparison(
     answers = {name: answered.answers for name, answered in models.items()}
     answers |= {name: {p.id: p for p in predictions} for name, predictions in baselines.items()}
     tallies = {name: [tally(metric, rows, by_id) for metric in metrics] for name, by_id in answers.items()}
+    protocol_rows = [
+        (scores[0].protocol, scores[0].label, [score.published.value for score in scores])
+        for scores in zip(*protocols.values(), strict=True)
+        if any(score.published.n for score in scores)
+    ]
     write_page(
         path,
         "compare.html.j2",
@@ -89,7 +94,7 @@ def write_comparison(
         conclusion=conclusion,
         p_value=p_value,
         fact_rows=fact_rows({name: tallies[name][0] for name in models}),
-        protocol_rows=_protocol_rows(protocols),
+        protocol_rows=protocol_rows,
         disagreements=_disagreements(rows, [answered.answers for answered in models.values()]),
         n=len(rows),
         n_all=len(next(iter(models.values())).examples),
@@ -110,15 +115,6 @@ def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:
             scores = {name: by_level[levels].total() for name, by_level in parts.items()}
             rows.append(FactRow(facts[0], levels[0], n, is_small(n, groups), scores))
     return rows
-
-
-def _protocol_rows(protocols: Mapping[str, Sequence[ProtocolScore]]) -> list[tuple[str, str, list[float | None]]]:
-    """Protocol, number, and each model's value as published."""
-    return [
-        (scores[0].protocol, scores[0].label, [score.published.value for score in scores])
-        for scores in zip(*protocols.values(), strict=True)
-        if any(score.published.n for score in scores)
-    ]
 
 
 def _disagreements(rows: Sequence[Example], models: Sequence[Mapping[str, Prediction]]) -> list[Disagreement]:
