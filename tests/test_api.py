@@ -98,6 +98,20 @@ def test_an_abstention_is_never_lost(shipped):
     assert asked_together.confidence == pytest.approx(answer.confidence, abs=1e-6)  # batches round differently
 
 
+def test_an_answer_carries_evidence_in_pixels_of_the_image(shipped):
+    answer = shipped.ask(IMAGE.parents[1] / "xmlab22/source.jpg", "Does the picture contain liver?")
+    assert not answer.abstained
+    (item,) = answer.evidence
+    left, top, right, bottom = item.box
+    width, height = answer.seen.size
+    assert item.name == "Liver"
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    assert 0 < item.area <= (right - left) * (bottom - top)
+    assert item.area_mm2 is None
+    assert answer.to_dict()["evidence"] == [json.loads(item.model_dump_json())]
+
+
 def test_an_answer_does_not_change(shipped):
     answer = shipped.ask(IMAGE, "Is this a CT?")
     with pytest.raises(AttributeError):

@@ -104,6 +104,7 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
         "image_dependence",
         "source",
         "side",
+        "evidence",
     }
     assert set(answer) == keys
     assert answer["seen"]["format"] == "JPEG"

@@ -327,3 +327,30 @@ def test_a_stream_without_a_header_is_refused() -> None:
     dataset.save_as(out)
     with pytest.raises(ImageError, match="cannot be decoded"):
         decode_image(out.getvalue())
+
+
+def test_the_spacing_is_the_calibrated_one_or_else_that_of_the_detector() -> None:
+    values = np.zeros((8, 9), np.uint16)
+    detector = {"ImagerPixelSpacing": [0.2, 0.1]}
+    assert decode_image(made(values)).spacing is None
+    assert decode_image(made(values, **detector)).spacing == (0.2, 0.1)
+    assert decode_image(made(values, PixelSpacing=[0.7, 0.5], **detector)).spacing == (0.7, 0.5)
+    assert decode_image(made(values, PixelSpacing=[0, 0.5])).spacing is None
+
+
+def test_the_spacing_of_an_enhanced_object_is_that_of_its_frame() -> None:
+    data = made(
+        np.zeros((2, 8, 9), np.uint16),
+        NumberOfFrames=2,
+        PerFrameFunctionalGroupsSequence=[
+            dataset_of(PixelMeasuresSequence=[dataset_of(PixelSpacing=[size, size])]) for size in (0.5, 0.25)
+        ],
+    )
+    assert [decode_image(data, frame=frame).spacing for frame in (0, 1)] == [(0.5, 0.5), (0.25, 0.25)]
+
+
+def dataset_of(**elements: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset

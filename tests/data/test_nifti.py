@@ -140,3 +140,17 @@ def test_a_bomb_is_inflated_piece_by_piece() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12_000_000  # the volume has 210 million bytes
+
+
+def spacing_of(data: bytes) -> Any:
+    return decode_image(data).spacing
+
+
+def test_the_spacing_of_rows_and_columns_follows_the_orientation_and_the_unit() -> None:
+    values = volume(8, 9, 10)
+    affine = np.diag([0.5, 0.75, 3.0, 1.0])  # left to right, back to front, feet to head
+    assert spacing_of(made(values, affine)) == (0.75, 0.5)
+    assert spacing_of(made(values, affine, xyzt_units=3)) == pytest.approx((0.00075, 0.0005))  # micrometers
+    image = nibabel.Nifti1Image(values, affine)
+    turn = nibabel.orientations.ornt_transform(*(nibabel.orientations.axcodes2ornt(codes) for codes in ("RAS", "SAL")))
+    assert spacing_of(bytes(image.as_reoriented(turn).to_bytes())) == (3.0, 0.75)  # sagittal: head up

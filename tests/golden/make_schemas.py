@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from medical_vqa.data.prepared.manifest import Manifest
 from medical_vqa.schema.audit import Audit
 from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.prediction_card import PredictionCard
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Results
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).parents[2] / "src/medical_vqa/schema/json"
 KINDS: Mapping[str, Any] = {
     "audit": Audit,
     "bundle-card": BundleCard,
+    "evidence": Evidence,
     "example": Example,
     "manifest": Manifest,
     "prediction": Prediction,

@@ -26,6 +26,7 @@ from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.compact.settings import CompactSettings, Sizes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.records import Prediction
 
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=2, dropout=0.0, question_words=8)
 
@@ -454,6 +455,32 @@ def test_the_map_of_a_localized_entity_is_its_localization():
     from_features = model.attention_maps([Query("q", "is left lung it", "a", features)])[0]
     assert np.allclose(from_features, left, atol=1e-4)
     assert np.allclose(model.attention_maps([Query("q", "左肺有异常吗?", "a", features)])[0], left, atol=1e-4)
+
+
+def test_what_a_question_or_its_answer_names_is_localized_outlines_before_boxes():
+    regions = ("box: Left Lung", "box: Mass", "mask: Left Lung", "mask: Right Lung", "mask: Left Lung Mass")
+    model = compact(("is", "there", "it"), ("Left Lung", "no", "Lung"), regions=regions)
+    visual = query_with_regions().visual
+
+    def localized(question, answer):
+        query = Query("q", question, "a", visual)
+        return [(item.name, item.learned_from) for item in model.localizations(query, Prediction("q", answer))]
+
+    left = [("Left Lung", "mask"), ("Left Lung", "box")]
+    assert localized("is left lung it", "no") == left
+    assert localized("is it", "Left Lung") == left
+    assert localized("左肺有异常吗?", "no") == []  # the answer may deny it
+    assert localized("左肺在哪里?", "it") == left
+    assert localized("is there a mass", "yes") == [("Left Lung Mass", "mask"), ("Mass", "box")]
+    assert localized("is there a mass", "No") == []
+    assert localized("is it", "it") == []
+    assert localized("which lung is it", "it")[:2] == [("Left Lung", "mask"), ("Right Lung", "mask")]
+    (item, _) = model.localizations(Query("q", "is left lung it", "a", visual), Prediction("q", "no"))
+    assert item.probability.shape == (16, 16)
+    assert model.localizations(
+        Query("q", "is left lung it", "a", model.vision.encode([visual])[0]), Prediction("q", "")
+    )
+    assert compact().localizations(Query("q", "is it left", "a", visual), Prediction("q", "yes")) == []
 
 
 def test_training_questions_are_reworded_and_others_never(monkeypatch):

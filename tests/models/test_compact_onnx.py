@@ -30,7 +30,7 @@ from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.export import export_onnx, ship
 from medical_vqa.pipelines.load import load
 from medical_vqa.schema.bundle_card import Decoding, read_bundle_card
-from medical_vqa.schema.records import read_predictions
+from medical_vqa.schema.records import Prediction, read_predictions
 
 BLOCKED = """
 import sys
@@ -326,6 +326,12 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
     for expected, actual in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
         assert expected.shape == actual.shape == (16, 16)
         assert np.abs(expected - actual).max() < 1e-4
+    answer = Prediction("q", "left")
+    for query in queries:
+        pairs = zip(model.localizations(query, answer), graphs.localizations(query, answer), strict=True)
+        for expected, actual in pairs:
+            assert (expected.name, expected.learned_from) == (actual.name, actual.learned_from) == ("Liver", "mask")
+            assert np.abs(expected.probability - actual.probability.astype(np.float32)).max() < 1e-3
     features = graphs.vision.encode(list(bodies))
     assert features[0]["frame"].shape == (2, 3)
     with_features = [dataclasses.replace(q, visual=f) for q, f in zip(queries, features, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ from echo_model import Echo, make_engine
 from live import png
 from PIL import Image
 
+from medical_vqa.models.base import Localization
 from medical_vqa.serving import schema
 from medical_vqa.serving.image_store import repository
 from medical_vqa.serving.image_store.folder import FolderStore
@@ -64,6 +66,32 @@ def test_an_attention_map_is_added_on_request(client):
     ).json()
     assert (answer["attention_map"]["rows"], answer["attention_map"]["columns"]) == (2, 3)
     assert sum(map(sum, answer["attention_map"]["values"])) == pytest.approx(1, abs=1e-4)
+
+
+class Localizing(Echo):
+    """Localizes the left lung in the right half."""
+
+    def localizations(self, query, prediction):
+        return [Localization("Left Lung", "mask", np.repeat([[0.0, 0.8]], 2, axis=0))]
+
+
+def test_every_route_that_answers_carries_evidence_in_pixels_of_the_upload():
+    with live.serving(make_engine(Localizing())) as url, live.client_of(base_url=url) as client:
+        image = uploaded(client)
+        file = {"image_file": ("a.png", png(100))}
+        data_url = "data:image/png;base64," + base64.b64encode(png(100)).decode()
+        content = [{"type": "image_url", "image_url": {"url": data_url}}, {"type": "text", "text": "Where?"}]
+        chat = {"model": "medical-vqa", "messages": [{"role": "user", "content": content}]}
+        answers = [
+            client.post("/ask_question", json={"image_id": image.image_id, "question": "Where?"}).json(),
+            client.post("/ask", files=file, data={"question": "Where?"}).json(),
+            client.post("/v1/chat/completions", json=chat).json()["medical_vqa"],
+        ]
+    assert image.spacing is None
+    for answer in answers:
+        (item,) = schema.Answer.model_validate(answer).evidence
+        assert (item.name, item.side, item.position, item.score) == ("Left Lung", "patient", "right", 0.8)
+        assert item.box == pytest.approx((8, 0, 16, 16), abs=0.1)
 
 
 def test_several_questions_in_one_request_keep_their_order(client):

@@ -10,6 +10,9 @@ import pytest
 import torch
 from echo_model import Echo, make_engine, wait_for_queue, wait_until
 
+from medical_vqa.data.imaging.geometry import PictureGeometry
+from medical_vqa.data.imaging.picture_statistics import PictureContext
+from medical_vqa.models.base import Localization
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.errors import ApiError
 
@@ -242,3 +245,30 @@ def test_closing_answers_the_queued_work_and_refuses_new_work():
         return [(await task).answer.prediction.answer for task in tasks]
 
     assert run(engine, work()) == ["7 q0", "7 q1", "7 q2"]
+
+
+class Localizing(Echo):
+    def localizations(self, query, prediction):
+        return [Localization("Liver", "mask", np.full((4, 4), 0.9))]
+
+
+def test_equal_pictures_with_other_spacings_have_evidence_of_other_areas():
+    engine = make_engine(Localizing())
+    contexts = [PictureContext(geometry=PictureGeometry(10, 20, spacing)) for spacing in ((1.0, 1.0), (2.0, 1.0), None)]
+
+    async def work():
+        return [await engine.ask("i", FEATURES, "q", context=context) for context in contexts]
+
+    answers = run(engine, work())
+    assert [answer.answer.evidence[0].area_mm2 for answer in answers] == [200, 400, None]
+    assert {answer.answer.evidence[0].area for answer in answers} == {200}
+    assert all(answer.batch_size == 1 for answer in answers)
+
+
+def test_without_the_size_of_the_picture_there_is_no_evidence():
+    engine = make_engine(Localizing())
+
+    async def work():
+        return await engine.ask("i", FEATURES, "q")
+
+    assert run(engine, work()).answer.evidence == ()

@@ -8,8 +8,19 @@ from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import Answer
+    from medical_vqa.schema.evidence import Evidence
 
 DISCLAIMER = "Research software: not a medical device and not for diagnosis."
+
+_SIDES = {
+    "patient": "left and right: the patient's; the patient's left is at the right of the picture",
+    "picture": "left and right: those of the picture, as you look at it",
+}
+_SOURCES = {
+    "picture": "from this picture",
+    "usual": "from what is usual for pictures of this type: other pictures of it get the same answer",
+    "knowledge": "from general knowledge, not from this picture",
+}
 
 
 def answer_lines(answer: Answer) -> list[str]:
@@ -21,6 +32,23 @@ def answer_lines(answer: Answer) -> list[str]:
         lines.append(f"confidence {per_cent(answer.confidence)}")
     if answer.alternatives:
         lines.append("or: " + ", ".join(f"{text} ({per_cent(value)})" for text, value in answer.alternatives))
+    if answer.side is not None:
+        lines.append(_SIDES[answer.side])
+    if answer.source is not None and not answer.abstained:
+        lines.append(_SOURCES[answer.source])
+    if answer.evidence:
+        lines.append("localized: " + "; ".join(map(evidence_text, answer.evidence)))
     if answer.suggestions:
         lines.append("ask instead: " + " ".join(answer.suggestions))
     return lines
+
+
+def evidence_text(evidence: Evidence) -> str:
+    """Name, place and size of one item: ``Left Lung at 312,80 to 470,402 (right of the picture, 190.6 cm², 97 %)``."""
+    left, top, right, bottom = (round(value) for value in evidence.box)
+    area = f"{evidence.area:,.0f} pixels" if evidence.area_mm2 is None else f"{evidence.area_mm2 / 100:.1f} cm²"
+    place = "middle" if evidence.position == "middle" else f"{evidence.position} side"
+    return (
+        f"{evidence.name} at {left},{top} to {right},{bottom} "
+        f"({place} of the picture, {area}, {per_cent(evidence.score)})"
+    )

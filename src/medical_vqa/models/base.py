@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,18 @@ class Query:
     """The answer to learn; None when only an answer is wanted."""
     regions: NDArray[np.uint8] | None = None
     """Known regions of organs and findings in the picture (`data.regions`), for training; not needed to answer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Localization:
+    """Where in a picture a model places one organ or finding."""
+
+    name: str
+    """Name of the organ or finding, as the training data call it: ``Left Lung``."""
+    learned_from: Literal["mask", "box"]
+    """What it was learned from: outlines, or boxes alone."""
+    probability: NDArray[np.floating[Any]]
+    """Probability of each cell (rows, columns) of a grid over the prepared picture, in [0, 1]."""
 
 
 class Vision(Protocol):
@@ -113,6 +125,9 @@ class VqaModel(Protocol):
         """As in `ModelFamily`."""
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """As in `ModelFamily`."""
+
+    def localizations(self, query: Query, prediction: Prediction) -> list[Localization]:
         """As in `ModelFamily`."""
 
     def describe(self) -> dict[str, Any]:
@@ -235,6 +250,11 @@ class ModelFamily:
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:  # noqa: ARG002
         """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""
         raise ModelError(f"the model family {self.family} has no attention maps; use one that has, such as compact")
+
+    def localizations(self, query: Query, prediction: Prediction) -> list[Localization]:  # noqa: ARG002
+        """Where the model places the organs and findings that a question and its answer name, apart from those that the
+        answer denies; of several with one name the better first. None for a family that localizes nothing."""
+        return []
 
     def describe(self) -> dict[str, Any]:
         """Facts for the card: parameter counts and sizes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.imaging.decode import decode_image_file
-from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
+from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
@@ -16,6 +16,7 @@ from medical_vqa.models.guards.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.models.questions.form import completed_follow_up
+from medical_vqa.schema.evidence import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,8 @@ class ImageView:
     """Center and width of the values that were shown; None where the pixels were used unchanged."""
     facts: Mapping[str, str] = field(hash=False)
     """Facts from a DICOM or NIfTI header: Modality, BodyPartExamined ...; never about the patient."""
+    spacing: tuple[float, float] | None = None
+    """Distance of rows and of columns in millimeters; None where the file does not say."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields above as JSON values."""
@@ -89,6 +92,10 @@ class Answer:
     """Where the answer comes from: ``picture``, ``usual`` (for pictures of its type) or ``knowledge``."""
     side: Side | None = None
     """Whose left or right the answer names: the ``patient``'s or the ``picture``'s; None where it names neither."""
+    evidence: tuple[Evidence, ...] = ()
+    """Where the model localizes what the question or the answer names, in pixels of the frame (`seen.size`): name, box,
+    polygon, area, side and score, the most certain first. Empty where it abstains, and for models that localize
+    nothing."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -110,6 +117,7 @@ class Answer:
             "image_dependence": None if self.image_dependence is None else round(self.image_dependence, 4),
             "source": self.source,
             "side": self.side,
+            "evidence": [item.model_dump(mode="json") for item in self.evidence],
             "seen": self.seen.to_dict(),
             "model": self.model,
         }
@@ -175,6 +183,7 @@ def ask(
                     source=guarded.source,
                     side=guarded.side,
                     suggestions=guarded.abstention.suggestions,
+                    evidence=guarded.evidence,
                 )
             )
     return answers
@@ -220,6 +229,7 @@ def _queries(
         decoded.frames,
         decoded.window,
         decoded.header_fields,
+        decoded.spacing,
     )
-    context = PictureContext(PictureStatistics.of(decoded.pixels), decoded.header_fields)
-    return [Query(str(number), question, _IMAGE, visual) for number, question in enumerate(checked)], view, context
+    queries = [Query(str(number), question, _IMAGE, visual) for number, question in enumerate(checked)]
+    return queries, view, PictureContext.of(decoded)

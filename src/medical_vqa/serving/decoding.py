@@ -29,7 +29,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
-from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext, PictureStatistics
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
@@ -80,6 +80,8 @@ class ImageInfo:
     """Allow-listed header fields under their DICOM names, with the window that was applied."""
     burned_in_annotation: bool | None
     """Whether the header declares text in the pixels; None: it does not say."""
+    spacing: tuple[float, float] | None = None
+    """Distance of rows and of columns in millimeters; None: the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,12 @@ def decode(job: DecodeJob) -> DecodedImage:
         removed_metadata=list(frame.removed_metadata),
         header_fields=header_fields,
         burned_in_annotation=frame.burned_in_annotation,
+        spacing=frame.spacing,
     )
     image = frame.image
-    context = PictureContext(PictureStatistics.of(frame.pixels), dict(frame.header_fields))
-    return DecodedImage(digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info, context)
+    return DecodedImage(
+        digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info, PictureContext.of(frame)
+    )
 
 
 def prepare_for_model(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:

@@ -31,6 +31,7 @@ from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, internal_error, overloaded, shutting_down
 from medical_vqa.serving.metrics import Metrics
@@ -74,6 +75,8 @@ class ModelAnswer:
     """Where the answer comes from; None where that was not measured."""
     side: Side | None = None
     """Whose left or right it names."""
+    evidence: tuple[Evidence, ...] = ()
+    """Where the model localizes what the question or the answer names."""
     attention_map: NDArray[np.float32] | None = None
     """Where in the picture the answer comes from (rows, columns); None unless requested."""
 
@@ -200,7 +203,7 @@ class Engine:
         """
         attention_map = attention_map and self.has_attention_map
         context = context or NO_CONTEXT
-        image = f"{image}/{context.facts.get('Modality', '')}"  # equal pixels may have unequal headers
+        image = f"{image}/{context.digest}"  # equal pixels may have unequal headers
         with self._cache_lock:
             cached = self._cache.get((image, question))
         if cached is not None and (cached.attention_map is not None or not attention_map):
@@ -379,6 +382,7 @@ class Engine:
                 answer.dependence.score if answer.dependence else None,
                 answer.source,
                 answer.side,
+                answer.evidence,
                 next(maps, None) if requested else None,
             )
             for answer, requested in zip(guarded, attention_map, strict=True)

@@ -1,6 +1,6 @@
 """The wire types of the server, and nothing else: the JSON that clients send and receive.
 
-A client needs this module alone (it imports pydantic and nothing heavy). Routes:
+A client needs this module alone (it imports pydantic, the type of evidence and nothing heavy). Routes:
 
     POST   /upload_image           multipart image_file [frame, window_center, window_width] -> UploadedImage
     POST   /ask_question           form or JSON AskRequest                                   -> Answer
@@ -23,6 +23,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from medical_vqa.schema.evidence import Evidence
 
 MAX_QUESTION = 1_000
 """Characters of a question; more is answered with 422."""
@@ -116,6 +118,11 @@ class UploadedImage(Wire):
     burned_in_annotation: bool | None = Field(
         None, description="Whether the header declares text burned into the pixels; null: it does not say."
     )
+    spacing: tuple[float, float] | None = Field(
+        None,
+        description="Distance of rows and of columns in millimeters, from the header; null: it does not say.",
+        examples=[[0.7, 0.7]],
+    )
     expires_in_seconds: float | None = Field(
         None, description="How long the image is stored; null: until it is deleted.", examples=[3600.0]
     )
@@ -190,6 +197,11 @@ class Answer(Wire):
     )
     side: Literal["patient", "picture"] | None = Field(
         None, description="Whose left or right the answer names; null where it names neither."
+    )
+    evidence: list[Evidence] = Field(
+        default_factory=list,
+        description="Where the model localizes what the question or the answer names, in pixels of the uploaded image "
+        "(`width` and `height` of POST /upload_image), the most certain first; empty where it abstains.",
     )
     attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless requested, or where the model has no attention map."

@@ -216,6 +216,7 @@ class Service:
             image_dependence=result.answer.image_dependence,
             source=result.answer.source,
             side=result.answer.side,
+            evidence=list(result.answer.evidence),
             attention_map=_attention_map(result.answer.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings(

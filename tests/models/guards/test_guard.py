@@ -58,6 +58,9 @@ class Fake:
     def abstention_reason(self, query, prediction):
         return "I do not know the word zxqv." if "zxqv" in query.question else None
 
+    def localizations(self, query, prediction):
+        return []
+
 
 def effusion_where_bright():
     wordings = ("is_there_an_effusion", "does_the_patient_have_effusion", "can_effusion_be_observed_in_this_picture")

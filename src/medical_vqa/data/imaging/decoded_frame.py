@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from medical_vqa.data.imaging.geometry import PictureGeometry, Spacing
 from medical_vqa.data.imaging.raster import MAX_PIXELS, to_pillow
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class DecodedFrame:
     """Number of frames that can be selected; 1 for an animation, of which only the first can."""
     window: tuple[float, float] | None = None
     """Center and width of the values that were mapped to 0..255; None where the pixels are unchanged."""
+    spacing: Spacing | None = None
+    """Distance of rows and of columns in millimeters; None where the file does not say. Of a radiograph without
+    calibration it is measured at the detector, where the patient's shadow is larger than the patient."""
 
     @property
     def width(self) -> int:
@@ -58,6 +62,11 @@ class DecodedFrame:
     def height(self) -> int:
         """Height in pixels."""
         return int(self.pixels.shape[0])
+
+    @property
+    def geometry(self) -> PictureGeometry:
+        """Size and spacing."""
+        return PictureGeometry(self.width, self.height, self.spacing)
 
     @property
     def image(self) -> Image.Image:

@@ -42,6 +42,7 @@ from pydicom.uid import (
 
 from medical_vqa.data.imaging.containers import stream_size
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
 from medical_vqa.data.imaging.raster import DECODER_ERRORS, check_size
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.windowing import Ramp, percentile_range, ramp, sigmoid, to_8_bits
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HEADER_FIELDS = ("Modality", "BodyPartExamined", "ViewPosition")
 _TAGS: list[Any] = [
     0x00080060, 0x00180015, 0x00185101, 0x00280301,  # Modality, BodyPartExamined, ViewPosition, BurnedInAnnotation
+    0x00181164, 0x00280030, 0x00289110,  # imager pixel spacing, pixel spacing, pixel measures
     0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colors, frames, rows, columns
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120,  # bits, sign, padding
     0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056,  # window, rescale, VOI LUT function
@@ -166,6 +168,7 @@ def _read(data: bytes, name: str, limits: DecodeLimits, index: int, window: tupl
         frame=index,
         frames=frames,
         window=used_window,
+        spacing=_spacing(frame),
     )
 
 
@@ -362,6 +365,15 @@ def _windowed(center: float, width: float, function: str) -> Ramp:
     if function != "LINEAR_EXACT":
         center, width = center - 0.5, width - 1
     return ramp(center - width / 2, center + width / 2)
+
+
+def _spacing(frame: _Frame) -> Spacing | None:
+    """Pixel spacing, calibrated where the header has it, otherwise at the detector. Source: PS3.3 10.7.1."""
+    measures = frame.group("PixelMeasuresSequence")
+    for holder, keyword in ((measures, "PixelSpacing"), (frame.dataset, "ImagerPixelSpacing")):
+        if (spacing := valid_spacing(holder.get(keyword))) is not None:
+            return spacing
+    return None
 
 
 def _header_fields(dataset: Dataset) -> dict[str, str]:

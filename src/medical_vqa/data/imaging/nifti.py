@@ -16,6 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
 from medical_vqa.data.imaging.raster import DECODER_ERRORS, check_size
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits
@@ -24,6 +25,7 @@ from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 _PIECE = 1 << 20  # bytes inflated and discarded at once before a slice
 _HEADERS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
 # Whether the screen shows an axis in its own direction: head up, face up or left, the patient's right on the left.
+_MILLIMETERS = {"meter": 1000.0, "micron": 0.001}  # a header that names no unit means millimeters, as in ITK
 _SAME_DIRECTION = {"S": False, "I": True, "A": False, "P": True, "R": False, "L": True}
 
 
@@ -90,6 +92,7 @@ def _read(
         frame=index,
         frames=frames,
         window=used_window,
+        spacing=_spacing(header),
     )
 
 
@@ -140,12 +143,24 @@ def _slice(stream: BinaryIO, header: Nifti1Header, index: int, name: str, limits
 def _upright(values: NDArray[Any], header: Nifti1Header) -> NDArray[Any]:
     """Rows from the top and columns from the left of the screen: head or face up, the patient's right on the left."""
     first, second = aff2axcodes(header.get_best_affine())[:2]
-    if first in ("S", "I") or (first in ("A", "P") and second in ("R", "L")):
+    if _first_axis_is_vertical(header):
         rows, columns = first, second
     else:
         values, rows, columns = values.T, second, first
     values = values if _SAME_DIRECTION.get(str(rows), True) else values[::-1]
     return values if _SAME_DIRECTION.get(str(columns), True) else values[:, ::-1]
+
+
+def _first_axis_is_vertical(header: Nifti1Header) -> bool:
+    """Whether the screen shows the first axis from top to bottom, and not from left to right."""
+    first, second = aff2axcodes(header.get_best_affine())[:2]
+    return first in ("S", "I") or (first in ("A", "P") and second in ("R", "L"))
+
+
+def _spacing(header: Nifti1Header) -> Spacing | None:
+    scale = _MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
+    first, second = (scale * float(zoom) for zoom in header.get_zooms()[:2])
+    return valid_spacing((first, second) if _first_axis_is_vertical(header) else (second, first))
 
 
 def _to_pixels(

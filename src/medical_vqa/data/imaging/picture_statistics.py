@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medical_vqa.data.imaging.geometry import PictureGeometry
+
+if TYPE_CHECKING:
+    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
 
 _SIDE = 128
 """Statistics are taken of at most about so many rows and columns, evenly spaced."""
@@ -57,6 +63,18 @@ class PictureContext:
     """Statistics of the decoded picture; None where it was not measured."""
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Header facts: Modality, BodyPartExamined ..."""
+    geometry: PictureGeometry | None = None
+    """Size and spacing of the decoded picture; None where they are not known: then there is no evidence."""
+
+    @classmethod
+    def of(cls, frame: DecodedFrame) -> Self:
+        """What is known of a decoded picture."""
+        return cls(PictureStatistics.of(frame.pixels), dict(frame.header_fields), frame.geometry)
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal contexts."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """The fields above as JSON."""
@@ -66,8 +84,14 @@ class PictureContext:
     def from_json(cls, text: str) -> Self:
         """Read back what `to_json` wrote."""
         values = json.loads(text)
-        statistics = values["statistics"]
-        return cls(PictureStatistics(**statistics) if statistics else None, values["facts"])
+        statistics, geometry = values["statistics"], values.get("geometry")
+        if geometry and geometry["spacing"]:
+            geometry["spacing"] = tuple(geometry["spacing"])
+        return cls(
+            PictureStatistics(**statistics) if statistics else None,
+            values["facts"],
+            PictureGeometry(**geometry) if geometry else None,
+        )
 
 
 NO_CONTEXT = PictureContext()

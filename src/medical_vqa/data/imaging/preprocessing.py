@@ -65,14 +65,15 @@ class PictureSpec:
 def prepare_picture(image: Image.Image, spec: PictureSpec) -> NDArray[np.uint8]:
     """The picture for a model: uint8 (height, width, channels), resized with antialiased bicubic filtering."""
     picture = image if image.mode == spec.mode else image.convert(spec.mode)
-    size = _target_size(picture.size, spec)
+    size = prepared_size(picture.size, spec)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture, dtype=np.uint8).reshape(size[1], size[0], spec.channels)
     return _padded(pixels, spec.side) if spec.fit == "pad" else np.array(pixels)
 
 
-def _target_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
+def prepared_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
+    """Width and height of an image of this size after preparation, without padding."""
     if spec.fit == "stretch":
         return spec.side, spec.side
     scale = spec.side / max(size)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.models.base import Query, Vision
-from medical_vqa.models.compact.localization import localization_maps, picture_maps
+from medical_vqa.models.base import Localization, Query, Vision
+from medical_vqa.models.compact.localization import exact_regions, localization_maps, picture_maps
 from medical_vqa.models.compact.postprocess import (
     encode_questions,
     rank_answers,
@@ -98,6 +98,22 @@ class CompactAnswering(ABC):
         entities = [entity_in(q.question) or entity_in(a.answer) for q, a in zip(encoded, answers, strict=True)]
         regions = self._feature_of_each(encoded, "regions")
         return localization_maps(entities, self.attention(encoded), regions, self.settings.regions)
+
+    def localizations(self, query: Query, prediction: Prediction) -> list[Localization]:
+        """Where the network places what the question and its answer name: regions with outlines first, then boxes."""
+        (encoded,) = with_features([query], self.features_of)
+        (regions,) = self._feature_of_each([encoded], "regions")
+        if regions is None:
+            return []
+        entities = self.parser.affirmed_entities(self.parser.canonical(query.question), prediction.answer)
+        names = self.settings.regions
+        indices = dict.fromkeys(index for entity in entities for index in exact_regions(entity, names))
+        by_mask_first = sorted(indices, key=lambda index: not names[index].startswith("mask"))
+        return [
+            Localization(name=name, learned_from="mask" if kind == "mask" else "box", probability=regions[index])
+            for index in by_mask_first
+            for kind, _, name in [names[index].partition(": ")]
+        ]
 
     def attention(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Attention of each question's words to each cell of the picture (rows, columns); each map sums to 1."""

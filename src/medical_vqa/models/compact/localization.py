@@ -43,8 +43,13 @@ def _regions_of(entity: str | None, region_names: Sequence[str]) -> list[int]:
     """Indices of the regions that are the entity, on either side, or else of those whose names contain it."""
     if entity is None:
         return []
-    exact = [index for index, name in enumerate(region_names) if name.lower().endswith(entity)]
+    exact = exact_regions(entity, region_names)
     return exact or [index for index, name in enumerate(region_names) if entity in name.lower()]
+
+
+def exact_regions(entity: str, region_names: Sequence[str]) -> list[int]:
+    """Indices of the regions that are the entity, on either side: ``lung`` is the left and the right lung."""
+    return [index for index, name in enumerate(region_names) if f" {name.lower()}".endswith(f" {entity}")]
 
 
 def picture_maps(

@@ -42,6 +42,7 @@ _EXISTENCE = re.compile(  # questions with these words do not presuppose an enti
     r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
 )
 
+_DENIALS = frozenset(("no", "none", "否", "不是", "没有", "无", "不存在", "不包含", "不包括", "不"))
 _CHINESE_NAMES = {  # what SLAKE's Chinese questions call the entities whose masks and boxes have English names
     "肝脏": "liver", "肝癌": "liver cancer", "肺": "lung", "左肺": "left lung", "右肺": "right lung",
     "肺癌": "lung cancer", "肾脏": "kidney", "左肾": "left kidney", "右肾": "right kidney", "脾脏": "spleen",
@@ -206,6 +207,18 @@ class QuestionParser:
         """As `entity_in`, of Chinese text too: the English name of the entity, which is that of its region."""
         match = self._chinese_pattern.search(text)
         return _CHINESE_NAMES[match.group()] if match else self.entity_in(text)
+
+    def affirmed_entities(self, question: str, answer: str) -> list[str]:
+        """English names of all entities that a question and its answer mention, each once, in order.
+
+        Those of the question are left out where the answer denies that they are there (``Is there a mass?``, ``No``).
+        """
+        is_denied = squad_normalize(answer) in _DENIALS and self.presupposed_entity(question) is None
+        return list(dict.fromkeys([*([] if is_denied else self._entities(question)), *self._entities(answer)]))
+
+    def _entities(self, text: str) -> list[str]:
+        chinese = [_CHINESE_NAMES[name] for name in self._chinese_pattern.findall(text)]
+        return chinese + self._pattern.findall(" ".join(words(text)))
 
     def canonical_queries(self, queries: Sequence[Query]) -> list[Query]:
         """The queries with `canonical` questions."""

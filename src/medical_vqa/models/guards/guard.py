@@ -21,6 +21,7 @@ from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.models.guards.alternatives import listed_alternatives
 from medical_vqa.models.guards.contradiction import disagreement, related_questions
+from medical_vqa.models.guards.evidence import evidence_of
 from medical_vqa.models.guards.image_dependence import ImageDependence, Source, answer_source, image_dependence
 from medical_vqa.models.guards.picture import (
     GRAY_MODALITIES,
@@ -37,6 +38,7 @@ from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
+from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class GuardedAnswer:
     """Where it comes from; None where that was not measured."""
     side: Side | None = None
     """Whose left or right it names."""
+    evidence: tuple[Evidence, ...] = ()
+    """Where the model localizes what the question or the answer names; nothing where it abstains."""
 
 
 class Guards:
@@ -95,7 +99,8 @@ class Guards:
         Args:
             queries: The queries.
             contexts: A query's ``image`` -> what is known of that picture.
-            suggest: Whether an abstention carries questions near in meaning that are answered.
+            suggest: Whether an abstention carries questions near in meaning that are answered, and an answer its
+                evidence.
         """
         queries = self._encoded(queries)
         images = {query.image: query.visual for query in queries}
@@ -134,7 +139,20 @@ class Guards:
         ]
         if not suggest:
             return guarded
-        return [self._with_suggestions(q, answer, contexts) for q, answer in zip(queries, guarded, strict=True)]
+        return [
+            self._with_suggestions(q, self._with_evidence(q, answer, contexts), contexts)
+            for q, answer in zip(queries, guarded, strict=True)
+        ]
+
+    def _with_evidence(
+        self, query: Query, answer: GuardedAnswer, contexts: Mapping[str, PictureContext] | None
+    ) -> GuardedAnswer:
+        """An answer with its evidence; knowledge needs none, and without the picture's size there is none."""
+        geometry, spec = (contexts or {}).get(query.image, PictureContext()).geometry, self.model.picture
+        if answer.abstention.abstained or answer.source == "knowledge" or geometry is None or spec is None:
+            return answer
+        localizations = self.model.localizations(query, answer.prediction)
+        return dataclasses.replace(answer, evidence=evidence_of(localizations, geometry, spec))
 
     def _with_suggestions(
         self, query: Query, answer: GuardedAnswer, contexts: Mapping[str, PictureContext] | None

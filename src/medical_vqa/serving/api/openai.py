@@ -182,7 +182,9 @@ class ChatReply(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    medical_vqa: Answer = Field(description="The full answer: confidence, alternatives, abstention, timings.")
+    medical_vqa: Answer = Field(
+        description="The full answer: confidence, alternatives, abstention, source, side, evidence, timings."
+    )
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
