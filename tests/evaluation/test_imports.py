@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.imports.tables import image_names, parse_map, read_mapped
+from medical_vqa.evaluation.imports.columns import parse_map
+from medical_vqa.evaluation.imports.matching import image_names
+from medical_vqa.evaluation.imports.tables import import_answers, read_mapped
 
 
 @pytest.fixture
@@ -100,9 +102,10 @@ def test_a_map_that_cannot_work_is_refused(text, words):
         ("p.csv", "id,answer\n1,lung\n", "no 'qid' for id"),
         ("p.json", "{broken", "not JSON"),
         ("p.json", "3", "a list of objects"),
-        ("p.txt", "", "ending in .csv"),
+        ("p.csv.gz", "plain", "cannot be"),
+        ("p.bin", "", "ending in .csv"),
         ("p.jsonl", "{broken\n", "not JSON"),
-        ("none.csv", None, "no predictions at"),
+        ("none.csv", None, "no file at"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, rows, name, text, words):
@@ -112,11 +115,178 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, rows, name, text, words
         read_mapped(tmp_path / name, parse_map("id=qid,answer=answer"), rows)
 
 
-def test_a_csv_in_another_encoding_is_refused(tmp_path, rows):
-    (tmp_path / "p.csv").write_bytes("id,answer\n1,Lunge \xe4\n".encode("latin-1"))
+@pytest.mark.parametrize(
+    "content", ["id,answer\n1,Lunge \xe4\n".encode("latin-1"), b"id,answer\n1,a\n2,\xff\xfea\x00\n"]
+)
+def test_a_csv_in_another_encoding_or_in_two_is_refused(tmp_path, rows, content):
+    (tmp_path / "p.csv").write_bytes(content)
     with pytest.raises(DataError, match="UTF-8"):
         read_mapped(tmp_path / "p.csv", parse_map("id=id,answer=answer"), rows)
 
 
 def test_image_names_go_from_the_most_exact_to_the_least():
-    assert image_names("imgs/xmlab1/source.jpg") == ["imgs/xmlab1/source.jpg", "imgs/xmlab1/source", "xmlab1", "source"]
+    assert image_names("imgs/xmlab1/source.jpg") == [
+        "imgs/xmlab1/source.jpg",
+        "imgs/xmlab1/source",
+        "xmlab1/source.jpg",
+        "xmlab1/source",
+        "xmlab1",
+        "source.jpg",
+        "source",
+    ]
+
+
+# --- the join is checked against all that is known --------------------------------------------------------------------
+
+
+def table(tmp_path, rows, name="p.json"):
+    path = tmp_path / name
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_row_numbers_that_are_ids_by_chance_are_refused_by_the_question_they_stand_with(tmp_path, rows):
+    wrong = [{"id": n, "question": rows[n].question, "answer": "x"} for n in range(6)]
+    for columns in ("id=id,answer=answer", "id=id,question=question,answer=answer"):
+        with pytest.raises(DataError, match=r"to which it would be joined.*position=#"):
+            read_mapped(table(tmp_path, wrong), parse_map(columns), rows)
+
+
+def test_row_numbers_with_nothing_else_are_refused_where_only_some_are_ids(tmp_path, rows):
+    numbers = [{"id": n, "answer": "x"} for n in range(6)]  # the ids are 1 to 6
+    with pytest.raises(DataError, match=r"row numbers 0 to 5, of which 5 of 6 are also ids"):
+        read_mapped(table(tmp_path, numbers), parse_map("id=id,answer=answer"), rows)
+
+
+def test_a_reference_that_differs_is_refused_and_one_that_agrees_is_not(tmp_path, rows):
+    right = [{"id": e.id, "gold": e.answers[0].lower(), "answer": "x"} for e in rows]
+    read_mapped(table(tmp_path, right), parse_map("id=id,answer=answer,reference=gold"), rows)
+    wrong = [{**row, "gold": "spleen"} for row in right[:1]] + right[1:]
+    with pytest.raises(DataError, match=r"its reference \(gold\) is 'spleen'.*1 of 6 rows differ"):
+        read_mapped(table(tmp_path, wrong), parse_map("id=id,answer=answer,reference=gold"), rows)
+
+
+def test_a_prompt_that_contains_the_question_agrees(tmp_path, rows):
+    asked = [{"id": "1", "question": "<image> Which organ is it? Answer briefly.", "answer": "lung"}]
+    found = read_mapped(table(tmp_path, asked), parse_map("id=id,question=question,answer=answer"), rows)
+    assert pairs(found) == [("slake/validation/1", "lung", None)]
+
+
+@pytest.mark.parametrize("column", ["#", "index"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_file_in_the_order_of_the_split_is_joined_by_position(tmp_path, rows, column, first):
+    answers = [{"index": n + first, "answer": f"a{n}"} for n in range(6)]
+    found = read_mapped(table(tmp_path, answers), parse_map(f"position={column},answer=answer"), rows)
+    assert [(p.id[-1], p.answer) for p in found] == [(str(n + 1), f"a{n}") for n in range(6)]
+
+
+def test_fewer_rows_than_questions_have_no_order_to_join_by(tmp_path, rows):
+    with pytest.raises(DataError, match="has 1 rows and the split 6"):
+        read_mapped(table(tmp_path, [{"answer": "x"}]), parse_map("position=#,answer=answer"), rows)
+
+
+def test_questions_alone_join_a_file_in_the_same_order_and_a_question_that_is_asked_once(tmp_path, rows):
+    columns = parse_map("question=q,answer=a")
+    all_rows = [{"q": e.question, "a": str(n)} for n, e in enumerate(rows)]
+    assert [p.id for p in read_mapped(table(tmp_path, all_rows), columns, rows)] == [e.id for e in rows]
+    once = [{"q": "Where is the mass?", "a": "x"}, {"q": "Is it healthy?", "a": "y"}]
+    assert [p.id for p in read_mapped(table(tmp_path, once), columns, rows)] == ["slake/validation/5", "Is it healthy?"]
+
+
+def test_a_pair_that_is_asked_twice_takes_its_answers_in_order(tmp_path, rows):
+    twice = [rows[0], replace(rows[0], id="slake/validation/7"), *rows[1:]]
+    asked = [{"img": "scan-1", "q": rows[0].question, "a": answer} for answer in ("first", "second")]
+    found = read_mapped(table(tmp_path, asked), parse_map("image=img,question=q,answer=a"), twice)
+    assert [(p.id[-1], p.answer) for p in found] == [("1", "first"), ("7", "second")]
+
+
+@pytest.mark.parametrize("image", ["chest/001.png", "001.png", "data\\chest\\001.png", "own/chest/001.png"])
+def test_images_of_a_folder_are_found_by_any_end_of_their_path(tmp_path, rows, image):
+    folder = [replace(e, image_id=f"own/chest/00{e.image_id[-1]}.png") for e in rows]
+    asked = [{"img": image, "q": "Which organ is it?", "a": "lung"}]
+    found = read_mapped(table(tmp_path, asked), parse_map("image=img,question=q,answer=a"), folder)
+    assert [p.id for p in found] == ["slake/validation/1"]
+
+
+def test_a_name_that_two_images_share_joins_neither(tmp_path, rows):
+    folder = [replace(e, image_id=f"own/{e.image_id}/image.png") for e in rows]
+    asked = [{"img": "image.png", "q": "Which organ is it?", "a": "lung"}]
+    found = read_mapped(table(tmp_path, asked), parse_map("image=img,question=q,answer=a"), folder)
+    assert [p.id for p in found] == ["image.png: Which organ is it?"]
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["CT"], "CT"),
+        (["Heart", "Liver"], "Heart, Liver"),
+        ({"answer": "CT"}, "CT"),
+        ([{"generated_text": "CT"}], "CT"),
+        (3.0, "3"),
+        (2, "2"),
+        (0.5, "0.5"),
+        (True, "yes"),
+        (float("nan"), ""),
+    ],
+)
+def test_an_answer_that_is_no_text_is_what_a_person_would_write(tmp_path, rows, value, text):
+    found = read_mapped(table(tmp_path, [{"id": "1", "answer": value}]), parse_map("id=id,answer=answer"), rows)
+    assert found[0].answer == text
+
+
+def test_one_failed_request_of_a_batch_does_not_stop_the_file(tmp_path, rows):
+    body = {"choices": [{"message": {"content": "lung"}}]}
+    lines = [
+        {"custom_id": "1", "response": {"body": body}},
+        {"custom_id": "2", "response": None, "error": {"code": 500}},
+    ]
+    columns = parse_map("id=custom_id,answer=response.body.choices.0.message.content")
+    found = import_answers(table(tmp_path, lines), columns, rows)
+    assert (pairs(found.predictions), found.failed) == ([("slake/validation/1", "lung", None)], ("slake/validation/2",))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def written(path, rows):
+    import gzip
+
+    import pandas
+
+    frame = pandas.DataFrame(rows)
+    text = frame.to_csv(index=False)
+    writers = {
+        "p.csv": lambda: path.write_text("\ufeff" + text, encoding="utf-8"),
+        "u16.csv": lambda: path.write_text(text, encoding="utf-16"),
+        "semicolons.csv": lambda: frame.to_csv(path, sep=";", index=False),
+        "p.tsv": lambda: frame.to_csv(path, sep="\t", index=False),
+        "p.csv.gz": lambda: path.write_bytes(gzip.compress(text.encode())),
+        "p.xlsx": lambda: frame.to_excel(path, index=False),
+        "p.parquet": lambda: frame.to_parquet(path, index=False),
+        "p.jsonl": lambda: path.write_text("\ufeff" + frame.to_json(orient="records", lines=True), encoding="utf-8"),
+    }
+    writers[path.name]()
+
+
+@pytest.mark.parametrize(
+    "name", ["p.csv", "u16.csv", "semicolons.csv", "p.tsv", "p.csv.gz", "p.xlsx", "p.parquet", "p.jsonl"]
+)
+def test_every_kind_of_table_is_read_and_ids_may_have_decimals(tmp_path, rows, name):
+    written(tmp_path / name, {"question_id": [1.0, 2.0], "response": ["Lung, left", "Yes"]})
+    found = import_answers(tmp_path / name, None, rows)
+    assert [(p.id[-1], p.answer) for p in found.predictions] == [("1", "Lung, left"), ("2", "Yes")]
+    assert (found.columns, found.guessed) == ({"id": "question_id", "answer": "response"}, True)
+
+
+def test_columns_that_cannot_be_guessed_are_listed(tmp_path, rows):
+    (tmp_path / "p.csv").write_text("key,value\n1,lung\n")
+    with pytest.raises(DataError, match=r"its columns are key, value.*--map id="):
+        import_answers(tmp_path / "p.csv", None, rows)
+
+
+def test_a_cell_of_ten_megabytes_is_read(tmp_path, rows):
+    (tmp_path / "p.csv").write_text("id,answer\n1," + "a" * 10_000_000 + "\n")
+    assert len(read_mapped(tmp_path / "p.csv", parse_map("id=id,answer=answer"), rows)[0].answer) == 10_000_000

@@ -61,16 +61,33 @@ def as_dataset(dataset: StrPath, root: StrPath | None) -> tuple[str, Path]:
     return folder.name, folder.parent
 
 
-def as_selection(dataset: StrPath | None, root: StrPath | None, where: Mapping[str, str] | None) -> Selection | None:
-    """The rows that the three select; None without a dataset."""
+def as_selection(
+    dataset: StrPath | None, root: StrPath | None, where: Mapping[str, str] | None, *, has_card: bool = False
+) -> Selection | None:
+    """The rows that the three select; None without a dataset.
+
+    Args:
+        dataset: Name or folder of a prepared dataset.
+        root: Folder of prepared datasets, for a name.
+        where: Facts that rows must have.
+        has_card: Whether the card of a predictions file names the dataset, which `where` then selects from.
+
+    Raises:
+        ConfigError: There is no dataset to select from, or a value is of the wrong type.
+    """
     from medical_vqa.schema.selection import Selection
 
     if dataset is None:
-        if where or root is not None:
+        if (where and not has_card) or root is not None:
             raise ConfigError("root and where need --dataset (dataset=), which names the rows they select from")
         return None
     name, folder = as_dataset(dataset, root)
     return Selection(dataset=name, root=folder, where=as_texts(where or {}, "where", "language"))
+
+
+def optional_facts(where: Mapping[str, str] | None) -> dict[str, str]:
+    """Facts that rows must have; empty for None."""
+    return as_texts(where or {}, "where", "language")
 
 
 def as_texts(values: Mapping[str, str], what: str, example: str) -> dict[str, str]:
@@ -129,11 +146,11 @@ def as_list(texts: str | Sequence[str], what: str) -> list[str]:
 
 def as_columns(columns: str | Mapping[str, str] | None) -> Mapping[str, str] | None:
     """Columns of another program's file, also as the text of ``--map``."""
-    from medical_vqa.evaluation.imports.tables import parse_map
+    from medical_vqa.evaluation.imports.columns import check_map, parse_map
 
     if columns is None or isinstance(columns, str):
         return parse_map(columns) if columns else None
-    return as_texts(columns, "columns", "answer")
+    return check_map(as_texts(columns, "columns", "answer"))
 
 
 def as_fact_groups(by: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:

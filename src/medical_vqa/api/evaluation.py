@@ -18,6 +18,7 @@ from medical_vqa.api.arguments import (
     as_risk,
     as_selection,
     as_split,
+    optional_facts,
     optional_output,
     optional_split,
 )
@@ -119,8 +120,8 @@ def score(
     """Score predictions: EM and F1 with intervals, next to the question-only baseline.
 
     Args:
-        predictions: What `predict` returned, or a predictions file; by default the newest one under ``runs/``. With
-            `columns` a CSV, JSON or JSONL file of another program.
+        predictions: What `predict` returned, or a predictions file; by default the newest one under ``runs/``. A CSV,
+            JSON, JSONL, Excel or parquet file of another program is read by `columns`, or by guessed ones.
         split: Split of the rows that were asked, for a file without a card.
         protocol: Published rules to score by in addition: one name, several, or ``"all"``.
         columns: Columns of another program's file: ``{"id": "qid", "answer": "text"}``.
@@ -131,7 +132,7 @@ def score(
         dataset: Prepared dataset of the rows, for a file without a card: its name, its folder, or what `prepare`
             returned.
         root: Folder of prepared datasets, for a name.
-        where: Facts that rows must have; needs `dataset`.
+        where: Facts that rows must have, of `dataset` or of the rows that the file's card names.
 
     Returns:
         The scores; ``print(scores)`` shows one line, ``scores.write()`` writes ``results-SPLIT.json``.
@@ -149,8 +150,9 @@ def score(
 
     return stage(
         newest_predictions() if predictions is None else as_predictions(predictions),
-        selection=as_selection(dataset, root, where),
+        selection=as_selection(dataset, root, where, has_card=True),
         split=optional_split(split),
+        where=optional_facts(where),
         protocols=as_protocols(protocol),
         columns=as_columns(columns),
         breakdowns=as_fact_groups(by),
@@ -212,11 +214,13 @@ def report(
     """
     from medical_vqa.pipelines import report as stage
     from medical_vqa.pipelines.inputs import answered_rows_of_all
-    from medical_vqa.pipelines.runs import newest_predictions, sibling
+    from medical_vqa.pipelines.runs import newest_predictions, output_path
     from medical_vqa.pipelines.score import score as score_file
 
     files = [newest_predictions()] if predictions is None else as_files(predictions)
-    all_rows = answered_rows_of_all(files, as_selection(dataset, root, where), optional_split(split))
+    all_rows = answered_rows_of_all(
+        files, as_selection(dataset, root, where, has_card=True), optional_split(split), optional_facts(where)
+    )
     options: dict[str, Any] = {"columns": as_columns(columns), "breakdowns": as_fact_groups(by), "risk": as_risk(risk)}
     scores = tuple(
         score_file(file, rows=rows, protocols=as_protocols("all"), **options)
@@ -224,9 +228,15 @@ def report(
     )
     page = optional_output(out, "out")
     if len(files) > 1:
-        return Report(stage.comparison_page(scores, page or files[0].with_name("comparison.html")), scores, None)
+        return Report(
+            stage.comparison_page(
+                scores, page or output_path(files[0], "comparison", ".html").with_name("comparison.html")
+            ),
+            scores,
+            None,
+        )
     results = scores[0].write()
-    return Report(stage.report(scores[0], page or sibling(files[0], "report", ".html")), scores, results)
+    return Report(stage.report(scores[0], page or output_path(files[0], "report", ".html")), scores, results)
 
 
 def compare(
@@ -262,8 +272,9 @@ def compare(
 
     return stage(
         as_files(predictions),
-        selection=as_selection(dataset, root, where),
+        selection=as_selection(dataset, root, where, has_card=True),
         split=optional_split(split),
+        where=optional_facts(where),
         columns=as_columns(columns),
     )
 

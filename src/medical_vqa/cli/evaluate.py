@@ -79,6 +79,9 @@ def predict(
 @click.option("--metric", default="em", show_default=True, help="Metric of --by: em, laterality, helm.bleu1 ...")
 @click.option("--details", is_flag=True, help="Also compute breakdowns, further metrics, calibration and consistency.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="JSON file to write.  [default: next to the card, or here]"
+)
 @row_options
 def score(
     predictions: Path | None,
@@ -89,12 +92,13 @@ def score(
     metric: str,
     details: bool,
     as_json: bool,
+    out: Path | None,
     rows: Rows,
 ) -> None:
     """Score predictions: EM and F1 with intervals, next to the question-only baseline.
 
-    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or, with --map, a CSV, JSON or JSONL
-    file of another program.
+    PREDICTIONS is a predictions.jsonl, by default the newest one under runs/; or a CSV, JSON, JSONL, Excel or parquet
+    file of another program, whose columns --map names; without it they are guessed, and shown.
     """
     from medical_vqa import api
     from medical_vqa.api.arguments import as_fact_groups
@@ -102,7 +106,10 @@ def score(
     from medical_vqa.evaluation.reporting.summary import row_lines, without_leaks_line
 
     scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
-    path, results = scores.write(), scores.results
+    path, results = scores.write(out), scores.results
+    if scores.guessed_columns and scores.columns:
+        columns = ",".join(f"{name}={column}" for name, column in scores.columns.items())
+        click.echo(f"columns guessed from their names: --map {columns}", err=True)
     click.echo(results.model_dump_json(indent=2) if as_json else scores)
     for line in row_lines(results.excluded):
         click.echo(f"not scored, {line}", err=True)

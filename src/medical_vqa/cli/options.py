@@ -15,7 +15,8 @@ map_option = click.option(
     "--map",
     "columns",
     metavar="NAME=COLUMN,...",
-    help="Columns of another program's file: id (or image and question) and answer, e.g. id=qid,answer=text.",
+    help="Columns of another program's file: answer, and id, image and question, or position (# for the order of the "
+    "rows), e.g. id=qid,answer=text.",
 )
 
 

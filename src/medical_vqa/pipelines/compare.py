@@ -20,6 +20,7 @@ def compare(
     *,
     selection: Selection | None = None,
     split: Split | None = None,
+    where: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Compare prediction files of the same rows, every two of them, under SQuAD v2's EM and F1.
@@ -28,14 +29,15 @@ def compare(
         files: The prediction files.
         selection: Rows that files without a card answer.
         split: Split of these rows.
+        where: Facts that the rows of the files' cards must have in addition.
         columns: Columns of another program's file that hold the answers (`evaluation.imports`).
 
     Raises:
         DataError: The files answer different rows according to their cards, or no question is answered by all.
     """
-    rows = answered_rows_of_all(files, selection, split)
+    rows = answered_rows_of_all(files, selection, split, where)
     require_same_rows(files, rows)
     examples = rows[0].examples()
-    answered = [join(examples, read_answers(file, columns, examples)) for file in files]
+    answered = [join(examples, read_answers(file, columns, examples).predictions) for file in files]
     models = dict(zip(display_names(files), answered, strict=True))
     return [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.imports.tables import read_mapped
+from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
 from medical_vqa.evaluation.scoring import LeakedRows
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
-from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
+from medical_vqa.schema.records import Example, Prediction, Split, is_prediction, read_jsonl, read_predictions
 from medical_vqa.schema.selection import Selection
 
 SHUFFLED = "image-shuffled"
@@ -35,7 +35,11 @@ class AnsweredRows:
 
 
 def answered_rows(
-    predictions: Path, selection: Selection | None, split: Split | None, other: SelectedDataset | None = None
+    predictions: Path,
+    selection: Selection | None,
+    split: Split | None,
+    other: SelectedDataset | None = None,
+    where: Mapping[str, str] | None = None,
 ) -> AnsweredRows:
     """The rows that a predictions file answers.
 
@@ -43,6 +47,7 @@ def answered_rows(
         predictions: The file.
         selection: The rows; None for those in the file's card.
         split: The split; None for that in the file's card.
+        where: Facts that the rows of the card must have in addition.
         other: A dataset that is open already, used where it is the same.
 
     Raises:
@@ -51,38 +56,60 @@ def answered_rows(
     card = None
     if selection is None or split is None or card_path(predictions).is_file():
         card = read_prediction_card(predictions)
-        selection = selection or card.selection
+        recorded = card.selection.model_copy(update={"where": {**card.selection.where, **(where or {})}})
+        selection = selection or recorded
         split = split or card.split
     data = SelectedDataset.open(selection) if other is None else other.reselect(selection)
     return AnsweredRows(data, split, card)
 
 
-def answered_rows_of_all(files: Sequence[Path], selection: Selection | None, split: Split | None) -> list[AnsweredRows]:
+def answered_rows_of_all(
+    files: Sequence[Path],
+    selection: Selection | None,
+    split: Split | None,
+    where: Mapping[str, str] | None = None,
+) -> list[AnsweredRows]:
     """`answered_rows` of files to be compared: one without a card answers the rows of the first that has one."""
     with_card = [path for path in files if card_path(path).is_file()]
     if selection is None and with_card:
-        first = answered_rows(with_card[0], None, split)
+        first = answered_rows(with_card[0], None, split, where=where)
         return [
-            answered_rows(path, None, split, first.data) if path in with_card else AnsweredRows(first.data, first.split)
+            answered_rows(path, None, split, first.data, where)
+            if path in with_card
+            else AnsweredRows(first.data, first.split)
             for path in files
         ]
     rows: list[AnsweredRows] = []
     for path in files:
-        rows.append(answered_rows(path, selection, split, rows[0].data if rows else None))
+        rows.append(answered_rows(path, selection, split, rows[0].data if rows else None, where))
     return rows
 
 
-def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> list[Prediction]:
+def is_own_file(predictions: Path, columns: Mapping[str, str] | None) -> bool:
+    """Whether a predictions file is in this project's format: it has a card, or rows like those of `predict`."""
+    if card_path(predictions).is_file():
+        return True
+    if columns is not None or not predictions.is_file():
+        return columns is None
+    if predictions.suffix.lower() != ".jsonl":
+        return False
+    try:
+        return is_prediction(next(read_jsonl(predictions), {}))
+    except (DataError, UnicodeDecodeError):  # not UTF-8, or not JSON: the import says what it is
+        return False
+
+
+def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> ImportedAnswers:
     """The predictions in a file.
 
     Args:
-        predictions: A file written by `medical-vqa predict`, recognized by its card, or by another program.
-        columns: Columns of another program's file; None for a file of this one.
+        predictions: A file written by `medical-vqa predict`, recognized by its card or its rows, or by another program.
+        columns: Columns of another program's file; None to guess them.
         examples: The rows that the file answers.
     """
-    if columns is None or card_path(predictions).is_file():
-        return read_predictions(predictions)
-    return read_mapped(predictions, columns, examples)
+    if is_own_file(predictions, columns):
+        return ImportedAnswers(read_predictions(predictions), {})
+    return import_answers(predictions, columns, examples)
 
 
 def require_same_rows(files: Sequence[Path], rows: Sequence[AnsweredRows]) -> None:

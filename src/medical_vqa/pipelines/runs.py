@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.schema.prediction_card import card_path
 
 RUNS = Path("runs")
 
@@ -29,6 +30,12 @@ def sibling(predictions: Path, word: str, suffix: str) -> Path:
     stem = predictions.stem
     name = stem.replace("predictions", word) if "predictions" in stem else f"{stem}-{word}"
     return predictions.with_name(name + suffix)
+
+
+def output_path(predictions: Path, word: str, suffix: str) -> Path:
+    """Where a result about a predictions file is written: next to one with a card, else in the current folder."""
+    path = sibling(predictions, word, suffix)
+    return path if card_path(predictions).is_file() else Path(path.name)
 
 
 def _newest(pattern: str, content: str, command: str) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
-from medical_vqa.evaluation.joining import AnsweredQuestions, join
+from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
+from medical_vqa.evaluation.joining import AnsweredQuestions, join, named_rows
 from medical_vqa.evaluation.protocols.base import Context
 from medical_vqa.evaluation.scoring import ScoringSettings, find_metric, score_answers
 from medical_vqa.evaluation.statistics.breakdown import default_crossing, default_facts
@@ -21,12 +22,11 @@ from medical_vqa.pipelines.inputs import (
     SHUFFLED,
     AnsweredRows,
     answered_rows,
+    is_own_file,
     leaked_rows,
-    read_answers,
     shuffled_baseline,
 )
-from medical_vqa.pipelines.queries import learnable
-from medical_vqa.pipelines.runs import sibling
+from medical_vqa.pipelines.runs import output_path
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
 from medical_vqa.schema.results import DatasetRef, Facts, Results, write_results
@@ -69,6 +69,8 @@ class Scores:
     """Breakdowns that were requested in addition to the default ones."""
     risk: float = DEFAULT_RISK
     """Tolerated fraction of wrong answers that was requested."""
+    guessed_columns: bool = False
+    """Whether the columns were guessed from their names."""
 
     @property
     def em(self) -> Estimate:
@@ -101,7 +103,7 @@ class Scores:
         """
         from medical_vqa.evaluation.reporting.breakdown_table import breakdown_tables
 
-        context = Context(learnable(self.rows.data.rows("train")), self.answered.scored)
+        context = Context(self.rows.data.baseline_rows(), self.answered.scored)
         return breakdown_tables(find_metric(metric, context), facts, self.answered, self.baselines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,8 +111,11 @@ class Scores:
         return self.results.model_dump(mode="json")
 
     def write(self, path: Path | None = None) -> Path:
-        """Write the results as JSON, by default next to the predictions file; returns the path."""
-        path = path or sibling(self.file, "results", ".json")
+        """Write the results as JSON; returns the path.
+
+        By default next to a predictions file that has a card, as in a run folder, else in the current folder.
+        """
+        path = path or output_path(self.file, "results", ".json")
         write_results(path, self.results)
         return path
 
@@ -125,6 +130,7 @@ def score(
     *,
     selection: Selection | None = None,
     split: Split | None = None,
+    where: Mapping[str, str] | None = None,
     rows: AnsweredRows | None = None,
     protocols: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
@@ -138,7 +144,8 @@ def score(
         predictions: The predictions file.
         selection: Rows that a file without a card answers.
         split: Split of these rows.
-        rows: The rows, if they are open already, in place of the two.
+        where: Facts that the rows of the file's card must have in addition.
+        rows: The rows, if they are open already, in place of the three.
         protocols: Published rules to score by in addition.
         columns: Columns of another program's file that hold the answers (`evaluation.imports`).
         breakdowns: Facts to break the scores down by; those of a tuple are crossed.
@@ -146,13 +153,13 @@ def score(
         details: Whether to compute what a report shows: breakdowns by every fact, further metrics, calibration and
             consistency.
     """
-    answers = read_predictions(predictions) if columns is None else None  # first: a damaged file is a clearer mistake
-    rows = rows or answered_rows(predictions, selection, split)
-    if answers is None:
-        answers = read_answers(predictions, columns, rows.examples())
-    answered = join(rows.examples(), answers)
-    training_rows = learnable(rows.data.rows("train"))
-    baselines = baseline_answers(training_rows, answered.examples)
+    own = is_own_file(predictions, columns)
+    answers = read_predictions(predictions) if own else []  # first: a damaged file is a clearer mistake
+    rows = rows or answered_rows(predictions, selection, split, where=where)
+    imported = ImportedAnswers(answers, {}) if own else import_answers(predictions, columns, rows.examples())
+    answered = join(rows.examples(), imported.predictions)
+    training_rows = rows.data.baseline_rows()
+    baselines = baseline_answers(training_rows, answered.examples) if training_rows else {}
     if shuffled := shuffled_baseline(predictions, rows):
         baselines[SHUFFLED] = shuffled
     default_breakdowns = [*default_facts(answered.scored), *default_crossing(answered.scored)] if details else []
@@ -173,7 +180,12 @@ def score(
             temperature_source=calibration.fitted_on if calibration else "",
         ),
     )
-    return Scores(predictions, rows, answered, baselines, results, columns, breakdowns, risk)
+    if imported.failed:
+        failed = named_rows("row of the file without an answer, such as a failed request", imported.failed)
+        results = results.model_copy(update={"warnings": (*results.warnings, failed)})
+    return Scores(
+        predictions, rows, answered, baselines, results, imported.columns or None, breakdowns, risk, imported.guessed
+    )
 
 
 def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:

@@ -178,6 +178,8 @@ class ProtocolScore(SchemaModel):
     """Everything that affects the repaired number."""
     defect: str
     """What the defect changes; empty if there is none."""
+    published_here: bool = True
+    """Whether the protocol's authors publish numbers on this dataset; otherwise nothing compares with the score."""
     changed: int | None = None
     """Number of rows whose score the repair changes, or that only one of the two counts; null for corpus scores."""
     changed_ids: tuple[str, ...] = ()

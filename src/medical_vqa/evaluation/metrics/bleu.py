@@ -6,6 +6,7 @@ Most answers here have one or two words: BLEU-4 of them is 0 by definition, and 
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -63,6 +64,22 @@ def sentence_bleu(predicted: Sequence[str], reference: Sequence[str], order: int
         return 0.0
     brevity = 1.0 if len(predicted) > len(reference) else math.exp(1.0 - len(reference) / len(predicted))
     return matches / candidates * brevity
+
+
+def nltk_bleu(predicted: Sequence[str], reference: Sequence[str]) -> float:
+    """BLEU over one to four words of a single answer, as ``nltk`` computes it without smoothing.
+
+    A length without a match counts as the smallest float instead of zero, so that the result is about 0, not 0.
+    """
+    shared, _ = _clipped_matches(predicted, [reference], 1)
+    if not shared:
+        return 0.0
+    total = 0.0
+    for order in range(1, 5):
+        matches, candidates = _clipped_matches(predicted, [reference], order)
+        total += math.log(matches / candidates if matches else sys.float_info.min) / 4
+    brevity = 1.0 if len(predicted) > len(reference) else math.exp(1.0 - len(reference) / len(predicted))
+    return brevity * math.exp(total)
 
 
 @lru_cache(maxsize=1 << 16)

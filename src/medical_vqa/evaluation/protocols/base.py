@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from medical_vqa.evaluation.metrics.base import Mean, Metric, comparable_answers, is_closed, is_open
+from medical_vqa.evaluation.metrics.base import Mean, Metric, is_closed, is_open
 from medical_vqa.schema.records import Example, Prediction
 
 OptionalPairScore = Callable[[str, str], float | None]
@@ -29,6 +29,11 @@ class Context:
     """Training rows, the label source of repaired rules."""
     scored_rows: Sequence[Example] = ()
     """The scored rows, the label source of some published rules."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset's format, the first part of its ids: ``slake``; empty without rows."""
+        return self.scored_rows[0].id.partition("/")[0] if self.scored_rows else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ class Protocol:
     """Makes its metrics; the first one is the headline."""
     caveat: str = ""
     """What else sets its published numbers apart, which no scorer can reproduce; empty if there is nothing."""
+    datasets: tuple[str, ...] = ()
+    """Datasets on which its authors publish numbers by it; empty where it belongs to no dataset."""
+
+    def is_published_on(self, dataset: str) -> bool:
+        """Whether its authors publish numbers by it on a dataset."""
+        return not self.datasets or dataset in self.datasets
 
     def published_metrics(self, context: Context | None = None) -> tuple[Metric, ...]:
         """The metrics as published."""
@@ -75,7 +86,7 @@ def best_answer_mean(name: str, label: str, score: OptionalPairScore, rows: RowF
 
     @lru_cache(maxsize=1 << 16)  # the same pair of answers occurs often
     def best(predicted: str, answers: tuple[str, ...]) -> float | None:
-        scores = [score(predicted, answer) for answer in comparable_answers(answers)]
+        scores = [score(predicted, answer) for answer in answers]
         return max((value for value in scores if value is not None), default=None)
 
     def score_row(prediction: Prediction, example: Example) -> float | None:

@@ -84,4 +84,5 @@ PROTOCOL = Protocol(
     citation="stanford-crfm/helm, evaluate_reference_metrics.py and vqa_rad_scenario.py",
     build=_metrics,
     caveat="HELM stems words for ROUGE-L and cuts tokens of its model; here whole words are compared and cut.",
+    datasets=("vqa-rad",),
 )

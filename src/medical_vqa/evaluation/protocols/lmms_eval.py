@@ -47,4 +47,5 @@ PROTOCOL = Protocol(
     rule="Lower case, (...) dropped, punctuation to spaces, synonyms of yes and no unified; equality.",
     citation="EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/slake/utils.py",
     build=_metrics,
+    datasets=("slake",),
 )

@@ -19,4 +19,5 @@ PROTOCOL = Protocol(
         "Answers were ranked over a closed list, M2I2 was trained on train and validation, and both score every "
         "epoch on the test split and report the best of them."
     ),
+    datasets=("slake", "vqa-rad", "path-vqa"),
 )

@@ -40,4 +40,5 @@ PROTOCOL = Protocol(
     rule="The answer is replaced by the most similar label (difflib ratio), then compared.",
     citation="xiaoman-zhang/PMC-VQA, src/MedVInT_TD/test.py and issue 15",
     build=_metrics,
+    datasets=("slake", "vqa-rad", "pmc-vqa"),
 )

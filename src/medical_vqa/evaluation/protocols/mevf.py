@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medical_vqa.evaluation.metrics.base import is_closed, is_open
 from medical_vqa.evaluation.protocols.base import Context, Protocol, ProtocolMetric, best_answer_mean
-from medical_vqa.evaluation.protocols.vqa_normalizer import vqa_equal
+from medical_vqa.evaluation.protocols.vqa_normalizer import label_equal
 from medical_vqa.schema.records import Example
 
 
@@ -27,8 +27,8 @@ def _metrics(_: Context) -> tuple[ProtocolMetric, ...]:
     parts = (("overall", freeform, None), ("open", freeform_open, is_open), ("closed", freeform_closed, is_closed))
     return tuple(
         ProtocolMetric(
-            best_answer_mean(name, name, vqa_equal, published_rows),
-            best_answer_mean(name, name, vqa_equal, repaired_rows),
+            best_answer_mean(name, name, label_equal, published_rows),
+            best_answer_mean(name, name, label_equal, repaired_rows),
             "Only rows whose phrase_type is freeform are scored; repaired, all are.",
         )
         for name, published_rows, repaired_rows in parts
@@ -41,4 +41,5 @@ PROTOCOL = Protocol(
     citation="aioz-ai/MICCAI19-MedVQA, test.py (Nguyen et al., MICCAI 2019)",
     build=_metrics,
     caveat="The copy of VQA-RAD it uses has other rows (3,064 train; 308 of 451 test rows are freeform).",
+    datasets=("vqa-rad",),
 )

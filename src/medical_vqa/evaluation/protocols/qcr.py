@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medical_vqa.evaluation.metrics.base import Mean, best_score, is_closed, is_open
+from medical_vqa.evaluation.metrics.base import Mean, is_closed, is_open
 from medical_vqa.evaluation.protocols.base import (
     YES_NO,
     Context,
@@ -11,7 +11,7 @@ from medical_vqa.evaluation.protocols.base import (
     best_answer_mean,
     unchanged,
 )
-from medical_vqa.evaluation.protocols.vqa_normalizer import vqa_equal, vqa_normalize
+from medical_vqa.evaluation.protocols.vqa_normalizer import label_equal, label_normalize
 from medical_vqa.schema.records import Example, Prediction
 
 
@@ -21,21 +21,23 @@ def _metrics(context: Context) -> tuple[ProtocolMetric, ...]:
         "A model that treats hard closed questions as open ones gains on both."
     )
     closed_rows = [row for row in context.training_rows if is_closed(row)]
-    closed_labels = {vqa_normalize(answer) for row in closed_rows for answer in row.answers} | YES_NO
+    closed_labels = {label_normalize(answer) for row in closed_rows for answer in row.answers} | YES_NO
 
     def answered_as(name: str, *, closed: bool) -> Mean:
         def score(prediction: Prediction, example: Example) -> float | None:
-            if (vqa_normalize(prediction.answer) in closed_labels) != closed:
+            if (label_normalize(prediction.answer) in closed_labels) != closed:
                 return None
-            return best_score(vqa_equal, prediction.answer, example.answers)
+            return max(label_equal(prediction.answer, answer) for answer in example.answers)
 
-        return Mean(name, name, f"vqa_equal|rows:answered with a {name} label|labels:{len(closed_labels)}|v:1", score)
+        return Mean(name, name, f"label_equal|rows:answered with a {name} label|labels:{len(closed_labels)}|v:1", score)
 
     return (
-        unchanged(best_answer_mean("overall", "overall", vqa_equal)),
-        ProtocolMetric(answered_as("open", closed=False), best_answer_mean("open", "open", vqa_equal, is_open), defect),
+        unchanged(best_answer_mean("overall", "overall", label_equal)),
         ProtocolMetric(
-            answered_as("closed", closed=True), best_answer_mean("closed", "closed", vqa_equal, is_closed), defect
+            answered_as("open", closed=False), best_answer_mean("open", "open", label_equal, is_open), defect
+        ),
+        ProtocolMetric(
+            answered_as("closed", closed=True), best_answer_mean("closed", "closed", label_equal, is_closed), defect
         ),
     )
 
@@ -49,4 +51,5 @@ PROTOCOL = Protocol(
         "Its question classifier is not in a predictions file: a row counts as closed if its answer is a label of "
         "closed training questions."
     ),
+    datasets=("vqa-rad",),
 )

@@ -31,7 +31,8 @@ def protocol_scores(
         bootstrap: How intervals are resampled.
     """
     scores = []
-    for metric in protocol.build(Context(training_rows, answered.scored)):
+    context = Context(training_rows, answered.scored)
+    for metric in protocol.build(context):
         published = tally(metric.published, answered.scored, answered.answers)
         repaired = tally(metric.repaired, answered.scored, answered.answers) if metric.repaired else None
         changed = changed_rows(published, repaired) if repaired else None
@@ -46,6 +47,7 @@ def protocol_scores(
                 repaired=repaired.score(bootstrap) if repaired else None,
                 repaired_signature=metric.repaired.signature() if metric.repaired else None,
                 defect=metric.defect,
+                published_here=protocol.is_published_on(context.dataset),
                 changed=None if changed is None else len(changed),
                 changed_ids=tuple((changed or ())[:MAX_IDS]),
             )

@@ -28,4 +28,5 @@ PROTOCOL = Protocol(
     citation="Project-MONAI/VLM-Radiology-Agent-Framework, m3/eval/scripts/metric_slakevqa.py",
     build=_metrics,
     caveat="Published numbers come from models trained on train and validation.",
+    datasets=("slake", "vqa-rad", "path-vqa"),
 )

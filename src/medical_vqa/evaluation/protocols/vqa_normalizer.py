@@ -10,6 +10,7 @@ from medical_vqa.evaluation.protocols.base import YES_NO
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"(?!<=\d)\.(?!\d)")  # published so; the typing error makes the first group always true
+_MAX_PERIODS = 32
 _THOUSANDS = re.compile(r"\d,\d")
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = {
@@ -53,9 +54,24 @@ def vqa_normalize(text: str) -> str:
     is two words); ``"none"`` is ``"0"`` and ``"two"`` is ``"2"``; full stops are removed unless a digit follows.
 
     Source: ``processPunctuation`` and ``processDigitArticle`` of the VQA evaluation code (GT-Vision-Lab/VQA,
-    vqaEval.py), as used by LLaVA-Med, M2I2 and MUMC; of the contractions those that lower-case text can contain.
+    vqaEval.py), as used by M2I2 and MUMC; of the contractions those that lower-case text can contain.
     """
-    text = " ".join(text.split())
+    return _without_punctuation(text.replace("\n", " ").replace("\t", " ").strip())
+
+
+@lru_cache(maxsize=1 << 16)
+def llava_normalize(text: str) -> str:
+    """The same rule as LLaVA-Med and MultiMedEval have it: line breaks are no spaces, and remaining commas go."""
+    return _without_punctuation(text.lower()).replace(",", "")
+
+
+@lru_cache(maxsize=1 << 16)
+def label_normalize(text: str) -> str:
+    """The same rule as MEVF and QCR make labels by it: remaining commas go, and ``"x ray"`` is ``"xray"``."""
+    return _without_punctuation(text).replace(",", "").replace("x ray", "xray")
+
+
+def _without_punctuation(text: str) -> str:
     without_punctuation = text
     has_thousands = _THOUSANDS.search(text) is not None
     for character in _PUNCTUATION:
@@ -63,18 +79,26 @@ def vqa_normalize(text: str) -> str:
             next_to_space = f"{character} " in text or f" {character}" in text
             replacement = "" if next_to_space or has_thousands else " "
             without_punctuation = without_punctuation.replace(character, replacement)
-    words = [_NUMBERS.get(word, word) for word in _PERIOD.sub("", without_punctuation).lower().split()]
+    # Published so: the flag re.UNICODE is passed as the number of replacements, 32.
+    without_periods = _PERIOD.sub("", without_punctuation, count=_MAX_PERIODS)
+    words = [_NUMBERS.get(word, word) for word in without_periods.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def vqa_words(answer: str) -> Counter[str]:
-    """The words of an answer after `vqa_normalize`, each with its number of occurrences."""
-    return Counter(vqa_normalize(answer).split())
+@lru_cache(maxsize=1 << 16)
+def llava_words(answer: str) -> Counter[str]:
+    """The words of an answer after `llava_normalize`, applied twice as LLaVA-Med does, with their numbers."""
+    return Counter(llava_normalize(llava_normalize(answer)).split())
 
 
 def vqa_equal(predicted: str, gold: str) -> float:
     """Equality after the VQA normalizer."""
     return float(vqa_normalize(predicted) == vqa_normalize(gold))
+
+
+def label_equal(predicted: str, gold: str) -> float:
+    """Equality of the labels that MEVF and QCR make."""
+    return float(label_normalize(predicted) == label_normalize(gold))
 
 
 def contains_phrase(predicted: str, gold: str) -> float:

@@ -1,0 +1,236 @@
+"""Rows of a table file, whatever wrote it: CSV, TSV, semicolons, JSON, JSON lines, Excel, parquet, also with gzip.
+
+``table_rows(Path("answers.csv.gz"))`` gives one mapping per row. Text may be UTF-8 or UTF-16, with or without a byte
+order mark; the separator of a CSV file is found in its header.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from medical_vqa.errors import DataError, MissingDependencyError
+
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".txt")
+"""Endings of files that `table_rows` reads; each also with ``.gz``."""
+_SEPARATORS = ",;\t|"
+_BATCH = 1024  # rows of parquet that are in memory at once
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a cell may hold an image in base64
+
+Row = Mapping[str, Any]
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file's name ends like that of a table."""
+    return _ending(path) in ENDINGS
+
+
+def table_rows(path: Path) -> Iterator[Row]:
+    """The rows of a table file in their order, one mapping of column to value each.
+
+    Raises:
+        DataError: There is no such file, its ending is unknown, or it is not in the format of its ending.
+        MissingDependencyError: The package that reads Excel or parquet is not installed.
+    """
+    if not path.is_file():
+        raise DataError(f"no file at {path}; name a table such as answers.csv, .jsonl, .xlsx or .parquet")
+    ending = _ending(path)
+    if ending == ".parquet":
+        yield from _parquet_rows(path)
+    elif ending == ".xlsx":
+        yield from _excel_rows(path)
+    elif ending in (".csv", ".tsv", ".txt"):
+        yield from _csv_rows(path, "\t" if ending == ".tsv" else None)
+    elif ending == ".json":
+        yield from json_rows(path)
+    elif ending in (".jsonl", ".ndjson"):
+        yield from _json_lines(path)
+    else:
+        raise DataError(
+            f"{path}: expected a file ending in .csv, .tsv, .json, .jsonl, .xlsx or .parquet (or one of these with "
+            ".gz); rename it to its format"
+        )
+
+
+def json_content(path: Path) -> Any:
+    """What a JSON file holds; raises `DataError` where it is not JSON."""
+    with _text(path, "JSON") as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: is not JSON ({error.msg}); save it so") from error
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file: a list of objects; an object that holds one; or an object of id -> answer.
+
+    The columns of the last are ``id`` and ``answer``.
+    """
+    content = json_content(path)
+    if isinstance(content, dict):
+        lists = [
+            value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+        ]
+        if len(lists) == 1:
+            content = lists[0]
+        elif content and all(isinstance(value, list) for value in content.values()):
+            content = _transposed(content, path)
+        else:
+            content = [
+                {"id": key, **value} if isinstance(value, dict) else {"id": key, "answer": value}
+                for key, value in content.items()
+            ]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{path}: expected a list of objects, one per row; write it so")
+    yield from content
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """The columns that any of the rows has, in order of appearance."""
+    return list(dict.fromkeys(str(column) for row in rows for column in row))
+
+
+def _ending(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+
+
+def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[str, Any]]:
+    """Rows of a table that is stored by column."""
+    if len({len(values) for values in columns.values()}) != 1:
+        raise DataError(f"{path}: expected columns of equal length; write a list of objects, one per row")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _text(path: Path, name: str) -> Iterator[IO[str]]:
+    """The file as text in the encoding that its first bytes show; `name` is its format, for the message."""
+    compressed = path.suffix.lower() == ".gz"
+    try:
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            start = file.read(4)
+        encoding = _encoding(start)
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            yield io.TextIOWrapper(file, encoding=encoding, newline="")
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: is not {name} in one encoding, UTF-8 or UTF-16 ({error}); save all of it as UTF-8"
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); compress it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _encoding(start: bytes) -> str:
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if len(start) == 4 and start[1] == 0 and start[3] == 0:
+        return "utf-16-le"
+    if len(start) == 4 and start[0] == 0 and start[2] == 0:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
+def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
+    with _text(path, "CSV") as file:
+        header = file.readline()
+        if not header.strip():
+            raise DataError(f"{path}: is empty; expected a header and one row per line")
+        file.seek(0)
+        separator = separator or _separator(header)
+        names: list[str] = []
+        try:
+            for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True)):
+                if number == 0:
+                    names = _unique(cells, path)
+                elif cells:
+                    if len(cells) > len(names):
+                        raise DataError(
+                            f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; put cells that "
+                            f"contain {separator!r} in double quotes"
+                        )
+                    yield dict(zip(names, cells, strict=False))
+        except csv.Error as error:
+            raise DataError(f"{path}: is not proper CSV ({error}); export it again with double quotes") from error
+
+
+def _separator(header: str) -> str:
+    """The separator that occurs most in the header, outside of quotes."""
+    outside = "".join(header.split('"')[::2])
+    return max(_SEPARATORS, key=lambda sign: (outside.count(sign), -_SEPARATORS.index(sign)))
+
+
+def _unique(cells: Sequence[str], path: Path) -> list[str]:
+    names = [cell.strip().lstrip("\ufeff") for cell in cells]
+    if repeated := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(f"{path}: column {repeated[0]!r} occurs twice; rename one of them")
+    return [name or f"column {number}" for number, name in enumerate(names, 1)]
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with _text(path, "JSON lines") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: is not JSON ({error.msg}); write one object per line") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
+            yield row
+
+
+# --- binary formats ---------------------------------------------------------------------------------------------------
+
+
+def _excel_rows(path: Path) -> Iterator[Row]:
+    """The rows of the first sheet; its first row has the names."""
+    try:
+        from openpyxl import load_workbook  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: reading Excel needs openpyxl, which is not installed; run: pip install 'medical-vqa[excel]'"
+        ) from error
+    try:
+        sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        lines = sheet.iter_rows(values_only=True)
+        header = ["" if cell is None else str(cell) for cell in next(lines, ())]
+        while header and not header[-1].strip():
+            header.pop()
+        names = _unique(header, path)
+        for cells in lines:
+            if any(cell is not None for cell in cells):
+                yield dict(zip(names, cells, strict=False))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path}: is not a complete Excel file ({error}); save it again") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a parquet file, read in batches: a file may be larger than the memory."""
+    try:
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: reading parquet needs pyarrow, which is not installed; run: pip install 'medical-vqa[parquet]'"
+        ) from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error

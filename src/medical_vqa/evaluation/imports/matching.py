@@ -1,0 +1,246 @@
+"""Rows of another program's file joined to the questions of a split, and the join checked against all that is known.
+
+A wrong join gives a plausible score: row numbers read as ids match some ids of every dataset. So whatever else a file
+says of a row, its question, its reference or its image, must be what the dataset says of the question it is joined to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
+from medical_vqa.evaluation.imports.values import MISSING, as_id, as_text, lookup
+from medical_vqa.schema.records import Example
+from medical_vqa.text import squad_normalize
+
+_FEWEST_NUMBERS = 3
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row of a file."""
+
+    number: int
+    """Number of the row in its file, from 1."""
+    content: Mapping[str, Any]
+    """Column -> value."""
+    columns: Mapping[str, str]
+    """Field -> column."""
+
+    def value(self, field: str) -> Any:
+        """The value of a field; `MISSING` where the row has none."""
+        column = self.columns.get(field)
+        return MISSING if column is None else lookup(self.content, column)
+
+    def text(self, field: str) -> str:
+        """The value of a field as text; empty where the row has none."""
+        return as_text(self.value(field))
+
+
+Matches = list[list[str]]
+"""The ids of the examples that each row answers; empty where it answers none."""
+
+
+def match_rows(path: Path, rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    """The ids of the examples that each row of a file answers.
+
+    Args:
+        path: The file, for messages.
+        rows: Its rows.
+        examples: The rows of the split.
+
+    Raises:
+        DataError: The file says of a row what is not true of the question that it would be joined to.
+    """
+    columns = rows[0].columns if rows else {}
+    if "position" in columns:
+        matches = _by_position(path, rows, examples)
+    elif "id" in columns:
+        matches = _by_id(rows, examples)
+    elif "image" in columns:
+        matches = _by_image_and_question(rows, examples)
+    else:
+        matches = _by_question(rows, examples)
+    _check_join(path, rows, matches, examples)
+    return matches
+
+
+def image_names(image: str) -> list[str]:
+    """The names of an image, the most specific first: ``a/xmlab1/source.jpg``, ``a/xmlab1/source``, ``xmlab1`` ..."""
+    parts = image.replace("\\", "/").strip("/").split("/")
+    names: list[str] = []
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        names += [name, name.rsplit(".", 1)[0]]
+        if start == len(parts) - 1:
+            names[-2:-2] = parts[-2:-1]  # the folder of xmlab1/source.jpg identifies the image, source.jpg does not
+    return list(dict.fromkeys(names))
+
+
+# --- joins ------------------------------------------------------------------------------------------------------------
+
+
+def _by_position(path: Path, rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    if rows[0].columns["position"] == ROW_ORDER:
+        if len(rows) != len(examples):
+            raise DataError(
+                f"{path}: has {len(rows):,} rows and the split {len(examples):,}; rows are joined by their order only "
+                "if there is one for every question: name a column of row numbers, such as position=index, or the ids"
+            )
+        return [[example.id] for example in examples]
+    numbers = [as_id(row.value("position")) for row in rows]
+    first = min((int(number) for number in numbers if number.isdigit()), default=0)
+    base = 1 if first == 1 and str(len(examples)) in numbers else 0
+    places = [int(number) - base if number.isdigit() else -1 for number in numbers]
+    return [[examples[place].id] if 0 <= place < len(examples) else [] for place in places]
+
+
+def _by_id(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    """By full ids, their last part or the dataset's own question id."""
+    ids: defaultdict[str, list[str]] = defaultdict(list)
+    for example in examples:
+        for name in {example.id, example.id.rpartition("/")[2], example.facts.get("qid", example.id)}:
+            ids[name].append(example.id)
+    unique = {name: places for name, places in ids.items() if len(places) == 1}
+    return [unique.get(as_id(row.value("id")), []) for row in rows]
+
+
+def _by_image_and_question(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    images: defaultdict[str, set[str]] = defaultdict(set)
+    by_image: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for example in examples:
+        by_image[example.image_id][squad_normalize(example.question)].append(example.id)
+    for image_id in by_image:
+        for name in image_names(image_id):
+            images[name].add(image_id)
+
+    def key(row: FileRow) -> tuple[str, str] | None:
+        question = squad_normalize(row.text("question"))
+        for name in image_names(row.text("image")):
+            candidates = images.get(name, set())
+            for image_id in candidates if len(candidates) == 1 else ():
+                known = by_image[image_id]
+                if question in known:
+                    return image_id, question
+                inside = sorted((one for one in known if f" {one} " in f" {question} "), key=len)
+                if inside:  # the text is a prompt that has the question in it
+                    return image_id, inside[-1]
+        return None
+
+    return _in_order(rows, [key(row) for row in rows], lambda place: by_image[place[0]][place[1]])
+
+
+def _by_question(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    """By the question, and the reference where it is known; all in order where the questions are those of the split."""
+    questions = [squad_normalize(example.question) for example in examples]
+    if [squad_normalize(row.text("question")) for row in rows] == questions:
+        return [[example.id] for example in examples]
+    has_reference = "reference" in rows[0].columns
+    ids: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for example, question in zip(examples, questions, strict=True):
+        reference = squad_normalize(example.answers[0]) if has_reference and example.answers else ""
+        ids[question, reference].append(example.id)
+
+    def key(row: FileRow) -> tuple[str, str] | None:
+        reference = squad_normalize(row.text("reference")) if has_reference else ""
+        place = squad_normalize(row.text("question")), reference
+        return place if place in ids and (has_reference or len(ids[place]) == 1) else None
+
+    return _in_order(rows, [key(row) for row in rows], lambda place: ids[place])
+
+
+def _in_order(
+    rows: Sequence[FileRow],
+    keys: Sequence[tuple[str, str] | None],
+    ids_of: Callable[[tuple[str, str]], Sequence[str]],
+) -> Matches:
+    """Rows of one key in their order: one row answers all examples of its key, as many as there are one each."""
+    counts = Counter(keys)
+    taken: Counter[tuple[str, str]] = Counter()
+    matches: Matches = []
+    for _, key in zip(rows, keys, strict=True):
+        ids = list(ids_of(key)) if key is not None else []
+        if key is not None and len(ids) == counts[key] > 1:
+            ids = [ids[taken[key]]]
+            taken[key] += 1
+        matches.append(ids)
+    return matches
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_join(path: Path, rows: Sequence[FileRow], matches: Matches, examples: Sequence[Example]) -> None:
+    """Raise `DataError` where the file says of a row what is not true of the question it is joined to."""
+    by_id = {example.id: example for example in examples}
+    joined = [(row, by_id[id_]) for row, ids in zip(rows, matches, strict=True) for id_ in ids[:1]]
+    if not joined:
+        return
+    guessed = guess_fields(list(dict.fromkeys(column for row in rows[:100] for column in row.content)))
+    checked = False
+    for field, agrees in (("question", _same_question), ("reference", _same_reference), ("image", _same_image)):
+        column = rows[0].columns.get(field)
+        explicit = column is not None
+        if column is None and field != "image" and guessed.get(field) not in rows[0].columns.values():
+            column = guessed.get(field)
+        if column is None or (field == "image" and "id" not in rows[0].columns):
+            continue
+        said = [(row, as_text(lookup(row.content, column)), example) for row, example in joined]
+        said = [one for one in said if one[1].strip()]
+        different = [one for one in said if not agrees(one[1], one[2])]
+        if different and (explicit or 2 * len(different) > len(said)):
+            raise DataError(_difference(path, field, column, different[0], len(different), len(said)))
+        checked = checked or bool(said)
+    if not checked and "id" in rows[0].columns and len(joined) < len(rows) and _are_row_numbers(rows):
+        raise DataError(
+            f"{path}: its ids are the row numbers {as_id(rows[0].value('id'))} to {as_id(rows[-1].value('id'))}, of "
+            f"which {len(joined):,} of {len(rows):,} are also ids of this dataset, by chance; join by the order of the "
+            "rows with --map position=#,answer=... or by image and question"
+        )
+
+
+def _are_row_numbers(rows: Sequence[FileRow]) -> bool:
+    ids = [as_id(row.value("id")) for row in rows]
+    start = ids[0]
+    return (
+        len(ids) >= _FEWEST_NUMBERS
+        and start in ("0", "1")
+        and ids == [str(number) for number in range(int(start), int(start) + len(ids))]
+    )
+
+
+def _same_question(text: str, example: Example) -> bool:
+    ours, theirs = squad_normalize(example.question), squad_normalize(text)
+    return ours == theirs or f" {ours} " in f" {theirs} " or f" {theirs} " in f" {ours} "
+
+
+def _same_reference(text: str, example: Example) -> bool:
+    accepted = {squad_normalize(answer) for answer in example.answers}
+    return not accepted or squad_normalize(text) in accepted or text.strip() == example.facts.get("choice")
+
+
+def _same_image(text: str, example: Example) -> bool:
+    return bool(set(image_names(text)) & set(image_names(example.image_id)))
+
+
+def _difference(
+    path: Path, field: str, column: str, first: tuple[FileRow, str, Example], different: int, compared: int
+) -> str:
+    row, text, example = first
+    expected = {
+        "question": example.question,
+        "reference": example.answers[0] if example.answers else "",
+        "image": example.image_id,
+    }[field]
+    return (
+        f"{path} row {row.number}: its {field} ({column}) is {text[:80]!r}, and that of {example.id}, to which it "
+        f"would be joined, is {expected[:80]!r} ({different:,} of {compared:,} rows differ); these are not the ids of this "
+        "dataset and split: join by image and question, by the question and the reference, or by the order of the rows "
+        "with --map position=#,answer=..."
+    )

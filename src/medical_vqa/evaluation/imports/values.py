@@ -1,0 +1,78 @@
+"""Values of other programs' files as the text that is compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MISSING = object()
+"""What `lookup` returns where there is no such value."""
+_TEXT_KEYS = ("answer", "text", "content", "value", "prediction", "label", "name")
+
+
+def as_text(value: Any) -> str:
+    """A value as a person would write it.
+
+    Lists become their items with commas (an item alone is itself), an object its answer or text, a whole number has no
+    decimals, true and false are yes and no, and a missing value is empty.
+    """
+    text = str(value)
+    if value is None or value is MISSING or (isinstance(value, float) and math.isnan(value)):
+        text = ""
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        text = str(int(value))
+    elif isinstance(value, Mapping):
+        text = _of_object(value)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        text = ", ".join(as_text(item) for item in value)
+    return text
+
+
+def _of_object(value: Mapping[str, Any]) -> str:
+    """The answer or text in an object, or its only value; otherwise the object as JSON."""
+    known = next((key for key in _TEXT_KEYS if key in value), None)
+    if known is not None:
+        return as_text(value[known])
+    return as_text(next(iter(value.values()))) if len(value) == 1 else json.dumps(value, ensure_ascii=False)
+
+
+def as_id(value: Any) -> str:
+    """An id as text; a number that a table stored with decimals has none: ``11934.0`` is ``11934``."""
+    text = as_text(value).strip()
+    whole, point, decimals = text.partition(".")
+    return whole if point and whole.lstrip("-").isdigit() and decimals.strip("0") == "" and decimals else text
+
+
+def as_confidence(value: Any) -> float | None:
+    """A number in [0, 1]; None for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and 0 <= number <= 1 else None
+
+
+def as_verdict(value: Any) -> bool | None:
+    """A judge's verdict: true, right, 1 ... or false, wrong, 0 ...; None where it gave none."""
+    text = as_text(value).strip().lower()
+    if text in ("yes", "true", "right", "correct", "1"):
+        return True
+    return False if text in ("no", "false", "wrong", "incorrect", "0") else None
+
+
+def lookup(row: Any, column: str) -> Any:
+    """The value of a column, which may be a path into nested objects; `MISSING` if there is none."""
+    if isinstance(row, Mapping) and column in row:
+        return row[column]
+    for part in column.split("."):
+        if isinstance(row, Mapping) and part in row:
+            row = row[part]
+        elif isinstance(row, list) and part.lstrip("-").isdigit() and -len(row) <= int(part) < len(row):
+            row = row[int(part)]
+        else:
+            return MISSING
+    return row
