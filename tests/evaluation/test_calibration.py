@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.calibration import (
-    abstention_rule,
     area_under,
     brier_score,
     calibrate,
@@ -100,19 +99,6 @@ def test_risk_and_coverage_end_at_all_answers_and_their_share_wrong(pairs):
 def test_scaling_keeps_the_order_and_stays_inside(confidence, temperature):
     assert 0 < temperature_scaled(confidence, temperature) < 1
     assert temperature_scaled(0.5, temperature) == pytest.approx(0.5)
-
-
-def test_the_threshold_keeps_the_bound_of_the_risk():
-    pairs = [(0.9, True)] * 95 + [(0.9, False)] * 2 + [(0.4, False)] * 50
-    found = abstention_rule(pairs, 0.1)
-    assert (found.threshold, found.answered, found.wrong) == (0.9, 97, 2)
-    assert 2 / 97 < found.risk_upper_bound <= 0.1
-    assert abstention_rule(pairs, 0.01) is None
-
-
-def test_too_few_answers_give_no_threshold_however_right_they_are():
-    assert abstention_rule([(0.9, True)] * 5, 0.1) is None
-    assert abstention_rule([], 0.1) is None
 
 
 def test_nan_and_missing_confidences_are_counted_apart():

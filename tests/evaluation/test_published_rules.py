@@ -1,7 +1,7 @@
 """Every line of every protocol against the scores that the published code gave to the same answers.
 
-``tests/golden/protocols.json`` has made-up answers with the scores of the functions of the repositories and commits that
-it names. They were computed once, outside of this project.
+``tests/golden/protocols.json`` has made-up answers with the scores of the functions of the repositories and commits
+that it names. They were computed once, outside of this project.
 """
 
 import json

@@ -198,6 +198,7 @@ def calibrate(predictions: Path | None, risk: float) -> None:
         return
     click.echo(
         f"answer from a confidence of {threshold.threshold:.2f} (before the temperature): {threshold.coverage:.0%} of "
-        f"questions, {threshold.wrong:,} of {threshold.answered:,} wrong, at most "
-        f"{threshold.risk_upper_bound:.1%} with 95 % confidence"
+        f"these questions, on {threshold.groups:,} images. Chosen in a fixed sequence of thresholds with whole images "
+        f"as units, so that with 95 % confidence at most {risk:.0%} of the answers about such images are wrong; "
+        "`medical-vqa report` on another split states what it does there"
     )

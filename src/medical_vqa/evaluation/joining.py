@@ -39,11 +39,11 @@ class AnsweredQuestions:
     def require_scored(self) -> None:
         """Raise `DataError` if no question can be scored."""
         if not self.scored:
-            answered, asked = ([row.id for row in rows[:3]] for rows in (self.predictions, self.examples))
+            file_ids, split_ids = ([row.id for row in rows[:3]] for rows in (self.predictions, self.examples))
             raise DataError(
                 f"none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with an "
-                f"accepted answer: the file's ids are like {_quoted(answered)}, those of the split like "
-                f"{_quoted(asked)}; check that dataset, split and filter are those the predictions were made for, or "
+                f"accepted answer: the file's ids are like {_quoted(file_ids)}, those of the split like "
+                f"{_quoted(split_ids)}; check that dataset, split and filter are those the predictions were made for, or "
                 "join by image and question, or by the order of the rows (--map position=#,answer=...)"
             )
 

@@ -69,6 +69,8 @@ class ScoringSettings:
     """Temperature of the confidence, from the model's bundle."""
     temperature_source: str = ""
     """Rows that the temperature was fitted on."""
+    threshold: float | None = None
+    """Scaled confidence from which the model's bundle answers, chosen on the same rows as the temperature."""
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     """How intervals are resampled."""
 
@@ -255,6 +257,7 @@ def _details(
             risk=settings.risk,
             temperature=settings.temperature,
             temperature_source=settings.temperature_source,
+            threshold=settings.threshold,
         ),
         "consistency": consistency(scored, {row.id: answered.answers[row.id].answer for row in scored}),
     }

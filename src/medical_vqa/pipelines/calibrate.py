@@ -8,6 +8,7 @@ from medical_vqa.errors import DataError
 from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
+from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.pipelines.guards import fit_guards
@@ -39,10 +40,12 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True) -> Calibra
         raise DataError(f"{predictions} has no card that names a bundle; predict the rows with `medical-vqa predict`")
     answered = join(rows.examples(), answers)
     answered.require_scored()
-    calibration = measure_calibration(judge(exact_match(), answered), risk=risk)
+    judged = judge(exact_match(), answered)
+    calibration = measure_calibration(judged, risk=risk)
     if calibration is None:
         raise DataError(f"{predictions} gives no confidence; a temperature needs a model that does")
-    temperature, abstention = calibration.temperature, calibration.abstention
+    outcomes = [(a.confidence, a.correct, a.example.group) for a in judged if a.confidence is not None]
+    temperature, abstention = calibration.temperature, choose_threshold(outcomes, risk)
     fitted = ConfidenceCalibration(
         temperature=round(temperature, 4),
         fitted_on=f"{rows.data.selection.dataset} validation, {calibration.n:,} answers",
@@ -54,4 +57,4 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True) -> Calibra
     write_bundle_card(bundle, card)
     if guards:
         fit_guards(bundle, rows, risk=risk)
-    return calibration
+    return calibration.model_copy(update={"abstention": abstention})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medical_vqa.evaluation.statistics.calibration import abstention_rule
+from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.models.guards.guard import GuardedAnswer, Guards
@@ -121,17 +121,17 @@ def _thresholds(
     risk: float,
 ) -> ConfidenceCalibration:
     """The calibration with thresholds for the answers that pass the guards; findings have one of their own."""
-    findings: list[tuple[float, bool]] = []
-    others: list[tuple[float, bool]] = []
+    findings: list[tuple[float, bool, str]] = []
+    others: list[tuple[float, bool, str]] = []
     for example, answer in zip(examples, answers, strict=True):
         confidence = answer.prediction.confidence
         if confidence is not None and not answer.abstention.abstained:
             group = findings if reference.asks_for_finding(example.question) else others
-            group.append((confidence, is_right(answer.prediction, example)))
-    rule = abstention_rule(others, risk) if others else None
-    finding = _finding_threshold(findings, risk)
-    answered = sum(c >= rule.threshold for c, _ in others) if rule else 0
-    answered += sum(c >= finding for c, _ in findings)
+            group.append((confidence, is_right(answer.prediction, example), example.group))
+    rule = choose_threshold(others, risk)
+    finding = _finding_threshold([(confidence, right) for confidence, right, _ in findings], risk)
+    answered = sum(c >= rule.threshold for c, *_ in others) if rule else 0
+    answered += sum(c >= finding for c, *_ in findings)
     return calibration.model_copy(
         update={
             "threshold": round(rule.threshold, 4) if rule else None,
@@ -144,7 +144,7 @@ def _thresholds(
 def _finding_threshold(outcomes: Sequence[tuple[float, bool]], risk: float) -> float:
     """The lowest confidence from which at most `risk` of at least ten answers are wrong; 1 where there is none.
 
-    There are too few such questions for a bound as `abstention_rule` takes it, so that this is an estimate.
+    There are too few such questions for a bound as `choose_threshold` takes it, so that this is an estimate.
     """
     ranked = sorted(outcomes, reverse=True)
     lowest, wrong = 1.0, 0

@@ -95,8 +95,10 @@ def is_own_file(predictions: Path, columns: Mapping[str, str] | None) -> bool:
         return False
     try:
         return is_prediction(next(read_jsonl(predictions), {}))
-    except (DataError, UnicodeDecodeError):  # not UTF-8, or not JSON: the import says what it is
+    except UnicodeDecodeError:  # in another encoding, which only the import reads
         return False
+    except DataError:  # reading it says which line is damaged
+        return True
 
 
 def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples: Sequence[Example]) -> ImportedAnswers:

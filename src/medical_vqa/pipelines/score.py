@@ -178,6 +178,7 @@ def score(
             risk=risk,
             temperature=calibration.temperature if calibration else None,
             temperature_source=calibration.fitted_on if calibration else "",
+            threshold=calibration.threshold if calibration and risk == calibration.risk else None,
         ),
     )
     if imported.failed:

@@ -82,7 +82,7 @@ class Prediction:
     """Confidence in [0, 1]: class probability, or exp(mean token log-probability); null where the model gives none."""
     alternatives: tuple[tuple[str, float], ...] = ()
     """Next best answers with their confidence, best first; the answer itself is not among them."""
-    verdict: bool | None = None
+    judged_right: bool | None = None
     """Whether a judge of another program called the answer right; null where none did."""
 
     @classmethod
@@ -95,7 +95,7 @@ class Prediction:
         if confidence is not None and not (isinstance(confidence, int | float) and 0 <= confidence <= 1):
             raise DataError(f"prediction {id_!r}: confidence is {confidence!r}; give a number from 0 to 1 or null")
         alternatives = tuple((str(text), float(value)) for text, value in row.get("alternatives") or ())
-        return cls(id_, answer, row.get("raw", answer), confidence, alternatives, row.get("verdict"))
+        return cls(id_, answer, row.get("raw", answer), confidence, alternatives, row.get("judged_right"))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above; a confidence that is not finite becomes null."""
@@ -106,7 +106,7 @@ class Prediction:
             "raw": self.raw,
             "confidence": round(confidence, 6) if confidence is not None and math.isfinite(confidence) else None,
             "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
-            **({} if self.verdict is None else {"verdict": self.verdict}),
+            **({} if self.judged_right is None else {"judged_right": self.judged_right}),
         }
 
 
@@ -127,8 +127,8 @@ def _check_fields(name: str, row: Mapping[str, Any], *, required: frozenset[str]
 
 
 def is_prediction(row: Any) -> bool:
-    """Whether a JSON value has the fields of a `Prediction` and no others."""
-    return isinstance(row, Mapping) and _REQUIRED_OF_PREDICTION <= row.keys() <= _PREDICTION_FIELDS
+    """Whether a JSON value has the fields that a `Prediction` needs, or none but its fields."""
+    return isinstance(row, Mapping) and (row.keys() >= _REQUIRED_OF_PREDICTION or row.keys() <= _PREDICTION_FIELDS)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

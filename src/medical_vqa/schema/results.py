@@ -216,8 +216,12 @@ class Abstention(SchemaModel):
     """Number of questions that are answered."""
     wrong: int
     """Number of wrong answers among them."""
+    groups: int
+    """Number of groups (images or patients) that they belong to."""
     risk_upper_bound: float
-    """One-sided 95 % upper bound of the fraction of wrong answers, at most `risk`."""
+    """One-sided 95 % upper bound of the fraction of wrong answers, with whole groups as units."""
+    chosen_on: str
+    """Rows that the threshold was chosen on; the numbers above are of other rows, unless it says `these rows`."""
 
 
 class Calibration(SchemaModel):
@@ -252,7 +256,7 @@ class Calibration(SchemaModel):
     scaled_brier: float
     """Brier score with the temperature applied."""
     abstention: Abstention | None
-    """When to answer, for the tolerated risk; null if no threshold keeps it."""
+    """When to answer, for the tolerated risk; null if no threshold keeps it on the rows that choose it."""
 
 
 class ConflictingAnswers(SchemaModel):

@@ -162,13 +162,13 @@ def _in_order(
 ) -> Matches:
     """Rows of one key in their order: one row answers all examples of its key, as many as there are one each."""
     counts = Counter(keys)
-    taken: Counter[tuple[str, str]] = Counter()
+    counted: Counter[tuple[str, str]] = Counter()
     matches: Matches = []
     for _, key in zip(rows, keys, strict=True):
         ids = list(ids_of(key)) if key is not None else []
         if key is not None and len(ids) == counts[key] > 1:
-            ids = [ids[taken[key]]]
-            taken[key] += 1
+            ids = [ids[counted[key]]]
+            counted[key] += 1
         matches.append(ids)
     return matches
 
@@ -191,12 +191,12 @@ def _check_join(path: Path, rows: Sequence[FileRow], matches: Matches, examples:
             column = guessed.get(field)
         if column is None or (field == "image" and "id" not in rows[0].columns):
             continue
-        said = [(row, as_text(lookup(row.content, column)), example) for row, example in joined]
-        said = [one for one in said if one[1].strip()]
-        different = [one for one in said if not agrees(one[1], one[2])]
-        if different and (explicit or 2 * len(different) > len(said)):
-            raise DataError(_difference(path, field, column, different[0], len(different), len(said)))
-        checked = checked or bool(said)
+        stated = [(row, as_text(lookup(row.content, column)), example) for row, example in joined]
+        stated = [one for one in stated if one[1].strip()]
+        different = [one for one in stated if not agrees(one[1], one[2])]
+        if different and (explicit or 2 * len(different) > len(stated)):
+            raise DataError(_difference(path, field, column, different[0], len(different), len(stated)))
+        checked = checked or bool(stated)
     if not checked and "id" in rows[0].columns and len(joined) < len(rows) and _are_row_numbers(rows):
         raise DataError(
             f"{path}: its ids are the row numbers {as_id(rows[0].value('id'))} to {as_id(rows[-1].value('id'))}, of "
@@ -216,8 +216,9 @@ def _are_row_numbers(rows: Sequence[FileRow]) -> bool:
 
 
 def _same_question(text: str, example: Example) -> bool:
-    ours, theirs = squad_normalize(example.question), squad_normalize(text)
-    return ours == theirs or f" {ours} " in f" {theirs} " or f" {theirs} " in f" {ours} "
+    example_question, row_question = squad_normalize(example.question), squad_normalize(text)
+    padded = f" {example_question} ", f" {row_question} "
+    return padded[0] in padded[1] or padded[1] in padded[0]
 
 
 def _same_reference(text: str, example: Example) -> bool:
@@ -240,7 +241,7 @@ def _difference(
     }[field]
     return (
         f"{path} row {row.number}: its {field} ({column}) is {text[:80]!r}, and that of {example.id}, to which it "
-        f"would be joined, is {expected[:80]!r} ({different:,} of {compared:,} rows differ); these are not the ids of this "
-        "dataset and split: join by image and question, by the question and the reference, or by the order of the rows "
-        "with --map position=#,answer=..."
+        f"would be joined, is {expected[:80]!r} ({different:,} of {compared:,} rows differ); these are not the ids of "
+        "this dataset and split: join by image and question, by the question and the reference, or by the order of the "
+        "rows with --map position=#,answer=..."
     )

@@ -16,7 +16,7 @@ from medical_vqa.data.formats.table_files import columns_of, table_rows
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
-from medical_vqa.evaluation.imports.values import MISSING, as_confidence, as_id, as_verdict
+from medical_vqa.evaluation.imports.values import MISSING, as_confidence, as_id, as_judgement
 from medical_vqa.schema.records import Example, Prediction
 
 
@@ -82,13 +82,13 @@ def joined_answers(
     failed: list[str] = []
     for row, matched in zip(rows, match_rows(path, rows, examples), strict=True):
         ids = matched or [_own_id(row)]
-        verdict = as_verdict(row.value("right"))
-        if row.value("answer") is MISSING and verdict is None:
+        judged_right = as_judgement(row.value("right"))
+        if row.value("answer") is MISSING and judged_right is None:
             failed += ids
             continue
         answer = row.text("answer")
         confidence = as_confidence(row.value("confidence"))
-        predictions += [Prediction(id_, answer.strip(), answer, confidence, verdict=verdict) for id_ in ids]
+        predictions += [Prediction(id_, answer.strip(), answer, confidence, judged_right=judged_right) for id_ in ids]
     return ImportedAnswers(predictions, columns, tuple(failed), guessed)
 
 

@@ -43,8 +43,8 @@ def _of_object(value: Mapping[str, Any]) -> str:
 def as_id(value: Any) -> str:
     """An id as text; a number that a table stored with decimals has none: ``11934.0`` is ``11934``."""
     text = as_text(value).strip()
-    whole, point, decimals = text.partition(".")
-    return whole if point and whole.lstrip("-").isdigit() and decimals.strip("0") == "" and decimals else text
+    integer, point, decimals = text.partition(".")
+    return integer if point and integer.lstrip("-").isdigit() and decimals.strip("0") == "" and decimals else text
 
 
 def as_confidence(value: Any) -> float | None:
@@ -56,8 +56,8 @@ def as_confidence(value: Any) -> float | None:
     return number if math.isfinite(number) and 0 <= number <= 1 else None
 
 
-def as_verdict(value: Any) -> bool | None:
-    """A judge's verdict: true, right, 1 ... or false, wrong, 0 ...; None where it gave none."""
+def as_judgement(value: Any) -> bool | None:
+    """A judgement: true, right, 1 ... or false, wrong, 0 ...; None where it gave none."""
     text = as_text(value).strip().lower()
     if text in ("yes", "true", "right", "correct", "1"):
         return True

@@ -63,12 +63,12 @@ def chosen(answer: str, choices: dict[str, str]) -> str | None:
     equal = [letter for letter, choice in choices.items() if squad_normalize(choice) == normalized]
     if len(equal) == 1:
         return equal[0]
-    led = [letter.upper() for letter in _LEAD_IN.findall(text) if letter.upper() in choices]
+    led: list[str] = [letter.upper() for letter in _LEAD_IN.findall(text) if letter.upper() in choices]
     if led:
         return led[-1]
     alone = _LETTER_ALONE.match(text)
     if alone and alone[1].upper() in choices and (alone[1].isupper() or len(text) <= len(alone[0]) + 1):
-        return alone[1].upper()
+        return str(alone[1].upper())
     named = [
         letter
         for letter, choice in choices.items()

@@ -82,9 +82,9 @@ class _NearestCandidate:
         words = llava_words(predicted).keys()
         best, highest = "", -1.0
         for candidate, candidate_words in self.candidates:
-            share = len(words & candidate_words) / len(candidate_words) if candidate_words else 0.0
-            if share > highest:
-                best, highest = candidate, share
+            fraction = len(words & candidate_words) / len(candidate_words) if candidate_words else 0.0
+            if fraction > highest:
+                best, highest = candidate, fraction
         return best
 
     def mean(self, source: str) -> Mean:

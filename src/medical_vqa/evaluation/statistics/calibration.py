@@ -7,14 +7,14 @@ confidence alone, so that it fits any model whose predictions are known.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.errors import DataError
 from medical_vqa.evaluation.correctness import JudgedAnswer
+from medical_vqa.evaluation.statistics.abstention import Outcome, apply_threshold, choose_threshold, half_of
 from medical_vqa.evaluation.statistics.intervals import wilson
 from medical_vqa.models.calibration import MIN_DISTANCE, temperature_scaled
 from medical_vqa.schema.results import Abstention, Calibration, CalibrationBin
@@ -35,17 +35,20 @@ def calibrate(
     risk: float = DEFAULT_RISK,
     temperature: float | None = None,
     temperature_source: str = "",
+    threshold: float | None = None,
 ) -> Calibration | None:
     """Everything about the confidence of these answers; None if none has a confidence.
 
     Without a `temperature` each half of the images is scored with the one that fits the other half, so that the scaled
-    error is that of questions it was not fitted on.
+    error is that of questions it was not fitted on. A threshold for abstaining is never stated on rows that it was
+    chosen on: without a `threshold` one half of the images chooses it, and its numbers are of the other half.
 
     Args:
         answers: Judged answers.
         risk: The tolerated fraction of wrong answers among those given.
         temperature: From a bundle, fitted on other rows.
         temperature_source: What it was fitted on.
+        threshold: Scaled confidence from which the bundle answers, chosen on other rows together with the temperature.
 
     Raises:
         ConfigError: `risk` is not between 0 and 1.
@@ -60,6 +63,11 @@ def calibrate(
         temperature_source = "two halves of the images, each fitted on the other"
     else:
         scaled = [(temperature_scaled(confidence, temperature), correct) for confidence, correct in outcomes]
+    if threshold is None:
+        abstention = abstention_on_other_images(confident, risk)
+    else:
+        as_scaled = [(value, right, group) for (value, right), (*_, group) in zip(scaled, confident, strict=True)]
+        abstention = apply_threshold(as_scaled, threshold, risk, chosen_on=temperature_source)
     accuracy = sum(correct for _, correct in outcomes) / len(outcomes)
     curve = risk_coverage(outcomes)
     return Calibration(
@@ -77,7 +85,7 @@ def calibrate(
         temperature_source=temperature_source,
         scaled_ece=expected_calibration_error(scaled),
         scaled_brier=brier_score(scaled),
-        abstention=abstention_rule(outcomes, risk),
+        abstention=abstention,
     )
 
 
@@ -140,31 +148,15 @@ def area_under(curve: Sequence[tuple[float, float]]) -> float:
     return sum((coverage - last) * risk for last, (coverage, risk) in zip(previous, curve, strict=False))
 
 
-def abstention_rule(outcomes: Outcomes, risk: float) -> Abstention | None:
-    """The lowest threshold that keeps the risk by Wilson's one-sided 95 % bound; None if there is none.
-
-    Args:
-        outcomes: (confidence, correct) of each answer.
-        risk: The tolerated fraction of wrong answers among those given.
-
-    Raises:
-        ConfigError: `risk` is not between 0 and 1.
-    """
-    if not 0 < risk < 1:
-        raise ConfigError(f"the tolerated risk is {risk}; give a fraction between 0 and 1, such as 0.05")
-    lowest = None
-    for answered, wrong, threshold in _by_threshold(outcomes):
-        upper = wilson(wrong, answered, 0.9).high or 0.0
-        if upper <= risk:
-            lowest = Abstention(
-                risk=risk,
-                threshold=threshold,
-                coverage=answered / len(outcomes),
-                answered=answered,
-                wrong=wrong,
-                risk_upper_bound=upper,
-            )
-    return lowest
+def abstention_on_other_images(outcomes: Sequence[Outcome], risk: float) -> Abstention | None:
+    """A threshold chosen on one half of the groups, and what it does on the other half; None if there is none."""
+    halves: tuple[list[Outcome], list[Outcome]] = ([], [])
+    for outcome in outcomes:
+        halves[half_of(outcome[2])].append(outcome)
+    rule = choose_threshold(halves[0], risk)
+    if rule is None or not halves[1]:
+        return None
+    return apply_threshold(halves[1], rule.threshold, risk, chosen_on="the other half of the images")
 
 
 def _by_threshold(outcomes: Outcomes) -> list[tuple[int, int, float]]:
@@ -182,7 +174,7 @@ def _cross_fitted(confident: Sequence[tuple[float, bool, str]]) -> list[tuple[fl
     """Confidences of each half of the groups, scaled by the temperature that fits the other half."""
     halves: tuple[list[tuple[float, bool]], list[tuple[float, bool]]] = ([], [])
     for confidence, correct, group in confident:
-        halves[hashlib.sha256(group.encode()).digest()[0] % 2].append((confidence, correct))
+        halves[half_of(group)].append((confidence, correct))
     scaled = []
     for half, other in (halves, halves[::-1]):
         temperature = fit_temperature(other) if other else 1.0
