@@ -43,7 +43,7 @@ class AnsweredQuestions:
             raise DataError(
                 f"none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with an "
                 f"accepted answer: the file's ids are like {_quoted(file_ids)}, those of the split like "
-                f"{_quoted(split_ids)}; check that dataset, split and filter are those the predictions were made for, or "
+                f"{_quoted(split_ids)}; check that dataset, split and filter are those of the predictions, or "
                 "join by image and question, or by the order of the rows (--map position=#,answer=...)"
             )
 
