@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from medical_vqa.errors import ConfigError, DataError
 
+PARTIAL = ".partial"
+"""Ending of a file that is being written; one is left where a process is killed meanwhile."""
 Result = TypeVar("Result")
 
 
@@ -77,9 +79,9 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: The file to appear; its folder is created.
-        durable: Whether to wait until the disk has the data (fsync) before the rename.
+        durable: Whether to wait until the disk has the data (fsync) before the rename, and the name after it.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
@@ -87,8 +89,21 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder; Windows has no such call, and keeps them in its journal."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

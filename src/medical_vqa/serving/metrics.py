@@ -31,6 +31,7 @@ class Metrics:
         self.image_cache = self._counter("medical_vqa_image_cache", "Image cache lookups", "result")
         self.refused = self._counter("medical_vqa_refused", "Requests answered with an error", "code")
         self.dropped = self._counter("medical_vqa_dropped", "Work dropped before it was computed", "reason")
+        self.damaged = self._counter("medical_vqa_damaged_blobs", "Stored images whose checksum did not fit")
         self.abstained = self._counter("medical_vqa_abstained", "Answers from which the model abstained")
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:

@@ -1,6 +1,6 @@
 """Where the bytes of an upload live: the protocol of all stores, and `open_store`.
 
-A store keeps one blob per image id, completely or not at all, and forgets it after `ttl` seconds. Several servers may
+A store holds one blob per image id, completely or not at all, and forgets it after `ttl` seconds. Several servers may
 share a folder, an object store or a Redis; what one has stored, all of them find. Ids are validated before they get
 here.
 """
@@ -45,8 +45,11 @@ class ImageStore(Protocol):
     def delete(self, image_id: str) -> bool:
         """Forget a blob; returns whether there was one."""
 
+    def quarantine(self, image_id: str) -> None:
+        """Move a damaged blob to where no request finds it and an operator can look at it, or delete it."""
+
     def sweep(self) -> int:
-        """Remove expired blobs, and the oldest beyond the bound; returns how many. Called now and then."""
+        """Remove expired blobs, the oldest beyond the bound, and partial files; returns how many."""
 
     def check(self) -> None:
         """Raise `ConfigError` when the store cannot be reached or written."""

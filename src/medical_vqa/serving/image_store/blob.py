@@ -1,4 +1,4 @@
-"""The blob of one image (safetensors): its picture, what the model made of it, and a lossless copy.
+"""The blob of one image: a checksum, then safetensors with its picture, what the model made of it, and a lossless copy.
 
     metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch")
     png        the normalized picture     uint8 (bytes,)
@@ -6,11 +6,13 @@
     original   the file as uploaded       uint8 (bytes,), only where a setting says so
     features/  what the model made of it
 
-A server whose model has another fingerprint makes its own picture and features from the png.
+A server whose model has another fingerprint makes its own picture and features from the png. The checksum covers the id
+too, so that a blob under another image's name is recognized like any other damage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -30,8 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_FORMAT = b"mvqa-1\r\n"  # the line end shows where a transfer has changed it
+_CHECKSUM_BYTES = 32
 _FEATURE = "features/"
 _HEADER_LENGTH_BYTES = 8  # little endian, at the start of a safetensors file
+
+
+class DamagedBlobError(Exception):
+    """A blob whose checksum does not fit its content; never leaves the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, o
     """The blob of an image.
 
     Args:
-        image: With the features, if the model has any.
+        image: With its id and, if the model has any, the features.
         decoded: The copy and the picture.
         fingerprint: Of the encoder that made the features.
         original: The uploaded file, to be stored too; None: it is not.
@@ -80,12 +88,13 @@ def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, o
     }
     named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
     if not needs_torch:
-        return numpy_save({**arrays, **named}, metadata=metadata)
+        return _sealed(image.id, numpy_save({**arrays, **named}, metadata=metadata))
     import torch  # noqa: PLC0415 - a model that runs without it is served without it
     from safetensors.torch import save  # noqa: PLC0415
 
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    return save({**tensors, **{name: tensor.contiguous() for name, tensor in named.items()}}, metadata=metadata)
+    features = {name: tensor.contiguous() for name, tensor in named.items()}
+    return _sealed(image.id, save({**tensors, **features}, metadata=metadata))
 
 
 def read_blob(
@@ -101,37 +110,62 @@ def read_blob(
 
     Returns:
         The image; and None, or the picture prepared for this server's model, which is then also the `visual`.
+
+    Raises:
+        DamagedBlobError: The checksum does not fit.
     """
-    header, _ = _header(blob)
+    content = _unsealed(image_id, blob)
+    header, _ = _header(content)
     metadata = header["__metadata__"]
     digest, expires_at = metadata["digest"], json.loads(metadata["expires_at"])
     context = PictureContext.from_json(metadata["context"])
     if metadata["fingerprint"] != fingerprint:
-        with Image.open(io.BytesIO(read_png(blob)), formats=["PNG"]) as png:
+        with Image.open(io.BytesIO(_png_in(content)), formats=["PNG"]) as png:
             picture = prepare_for_model(png, spec)
         return StoredImage(image_id, digest, picture, expires_at, context), picture
-    tensors = _load(blob, metadata["tensors"])
+    tensors = _load(content, metadata["tensors"])
     features = {name.removeprefix(_FEATURE): t for name, t in tensors.items() if name.startswith(_FEATURE)}
     visual = features or np.asarray(tensors["picture"])
     return StoredImage(image_id, digest, visual, expires_at, context), None
 
 
-def read_png(blob: bytes) -> bytes:
-    """The PNG in a blob, without reading its other tensors."""
-    header, data_start = _header(blob)
+def read_png(image_id: str, blob: bytes) -> bytes:
+    """The PNG in a blob, without reading its other tensors; raises `DamagedBlobError`."""
+    return _png_in(_unsealed(image_id, blob))
+
+
+def _sealed(image_id: str, content: bytes) -> bytes:
+    return _FORMAT + _checksum(image_id, content) + content
+
+
+def _unsealed(image_id: str, blob: bytes) -> memoryview:
+    content = memoryview(blob)[len(_FORMAT) + _CHECKSUM_BYTES :]
+    if blob[: len(blob) - len(content)] != _FORMAT + _checksum(image_id, content):
+        raise DamagedBlobError
+    return content
+
+
+def _checksum(image_id: str, content: bytes | memoryview) -> bytes:
+    checksum = hashlib.sha256(image_id.encode())
+    checksum.update(content)
+    return checksum.digest()
+
+
+def _png_in(content: memoryview) -> bytes:
+    header, data_start = _header(content)
     begin, end = header["png"]["data_offsets"]
-    return blob[data_start + begin : data_start + end]
+    return bytes(content[data_start + begin : data_start + end])
 
 
-def _header(blob: bytes) -> tuple[dict[str, Any], int]:
+def _header(content: memoryview) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and where the tensors begin."""
-    data_start = _HEADER_LENGTH_BYTES + int.from_bytes(blob[:_HEADER_LENGTH_BYTES], "little")
-    return json.loads(blob[_HEADER_LENGTH_BYTES:data_start]), data_start
+    data_start = _HEADER_LENGTH_BYTES + int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
+    return json.loads(bytes(content[_HEADER_LENGTH_BYTES:data_start])), data_start
 
 
-def _load(blob: bytes, library: str) -> dict[str, Any]:
+def _load(content: memoryview, library: str) -> dict[str, Any]:
     if library == "numpy":
-        return dict(numpy_load(blob))
+        return dict(numpy_load(bytes(content)))
     from safetensors.torch import load  # noqa: PLC0415
 
-    return dict(load(blob))
+    return dict(load(bytes(content)))

@@ -1,4 +1,7 @@
-"""Uploads in a folder, perhaps on a disk that several servers mount; a file appears completely or not at all."""
+"""Uploads in a folder, perhaps on a disk that several servers mount; a file appears completely or not at all.
+
+It is on the disk, and not only in the system's cache, before its id is returned.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,13 @@ from typing import Self
 from urllib.parse import unquote
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write
+from medical_vqa.io import PARTIAL, atomic_write
 from medical_vqa.serving.image_store.base import SUFFIX, store_unavailable
+
+DAMAGED = ".damaged"
+"""Ending of a damaged blob's file."""
+_PARTIAL_SECONDS = 3600.0  # far longer than a write takes
+_DAMAGED_SECONDS = 7 * 86_400.0
 
 
 class FolderStore:
@@ -32,7 +40,7 @@ class FolderStore:
     def put(self, image_id: str, blob: bytes) -> None:
         """Write the file; raises `ApiError` (503) where the disk is full."""
         try:
-            atomic_write(self._path(image_id), blob)
+            atomic_write(self._path(image_id), blob, durable=True)
         except DataError as error:
             raise store_unavailable() from error
 
@@ -58,8 +66,19 @@ class FolderStore:
         self._path(image_id).unlink(missing_ok=True)
         return existed
 
+    def quarantine(self, image_id: str) -> None:
+        """Rename the file to ``*.damaged``; a sweep removes it after a week."""
+        path = self._path(image_id)
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(path.with_suffix(DAMAGED))
+
     def sweep(self) -> int:
-        """Remove expired files, and then the oldest until the rest fits."""
+        """Remove expired files, and then the oldest until the rest fits; and what crashes and damage have left."""
+        for pattern, seconds in ((f"??/*{PARTIAL}", _PARTIAL_SECONDS), (f"??/*{DAMAGED}", _DAMAGED_SECONDS)):
+            for path in self._folder.glob(pattern):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > seconds:
+                        path.unlink()
         files = []
         for path in self._folder.glob(f"??/*{SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # another server may be sweeping too

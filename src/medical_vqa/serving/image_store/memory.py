@@ -50,14 +50,18 @@ class MemoryStore:
             return self._blobs.get(image_id)
 
     def contains(self, image_id: str) -> bool:
-        """Whether the blob is there."""
+        """Whether the blob is there; it is now the most recently used, for its features were needed."""
         with self._lock:
-            return image_id in self._blobs
+            return self._blobs.get(image_id) is not None
 
     def delete(self, image_id: str) -> bool:
         """Forget a blob."""
         with self._lock:
             return self._blobs.pop(image_id, None) is not None
+
+    def quarantine(self, image_id: str) -> None:
+        """Forget the blob: memory is nothing to look at later."""
+        self.delete(image_id)
 
     def sweep(self) -> int:
         """Remove expired blobs."""

@@ -50,6 +50,11 @@ class ObjectStore:
             self._files.rm_file(self._path(image_id))
         return True
 
+    def quarantine(self, image_id: str) -> None:
+        """Move the object under ``damaged/``."""
+        with store_errors(), contextlib.suppress(FileNotFoundError):
+            self._files.mv(self._path(image_id), f"{self._root}/damaged/{image_id}.damaged")
+
     def sweep(self) -> int:
         """Remove expired objects; a lifecycle rule of the bucket does the same more cheaply."""
         if self._ttl is None:

@@ -47,6 +47,12 @@ class RedisStore:
         with store_errors():
             return bool(self._redis.delete(self._key(image_id)))
 
+    def quarantine(self, image_id: str) -> None:
+        """Rename the key to ``medical-vqa-damaged:*``; its time to live goes on."""
+        with store_errors():
+            if self._redis.exists(self._key(image_id)):
+                self._redis.rename(self._key(image_id), f"medical-vqa-damaged:{image_id}")
+
     def sweep(self) -> int:
         """Nothing to do: Redis expires keys itself."""
         return 0

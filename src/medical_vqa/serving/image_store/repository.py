@@ -6,6 +6,7 @@ An id is the head of the pixels' SHA-256 and 128 random bits, which cannot be gu
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 import time
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
 from cachetools import LRUCache
 
 from medical_vqa.serving.decoding import DecodedImage
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
-from medical_vqa.serving.image_store.blob import StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.image_store.blob import DamagedBlobError, StoredImage, read_blob, read_png, write_blob
 from medical_vqa.serving.schema import IMAGE_ID
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ RECHECK_SECONDS = 10.0
 """How long a cached image is used before a shared store is asked whether it still exists: the longest time until a
 deletion on another server takes effect."""
 _ID = re.compile(IMAGE_ID)
+_LOG = structlog.get_logger("medical_vqa.serving")
 _STORE_THREADS = 16
 
 
@@ -98,7 +101,7 @@ class ImageRepository:
         blob = await self._call_store(lambda: self._store.get(image_id))
         if blob is None:
             raise unknown_image()
-        return read_png(blob)
+        return await self._read(image_id, lambda: read_png(image_id, blob))
 
     async def delete(self, image_id: str) -> None:
         """Forget an image; raises `ApiError` (404)."""
@@ -145,8 +148,9 @@ class ImageRepository:
         blob = await self._call_store(lambda: self._store.get(image_id))
         if blob is None:
             raise unknown_image()
-        image, picture = await self._in_thread(
-            lambda: read_blob(image_id, blob, fingerprint=self._engine.fingerprint, spec=self._engine.model.picture)
+        image, picture = await self._read(
+            image_id,
+            lambda: read_blob(image_id, blob, fingerprint=self._engine.fingerprint, spec=self._engine.model.picture),
         )
         if picture is not None:  # written by a server with another model
             features = await self._engine.encode(image.digest, picture)
@@ -154,6 +158,17 @@ class ImageRepository:
                 image = StoredImage(image_id, image.digest, features, image.expires_at, image.context)
         self._add_to_cache(image)
         return image
+
+    async def _read(self, image_id: str, read: Callable[[], T]) -> T:
+        """What is read from a blob; a damaged one is quarantined, logged and counted, and its image unknown."""
+        try:
+            return await self._in_thread(read)
+        except DamagedBlobError:
+            self._cache.pop(image_id, None)
+            await self._call_store(lambda: self._store.quarantine(image_id))
+            self._engine.metrics.damaged.inc()
+            _LOG.error("damaged blob quarantined", image=hashlib.sha256(image_id.encode()).hexdigest()[:12])
+            raise unknown_image() from None
 
     async def _call_store(self, call: Callable[[], T]) -> T:
         return await self._in_thread(call) if self._store.blocking else call()
