@@ -48,7 +48,7 @@ class RedisStore:
             return bool(self._redis.delete(self._key(image_id)))
 
     def quarantine(self, image_id: str) -> None:
-        """Rename the key to ``medical-vqa-damaged:*``; its time to live goes on."""
+        """Rename the key to ``medical-vqa-damaged:*``, which expires as before."""
         with store_errors():
             if self._redis.exists(self._key(image_id)):
                 self._redis.rename(self._key(image_id), f"medical-vqa-damaged:{image_id}")
