@@ -149,17 +149,22 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher
 @pytest.mark.parametrize("family", ["blip2", "chat"])
 def test_two_processes_take_the_steps_of_one(recipe, family, tmp_path):
     lora = {"lora": {"targets": "both", "dropout": 0.0}} if family == "blip2" else {"lora": {"dropout": 0.0}}
-    for name, processes, batch_size in (("one", 1, 16), ("two", 2, 8)):
-        content = yaml.safe_load(recipe(family, model=lora, batch_size=batch_size, learning_rate=1e-2).to_yaml())
+    settings = {"learning_rate": 1e-2, "grouping": "question", "epochs": 2, "micro_batch": 3}
+    rows = len(SelectedDataset.open(select_rows(recipe())).rows("train"))
+    whole = next(size for size in range(6, rows, 2) if rows % size == 1)  # one row is left over
+    for name, processes, batch_size in (("one", 1, whole), ("two", 2, whole // 2)):
+        content = yaml.safe_load(recipe(family, model=lora, batch_size=batch_size, **settings).to_yaml())
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content | {"name": name}), encoding="utf-8")
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*launcher, "-m", "medical_vqa", "train", f"{name}.yaml"]
+        command = [*launcher, "-m", "medical_vqa", "train", f"{name}.yaml", "--run-dir", f"runs/{name}"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = losses(tmp_path / "runs" / "one"), losses(tmp_path / "runs" / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
+    scores = [[row["em"] for row in Journal(tmp_path / "runs" / name).rows() if "em" in row] for name in ("one", "two")]
+    assert scores[0] == scores[1]  # the questions were divided among the processes
 
 
 FSDP = {
@@ -204,6 +209,43 @@ def test_a_plan_counts_parameters_and_steps_and_loads_nothing(recipe, hubs, tmp_
     assert (paper.steps, paper.estimate.trainable) == (trained.result.steps, about["trainable"])
     assert paper.memory.gradients == 4 * about["trainable"]
     assert any("trained" in line for line in paper.lines())
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "parameters", "tokens"),
+    [("Salesforce/blip2-flan-t5-xl", 3.9e9, 32), ("Qwen/Qwen2.5-VL-3B-Instruct", 3.75e9, 256)],
+)
+def test_a_shipped_recipe_is_planned_before_its_checkpoint_is_downloaded(
+    recipe, checkpoint, parameters, tokens, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    family = "blip2" if "blip2" in checkpoint else "chat"
+    side = {"side": 448} if family == "chat" else {}
+    paper = plan(recipe(family, model={"checkpoint": checkpoint} | side))
+    assert paper.estimate.parameters == pytest.approx(parameters, rel=0.02)
+    assert paper.estimate.stacks[0].tokens in (tokens + 32, tokens + 40)
+    assert f"the configuration of {checkpoint} that this package ships" in paper.lines()[-1]
+
+
+def test_a_bundle_that_could_not_answer_a_new_picture_stops_training_before_its_first_step(
+    recipe, tmp_path, watcher, monkeypatch
+):
+    monkeypatch.setattr(Blip2Vision, "encode", lambda *_: [])
+    monkeypatch.setattr("medical_vqa.models.hf.blip2.to_pixels", lambda *_: {"pixel_values": torch.zeros(1)})
+    with pytest.raises(ModelError, match=r"could not answer a new picture \(.*\); nothing was trained"):
+        train(recipe(), tmp_path / "run", watcher=watcher)
+    assert Journal(tmp_path / "run").rows() == []
+
+
+def test_a_checkpoint_that_is_an_adapter_says_where_it_belongs(recipe, tmp_path, watcher):
+    trained = train(recipe(), tmp_path / "run", watcher=watcher)
+    with pytest.raises(ModelError, match=r"holds an adapter and not a checkpoint: .*model\.initial"):
+        train(recipe(model={"checkpoint": str(trained.bundle)}), tmp_path / "next", watcher=watcher)
+
+
+def test_a_bundle_records_the_libraries_that_trained_it(recipe, tmp_path, watcher):
+    facts = json.loads((train(recipe("vilt"), tmp_path / "run", watcher=watcher).bundle / "card.json").read_text())
+    assert facts["facts"]["libraries"]["transformers"].startswith("5.")
 
 
 def test_a_gpu_too_small_is_said_before_anything_loads(recipe, monkeypatch):
@@ -333,6 +375,9 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
 
     exported = export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
     base = Blip2ForConditionalGeneration.from_pretrained(hubs["blip2"])
+    assert str(hubs["blip2"]) not in card
+    assert f"the checkpoint that was the local folder {hubs['blip2'].name!r}" in card
+    assert "processor_config.json" in Hub.pushed
     with hide_peft_warnings():
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="exists; export into a new folder"):

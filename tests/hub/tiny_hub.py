@@ -5,6 +5,7 @@ They are loaded by path through the code that loads the published ones. Vocabula
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from tokenizers import pre_tokenizers
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
-from medical_vqa.models.hf.chat_processor import save_processor, without_video
+from medical_vqa.models.hf.chat_processor import without_video
 
 WORDS = (
     "Answer the following question based on the image: What modality is used to take this ? which part of body "
@@ -141,6 +142,19 @@ def chat(folder: Path, kind: str = "qwen2_5_vl") -> Path:
     model.save_pretrained(folder)
     save_processor(processor, folder)
     return folder
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    processor.tokenizer.chat_template = processor.chat_template
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    settings = {
+        name: getattr(processor, name)
+        for name in ("image_seq_len", "image_seq_length", "num_image_tokens", "vision_feature_select_strategy")
+        if hasattr(processor, name)
+    }
+    content = {"processor_class": type(processor).__name__, **settings}
+    (folder / "processor_config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 TEXT = {

@@ -12,7 +12,13 @@ from medical_vqa.cli.options import pairs
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
+@click.option(
+    "--run",
+    "--run-dir",
+    "run",
+    type=click.Path(path_type=Path),
+    help="Run folder; torchrun takes the longer name.  [default: runs/NAME of the recipe]",
+)
 @click.option("--fresh", is_flag=True, help="Discard an earlier run in that folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=5.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print parameters, memory and steps, and train nothing.")

@@ -83,7 +83,7 @@ def model_card(card: BundleCard) -> str:
     scores = "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _validation_scores(card).items())
     commands = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
     if library_usage := registry.find("models", card.family).library_usage:
-        commands.append("# elsewhere: " + library_usage.replace("{checkpoint}", str(card.facts.checkpoint)))
+        commands.append("# elsewhere: " + library_usage.replace("{checkpoint}", _base_name(card)))
     usage = "\n".join(commands)
     sections = [
         f"# {card.name}",
@@ -101,6 +101,18 @@ def model_card(card: BundleCard) -> str:
         f"```\n{usage}\n```",
     ]
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _base_name(card: BundleCard) -> str:
+    """The base model for readers elsewhere: its id on the hub, or a folder's name, because its path means nothing."""
+    checkpoint = str(card.facts.checkpoint)
+    if not _is_folder(checkpoint):
+        return checkpoint
+    return f"the checkpoint that was the local folder {Path(checkpoint).name!r} (model.checkpoint)"
+
+
+def _is_folder(checkpoint: str) -> bool:
+    return Path(checkpoint).expanduser().is_absolute() or checkpoint.startswith(".") or Path(checkpoint).is_dir()
 
 
 def _data(card: BundleCard) -> list[str]:
@@ -133,7 +145,7 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
         "library_name": registry.find("models", card.family).library,
         "pipeline_tag": "visual-question-answering",
         "tags": ["medical", "visual-question-answering", "medical-vqa", card.family],
-        **({"base_model": base} if base and not Path(base).is_absolute() else {}),
+        **({"base_model": base} if base and not _is_folder(base) else {}),
         "model-index": [{"name": card.name, "results": [result]}],
     }
 

@@ -80,7 +80,9 @@ def predict(
     return len(remaining)
 
 
-def answer_all(model: VqaModel, queries: QuerySource, decoding: Decoding, *, batch_size: int) -> list[Prediction]:
+def answer_all(
+    model: VqaModel, queries: QuerySource, decoding: Decoding, *, batch_size: int, part: tuple[int, int] = (0, 1)
+) -> list[Prediction]:
     """Answers to every query, in order and in memory: for validation during training.
 
     Args:
@@ -88,9 +90,11 @@ def answer_all(model: VqaModel, queries: QuerySource, decoding: Decoding, *, bat
         queries: The queries.
         decoding: How answers are generated.
         batch_size: Number of queries that are answered at once.
+        part: Number of a process and of all processes; the batches of that process are answered.
     """
     answers: dict[int, Prediction] = {}
-    for batch in image_batches(queries.images, range(len(queries.ids)), batch_size):
+    process, processes = part
+    for batch in list(image_batches(queries.images, range(len(queries.ids)), batch_size))[process::processes]:
         answers.update(zip(batch, model.answer([queries[index] for index in batch], decoding), strict=True))
     return [answers[index] for index in sorted(answers)]
 

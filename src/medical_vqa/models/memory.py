@@ -71,6 +71,8 @@ class MemoryEstimate:
     """Layers that store activations."""
     quantized: int = 0
     """Frozen parameters that are stored in 4 bits."""
+    stand_in: str | None = None
+    """The checkpoint whose shipped configuration was used because it is not on this machine; None otherwise."""
 
     def memory(self, *, batch_size: int, precision: str, features: bool, checkpointing: bool) -> TrainingMemory:
         """Bytes that training needs, an upper estimate because frozen layers store less.
@@ -100,7 +102,12 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    module: nn.Module, *, vision_encoder: Sequence[str] = (), stacks: tuple[LayerStack, ...] = (), quantized: int = 0
+    module: nn.Module,
+    *,
+    vision_encoder: Sequence[str] = (),
+    stacks: tuple[LayerStack, ...] = (),
+    quantized: int = 0,
+    stand_in: str | None = None,
 ) -> MemoryEstimate:
     """Count the parameters of a module, which may be on the meta device.
 
@@ -109,10 +116,11 @@ def estimate_memory(
         vision_encoder: Names of the submodules whose outputs are cached.
         stacks: Layers that store activations.
         quantized: How many parameters are stored in 4 bits.
+        stand_in: The checkpoint whose shipped configuration describes the network; None where it is on this machine.
     """
     encoder = sum(p.numel() for name, p in module.named_parameters() if is_within(name, vision_encoder))
     trainable = count_parameters(module, trainable=True)
-    return MemoryEstimate(count_parameters(module), trainable, encoder, stacks, quantized)
+    return MemoryEstimate(count_parameters(module), trainable, encoder, stacks, quantized, stand_in)
 
 
 def language_model_stacks(config: Any, *, image_tokens: int) -> tuple[LayerStack, ...]:

@@ -116,9 +116,12 @@ def main_process_first() -> AbstractContextManager[bool]:
     import torch
     from accelerate import PartialState
 
+    from medical_vqa.training.processes import TIMEOUT
+
     @contextmanager
     def in_turn() -> Any:
-        state = PartialState(cpu=not torch.cuda.is_available())  # else without a GPU it counts one process
+        # without `cpu` it counts one process where there is no GPU
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
         with state.main_process_first():
             yield state.is_main_process
 

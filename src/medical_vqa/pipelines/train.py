@@ -14,11 +14,12 @@ from medical_vqa.config import Recipe, load_recipe
 from medical_vqa.errors import ConfigError
 from medical_vqa.pipelines.load import ANSWER_BATCH
 from medical_vqa.pipelines.plan import plan_of
+from medical_vqa.pipelines.preflight import check_bundle
 from medical_vqa.pipelines.queries import main_process_first, queries
 from medical_vqa.pipelines.training_inputs import TrainingInputs, model_card, training_inputs
 
 if TYPE_CHECKING:
-    from medical_vqa.models.base import Trainable, VqaModel
+    from medical_vqa.models.base import Trainable
     from medical_vqa.models.queries import PictureQueries
     from medical_vqa.runtime.devices import ComputeChoice
     from medical_vqa.schema.bundle_card import Decoding
@@ -116,6 +117,10 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
     if compute.device == "cuda" and inputs.family.estimates_memory:
         plan_of(inputs).check()  # before gigabytes are read that the GPU cannot hold
     use_all_cores()
+    if journal.checkpoint() is None:
+        with main_process_first() as first:
+            if first:
+                check_bundle(inputs, compute.device)
     seed_everything(settings.seed)
     model: Trainable = inputs.family.model_class().build(inputs.rows, **inputs.options)
     card = model_card(inputs, model)
@@ -151,9 +156,11 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
 
 
 def validation_scores(
-    model: VqaModel, validation: PictureQueries, rows: Sequence[Example], decoding: Decoding
+    model: Trainable, validation: PictureQueries, rows: Sequence[Example], decoding: Decoding
 ) -> dict[str, float]:
     """EM and F1 on the validation rows, each in [0, 1], answered as the bundle will answer.
+
+    Several processes divide the questions among them, and each returns the scores of all.
 
     Args:
         model: The model as it is.
@@ -165,6 +172,11 @@ def validation_scores(
     from medical_vqa.evaluation.metrics.token_overlap import token_f1
     from medical_vqa.evaluation.predicting import answer_all
     from medical_vqa.evaluation.statistics.tally import tally
+    from medical_vqa.models.fsdp import is_sharded
+    from medical_vqa.training.processes import gather_parts, process_part
 
-    answers = {answer.id: answer for answer in answer_all(model, validation, decoding, batch_size=ANSWER_BATCH)}
+    # with sharded weights every process has to take part in every answer
+    part = (0, 1) if is_sharded(model.module) else process_part()
+    own = answer_all(model, validation, decoding, batch_size=ANSWER_BATCH, part=part)
+    answers = {answer.id: answer for answer in (own if part[1] == 1 else gather_parts(own))}
     return {metric.name: tally(metric, rows, answers).total() or 0.0 for metric in (exact_match(), token_f1())}

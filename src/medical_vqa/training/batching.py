@@ -46,7 +46,7 @@ class BatchPlan:
         return batches
 
     def rows_of(self, process: int, batch: Batch) -> Batch:
-        """The rows of a batch that one process takes; whole images where there are enough of them."""
+        """The rows of a batch that one process takes, none where there are too few; whole images where possible."""
         if self.processes == 1:
             return batch
         images = list(dict.fromkeys(self.images[row] for row in batch))
@@ -79,11 +79,9 @@ class BatchPlan:
         batches: list[Batch] = [[]]
         for group in groups:
             full = len(batches[-1]) + len(group) > self.batch_size * self.processes
-            if full and len(batches[-1]) >= self.processes:  # every process needs a row
+            if full and batches[-1]:
                 batches.append([])
             batches[-1].extend(group)
-        if len(batches) > 1 and len(batches[-1]) < self.processes:
-            batches[-2:] = [batches[-2] + batches[-1]]
         return batches
 
 

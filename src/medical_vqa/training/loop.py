@@ -27,6 +27,7 @@ from medical_vqa.runtime.devices import seed_everything
 from medical_vqa.training.batching import Batch, BatchPlan, split
 from medical_vqa.training.journal import Journal, Progress, explain_full_disk, read_progress
 from medical_vqa.training.optimizer import WeightAverage, adamw, schedule
+from medical_vqa.training.processes import process_group_timeout
 from medical_vqa.training.settings import Callbacks, FitResult, Scores, TrainingSettings
 
 _LOG_STEPS = 10
@@ -68,6 +69,7 @@ def fit(
         cpu=settings.device == "cpu",
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(journal.folder)),
+        kwargs_handlers=[process_group_timeout()],
     )
     seed_everything(settings.seed)
     plan = BatchPlan(images, settings.batch_size, settings.grouping, settings.seed, accelerator.num_processes, lengths)
@@ -132,7 +134,8 @@ class _TrainingRun:
             accelerator.init_trackers("medical-vqa", config=config)
         self.total_steps = sum(math.ceil(len(plan.epoch(e)) / settings.accumulate) for e in range(settings.epochs))
         if accelerator.is_main_process:
-            device = f"{accelerator.device.type}, {settings.precision}"
+            processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
+            device = f"{accelerator.device.type}, {settings.precision}, {processes}"
             callbacks.watcher.begin(total_steps=self.total_steps, done_steps=self.progress.step, device=device)
         self.last_saved = time.monotonic()
 
@@ -149,25 +152,39 @@ class _TrainingRun:
         return self.settings.patience is not None and self.progress.stale >= self.settings.patience
 
     def remaining_steps(self) -> Iterator[list[dict[str, Tensor]]]:
-        """The collated batches of each step that is left of the epoch, this process's part of them."""
+        """The collated batches of each step that is left of the epoch, this process's part of them.
+
+        Every process has the same number of batches. One that has no rows for a batch repeats one, with no supervised
+        item: it takes part in every exchange and adds nothing to the gradient.
+        """
         batches, size = self.plan.epoch(self.progress.epoch), self.settings.accumulate
         steps = [batches[start : start + size] for start in range(0, len(batches), size)][self.progress.batch :]
         rank = self.accelerator.process_index
-        parts: list[list[Batch]] = [
-            [part for batch in step for part in split(self.plan.rows_of(rank, batch), self.micro_batch)]
-            for step in steps
-        ]
+        parts = [[part for batch in step for part in self._parts(rank, batch)] for step in steps]
         loader = iter(
             DataLoader(
                 cast("Dataset[Query]", self.queries),
-                batch_sampler=[part for step in parts for part in step],
+                batch_sampler=[rows for step in parts for rows, _ in step],
                 collate_fn=self.model.collate,
                 num_workers=self.settings.workers,
                 generator=torch.Generator(),  # the loader must not draw from the one whose state a checkpoint stores
             )
         )
         for step in parts:
-            yield [send_to_device(next(loader), self.accelerator.device) for _ in step]
+            yield [self._on_device(next(loader), repeated=repeated) for _, repeated in step]
+
+    def _parts(self, rank: int, batch: Batch) -> list[tuple[Batch, bool]]:
+        """The parts of a batch that a process takes, and whether each only repeats a row."""
+        processes = range(self.accelerator.num_processes)
+        of_all = [split(rows, self.micro_batch) if (rows := self.plan.rows_of(p, batch)) else [] for p in processes]
+        missing = max(map(len, of_all)) - len(of_all[rank])
+        return [(part, False) for part in of_all[rank]] + [(batch[:1], True)] * missing
+
+    def _on_device(self, batch: dict[str, Tensor], *, repeated: bool) -> dict[str, Tensor]:
+        if repeated:
+            batch = batch | {"supervised": torch.zeros_like(batch["supervised"])}
+        on_device: dict[str, Tensor] = send_to_device(batch, self.accelerator.device)
+        return on_device
 
     def halve_micro_batch(self, error: torch.OutOfMemoryError) -> None:
         """Put half as many rows on the device from here on; raises `TrainingError` where that cannot help."""
@@ -198,7 +215,7 @@ class _TrainingRun:
         for number, batch in enumerate(batches, 1):
             with nullcontext() if number == len(batches) else self.accelerator.no_sync(self.module):
                 with self.accelerator.autocast():
-                    loss = self.module(batch)
+                    loss = self.module(batch) * (batch["supervised"] > 0)  # a repeated row teaches nothing
                 self.accelerator.backward(loss * scale)
             losses.append(loss.detach())
         self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
@@ -279,8 +296,7 @@ class _TrainingRun:
         progress.loss_items = 0
         due = progress.epoch % self.settings.evaluate_every == 0 or progress.epoch == self.settings.epochs
         if due and self.callbacks.evaluate is not None:
-            if self.accelerator.is_main_process or is_sharded(self.module):
-                self._evaluate(train_loss)
+            self._evaluate(train_loss)
             best = [progress.best, progress.best_epoch, progress.stale]
             broadcast_object_list(best)
             progress.best, progress.best_epoch, progress.stale = best  # type: ignore[assignment]
@@ -310,15 +326,16 @@ class _TrainingRun:
 
     def save_last_model(self) -> None:
         """Save the model with the weights of the last step."""
-        if self.accelerator.is_main_process or is_sharded(self.module):
-            with self.average.swapped_in():
-                self._save_model(self._scores())
+        with self.average.swapped_in():
+            self._save_model(self._scores())
 
     def _scores(self) -> Scores:
         with unsharded_outside_layers(self.module):
             return dict(self.callbacks.evaluate()) if self.callbacks.evaluate else {}
 
     def _save_model(self, scores: Scores) -> None:
+        if not self.accelerator.is_main_process and not is_sharded(self.module):
+            return
         with explain_full_disk(self.journal.folder, status=self.journal.checkpoint_status()):
             self.callbacks.save(scores, self.progress.epoch)
 

@@ -38,14 +38,19 @@ class Plan:
         trained = 100 * estimate.trainable / estimate.parameters
         activations = "unknown" if memory.activations is None else f"at most {_human_size(memory.activations)}"
         available = f"; the device has {_human_size(self.available)}" if self.available else ""
+        tokens = f", {estimate.stacks[0].tokens:,} tokens a question" if estimate.stacks else ""
+        note = (
+            f"note         the configuration of {estimate.stand_in} that this package ships; it is not downloaded yet"
+        )
         return [
             f"parameters   {estimate.parameters:,}, of which {estimate.trainable:,} are trained ({trained:.2f} %)",
             f"encoder      {estimate.vision_encoder:,} parameters run once per image when features are cached",
             f"memory       {_human_size(memory.total)}: weights {_human_size(memory.weights)}, "
             f"gradients {_human_size(memory.gradients)}, optimizer {_human_size(memory.optimizer)}, "
-            f"activations of one batch {activations}{available}",
+            f"activations of one batch {activations}{tokens}{available}",
             f"data         {self.rows:,} rows on {self.images:,} images",
             f"steps        {self.steps:,} on {self.device}",
+            *([note] if estimate.stand_in else []),
         ]
 
     def check(self) -> None:

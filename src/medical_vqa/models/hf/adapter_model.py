@@ -7,6 +7,7 @@ an image, can be cached and reused for every question and epoch. The rest, with 
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from medical_vqa.models.augment import Augment
 from medical_vqa.models.base import Query, Vision
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.generation import (
+    GENERATION_FAILED,
     check_prompt,
     generation_config,
     isolate_special_tokens,
@@ -27,7 +29,7 @@ from medical_vqa.models.hf.generation import (
     summed_loss,
     to_prediction,
 )
-from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
+from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, library_versions, read_config
 from medical_vqa.models.hf.lora import keep_trainable_state
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
 from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
@@ -137,18 +139,19 @@ class AdapterModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def load_processor(folder: Path, name: str) -> Any:
-        """Tokenizer and image processor from a folder, which error messages call `name`; raises `ModelError`."""
+    def load_processor(folder: Path, name: str, config: Any) -> Any:
+        """Tokenizer and image processor of a network's configuration from a folder; raises `ModelError`.
 
-    @staticmethod
-    @abstractmethod
-    def save_processor(processor: Any, folder: Path) -> None:
-        """Write tokenizer and image processor as transformers does."""
+        Args:
+            folder: A checkpoint or a bundle.
+            name: What error messages call it.
+            config: The network's configuration.
+        """
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:
-        """Estimated number of tokens that an image takes in the language model."""
+    def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
+        """Number of tokens that an image takes in the language model, with what surrounds them."""
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
@@ -206,7 +209,8 @@ class AdapterModel(ABC):
             features=features,
             augment=Augment(**augment) if augment else None,
         )
-        model = cls(peft_model, cached_modules, cls.load_processor(source.folder, checkpoint), settings, **options)
+        processor = cls.load_processor(source.folder, checkpoint, peft_model.get_base_model().config)
+        model = cls(peft_model, cached_modules, processor, settings, **options)
         if gradient_checkpointing:
             model.module.base.activation_checkpointing_enable({"use_reentrant": False})
         return model
@@ -222,21 +226,26 @@ class AdapterModel(ABC):
         **options: Any,
     ) -> MemoryEstimate:
         """Parameter counts of what `build` returns, from the checkpoint's configuration alone."""
-        config = read_config(find_checkpoint(checkpoint, revision, weights=False))
+        source = find_checkpoint(checkpoint, revision, weights=False)
+        config = read_config(source)
         with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
             peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
         network = peft_model.get_base_model()
         return estimate_memory(
             network,
             vision_encoder=cached_modules,
-            stacks=language_model_stacks(config.get_text_config(), image_tokens=cls.image_tokens(config, options)),
+            stacks=language_model_stacks(
+                config.get_text_config(), image_tokens=cls.image_tokens(source, config, options)
+            ),
             quantized=cls.quantized_parameters(network, options),
+            stand_in=checkpoint if source.shipped else None,
         )
 
     @classmethod
-    def fp16_problem(cls, *, checkpoint: str, revision: str | None = None, **_: Any) -> str | None:
-        """Why the checkpoint cannot be computed in fp16, in words; None where it can."""
-        return fp16_problem(read_config(find_checkpoint(checkpoint, revision, weights=False)))
+    def fp16_problem(cls, **options: Any) -> str | None:
+        """Why the checkpoint of the options cannot be computed in fp16, in words; None where it can."""
+        source = find_checkpoint(options["checkpoint"], options.get("revision"), weights=False)
+        return fp16_problem(read_config(source))
 
     @property
     def device(self) -> torch.device:
@@ -258,7 +267,8 @@ class AdapterModel(ABC):
             return self.rank(queries, decoding)
         network, inputs = self.generation_inputs(queries)
         config = generation_config(decoding)
-        output = network.generate(**inputs, generation_config=config)
+        with explain_errors(f"an answer of {self.settings.checkpoint.name}", GENERATION_FAILED):
+            output = network.generate(**inputs, generation_config=config)
         generated = read_generated(output, self.tokenizer, self.end_tokens, per_question=config.num_return_sequences)
         return [
             to_prediction(query.id, answers, decoding.alternatives)
@@ -269,7 +279,8 @@ class AdapterModel(ABC):
         """Write the adapter as PEFT does, tokenizer and processor, and which base they belong to."""
         settings = self.settings
         save_adapter(self.module.peft_model, folder, settings.checkpoint)
-        self.save_processor(self.processor, folder)
+        for path in settings.checkpoint.processor_files():  # as published: nothing is lost by writing them again
+            shutil.copyfile(path, folder / path.name)
         stored = {
             "checkpoint": settings.checkpoint.name,
             "revision": settings.checkpoint.revision,
@@ -294,8 +305,9 @@ class AdapterModel(ABC):
             answers=tuple(stored["answers"]),
             features=stored["features"],
         )
-        processor = cls.load_processor(folder, f"the bundle {folder}")
-        options = {name: stored[name] for name in cls.own_options}
+        config = bundle.peft_model.get_base_model().config
+        processor = cls.load_processor(folder, f"the bundle {folder}", config)
+        options = {name: stored[name] for name in cls.own_options if name in stored}
         model = cls(bundle.peft_model, stored["cached_modules"], processor, settings, **options)
         model.module.to(device).eval()
         model.vision.to(device)
@@ -310,4 +322,5 @@ class AdapterModel(ABC):
             "revision": self.settings.checkpoint.revision,
             "cached_modules": list(self.cached_modules),
             "precision": self.settings.dtype,
+            "libraries": library_versions(),
         }

@@ -9,6 +9,7 @@ picture alone, so at A it runs once per picture of a batch and not once per ques
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,18 +125,23 @@ class Blip2(AdapterModel, Blip2Family):
         return Blip2ForConditionalGeneration(config)
 
     @staticmethod
-    def load_processor(folder: Path, name: str) -> Blip2Processor:
+    def load_processor(folder: Path, name: str, config: Any) -> Blip2Processor:  # noqa: ARG004 - as for every family
         """Tokenizer and image processor from a folder."""
         return Blip2Processor(load_tokenizer(folder, name), load_image_processor(folder, name))
 
-    @staticmethod
-    def save_processor(processor: Blip2Processor, folder: Path) -> None:
-        """Write tokenizer and image processor as transformers does."""
-        processor.tokenizer.save_pretrained(folder)
-        processor.image_processor.save_pretrained(folder)
+    def save(self, folder: Path) -> None:
+        """As `AdapterModel.save`, with a processor_config.json for ``AutoProcessor`` where the checkpoint has none."""
+        super().save(folder)
+        path = folder / "processor_config.json"
+        if not path.is_file():
+            content = {
+                "num_query_tokens": self.module.base.config.num_query_tokens,
+                "processor_class": "Blip2Processor",
+            }
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    @staticmethod
-    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - as for every family
+    @classmethod
+    def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003
         """The queries of the Q-Former."""
         return int(config.num_query_tokens)
 

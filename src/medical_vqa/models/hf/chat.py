@@ -22,7 +22,13 @@ from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf import chat_network
 from medical_vqa.models.hf.adapter_model import AdapterModel, AdapterSettings
 from medical_vqa.models.hf.chat_network import NOT_LANGUAGE, ChatNet, ChatVisionEncoder, count_language_weights
-from medical_vqa.models.hf.chat_processor import ChatFormat, ImageInputs, load_processor, save_processor
+from medical_vqa.models.hf.chat_processor import (
+    ChatFormat,
+    ImageInputs,
+    load_processor,
+    shipped_image_tokens,
+    stop_splitting,
+)
 from medical_vqa.models.hf.checkpoint import Checkpoint
 from medical_vqa.models.hf.families import ChatFamily
 from medical_vqa.models.hf.generation import (
@@ -40,8 +46,6 @@ from medical_vqa.schema.records import Prediction
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch, Features, Visual
 
-_PIXELS_PER_TOKEN = 28
-"""Side of the square of pixels that Qwen's models turn into one token; others are similar."""
 _RANK_ROWS = 32
 """Candidate answers that are scored at once; each is a whole sequence, image tokens included."""
 _FEATURES_VERSION = 2
@@ -77,12 +81,11 @@ class ChatVlm(AdapterModel, ChatFamily):
     """The network with its processor and prompt."""
 
     settings_file = "chat.json"
-    own_options = ("side", "four_bit")
+    own_options = ("side", "four_bit", "splitting")
     module: ChatNet
     prompt: str
     adapt = staticmethod(chat_network.adapt)
     load_processor = staticmethod(load_processor)
-    save_processor = staticmethod(save_processor)
 
     def __init__(
         self,
@@ -93,27 +96,34 @@ class ChatVlm(AdapterModel, ChatFamily):
         *,
         side: int,
         four_bit: bool = False,
+        splitting: bool = True,
     ) -> None:
         """Take the vision modules out of the network; the first arguments are those of `AdapterModel`.
 
         Args:
             side: Longest side of a picture, pixels.
             four_bit: Whether the frozen weights are quantized.
+            splitting: Whether a model that divides pictures into tiles does so.
         """
         super().__init__(peft_model, cached_modules, processor, settings)
         self.side = side
         self.four_bit = four_bit
+        self.splitting = splitting
         network = peft_model.get_base_model()
+        if not splitting:
+            stop_splitting(processor, network.config)
         encoder = ChatVisionEncoder(network.model)
         self.module = ChatNet(peft_model, encoder)
         self.picture = PictureSpec(side=side, mode="RGB", fit="inside")
-        self.format = ChatFormat(processor, settings.prompt, self.end_tokens)
+        self.format = ChatFormat(processor, settings.prompt, self.end_tokens, splitting=splitting)
         fingerprint = fingerprint_of(
             settings.checkpoint.digest(),
             processor.image_processor,
             settings.dtype,
             self.picture.key,
             settings.prompt,
+            settings.checkpoint.processor_digest(),
+            splitting,
             _FEATURES_VERSION,
         )
         self.vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features)
@@ -135,10 +145,17 @@ class ChatVlm(AdapterModel, ChatFamily):
 
         return AutoModelForImageTextToText.from_config(config)
 
-    @staticmethod
-    def image_tokens(config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - as for every family
-        """One token for each square of pixels."""
-        return int((options["side"] // _PIXELS_PER_TOKEN) ** 2)
+    @classmethod
+    def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
+        """The processor's tokens of one black square picture, its largest size."""
+        if checkpoint.shipped:
+            return shipped_image_tokens(checkpoint, options["side"])
+        processor = load_processor(checkpoint.folder, checkpoint.name, config)
+        splitting = options.get("splitting", True)
+        if not splitting:
+            stop_splitting(processor, config)
+        picture = np.zeros((options["side"], options["side"], 3), np.uint8)
+        return len(ChatFormat(processor, "{question}", (), splitting=splitting).image(picture).prefix)
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:

@@ -27,10 +27,8 @@ from medical_vqa.models.hf.loading import explain_errors, load_image_processor, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PROCESSOR_SETTINGS = (
-    "image_seq_len", "image_seq_length", "num_image_tokens", "patch_size", "vision_aspect_ratio",
-    "vision_feature_select_strategy",
-)  # fmt: skip
+    from medical_vqa.models.hf.checkpoint import Checkpoint
+
 _PROBE, _ANSWER = "What is shown here?", "answer"
 
 
@@ -49,11 +47,21 @@ class ImageInputs:
 class ChatFormat:
     """A processor and a prompt, and how a turn of this model begins and ends."""
 
-    def __init__(self, processor: Any, prompt: str, end_tokens: Collection[int]) -> None:
-        """`end_tokens` are the tokens at which generation stops."""
+    def __init__(self, processor: Any, prompt: str, end_tokens: Collection[int], *, splitting: bool = True) -> None:
+        """Learn from the template how a turn begins and ends.
+
+        Args:
+            processor: The processor.
+            prompt: Template of the question.
+            end_tokens: Tokens at which generation stops.
+            splitting: Whether a model that divides pictures into tiles does so.
+        """
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._prompt = prompt
+        # InternVL's processor overrides its image processor's setting with a default of its own
+        tiles = not splitting and hasattr(processor.image_processor, "crop_to_patches")
+        self._image_arguments = {"crop_to_patches": False} if tiles else {}
         self._opening, self._closing = self._answer_frame(end_tokens)
         self._before_answer = self._split(_PROBE)[1]
 
@@ -78,6 +86,7 @@ class ChatFormat:
                 images=[Image.fromarray(picture)],
                 return_tensors="pt",
                 add_special_tokens=not has_bos,
+                **self._image_arguments,
             )
         ids, suffix = inputs["input_ids"][0], self.suffix(_PROBE)
         length = len(ids) - len(suffix)
@@ -148,13 +157,20 @@ def _user_turn(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
 
 
-def load_processor(folder: Path, name: str) -> Any:
+def load_processor(folder: Path, name: str, config: Any) -> Any:
     """A chat model's processor, with Pillow's resizing and without its video part, which needs torchvision.
 
-    Raises `ModelError`.
+    Args:
+        folder: A checkpoint or a bundle.
+        name: What error messages call it.
+        config: The network's configuration; decides the class where no file names it.
+
+    Raises:
+        MissingDependencyError: The class needs torchvision.
+        ModelError: A file is missing or damaged.
     """
     with explain_errors(f"the processor of {name}"):
-        processor_class = _processor_class(folder)
+        processor_class = _processor_class(folder, config.model_type)
         stored, _ = processor_class.get_processor_dict(folder)
         parts = {"image_processor": load_image_processor(folder, name), "tokenizer": load_tokenizer(folder, name)}
         stored.setdefault("chat_template", parts["tokenizer"].chat_template)
@@ -171,17 +187,31 @@ def without_video(processor_class: Any) -> Any:
     return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": check})
 
 
-def save_processor(processor: Any, folder: Path) -> None:
-    """Write the processor as transformers does, so that ``AutoProcessor`` reads it where torchvision is installed."""
-    processor.tokenizer.chat_template = processor.chat_template or processor.tokenizer.chat_template
-    processor.tokenizer.save_pretrained(folder)
-    processor.image_processor.save_pretrained(folder)
-    settings = {name: getattr(processor, name) for name in _PROCESSOR_SETTINGS if hasattr(processor, name)}
-    content = {"processor_class": type(processor).__name__, **settings}
-    (folder / "processor_config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def shipped_image_tokens(checkpoint: Checkpoint, side: int) -> int:
+    """Tokens of a square picture by the image processor alone: a shipped configuration (a Qwen-VL) has no tokenizer."""
+    images = load_image_processor(checkpoint.folder, checkpoint.name)
+    grid = images(images=[np.zeros((side, side, 3), np.uint8)], return_tensors="pt")["image_grid_thw"]
+    return int(grid.prod()) // int(images.merge_size) ** 2
 
 
-def _processor_class(folder: Path) -> Any:
+def stop_splitting(processor: Any, config: Any) -> None:
+    """Make a processor take a picture as one tile, in the ways of the models that divide it.
+
+    Args:
+        processor: Its image processor is changed.
+        config: The network's configuration, which repeats LLaVA's tilings.
+    """
+    images = processor.image_processor
+    for name in ("do_image_splitting", "crop_to_patches", "do_pan_and_scan"):
+        if hasattr(images, name):
+            setattr(images, name, False)
+    if hasattr(images, "image_grid_pinpoints"):
+        size = dict(images.size)
+        side = size.get("shortest_edge") or size["height"]
+        images.image_grid_pinpoints = config.image_grid_pinpoints = [[side, side]]
+
+
+def _processor_class(folder: Path, model_type: str) -> Any:
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         path = folder / file
         name = json.loads(path.read_text(encoding="utf-8")).get("processor_class") if path.is_file() else None
@@ -190,7 +220,6 @@ def _processor_class(folder: Path) -> Any:
     else:
         from transformers.models.auto import processing_auto  # noqa: PLC0415
 
-        model_type = transformers.AutoConfig.from_pretrained(folder).model_type
         name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"][model_type]
     processor_class = getattr(transformers, name)
     if not issubclass(processor_class, transformers.ProcessorMixin):  # what transformers puts in place of the class

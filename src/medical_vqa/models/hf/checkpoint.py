@@ -19,6 +19,10 @@ from medical_vqa.io import sha256_file
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration, tokenizer and templates."""
+_NOT_PROCESSOR = ("config.json", "card.json", "adapter_config.json")
+"""Small files that describe weights, or a bundle, and neither tokenizer nor processor."""
+_SHIPPED = Path(__file__).parents[2] / "assets" / "checkpoints"
+"""Configurations of the checkpoints that recipes name, for `train --plan` before anything is downloaded."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -32,6 +36,8 @@ class Checkpoint:
     """Commit on the hub; None for a folder."""
     folder: Path
     """Folder of the files."""
+    shipped: bool = False
+    """Whether the files are the configuration that comes with this package, because the checkpoint is not here."""
 
     def digest(self) -> str:
         """SHA-256 that identifies the checkpoint: of id and commit, or of the files of a folder."""
@@ -43,6 +49,16 @@ class Checkpoint:
                 digest.update(f"{path.name}:{sha256_file(path)}".encode())
         return digest.hexdigest()
 
+    def processor_files(self) -> list[Path]:
+        """Everything that tokenizer, image processor and templates are read from, as published."""
+        small = {path for pattern in _SMALL_FILES for path in self.folder.glob(pattern) if path.is_file()}
+        return sorted(p for p in small if p.name not in _NOT_PROCESSOR and not p.name.endswith(".index.json"))
+
+    def processor_digest(self) -> str:
+        """SHA-256 over the names and contents of `processor_files`."""
+        lines = "".join(f"{path.name}:{sha256_file(path)}\n" for path in self.processor_files())
+        return hashlib.sha256(lines.encode()).hexdigest()
+
 
 def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
     """The checkpoint of that name, downloaded where it is not in the local cache.
@@ -50,7 +66,8 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
     Args:
         name: A folder or a hub id.
         revision: Branch, tag or commit on the hub.
-        weights: Whether the weights are needed in addition to configuration and tokenizer.
+        weights: Whether the weights are needed in addition to configuration and tokenizer. Without them the
+            configuration that this package ships may stand in for a checkpoint that is not here.
 
     Raises:
         ModelError: It does not exist.
@@ -58,6 +75,15 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{folder} holds an adapter and not a checkpoint: expected the published weights it was trained on in "
+                "model.checkpoint; to train it further, name it in model.initial"
+            )
+        if (folder / "card.json").is_file():
+            raise ModelError(
+                f"{folder} is a bundle of this package and not a checkpoint: name the published one in model.checkpoint"
+            )
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"{folder} is not a checkpoint: expected config.json and weights in it; point model.checkpoint at the "
@@ -69,7 +95,13 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             f"no checkpoint at {name}: expected a folder with config.json, or a hub id such as "
             "Salesforce/blip2-flan-t5-xl; correct model.checkpoint"
         )
-    snapshot = _download(name, revision, weights)
+    try:
+        snapshot = _download(name, revision, weights)
+    except OfflineError:
+        shipped = _SHIPPED / name.replace("/", "--")
+        if weights or revision is not None or not shipped.is_dir():
+            raise
+        return Checkpoint(name, None, shipped, shipped=True)
     return Checkpoint(name, snapshot.name, snapshot)
 
 

@@ -99,6 +99,8 @@ class ChatOptions(AdapterOptions):
     """Store the frozen weights in 4 bits (NF4), by bitsandbytes: needs an NVIDIA GPU and the extra `qlora`."""
     side: Annotated[int, Field(ge=28, le=2048)] = 448
     """Longest side of a picture, pixels: more pixels are more tokens."""
+    splitting: bool = True
+    """Let models that divide a picture into tiles do so; false saves most of their tokens (`--plan` counts them)."""
 
 
 class _CheckpointFamily(ModelFamily):

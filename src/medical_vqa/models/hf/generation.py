@@ -18,6 +18,10 @@ from medical_vqa.schema.records import Prediction
 if TYPE_CHECKING:
     from torch import Tensor
 
+GENERATION_FAILED = (
+    "cannot be generated ({reason}); lower decoding.max_tokens, shorten the question, or use another checkpoint"
+)
+"""End of the message about an error inside transformers' ``generate``."""
 IGNORED_LABEL = -100
 """A label that the loss ignores."""
 

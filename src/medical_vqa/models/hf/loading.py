@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,18 +37,24 @@ Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+LOADING_FAILED = "cannot be loaded ({reason}); check that its files are complete and of that kind"
+
+
 @contextmanager
-def explain_errors(what: str) -> Iterator[None]:
-    """Turn the errors that transformers raises on wrong files into a `ModelError`; `what` is the message's subject."""
+def explain_errors(what: str, problem: str = LOADING_FAILED) -> Iterator[None]:
+    """Turn the errors that transformers raises into a `ModelError` of one sentence.
+
+    Args:
+        what: Subject of the sentence.
+        problem: The rest of it, with a place for the ``reason``.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{what} cannot be loaded ({reason}); check that its files are complete and of that kind"
-        ) from error
+        raise ModelError(f"{what} {problem.replace('{reason}', reason)}") from error
 
 
 _BEYOND_FP16 = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "glm4")
@@ -126,6 +133,11 @@ def _outside_half_autocast(module: torch.nn.Module, forward: Any, *args: Any, **
 
     with torch.autocast(device, enabled=False):
         return forward(*map(full, args), **{name: full(value) for name, value in kwargs.items()})
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a checkpoint computes, for the card."""
+    return {name: importlib.metadata.version(name) for name in ("transformers", "peft", "torch")}
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:

@@ -24,7 +24,14 @@ from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.families import ViltFamily
-from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_network, load_tokenizer, to_pixels
+from medical_vqa.models.hf.loading import (
+    explain_errors,
+    library_versions,
+    load_image_processor,
+    load_network,
+    load_tokenizer,
+    to_pixels,
+)
 from medical_vqa.models.memory import LayerStack, MemoryEstimate, count_parameters, estimate_memory
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
@@ -125,7 +132,7 @@ class Vilt(ViltFamily):
             net = ViltNet(ViltForQuestionAnswering(config))
         patches = (config.image_size // config.patch_size) * (_LONGER_SIDE // config.patch_size)
         stack = LayerStack(config.num_hidden_layers, config.hidden_size, config.max_position_embeddings + patches)
-        return estimate_memory(net, stacks=(stack,))
+        return estimate_memory(net, stacks=(stack,), stand_in=checkpoint if source.shipped else None)
 
     @property
     def device(self) -> torch.device:
@@ -201,6 +208,7 @@ class Vilt(ViltFamily):
             "parameters": count_parameters(self.module),
             "trainable": count_parameters(self.module, trainable=True),
             "answers": len(self.answers),
+            "libraries": library_versions(),
         }
 
 

@@ -1,0 +1,65 @@
+"""The check before the first training step: the bundle of an untrained model is saved, read back, and answers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medical_vqa.data.imaging.preprocessing import prepare_picture
+from medical_vqa.errors import MedicalVqaError, ModelError
+from medical_vqa.models.base import Query
+from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.pipelines.training_inputs import model_card
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import VqaModel
+    from medical_vqa.pipelines.training_inputs import TrainingInputs
+
+_TOKENS = 4
+"""Longest answer of the check; its content does not matter."""
+
+
+def check_bundle(inputs: TrainingInputs, device: str) -> None:
+    """Save, read back and ask an untrained model about a picture that is in no cache, as `ask` does after training.
+
+    One model is in memory at a time.
+
+    Args:
+        inputs: What the recipe resolves to.
+        device: Device that answers.
+
+    Raises:
+        ModelError: Something fails here that would fail after hours of training.
+    """
+    import torch
+
+    from medical_vqa.models.bundle import load_bundle, write_bundle
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "bundle"
+        model = inputs.family.model_class().build(inputs.rows, **inputs.options)
+        try:
+            write_bundle(folder, model_card(inputs, model), model.save)
+            del model
+            loaded, card = load_bundle(folder, device=torch.device(device))
+            decoding = card.decoding.model_copy(update={"max_tokens": min(_TOKENS, card.decoding.max_tokens)})
+            loaded.answer([_new_query(inputs, loaded)], decoding)
+        except torch.OutOfMemoryError:
+            raise
+        except MedicalVqaError as error:
+            raise ModelError(f"{error} (checked before training; nothing was trained)") from error
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"a bundle of {inputs.recipe.model.family} was saved and read back, and then could not answer a new "
+                f"picture ({type(error).__name__}: {reason}); nothing was trained: change the recipe's model section"
+            ) from error
+
+
+def _new_query(inputs: TrainingInputs, model: VqaModel) -> Query:
+    row = inputs.rows[0]
+    picture = NO_PICTURE
+    if model.picture is not None:
+        picture = prepare_picture(inputs.selected.dataset.images.load(row.image_id), model.picture)
+    return Query(row.id, row.question, row.image_id, picture)
