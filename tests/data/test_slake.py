@@ -91,11 +91,19 @@ def test_only_the_known_empty_answer_is_let_in(slake_folder: Any, slake_row: Any
         Slake().read(slake_folder(train=[slake_row(3, 1, answer=" ")]))
 
 
+def test_a_misspelled_field_is_named_and_an_additional_one_becomes_a_fact(slake_folder: Any, slake_row: Any) -> None:
+    row = slake_row(1, 1)
+    misspelled = {("anwser" if key == "answer" else key): value for key, value in row.items()}
+    with pytest.raises(DataError, match=r"field 'answer' is missing \(there is 'anwser'\)"):
+        Slake().read(slake_folder(train=[misspelled]))
+    published = Slake().read(slake_folder(train=[{**row, "reader": "B", "bbox": [1, 2]}]))
+    assert published.examples["train"][0].facts["reader"] == "B"
+    assert "bbox, reader" in published.notes[0] or "reader, bbox" in published.notes[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"anwser": "MRI"}, r"train\.json row 2: unknown field 'anwser'; did you mean 'answer'\?"),
-        ({"zzz": 1}, r"unknown field 'zzz'; the fields are img_id"),
         ({"answer": ["MRI"]}, "field 'answer' is list, expected text or a whole number"),
         ({"answer": True}, "field 'answer' is bool"),
         ({"question": ""}, "field 'question' is empty"),

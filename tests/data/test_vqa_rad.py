@@ -74,7 +74,7 @@ def test_names_without_blanks_are_known(folder: Path) -> None:
     [
         (row(0), "question id '0' is already used by"),
         (row(1, answer="  "), r"Public\.json row 2: field 'answer' is empty"),
-        (row(1, organ="HEAD"), r"unknown field 'organ'"),
+        ({k: v for k, v in row(1, organ="HEAD").items() if k != "image_organ"}, r"'image_organ' is missing \(there is 'organ'"),
         (row(1, image_name="../a.jpg"), "leads out"),
     ],
 )
@@ -83,11 +83,21 @@ def test_a_row_that_is_not_as_published_is_refused(folder: Path, second: Any, me
         VqaRad().read(write(folder, row(0), second))
 
 
+def test_a_field_that_was_not_published_becomes_a_fact_or_is_named(folder: Path) -> None:
+    published = VqaRad().read(write(folder, row(0, bbox=[1, 2, 3, 4], reader="A"), row(1)))
+    assert published.examples["train"][0].facts["reader"] == "A"
+    assert "bbox" not in published.examples["train"][0].facts
+    assert published.notes == [
+        "VQA_RAD Dataset Public.json has fields that were not published: bbox, reader; text and numbers in them became "
+        "facts"
+    ]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected one 'VQA_RAD Dataset Public\.json', but it is not there"):
         VqaRad().read(tmp_path)
 
 
 def test_the_card_has_the_official_counts() -> None:
-    assert (sum(VqaRad().card.rows.values()), VqaRad().card.images) == (2248, 315)
+    assert (sum(VqaRad().card.rows.values()), VqaRad().card.images) == (2248, 314)
     assert VqaRad().bundled() is None

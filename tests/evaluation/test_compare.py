@@ -1,5 +1,7 @@
 """Two models on the same questions: differences, tests and their corrections, against SciPy where it has them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,15 @@ def test_groups_of_one_can_be_compared():
     examples = rows(images=2, per_image=1)
     (pair,) = compare(exact_match(), {"a": answers(examples, max), "b": answers(examples, min)}, BOOTSTRAP)
     assert 0 < pair.permutation_p <= 1.0
+
+
+def test_a_clear_lead_is_significant_among_many_models(examples):
+    rows = [replace(examples[0], id=str(n), image_id=f"scan-{n}", group=f"scan-{n}") for n in range(100)]
+    best = [Prediction(row.id, "lung") for row in rows]
+    models = {"best": join(rows, best)}
+    for other in range(15):
+        answers = [Prediction(row.id, "lung" if (n + other) % 5 < 2 else f"organ {other}") for n, row in enumerate(rows)]
+        models[f"model {other}"] = join(rows, answers)
+    against_best = [pair for pair in compare(exact_match(), models, Bootstrap(resamples=50)) if pair.first == "best"]
+    assert len(against_best) == 15
+    assert all(pair.holm_p < 0.01 for pair in against_best)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medical_vqa.errors import DataError
-from medical_vqa.text import did_you_mean
+from medical_vqa.text import nearest
 
 
 def read_json_rows(path: Path) -> list[Any]:
@@ -27,7 +27,7 @@ def read_json_rows(path: Path) -> list[Any]:
 
 
 def check_fields(row: Any, place: str, *, required: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raise `DataError` where a row is not an object, lacks a required field or has an unknown one.
+    """Raise `DataError` where a row is not an object or lacks a required field; others are facts (`extra_facts`).
 
     Args:
         row: One row.
@@ -37,12 +37,35 @@ def check_fields(row: Any, place: str, *, required: Collection[str], optional: C
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{place}: expected an object, got {type(row).__name__}; write one object per question")
-    known = [*required, *optional]
-    if unknown := sorted(str(key) for key in row if key not in known):
-        advice = did_you_mean(unknown[0], known, otherwise=f"the fields are {', '.join(known)}")
-        raise DataError(f"{place}: unknown field {unknown[0]!r}; {advice}")
     if missing := [key for key in required if key not in row]:
-        raise DataError(f"{place}: field {missing[0]!r} is missing; add it or get the published file")
+        known = [*required, *optional]
+        others = [str(key) for key in row if key not in known]
+        similar = nearest(missing[0], others)
+        hint = f" (there is {similar!r})" if similar else ""
+        raise DataError(f"{place}: field {missing[0]!r} is missing{hint}; add it or get the published file")
+
+
+def extra_facts(row: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
+    """Fields that the published format does not have, as facts: those that are text, numbers, or true or false."""
+    return {
+        str(key): str(value).strip()
+        for key, value in row.items()
+        if key not in known and isinstance(value, str | int | float) and str(value).strip()
+    }
+
+
+def note_extra_fields(rows: Iterable[Any], known: Collection[str], file: str) -> list[str]:
+    """A sentence on the fields of a file that the published format does not have; empty where there are none.
+
+    Args:
+        rows: The rows of the file.
+        known: Fields of the published format.
+        file: Name of the file.
+    """
+    extra = dict.fromkeys(str(key) for row in rows if isinstance(row, Mapping) for key in row if key not in known)
+    if not extra:
+        return []
+    return [f"{file} has fields that were not published: {', '.join(extra)}; text and numbers in them became facts"]
 
 
 def text(row: Mapping[str, Any], key: str, place: str) -> str:

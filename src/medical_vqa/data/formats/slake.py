@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique, text
+from medical_vqa.data.formats.rows import (
+    check_fields,
+    extra_facts,
+    filled,
+    note_extra_fields,
+    read_json_rows,
+    relative_name,
+    require_unique,
+    text,
+)
 from medical_vqa.data.formats.slake_regions import region_reader
 from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.errors import DataError, ImageError
@@ -137,7 +146,9 @@ def _find_files(source: Path, splits: Sequence[Split]) -> tuple[dict[Split, Path
 def _read_split(path: Path, split: Split, name: str, image_names: dict[str, str], notes: list[str]) -> list[Example]:
     places: dict[str, str] = {}
     examples = []
-    for number, row in enumerate(read_json_rows(path), 1):
+    rows = read_json_rows(path)
+    notes += note_extra_fields(rows, _FIELDS, path.name)
+    for number, row in enumerate(rows, 1):
         place = f"{path.name} row {number}"
         example = _example(row, split, name, place)
         require_unique(places, example.id, place, "question id")
@@ -180,6 +191,7 @@ def _facts(row: Mapping[str, Any], qid: str, place: str) -> dict[str, str]:
     modality = filled(row, "modality", place).strip()
     spelled, organ = _LOCATIONS.get(_letters(location), (location, ""))
     facts = {
+        **extra_facts(row, _FIELDS),
         "answer_type": filled(row, "answer_type", place).strip().upper(),
         "content_type": filled(row, "content_type", place).strip(),
         "modality": _MODALITIES.get(_letters(modality), modality),

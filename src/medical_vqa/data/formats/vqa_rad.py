@@ -1,4 +1,4 @@
-"""VQA-RAD: 315 radiology pictures with 2,248 questions that clinicians asked (Lau et al. 2018).
+"""VQA-RAD: 315 radiology pictures, of which 314 are asked about, with 2,248 questions of clinicians (Lau et al. 2018).
 
 One row of ``VQA_RAD Dataset Public.json``::
 
@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.rows import check_fields, filled, read_json_rows, relative_name, require_unique
+from medical_vqa.data.formats.rows import (
+    check_fields,
+    extra_facts,
+    filled,
+    note_extra_fields,
+    read_json_rows,
+    relative_name,
+    require_unique,
+)
 from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Example, Split
@@ -37,7 +45,7 @@ CARD = DatasetCard(
     ),
     homepage="https://osf.io/89kps/",
     rows={"train": 1797, "test": 451},
-    images=315,
+    images=314,  # that questions are about; the folder holds one more, synpic35356.jpg
 )
 
 _REQUIRED = (
@@ -61,7 +69,8 @@ class VqaRad:
         image_names: dict[str, str] = {}
         examples: dict[Split, list[Example]] = {}
         places: dict[str, str] = {}
-        for number, row in enumerate(read_json_rows(questions), 1):
+        rows = read_json_rows(questions)
+        for number, row in enumerate(rows, 1):
             place = f"{questions.name} row {number}"
             split, example = _example(row, place)
             require_unique(places, example.facts["qid"], place, "question id")
@@ -71,6 +80,7 @@ class VqaRad:
             examples=examples,
             image_names=image_names,
             read_image=lambda image_id: read_image_file(source / image_names[image_id]),
+            notes=note_extra_fields(rows, (*_REQUIRED, *_OPTIONAL), questions.name),
         )
 
     def bundled(self) -> Path | None:
@@ -108,6 +118,7 @@ def _example(row: Any, place: str) -> tuple[Split, Example]:
 def _facts(row: Mapping[str, Any], place: str) -> dict[str, str]:
     types = {name.strip().upper() for name in filled(row, "question_type", place).split(",")}
     facts = {
+        **extra_facts(row, (*_REQUIRED, *_OPTIONAL)),
         "answer_type": filled(row, "answer_type", place).strip().upper(),
         "question_type": ", ".join(sorted(_MISSPELLED.get(name, name) for name in types if name)),
         "phrase_type": filled(row, "phrase_type", place).strip(),

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from medical_vqa.evaluation.metrics.base import Metric
+from medical_vqa.evaluation.metrics.base import Mean, Metric
 from medical_vqa.evaluation.statistics.intervals import Floats, clustered_bootstrap, wilson_of_groups
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, Score
@@ -95,4 +95,12 @@ def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str,
 
 def per_resample(metric: Metric) -> Callable[[Floats], Floats]:
     """The metric's value of each row of totals: (resamples, k) -> (resamples,)."""
+    if isinstance(metric, Mean):
+        return _means
     return lambda totals: np.array([metric.value(row) for row in totals.tolist()])
+
+
+def _means(totals: Floats) -> Floats:
+    """The mean of each row of totals; nan where nothing was counted."""
+    counted = totals[:, 1]
+    return np.divide(totals[:, 0], counted, out=np.full(len(totals), np.nan), where=counted > 0)
