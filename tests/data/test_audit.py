@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medical_vqa.data.audit.audit import audit, dataset_parts
 from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
@@ -196,3 +196,36 @@ def test_parts_are_named_by_split_and_language_where_there_are_several(folder):
 def test_a_single_language_is_not_named(folder):
     rows = [{"image": "a.png", "split": "test", "language": "en"}]
     assert [part.name for part in dataset_parts(folder(rows, {"a.png": noise(1)}))] == ["test"]
+
+
+def pictures_with_content(n):
+    rng = np.random.default_rng(3)
+    for _ in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8))
+        yield small.resize((120, 100), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (ImageOps.invert, "inverted gray"),
+        (ImageOps.mirror, "mirrored"),
+        (lambda picture: picture.transpose(Image.Transpose.ROTATE_90), "turned by 90 degrees"),
+        (lambda picture: picture.transpose(Image.Transpose.ROTATE_270), "turned by 270 degrees"),
+        (ImageOps.flip, "mirrored and turned by 180 degrees"),
+        (lambda picture: ImageOps.invert(ImageOps.mirror(picture)), "inverted gray and mirrored"),
+    ],
+)
+def test_turned_mirrored_and_inverted_copies_are_found(change, name):
+    pictures = list(pictures_with_content(20))
+    prints = [fingerprint(picture) for picture in pictures] + [fingerprint(change(picture)) for picture in pictures]
+    pairs = near_duplicates(prints)
+    assert {(min(pair.first, pair.second), max(pair.first, pair.second)) for pair in pairs} == {
+        (n, n + 20) for n in range(20)
+    }
+    assert {pair.change for pair in pairs} <= {name, name.replace("90", "270"), name.replace("270", "90")}
+
+
+def test_a_fingerprint_takes_little_memory():
+    one = fingerprint(next(pictures_with_content(1)))
+    assert one.hashes.nbytes + one.turned_hashes.nbytes + one.thumbnail.nbytes < 5000

@@ -74,7 +74,10 @@ def test_names_without_blanks_are_known(folder: Path) -> None:
     [
         (row(0), "question id '0' is already used by"),
         (row(1, answer="  "), r"Public\.json row 2: field 'answer' is empty"),
-        ({k: v for k, v in row(1, organ="HEAD").items() if k != "image_organ"}, r"'image_organ' is missing \(there is 'organ'"),
+        (
+            {k: v for k, v in row(1, organ="HEAD").items() if k != "image_organ"},
+            r"'image_organ' is missing \(there is 'organ'",
+        ),
         (row(1, image_name="../a.jpg"), "leads out"),
     ],
 )

@@ -139,7 +139,9 @@ def test_a_clear_lead_is_significant_among_many_models(examples):
     best = [Prediction(row.id, "lung") for row in rows]
     models = {"best": join(rows, best)}
     for other in range(15):
-        answers = [Prediction(row.id, "lung" if (n + other) % 5 < 2 else f"organ {other}") for n, row in enumerate(rows)]
+        answers = [
+            Prediction(row.id, "lung" if (n + other) % 5 < 2 else f"organ {other}") for n, row in enumerate(rows)
+        ]
         models[f"model {other}"] = join(rows, answers)
     against_best = [pair for pair in compare(exact_match(), models, Bootstrap(resamples=50)) if pair.first == "best"]
     assert len(against_best) == 15

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.correctness import judge
+from medical_vqa.evaluation.extraction import NAME, Extraction, extract_answers
 from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
-from medical_vqa.evaluation.metrics.base import Metric
+from medical_vqa.evaluation.metrics.base import Mean, Metric
 from medical_vqa.evaluation.metrics.consistency import consistency
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
@@ -30,6 +33,7 @@ from medical_vqa.schema.results import (
     MetricResult,
     NamedRows,
     ProtocolRef,
+    Reasoning,
     Results,
     WithoutLeaks,
 )
@@ -104,7 +108,12 @@ def score_answers(
     scored, bootstrap = answered.scored, settings.bootstrap
     answered.require_scored()
     check_facts(settings.breakdowns, scored)
+    published = answered
+    extraction = extract_answers(scored, answered.answers)
     metrics: tuple[Metric, ...] = exact_match(), token_f1()
+    if extraction.changed:
+        answered = replace(answered, answers=extraction.answers)
+        metrics = tuple(after_extraction(metric) for metric in (exact_match(), token_f1()))
     tallies = [tally(metric, scored, answered.answers) for metric in metrics]
     baseline_answers = {name: _answers_by_id(name, answers, scored) for name, answers in baselines.items()}
     baseline_tallies = {
@@ -124,8 +133,14 @@ def score_answers(
         ),
         excluded=answered.excluded,
         warnings=answer_warnings(metrics[0], answered),
+        reasoning=_reasoning(extraction, metrics, published) if extraction.changed else None,
         metrics=[
-            _metric_result(counted, {name: group[number] for name, group in baseline_tallies.items()}, bootstrap)
+            _metric_result(
+                counted,
+                {name: group[number] for name, group in baseline_tallies.items()},
+                bootstrap,
+                with_unanswered_rows(counted, answered),
+            )
             for number, counted in enumerate(tallies)
         ],
         without_leaks=_without_leaks(leaks, tallies, baseline_tallies, bootstrap) if leaks else None,
@@ -134,7 +149,8 @@ def score_answers(
             for name in settings.published_protocols
             for score in protocol_scores(
                 registry.find("protocols", name),
-                answered,
+                published,
+                extracted=extraction.answers if extraction.changed else None,
                 baseline=next(iter(baseline_answers.values()), None),
                 training_rows=training_rows,
                 bootstrap=bootstrap,
@@ -189,7 +205,33 @@ def _answers_by_id(name: str, predictions: Sequence[Prediction], scored: Sequenc
     return answers
 
 
-def _metric_result(counted: Tally, baselines: Mapping[str, Tally], bootstrap: Bootstrap) -> MetricResult:
+def with_unanswered_rows(counted: Tally, answered: AnsweredQuestions) -> Tally | None:
+    """The tally with a zero for every question that has an accepted answer and no prediction; None if there is none."""
+    missing = [row for row in answered.examples if row.answers and row.id not in answered.answers]
+    if not missing or counted.counts.shape[1] != 2:
+        return None
+    zeros = np.tile([0.0, 1.0], (len(missing), 1))
+    return Tally(counted.metric, (*counted.examples, *missing), np.vstack([counted.counts, zeros]))
+
+
+def after_extraction(metric: Mean) -> Mean:
+    """A metric of answers from which reasoning was removed, with the step in its signature."""
+    return replace(metric, rule=f"{NAME}|{metric.rule}")
+
+
+def _reasoning(extraction: Extraction, metrics: Sequence[Metric], published: AnsweredQuestions) -> Reasoning:
+    unfinished = named_rows("reasoning that ends without an answer", extraction.unfinished)
+    return Reasoning(
+        step=NAME,
+        rows=named_rows("text with reasoning, of which the final answer is scored", extraction.changed),
+        unfinished=unfinished if unfinished.n else None,
+        complete_texts={m.name: tally(m, published.scored, published.answers).total() for m in metrics},
+    )
+
+
+def _metric_result(
+    counted: Tally, baselines: Mapping[str, Tally], bootstrap: Bootstrap, with_unanswered: Tally | None = None
+) -> MetricResult:
     return MetricResult(
         name=counted.metric.name,
         label=counted.metric.label,
@@ -197,6 +239,7 @@ def _metric_result(counted: Tally, baselines: Mapping[str, Tally], bootstrap: Bo
         score=counted.score(bootstrap),
         baselines={name: baseline.score(bootstrap) for name, baseline in baselines.items()},
         differences={name: counted.difference(baseline, bootstrap) for name, baseline in baselines.items()},
+        unanswered_as_wrong=with_unanswered.score(bootstrap) if with_unanswered else None,
     )
 
 

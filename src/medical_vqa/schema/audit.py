@@ -57,6 +57,8 @@ class NearDuplicate(SchemaModel):
     """Correlation of small copies, at most 1."""
     box: tuple[float, float, float, float]
     """Part of the first image that the second shows, as fractions of its size: left, top, right, bottom."""
+    change: str = ""
+    """How the second differs: mirrored, turned, or inverted in gray; empty for none of these."""
 
 
 class SharedQuestions(SchemaModel):

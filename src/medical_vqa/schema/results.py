@@ -129,6 +129,8 @@ class MetricResult(SchemaModel):
     """Baseline name -> its score on the same questions."""
     differences: Mapping[str, Score]
     """Baseline name -> model minus baseline, resampled as pairs."""
+    unanswered_as_wrong: Score | None = None
+    """Score in which a question without an answer counts as wrong; null where all were answered."""
 
 
 class BreakdownRow(SchemaModel):
@@ -310,6 +312,19 @@ class WithoutLeaks(SchemaModel):
     """Baseline name -> metric name -> value on the remaining rows."""
 
 
+class Reasoning(SchemaModel):
+    """Answers whose text holds reasoning, such as ``<think>...</think><answer>CT</answer>``."""
+
+    step: str
+    """Name of the step that takes the final answer, as it stands in signatures."""
+    rows: NamedRows
+    """Rows whose text held more than the answer."""
+    unfinished: NamedRows | None
+    """Rows whose reasoning ends without an answer, scored as wrong; null where there is none."""
+    complete_texts: Mapping[str, float | None]
+    """Metric name -> score of the complete texts, as a rule without this step computes it."""
+
+
 class Results(SchemaModel):
     """The content of ``results.json``."""
 
@@ -329,6 +344,8 @@ class Results(SchemaModel):
     """Questions and predictions that were not scored, by reason; empty when all were."""
     warnings: tuple[NamedRows, ...] = ()
     """Answers that are wrong for a reason that is no judgement: empty ones, and ones with look-alike characters."""
+    reasoning: Reasoning | None = None
+    """Answers that held reasoning, of which the final answer was scored; null where none did."""
     metrics: tuple[MetricResult, ...]
     """Metrics of the protocol; the first is the headline."""
     without_leaks: WithoutLeaks | None = None

@@ -8,8 +8,10 @@ leaks, and with them which rows of each held-out part are clean.
 from __future__ import annotations
 
 import itertools
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from medical_vqa.data.audit.near_duplicates import Fingerprint, fingerprint, near_duplicates
@@ -30,6 +32,7 @@ from medical_vqa.schema.audit import (
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.text import squad_normalize
 
+_IN_FLIGHT = 64  # images that are decoded at the same time, at most
 MAX_IDS = 200
 """Ids that the result names for each finding."""
 
@@ -190,14 +193,7 @@ def _near_duplicates(
         for row, digest in zip(part.rows, part.digests, strict=True):
             used_in[digest].add(part.name)
             ids.setdefault(digest, row.image_id)
-    prints: dict[str, Fingerprint] = {}
-    for number, (digest, image_id) in enumerate(ids.items(), 1):
-        try:
-            prints[digest] = fingerprint(images.load(image_id))
-        except ImageError:
-            continue
-        if progress is not None:
-            progress(number, len(ids))
+    prints = _fingerprints(ids, images, progress)
     digests = list(prints)
     pairs = [
         NearDuplicate(
@@ -207,10 +203,35 @@ def _near_duplicates(
             second_parts=sorted(used_in[digests[pair.second]]),
             similarity=round(pair.similarity, 4),
             box=pair.box,
+            change=pair.change,
         )
         for pair in near_duplicates(list(prints.values()))
     ]
     return pairs, len(ids) - len(prints)
+
+
+def _fingerprints(
+    ids: Mapping[str, str], images: ImageSource, progress: ProgressCallback | None
+) -> dict[str, Fingerprint]:
+    """Digest -> fingerprint of the images that can be decoded, by all cores, a few images in memory at once."""
+
+    def one(image_id: str) -> Fingerprint | None:
+        try:
+            return fingerprint(images.load(image_id))
+        except ImageError:
+            return None
+
+    prints: dict[str, Fingerprint] = {}
+    digests = list(ids)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and resizing release the interpreter's lock
+        for start in range(0, len(digests), _IN_FLIGHT):
+            part = digests[start : start + _IN_FLIGHT]
+            for digest, result in zip(part, threads.map(one, (ids[digest] for digest in part)), strict=True):
+                if result is not None:
+                    prints[digest] = result
+            if progress is not None:
+                progress(start + len(part), len(digests))
+    return prints
 
 
 def _leak(part: DatasetPart, training: Sequence[DatasetPart], pairs: Sequence[NearDuplicate]) -> Leak:

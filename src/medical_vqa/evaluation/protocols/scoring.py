@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from medical_vqa.evaluation.extraction import NAME
 from medical_vqa.evaluation.joining import AnsweredQuestions
+from medical_vqa.evaluation.metrics.base import Mean
 from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.statistics.tally import Tally, tally
 from medical_vqa.schema.records import Example, Prediction
@@ -20,6 +23,7 @@ def protocol_scores(
     baseline: Mapping[str, Prediction] | None,
     training_rows: Sequence[Example],
     bootstrap: Bootstrap,
+    extracted: Mapping[str, Prediction] | None = None,
 ) -> list[ProtocolScore]:
     """Score the same answers by a protocol, as published and repaired.
 
@@ -29,12 +33,16 @@ def protocol_scores(
         baseline: Example id -> the baseline's answer.
         training_rows: Training rows, for the rules that need labels.
         bootstrap: How intervals are resampled.
+        extracted: Example id -> answer without reasoning, which repaired rules score; None where no answer had any.
     """
     scores = []
     context = Context(training_rows, answered.scored)
     for metric in protocol.build(context):
         published = tally(metric.published, answered.scored, answered.answers)
-        repaired = tally(metric.repaired, answered.scored, answered.answers) if metric.repaired else None
+        rule = metric.repaired
+        if rule is not None and extracted is not None and isinstance(rule, Mean):
+            rule = replace(rule, rule=f"{NAME}|{rule.rule}")
+        repaired = tally(rule, answered.scored, extracted or answered.answers) if rule else None
         changed = changed_rows(published, repaired) if repaired else None
         scores.append(
             ProtocolScore(
@@ -45,7 +53,7 @@ def protocol_scores(
                 published=published.score(bootstrap),
                 baseline=tally(metric.published, answered.scored, baseline).total() if baseline else None,
                 repaired=repaired.score(bootstrap) if repaired else None,
-                repaired_signature=metric.repaired.signature() if metric.repaired else None,
+                repaired_signature=rule.signature() if rule else None,
                 defect=metric.defect,
                 published_here=protocol.is_published_on(context.dataset),
                 changed=None if changed is None else len(changed),

@@ -57,8 +57,13 @@ def audit_text(audit: Audit) -> str:
 
 
 def findings(audit: Audit) -> list[str]:
-    """One sentence for every finding; also for the absence of shared images and near-duplicates."""
+    """A sentence for every finding, what is clean first; also for the absence of shared images and near-duplicates."""
     lines = [
+        f"{row.part}: {row.clean:,} of {row.rows:,} rows ({percent(row.clean / row.rows if row.rows else None)} %) are "
+        f"clean; the image of {row.exact:,} is in a training part, that of {row.near:,} has a near-duplicate there"
+        for row in clean_rows(audit)
+    ]
+    lines += [
         f"{pair.images:,} of {pair.of_images:,} images of {pair.second} are also in {pair.first} "
         f"({pair.rows:,} of {pair.of_rows:,} questions of {pair.second})"
         for pair in sorted(audit.shared_images, key=lambda pair: _is_training(pair.second))
@@ -67,14 +72,13 @@ def findings(audit: Audit) -> list[str]:
         lines.append("no image is in two parts")
     if audit.images_compared:
         across, within = count(len(audit.near_duplicates), "pair"), f"{audit.near_duplicates_within_parts:,} within one"
-        lines.append(f"near-duplicates (another size, a crop, or the next slice): {across} across parts, {within}")
+        changed = sum(bool(pair.change) for pair in audit.near_duplicates)
+        lines.append(
+            f"near-duplicates (another size, a crop, or the next slice): {across} across parts, {within}; "
+            f"{changed:,} of those across parts are turned, mirrored or inverted"
+        )
     else:
         lines.append("near-duplicates were not searched for")
-    lines += [
-        f"{row.part}: {row.clean:,} of {row.rows:,} rows ({percent(row.clean / row.rows if row.rows else None)} %) are "
-        f"clean; the image of {row.exact:,} is in a training part, that of {row.near:,} has a near-duplicate there"
-        for row in clean_rows(audit)
-    ]
     lines += [
         f"{pair.same_question:,} questions of {pair.second} occur word for word in {pair.first}, "
         f"{pair.same_image:,} of them about the same image"

@@ -48,6 +48,8 @@ def _sources(names: Sequence[str], scores: Sequence[ProtocolScore]) -> list[str]
     for name in names:
         protocol: Protocol = registry.find("protocols", name)
         lines.append(f"{name}: {protocol.citation}")
+        if not all(score.published_here for score in scores if score.protocol == name):
+            lines.append("  - its authors publish no number on this dataset: nothing compares with these")
         defects = dict.fromkeys(score.defect for score in scores if score.protocol == name)
         lines += [f"  - {sentence}" for sentence in [*defects, protocol.caveat] if sentence]
     return lines

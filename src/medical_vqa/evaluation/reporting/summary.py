@@ -18,7 +18,13 @@ def headline(results: Results) -> str:
     scores = [f"{m.label} {percent(m.score.value)} {bounds(m.score.interval)}" for m in results.metrics]
     first_baseline = list(results.metrics[0].baselines.items())[:1]
     baseline = [f"{name} baseline {percent(score.value)}" for name, score in first_baseline]
-    return " · ".join([*scores, f"n={scope(results)}", *baseline, results.protocol.name])
+    unanswered = [
+        f"{metric.label} {percent(metric.unanswered_as_wrong.value)}"
+        for metric in results.metrics
+        if metric.unanswered_as_wrong
+    ]
+    as_wrong = [f"unanswered as wrong: {', '.join(unanswered)}"] if unanswered else []
+    return " · ".join([*scores, f"n={scope(results)}", *as_wrong, *baseline, results.protocol.name])
 
 
 def scope(results: Results) -> str:
@@ -56,9 +62,17 @@ def without_leaks_line(results: Results) -> str:
 
 
 def plain_words(results: Results) -> list[str]:
-    """Up to five sentences or pairs of sentences: accuracy, certainty, gain over the baseline, weakest group."""
+    """Sentences: accuracy, unanswered rows, leaks, certainty, gain over the baseline, weakest group."""
     first = results.metrics[0]
-    sentences = [_accuracy(first), _certainty(first, results), _baseline(first), _weakest_group(results)]
+    sentences = [
+        _accuracy(first),
+        _unanswered(first),
+        _reasoning(results),
+        _leaks(first, results),
+        _certainty(first, results),
+        _baseline(first),
+        _weakest_group(results),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -90,12 +104,59 @@ def _accuracy(metric: MetricResult) -> str:
     return f"The model answered {right} exactly as the reference does: {_in_hundred(value)} in 100."
 
 
+def _unanswered(metric: MetricResult) -> str:
+    score = metric.unanswered_as_wrong
+    if score is None or score.value is None:
+        return ""
+    return (
+        f"{score.n - metric.score.n:,} of {count(score.n, 'question')} have no answer to score; with these counted as "
+        f"wrong it is {_in_hundred(score.value)} in 100."
+    )
+
+
+def _reasoning(results: Results) -> str:
+    reasoning, first = results.reasoning, results.metrics[0]
+    if reasoning is None:
+        return ""
+    return (
+        f"{reasoning.rows.n:,} answers hold reasoning, and their final answer was scored ({reasoning.step}); a rule "
+        f"that compares the complete texts gives {first.label} {percent(reasoning.complete_texts[first.name])}."
+    )
+
+
+def _leaks(metric: MetricResult, results: Results) -> str:
+    """What training may have shown, and the score without it: it decides what the score means."""
+    clean = results.without_leaks
+    if clean is None or not (n := leaked_rows(results)):
+        return ""
+    score = clean.scores[metric.name]
+    rest = (
+        f"On the {count(score.n, 'question')} about other images it is {_in_hundred(score.value)} in 100 "
+        f"{bounds(score.interval)}."
+        if score.n and score.value is not None
+        else "No question about another image is left."
+    )
+    return (
+        f"The images of {n:,} of these {count(metric.score.n, 'question')} are also in a training part of the dataset: "
+        f"the score is about images that a model may have seen. {rest}"
+    )
+
+
+def leaked_rows(results: Results) -> int:
+    """Number of scored rows that training may have shown."""
+    clean, first = results.without_leaks, results.metrics[0]
+    return 0 if clean is None else first.score.n - clean.scores[first.name].n
+
+
 def _certainty(metric: MetricResult, results: Results) -> str:
     interval = metric.score.interval
     if interval.low is None or interval.high is None:
         return f"No interval can be given: {interval.reason}."
+    images = "On other images sampled like these"
+    if leaked_rows(results):
+        images = "On other images that are in a training part to the same degree as these"
     return (
-        f"On other images sampled like these {results.counts.images:,}, expect between {_in_hundred(interval.low)} and "
+        f"{images} {results.counts.images:,}, expect between {_in_hundred(interval.low)} and "
         f"{_in_hundred(interval.high)} in 100 ({100 * interval.level:.0f} % interval)."
     )
 
