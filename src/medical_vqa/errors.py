@@ -8,6 +8,7 @@
     │   └── IncompleteError    part of a dataset is missing; `--partial` prepares the rest
     ├── ConfigError            a recipe or an option is wrong
     ├── ModelError             a model cannot be built, or received a question that it does not take
+    │   ├── EndpointDownError  a remote model does not answer now
     │   └── BundleError        a bundle is damaged, or of another format version
     ├── TrainingError          training cannot continue; the last good checkpoint is saved
     ├── MissingDependencyError an optional package is not installed
@@ -50,6 +51,10 @@ class ConfigError(MedicalVqaError):
 
 class ModelError(MedicalVqaError):
     """A model cannot be built, or received a question that it does not take."""
+
+
+class EndpointDownError(ModelError):
+    """A remote model does not answer now; the same request may succeed later."""
 
 
 class BundleError(ModelError):

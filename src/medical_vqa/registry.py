@@ -67,6 +67,7 @@ GROUPS: dict[Group, _Contents] = {
             "vilt": "medical_vqa.models.hf.families:ViltFamily",
             "blip2": "medical_vqa.models.hf.families:Blip2Family",
             "chat": "medical_vqa.models.hf.families:ChatFamily",
+            "openai": "medical_vqa.models.remote.family:RemoteFamily",
         },
     ),
     "metrics": _Contents(
@@ -122,7 +123,7 @@ GROUPS: dict[Group, _Contents] = {
         },
     ),
 }
-_EXTRAS = {"torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
+_EXTRAS = {"openai": "remote", "torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
 
 
 def names(group: Group) -> list[str]:

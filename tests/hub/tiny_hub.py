@@ -255,6 +255,25 @@ def _gemma3() -> tuple[Any, Any]:
     return seeded(lambda: transformers.Gemma3ForConditionalGeneration(config)), processor
 
 
+def _llava() -> tuple[Any, Any]:
+    """LLaVA-1.5 as llava-hf/llava-1.5-7b-hf publishes it: CLIP's last layer but one, a projector, Llama."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = _chat_tokenizer(image_token="<image>")
+    config = transformers.LlavaConfig(
+        text_config=_language(tokenizer, "llama"),
+        vision_config=SIGLIP | {"model_type": "clip_vision_model", "projection_dim": 16},
+        image_token_index=tokenizer.image_token_id, image_token_id=tokenizer.image_token_id, image_seq_length=16,
+        vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )  # fmt: skip
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    processor = transformers.LlavaProcessor(
+        pixels, tokenizer, patch_size=7, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE.replace("IMAGE", "<image>"),
+    )  # fmt: skip
+    return seeded(lambda: transformers.LlavaForConditionalGeneration(config)), processor
+
+
 def _paligemma() -> tuple[Any, Any]:
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -314,5 +333,5 @@ def _internvl() -> tuple[Any, Any]:
 
 CHAT = {
     "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl, "smolvlm": _smolvlm, "gemma3": _gemma3,
-    "paligemma": _paligemma, "llava_onevision": _llava_onevision, "internvl": _internvl,
+    "paligemma": _paligemma, "llava_onevision": _llava_onevision, "internvl": _internvl, "llava": _llava,
 }  # fmt: skip

@@ -123,10 +123,11 @@ def test_a_missing_key_is_openais_authentication_error():
 
 def test_the_model_for_openai_endpoints_can_ask_it(echo):
     from medical_vqa.models.base import Query
-    from medical_vqa.models.remote.openai import Endpoint, RemoteModel
+    from medical_vqa.models.remote.endpoint import Endpoint
+    from medical_vqa.models.remote.model import RemoteModel
     from medical_vqa.schema.bundle_card import Decoding
 
-    model = RemoteModel(Endpoint("echo-1", f"{echo}/v1"), api_key="x")
+    model = RemoteModel(Endpoint("echo-1", f"{echo}/v1"), api_key="x", probe=False)
     (prediction,) = model.answer([Query("q", "Which?", "i", np.full((16, 16, 3), 60, np.uint8))], Decoding())
     model.close()
     assert "Which?" in prediction.answer

@@ -185,6 +185,14 @@ def as_questions(questions: str | Sequence[str]) -> list[str]:
     return list(questions)
 
 
+def as_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Earlier questions with their answers."""
+    pairs = [tuple(turn) for turn in turns if not isinstance(turn, str)]
+    if len(pairs) != len(turns) or not all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs):
+        raise ModelError(f"turns: expected pairs of a question and its answer, got {turns!r}; correct it")
+    return [(as_questions([question])[0], answer) for question, answer in pairs]
+
+
 def as_predictions(predictions: StrPath) -> Path:
     """A predictions file."""
     path = as_path(predictions, "predictions")

@@ -43,9 +43,10 @@ def predict(
     device: str = "auto",
     base_url: str | None = None,
     api_key: str | None = None,
-    api_key_env: str = "OPENAI_API_KEY",
-    concurrency: int = 8,
+    api_key_env: str | None = None,
+    concurrency: int | None = None,
     logprobs: bool = True,
+    allow_http: bool = False,
     progress: bool = True,
 ) -> Predictions:
     """Answer every question of a split; the same call resumes an interrupted one.
@@ -59,12 +60,13 @@ def predict(
         root: Folder of prepared datasets, for a name.
         where: Facts that rows must have: ``{"language": "en"}``; needs `dataset`.
         shuffle_images: Whether to ask every question about another row's image: a baseline that `score` then shows.
-        device: As in `load`; ignored for a loaded model, as the following four.
+        device: As in `load`; ignored for a loaded model, as the following six.
         base_url: As in `load`.
         api_key: As in `load`.
         api_key_env: As in `load`.
         concurrency: As in `load`.
         logprobs: As in `load`.
+        allow_http: As in `load`.
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
@@ -92,6 +94,7 @@ def predict(
             api_key_env=api_key_env,
             concurrency=concurrency,
             logprobs=logprobs,
+            allow_http=allow_http,
         )
     with counting(f"answering with {model.name}", "questions", enabled=progress) as count:
         return stage(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from medical_vqa.api.arguments import StrPath, as_frame, as_questions, as_window, optional_path
+from medical_vqa.api.arguments import StrPath, as_frame, as_questions, as_turns, as_window, optional_path
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
-    from medical_vqa.models.remote.openai import Usage
+    from medical_vqa.models.remote.usage import Usage
     from medical_vqa.pipelines.ask import Answer, AttentionMap
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.schema.bundle_card import BundleCard
@@ -55,6 +55,11 @@ class Model:
         """Requests and tokens that a remote model has spent since it was loaded; None for a local model."""
         return self._loaded.usage
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was changed to suit the endpoint of a remote model, one sentence each; empty for a local model."""
+        return self._loaded.model.notes
+
     def ask(
         self,
         image: StrPath,
@@ -62,6 +67,8 @@ class Model:
         *,
         frame: int | None = None,
         window: tuple[float, float] | None = None,
+        others: Sequence[StrPath] = (),
+        turns: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         """Answer one question about one image.
 
@@ -71,20 +78,25 @@ class Model:
             frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of
                 NIfTI the middle one.
             window: Center and width of the values of a DICOM or NIfTI file to show; by default those of its header.
+            others: Further images that the question is about, such as the prior examination; for models that take
+                several.
+            turns: Earlier questions of the conversation with their answers; a model that does not remember ignores
+                them.
 
         Returns:
             The answer. ``print(answer)`` shows its text, or the reason where the model abstains; ``answer.text`` is
             what the model answered in either case.
 
         Raises:
-            MedicalVqaError: The file is not a usable image, has no such frame, or the question is empty or too long.
+            MedicalVqaError: The file is not a usable image, has no such frame, the question is empty or too long, or
+                the model takes fewer images.
 
         Examples:
             >>> answer = mv.load("shipped").ask("scan.png", "Is this a CT?")
             >>> answer.text, answer.confidence, answer.abstained
             ('Yes', 0.98, False)
         """
-        return self.ask_many(image, [question], frame=frame, window=window)[0]
+        return self.ask_many(image, [question], frame=frame, window=window, others=others, turns=turns)[0]
 
     def ask_many(
         self,
@@ -93,6 +105,8 @@ class Model:
         *,
         frame: int | None = None,
         window: tuple[float, float] | None = None,
+        others: Sequence[StrPath] = (),
+        turns: Sequence[tuple[str, str]] = (),
     ) -> list[Answer]:
         """Answer several questions about one image, which is decoded and encoded once.
 
@@ -101,6 +115,8 @@ class Model:
             questions: The questions: a list, or a text that asks several.
             frame: As in `ask`.
             window: As in `ask`.
+            others: As in `ask`.
+            turns: As in `ask`.
 
         Returns:
             One answer per question, in order; each has its `question`.
@@ -120,6 +136,8 @@ class Model:
             as_questions(questions),
             frame=as_frame(frame),
             window=as_window(window),
+            others=[as_path(other, "others") for other in others],
+            turns=as_turns(turns),
         )
 
     def attention_map(
@@ -165,23 +183,27 @@ def load(
     device: str = "auto",
     base_url: str | None = None,
     api_key: str | None = None,
-    api_key_env: str = "OPENAI_API_KEY",
-    concurrency: int = 8,
+    api_key_env: str | None = None,
+    concurrency: int | None = None,
     logprobs: bool = True,
+    allow_http: bool = False,
 ) -> Model:
     """Load a model once, to ask it any number of questions.
 
     Args:
         model: ``"shipped"`` (the model in this package), a run folder, a bundle folder, ``"hub:USER/NAME"`` on the
-            Hugging Face hub (``@REVISION`` may follow), or ``"openai:MODEL"`` behind an OpenAI-compatible endpoint. By
-            default the newest finished run under ``runs/``, else the shipped model. A folder called ``shipped`` is
+            Hugging Face hub (``@REVISION`` may follow), a remote model as ``"openai:MODEL"``, ``"vllm:MODEL"``,
+            ``"sglang:MODEL"``, ``"ollama:MODEL"`` or ``"lmstudio:MODEL"``, or a name in ``models.yaml``. By default
+            the newest finished run under ``runs/``, else the shipped model. A folder called ``shipped`` is
             ``"./shipped"``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a local model.
-        base_url: Address of the endpoint of an ``openai:`` model, up to and with ``/v1``.
+        base_url: Address of the endpoint of a remote model, up to and with ``/v1``; by default that at which its
+            program listens on this machine.
         api_key: Key of the endpoint; by default the value of the environment variable `api_key_env`.
-        api_key_env: Environment variable that holds the key.
-        concurrency: Requests to the endpoint that run at once.
+        api_key_env: Environment variable that holds the key; by default ``OPENAI_API_KEY``.
+        concurrency: Requests to the endpoint that run at once; by default 8.
         logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
+        allow_http: Whether the key may be sent to another machine without encryption.
 
     Returns:
         The model.
@@ -193,6 +215,7 @@ def load(
     Examples:
         >>> model = mv.load("shipped")
         >>> model = mv.load("openai:medgemma", base_url="http://localhost:8000/v1")
+        >>> model = mv.load("ollama:medgemma")
     """
     from medical_vqa.pipelines.load import SHIPPED
     from medical_vqa.pipelines.load import load as load_model
@@ -204,9 +227,11 @@ def load(
         model if isinstance(model, str) else as_path(model, "model"),
         device=device,
         base_url=base_url,
-        api_key=os.environ.get(api_key_env, "") if api_key is None else api_key,
+        api_key=api_key,
+        api_key_env=api_key_env,
         concurrency=concurrency,
         logprobs=logprobs,
+        allow_http=allow_http,
     )
     return Model(loaded)
 

@@ -17,7 +17,9 @@ from medical_vqa.serving import schema
 FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response"]
 """Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response."""
 
-TRANSIENT = frozenset({"unreachable", "response_timeout", "not_ready", "overloaded", "deadline", "timeout"})
+TRANSIENT = frozenset(
+    {"unreachable", "response_timeout", "not_ready", "engine_unavailable", "overloaded", "deadline", "timeout"}
+)
 """Failures that are likely to disappear without a change."""
 PERMANENT = frozenset({"not_an_image", "unsupported_media_type", "too_large", "invalid"})
 """Failures that occur again with the same file."""

@@ -61,17 +61,19 @@ def plan(
     host: str,
     port: int,
     environ: Mapping[str, str],
+    serve_options: Sequence[str] = (),
 ) -> list[Process]:
     """The processes of the page; nothing is started yet.
 
     Args:
         model: What the backend serves, as `serve --model` takes it; None: the model that ships.
         backend: Address of a running backend; None: the variable's, else a backend on a free port of this machine.
-        compare: Address of a second backend to compare with.
+        compare: Address of a second backend to compare with, or a model for which one is started.
         feedback: Folder for ratings; by default ``feedback`` for a page that only this machine can open.
         host: Address that the page listens on.
         port: Port that the page listens on.
-        environ: Environment variables for both processes.
+        environ: Environment variables for all processes.
+        serve_options: Further options of `serve`, from `remote_options`.
 
     Returns:
         The backend, where one is to be started, then the page.
@@ -94,10 +96,15 @@ def plan(
         address = f"http://127.0.0.1:{backend_port}"
         # The backend refuses variables that it does not know.
         backend_environ = {name: value for name, value in environ.items() if name not in settings.VARIABLES}
-        processes.append(Process(serve_command(model, backend_port), backend_environ))
+        processes.append(Process(serve_command(model, backend_port, serve_options), backend_environ))
         if feedback is None and settings.FEEDBACK not in environ and host in LOOPBACK:
             feedback = Path("feedback")
     page_environ = {**environ, settings.BACKEND: address}
+    if compare is not None and not compare.startswith(("http://", "https://")):
+        compare_port = free_port()
+        compare_environ = {name: value for name, value in environ.items() if name not in settings.VARIABLES}
+        processes.append(Process(serve_command(compare, compare_port), compare_environ))
+        compare = f"http://127.0.0.1:{compare_port}"
     if compare is not None:
         page_environ[settings.COMPARE] = compare
     if feedback is not None:
@@ -113,10 +120,24 @@ def page_command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags]
 
 
-def serve_command(model: str | None, port: int) -> list[str]:
-    """Command line that starts the backend."""
+def serve_command(model: str | None, port: int, options: Sequence[str] = ()) -> list[str]:
+    """Command line that starts a backend; `options` are further ones of `serve`."""
     model_option = [] if model is None else ["--model", model]
-    return [sys.executable, "-m", "medical_vqa", "serve", *model_option, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "medical_vqa", "serve", *model_option, *options]
+    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def remote_options(base_url: str | None, api_key_env: str | None, *, allow_http: bool) -> list[str]:
+    """The options of `serve` for a remote model.
+
+    Args:
+        base_url: Address of its endpoint.
+        api_key_env: Variable with its key.
+        allow_http: Whether the key may be sent without encryption.
+    """
+    values = {"--base-url": base_url, "--api-key-env": api_key_env}
+    options = [part for name, value in values.items() if value is not None for part in (name, value)]
+    return [*options, "--allow-http"] if allow_http else options
 
 
 def free_port() -> int:

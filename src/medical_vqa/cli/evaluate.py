@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import Rows, api_key_option, base_url_option, device_option, map_option, row_options
+from medical_vqa.cli.options import (
+    Rows,
+    allow_http_option,
+    api_key_option,
+    base_url_option,
+    device_option,
+    map_option,
+    row_options,
+)
 from medical_vqa.text import per_cent
 
 split_option = click.option("--split", help="Split of the rows that were asked, for a file without a card.")
@@ -22,8 +30,9 @@ risk_option = click.option(
 @device_option
 @base_url_option
 @api_key_option
-@click.option("--concurrency", default=8, show_default=True, help="Requests at once, for openai:MODEL.")
-@click.option("--logprobs/--no-logprobs", default=True, help="Ask openai:MODEL for a confidence.")
+@allow_http_option
+@click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
+@click.option("--logprobs/--no-logprobs", default=True, help="Ask a remote model for token probabilities.")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @click.option("--shuffle-images", is_flag=True, help="Ask about another row's image: a baseline that `score` shows.")
 @row_options
@@ -33,8 +42,9 @@ def predict(
     out: Path | None,
     device: str,
     base_url: str | None,
-    api_key_env: str,
-    concurrency: int,
+    api_key_env: str | None,
+    allow_http: bool,
+    concurrency: int | None,
     logprobs: bool,
     price: tuple[float, float] | None,
     shuffle_images: bool,
@@ -42,8 +52,8 @@ def predict(
 ) -> None:
     """Answer every question of a split.
 
-    MODEL is a run folder or a bundle, by default the newest finished run; shipped; hub:USER/NAME; or openai:MODEL,
-    which asks any OpenAI-compatible endpoint at --base-url about --dataset.
+    MODEL is a run folder or a bundle, by default the newest finished run; shipped; hub:USER/NAME; or a remote model
+    (openai:MODEL with --base-url, vllm:MODEL, ollama:MODEL ..., or a name in models.yaml), asked about --dataset.
     """
     from medical_vqa import api
 
@@ -55,6 +65,7 @@ def predict(
         device=device,
         base_url=base_url,
         api_key_env=api_key_env,
+        allow_http=allow_http,
         concurrency=concurrency,
         logprobs=logprobs,
         **rows,
@@ -63,10 +74,12 @@ def predict(
     if predictions.coverage is not None:
         click.echo(f"closed list: it holds the answers of {per_cent(predictions.coverage)} of these rows")
     if (usage := predictions.usage) is not None:
+        price = price or predictions.price
         cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
+        withheld = f", {usage.filtered:,} answers withheld by a content filter" if usage.filtered else ""
         click.echo(
             f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
-            f"{usage.completion_tokens:,} out{cost}"
+            f"{usage.completion_tokens:,} out{withheld}{cost}"
         )
 
 

@@ -21,10 +21,11 @@ map_option = click.option(
 
 
 base_url_option = click.option(
-    "--base-url", help="Endpoint of openai:MODEL, up to and with /v1, e.g. http://localhost:8000/v1."
+    "--base-url", help="Endpoint of a remote model, up to and with /v1.  [default: that of vllm:, ollama: ... here]"
 )
-api_key_option = click.option(
-    "--api-key-env", default="OPENAI_API_KEY", show_default=True, help="Variable with the endpoint's key."
+api_key_option = click.option("--api-key-env", help="Variable with the endpoint's key.  [default: OPENAI_API_KEY]")
+allow_http_option = click.option(
+    "--allow-http", is_flag=True, help="Send the key to another machine without encryption."
 )
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
 

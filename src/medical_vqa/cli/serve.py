@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import api_key_option, base_url_option, device_option
+from medical_vqa.cli.options import allow_http_option, api_key_option, base_url_option, device_option
 from medical_vqa.cli.terminal import DISCLAIMER, answer_lines
 from medical_vqa.errors import MissingDependencyError
 
@@ -19,11 +19,21 @@ from medical_vqa.errors import MissingDependencyError
 @click.argument("question")
 @click.option(
     "--model",
-    help="A run folder, a bundle, shipped, hub:USER/NAME or openai:MODEL.  [default: the newest run, else shipped]",
+    help="A run folder, a bundle, shipped, hub:USER/NAME, openai:MODEL, vllm:MODEL, ollama:MODEL ..., or a name in "
+    "models.yaml.  [default: the newest run, else shipped]",
 )
 @device_option
 @base_url_option
 @api_key_option
+@allow_http_option
+@click.option(
+    "--and",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="IMAGE",
+    help="A further image that the question is about, for models that take several.",
+)
 @click.option(
     "--frame", type=int, help="Frame of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]"
 )
@@ -37,7 +47,9 @@ def ask(
     model: str | None,
     device: str,
     base_url: str | None,
-    api_key_env: str,
+    api_key_env: str | None,
+    allow_http: bool,
+    others: tuple[Path, ...],
     frame: int | None,
     window: tuple[float, float] | None,
     as_json: bool,
@@ -47,29 +59,45 @@ def ask(
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
-
-    loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env)
-    for answer in loaded.ask_many(image, question, frame=frame, window=window):
+    loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
+    for answer in loaded.ask_many(image, question, frame=frame, window=window, others=others):
         if as_json:
             click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
             continue
-        first, *others = answer_lines(answer)
+        first, *further_lines = answer_lines(answer)
         click.secho(first, bold=not answer.abstained)
-        for line in others:
+        for line in further_lines:
             click.echo(line)
     if not as_json:
+        for note in loaded.notes:
+            click.echo(f"note: {note}", err=True)
         click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
 
 
 @click.command()
-@click.option("--model", help="A run folder, a bundle, shipped or hub:USER/NAME.  [default: shipped]")
+@click.option(
+    "--model",
+    help="A run folder, a bundle, hub:USER/NAME, openai:MODEL, vllm:MODEL ..., or a name in models.yaml.  "
+    "[default: the one that ships]",
+)
+@base_url_option
+@api_key_option
+@allow_http_option
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
 @click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
 @click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
 @click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
 def serve(
-    model: str | None, host: str | None, port: int | None, store: str | None, device: str | None, new_key: bool
+    model: str | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    allow_http: bool,
+    host: str | None,
+    port: int | None,
+    store: str | None,
+    device: str | None,
+    new_key: bool,
 ) -> None:
     """Answer questions over HTTP: upload an image once, ask many questions about it.
 
@@ -85,7 +113,18 @@ def serve(
     from medical_vqa.pipelines import serve as serve_stage
     from medical_vqa.serving.settings import read_settings
 
-    serve_stage.serve(read_settings(model=model, host=host, port=port, store=store, device=device))
+    serve_stage.serve(
+        read_settings(
+            model=model,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            allow_http=allow_http or None,
+            host=host,
+            port=port,
+            store=store,
+            device=device,
+        )
+    )
 
 
 def _require_serving() -> None:
@@ -107,22 +146,43 @@ def _require_serving() -> None:
 
 @click.command()
 @click.argument("model", required=False)
+@click.option("--model", "named", help="The same as MODEL.")
+@base_url_option
+@api_key_option
+@allow_http_option
 @click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
-@click.option("--compare", metavar="URL", help="A second backend whose answers can be compared.")
+@click.option("--compare", metavar="URL|MODEL", help="A second backend, or model, to compare with.")
 @click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
 def app(
-    model: str | None, backend: str | None, compare: str | None, feedback: Path | None, host: str, port: int
+    model: str | None,
+    named: str | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    allow_http: bool,
+    backend: str | None,
+    compare: str | None,
+    feedback: Path | None,
+    host: str,
+    port: int,
 ) -> None:
     """Open a page to upload an image and ask questions about it.
 
-    MODEL is a run folder, a bundle, shipped or hub:USER/NAME, by default the model that ships.
+    MODEL is what `serve --model` takes, by default the model that ships. `--compare` is the address of a second
+    backend, or a second model, of any kind.
     """
     from medical_vqa.app import launch
 
     processes = launch.plan(
-        model=model, backend=backend, compare=compare, feedback=feedback, host=host, port=port, environ=os.environ
+        model=model or named,
+        serve_options=launch.remote_options(base_url, api_key_env, allow_http=allow_http),
+        backend=backend,
+        compare=compare,
+        feedback=feedback,
+        host=host,
+        port=port,
+        environ=os.environ,
     )
     if len(processes) > 1:  # a backend is started too
         _require_serving()

@@ -29,7 +29,8 @@ def answer_lines(answer: Answer) -> list[str]:
     if answer.abstained:
         lines.append(f"Do not rely on this: {answer.text}")
     if answer.confidence is not None:
-        lines.append(f"confidence {per_cent(answer.confidence)}")
+        basis = " (agreement of several answers)" if answer.confidence_basis == "agreement" else ""
+        lines.append(f"confidence {per_cent(answer.confidence)}{basis}")
     if answer.alternatives:
         lines.append("or: " + ", ".join(f"{text} ({per_cent(value)})" for text, value in answer.alternatives))
     if answer.side is not None:

@@ -69,10 +69,12 @@ def predict(
     remaining = [index for index, id_ in enumerate(queries.ids) if id_ not in answered]
     done = len(queries.ids) - len(remaining)
     with partial.open("a", encoding="utf-8") as file:
-        for batch in image_batches(queries.images, remaining, batch_size):
-            file.writelines(map(_line, model.answer([queries[index] for index in batch], decoding)))
+        batches = image_batches(queries.images, remaining, batch_size)
+        loaded = ([queries[index] for index in batch] for batch in batches)
+        for prediction in model.answer_batches(loaded, decoding):
+            file.write(_line(prediction))
             file.flush()
-            done += len(batch)
+            done += 1
             if progress is not None:
                 progress(done, len(queries.ids))
     card_path(partial).replace(card_path(path))

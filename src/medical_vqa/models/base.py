@@ -6,7 +6,7 @@ knows SLAKE. A picture is prepared once (`PictureSpec`), and features of the pic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -52,6 +52,10 @@ class Query:
     """The answer to learn; None when only an answer is wanted."""
     regions: NDArray[np.uint8] | None = None
     """Known regions of organs and findings in the picture (`data.regions`), for training; not needed to answer."""
+    other_visuals: tuple[Visual, ...] = ()
+    """Further pictures of the question, after `visual`; only for models with `max_pictures` above 1."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """Earlier questions of the conversation with their answers, oldest first; read by models with `max_turns`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +116,30 @@ class VqaModel(Protocol):
         """As in `ModelFamily`."""
 
     @property
+    def max_pictures(self) -> int:
+        """As in `ModelFamily`."""
+
+    @property
+    def max_turns(self) -> int:
+        """As in `ModelFamily`."""
+
+    @property
+    def usage(self) -> Any:
+        """As in `ModelFamily`."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """As in `ModelFamily`."""
+
+    @property
     def question_bank(self) -> QuestionBank | None:
         """As in `ModelFamily`."""
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """One prediction per query, in order. Raises `ModelError` on a question it cannot take."""
+
+    def answer_batches(self, batches: Iterable[Sequence[Query]], decoding: Decoding) -> Iterator[Prediction]:
+        """As in `ModelFamily`."""
 
     def entity_in(self, text: str) -> str | None:
         """As in `ModelFamily`."""
@@ -235,6 +258,26 @@ class ModelFamily:
         return None
 
     @property
+    def max_pictures(self) -> int:
+        """Most pictures in one question."""
+        return 1
+
+    @property
+    def max_turns(self) -> int:
+        """Most earlier turns of a conversation that are read; 0: the model does not remember."""
+        return 0
+
+    @property
+    def usage(self) -> Any:
+        """Requests and tokens that a remote model has spent (`models.remote.usage.Usage`); None for a local model."""
+        return None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a remote model changed to suit its endpoint, one sentence each."""
+        return ()
+
+    @property
     def question_bank(self) -> QuestionBank | None:
         """The training questions, to offer in place of one that is not answered; None where they are not known."""
         return None
@@ -259,6 +302,11 @@ class ModelFamily:
     def describe(self) -> dict[str, Any]:
         """Facts for the card: parameter counts and sizes."""
         return {}
+
+    def answer_batches(self, batches: Iterable[Sequence[Query]], decoding: Decoding) -> Iterator[Prediction]:
+        """Predictions for batches of queries, in any order, each as soon as it is there."""
+        for batch in batches:
+            yield from self.answer(batch, decoding)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Release what the model holds outside this process, such as connections."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.picture_statistics import PictureContext
-from medical_vqa.data.imaging.preprocessing import prepare_picture
+from medical_vqa.data.imaging.preprocessing import prepare_picture, windowed_image
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.guards.image_dependence import Source
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
+    from medical_vqa.models.base import VqaModel
     from medical_vqa.pipelines.load import LoadedModel
 
 
@@ -97,6 +99,9 @@ class Answer:
     polygon, area, side and score, the most certain first. Empty where it abstains, and for models that localize
     nothing."""
 
+    confidence_basis: str | None = None
+    """What the confidence of a remote model was computed from: ``probability`` or ``agreement``; None for others."""
+
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
 
@@ -118,6 +123,7 @@ class Answer:
             "source": self.source,
             "side": self.side,
             "evidence": [item.model_dump(mode="json") for item in self.evidence],
+            "confidence_basis": self.confidence_basis,
             "seen": self.seen.to_dict(),
             "model": self.model,
         }
@@ -143,6 +149,8 @@ def ask(
     *,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
+    others: Sequence[Path] = (),
+    turns: Sequence[tuple[str, str]] = (),
 ) -> list[Answer]:
     """Answer questions about one image file, which is decoded and encoded once.
 
@@ -153,6 +161,8 @@ def ask(
         frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of NIfTI
             the middle one.
         window: Center and width of the values of a DICOM or NIfTI file to show.
+        others: Further images of every question, such as the prior examination.
+        turns: Earlier questions of the conversation with their answers; only for a model that remembers.
 
     Returns:
         One answer per question, in order.
@@ -161,7 +171,11 @@ def ask(
         ImageError: The file is missing, not an image that can be read, or has no such frame.
         ModelError: A question is empty or too long.
     """
+    require_pictures(loaded.model, loaded.card.name, 1 + len(others))
     queries, view, context = _queries(loaded, image, questions, frame, window)
+    visuals = tuple(_visual(loaded, path, frame=None, window=None)[0] for path in others)
+    remembered = tuple(turns) if loaded.model.max_turns else ()
+    queries = [replace(query, other_visuals=visuals, turns=remembered) for query in queries]
     card, answers = loaded.card, []
     for start in range(0, len(queries), loaded.batch_size):
         batch = queries[start : start + loaded.batch_size]
@@ -184,6 +198,7 @@ def ask(
                     side=guarded.side,
                     suggestions=guarded.abstention.suggestions,
                     evidence=guarded.evidence,
+                    confidence_basis=guarded.prediction.confidence_basis,
                 )
             )
     return answers
@@ -218,9 +233,7 @@ def _queries(
     checked: list[str] = []
     for question in map(check_question, questions):
         checked.append(completed_follow_up(question, checked[-1], loaded.model.entity_in) if checked else question)
-    decoded = decode_image_file(image, frame=frame, window=window)
-    spec = loaded.model.picture
-    visual = prepare_picture(decoded.image, spec) if spec is not None else NO_PICTURE
+    visual, decoded = _visual(loaded, image, frame=frame, window=window)
     view = ImageView(
         image,
         decoded.format,
@@ -233,3 +246,27 @@ def _queries(
     )
     queries = [Query(str(number), question, _IMAGE, visual) for number, question in enumerate(checked)]
     return queries, view, PictureContext.of(decoded)
+
+
+def _visual(
+    loaded: LoadedModel, image: Path, *, frame: int | None, window: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], DecodedFrame]:
+    """The picture for the model, and the decoded frame as a person sees it."""
+    spec = loaded.model.picture
+    decoded = decode_image_file(image, frame=frame, window=window)
+    if spec is None:
+        return NO_PICTURE, decoded
+    if window is not None:
+        return prepare_picture(decoded.image, spec), decoded
+
+    def decode(own: tuple[float, float] | None) -> DecodedFrame:
+        return decoded if own is None else decode_image_file(image, frame=frame, window=own)
+
+    return prepare_picture(windowed_image(decode, spec).image, spec), decoded
+
+
+def require_pictures(model: VqaModel, name: str, pictures: int) -> None:
+    """Raise `ModelError` when a model takes fewer pictures in one question."""
+    if pictures > model.max_pictures:
+        most = "one picture" if model.max_pictures == 1 else f"at most {model.max_pictures} pictures"
+        raise ModelError(f"{name} takes {most} in one question, got {pictures}; ask about fewer, or another model")

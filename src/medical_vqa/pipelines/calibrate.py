@@ -10,10 +10,13 @@ from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
+from medical_vqa.models.bundle import write_bundle
 from medical_vqa.models.calibration import temperature_scaled
+from medical_vqa.models.remote.family import RemoteFamily, endpoint_of, write_endpoint
 from medical_vqa.pipelines.guards import fit_guards
 from medical_vqa.pipelines.inputs import answered_rows
-from medical_vqa.schema.bundle_card import ConfidenceCalibration, read_bundle_card, write_bundle_card
+from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration, read_bundle_card, write_bundle_card
+from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import read_predictions
 from medical_vqa.schema.results import Calibration
 
@@ -36,6 +39,8 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True) -> Calibra
     if rows.split != "validation":
         raise DataError(f"{predictions} answers {rows.split}; a temperature is fitted on validation rows: predict them")
     bundle = rows.card.model.bundle if rows.card else None
+    if bundle is None and rows.card is not None and rows.card.model.family == RemoteFamily.family:
+        bundle, guards = write_remote_bundle(predictions.parent / "bundle", rows.card.model), False
     if bundle is None:
         raise DataError(f"{predictions} has no card that names a bundle; predict the rows with `medical-vqa predict`")
     answered = join(rows.examples(), answers)
@@ -58,3 +63,11 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True) -> Calibra
     if guards:
         fit_guards(bundle, rows, risk=risk)
     return calibration.model_copy(update={"abstention": abstention})
+
+
+def write_remote_bundle(folder: Path, model: AnsweringModel) -> Path:
+    """The bundle that keeps the calibration of a remote model: how it was asked, and no weights."""
+    endpoint = endpoint_of(model.facts.model_dump(exclude_none=True))
+    card = BundleCard(family=model.family, name=model.name, facts=model.facts, prompt=endpoint.prompt)
+    write_bundle(folder, card, lambda new: write_endpoint(new, endpoint))
+    return folder

@@ -1,10 +1,14 @@
-"""Load a model by what a person calls it: a folder, ``shipped``, ``hub:USER/NAME`` or ``openai:MODEL``."""
+"""Load a model by what a person calls it: a folder, ``shipped``, ``hub:USER/NAME``, or a remote model.
+
+A remote model is ``openai:MODEL``, ``vllm:MODEL`` and the like, or a name in ``models.yaml``.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import ConfigError, ModelError, OfflineError
 from medical_vqa.io import as_path
@@ -14,10 +18,13 @@ from medical_vqa.pipelines.runs import RUNS
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import VqaModel
-    from medical_vqa.models.remote.openai import Endpoint, Usage
+    from medical_vqa.models.remote.endpoint import Endpoint
+    from medical_vqa.models.remote.named_models import RemoteName
+    from medical_vqa.models.remote.usage import Usage
     from medical_vqa.schema.bundle_card import BundleCard
 
-SHIPPED, HUB, REMOTE = "shipped", "hub:", "openai:"
+SHIPPED, HUB = "shipped", "hub:"
+CONCURRENCY = 8  # requests to an endpoint that run at once
 ANSWER_BATCH = 64  # questions answered at once: large enough to be fast, small enough for any memory
 
 
@@ -37,8 +44,14 @@ class LoadedModel:
     """Withholds answers that the picture does not support."""
     batch_size: int = ANSWER_BATCH
     """Questions that it answers at once."""
-    usage: Usage | None = None
-    """Requests and tokens spent so far; None for a local model."""
+    price: tuple[float, float] | None = None
+    """Cost per million tokens in and out; None where it is not known."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Requests and tokens spent so far; None for a local model."""
+        usage: Usage | None = self.model.usage
+        return usage
 
     def close(self) -> None:
         """Close the connections of a remote model."""
@@ -50,20 +63,24 @@ def load(
     *,
     device: str = "auto",
     base_url: str | None = None,
-    api_key: str = "",
-    concurrency: int = 8,
+    api_key: str | None = None,
+    api_key_env: str | None = None,
+    concurrency: int | None = None,
     logprobs: bool = True,
+    allow_http: bool = False,
 ) -> LoadedModel:
     """Load a model, ready to answer.
 
     Args:
-        name: A run folder, a bundle folder, ``shipped``, ``hub:USER/NAME`` (``@REVISION`` may follow), or
-            ``openai:MODEL`` behind an OpenAI-compatible endpoint.
+        name: A run folder, a bundle folder, ``shipped``, ``hub:USER/NAME`` (``@REVISION`` may follow),
+            ``PROVIDER:MODEL`` behind an OpenAI-compatible endpoint, or a name in ``models.yaml``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a local model.
-        base_url: Address of the endpoint of a remote model, up to and with ``/v1``.
-        api_key: Key that the endpoint asks for; empty for none.
-        concurrency: Requests to the endpoint that run at once.
+        base_url: Address of the endpoint of a remote model, up to and with ``/v1``; None: its provider's default.
+        api_key: Key that the endpoint asks for; None: the value of `api_key_env`.
+        api_key_env: Environment variable with the key; None: ``OPENAI_API_KEY``, or what ``models.yaml`` says.
+        concurrency: Requests to the endpoint that run at once; None: 8, or what ``models.yaml`` says.
         logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
+        allow_http: Whether the key may be sent to another machine without encryption.
 
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
@@ -71,20 +88,33 @@ def load(
         ModelError: The hub has no such repository.
         OfflineError: The hub cannot be reached and its local cache does not hold the repository.
     """
-    if isinstance(name, str) and name.startswith(REMOTE):
-        from medical_vqa.models.remote.openai import Endpoint
-
-        if base_url is None:
-            raise ConfigError(f"{name} needs --base-url (base_url=), such as http://localhost:8000/v1; add it")
-        endpoint = Endpoint(name.removeprefix(REMOTE), base_url, logprobs=logprobs)
-        return remote(endpoint, api_key=api_key, concurrency=concurrency)
+    changes = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "logprobs": None if logprobs else False,
+        "allow_http": allow_http or None,
+    }
+    remote_name = remote_named(name, {field: value for field, value in changes.items() if value is not None})
+    if remote_name is not None:
+        key = os.environ.get(remote_name.endpoint.api_key_env, "") if api_key is None else api_key
+        workers = concurrency or remote_name.concurrency or CONCURRENCY
+        return remote(remote_name.endpoint, api_key=key, concurrency=workers, price=remote_name.price)
     if base_url is not None:
-        raise ConfigError(f"a base URL belongs to {REMOTE}MODEL and not to {name}; leave it out or name such a model")
+        raise ConfigError(f"a base URL belongs to a remote model and not to {name}; leave it out or name openai:MODEL")
     bundle = bundle_folder(name)
     model, card = load_model(bundle, device)
     named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
     guards = Guards.load(model, card, bundle)
     return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent, guards)
+
+
+def remote_named(name: str | Path, changes: dict[str, Any] | None = None) -> RemoteName | None:
+    """The remote model that a name stands for, None for a local one; raises as `named_models.resolve` does."""
+    if not isinstance(name, str) or name == SHIPPED or name.startswith(HUB):
+        return None
+    from medical_vqa.models.remote.named_models import resolve
+
+    return resolve(name, changes or {})
 
 
 def bundle_folder(name: str | Path) -> Path:
@@ -96,17 +126,45 @@ def bundle_folder(name: str | Path) -> Path:
     return find_bundle(as_path(name, "model"))
 
 
-def remote(endpoint: Endpoint, *, api_key: str = "", concurrency: int = 8) -> LoadedModel:
-    """The model behind an endpoint; it is not contacted before the first question."""
-    from medical_vqa.models.remote.openai import RemoteModel
+def remote(
+    endpoint: Endpoint,
+    *,
+    api_key: str = "",
+    concurrency: int = CONCURRENCY,
+    price: tuple[float, float] | None = None,
+    probe: bool = True,
+) -> LoadedModel:
+    """The model behind an endpoint; it is not contacted before the first question.
+
+    Args:
+        endpoint: Address and request settings.
+        api_key: Key that the endpoint asks for; empty for none.
+        concurrency: Requests that run at once.
+        price: Cost per million tokens in and out.
+        probe: Whether one probe picture decides, before the first question, if the model sees pictures.
+    """
+    from medical_vqa.models.remote.model import RemoteModel
     from medical_vqa.schema.bundle_card import BundleCard, ModelFacts
 
-    model = RemoteModel(endpoint, api_key=api_key, concurrency=concurrency)
-    card = BundleCard(family=model.family, name=endpoint.model, facts=ModelFacts.of(model.describe()))
-    folder = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
-    return LoadedModel(
-        model, card, None, RUNS / folder, Guards(model, card), batch_size=4 * concurrency, usage=model.usage
+    model = RemoteModel(endpoint, api_key=api_key, concurrency=concurrency, probe=probe)
+    card = BundleCard(
+        family=model.family, name=endpoint.model, facts=ModelFacts.of(model.describe()), prompt=endpoint.prompt
     )
+    folder = RUNS / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
+    bundle = folder / "bundle"
+    if (calibrated := calibrated_card(bundle, card)) is None:
+        return LoadedModel(model, card, None, folder, Guards(model, card), 4 * concurrency, price)
+    return LoadedModel(model, calibrated, bundle, folder, Guards(model, calibrated), 4 * concurrency, price)
+
+
+def calibrated_card(bundle: Path, card: BundleCard) -> BundleCard | None:
+    """The card that `calibrate` wrote for a remote model, where it was asked in the same way; None otherwise."""
+    from medical_vqa.schema.bundle_card import CARD_NAME, read_bundle_card
+
+    if not (bundle / CARD_NAME).is_file():
+        return None
+    written = read_bundle_card(bundle)
+    return written if (written.family, written.facts) == (card.family, card.facts) else None
 
 
 def download_bundle(repository: str) -> Path:

@@ -17,7 +17,7 @@ from medical_vqa.schema.records import Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
 
 if TYPE_CHECKING:
-    from medical_vqa.models.remote.openai import Usage
+    from medical_vqa.models.remote.usage import Usage
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.runtime import ProgressCallback
 
@@ -34,6 +34,8 @@ class Predictions:
     """Fraction of the rows whose answer is on the model's closed list; None for models that write answers."""
     usage: Usage | None = None
     """What a remote model spent on this file, interrupted runs included; None for a local model."""
+    price: tuple[float, float] | None = None
+    """Cost per million tokens in and out, where ``models.yaml`` has it."""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -107,7 +109,7 @@ def predict(
         )
     finally:
         spent = record_usage(path, before, usage) if usage is not None else None
-    return Predictions(path, split, coverage, spent)
+    return Predictions(path, split, coverage, spent, loaded.price)
 
 
 def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
@@ -122,7 +124,7 @@ def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
 
 def record_usage(predictions: Path, before: Mapping[str, int], usage: Usage) -> Usage:
     """Add what was spent since `before` to ``….usage.json`` next to the predictions; returns the total of the file."""
-    from medical_vqa.models.remote.openai import Usage
+    from medical_vqa.models.remote.usage import Usage
 
     path = predictions.with_name(predictions.name.removesuffix(".jsonl") + ".usage.json")
     recorded: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

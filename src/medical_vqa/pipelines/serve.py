@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medical_vqa import registry
-from medical_vqa.pipelines.bundles import load_model
-from medical_vqa.pipelines.load import SHIPPED, bundle_folder
+from medical_vqa.pipelines.load import SHIPPED, LoadedModel, load
 
 if TYPE_CHECKING:
     from medical_vqa.serving.engine import Engine
+    from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.settings import Settings
 
 
@@ -26,15 +26,26 @@ def serve(settings: Settings) -> None:
     run(build_engine(settings), settings)
 
 
-def build_engine(settings: Settings) -> Engine:
-    """The engine that answers with a bundle's model, with the batch size of its device."""
-    from medical_vqa.models.guards.guard import Guards
+def build_engine(settings: Settings) -> Engine | RemoteEngine:
+    """The engine of a model: a local one with the batch size of its device, or one in front of a remote model."""
+    loaded = load(
+        settings.model or SHIPPED,
+        device=settings.device,
+        base_url=settings.base_url,
+        api_key_env=settings.api_key_env,
+        allow_http=settings.allow_http,
+        concurrency=settings.remote_concurrency,
+    )
+    return local_engine(loaded, settings) if loaded.usage is None else remote_engine(loaded, settings)
+
+
+def local_engine(loaded: LoadedModel, settings: Settings) -> Engine:
+    """The engine that runs a model in this process."""
     from medical_vqa.runtime.devices import choose_device
     from medical_vqa.serving.engine import Engine, EngineOptions
 
-    bundle = bundle_folder(settings.model or SHIPPED)
-    model, card = load_model(bundle, settings.device)
-    on_gpu = registry.find("models", card.family).needs_torch and choose_device(settings.device).type != "cpu"
+    family = registry.find("models", loaded.card.family)
+    on_gpu = family.needs_torch and choose_device(settings.device).type != "cpu"
     options = EngineOptions(
         batch_size=settings.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
         batch_wait=settings.batch_wait_ms / 1000,
@@ -42,4 +53,19 @@ def build_engine(settings: Settings) -> Engine:
         deadline=settings.deadline,
         answer_cache_size=settings.answer_cache_size,
     )
-    return Engine(model, card, options, guards=Guards.load(model, card, bundle))
+    return Engine(loaded.model, loaded.card, options, guards=loaded.guards)
+
+
+def remote_engine(loaded: LoadedModel, settings: Settings) -> RemoteEngine:
+    """The engine that asks a model behind an endpoint."""
+    from medical_vqa.models.remote.model import RemoteModel
+    from medical_vqa.serving.engine import EngineOptions
+    from medical_vqa.serving.remote_engine import RemoteEngine
+
+    assert isinstance(loaded.model, RemoteModel)
+    options = EngineOptions(
+        queue_size=settings.queue_size,
+        deadline=settings.remote_deadline,
+        answer_cache_size=settings.answer_cache_size,
+    )
+    return RemoteEngine(loaded.model, loaded.card, options)

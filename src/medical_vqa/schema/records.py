@@ -84,6 +84,9 @@ class Prediction:
     """Next best answers with their confidence, best first; the answer itself is not among them."""
     judged_right: bool | None = None
     """Whether a judge of another program called the answer right; null where none did."""
+    confidence_basis: Literal["probability", "agreement"] | None = None
+    """What the confidence of a remote model was computed from: the probabilities of its tokens, or the agreement of
+    several answers; null without one, and for a local model, whose confidence is a probability."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -95,11 +98,20 @@ class Prediction:
         if confidence is not None and not (isinstance(confidence, int | float) and 0 <= confidence <= 1):
             raise DataError(f"prediction {id_!r}: confidence is {confidence!r}; give a number from 0 to 1 or null")
         alternatives = tuple((str(text), float(value)) for text, value in row.get("alternatives") or ())
-        return cls(id_, answer, row.get("raw", answer), confidence, alternatives, row.get("judged_right"))
+        return cls(
+            id_,
+            answer,
+            row.get("raw", answer),
+            confidence,
+            alternatives,
+            row.get("judged_right"),
+            row.get("confidence_basis"),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above; a confidence that is not finite becomes null."""
         confidence = self.confidence
+        basis = {} if self.confidence_basis is None else {"confidence_basis": self.confidence_basis}
         return {
             "id": self.id,
             "answer": self.answer,
@@ -107,6 +119,7 @@ class Prediction:
             "confidence": round(confidence, 6) if confidence is not None and math.isfinite(confidence) else None,
             "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
             **({} if self.judged_right is None else {"judged_right": self.judged_right}),
+            **basis,
         }
 
 

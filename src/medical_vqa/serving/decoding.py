@@ -28,9 +28,9 @@ import numpy as np
 from PIL import Image
 
 from medical_vqa.data.imaging.decode import decode_image
-from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
-from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture, windowed_image
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 from medical_vqa.serving.fair_queue import FairQueue
@@ -119,10 +119,21 @@ def decode(job: DecodeJob) -> DecodedImage:
         burned_in_annotation=frame.burned_in_annotation,
         spacing=frame.spacing,
     )
-    image = frame.image
-    return DecodedImage(
-        digest.hexdigest(), _png(image), prepare_for_model(image, job.spec), info, PictureContext.of(frame)
-    )
+    picture = prepare_for_model(_for_model(job, frame), job.spec)
+    return DecodedImage(digest.hexdigest(), _png(frame.image), picture, info, PictureContext.of(frame))
+
+
+def _for_model(job: DecodeJob, frame: DecodedFrame) -> Image.Image:
+    """The frame as the model was trained to see it: in its own windows, unless the client chose one."""
+    if job.spec is None or not job.spec.windows or job.window is not None:
+        return frame.image
+
+    def decode_window(window: tuple[float, float] | None) -> DecodedFrame:
+        if window is None:
+            return frame
+        return decode_image(job.data, limits=job.limits, frame=job.frame, window=window, name=_UPLOAD_NAME)
+
+    return windowed_image(decode_window, job.spec).image
 
 
 def prepare_for_model(image: Image.Image, spec: PictureSpec | None) -> NDArray[np.uint8]:

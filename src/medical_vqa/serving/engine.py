@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +187,10 @@ class Engine:
         attention_map: bool = False,
         received: float | None = None,
         context: PictureContext | None = None,
+        others: Sequence[tuple[str, Any]] = (),
+        turns: Sequence[tuple[str, str]] = (),  # noqa: ARG002 - these models do not remember
+        on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - they answer at once
+        check_image: bool = False,  # noqa: ARG002 - the guards always do
     ) -> EngineAnswer:
         """The answer to a question.
 
@@ -197,10 +201,18 @@ class Engine:
             attention_map: Whether to add the attention map, where the model has one.
             received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
             context: What is known of the picture apart from its pixels; None: nothing.
+            others: Further pictures of the question; refused.
+            turns: Ignored: these models do not remember.
+            on_text: Ignored: these models answer at once.
+            check_image: Ignored: the guards measure it where the bundle has reference pictures.
 
         Raises:
             ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
         """
+        if others:
+            raise ApiError(
+                422, "invalid", f"{self.card.name} takes one picture in one question; ask about one at a time"
+            )
         attention_map = attention_map and self.has_attention_map
         context = context or NO_CONTEXT
         image = f"{image}/{context.digest}"  # equal pixels may have unequal headers

@@ -4,6 +4,7 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
 
     POST   /upload_image           multipart image_file [frame, window_center, window_width] -> UploadedImage
     POST   /ask_question           form or JSON AskRequest                                   -> Answer
+    POST   /ask_question/stream    JSON AskRequest                                           -> events, then an Answer
     POST   /ask_questions          JSON AskManyRequest: one image, several questions         -> Answers
     POST   /ask                    multipart image_file, question, [attention_map]           -> Answer
     GET    /images/{id}/questions                                                            -> Suggestions
@@ -30,6 +31,12 @@ MAX_QUESTION = 1_000
 """Characters of a question; more is answered with 422."""
 MAX_QUESTIONS = 32
 """Questions in one request; more are answered with 422."""
+MAX_PICTURES = 100
+"""Pictures in one question; more are answered with 422. The model may take fewer."""
+MAX_TURNS = 64
+"""Earlier turns in one request; more are answered with 422. The model may read fewer."""
+MAX_ANSWER = 4_000
+"""Characters of an answer in an earlier turn."""
 QUESTION = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 """Pattern of a question: no control characters, and not only spaces."""
 IMAGE_ID = r"^[0-9a-f]{24}-[A-Za-z0-9_-]{22}$"
@@ -50,6 +57,7 @@ ErrorCode = Literal[
     "deadline",  # 429: no answer within the deadline
     "internal",  # 500: a bug of the server
     "not_ready",  # 503
+    "engine_unavailable",  # 503: the remote model behind this server does not answer
 ]
 
 QUESTION_EXAMPLE = "What modality is used to take this image?"
@@ -69,6 +77,13 @@ Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=Q
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
+class Turn(Wire):
+    """An earlier question with its answer."""
+
+    question: Question = Field(description="The question.", examples=[QUESTION_EXAMPLE])
+    answer: str = Field(description="The answer that was given.", max_length=MAX_ANSWER, examples=["MRI"])
+
+
 class AskRequest(Wire):
     """One question about an uploaded image."""
 
@@ -76,6 +91,21 @@ class AskRequest(Wire):
     question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
     attention_map: bool = Field(
         False, description="Whether to add the attention map: where in the image the answer comes from."
+    )
+
+    other_image_ids: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list,
+        max_length=MAX_PICTURES - 1,
+        description="Further uploaded images of the question, such as the prior examination; in JSON only.",
+    )
+    turns: list[Turn] = Field(
+        default_factory=list,
+        max_length=MAX_TURNS,
+        description="The conversation so far, oldest first; in JSON only. A model that does not remember ignores it.",
+    )
+    check_image: bool = Field(
+        False,
+        description="Whether to measure how much the picture moves the answer; a remote model is then asked twice.",
     )
 
 
@@ -171,6 +201,11 @@ class Answer(Wire):
     confidence: float | None = Field(
         None, description="In [0, 1], calibrated where the bundle has a temperature; null: none.", examples=[0.91]
     )
+    confidence_basis: Literal["probability", "agreement"] | None = Field(
+        None,
+        description="For a remote model, what the confidence was computed from: the probabilities of its tokens, or "
+        "the agreement of several answers.",
+    )
     alternatives: list[Alternative] = Field(default_factory=list, description="The next best answers, best first.")
     abstained: bool = Field(False, description="Whether the model abstains: the answer should not be relied on.")
     reason: str | None = Field(None, description="One sentence, why the model abstains; null when it answers.")
@@ -203,6 +238,7 @@ class Answer(Wire):
         description="Where the model localizes what the question or the answer names, in pixels of the uploaded image "
         "(`width` and `height` of POST /upload_image), the most certain first; empty where it abstains.",
     )
+    turns_read: int = Field(0, description="Earlier turns of the conversation that the model read.", examples=[2])
     attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless requested, or where the model has no attention map."
     )
@@ -275,6 +311,9 @@ class ModelInfo(Wire):
     created: str = Field(description="When the bundle was written: UTC, ISO 8601.")
     version: str = Field(description="Version of the package that trained the model.")
     has_attention_map: bool = Field(description="Whether answers can carry an attention map.")
+    max_pictures: int = Field(1, description="Most pictures in one question.")
+    max_turns: int = Field(0, description="Earlier turns that the model reads; 0: it does not remember.")
+    streams: bool = Field(False, description="Whether an answer arrives while it is written.")
     limits: Limits = Field(description="The limits of the server.")
 
 

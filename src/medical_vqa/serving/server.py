@@ -18,6 +18,7 @@ from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.http_protocol import limited_protocol
 from medical_vqa.serving.logs import configure_logging
+from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.settings import Settings
 
 _KEEP_ALIVE = 30  # seconds that an idle connection stays open
@@ -26,7 +27,7 @@ _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
-def run(engine: Engine, settings: Settings) -> None:
+def run(engine: Engine | RemoteEngine, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
     Raises `ConfigError` when the address is in use or the store is unavailable.

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,11 @@ from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
 from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
+from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import (
     MAX_QUESTION,
     MAX_QUESTIONS,
@@ -58,10 +60,24 @@ class Upload:
     """Center and width, for DICOM and NIfTI."""
 
 
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What surrounds a question."""
+
+    other_image_ids: Sequence[str] = ()
+    """Further uploaded images of the question."""
+    turns: Sequence[tuple[str, str]] = ()
+    """Earlier questions with their answers, oldest first."""
+    check_image: bool = False
+    """Whether to measure how much the picture moves the answer."""
+    on_text: Callable[[str], None] | None = None
+    """Receives what of the answer may be shown while it is written, from any thread."""
+
+
 class Service:
     """The engine, the image repository, and the processes that decode uploads."""
 
-    def __init__(self, engine: Engine, settings: Settings, store: ImageStore | None = None) -> None:
+    def __init__(self, engine: Engine | RemoteEngine, settings: Settings, store: ImageStore | None = None) -> None:
         """Set everything up without starting it.
 
         Args:
@@ -137,7 +153,13 @@ class Service:
         return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
 
     async def ask(
-        self, image_id: str, question: str, *, attention_map: bool = False, received: float | None = None
+        self,
+        image_id: str,
+        question: str,
+        *,
+        attention_map: bool = False,
+        received: float | None = None,
+        conversation: Conversation | None = None,
     ) -> Answer:
         """Answer a question about an uploaded image.
 
@@ -146,12 +168,16 @@ class Service:
             question: In words.
             attention_map: Whether to add the attention map.
             received: When the request arrived (`time.monotonic`); None: now.
+            conversation: Further images, earlier turns, and where unfinished text goes.
 
         Raises:
             ApiError: The image is unknown, or the question cannot be answered (in time).
         """
         start = time.monotonic() if received is None else received
-        return await self._answer(await self.images.get(image_id), question, attention_map, start)
+        around = conversation or Conversation()
+        image = await self.images.get(image_id)
+        others = [await self.images.get(other) for other in around.other_image_ids]
+        return await self._answer(image, question, attention_map, start, around, others)
 
     async def ask_many(self, image_id: str, questions: Sequence[str], *, attention_map: bool = False) -> Answers:
         """Answer several questions about an uploaded image together; raises `ApiError` where one of them fails."""
@@ -164,29 +190,57 @@ class Service:
             raise errors.exceptions[0] from None
         return Answers(image_id=image_id, answers=[task.result() for task in tasks])
 
-    async def ask_once(self, upload: Upload, question: str, *, attention_map: bool = False, client: str = "") -> Answer:
-        """Answer a client's question about an image that is not stored.
+    async def ask_once(
+        self,
+        uploads: Sequence[Upload],
+        question: str,
+        *,
+        attention_map: bool = False,
+        conversation: Conversation | None = None,
+        client: str = "",
+    ) -> Answer:
+        """Answer a client's question about images that are not stored.
 
         Args:
-            upload: The image.
+            uploads: The image, and further ones that the question is about.
             question: In words.
             attention_map: Whether to add the attention map.
+            conversation: Earlier turns, and where unfinished text goes.
             client: Who asks.
 
         Raises:
-            ApiError: The image or the question cannot be used, or there is no answer in time.
+            ApiError: An image or the question cannot be used, or there is no answer in time.
         """
         start = time.monotonic()
-        decoded = await self._decode(upload, client, start)
-        return await self._answer(await self.images.encode(decoded), question, attention_map, start)
+        self.require_pictures(len(uploads))
+        image, *others = [await self.images.encode(await self._decode(upload, client, start)) for upload in uploads]
+        return await self._answer(image, question, attention_map, start, conversation or Conversation(), others)
+
+    def require_pictures(self, pictures: int) -> None:
+        """Raise `ApiError` (422) when the model takes fewer pictures in one question."""
+        most = self.engine.model.max_pictures
+        if pictures > most:
+            takes = "one picture" if most == 1 else f"at most {most} pictures"
+            name = self.model.name
+            raise ApiError(422, "invalid", f"{name} takes {takes} in one question, got {pictures}; send fewer")
 
     async def _decode(self, upload: Upload, client: str, received: float) -> DecodedImage:
         spec = self.engine.model.picture
         job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
         return await self._decoders.decode(job, client=client, received=received)
 
-    async def _answer(self, image: StoredImage, question: str, attention_map: bool, start: float) -> Answer:
+    async def _answer(
+        self,
+        image: StoredImage,
+        question: str,
+        attention_map: bool,
+        start: float,
+        conversation: Conversation | None = None,
+        others: Sequence[StoredImage] = (),
+    ) -> Answer:
         question = question.strip()
+        around = conversation or Conversation()
+        self.require_pictures(1 + len(others))
         result = await self.engine.ask(
             image.digest,
             image.visual,
@@ -194,6 +248,10 @@ class Service:
             attention_map=attention_map,
             received=start,
             context=image.context,
+            others=[(other.digest, other.visual) for other in others],
+            turns=around.turns,
+            on_text=around.on_text,
+            check_image=around.check_image,
         )
         prediction, abstention = result.answer.prediction, result.answer.abstention
         if abstention.abstained:
@@ -205,6 +263,8 @@ class Service:
             question=question,
             answer=prediction.answer,
             confidence=prediction.confidence,
+            confidence_basis=prediction.confidence_basis,
+            turns_read=min(len(around.turns), self.engine.model.max_turns),
             alternatives=[
                 Alternative(answer=answer, confidence=confidence) for answer, confidence in prediction.alternatives
             ],
@@ -246,6 +306,9 @@ class Service:
             created=card.created,
             version=card.version,
             has_attention_map=self.engine.has_attention_map,
+            max_pictures=self.engine.model.max_pictures,
+            max_turns=self.engine.model.max_turns,
+            streams=isinstance(self.engine, RemoteEngine),
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_pixels=settings.max_pixels,
@@ -253,7 +316,7 @@ class Service:
                 max_questions=MAX_QUESTIONS,
                 formats=FORMATS,
                 image_ttl_seconds=settings.store_ttl,
-                deadline_seconds=settings.deadline,
+                deadline_seconds=self.engine.options.deadline,
             ),
         )
 

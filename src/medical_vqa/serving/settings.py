@@ -24,7 +24,14 @@ from medical_vqa.text import nearest
 
 PREFIX = "MEDICAL_VQA_"
 MEBIBYTE = 1 << 20
-_READ_ELSEWHERE = {"HOME", "BACKEND", "COMPARE", "API_KEY", "FEEDBACK"}  # variables of other parts of the package
+_READ_ELSEWHERE = {
+    "HOME",
+    "BACKEND",
+    "COMPARE",
+    "API_KEY",
+    "FEEDBACK",
+    "MODELS",
+}  # variables of other parts of the package
 _RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
@@ -82,7 +89,18 @@ class Settings(BaseSettings):
     )
 
     model: str | Path | None = None
-    """A run folder, a bundle, shipped or hub:USER/NAME; None: the shipped model."""
+    """A run folder, a bundle, shipped, hub:USER/NAME, or a remote model: ``openai:MODEL``, ``vllm:MODEL`` … or a name in
+    ``models.yaml``; None: the shipped model."""
+    base_url: str | None = None
+    """Address of a remote model up to and with ``/v1``; None: that of its program on this machine."""
+    api_key_env: str | None = None
+    """Variable that holds the key of a remote model; None: ``OPENAI_API_KEY``, or what ``models.yaml`` says."""
+    allow_http: bool = False
+    """Whether that key may be sent to another machine without encryption."""
+    remote_concurrency: int = Field(64, ge=1, le=4096)
+    """Requests to a remote model that run at once."""
+    remote_deadline: float = Field(120.0, gt=0)
+    """Seconds in which a remote model answers or its question is refused."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``mps``, or the best available."""
     host: str = "127.0.0.1"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -15,6 +15,8 @@ from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class PictureSpec:
     fit: Literal["stretch", "pad", "inside"] = "stretch"
     """``stretch``: side x side, aspect lost. ``pad``: the longest side becomes `side`, centered on a black square.
     ``inside``: the longest side becomes at most `side`, aspect kept, never enlarged."""
+    windows: tuple[tuple[float, float], ...] = ()
+    """Three windows of CT, center and width in Hounsfield units, that become red, green and blue; empty: one window."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.side, int) or not MIN_SIDE <= self.side <= 4096:
@@ -36,11 +40,14 @@ class PictureSpec:
             raise ConfigError(f"picture mode is {self.mode!r}; give L or RGB")
         if self.fit not in ("stretch", "pad", "inside"):
             raise ConfigError(f"picture fit is {self.fit!r}; give stretch, pad or inside")
+        if len(self.windows) not in (0, 3) or (self.windows and self.mode != "RGB"):
+            raise ConfigError(f"picture has {len(self.windows)} windows; give three, for an RGB picture, or none")
 
     @property
     def key(self) -> str:
         """Name for files and folders: ``L-160-stretch``."""
-        return f"{self.mode}-{self.side}-{self.fit}"
+        windows = "".join(f"-{center:g}w{width:g}" for center, width in self.windows)
+        return f"{self.mode}-{self.side}-{self.fit}{windows}"
 
     @property
     def channels(self) -> int:
@@ -49,7 +56,8 @@ class PictureSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above."""
-        return asdict(self)
+        row = asdict(self)
+        return row if self.windows else {name: value for name, value in row.items() if name != "windows"}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -59,7 +67,8 @@ class PictureSpec:
             raise ConfigError(
                 f"unknown field {unknown[0]!r} in a picture specification; {did_you_mean(unknown[0], known)}"
             )
-        return cls(**row)
+        windows = tuple((float(center), float(width)) for center, width in row.get("windows", ()))
+        return cls(**{**row, "windows": windows})
 
 
 def prepare_picture(image: Image.Image, spec: PictureSpec) -> NDArray[np.uint8]:
@@ -70,6 +79,20 @@ def prepare_picture(image: Image.Image, spec: PictureSpec) -> NDArray[np.uint8]:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture, dtype=np.uint8).reshape(size[1], size[0], spec.channels)
     return _padded(pixels, spec.side) if spec.fit == "pad" else np.array(pixels)
+
+
+def windowed_image(decode: Callable[[tuple[float, float] | None], DecodedFrame], spec: PictureSpec) -> DecodedFrame:
+    """The frame that `decode` gives for no window of its own, or for CT its windows as red, green and blue.
+
+    Args:
+        decode: Decodes the frame with a window (center, width); None: that of its header.
+        spec: The picture that the model receives; only its `windows` matter here.
+    """
+    frame = decode(None)
+    if not spec.windows or frame.window is None or frame.header_fields.get("Modality", "CT") != "CT":
+        return frame
+    channels = [decode(window).pixels[..., :1] for window in spec.windows]
+    return replace(frame, pixels=np.concatenate(channels, axis=-1))
 
 
 def prepared_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:

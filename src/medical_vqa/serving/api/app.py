@@ -21,6 +21,7 @@ from medical_vqa.serving.middleware.outer import Draining
 from medical_vqa.serving.middleware.stack import middleware_stack
 from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
+from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.service import Service
 from medical_vqa.serving.settings import Settings
 
@@ -29,7 +30,7 @@ DESCRIPTION = """Upload an image once, ask many questions about it. The image is
 Research software: not a medical device and not for diagnosis."""
 
 
-def create_app(engine: Engine, settings: Settings, store: ImageStore | None = None) -> FastAPI:
+def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageStore | None = None) -> FastAPI:
     """The application; it starts the engine when it starts, and closes it when it ends.
 
     Args:

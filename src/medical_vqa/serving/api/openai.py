@@ -1,18 +1,20 @@
 """The engine behind OpenAI's chat protocol, so that its clients and chat front ends work unchanged.
 
-The question is the last user message, about the newest image of the conversation; earlier turns are not read, for these
-models have no memory. The field `medical_vqa`, an extension, has what the protocol cannot express.
+The question is the last user message, about the newest image of the conversation, or as many as the model takes.
+Earlier turns are read by models that remember: remote ones. The field `medical_vqa`, an extension, has what the
+protocol cannot express.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -26,11 +28,14 @@ from medical_vqa.serving.api.requests import (
     ServiceDependency,
     while_connected,
 )
+from medical_vqa.serving.api.streams import OnText, texts_then_answer
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.remote_images import fetch_image
 from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
-from medical_vqa.serving.service import Service, Upload
+from medical_vqa.serving.service import Conversation, Service, Upload
 
+_EVENTS = "text/event-stream"
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
 _BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every piece decodes by itself
 _DESCRIPTIONS = {
@@ -214,17 +219,35 @@ async def chat(request: Request, body: ChatRequest, service: ServiceDependency, 
     """Ask about the image in a conversation, as OpenAI's clients do."""
     if body.model not in (service.model.name, "medical-vqa"):
         raise ApiError(404, "not_found", f"this server serves {service.model.name} and no other model")
-    image_url, question = read_messages(body.messages)
-    data = await read_image_url(image_url, service)
-    answer = await while_connected(request, service.ask_once(Upload(data), question, client=client))
+    image_urls, question, turns = read_messages(body.messages, most_pictures=service.engine.model.max_pictures)
+    uploads = [Upload(await read_image_url(url, service)) for url in image_urls]
+    conversation = Conversation(turns=turns if service.engine.model.max_turns else ())
+    if body.stream and isinstance(service.engine, RemoteEngine):
+        events = live_events(service, body, uploads, question, conversation, client)
+        return StreamingResponse(events, media_type=_EVENTS)
+    work = service.ask_once(uploads, question, conversation=conversation, client=client)
+    answer = await while_connected(request, work)
     reply = chat_reply(body, answer)
     if body.stream:
         return StreamingResponse(stream_events(reply, body), media_type="text/event-stream")
     return JSONResponse(reply.model_dump())
 
 
-def read_messages(messages: Sequence[Message]) -> tuple[str, str]:
-    """The newest image's URL and the text of the last user message; raises `ApiError` (400) where one is missing."""
+def read_messages(
+    messages: Sequence[Message], *, most_pictures: int = 1
+) -> tuple[list[str], str, list[tuple[str, str]]]:
+    """What a conversation asks.
+
+    Args:
+        messages: The conversation.
+        most_pictures: Pictures that the model takes; the newest are used.
+
+    Returns:
+        URLs of the newest images, the text of the last user message, and the turns before it.
+
+    Raises:
+        ApiError: There is no image or no question (400).
+    """
     user_messages = [message for message in messages if message.role == "user"]
     image_urls = [
         part.image_url.url for message in user_messages for part in message.parts if isinstance(part, ImagePart)
@@ -237,7 +260,20 @@ def read_messages(messages: Sequence[Message]) -> tuple[str, str]:
         raise ApiError(400, "invalid", "the last user message has no words, or control characters; ask a question")
     if len(question) > MAX_QUESTION:
         raise ApiError(400, "invalid", f"the question has more than {MAX_QUESTION:,} characters; shorten it")
-    return image_urls[-1], question
+    return image_urls[-most_pictures:], question, _turns(messages)
+
+
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Each user message that has an answer, with it."""
+    turns, question = list[tuple[str, str]](), ""
+    for message in messages:
+        text = " ".join(" ".join(part.text for part in message.parts if isinstance(part, TextPart)).split())
+        if message.role == "user":
+            question = text
+        elif message.role == "assistant" and question and text:
+            turns.append((question, text))
+            question = ""
+    return turns
 
 
 async def read_image_url(url: str, service: Service) -> bytes:
@@ -293,6 +329,58 @@ def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
         if confidence is not None
     ]
     return {"content": [{**tokens[0], "top_logprobs": tokens[:top]}] if tokens else [], "refusal": None}
+
+
+async def live_events(
+    service: Service,
+    request: ChatRequest,
+    uploads: Sequence[Upload],
+    question: str,
+    conversation: Conversation,
+    client: str,
+) -> AsyncIterator[str]:
+    """The answer as server-sent events while it is written; an error within the stream is its last event.
+
+    Args:
+        service: Asks.
+        request: As the client sent it.
+        uploads: The images.
+        question: In words.
+        conversation: Earlier turns.
+        client: Who asks.
+    """
+    header = {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": service.model.name,
+    }
+    yield _event(header, [_delta({"role": "assistant", "content": ""})])
+
+    def ask_with(on_text: OnText) -> Awaitable[Answer]:
+        around = dataclasses.replace(conversation, on_text=on_text)
+        return service.ask_once(uploads, question, conversation=around, client=client)
+
+    sent = ""
+    try:
+        async for part in texts_then_answer(ask_with):
+            text = part if isinstance(part, str) else chat_reply(request, part).choices[0].message.content
+            if (
+                text.startswith(sent) and text != sent
+            ):  # the final text may differ by its Markdown: it is in medical_vqa
+                yield _event(header, [_delta({"content": text[len(sent) :]})])
+                sent = text
+            if isinstance(part, Answer):
+                yield _event(header | {"medical_vqa": part.model_dump()}, [_delta({}) | {"finish_reason": "stop"}])
+                if request.stream_options and request.stream_options.include_usage:
+                    yield _event(header | {"usage": chat_reply(request, part).usage.model_dump()}, [])
+    except ApiError as error:
+        yield f"data: {json.dumps({'error': {'message': error.message, 'code': error.code}}, ensure_ascii=False)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _delta(delta: dict[str, Any]) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
 async def stream_events(reply: ChatReply, request: ChatRequest) -> AsyncIterator[str]:

@@ -16,10 +16,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.schema import AskRequest
+from medical_vqa.serving.schema import MAX_PICTURES, AskRequest
 from medical_vqa.serving.service import Service, Upload
 
-FORM_LIMITS: dict[str, Any] = {"max_files": 1, "max_fields": 8, "max_part_size": 8192}
+FORM_LIMITS: dict[str, Any] = {"max_files": MAX_PICTURES, "max_fields": 8, "max_part_size": 8192}
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 MAX_JSON_KEYS = 64

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Path, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
 
 from medical_vqa.serving.api.examples import bundled_examples
 from medical_vqa.serving.api.requests import (
@@ -18,6 +20,7 @@ from medical_vqa.serving.api.requests import (
     read_ask_request,
     while_connected,
 )
+from medical_vqa.serving.api.streams import OnText, answer_events
 from medical_vqa.serving.errors import ApiError, shutting_down
 from medical_vqa.serving.schema import (
     IMAGE_ID_EXAMPLE,
@@ -25,6 +28,7 @@ from medical_vqa.serving.schema import (
     Answer,
     Answers,
     AskManyRequest,
+    AskRequest,
     Examples,
     Health,
     ModelInfo,
@@ -33,6 +37,7 @@ from medical_vqa.serving.schema import (
     Suggestions,
     UploadedImage,
 )
+from medical_vqa.serving.service import Conversation, Upload
 
 _DESCRIPTIONS = {
     400: "not an image, or a body that cannot be read",
@@ -70,8 +75,48 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     """Ask a question about an uploaded image. The body is JSON or a form."""
     received = time.monotonic()
     body = await read_ask_request(request)
-    work = service.ask(body.image_id, body.question, attention_map=body.attention_map, received=received)
+    work = service.ask(
+        body.image_id,
+        body.question,
+        attention_map=body.attention_map,
+        received=received,
+        conversation=_conversation(body),
+    )
     return await while_connected(request, work)
+
+
+@json_router.post(
+    "/ask_question/stream",
+    tags=["questions"],
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Events `text`, and last `answer` or `problem`."},
+        **_errors(*_QUESTION_ERRORS),
+    },
+)
+async def stream_question(body: AskRequest, service: ServiceDependency) -> StreamingResponse:
+    """Ask a question and receive the answer while it is written; closing the connection cancels it.
+
+    Each event `text` has the whole text so far; the event `answer` has an `Answer`, the event `problem` a `Problem`.
+    """
+    await service.images.get(body.image_id)
+    service.require_pictures(1 + len(body.other_image_ids))
+
+    def ask_with(on_text: OnText) -> Awaitable[Answer]:
+        return service.ask(
+            body.image_id,
+            body.question,
+            attention_map=body.attention_map,
+            conversation=dataclasses.replace(_conversation(body), on_text=on_text),
+        )
+
+    events = answer_events(ask_with, service.engine.metrics)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _conversation(body: AskRequest) -> Conversation:
+    turns = [(turn.question, turn.answer) for turn in body.turns]
+    return Conversation(body.other_image_ids, turns, body.check_image)
 
 
 @json_router.post("/ask_questions", tags=["questions"], responses=_errors(*_QUESTION_ERRORS))
@@ -91,9 +136,15 @@ async def ask(
     attention_map: Annotated[
         bool, Form(description="Whether to add the attention map: where in the image the answer comes from.")
     ] = False,
+    other_files: Annotated[
+        list[UploadFile] | None, File(description="Further images of the question, for models that take several.")
+    ] = None,
 ) -> Answer:
     """Ask a question about an image in one request; the image is not stored."""
-    work = service.ask_once(upload, question, attention_map=attention_map, client=client)
+    others = other_files or []
+    service.require_pictures(1 + len(others))
+    uploads = [upload, *[Upload(await other.read()) for other in others]]
+    work = service.ask_once(uploads, question, attention_map=attention_map, client=client)
     return await while_connected(request, work)
 
 

@@ -22,6 +22,7 @@ from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import DamagedBlobError, StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import IMAGE_ID
 
 T = TypeVar("T")
@@ -38,7 +39,13 @@ class ImageRepository:
     """Images by id; used from the event loop alone."""
 
     def __init__(
-        self, store: ImageStore, engine: Engine, *, ttl: float | None, cache_bytes: int, keep_originals: bool
+        self,
+        store: ImageStore,
+        engine: Engine | RemoteEngine,
+        *,
+        ttl: float | None,
+        cache_bytes: int,
+        keep_originals: bool,
     ) -> None:
         """Set up the cache.
 

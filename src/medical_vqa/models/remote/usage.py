@@ -1,0 +1,59 @@
+"""Requests, tokens and cost of a remote model."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Usage:
+    """Requests and tokens; counted in the client's thread and read from any."""
+
+    requests: int = 0
+    """Answers received."""
+    retries: int = 0
+    """Requests that were repeated."""
+    prompt_tokens: int = 0
+    """Tokens of questions and pictures, as the endpoint counts them."""
+    completion_tokens: int = 0
+    """Tokens of answers, as the endpoint counts them."""
+    filtered: int = 0
+    """Answers that the endpoint's content filter withheld; they are empty."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, tokens: Any, *, answers: int = 1, retries: int = 0, filtered: bool = False) -> None:
+        """Count one request.
+
+        Args:
+            tokens: The endpoint's ``usage``, or None; fields that it lacks count as zero.
+            answers: 1, or 0 for a probe, of which only the tokens count.
+            retries: Repetitions before it.
+            filtered: Whether a content filter withheld the answer.
+        """
+        with self._lock:
+            self.requests += answers
+            self.retries += retries
+            self.filtered += filtered
+            self.prompt_tokens += _count(tokens, "prompt_tokens")
+            self.completion_tokens += _count(tokens, "completion_tokens")
+
+    def add_retries(self, count: int) -> None:
+        """Count the repetitions of a request that got no answer."""
+        with self._lock:
+            self.retries += count
+
+    def to_json(self) -> dict[str, int]:
+        """The counts."""
+        names = ("requests", "retries", "prompt_tokens", "completion_tokens", "filtered")
+        return {name: getattr(self, name) for name in names}
+
+    def cost(self, *, per_million_in: float, per_million_out: float) -> float:
+        """Cost in the currency of the prices, which are per million tokens."""
+        return (self.prompt_tokens * per_million_in + self.completion_tokens * per_million_out) / 1e6
+
+
+def _count(tokens: Any, name: str) -> int:
+    value = getattr(tokens, name, None)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,231 @@
+"""The engine in front of a remote model: every question is a request of its own, canceled when the asker leaves.
+
+The endpoint batches, so that nothing waits here but what exceeds the client's concurrency. Of the guards, those run
+that need no model: whether the picture shows anything, the confidence threshold of `calibrate`, and, on request, how
+much the picture moves the answer, compared with an even gray one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cachetools import LRUCache
+
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
+from medical_vqa.errors import EndpointDownError, ModelError
+from medical_vqa.models.base import Query
+from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
+from medical_vqa.models.guards.image_dependence import ImageDependence, answer_source, image_dependence
+from medical_vqa.models.guards.picture import statistics_reason
+from medical_vqa.models.guards.reasons import sentence
+from medical_vqa.models.guards.sides import meant_side
+from medical_vqa.schema.records import Prediction
+from medical_vqa.serving.engine import EngineAnswer, EngineOptions, ModelAnswer
+from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
+from medical_vqa.serving.metrics import Metrics
+from medical_vqa.text import squad_normalize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medical_vqa.models.remote.model import RemoteModel
+    from medical_vqa.schema.bundle_card import BundleCard
+
+_LOG = logging.getLogger("medical_vqa.serving")
+_RECHECK_SECONDS = 2.0  # between two attempts to reach an endpoint that is down
+_GRAY = 128
+
+OnText = Callable[[str], None]
+
+
+class RemoteEngine:
+    """Answers questions about pictures with a model behind an endpoint."""
+
+    def __init__(
+        self,
+        model: RemoteModel,
+        card: BundleCard,
+        options: EngineOptions | None = None,
+        *,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Set up the cache; `start` contacts the endpoint.
+
+        Args:
+            model: Asks the endpoint.
+            card: How it is asked; temperature and threshold, where it was calibrated.
+            options: Sizes and times; batches do not apply.
+            metrics: Where work is counted; None: metrics of its own.
+        """
+        self.model = model
+        self.card = card
+        self.options = options or EngineOptions()
+        self.metrics = metrics or Metrics()
+        self.id = _model_id(card)
+        self.has_attention_map = False
+        self.fingerprint = self.id
+        self._waiting = 0
+        self._seconds = 0.0
+        self._cache: LRUCache[Any, ModelAnswer] = LRUCache(self.options.answer_cache_size)
+        self._up = False
+        self._closed = threading.Event()
+        self._watch: threading.Thread | None = None
+        self.metrics.queue_size.set_function(lambda: self._waiting)
+
+    def start(self) -> None:
+        """Ask about a probe picture; an endpoint that is down is tried again until it answers.
+
+        Raises `ModelError` when the endpoint lacks the model, or the model sees no pictures.
+        """
+        self._check()
+        self._watch = threading.Thread(target=self._watch_endpoint, name="endpoint-watch", daemon=True)
+        self._watch.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the endpoint answered last time."""
+        return self._up and not self._closed.is_set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._closed.set()
+        if self._watch is not None:
+            self._watch.join()
+        self.model.close()
+
+    async def encode(self, image: str, picture: NDArray[np.uint8]) -> None:  # noqa: ARG002 - as every engine
+        """None: the endpoint encodes the pictures."""
+        return
+
+    async def ask(
+        self,
+        image: str,
+        visual: Any,
+        question: str,
+        *,
+        attention_map: bool = False,  # noqa: ARG002 - a remote model has none
+        received: float | None = None,
+        context: PictureContext | None = None,
+        others: Sequence[tuple[str, Any]] = (),
+        turns: Sequence[tuple[str, str]] = (),
+        on_text: OnText | None = None,
+        check_image: bool = False,
+    ) -> EngineAnswer:
+        """The answer to a question.
+
+        Args:
+            image: Digest of the picture.
+            visual: The picture.
+            question: In words.
+            attention_map: Ignored.
+            received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
+            context: What is known of the picture apart from its pixels; None: nothing.
+            others: Digest and picture of further images of the question.
+            turns: Earlier questions of the conversation with their answers.
+            on_text: Receives what of the answer may be shown while it is written.
+            check_image: Whether to ask about an even gray picture too, and compare.
+
+        Raises:
+            ApiError: The endpoint is down, refuses the question, or does not answer within the deadline.
+        """
+        if self._closed.is_set():
+            raise shutting_down()
+        if self._waiting >= self.options.queue_size:
+            raise overloaded(self._seconds)
+        kept_turns = tuple(turns[-self.model.max_turns :]) if self.model.max_turns else ()
+        query = Query("q", question, image, visual, other_visuals=tuple(other for _, other in others), turns=kept_turns)
+        key = (image, question, kept_turns, tuple(digest for digest, _ in others), check_image)
+        cached = self._cache.get(key)
+        self.metrics.answer_cache.labels("miss" if cached is None else "hit").inc()
+        if cached is not None:
+            return EngineAnswer(cached)
+        start = time.monotonic()
+        deadline = (start if received is None else received) + self.options.deadline
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(deadline - start):
+                answer = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
+        except TimeoutError:
+            raise deadline_exceeded(self._seconds) from None
+        except EndpointDownError as error:
+            self._up = False
+            raise ApiError(503, "engine_unavailable", str(error), {"Retry-After": "5"}) from None
+        except ModelError as error:
+            raise ApiError(422, "invalid", str(error)) from None
+        finally:
+            self._waiting -= 1
+        seconds = time.monotonic() - start
+        self._up = True
+        self._seconds += 0.2 * (seconds - self._seconds)
+        self.metrics.model_seconds.labels("answer").observe(seconds)
+        self._cache[key] = answer
+        return EngineAnswer(answer, 0.0, seconds, 1)
+
+    async def _answer(
+        self, query: Query, context: PictureContext, on_text: OnText | None, check_image: bool
+    ) -> ModelAnswer:
+        requests = [asyncio.wrap_future(self.model.submit(query, on_text))]
+        if check_image:
+            gray = dataclasses.replace(query, visual=np.full_like(query.visual, _GRAY))
+            requests.append(asyncio.wrap_future(self.model.submit(gray)))
+        raw, *about_gray = await asyncio.gather(*requests)
+        prediction = calibrated(raw, self.card)
+        dependence = _dependence(raw, about_gray)
+        return ModelAnswer(
+            prediction,
+            self._abstention(query, prediction, context),
+            dependence.score if dependence else None,
+            answer_source(dependence, about_image=True),
+            meant_side(prediction.answer),
+        )
+
+    def _abstention(self, query: Query, prediction: Prediction, context: PictureContext) -> AbstentionDecision:
+        if context.statistics is not None:
+            reason = statistics_reason(context.statistics, gray_only=False)
+            if reason is not None:
+                return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
+        if not prediction.answer:
+            return AbstentionDecision(True, sentence("empty_answer", {}), "empty_answer")
+        return abstention_decision(self.model, self.card, query, prediction)
+
+    def _check(self) -> None:
+        try:
+            self.model.check()
+            self._up = True
+            for note in self.model.notes:
+                _LOG.warning(note)
+        except EndpointDownError as error:
+            _LOG.warning("%s", error)
+
+    def _watch_endpoint(self) -> None:
+        while not self._closed.wait(_RECHECK_SECONDS):
+            if not self._up:
+                with contextlib.suppress(ModelError):  # a model that is gone is named in the answer to a question
+                    self._check()
+
+
+def _dependence(answer: Prediction, about_gray: Sequence[Prediction]) -> ImageDependence | None:
+    """What a gray picture does to the answer; without confidences, whether the answer stays the same."""
+    if not about_gray:
+        return None
+    measured = image_dependence(answer, about_gray)
+    if measured is not None:
+        return measured
+    same = squad_normalize(about_gray[0].answer) == squad_normalize(answer.answer)
+    return ImageDependence(0.0 if same else 1.0, float(same), 1)
+
+
+def _model_id(card: BundleCard) -> str:
+    """Equal for endpoints that are asked in the same way."""
+    parts = card.model_dump(mode="json", include={"family", "name", "facts", "calibration"})
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

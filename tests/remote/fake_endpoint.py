@@ -1,0 +1,129 @@
+"""A fake endpoint on this machine: what a test tells it to answer, in the shapes that engines differ in."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ANSWER = {
+    "choices": [{"message": {"content": " Yes\n"}, "logprobs": {"content": [{"token": "Yes", "logprob": -0.1}]}}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+}
+
+
+class FakeEndpoint:
+    """Answers `reply`; `failures` are the statuses of the first requests, and `limit` the number it answers at all."""
+
+    def __init__(self) -> None:
+        self.failures: list[int] = []
+        self.error: Any = {"error": "no such luck"}
+        self.limit = 10**9
+        self.path = "/v1"
+        self.models: list[str] | None = ["m"]
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.lock, self.running, self.most = threading.Lock(), 0, 0
+        self.reply: Any = json.loads(json.dumps(ANSWER))
+        self.answer: Callable[[dict[str, Any]], tuple[int, Any]] | None = None
+        self.events: list[str] = []
+        self.hold: threading.Event | None = None
+        self.left = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if fake.models is None or self.path != f"{fake.path}/models":
+                    self.send(404, {"detail": "Not Found"})
+                    return
+                self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in fake.models]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if self.path != f"{fake.path}/chat/completions":
+                    self.send(404, {"detail": "Not Found"})
+                    return
+                with fake.lock:
+                    fake.running += 1
+                    fake.most = max(fake.most, fake.running)
+                    fake.asked.append(body)
+                    fake.headers.append(dict(self.headers))
+                    status = fake.failures.pop(0) if fake.failures else 200 if len(fake.asked) <= fake.limit else 503
+                threading.Event().wait(0.005)
+                if fake.hold is not None:
+                    fake.hold.wait(10)
+                reply = fake.reply if status == 200 else fake.error
+                if status == 200 and fake.answer is not None:
+                    status, reply = fake.answer(body)
+                with fake.lock:
+                    fake.running -= 1
+                if status == 200 and body.get("stream") and fake.events:
+                    self.stream()
+                else:
+                    self.send(status, reply)
+
+            def stream(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("connection", "close")
+                self.end_headers()
+                try:
+                    for event in fake.events:
+                        self.wfile.write(f"data: {event}\n\n".encode())
+                        self.wfile.flush()
+                    if fake.hold is None:
+                        return
+                    while True:  # the engine notices that the asker has left when it writes
+                        self.wfile.write(b": still here\n\n")
+                        self.wfile.flush()
+                except OSError:
+                    fake.left.set()
+
+            def send(self, status: int, reply: Any) -> None:
+                content = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("retry-after-ms", "1")
+                self.send_header("content-type", "text/html" if isinstance(reply, str) else "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}{self.path}"
+
+    @property
+    def host(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def say(self, text: str | None, *, finish_reason: str = "stop", tokens: Any = None) -> None:
+        """Answer with a text, and with token log-probabilities where they are passed."""
+        choice: dict[str, Any] = {"message": {"content": text}, "finish_reason": finish_reason}
+        if tokens is not None:
+            choice["logprobs"] = {"content": tokens}
+        self.reply = {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+
+    def stream(self, *texts: str, last: str = "[DONE]") -> None:
+        """Stream these pieces; `last` ends the stream as an engine does."""
+        chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        self.events = [json.dumps(chunk) for chunk in [*chunks, end]] + ([last] if last else [])
+
+    def close(self) -> None:
+        if self.hold is not None:
+            self.hold.set()
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
