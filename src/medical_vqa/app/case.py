@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from medical_vqa.app.asking import Asking, OnText, Reply, Worker
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.serving.schema import Answer, UploadedImage
+from medical_vqa.serving.schema import Answer, ModelInfo, UploadedImage
 
-Reply = Answer | BackendError
 Window = tuple[float, float]
 """Center and width of the intensity window."""
 
@@ -72,6 +72,8 @@ class Case:
     turns: list[Turn] = field(default_factory=list)
     """Oldest first."""
     pending: str | None = None
+    """Question that is asked next."""
+    asking: Asking | None = None
     """Question that waits for its answer."""
     header_window: Window | None = None
     """Window that the backend chose for the file; None where windows do not apply."""
@@ -132,7 +134,7 @@ def change_view(backends: Sequence[Backend], case: Case, view: View) -> None:
 
 
 def ask(backends: Sequence[Backend], case: Case, question: str, *, attention_map: bool) -> Turn:
-    """Ask every backend in parallel and append the turn to the case.
+    """Ask every backend in parallel, wait, and append the turn to the case.
 
     Args:
         backends: The page's main backend first.
@@ -143,11 +145,60 @@ def ask(backends: Sequence[Backend], case: Case, question: str, *, attention_map
     Returns:
         The turn; a backend that failed contributes its error as the reply.
     """
-    with ThreadPoolExecutor(len(backends)) as pool:
-        replies = list(pool.map(lambda backend: _reply(backend, case, question, attention_map), backends))
-    turn = Turn(question, replies, case.picture, case.view)
+    asking = start_asking(backends, case, question, models=[None] * len(backends), attention_map=attention_map)
+    asking.wait()
+    return finish_asking(case, asking)
+
+
+def start_asking(
+    backends: Sequence[Backend], case: Case, question: str, *, models: Sequence[ModelInfo | None], attention_map: bool
+) -> Asking:
+    """Ask every backend in the background.
+
+    Args:
+        backends: The page's main backend first.
+        case: The case; a view that a backend does not have yet is uploaded there.
+        question: One line of text.
+        models: What is known of the model of each backend: whether it remembers and streams.
+        attention_map: Whether to request attention maps.
+    """
+
+    def worker(number: int, backend: Backend, model: ModelInfo | None) -> Worker:
+        turns = remembered_turns(case, number, model.max_turns if model is not None else 0)
+
+        def ask_one(on_text: OnText, canceled: threading.Event) -> Reply:
+            def send(image_id: str) -> Answer:
+                if model is None or not model.streams:
+                    return backend.ask(image_id, question, attention_map=attention_map)
+                return backend.ask_streaming(image_id, question, turns=turns, on_text=on_text, canceled=canceled)
+
+            return _reply(backend, case, send)
+
+        return ask_one
+
+    asking = Asking(question)
+    asking.start([worker(n, backend, model) for n, (backend, model) in enumerate(zip(backends, models, strict=True))])
+    return asking
+
+
+def finish_asking(case: Case, asking: Asking) -> Turn:
+    """Append the turn of a question that was answered or canceled."""
+    turn = Turn(asking.question, asking.replies, case.picture, case.view)
     case.turns.append(turn)
+    case.asking = None
     return turn
+
+
+def remembered_turns(case: Case, number: int, limit: int) -> list[tuple[str, str]]:
+    """The last turns that the backend with this number has answered, at most `limit`."""
+    if not limit:
+        return []
+    turns = []
+    for turn in case.turns:
+        reply = turn.replies[number] if number < len(turn.replies) else None
+        if isinstance(reply, Answer) and reply.answer:
+            turns.append((turn.question, reply.answer))
+    return turns[-limit:]
 
 
 def normalize_question(text: str) -> str:
@@ -186,17 +237,17 @@ def window_ranges(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
     return (round(center - width), round(center + width)), (1, max(2, round(2 * width)))
 
 
-def _reply(backend: Backend, case: Case, question: str, attention_map: bool) -> Reply:
+def _reply(backend: Backend, case: Case, send: Callable[[str], Answer]) -> Reply:
     """Upload the view first where the backend does not have it (yet, or any longer)."""
     try:
         if backend.address in case.image_ids:
             try:
-                return backend.ask(case.image_ids[backend.address], question, attention_map=attention_map)
+                return send(case.image_ids[backend.address])
             except BackendError as error:
                 if error.code != "unknown_image":
                     raise
         uploaded = backend.upload(case.data, case.name, frame=case.view.frame, window=case.view.window)
         case.image_ids[backend.address] = uploaded.image_id
-        return backend.ask(uploaded.image_id, question, attention_map=attention_map)
+        return send(uploaded.image_id)
     except BackendError as error:
         return error

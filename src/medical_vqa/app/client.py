@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import httpx2
@@ -14,8 +15,9 @@ from medical_vqa.errors import ConfigError, MedicalVqaError
 from medical_vqa.io import TemporaryFailure, retry
 from medical_vqa.serving import schema
 
-FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response"]
-"""Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response."""
+FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response", "canceled"]
+"""Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response, or
+the visitor canceled it."""
 
 TRANSIENT = frozenset(
     {"unreachable", "response_timeout", "not_ready", "engine_unavailable", "overloaded", "deadline", "timeout"}
@@ -26,6 +28,7 @@ PERMANENT = frozenset({"not_an_image", "unsupported_media_type", "too_large", "i
 _GATEWAY_ERRORS = frozenset({502, 503, 504})
 _CONNECT_SECONDS = 5.0
 _RESPONSE_SECONDS = 60.0  # a platform that starts an instance holds the request meanwhile
+_STREAM_TIMEOUT = httpx2.Timeout(600.0, connect=_CONNECT_SECONDS)  # a slow model may think for minutes
 _READY_SECONDS = 4.0
 _FIRST_WAIT = 0.5  # seconds before the second attempt
 _LONGEST_WAIT = 5.0  # seconds; a person is waiting at the page
@@ -137,6 +140,47 @@ class Backend:
         body = schema.AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
         return _parse(schema.Answer, self._request("POST", "/ask_question", json=body.model_dump()))
 
+    def ask_streaming(
+        self,
+        image_id: str,
+        question: str,
+        *,
+        turns: Sequence[tuple[str, str]],
+        on_text: Callable[[str], None],
+        canceled: threading.Event,
+    ) -> schema.Answer:
+        """Ask a question and receive the text while it is written; it is sent once, because a repetition costs again.
+
+        Args:
+            image_id: Id from `upload`.
+            question: One line of text.
+            turns: Earlier questions of the conversation with their answers.
+            on_text: Receives the text so far.
+            canceled: Closes the connection once it is set.
+
+        Returns:
+            The answer, also where the model abstains.
+
+        Raises:
+            BackendError: The question was refused or canceled, or the backend did not respond.
+        """
+        body = {
+            "image_id": image_id,
+            "question": question,
+            "turns": [{"question": asked, "answer": answer[: schema.MAX_ANSWER]} for asked, answer in turns],
+        }
+        try:
+            with self._client.stream("POST", "/ask_question/stream", json=body, timeout=_STREAM_TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error_of(response)
+                return _read_events(response, on_text, canceled)
+        except httpx2.TimeoutException as error:
+            raise BackendError("response_timeout", f"{self.address} did not respond in time") from error
+        except httpx2.HTTPError as error:
+            message = f"{self.address} cannot be reached ({type(error).__name__})"
+            raise BackendError("unreachable", message) from error
+
     def delete_image(self, image_id: str) -> None:
         """Delete an uploaded image; one that the backend no longer has is not an error."""
         try:
@@ -185,6 +229,24 @@ class Backend:
         if failure.transient:
             raise TemporaryFailure(failure, response.headers.get("retry-after"))
         raise failure
+
+
+def _read_events(response: httpx2.Response, on_text: Callable[[str], None], canceled: threading.Event) -> schema.Answer:
+    event = ""
+    for line in response.iter_lines():
+        if canceled.is_set():
+            raise BackendError("canceled", "canceled")
+        name, _, data = line.partition(": ")
+        if name == "event":
+            event = data
+        elif name == "data" and event == "text":
+            on_text(str(json.loads(data)["text"]))
+        elif name == "data" and event == "answer":
+            return schema.Answer.model_validate_json(data, extra="ignore")
+        elif name == "data" and event == "problem":
+            detail = schema.Problem.model_validate_json(data, extra="ignore").detail
+            raise BackendError(detail.code, detail.message)
+    raise BackendError("invalid_response", "the stream ended without an answer")
 
 
 def _parse(wire_type: type[WireType], response: httpx2.Response) -> WireType:

@@ -10,6 +10,8 @@ from medical_vqa.serving.schema import Answer
 from medical_vqa.text import per_cent
 
 _MAX_ALTERNATIVES = 3
+_EXPLAINED = frozenset({"engine_unavailable", "invalid"})
+"""Failures whose own sentence says more than the page's: which engine, and what it wrote."""
 
 
 def brand(model_name: str | None) -> str:
@@ -53,9 +55,17 @@ def answer(texts: Texts, reply: Answer) -> str:
     return f'<div class="mv-card {name}">{content}<p class="mv-footer">{escape(footer)}</p></div>'
 
 
+def unfinished(texts: Texts, text: str) -> str:
+    """An answer that is being written; a placeholder before its first word."""
+    shown = escape(text) if text else escape(texts("answering"))
+    name = "mv-answer" if text else "mv-small"
+    return f'<div class="mv-card mv-unfinished" aria-live="polite"><p class="{name}">{shown}</p></div>'
+
+
 def failure(texts: Texts, error: BackendError) -> str:
     """A question without an answer, and the reason."""
-    return f'<div class="mv-card mv-failed" role="alert"><p>{escape(texts.failure(error.code))}</p></div>'
+    detail = f'<p class="mv-small" lang="en">{escape(error.message)}</p>' if error.code in _EXPLAINED else ""
+    return f'<div class="mv-card mv-failed" role="alert"><p>{escape(texts.failure(error.code))}</p>{detail}</div>'
 
 
 def refused_file(texts: Texts, name: str, error: BackendError) -> str:
@@ -98,7 +108,8 @@ def _answered(texts: Texts, reply: Answer) -> str:
     if reply.confidence is None:
         html += small(texts("no_confidence"))
     else:
-        html += _bar(texts("confidence"), reply.confidence, "mv-confidence")
+        label = "agreement" if reply.confidence_basis == "agreement" else "confidence"
+        html += _bar(texts(label), reply.confidence, "mv-confidence")
     if reply.alternatives:
         html += f'<div class="mv-alternatives">{small(texts("alternatives"))}{_alternatives(reply)}</div>'
     return html

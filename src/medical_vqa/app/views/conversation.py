@@ -6,15 +6,18 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from medical_vqa.app import transcript
-from medical_vqa.app.case import Case, Reply, Turn, ask, retry_last_turn
+from medical_vqa.app.asking import Asking, Reply
+from medical_vqa.app.case import Case, Turn, finish_asking, retry_last_turn, start_asking
 from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
 from medical_vqa.app.views import rating
-from medical_vqa.serving.schema import Answer
+from medical_vqa.serving.schema import Answer, ModelInfo
 
 _MAX_SUGGESTIONS = 5
+_FAST_SECONDS = 0.4  # a model that answers within this time needs no progress
+_POLL_SECONDS = 0.4
 
 
 def conversation(context: PageContext, case: Case) -> None:
@@ -22,14 +25,13 @@ def conversation(context: PageContext, case: Case) -> None:
     backends = [context.backend, *_compared_backends(context)]
     for turn in case.turns:
         _show_turn(context, case, turn)
-    if case.pending is not None:
-        st.html(cards.question(context.texts, case.pending))
-        has_attention_map = context.session.model is not None and context.session.model.has_attention_map
-        with st.spinner(context.texts("answering")):
-            ask(backends, case, case.pending, attention_map=has_attention_map)
+    if case.pending is not None and case.asking is None:
+        case.asking = _start(context, backends, case, case.pending)
         case.pending = None
-        context.session.attention_turn_id = None
-        st.rerun()
+    if case.asking is not None:
+        _await_answer(context, case, case.asking)
+        return
+    _note_about_memory(context, case)
     if not case.turns:
         _show_suggestions(case, context.texts)
         return
@@ -39,12 +41,55 @@ def conversation(context: PageContext, case: Case) -> None:
         _show_download(case, context.texts)
 
 
+def _start(context: PageContext, backends: list[Backend], case: Case, question: str) -> Asking:
+    model = context.session.model
+    models = [model, *[_model_info(backend.address, backend) for backend in backends[1:]]]
+    attention_map = model is not None and model.has_attention_map
+    return start_asking(backends, case, question, models=models, attention_map=attention_map)
+
+
+def _await_answer(context: PageContext, case: Case, asking: Asking) -> None:
+    """The question, what is written so far, the time, and a button to cancel; ends with a run of the whole page."""
+    texts = context.texts
+
+    def finish() -> None:
+        finish_asking(case, asking)
+        context.session.attention_turn_id = None
+        st.rerun()
+
+    st.html(cards.question(texts, asking.question))
+    if asking.wait(_FAST_SECONDS):
+        finish()
+
+    @st.fragment(run_every=_POLL_SECONDS)
+    def show() -> None:
+        if asking.wait(0):
+            finish()
+        columns = st.columns(len(asking.texts)) if len(asking.texts) > 1 else [st.container()]
+        for column, text in zip(columns, asking.texts, strict=True):
+            column.html(cards.unfinished(texts, text))
+        with st.container(horizontal=True, gap="small", vertical_alignment="center", key="answering"):
+            st.html(cards.small(texts("answering_seconds", seconds=f"{asking.seconds:.0f}")))
+            st.button(texts("cancel"), key="cancel", icon=":material/stop_circle:", on_click=asking.cancel)
+
+    show()
+
+
+def _note_about_memory(context: PageContext, case: Case) -> None:
+    model = context.session.model
+    if model is not None and case.turns:
+        name = "remembers" if model.max_turns else "forgets"
+        st.html(cards.small(context.texts(name, turns=model.max_turns)))
+        if not model.has_attention_map:
+            st.html(cards.small(context.texts("no_attention_map")))
+
+
 def _compared_backends(context: PageContext) -> list[Backend]:
     """The backends for comparison that respond and are switched on."""
     switched_on = []
     for backend in context.backends[1:]:
         try:
-            model_name = _model_name(backend.address, backend)
+            model_name = _model_info(backend.address, backend).name
         except BackendError:
             continue
         if st.toggle(context.texts("compare", model=model_name), key="compare"):
@@ -53,8 +98,8 @@ def _compared_backends(context: PageContext) -> list[Backend]:
 
 
 @st.cache_data(ttl=60, max_entries=8, show_spinner=False)
-def _model_name(address: str, _backend: Backend) -> str:  # noqa: ARG001 - the key
-    return _backend.model().name
+def _model_info(address: str, _backend: Backend) -> ModelInfo:  # noqa: ARG001 - the key
+    return _backend.model()
 
 
 def _show_turn(context: PageContext, case: Case, turn: Turn) -> None:

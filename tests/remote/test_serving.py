@@ -1,0 +1,203 @@
+"""The server in front of a remote model: upload, ask, stream, cancel, guards, conversation, several pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+import live
+
+from medical_vqa.models.remote.endpoint import Endpoint
+from medical_vqa.pipelines.load import remote
+from medical_vqa.pipelines.serve import remote_engine
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1", "localhost"])]
+
+
+def serving(url: str, model: str = "m", **settings):
+    endpoint = {name: settings.pop(name) for name in ("max_pictures", "turns", "tries") if name in settings}
+    loaded = remote(Endpoint(model, url, **{"tries": 1, "max_tokens": 8, **endpoint}), concurrency=300)
+    chosen = live.settings(**{"remote_deadline": live.PATIENCE, **settings})
+    return live.serving(remote_engine(loaded, chosen), chosen)
+
+
+def counted(fake):
+    """A picture adds tokens, so that the probe sees that the model sees."""
+
+    def answer(body):
+        content = body["messages"][0]["content"]
+        pictures = sum(part["type"] == "image_url" for part in content)
+        reply = json.loads(json.dumps(fake.reply))
+        reply["usage"] = {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}
+        return 200, reply
+
+    fake.answer = answer
+    return fake
+
+
+@pytest.fixture
+def server(fake):
+    with serving(counted(fake).url) as url:
+        fake.asked.clear()
+        yield url
+
+
+def upload(url: str, gray: int = 100) -> str:
+    data = live.png(gray, 32) if gray != 100 else textured()
+    return live.request("POST", f"{url}/upload_image", files={"image_file": ("a.png", data)}).json()["image_id"]
+
+
+def textured(seed: int = 0) -> bytes:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32), np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def ask(url: str, **body):
+    body = {"question": "Is it?", **body}
+    return live.request("POST", f"{url}/ask_question", json=body)
+
+
+def events(url: str, **body):
+    reply = live.request("POST", f"{url}/ask_question/stream", json={"question": "Is it?", **body})
+    blocks = [block.split("\n") for block in reply.text.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def test_an_uploaded_picture_is_asked_about(server, fake):
+    answer = ask(server, image_id=upload(server)).json()
+    assert (answer["answer"], answer["model"]["family"], answer["abstained"]) == ("Yes", "openai", False)
+    assert answer["confidence_basis"] == "probability"
+    info = live.request("GET", f"{server}/model").json()
+    assert (info["max_turns"], info["max_pictures"], info["streams"], info["has_attention_map"]) == (8, 4, True, False)
+    assert live.request("GET", f"{server}/readyz").status_code == 200
+
+
+def test_the_answer_is_streamed_and_ends_with_the_whole(server, fake):
+    fake.stream("Le", "ft lung")
+    names = [(name, data.get("text")) for name, data in events(server, image_id=upload(server))]
+    assert names == [("text", "Le"), ("text", "Left lung"), ("answer", None)]
+
+
+def test_the_conversation_is_sent_and_bounded(server, fake):
+    turns = [{"question": f"Q{n}?", "answer": "A"} for n in range(20)]
+    answer = ask(server, image_id=upload(server), turns=turns).json()
+    assert answer["turns_read"] == 8
+    assert len(fake.asked[-1]["messages"]) == 17
+
+
+def test_several_pictures_are_sent_and_too_many_are_refused(server, fake):
+    first, second = upload(server), upload(server)
+    assert ask(server, image_id=first, other_image_ids=[second]).status_code == 200
+    assert sum(part["type"] == "image_url" for part in fake.asked[-1]["messages"][0]["content"]) == 2
+    refused = ask(server, image_id=first, other_image_ids=[second] * 4)
+    assert refused.status_code == 422
+    assert "takes at most 4 pictures in one question, got 5" in refused.json()["detail"]["message"]
+    files = [("image_file", ("a.png", textured())), ("other_files", ("b.png", textured(1)))]
+    reply = live.request("POST", f"{server}/ask", files=files, data={"question": "Is it?"})
+    assert reply.json()["answer"] == "Yes"
+
+
+def test_a_picture_that_shows_nothing_is_withheld(server, fake):
+    answer = ask(server, image_id=upload(server, gray=7)).json()
+    assert (answer["abstained"], answer["reason_code"]) == (True, "constant_picture")
+
+
+def test_an_empty_answer_is_withheld(server, fake):
+    fake.say("<think>hm")
+    answer = ask(server, image_id=upload(server)).json()
+    assert (answer["abstained"], answer["reason_code"]) == (True, "empty_answer")
+
+
+def test_how_much_the_picture_matters_is_measured_on_request(server, fake):
+    fake.say("Yes")
+    image = upload(server)
+    assert ask(server, image_id=image).json()["image_dependence"] is None
+    answer = ask(server, image_id=image, check_image=True).json()
+    assert (answer["image_dependence"], answer["source"]) == (0.0, "usual")
+
+
+def test_when_the_asker_leaves_the_request_is_closed(server, fake):
+    image = upload(server)
+    fake.stream("Left")
+    fake.hold = threading.Event()
+    fake.hold.set()  # answers, and then writes until the asker leaves
+    body = {"image_id": image, "question": "Is it?"}
+    with live.client_of() as client, client.stream("POST", f"{server}/ask_question/stream", json=body) as reply:
+        assert next(reply.iter_lines()).startswith("event: text")
+    assert fake.left.wait(live.PATIENCE)
+    fake.hold = None
+
+
+def test_an_endpoint_that_is_down_is_one_sentence_and_a_status(server, fake):
+    image = upload(server)
+    fake.failures = [503]
+    refused = ask(server, image_id=image)
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (503, "engine_unavailable")
+    assert refused.headers["retry-after"] == "5"
+    name, problem = (fake.failures.append(503), events(server, image_id=image)[-1])[1]
+    assert (name, problem["detail"]["code"]) == ("problem", "engine_unavailable")
+
+
+def test_a_server_starts_before_its_engine_and_is_ready_when_the_engine_is(fake):
+    counted(fake)
+    fake.failures = [503, 503]
+    with serving(fake.url) as url:
+        image = upload(url)
+        assert ask(url, image_id=image).status_code == 200
+        assert live.request("GET", f"{url}/readyz").status_code == 200
+
+
+def test_two_hundred_clients_get_their_own_answers(server, fake):
+    fake.answer = lambda body: (
+        200,
+        {"choices": [{"message": {"content": body["messages"][0]["content"][1]["text"].split()[-1]}}]},
+    )
+    image = upload(server)
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda n: ask(server, image_id=image, question=f"Say {n}").json(), range(200)))
+    assert [answer["answer"] for answer in answers] == [str(n) for n in range(200)]
+
+
+def test_openai_clients_read_turns_and_stream(server, fake):
+    fake.stream("Left", " lung")
+    url = f"data:image/png;base64,{base64.b64encode(textured()).decode()}"
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "CT?"}],
+        },
+        {"role": "assistant", "content": "Yes"},
+        {"role": "user", "content": "Where?"},
+    ]
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="x", max_retries=0) as client:
+        chunks = list(client.chat.completions.create(model="m", messages=messages, stream=True))
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert texts == ["Left", " lung"]
+    assert [message["role"] for message in fake.asked[-1]["messages"]] == ["user", "assistant", "user"]
+
+
+@pytest.mark.slow
+def test_a_real_engine_behind_the_server_is_killed_and_comes_back(llava):
+    with serving(llava.url, llava.model, turns=8) as url:
+        image = upload(url)
+        assert ask(url, image_id=image).status_code == 200
+        assert events(url, image_id=image, question="What is it?")[-1][0] == "answer"
+        llava.kill()
+        refused = ask(url, image_id=image, question="And now?")
+        assert refused.json()["detail"]["code"] == "engine_unavailable"
+        llava.start()
+        assert ask(url, image_id=image, question="And now?").status_code == 200
