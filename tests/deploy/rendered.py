@@ -1,7 +1,8 @@
-"""The deployments that are tested: every target, with a model that runs on a CPU and with one that needs a GPU."""
+"""The deployments that are tested: every target, with a model that runs on a CPU, one that needs a GPU, and engines."""
 
 from __future__ import annotations
 
+from medical_vqa.deploying.engines import ENGINES, engine_card
 from medical_vqa.deploying.render import TARGETS, complete_values, render
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.bundle_card import BundleCard
@@ -23,6 +24,12 @@ CARDS = {
 CASES = {
     **{f"{target}": (target, "cpu", {}) for target in TARGETS},
     "space-app": ("space", "cpu", {"backend": "https://vqa.example.org"}),
+    **{
+        f"{target}-{engine}": (target, engine, {})
+        for target, options in TARGETS.items()
+        for engine in ENGINES
+        if options.runs_engines
+    },
     **{f"{target}-gpu": (target, "gpu", {}) for target, options in TARGETS.items() if options.supports_torch},
 }
 
@@ -30,4 +37,7 @@ CASES = {
 def rendered(case: str, wheel: str | None = WHEEL, **values: str) -> dict[str, str]:
     """One of `CASES`; keywords replace values."""
     target, card, overrides = CASES[case]
-    return render(target, CARDS[card], values=complete_values(target, {**overrides, **values}), wheel=wheel)
+    complete = complete_values(target, {**overrides, **values})
+    if card in ENGINES:
+        return render(target, engine_card("google/medgemma-4b-it"), values=complete, wheel=wheel, engine=ENGINES[card])
+    return render(target, CARDS[card], values=complete, wheel=wheel)

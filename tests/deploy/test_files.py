@@ -11,6 +11,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from medical_vqa.deploying.engines import ENGINES, engine_card
+from medical_vqa.deploying.render import complete_values, render
 from medical_vqa.errors import ConfigError
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.settings import PREFIX, Settings
@@ -179,13 +181,19 @@ def test_the_gpu_service_asks_for_an_l4_with_the_least_it_goes_with():
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["kubernetes", "kubernetes-gpu"])
+ON_KUBERNETES = {
+    "kubernetes": 9, "kubernetes-gpu": 9, "kubernetes-vllm": 14, "kubernetes-sglang": 14, "kubernetes-ollama": 13,
+}  # fmt: skip
+
+
+@pytest.fixture(params=list(ON_KUBERNETES))
 def manifest(request):
-    return list(yaml.safe_load_all(rendered(request.param)["medical-vqa.yaml"]))
+    documents = list(yaml.safe_load_all(rendered(request.param)["medical-vqa.yaml"]))
+    assert len(documents) == ON_KUBERNETES[request.param]
+    return documents
 
 
 def test_the_manifest_fits_kubernetes_own_schemas(manifest):
-    assert len(manifest) == 9
     assert [problem for document in manifest for problem in problems("kubernetes", document)] == []
 
 
@@ -222,7 +230,7 @@ def test_every_pod_is_unprivileged_and_writes_only_where_a_volume_is(manifest):
 # --- compose ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["compose", "compose-gpu"])
+@pytest.mark.parametrize("case", ["compose", "compose-gpu", "compose-vllm", "compose-sglang", "compose-ollama"])
 def test_the_compose_file_fits_the_compose_specification(case, tool, tmp_path):
     path = tmp_path / "compose.yaml"
     path.write_text(rendered(case)["compose.yaml"], encoding="utf-8")
@@ -242,6 +250,69 @@ def test_the_proxy_sends_api_requests_to_the_backend_and_the_rest_to_the_page():
     assert proxied.index("backend:8000") < proxied.index("app:8501")
     trusted = services["backend"]["environment"]["MEDICAL_VQA_TRUSTED_PROXIES"]
     assert services["proxy"]["networks"]["default"]["ipv4_address"] == trusted
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "address"),
+    [("vllm", "http://engine:8000/v1"), ("sglang", "http://engine:30000/v1"), ("ollama", "http://engine:11434/v1")],
+)
+def test_an_engine_is_a_service_that_the_backend_alone_asks(engine, address):
+    services = yaml.safe_load(rendered(f"compose-{engine}")["compose.yaml"])["services"]
+    assert services["backend"]["environment"]["MEDICAL_VQA_BASE_URL"] == address
+    assert services["backend"]["environment"]["MEDICAL_VQA_MODEL"] == "openai:google/medgemma-4b-it"
+    assert "ports" not in services["engine"]
+    waits_for = services["backend"]["depends_on"]
+    assert waits_for in (
+        {"engine": {"condition": "service_healthy"}},
+        {"model": {"condition": "service_completed_successfully"}},
+    )
+    (device,) = services["engine"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    manifest = list(yaml.safe_load_all(rendered(f"kubernetes-{engine}")["medical-vqa.yaml"]))
+    named = {(document["kind"], document["metadata"]["name"]): document for document in manifest}
+    container = named["Deployment", "engine"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+    assert named["PersistentVolumeClaim", "weights"]["spec"]["resources"]["requests"]["storage"] == "100Gi"
+    peers = named["NetworkPolicy", "engine"]["spec"]["ingress"][0]["from"]
+    assert peers[0]["podSelector"]["matchLabels"]["part"] == "backend"
+    env = {
+        one["name"]: one.get("value")
+        for one in named["Deployment", "backend"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert env["MEDICAL_VQA_BASE_URL"] == address
+
+
+@pytest.mark.parametrize(
+    ("engine", "metric"), [("vllm", "vllm_num_requests_waiting"), ("sglang", "sglang_num_queue_reqs")]
+)
+def test_engines_scale_on_their_queue(engine, metric):
+    manifest = list(yaml.safe_load_all(rendered(f"kubernetes-{engine}")["medical-vqa.yaml"]))
+    scaler = next(d for d in manifest if d["kind"] == "HorizontalPodAutoscaler" and d["metadata"]["name"] == "engine")
+    assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] == metric
+
+
+def test_the_server_in_front_of_an_engine_has_neither_torch_nor_weights():
+    text = rendered("compose-vllm")["Dockerfile"]
+    assert f'"./{WHEEL}[serve,remote]"' in text
+    assert "COPY model/" not in text
+    assert "MEDICAL_VQA_MODEL" not in text
+    assert rendered("compose-vllm")[".dockerignore"].split() == ["*", "!packages"]
+
+
+@pytest.mark.parametrize("target", ["cloud-run", "space"])
+def test_a_target_without_engines_says_which_have_them(target):
+    with pytest.raises(ConfigError, match="choose one of compose, kubernetes"):
+        render(target, engine_card("m"), values=complete_values(target, {}), wheel=None, engine=ENGINES["vllm"])
+
+
+@pytest.mark.parametrize("model_id", ["", "a b", "x'; rm", "{{ x }}"])
+def test_a_model_id_that_no_engine_takes(model_id):
+    with pytest.raises(ConfigError, match="expected the id of a model"):
+        engine_card(model_id)
 
 
 # --- Spaces -----------------------------------------------------------------------------------------------------------

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from medical_vqa.models.base import Query
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.model import RemoteModel
 from medical_vqa.schema.bundle_card import Decoding
@@ -24,7 +22,7 @@ from medical_vqa.schema.bundle_card import Decoding
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-from fake_endpoint import FakeEndpoint
+from fake_endpoint import FakeEndpoint, questions
 
 STARTED = "Uvicorn running on"
 
@@ -52,10 +50,6 @@ def connect(fake: FakeEndpoint) -> Iterator[Any]:
     yield create
     for model in models:
         model.close()
-
-
-def questions(n: int, text: str = "Is it {}?") -> list[Query]:
-    return [Query(str(i), text.format(i), "image", np.full((8, 6, 3), 7, np.uint8)) for i in range(n)]
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+
+from medical_vqa.models.base import Query
+
 ANSWER = {
     "choices": [{"message": {"content": " Yes\n"}, "logprobs": {"content": [{"token": "Yes", "logprob": -0.1}]}}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 2},
@@ -95,7 +99,10 @@ class FakeEndpoint:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 512
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
@@ -127,3 +134,7 @@ class FakeEndpoint:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+
+def questions(n: int, text: str = "Is it {}?") -> list[Query]:
+    return [Query(str(i), text.format(i), "image", np.full((8, 6, 3), 7, np.uint8)) for i in range(n)]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_endpoint import questions
 from PIL import Image
 
-from conftest import questions
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, EndpointDownError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Query

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from medical_vqa.app.case import Case, Reply, Turn
+from medical_vqa.app.asking import Reply
+from medical_vqa.app.case import Case, Turn
 from medical_vqa.app.client import BackendError
 from medical_vqa.app.i18n import Texts
 from medical_vqa.text import per_cent

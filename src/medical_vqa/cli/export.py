@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from medical_vqa.cli.options import pairs
+from medical_vqa.errors import ConfigError
 
 
 @click.command()
@@ -32,19 +33,37 @@ def export(model: str, target: str | None, to: str, public: bool) -> None:
 @click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--model", help="A run folder, a bundle, shipped, or hub:USER/NAME.  [default: shipped]")
+@click.option("--engine", metavar="vllm|sglang|ollama", help="Run this engine as a service, with --model-id.")
+@click.option("--model-id", help="Model of the engine, e.g. google/medgemma-4b-it.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
 @click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
 @click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
-def deploy(target: str, out: Path, model: str | None, values: tuple[str, ...], wheel: Path | None, force: bool) -> None:
+def deploy(
+    target: str,
+    out: Path,
+    model: str | None,
+    engine: str | None,
+    model_id: str | None,
+    values: tuple[str, ...],
+    wheel: Path | None,
+    force: bool,
+) -> None:
     """Write all that puts a model online: container, service, and the commands.
 
     A compact model is exported to ONNX on the way, and its container holds no torch. With `space --set backend=URL`
-    the Space is the page alone.
+    the Space is the page alone. `compose` and `kubernetes` with --engine run page, server and an inference engine.
     """
     from medical_vqa.pipelines import deploy as deploy_stage
     from medical_vqa.pipelines.load import SHIPPED, bundle_folder
 
-    bundle = bundle_folder(SHIPPED if model is None else model)
-    for path in deploy_stage.deploy(target, bundle, out, values=pairs(values, "--set"), wheel=wheel, force=force):
+    filled = pairs(values, "--set")
+    if engine is not None or model_id is not None:
+        if engine is None or model_id is None or model is not None:
+            raise ConfigError("--engine and --model-id belong together, in place of --model; give both, and no --model")
+        paths = deploy_stage.deploy_engine(target, engine, model_id, out, values=filled, wheel=wheel, force=force)
+    else:
+        bundle = bundle_folder(SHIPPED if model is None else model)
+        paths = deploy_stage.deploy(target, bundle, out, values=filled, wheel=wheel, force=force)
+    for path in paths:
         click.echo(path)
     click.echo(f"next: the commands in {out / 'README.md'}")

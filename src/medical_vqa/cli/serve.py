@@ -59,6 +59,7 @@ def ask(
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
+
     loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
     for answer in loaded.ask_many(image, question, frame=frame, window=window, others=others):
         if as_json:

@@ -20,6 +20,7 @@ from medical_vqa.runtime.environment import package_version
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
+    from medical_vqa.deploying.engines import Engine
     from medical_vqa.schema.bundle_card import BundleCard
 
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
@@ -38,6 +39,8 @@ class Target:
     """Values that `--set` may change -> their defaults; upper-case ones stand for names that only the user knows."""
     supports_torch: bool = True
     """Whether models that need torch, and so a GPU, can run there."""
+    runs_engines: bool = False
+    """Whether an inference engine can run there as a service of its own."""
 
 
 TARGETS: Mapping[str, Target] = {
@@ -67,7 +70,8 @@ TARGETS: Mapping[str, Target] = {
             "Caddyfile": "Caddyfile",
             "README.md": "compose.md",
         },
-        {"subnet": "172.31.77.0/24", "proxy_address": "172.31.77.10"},
+        {"subnet": "172.31.77.0/24", "proxy_address": "172.31.77.10", "gpus": "1"},
+        runs_engines=True,
     ),
     "kubernetes": Target(
         {
@@ -83,7 +87,11 @@ TARGETS: Mapping[str, Target] = {
             "storage_class": "",
             "min": "2",
             "max": "6",
+            "gpus": "1",
+            "engine_max": "4",
+            "cache_size": "100Gi",
         },
+        runs_engines=True,
     ),
 }
 
@@ -101,7 +109,9 @@ def complete_values(target: str, overrides: Mapping[str, str]) -> dict[str, str]
     return {name: value.replace("PROJECT", project) for name, value in values.items()}
 
 
-def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: str | None) -> dict[str, str]:
+def render(
+    target: str, card: BundleCard, *, values: Mapping[str, str], wheel: str | None, engine: Engine | None = None
+) -> dict[str, str]:
     """The text of each file of a target, by its path in the folder.
 
     Args:
@@ -109,11 +119,15 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         card: Card of the bundle in ``model/``.
         values: From `complete_values`.
         wheel: File name of this project's wheel in ``packages/``; None: it is installed from the package index.
+        engine: Serves the model that the card names, in place of a bundle; None: the bundle runs in the backend.
 
     Raises:
         ConfigError: The target cannot run a model that needs torch, or the model's family comes from another package,
             which the containers do not install.
     """
+    if engine is not None and not TARGETS[target].runs_engines:
+        able = ", ".join(name for name, one in TARGETS.items() if one.runs_engines)
+        raise ConfigError(f"{target} runs no engine of its own; choose one of {able}, or deploy without --engine")
     family = registry.find("models", card.family)
     if (package := registry.package_of("models", card.family)) and not values.get("backend"):
         raise ConfigError(
@@ -139,6 +153,8 @@ def render(target: str, card: BundleCard, *, values: Mapping[str, str], wheel: s
         "gpu": family.needs_torch,
         "memory_gib": BACKEND_GIBIBYTES["gpu" if family.needs_torch else "cpu"],
         "model": card,
+        "engine": engine,
+        "engine_arguments": engine.arguments(card.name) if engine else [],
         "checkpoint": card.facts.checkpoint or "",
         "revision": card.facts.revision or "main",
         "version": package_version(),

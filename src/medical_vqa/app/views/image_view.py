@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from medical_vqa.app.case import CT_WINDOWS, Case, Reply, View, Window, change_view, delete_images, window_ranges
+from medical_vqa.app.asking import Reply
+from medical_vqa.app.case import CT_WINDOWS, Case, View, Window, change_view, delete_images, window_ranges
 from medical_vqa.app.client import BackendError
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.components.viewer import ViewerContent, show_viewer

@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from medical_vqa.config.recipe import Section
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.remote.endpoint import PROMPT, PROVIDERS, Endpoint, split_name
 from medical_vqa.runtime.environment import home
+from medical_vqa.schema.document import SchemaModel
 from medical_vqa.schema.mistakes import Mistake, mistakes_in, report
 
 VARIABLE = "MEDICAL_VQA_MODELS"
@@ -36,7 +36,7 @@ FILE_NAME = "models.yaml"
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Price(Section):
+class Price(SchemaModel):
     """Cost per million tokens, in any currency."""
 
     input: Annotated[float, Field(ge=0)]
@@ -45,7 +45,7 @@ class Price(Section):
     """Of answers."""
 
 
-class RemotePicture(Section):
+class RemotePicture(SchemaModel):
     """The pictures that the model was trained to see."""
 
     side: Annotated[int, Field(ge=16, le=4096)] = 768
@@ -56,7 +56,7 @@ class RemotePicture(Section):
     """Most pictures in one question."""
 
 
-class NamedModel(Section):
+class NamedModel(SchemaModel):
     """One remote model."""
 
     model: str = Field(min_length=1)
