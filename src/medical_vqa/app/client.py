@@ -167,7 +167,7 @@ class Backend:
         body = {
             "image_id": image_id,
             "question": question,
-            "turns": [{"question": asked, "answer": answer[: schema.MAX_ANSWER]} for asked, answer in turns],
+            "turns": [{"question": earlier, "answer": answer[: schema.MAX_ANSWER]} for earlier, answer in turns],
         }
         try:
             with self._client.stream("POST", "/ask_question/stream", json=body, timeout=_STREAM_TIMEOUT) as response:

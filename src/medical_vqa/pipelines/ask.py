@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.picture_statistics import PictureContext
-from medical_vqa.data.imaging.preprocessing import prepare_picture, windowed_image
+from medical_vqa.data.imaging.preprocessing import prepare_picture
+from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.guards.image_dependence import Source

@@ -30,7 +30,8 @@ from PIL import Image
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
-from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture, windowed_image
+from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 from medical_vqa.serving.fair_queue import FairQueue

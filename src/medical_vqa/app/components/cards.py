@@ -57,9 +57,9 @@ def answer(texts: Texts, reply: Answer) -> str:
 
 def unfinished(texts: Texts, text: str) -> str:
     """An answer that is being written; a placeholder before its first word."""
-    shown = escape(text) if text else escape(texts("answering"))
+    content = escape(text) if text else escape(texts("answering"))
     name = "mv-answer" if text else "mv-small"
-    return f'<div class="mv-card mv-unfinished" aria-live="polite"><p class="{name}">{shown}</p></div>'
+    return f'<div class="mv-card mv-unfinished" aria-live="polite"><p class="{name}">{content}</p></div>'
 
 
 def failure(texts: Texts, error: BackendError) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -15,8 +15,6 @@ from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +77,6 @@ def prepare_picture(image: Image.Image, spec: PictureSpec) -> NDArray[np.uint8]:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture, dtype=np.uint8).reshape(size[1], size[0], spec.channels)
     return _padded(pixels, spec.side) if spec.fit == "pad" else np.array(pixels)
-
-
-def windowed_image(decode: Callable[[tuple[float, float] | None], DecodedFrame], spec: PictureSpec) -> DecodedFrame:
-    """The frame that `decode` gives for no window of its own, or for CT its windows as red, green and blue.
-
-    Args:
-        decode: Decodes the frame with a window (center, width); None: that of its header.
-        spec: The picture that the model receives; only its `windows` matter here.
-    """
-    frame = decode(None)
-    if not spec.windows or frame.window is None or frame.header_fields.get("Modality", "CT") != "CT":
-        return frame
-    channels = [decode(window).pixels[..., :1] for window in spec.windows]
-    return replace(frame, pixels=np.concatenate(channels, axis=-1))
 
 
 def prepared_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:

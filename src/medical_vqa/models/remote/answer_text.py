@@ -37,12 +37,12 @@ def without_thoughts(text: str) -> str:
 
 def visible(text: str) -> str:
     """What of an unfinished text may be shown already: no thought, and no beginning of a tag at its end."""
-    shown = without_thoughts(text).lstrip()
+    beginning = without_thoughts(text).lstrip()
     for tag in (tag for tags in _THOUGHT_TAGS for tag in tags):
         for length in range(len(tag) - 1, 0, -1):
-            if shown.endswith(tag[:length]):
-                return shown[:-length]
-    return shown
+            if beginning.endswith(tag[:length]):
+                return beginning[:-length]
+    return beginning
 
 
 def answer_text(text: str) -> str:

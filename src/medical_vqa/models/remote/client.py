@@ -179,8 +179,8 @@ class EndpointClient:
             options |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         if stream:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
-        kept = {name: value for name, value in options.items() if name not in self._omitted}
-        return {self._renamed.get(name, name): value for name, value in kept.items()}
+        supported = {name: value for name, value in options.items() if name not in self._omitted}
+        return {self._renamed.get(name, name): value for name, value in supported.items()}
 
     def _read(self, parse: Callable[[], Any], raw: Any, answers: int, address: str) -> Reply:
         try:
@@ -200,7 +200,7 @@ class EndpointClient:
         return Reply(text[:LONGEST_RAW], tokens, finish_reason, getattr(usage, "prompt_tokens", None))
 
     async def _read_stream(self, raw: Any, on_text: OnText) -> Reply:
-        reply, usage, shown = Reply(), None, ""
+        reply, usage, last_text = Reply(), None, ""
         async for chunk in raw.parse():
             usage = getattr(chunk, "usage", None) or usage
             if not chunk.choices:
@@ -213,19 +213,19 @@ class EndpointClient:
             if delta and len(reply.text) < LONGEST_RAW:
                 reply.text += delta
                 now = visible(reply.text)
-                if now != shown:
-                    shown = now
-                    on_text(shown)
+                if now != last_text:
+                    last_text = now
+                    on_text(now)
         self.usage.add(usage, retries=raw.retries_taken, filtered=reply.finish_reason == "content_filter")
         reply.prompt_tokens = getattr(usage, "prompt_tokens", None)
         return reply
 
-    async def _failed(self, error: Any, sent: Sequence[str], address: str) -> Reply:
+    async def _failed(self, error: Any, options: Sequence[str], address: str) -> Reply:
         """The empty answer of a content filter; otherwise raises what the failure means."""
         if failures.is_filtered(error):
             self.usage.add(None, filtered=True)
             return Reply(finish_reason="content_filter")
-        if (option := failures.unsupported_option(error, sent)) is not None:
+        if (option := failures.unsupported_option(error, options)) is not None:
             self._adapt(option)
             raise _AdaptedError from error
         if failures.has_no_vision(error):

@@ -53,12 +53,12 @@ def reply_text(error: APIStatusError) -> str:
     return " ".join(error.response.text.split())[:300]
 
 
-def unsupported_option(error: APIStatusError, sent: Sequence[str]) -> str | None:
+def unsupported_option(error: APIStatusError, options: Sequence[str]) -> str | None:
     """The optional parameter of a request that an endpoint does not take; None where it objects to something else."""
     if error.status_code not in (400, 422, 501):
         return None
     words = reply_text(error)
-    return next((name for name in _OPTIONAL if name in sent and re.search(rf"\b{name}\b", words)), None)
+    return next((name for name in _OPTIONAL if name in options and re.search(rf"\b{name}\b", words)), None)
 
 
 def is_unknown_model(error: APIStatusError) -> bool:

@@ -361,15 +361,15 @@ async def live_events(
         around = dataclasses.replace(conversation, on_text=on_text)
         return service.ask_once(uploads, question, conversation=around, client=client)
 
-    sent = ""
+    written = ""
     try:
         async for part in texts_then_answer(ask_with):
             text = part if isinstance(part, str) else chat_reply(request, part).choices[0].message.content
             if (
-                text.startswith(sent) and text != sent
+                text.startswith(written) and text != written
             ):  # the final text may differ by its Markdown: it is in medical_vqa
-                yield _event(header, [_delta({"content": text[len(sent) :]})])
-                sent = text
+                yield _event(header, [_delta({"content": text[len(written) :]})])
+                written = text
             if isinstance(part, Answer):
                 yield _event(header | {"medical_vqa": part.model_dump()}, [_delta({}) | {"finish_reason": "stop"}])
                 if request.stream_options and request.stream_options.include_usage:
