@@ -33,7 +33,7 @@ class FakeEndpoint:
         self.reply: Any = json.loads(json.dumps(ANSWER))
         self.answer: Callable[[dict[str, Any]], tuple[int, Any]] | None = None
         self.events: list[str] = []
-        self.hold: threading.Event | None = None
+        self.endless = threading.Event()  # a stream goes on until the asker leaves
         self.left = threading.Event()
         fake = self
 
@@ -58,8 +58,6 @@ class FakeEndpoint:
                     fake.headers.append(dict(self.headers))
                     status = fake.failures.pop(0) if fake.failures else 200 if len(fake.asked) <= fake.limit else 503
                 threading.Event().wait(0.005)
-                if fake.hold is not None:
-                    fake.hold.wait(10)
                 reply = fake.reply if status == 200 else fake.error
                 if status == 200 and fake.answer is not None:
                     status, reply = fake.answer(body)
@@ -79,9 +77,7 @@ class FakeEndpoint:
                     for event in fake.events:
                         self.wfile.write(f"data: {event}\n\n".encode())
                         self.wfile.flush()
-                    if fake.hold is None:
-                        return
-                    while True:  # the engine notices that the asker has left when it writes
+                    while fake.endless.is_set():  # the engine notices that the asker has left when it writes
                         self.wfile.write(b": still here\n\n")
                         self.wfile.flush()
                 except OSError:
@@ -122,15 +118,17 @@ class FakeEndpoint:
             choice["logprobs"] = {"content": tokens}
         self.reply = {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
 
-    def stream(self, *texts: str, last: str = "[DONE]") -> None:
-        """Stream these pieces; `last` ends the stream as an engine does."""
+    def stream(self, *texts: str, last: str = "[DONE]", endless: bool = False) -> None:
+        """Stream these pieces; `last` ends the stream; an `endless` one ends when the asker leaves."""
         chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         self.events = [json.dumps(chunk) for chunk in [*chunks, end]] + ([last] if last else [])
+        if endless:
+            self.events = self.events[: len(texts)]
+            self.endless.set()
 
     def close(self) -> None:
-        if self.hold is not None:
-            self.hold.set()
+        self.endless.clear()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()

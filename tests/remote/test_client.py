@@ -411,10 +411,8 @@ def test_a_stream_that_breaks_off_is_an_endpoint_that_is_down(connect, fake):
 
 
 def test_canceling_closes_the_request(connect, fake):
-    fake.stream("Left")
-    fake.hold = threading.Event()
+    fake.stream("Left", endless=True)
     started = threading.Event()
-    fake.hold.set()  # answers at once, and then writes until the asker leaves
     future = connect().submit(questions(1)[0], lambda _: started.set())
     assert started.wait(10)
     future.cancel()

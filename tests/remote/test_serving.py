@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -132,14 +131,11 @@ def test_how_much_the_picture_matters_is_measured_on_request(server, fake):
 
 def test_when_the_asker_leaves_the_request_is_closed(server, fake):
     image = upload(server)
-    fake.stream("Left")
-    fake.hold = threading.Event()
-    fake.hold.set()  # answers, and then writes until the asker leaves
+    fake.stream("Left", endless=True)
     body = {"image_id": image, "question": "Is it?"}
     with live.client_of() as client, client.stream("POST", f"{server}/ask_question/stream", json=body) as reply:
         assert next(reply.iter_lines()).startswith("event: text")
     assert fake.left.wait(live.PATIENCE)
-    fake.hold = None
 
 
 def test_an_endpoint_that_is_down_is_one_sentence_and_a_status(server, fake):
