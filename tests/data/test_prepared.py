@@ -30,6 +30,12 @@ def test_rows_and_images_come_back(root: Path) -> None:
     assert data.images.digest("mine/1.png") == data.manifest.images["mine/1.png"].sha256
 
 
+def test_a_prepared_dataset_shows_its_name_and_counts(root: Path) -> None:
+    dataset = PreparedDataset.open("slake-mini", root)
+    rows = ", ".join(f"{len(dataset.examples(split)):,} {split}" for split in dataset.splits)
+    assert repr(dataset) == f"<medical_vqa.PreparedDataset 'slake-mini': {rows} questions, 150 images>"
+
+
 def test_facts_select_rows(root: Path) -> None:
     data = PreparedDataset.open("mine", root)
     assert [e.id for e in data.examples("train", {"organ": "head"})] == ["mine/train/2"]

@@ -41,14 +41,19 @@ class PreparedImages:
 
     def digest(self, image_id: str) -> str:
         """SHA-256 of the file's bytes; raises `DataError` for an unknown id."""
-        self.path(image_id)
-        return self.manifest.images[image_id].sha256
+        try:
+            return self.manifest.images[image_id].sha256
+        except KeyError:
+            raise self._unknown(image_id) from None
 
     def path(self, image_id: str) -> Path:
         """Path of the image's file; raises `DataError` for an unknown id."""
         if image_id not in self.manifest.images:
-            raise DataError(f"{self.folder}: has no image {image_id!r}; prepare the dataset that it belongs to")
+            raise self._unknown(image_id)
         return self.folder / self.manifest.images[image_id].file
+
+    def _unknown(self, image_id: str) -> DataError:
+        return DataError(f"{self.folder}: has no image {image_id!r}; prepare the dataset that it belongs to")
 
 
 class PreparedDataset:
@@ -81,6 +86,10 @@ class PreparedDataset:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{rows:,} {split}" for split, rows in self.manifest.counts.items())
+        return f"<medical_vqa.PreparedDataset {self.name!r}: {counts} questions, {len(self.manifest.images):,} images>"
+
     @property
     def splits(self) -> tuple[Split, ...]:
         """Splits of the dataset, in the usual order."""
@@ -112,22 +121,19 @@ class PreparedDataset:
             ConfigError: No row of the split has such a fact or value.
         """
         if split not in self._examples:
-            self._examples[split] = self._read(split)
+            if split not in self.manifest.splits:
+                raise DataError(
+                    f"{self.manifest.name} was prepared without a {split} split; it has {', '.join(self.splits)}"
+                )
+            file = self.manifest.splits[split]
+            path = self.folder / file.file
+            if not path.is_file():
+                raise DataError(f"{path}: is missing; prepare {self.manifest.name} again")
+            rows = [Example.from_json(row) for row in read_jsonl(path)]
+            if len(rows) != file.rows:
+                raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
+            self._examples[split] = rows
         return select(self._examples[split], where or {})
-
-    def _read(self, split: Split) -> list[Example]:
-        if split not in self.manifest.splits:
-            raise DataError(
-                f"{self.manifest.name} was prepared without a {split} split; it has {', '.join(self.splits)}"
-            )
-        file = self.manifest.splits[split]
-        path = self.folder / file.file
-        if not path.is_file():
-            raise DataError(f"{path}: is missing; prepare {self.manifest.name} again")
-        rows = [Example.from_json(row) for row in read_jsonl(path)]
-        if len(rows) != file.rows:
-            raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
-        return rows
 
 
 def select(examples: Sequence[Example], where: Mapping[str, str]) -> list[Example]:
