@@ -59,8 +59,8 @@ def test_a_missing_package_is_named_with_the_extra_before_anything_is_printed(mo
         launch.importlib.util, "find_spec", lambda name, *rest: None if name == package else find_spec(name, *rest)
     )
     with pytest.raises(MissingDependencyError, match=rf"needs {package}.*medical-vqa\[app\]"):
-        plan()
-    assert "pip install 'medical-vqa[app]'" in refused("app")
+        plan(backend="http://there")
+    assert "pip install 'medical-vqa[serve,app]'" in refused("app")
 
 
 def test_the_page_sends_no_telemetry():

@@ -190,6 +190,11 @@ def test_another_family_is_refused(tmp_path):
         export_onnx(tmp_path, tmp_path / "out")
 
 
+def test_a_bundle_that_is_exported_already_is_named_so(exported, tmp_path):
+    with pytest.raises(ModelError, match="is an ONNX bundle already; it answers without torch as it is"):
+        export_onnx(exported, tmp_path / "out")
+
+
 def test_ask_runs_without_torch(run, exported, picture):
     expected = without_torch("ask", picture, "Is the liver healthy?", "--model", exported, "--json")
     assert expected.returncode == 0, expected.stderr

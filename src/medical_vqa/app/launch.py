@@ -80,14 +80,16 @@ def plan(
 
     Raises:
         ConfigError: Both a model and a running backend were given.
-        MissingDependencyError: A package of the extra ``app`` is not installed.
+        MissingDependencyError: A package of the extra ``app`` is not installed; the message names ``serve`` too, which a
+            backend on this machine needs.
     """
+    address = backend or environ.get(settings.BACKEND)
+    extras = "app" if address else "serve,app"
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(
-                f"the page needs {package}, which is not installed; run: pip install 'medical-vqa[app]'"
+                f"the page needs {package}, which is not installed; run: pip install 'medical-vqa[{extras}]'"
             )
-    address = backend or environ.get(settings.BACKEND)
     if address and model is not None:
         raise ConfigError(f"expected a model or a backend, got both; the backend at {address} has its own model")
     processes = []

@@ -78,6 +78,8 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     folder = find_bundle(bundle)
     card = read_bundle_card(folder)
     family = registry.find("models", card.family)
+    if card.facts.exported_from is not None:
+        raise ModelError(f"{folder} is an ONNX bundle already; it answers without torch as it is")
     if family.exported_family is None:
         raise ModelError(f"{folder} is a {card.family} bundle, a family that has no ONNX export; serve it with torch")
     target = out or folder.with_name(f"{folder.name}-onnx")
