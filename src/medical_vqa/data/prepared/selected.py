@@ -43,25 +43,8 @@ class SelectedDataset:
 
     def rows(self, split: Split) -> list[Example]:
         """The selected rows of a split, in published order; raises `DataError` when there are none."""
-        if split not in self._rows:
-            self._rows[split] = self._select(split)
-        return list(self._rows[split])
-
-    def baseline_rows(self) -> list[Example]:
-        """The training rows with an answer, from which baselines and labels are counted; empty where there are none.
-
-        A fact of the selection that no training row has, such as ``phrase_type=test_freeform``, selects only what is
-        scored and is left out here.
-        """
-        if self.selection.train not in self.dataset.splits:
-            return []
-        facts = self.selection.where
-        published = self.dataset.examples(self.selection.train)
-        present = {fact: value for fact, value in facts.items() if any(e.facts.get(fact) == value for e in published)}
-        selection = self.selection.model_copy(update={"where": present})
-        return [row for row in SelectedDataset(self.dataset, selection).rows("train") if row.answers]
-
-    def _select(self, split: Split) -> list[Example]:
+        if split in self._rows:
+            return list(self._rows[split])
         selection = self.selection
         held_out_of_train = selection.validation is None and split != "test"
         published = selection.train if split == "train" or held_out_of_train else split
@@ -77,4 +60,19 @@ class SelectedDataset:
         if not rows:
             facts = dict(selection.where) or "all facts"
             raise DataError(f"{selection.dataset} has no {split} rows for {facts}; choose another split")
-        return rows
+        self._rows[split] = rows
+        return list(rows)
+
+    def baseline_rows(self) -> list[Example]:
+        """The training rows with an answer, from which baselines and labels are counted; empty where there are none.
+
+        A fact of the selection that no training row has, such as ``phrase_type=test_freeform``, selects only what is
+        scored and is left out here.
+        """
+        if self.selection.train not in self.dataset.splits:
+            return []
+        facts = self.selection.where
+        published = self.dataset.examples(self.selection.train)
+        present = {fact: value for fact, value in facts.items() if any(e.facts.get(fact) == value for e in published)}
+        selection = self.selection.model_copy(update={"where": present})
+        return [row for row in SelectedDataset(self.dataset, selection).rows("train") if row.answers]
