@@ -172,7 +172,8 @@ def _turned(copy: Floats) -> Floats:
 def _unit(copy: Floats) -> Floats:
     centered = copy - copy.mean()
     length = float(np.linalg.norm(centered))
-    return (centered / length if length > 1e-3 else np.zeros_like(centered)).astype(np.float32)
+    unit: Floats = (centered / length if length > 1e-3 else np.zeros_like(centered)).astype(np.float32)
+    return unit
 
 
 def _copy(gray: Image.Image, box: Box) -> Floats:
