@@ -31,9 +31,9 @@ def test_rows_and_images_come_back(root: Path) -> None:
 
 
 def test_a_prepared_dataset_shows_its_name_and_counts(root: Path) -> None:
-    dataset = PreparedDataset.open("slake-mini", root)
-    rows = ", ".join(f"{len(dataset.examples(split)):,} {split}" for split in dataset.splits)
-    assert repr(dataset) == f"<medical_vqa.PreparedDataset 'slake-mini': {rows} questions, 150 images>"
+    data = PreparedDataset.open("mine", root)
+    rows = ", ".join(f"{len(data.examples(split))} {split}" for split in data.splits)
+    assert repr(data) == f"<medical_vqa.PreparedDataset 'mine': {rows} questions, {len(data.manifest.images)} images>"
 
 
 def test_facts_select_rows(root: Path) -> None:
