@@ -80,8 +80,8 @@ def plan(
 
     Raises:
         ConfigError: Both a model and a running backend were given.
-        MissingDependencyError: A package of the extra ``app`` is not installed; the message names ``serve`` too, which a
-            backend on this machine needs.
+        MissingDependencyError: A package of the extra ``app`` is not installed; the message names ``serve`` too, which
+            a backend on this machine needs.
     """
     address = backend or environ.get(settings.BACKEND)
     extras = "app" if address else "serve,app"
