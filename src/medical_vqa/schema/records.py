@@ -44,6 +44,8 @@ class Example:
     """Unit that must not be divided among splits and is resampled together: the patient where known, else the image."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Facts for breakdowns: answer_type, modality, organ, content_type, language ..."""
+    other_image_ids: tuple[str, ...] = ()
+    """Further images of a question about several; a model of one image receives `image_id` alone."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -52,7 +54,8 @@ class Example:
         answers, facts = row["answers"], row.get("facts", {})
         if not isinstance(answers, list) or not isinstance(facts, dict):
             raise DataError(f"example {row['id']!r}: expected a list of answers and an object of facts; write them so")
-        return cls(row["id"], row["image_id"], row["question"], tuple(answers), row["group"], dict(facts))
+        others = tuple(row.get("other_image_ids", ()))
+        return cls(row["id"], row["image_id"], row["question"], tuple(answers), row["group"], dict(facts), others)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above."""
@@ -63,6 +66,7 @@ class Example:
             "answers": list(self.answers),
             "group": self.group,
             "facts": dict(self.facts),
+            **({"other_image_ids": list(self.other_image_ids)} if self.other_image_ids else {}),
         }
 
 
@@ -124,7 +128,7 @@ class Prediction:
 
 
 _EXAMPLE_FIELDS = frozenset(f.name for f in fields(Example))
-_REQUIRED_OF_EXAMPLE = _EXAMPLE_FIELDS - {"facts"}
+_REQUIRED_OF_EXAMPLE = _EXAMPLE_FIELDS - {"facts", "other_image_ids"}
 _PREDICTION_FIELDS = frozenset(f.name for f in fields(Prediction))
 _REQUIRED_OF_PREDICTION = frozenset({"id", "answer"})
 

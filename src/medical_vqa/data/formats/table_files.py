@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from medical_vqa.errors import DataError, MissingDependencyError
 
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".txt")
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".arrow", ".txt")
 """Endings of files that `table_rows` reads; each also with ``.gz``."""
 _SEPARATORS = ",;\t|"
 _BATCH = 1024  # rows of parquet that are in memory at once
@@ -47,6 +47,8 @@ def table_rows(path: Path) -> Iterator[Row]:
     ending = _ending(path)
     if ending == ".parquet":
         yield from _parquet_rows(path)
+    elif ending == ".arrow":
+        yield from _arrow_rows(path)
     elif ending == ".xlsx":
         yield from _excel_rows(path)
     elif ending in (".csv", ".tsv", ".txt"):
@@ -234,3 +236,19 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error
+
+
+def _arrow_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file of a saved `datasets` folder, read in batches."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: reading Arrow needs pyarrow, which is not installed; run: pip install 'medical-vqa[parquet]'"
+        ) from error
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a complete Arrow file ({error}); save the dataset again") from error

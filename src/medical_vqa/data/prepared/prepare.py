@@ -103,8 +103,9 @@ def _check_rows(published: Published) -> None:
         for number, example in enumerate(rows, 1):
             place = f"{split} row {number}"
             require_unique(places, example.id, place, "id")
-            if example.image_id not in published.image_names:
-                raise DataError(f"{place}: image {example.image_id!r} is unknown; name an image of the dataset")
+            for image_id in (example.image_id, *example.other_image_ids):
+                if image_id not in published.image_names:
+                    raise DataError(f"{place}: image {image_id!r} is unknown; name an image of the dataset")
     if not places:
         raise DataError("the dataset has no rows; use a source with at least one question")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
-from medical_vqa.evaluation.imports.values import MISSING, as_id, as_text, lookup
 from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 

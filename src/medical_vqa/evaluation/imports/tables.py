@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medical_vqa.data.formats.table_files import columns_of, table_rows
+from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
-from medical_vqa.evaluation.imports.values import MISSING, as_confidence, as_id, as_judgement
 from medical_vqa.schema.records import Example, Prediction
 
 

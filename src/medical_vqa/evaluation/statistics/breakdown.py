@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.metrics.multiple_choice import CHOICE, OPTIONS
 from medical_vqa.evaluation.statistics.tally import Tally
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.results import Bootstrap, Breakdown, BreakdownRow, Facts
@@ -70,6 +71,8 @@ def default_facts(examples: Sequence[Example]) -> list[Facts]:
     values: dict[str, set[str]] = {}
     for example in examples:
         for fact, value in example.facts.items():
+            if fact in (OPTIONS, CHOICE):  # the choices of one question, which are no property to compare by
+                continue
             values.setdefault(fact, set()).add(value)
     return [(fact,) for fact, levels in values.items() if 2 <= len(levels) <= _MAX_LEVELS]
 

@@ -1,4 +1,4 @@
-"""Values of other programs' files as the text that is compared."""
+"""Values of files that other programs wrote, as text."""
 
 from __future__ import annotations
 

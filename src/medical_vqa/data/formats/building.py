@@ -1,0 +1,262 @@
+"""What the readers of rows with images share: images of a folder, an archive or a cell, and rows by split.
+
+An image may be a file under the source folder or in a zip archive there, named by any end of its path, so that
+``C:/data/1.png`` and ``/home/me/imgs/1.png`` are found as ``1.png``; or bytes in the row itself, as parquet and base64
+hold it. Embedded images are written to a temporary folder once, so that a large file is never in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import shutil
+import tempfile
+import weakref
+import zipfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.data.formats.base import Published
+from medical_vqa.data.formats.rows import require_unique
+from medical_vqa.data.imaging.decode import raster_bytes
+from medical_vqa.errors import DataError, ImageError
+from medical_vqa.io import sha256
+from medical_vqa.schema.records import Example, Split
+
+SPLIT_NAMES: Mapping[str, Split] = {
+    "train": "train", "training": "train", "trainset": "train", "validation": "validation", "valid": "validation",
+    "val": "validation", "dev": "validation", "test": "test", "testset": "test",
+}  # fmt: skip
+_MEDICAL = (".dcm", ".dicom", ".nii", ".gz")
+_SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"BM": ".bmp", b"RI": ".webp", b"II": ".tif"}
+_MAX_IMAGE_BYTES = 256 * 1024 * 1024
+
+
+class ImageFiles:
+    """The images under a folder and in the zip archives there, by any end of their path that is unique."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, name: str, place: str) -> str:
+        """The path of an image, as `read` takes it: relative to the folder, or ``archive.zip!member``.
+
+        Raises `DataError` with the place where there is no such image, or several are called so.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            if paths := self._by_end.get("/".join(parts[start:]).casefold()):
+                if len(paths) == 1:
+                    return paths[0]
+                raise DataError(
+                    f"{place}: {len(paths)} images are called {name!r}, such as {paths[0]} and {paths[1]}; give more "
+                    "of the path"
+                )
+        raise DataError(f"{place}: there is no image {name!r} in {self.folder} or its zip archives; add it")
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an image that `find` found; raises `ImageError`."""
+        archive, separator, member = path.partition("!")
+        if not separator:
+            return raster_bytes(self.folder / path)
+        try:
+            info = self._archive(archive).getinfo(member)
+            if info.file_size > _MAX_IMAGE_BYTES:
+                raise ImageError(f"{path}: unpacks to {info.file_size:,} bytes; get the published archive")
+            return self._archive(archive).read(info)
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise ImageError(f"{path}: cannot be unpacked ({error}); download the archive again") from error
+
+    @cached_property
+    def _by_end(self) -> dict[str, list[str]]:
+        """Every end of a path, without regard to case -> the paths that end so."""
+        ends: defaultdict[str, list[str]] = defaultdict(list)
+        for path in self._paths():
+            parts = path.partition("!")[2].split("/") if "!" in path else path.split("/")
+            for start in range(len(parts)):
+                end = "/".join(parts[start:]).casefold()
+                ends[end].append(path)
+                if "." in parts[-1]:
+                    ends[end.rpartition(".")[0]].append(path)
+        return dict(ends)
+
+    def _paths(self) -> list[str]:
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        paths = [path.relative_to(self.folder).as_posix() for path in files]
+        for path in paths:
+            if path.lower().endswith(".zip"):
+                members = self._archive(path).infolist()
+                paths = paths + [
+                    f"{path}!{m.filename}" for m in members if not m.is_dir() and "__MACOSX" not in m.filename
+                ]
+        return paths
+
+    def _archive(self, path: str) -> zipfile.ZipFile:
+        if path not in self._archives:
+            try:
+                self._archives[path] = zipfile.ZipFile(self.folder / path)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise DataError(f"{path}: not a complete zip archive ({error}); download it again") from error
+        return self._archives[path]
+
+    @cached_property
+    def _archives(self) -> dict[str, zipfile.ZipFile]:
+        return {}
+
+
+class DatasetBuilder:
+    """Collects the rows and images of a source, and makes a `Published` of them.
+
+    Args:
+        name: First part of all ids.
+        source: Folder of the published files.
+    """
+
+    def __init__(self, name: str, source: Path) -> None:
+        self.name = name
+        self.files = ImageFiles(source)
+        self.notes: list[str] = []
+        self.missing: list[str] = []
+        self._examples: dict[Split, list[Example]] = {}
+        self._places: dict[str, str] = {}
+        self._image_names: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._spooled: dict[str, Path] = {}
+
+    def image(self, value: Any, place: str) -> str:
+        """The id of an image: a path, bytes, base64, or an object with ``bytes`` and ``path``; raises `DataError`."""
+        if isinstance(value, Mapping):
+            data, path = value.get("bytes"), value.get("path") or value.get("url")
+            return self.image(path if data is None else data, place)
+        if isinstance(value, bytes):
+            return self._embedded(value)
+        if isinstance(value, str) and value.strip():
+            data = value.partition("base64,")[2] if value.startswith("data:") else value
+            if len(data) > _LONGEST_PATH:
+                return self._embedded(_decoded(data, place))
+            return self._file(value.removeprefix("file://"), place)
+        raise DataError(f"{place}: expected an image as path, bytes or base64, got {type(value).__name__}; write it so")
+
+    def add(
+        self,
+        split: Split,
+        question: str,
+        answers: Sequence[str],
+        images: Sequence[str],
+        place: str,
+        *,
+        number: str = "",
+        group: str = "",
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add a row.
+
+        Args:
+            split: Its split.
+            question: The question.
+            answers: Accepted answers, best first; empty for one without an answer.
+            images: Ids of its images, the first of which is the one that models of one image receive.
+            place: File and row number, for messages.
+            number: Its number or id in the dataset; by default its position in the split.
+            group: Unit that must not be divided among splits; by default the first image.
+            facts: Facts for breakdowns.
+
+        Raises:
+            DataError: It has no image or question, or its number is used already.
+        """
+        if not images:
+            raise DataError(f"{place}: has no image; name one, or take the row out")
+        if not question.strip():
+            raise DataError(f"{place}: the question is empty; fill it in or take the row out")
+        rows = self._examples.setdefault(split, [])
+        id_ = f"{self.name}/{split}/{number or len(rows) + 1}"
+        require_unique(self._places, id_, place, "id")
+        rows.append(
+            Example(
+                id=id_,
+                image_id=images[0],
+                question=question,
+                answers=tuple(answer for answer in answers if answer.strip()),
+                group=group or images[0],
+                facts={key: value for key, value in (facts or {}).items() if value},
+                other_image_ids=tuple(images[1:]),
+            )
+        )
+
+    def published(self) -> Published:
+        """The dataset; raises `DataError` where no row was added."""
+        if not self._examples:
+            raise DataError(f"{self.files.folder}: no row of {self.name} in it; name the folder that holds its files")
+        if several := sum(bool(row.other_image_ids) for rows in self._examples.values() for row in rows):
+            self.notes.append(
+                f"{several:,} questions are about several images; a model of one image receives the first"
+            )
+        return Published(
+            examples=self._examples,
+            image_names=self._image_names,
+            read_image=self._read,
+            missing=self.missing,
+            notes=self.notes,
+        )
+
+    def _file(self, name: str, place: str) -> str:
+        path = self.files.find(name, place)
+        image_id = f"{self.name}/{path.rpartition('!')[2]}"
+        if image_id not in self._image_names:
+            self._paths[image_id] = path
+            is_medical = Path(path).suffix.lower() in _MEDICAL
+            self._image_names[image_id] = f"{path}.png" if is_medical else path
+        return image_id
+
+    def _embedded(self, data: bytes) -> str:
+        digest = sha256(data)
+        image_id = f"{self.name}/{digest[:16]}"
+        if image_id not in self._image_names:
+            path = self._spool / digest
+            path.write_bytes(data)
+            self._spooled[image_id] = path
+            self._image_names[image_id] = f"{digest[:16]}{_SIGNATURES.get(data[:2], '.png')}"
+        return image_id
+
+    @cached_property
+    def _spool(self) -> Path:
+        """A folder for embedded images, which is removed with the builder."""
+        folder = tempfile.mkdtemp(prefix="medical-vqa-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    def _read(self, image_id: str) -> bytes:
+        if image_id in self._spooled:
+            return self._spooled[image_id].read_bytes()
+        return self.files.read(self._paths[image_id])
+
+
+_LONGEST_PATH = 1024
+
+
+def _decoded(text: str, place: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError(f"{place}: the image is neither a path nor base64 ({error}); write it again") from error
+
+
+def split_of_name(name: str) -> Split | None:
+    """The split that a file's name states: ``train-00000-of-00002.parquet``, ``test_2.csv``; None where it has none."""
+    words = re.findall("[a-z]+", name.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+
+
+def choice_facts(options: Mapping[str, str], letter: str) -> dict[str, str]:
+    """The facts of a multiple-choice question: its options as JSON, and the letter of the right one."""
+    return {"options": json.dumps(dict(options), ensure_ascii=False), "choice": letter, "answer_type": "CHOICE"}
+
+
+def with_options(question: str, options: Mapping[str, str]) -> str:
+    """A question with its choices below it, one per line: what a model must see to choose."""
+    return "\n".join([question.strip(), *(f"{letter}. {text}" for letter, text in options.items())])
