@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import audit as audit
     from medical_vqa.api import calibrate as calibrate
     from medical_vqa.api import compare as compare
+    from medical_vqa.api import convert as convert
     from medical_vqa.api import export as export
     from medical_vqa.api import load as load
     from medical_vqa.api import load_recipe as load_recipe
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
-    "TrainedRun", "audit", "calibrate", "compare", "export", "load", "load_recipe", "predict", "prepare", "report",
+    "TrainedRun", "audit", "calibrate", "compare", "convert",
+    "export", "load", "load_recipe", "predict", "prepare", "report",
     "score", "train",
 ]  # fmt: skip
 

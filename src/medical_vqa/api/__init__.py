@@ -16,6 +16,7 @@ whose message is one sentence: what was expected, what was received, what to do.
 """
 
 from medical_vqa.api.data import audit as audit
+from medical_vqa.api.data import convert as convert
 from medical_vqa.api.data import prepare as prepare
 from medical_vqa.api.evaluation import Report as Report
 from medical_vqa.api.evaluation import calibrate as calibrate

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.io import as_path
@@ -88,6 +88,13 @@ def as_selection(
 def optional_facts(where: Mapping[str, str] | None) -> dict[str, str]:
     """Facts that rows must have; empty for None."""
     return as_texts(where or {}, "where", "language")
+
+
+def as_resplit(resplit: str | None) -> Literal["clean"] | None:
+    """How a dataset is split again, or None."""
+    if resplit in (None, "clean"):
+        return "clean" if resplit else None
+    raise ConfigError(f"resplit: expected 'clean', got {resplit!r}; correct it or leave it out")
 
 
 def as_texts(values: Mapping[str, str], what: str, example: str) -> dict[str, str]:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import StrPath, as_dataset, as_name, as_root, optional_output, optional_path
+from medical_vqa.api.arguments import (
+    StrPath,
+    as_dataset,
+    as_name,
+    as_resplit,
+    as_root,
+    as_texts,
+    optional_output,
+    optional_path,
+)
 
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.dataset import PreparedDataset
@@ -18,17 +29,23 @@ def prepare(
     root: StrPath | None = None,
     partial: bool = False,
     name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    resplit: str | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Check a published dataset and write it in the prepared layout.
 
     Args:
-        dataset: ``slake-mini`` (the shipped sample), ``slake``, ``vqa-rad``, ``folder`` (your own questions and
-            images), or a dataset of another package.
+        dataset: ``slake-mini`` (the shipped sample), a published dataset such as ``slake``, ``vqa-rad`` or
+            ``path-vqa``, a layout such as ``folder``, ``table`` or ``llava-json`` (your own questions and images), or a
+            dataset of another package.
         source: Folder of the published files, or ``"hub"`` to download them; by default the shipped sample, or the hub.
         root: Folder of prepared datasets; by default ``~/.cache/medical-vqa/data``.
         partial: Whether to continue although part of the dataset is missing.
         name: Name to prepare it under, for ``folder``; by default the dataset's own.
+        columns: Columns of a ``table``, where the guess is not right: ``{"question": "frage"}``.
+        resplit: ``"clean"`` to write ``NAME-clean`` as well, whose splits share no image, near-duplicate or group, and
+            to return that one.
         progress: Whether to show progress bars on a terminal.
 
     Returns:
@@ -52,6 +69,8 @@ def prepare(
             source="hub" if source == "hub" else optional_path(source, "source"),
             partial=partial,
             name=None if name is None else as_name(name, "name"),
+            columns=None if columns is None else as_texts(columns, "columns", "question"),
+            resplit=as_resplit(resplit),
             progress=report_stage,
         )
 
@@ -96,3 +115,31 @@ def audit(
     if page_path is not None:
         stage.audit_page(findings, prepared, page_path)
     return findings
+
+
+def convert(dataset: StrPath, layout: str, out: StrPath, *, root: StrPath | None = None) -> list[Path]:
+    """Write a prepared dataset in the layout of another program.
+
+    Args:
+        dataset: A prepared dataset: its name, its folder, or what `prepare` returned.
+        layout: ``llava-json``, ``sharegpt``, ``messages``, ``coco-vqa``, ``csv``, ``hub-parquet``, ``vlmevalkit`` or
+            ``lmms-eval``.
+        out: Folder to write into.
+        root: Folder of prepared datasets, for a name.
+
+    Returns:
+        The files with rows, one per split.
+
+    Raises:
+        MedicalVqaError: The dataset is not prepared, the layout is unknown, or the folder cannot be written.
+
+    Examples:
+        >>> mv.convert("slake-mini", "llava-json", "slake-mini-llava")
+        [PosixPath('slake-mini-llava/train.json'), PosixPath('slake-mini-llava/validation.json')]
+    """
+    from medical_vqa.data.prepared.convert import convert as write
+    from medical_vqa.data.prepared.dataset import PreparedDataset
+    from medical_vqa.io import as_path
+
+    name, folder = as_dataset(dataset, root)
+    return write(PreparedDataset.open(name, folder), layout, as_path(out, "out"))

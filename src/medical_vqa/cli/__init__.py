@@ -42,6 +42,7 @@ for _command in (
     evaluate.compare,
     evaluate.calibrate,
     data.audit,
+    data.convert,
     serve.ask,
     serve.serve,
     serve.app,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from medical_vqa.cli.options import pairs
+
 
 @click.command()
 @click.argument("dataset", metavar="NAME")
@@ -20,16 +22,30 @@ import click
 )
 @click.option("--partial", is_flag=True, help="Continue although part of the dataset is missing.")
 @click.option("--as", "name", metavar="NAME", help="Prepare it under another name (for `folder`).")
-def prepare(dataset: str, source: str | None, root: Path | None, partial: bool, name: str | None) -> None:
+@click.option("--columns", metavar="FIELD=COLUMN,...", help="Columns of a `table`, e.g. image=img,question=q,answer=a.")
+@click.option("--resplit", type=click.Choice(["clean"]), help="Also write NAME-clean, whose splits share no image.")
+def prepare(
+    dataset: str,
+    source: str | None,
+    root: Path | None,
+    partial: bool,
+    name: str | None,
+    columns: str | None,
+    resplit: str | None,
+) -> None:
     """Check a dataset, write it in the prepared layout, and count its rows.
 
-    NAME is slake, vqa-rad, slake-mini (the shipped sample), or folder (your own questions and images).
+    NAME is slake-mini (the shipped sample), a published dataset (slake, vqa-rad, vqa-med-2019, path-vqa, kvasir-vqa,
+    pmc-vqa, rad-restruct, omnimedvqa, medxpertqa-mm, medframeqa ...), or the layout of your own questions and images
+    (folder, table, llava-json, sharegpt, messages, coco-vqa, vlmevalkit).
     """
     from medical_vqa import api
     from medical_vqa.data.prepared.summary import manifest_table, shared_images
     from medical_vqa.progress import console, counts_table
 
-    prepared = api.prepare(dataset, source=source, root=root, partial=partial, name=name)
+    fields = pairs(tuple(columns.split(",")), "--columns") if columns else None
+    options = {"partial": partial, "name": name, "columns": fields, "resplit": resplit}
+    prepared = api.prepare(dataset, source=source, root=root, **options)
     manifest, terminal = prepared.manifest, console()
     rows = {split: prepared.examples(split) for split in prepared.splits}
     table = [
@@ -63,3 +79,21 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
     findings = api.audit(dataset, root=root, page=page, compare_images=not quick)
     click.echo(findings.model_dump_json(indent=1) if as_json else audit_text(findings))
     click.echo(f"page: {page}", err=as_json)
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--to", "layout", required=True, metavar="LAYOUT", help="llava-json, sharegpt, messages, coco-vqa, csv ..."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write into.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of prepared datasets.")
+def convert(dataset: str, layout: str, out: Path, root: Path | None) -> None:
+    """Write a prepared dataset in the layout of another program.
+
+    Layouts: llava-json, sharegpt, messages, coco-vqa, csv, hub-parquet, vlmevalkit, lmms-eval.
+    """
+    from medical_vqa import api
+
+    for path in api.convert(dataset, layout, out, root=root):
+        click.echo(path)

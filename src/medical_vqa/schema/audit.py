@@ -136,6 +136,8 @@ class Audit(SchemaModel):
     """Near-duplicates in different parts, the most similar first."""
     near_duplicates_within_parts: int
     """Number of near-duplicates within one part."""
+    near_duplicates_of_one_part: tuple[NearDuplicate, ...] = ()
+    """Near-duplicates within one part, which a clean split must keep together."""
     images_compared: bool
     """Whether images were decoded to find near-duplicates; otherwise only equal files are known."""
     unreadable_images: int

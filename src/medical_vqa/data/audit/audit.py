@@ -84,6 +84,7 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Pr
         shared_images=[pair for pair in shared if pair.images],
         near_duplicates=sorted(across, key=lambda pair: -pair.similarity),
         near_duplicates_within_parts=len(pairs) - len(across),
+        near_duplicates_of_one_part=tuple(p for p in pairs if set(p.first_parts) == set(p.second_parts)),
         images_compared=compare_images,
         unreadable_images=unreadable,
         shared_questions=[_shared_questions(a, b) for a, b in _of_one_language(itertools.combinations(parts, 2))],

@@ -70,7 +70,7 @@ def apply_threshold(outcomes: Sequence[Outcome], threshold: float, risk: float, 
     """
     answers = [(right, group) for confidence, right, group in outcomes if confidence >= threshold]
     names, index = np.unique(np.array([group for _, group in answers], dtype=str), return_inverse=True)
-    wrong = np.bincount(index, [float(not right) for right, _ in answers], len(names))
+    wrong = np.bincount(index, [float(not right) for right, _ in answers], len(names)).astype(float)
     answered = np.bincount(index, minlength=len(names)).astype(float)
     return Abstention(
         risk=risk,

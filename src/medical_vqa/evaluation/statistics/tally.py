@@ -103,4 +103,6 @@ def per_resample(metric: Metric) -> Callable[[Floats], Floats]:
 def _means(totals: Floats) -> Floats:
     """The mean of each row of totals; nan where nothing was counted."""
     counted = totals[:, 1]
-    return np.divide(totals[:, 0], counted, out=np.full(len(totals), np.nan), where=counted > 0)
+    means: Floats = np.full(len(totals), np.nan)
+    np.divide(totals[:, 0], counted, out=means, where=counted > 0)
+    return means
