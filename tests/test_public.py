@@ -9,7 +9,8 @@ import pytest
 import medical_vqa
 
 FUNCTIONS = [
-    "audit", "calibrate", "compare", "export", "load", "load_recipe", "predict", "prepare", "report", "score", "train",
+    "audit", "calibrate", "compare", "convert", "export",
+    "load", "load_recipe", "predict", "prepare", "report", "score", "train",
 ]  # fmt: skip
 TYPES = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",

@@ -6,6 +6,7 @@ order mark; the separator of a CSV file is found in its header.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -14,7 +15,6 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,7 +117,7 @@ def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[s
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def _text(path: Path, name: str) -> Iterator[IO[str]]:
     """The file as text in the encoding that its first bytes show; `name` is its format, for the message."""
     compressed = path.suffix.lower() == ".gz"
@@ -209,15 +209,15 @@ def _excel_rows(path: Path) -> Iterator[Row]:
             f"{path}: reading Excel needs openpyxl, which is not installed; run: pip install 'medical-vqa[excel]'"
         ) from error
     try:
-        sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
-        lines = sheet.iter_rows(values_only=True)
-        header = ["" if cell is None else str(cell) for cell in next(lines, ())]
-        while header and not header[-1].strip():
-            header.pop()
-        names = _unique(header, path)
-        for cells in lines:
-            if any(cell is not None for cell in cells):
-                yield dict(zip(names, cells, strict=False))
+        with contextlib.closing(load_workbook(path, read_only=True, data_only=True)) as workbook:
+            lines = workbook.worksheets[0].iter_rows(values_only=True)
+            header = ["" if cell is None else str(cell) for cell in next(lines, ())]
+            while header and not header[-1].strip():
+                header.pop()
+            names = _unique(header, path)
+            for cells in lines:
+                if any(cell is not None for cell in cells):
+                    yield dict(zip(names, cells, strict=False))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(f"{path}: is not a complete Excel file ({error}); save it again") from error
 

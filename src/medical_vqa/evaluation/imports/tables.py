@@ -17,6 +17,7 @@ from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_ju
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
+from medical_vqa.evaluation.imports.tools import join_tool_file, read_tool_file
 from medical_vqa.schema.records import Example, Prediction
 
 
@@ -32,6 +33,8 @@ class ImportedAnswers:
     """Ids of rows without an answer, such as failed requests of a batch."""
     guessed: bool = False
     """Whether the columns were guessed from their names."""
+    tool: str = ""
+    """Name of the tool whose file it is; empty for any other table."""
 
 
 def read_mapped(path: Path, mapping: Mapping[str, str], examples: Sequence[Example]) -> list[Prediction]:
@@ -46,12 +49,15 @@ def import_answers(path: Path, mapping: Mapping[str, str] | None, examples: Sequ
 
     Args:
         path: The file.
-        mapping: Field -> column, as `parse_map` returns it; None to guess it from the names of the columns.
+        mapping: Field -> column, as `parse_map` returns it; None to recognize the file of a tool (`imports.tools`), or
+            else to guess it from the names of the columns.
         examples: The rows that the file answers.
 
     Raises:
         DataError: The file cannot be read, lacks a mapped column, or contradicts the join.
     """
+    if mapping is None and path.is_file() and (file := read_tool_file(path)) is not None:
+        return joined_answers(path, join_tool_file(path, file, examples), examples, tool=file.tool)
     contents = list(table_rows(path))
     columns = check_map(mapping) if mapping is not None else guess_map(columns_of(contents[:100]), path)
     return joined_answers(
@@ -60,7 +66,7 @@ def import_answers(path: Path, mapping: Mapping[str, str] | None, examples: Sequ
 
 
 def joined_answers(
-    path: Path, rows: Sequence[FileRow], examples: Sequence[Example], guessed: bool = False
+    path: Path, rows: Sequence[FileRow], examples: Sequence[Example], guessed: bool = False, tool: str = ""
 ) -> ImportedAnswers:
     """Rows of a file as predictions.
 
@@ -69,6 +75,7 @@ def joined_answers(
         rows: Its rows.
         examples: The rows that they answer.
         guessed: Whether the columns were guessed.
+        tool: Name of the tool that wrote the file; empty if it is not known.
 
     Raises:
         DataError: No row has a mapped column, or the file contradicts the join.
@@ -89,7 +96,7 @@ def joined_answers(
         answer = row.text("answer")
         confidence = as_confidence(row.value("confidence"))
         predictions += [Prediction(id_, answer.strip(), answer, confidence, judged_right=judged_right) for id_ in ids]
-    return ImportedAnswers(predictions, columns, tuple(failed), guessed)
+    return ImportedAnswers(predictions, columns if not tool else {}, tuple(failed), guessed, tool)
 
 
 def _own_id(row: FileRow) -> str:

@@ -1,0 +1,204 @@
+"""Result files of other evaluation tools, recognized by their fields and read as they are.
+
+* lmms-eval: ``..._samples_TASK.jsonl`` (``doc_id``, ``filtered_resps``, ``target``, ``input``)
+* VLMEvalKit: xlsx, tsv or json (``index``, ``question``, ``answer``, ``prediction``)
+* MedEvalKit: ``results.json`` (``response``, ``answer``, ``question`` or ``prompt``)
+* LLaVA: answer files (``question_id``, ``prompt``, ``text``, ``model_id``)
+* OpenAI: batch output (``custom_id``, ``response``, ``error``)
+* HELM: ``scenario_state.json`` (``request_states``)
+* Inspect: logs as JSON or ``.eval`` (``samples`` with ``target`` and ``output``)
+
+Each is joined by its id, then by the question and the reference, then by the order of its rows; the first join that
+agrees with all that the file says is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.data.formats.table_files import Row, json_content, table_rows
+from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.imports.columns import ROW_ORDER
+from medical_vqa.evaluation.imports.matching import FileRow, match_rows
+from medical_vqa.schema.records import Example
+
+_FIELDS = ("id", "question", "reference", "answer", "position")
+_JOINS: Sequence[tuple[str, ...]] = (
+    ("id", "question", "reference"),
+    ("question", "reference"),
+    ("position", "question", "reference"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFile:
+    """The rows of a tool's file under the names of this project."""
+
+    tool: str
+    """Name of the tool."""
+    rows: Sequence[Mapping[str, Any]]
+    """Rows with the fields id, question, reference, answer and position, as far as the tool states them."""
+
+
+def read_tool_file(path: Path) -> ToolFile | None:
+    """The rows of a file of a known tool; None for any other file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if path.suffix.lower() == ".eval":
+        return ToolFile("inspect", [_inspect(row) for row in _eval_samples(path)])
+    if path.suffix.lower() == ".json":
+        content = json_content(path)
+        if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
+            return ToolFile("helm", [_helm(row) for row in content["request_states"]])
+        if isinstance(content, Mapping) and isinstance(content.get("samples"), list) and "eval" in content:
+            return ToolFile("inspect", [_inspect(row) for row in content["samples"]])
+    rows = list(table_rows(path))
+    for tool, fields, convert in _TOOLS:
+        if rows and all(fields <= row.keys() for row in rows):
+            return ToolFile(tool, [convert(row) for row in rows])
+    return None
+
+
+def join_tool_file(path: Path, file: ToolFile, examples: Sequence[Example]) -> list[FileRow]:
+    """The rows of a tool's file with the columns of the join that agrees with all that the file says.
+
+    Args:
+        path: The file, for messages.
+        file: Its rows.
+        examples: The rows of the split.
+
+    Raises:
+        DataError: No join agrees; the message is that of the first.
+    """
+    present = {field for field in _FIELDS if any(row.get(field) not in (None, "", MISSING) for row in file.rows)}
+    best: list[FileRow] = []
+    problem: DataError | None = None
+    matched = -1
+    for join in _JOINS:
+        if join[0] not in present:
+            continue
+        columns = {field: field for field in (*join, "answer") if field in present or field == "answer"}
+        rows = [FileRow(number, row, columns) for number, row in enumerate(file.rows, 1)]
+        try:
+            count = sum(bool(ids) for ids in match_rows(path, rows, examples))
+        except DataError as error:
+            problem = problem or error
+            continue
+        if count > matched:
+            best, matched = rows, count
+        if count == len(rows):
+            break
+    if matched <= 0 and len(file.rows) == len(examples):
+        columns = {"position": ROW_ORDER, **{field: field for field in ("question", "reference") if field in present}}
+        best = [FileRow(n, row, {**columns, "answer": "answer"}) for n, row in enumerate(file.rows, 1)]
+        match_rows(path, best, examples)
+    elif problem is not None and not best:
+        raise problem
+    return best
+
+
+def _first(value: Any) -> Any:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return value
+
+
+def _lmms(row: Row) -> dict[str, Any]:
+    records = [value for value in row.values() if isinstance(value, Mapping) and "prediction" in value]
+    record = records[0] if records else {}
+    return {
+        "id": as_text(record.get("id")),
+        "question": as_text(_first(row.get("input"))),
+        "reference": as_text(row.get("target")),
+        "answer": record.get("prediction", _first(row["filtered_resps"])),
+        "position": as_id(row["doc_id"]),
+    }
+
+
+def _vlmevalkit(row: Row) -> dict[str, Any]:
+    return {
+        "id": as_id(row.get("id") or row["index"]),
+        "question": as_text(row["question"]),
+        "reference": as_text(row["answer"]),
+        "answer": row["prediction"],
+        "position": as_id(row["index"]),
+    }
+
+
+def _medevalkit(row: Row) -> dict[str, Any]:
+    question = row.get("question") or row.get("prompt")
+    return {"question": as_text(question), "reference": as_text(row["answer"]), "answer": row["response"]}
+
+
+def _llava(row: Row) -> dict[str, Any]:
+    return {"id": as_id(row["question_id"]), "question": as_text(row.get("prompt")), "answer": row["text"]}
+
+
+def _openai_batch(row: Row) -> dict[str, Any]:
+    content = lookup(row, "response.body.choices.0.message.content")
+    return {"id": as_text(row["custom_id"]), **({} if content is MISSING else {"answer": content})}
+
+
+def _helm(row: Row) -> dict[str, Any]:
+    objects = lookup(row, "instance.input.multimedia_content.media_objects")
+    texts = [part.get("text", "") for part in objects if isinstance(part, Mapping)] if isinstance(objects, list) else []
+    references = lookup(row, "instance.references")
+    right = [
+        lookup(one, "output.text")
+        for one in (references if isinstance(references, list) else ())
+        if "correct" in one["tags"]
+    ]
+    answer = lookup(row, "result.completions.0.text")
+    return {
+        "id": as_text(lookup(row, "instance.id")),
+        "question": " ".join(text for text in texts if text) or as_text(lookup(row, "instance.input.text")),
+        "reference": as_text(_first(right) if right else ""),
+        **({} if answer is MISSING else {"answer": answer}),
+    }
+
+
+def _inspect(row: Row) -> dict[str, Any]:
+    source = row.get("input")
+    texts = [source] if isinstance(source, str) else []
+    for message in source if isinstance(source, list) else ():
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts += [as_text(part.get("text")) for part in parts if isinstance(part, Mapping) and part.get("text")]
+    answer = lookup(row, "output.choices.0.message.content")
+    if isinstance(answer, list):
+        answer = "\n".join(as_text(part.get("text")) for part in answer if part.get("type") == "text")
+    answer = lookup(row, "output.completion") if answer is MISSING else answer
+    return {
+        "id": as_id(row.get("id")),
+        "question": "\n".join(texts),
+        "reference": as_text(row.get("target")),
+        **({} if answer is MISSING else {"answer": answer}),
+    }
+
+
+_TOOLS: Sequence[tuple[str, frozenset[str], Callable[[Row], dict[str, Any]]]] = (
+    ("lmms-eval", frozenset({"doc_id", "filtered_resps", "target"}), _lmms),
+    ("vlmevalkit", frozenset({"index", "question", "answer", "prediction"}), _vlmevalkit),
+    ("openai-batch", frozenset({"custom_id", "response"}), _openai_batch),
+    ("llava", frozenset({"question_id", "text", "model_id"}), _llava),
+    ("medevalkit", frozenset({"response", "answer", "prompt"}), _medevalkit),
+    ("medevalkit", frozenset({"response", "answer", "question", "correct"}), _medevalkit),
+)
+
+
+def _eval_samples(path: Path) -> Iterable[dict[str, Any]]:
+    """The samples of a log in Inspect's binary form, a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
+            return [json.loads(archive.read(name)) for name in names]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{path}: is not a complete log of Inspect ({error}); write it again, or as JSON") from error

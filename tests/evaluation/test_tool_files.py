@@ -1,0 +1,143 @@
+"""Result files of other evaluation tools, in the layouts that their code writes."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from medical_vqa.errors import DataError
+from medical_vqa.evaluation.imports.tables import import_answers
+
+
+@pytest.fixture
+def rows(examples):
+    return [
+        replace(e, id=f"slake/test/{10 + int(e.id)}", facts={**e.facts, "qid": str(10 + int(e.id))}) for e in examples
+    ]
+
+
+def lmms(rows):
+    """lmms_eval/loggers/evaluation_tracker.py; the record is that of tasks/slake/utils.py."""
+    lines = []
+    for n, row in enumerate(rows):
+        record = {"id": row.facts["qid"], "prediction": f"a{n}", "target": row.answers[0], "is_correct": False}
+        prompt = f"{row.question}\nAnswer the question using a single word or phrase."
+        line = {"doc_id": n, "target": row.answers[0], "filtered_resps": [f"a{n}"], "input": prompt}
+        lines.append({**line, "doc_hash": "x", "slake_accuracy": record})
+    return lines
+
+
+def llava(rows):
+    return [
+        {
+            "question_id": int(row.facts["qid"]),
+            "prompt": row.question,
+            "text": f"a{n}",
+            "answer_id": "x",
+            "model_id": "m",
+        }
+        for n, row in enumerate(rows)
+    ]
+
+
+def medevalkit(rows):
+    return [
+        {"question": row.question, "prompt": f"{row.question} Answer:", "answer": row.answers[0], "response": f"a{n}"}
+        for n, row in enumerate(rows)
+    ]
+
+
+def batch(rows):
+    body = [{"choices": [{"message": {"role": "assistant", "content": f"a{n}"}}]} for n in range(len(rows))]
+    return [
+        {"id": f"batch_req_{n}", "custom_id": row.id, "response": {"status_code": 200, "body": body[n]}, "error": None}
+        for n, row in enumerate(rows)
+    ]
+
+
+def helm(rows):
+    states = []
+    for n, row in enumerate(rows):
+        media = [{"content_type": "image/png", "location": "x"}, {"content_type": "text/plain", "text": row.question}]
+        instance = {
+            "id": f"id{n}",
+            "input": {"text": "", "multimedia_content": {"media_objects": media}},
+            "references": [{"output": {"text": row.answers[0]}, "tags": ["correct"]}],
+        }
+        states.append({"instance": instance, "result": {"completions": [{"text": f"a{n}"}]}})
+    return {"adapter_spec": {}, "request_states": states}
+
+
+def inspect_samples(rows):
+    return [
+        {
+            "id": row.id,
+            "input": [
+                {"role": "user", "content": [{"type": "image", "image": "x"}, {"type": "text", "text": row.question}]}
+            ],
+            "target": row.answers[0],
+            "output": {"choices": [{"message": {"content": f"a{n}"}}]},
+        }
+        for n, row in enumerate(rows)
+    ]
+
+
+def vlmevalkit(rows):
+    return [
+        {"index": n, "question": row.question, "answer": row.answers[0], "prediction": f"a{n}"}
+        for n, row in enumerate(rows)
+    ]
+
+
+def lines(content):
+    return "".join(json.dumps(row) + "\n" for row in content)
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "text"),
+    [
+        ("lmms-eval", "20260801_samples_slake_en.jsonl", lambda rows: lines(lmms(rows))),
+        ("llava", "answer-file.jsonl", lambda rows: lines(llava(rows))),
+        ("medevalkit", "results.json", lambda rows: json.dumps(medevalkit(rows))),
+        ("openai-batch", "batch_output.jsonl", lambda rows: lines(batch(rows))),
+        ("helm", "scenario_state.json", lambda rows: json.dumps(helm(rows))),
+        ("inspect", "log.json", lambda rows: json.dumps({"eval": {}, "samples": inspect_samples(rows)})),
+        ("vlmevalkit", "m_slake.json", lambda rows: json.dumps(vlmevalkit(rows))),
+    ],
+)
+def test_a_tool_s_file_is_recognized_and_joined(tmp_path, rows, tool, name, text):
+    (tmp_path / name).write_text(text(rows), encoding="utf-8")
+    found = import_answers(tmp_path / name, None, rows)
+    assert found.tool == tool
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_an_excel_file_of_vlmevalkit_and_a_binary_log_of_inspect(tmp_path, rows):
+    import pandas
+
+    pandas.DataFrame(vlmevalkit(rows)).to_excel(tmp_path / "m.xlsx", index=False)
+    with zipfile.ZipFile(tmp_path / "log.eval", "w") as archive:
+        for n, sample in enumerate(inspect_samples(rows)):
+            archive.writestr(f"samples/{n}_epoch_1.json", json.dumps(sample))
+    for name in ("m.xlsx", "log.eval"):
+        assert [p.id for p in import_answers(tmp_path / name, None, rows).predictions] == [row.id for row in rows]
+
+
+def test_row_numbers_as_ids_fall_back_to_what_the_file_says_of_its_rows(tmp_path, rows):
+    numbered = [{**line, "question_id": n + 11} for n, line in enumerate(reversed(llava(rows)))]
+    (tmp_path / "answers.jsonl").write_text(lines(numbered))
+    with pytest.raises(DataError, match="to which it would be joined"):
+        import_answers(tmp_path / "answers.jsonl", None, rows)
+    medical = [{**line, "question_id": n} for n, line in enumerate(medevalkit(rows))]
+    (tmp_path / "results.json").write_text(json.dumps(list(reversed(medical))))
+    found = import_answers(tmp_path / "results.json", None, rows)
+    assert {p.id: p.answer for p in found.predictions}[rows[0].id] == "a0"
+
+
+def test_a_failed_request_of_a_batch_is_named(tmp_path, rows):
+    content = batch(rows)
+    content[2] = {**content[2], "response": None, "error": {"message": "overloaded"}}
+    (tmp_path / "b.jsonl").write_text(lines(content))
+    found = import_answers(tmp_path / "b.jsonl", None, rows)
+    assert (len(found.predictions), found.failed) == (5, (rows[2].id,))
