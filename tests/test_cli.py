@@ -171,7 +171,9 @@ def test_an_image_too_small_or_too_large(refused, run, tmp_path, side):
 
 def test_a_window_for_a_png_and_a_frame_that_is_not_there(refused, run, tmp_path):
     path = SAMPLE / "imgs/xmlab112/source.jpg"
-    assert "a window is for DICOM and NIfTI" in refused("ask", path, "Is it?", "--model", run, "--window", "40", "400")
+    assert "a window is for values of more than 8 bits" in refused(
+        "ask", path, "Is it?", "--model", run, "--window", "40", "400"
+    )
     assert "has no frame 3" in refused("ask", path, "Is it?", "--model", run, "--frame", "3")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import logging
 import struct
@@ -7,6 +8,7 @@ import sys
 import tracemalloc
 import warnings
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -126,11 +128,138 @@ def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("magic", "what"), [(b"%PDF-1.7", "a PDF"), (b"PK\x03\x04", "a zip"), (b"\0\0\0\x18ftypheic", "a HEIC picture")]
+    ("start", "words"),
+    [
+        (b"%PDF-1.7", "a PDF; convert it to PNG"),
+        (b"PK\x03\x04", "a zip archive; unpack it, or ask about the series"),
+        (b"\0\0\0\x18ftypheic", "a HEIC picture; convert it to PNG"),
+        (b"\0\0\0\x18ftypmif1", "a HEIC picture; convert it to PNG"),
+        (b"a" * 257 + b"ustar\x0000", "a tar archive; unpack it"),
+        (b'<?xml version="1.0"?>\n<!-- a drawing -->\n<svg xmlns="x">', "an SVG drawing; convert it to PNG"),
+        (b"<!DOCTYPE html><html>", "a web page; save the picture itself"),
+        (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume .*; convert it to NIfTI"),
+        (b"NRRD0004\n", "an NRRD volume; convert it to NIfTI"),
+        (b"\0\0\0\x01\0\0\0\x08" + bytes(300), "a FreeSurfer volume .*; convert it to NIfTI"),
+    ],
 )
-def test_a_known_format_that_is_not_read_is_named(magic: bytes, what: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=f"scan.png: expected a JPEG.*, got {what}.*; convert it to PNG"):
-        decode_image(magic + bytes(100), name="scan.png")
+def test_a_known_format_that_is_not_read_is_named(start: bytes, words: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=rf"scan\.png: expected a JPEG.*, got {words}"):
+        decode_image(start + bytes(100), name="scan.png")
+
+
+def test_an_empty_file_is_said_to_be_empty() -> None:
+    with pytest.raises(UnsupportedImageError, match="got an empty file; get the file again"):
+        decode_image(b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0\0\0\x01\0\0\0\x08" + bytes(300), r"a FreeSurfer volume \(\.mgh\); convert it to NIfTI"),
+        (b"a" * 257 + b"ustar\x0000" + bytes(300), "a tar archive; unpack it"),
+        (bytes(128) + b"DICM" + bytes(400), "a DICOM file; unpack it"),
+        (b"hello " * 100, "something else; unpack it"),
+    ],
+)
+def test_what_is_in_a_gzip_file_is_named(content: bytes, words: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=f"expected a NIfTI volume in the gzip file, got {words}"):
+        decode_image(gzip.compress(content))
+
+
+def test_an_analyze_header_is_named() -> None:
+    header = bytearray(348)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, 64, 64, 20, 1, 1, 1, 1)
+    with pytest.raises(UnsupportedImageError, match=r"got the header of an Analyze 7\.5 volume; convert both files to"):
+        decode_image(bytes(header))
+
+
+@pytest.mark.parametrize("window", [(40.0, 0.0), (40.0, -5.0), (float("nan"), 400.0), (40.0, float("inf"))])
+def test_a_window_that_makes_no_sense_is_refused_for_every_format(window: tuple[float, float]) -> None:
+    for data in (saved(GRAY, "PNG"), bytes(128) + b"DICM", saved(Image.new("I;16", (16, 16)), "TIFF")):
+        with pytest.raises(ImageError, match="expected a window of a finite center and a width above 0, got"):
+            decode_image(data, window=window)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
+def test_one_outlier_does_not_flatten_a_wide_picture_and_its_window_can_be_chosen(fmt: str) -> None:
+    values = np.linspace(1000, 1200, 64 * 64).reshape(64, 64).astype(np.uint16)
+    values[0, 0] = 65535
+    data = saved(Image.fromarray(values), fmt)
+    decoded = decode_image(data)
+    low, high = np.percentile(values, [0.5, 99.5])
+    assert decoded.window == pytest.approx(((low + high) / 2, high - low))
+    assert decoded.window_source == "percentiles"
+    assert decoded.pixels[-1, -1, 0] == 255
+    assert decoded.pixels.std() > 70
+    chosen = decode_image(data, window=(1100, 100))
+    assert (chosen.window, chosen.window_source) == ((1100, 100), "option")
+    expected = np.clip((values.astype(float) - 1050) / 100, 0, 1) * 255
+    assert np.array_equal(chosen.pixels[:, :, 0], np.rint(expected))
+
+
+def test_a_wide_tiff_in_which_white_is_zero_is_inverted() -> None:
+    values = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    black_is_zero = decode_image(saved(Image.fromarray(values), "TIFF")).pixels
+    white_is_zero = decode_image(saved(Image.fromarray(values), "TIFF", tiffinfo={262: 0})).pixels
+    assert np.array_equal(white_is_zero, 255 - black_is_zero)
+
+
+def png_48(values: np.ndarray, channels: int = 3) -> bytes:
+    """A PNG of 16 bits a color, which Pillow does not write."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def tiff_48(values: np.ndarray) -> bytes:
+    """An uncompressed little-endian TIFF of 16 bits a color, which Pillow does not write."""
+    height, width = values.shape[:2]
+    body = values.astype("<u2").tobytes()
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
+        (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(body)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<I", 14 + len(body)) + struct.pack("<3H", 16, 16, 16)
+    return head + body + directory + bytes(4)
+
+
+@pytest.mark.parametrize("build", [png_48, tiff_48])
+def test_colors_of_12_bits_in_16_are_not_black(build: Any) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (32, 40, 3)).astype(np.uint16)
+    decoded = decode_image(build(values), window=(2047.5, 4095))
+    assert np.array_equal(decoded.pixels, np.rint(values / 4095 * 255))
+    assert decode_image(build(values)).pixels.mean() == pytest.approx(127, abs=4)
+
+
+def test_transparent_parts_of_a_wide_color_picture_are_black() -> None:
+    values = np.full((16, 16, 4), 65535, dtype=np.uint16)
+    values[:8, :, 3] = 0
+    pixels = decode_image(png_48(values, channels=4), window=(32767.5, 65535)).pixels
+    assert (pixels[0].max(), pixels[-1].min()) == (0, 255)
+
+
+def test_a_picture_of_one_value_is_reported_whatever_made_it() -> None:
+    words = "every pixel of the picture has the same value"
+    wide = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16))
+    assert words in decode_image(saved(Image.new("L", (16, 16), 7), "PNG")).warnings
+    assert words in decode_image(saved(wide, "TIFF"), window=(9000, 10)).warnings
+    assert decode_image(saved(GRAY, "PNG")).warnings == ()
+
+
+def test_of_a_stack_of_tiff_pages_the_middle_one_is_shown_and_of_a_pyramid_the_first() -> None:
+    pages = [Image.new("L", (16, 16), shade) for shade in (10, 20, 30)]
+    stack = decode_image(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert (stack.frame, stack.frames, stack.pixels[0, 0, 0]) == (1, 3, 20)
+    pages[1] = pages[1].resize((8, 8))
+    pyramid = decode_image(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert (pyramid.frame, pyramid.pixels[0, 0, 0]) == (0, 10)
 
 
 def test_limits_are_kept_before_decoding() -> None:
@@ -139,10 +268,13 @@ def test_limits_are_kept_before_decoding() -> None:
         decode_image(data, limits=DecodeLimits(file_bytes=100))
     with pytest.raises(TooLargeError, match=r"is 40x24 pixels; make it smaller than 0.0005 million pixels"):
         decode_image(data, limits=DecodeLimits(pixels=500))
+    named = DecodeLimits(pixels=500, settings={"pixels": "MEDICAL_VQA_MAX_PIXELS"})
+    with pytest.raises(TooLargeError, match=r"0.0005 million pixels or raise MEDICAL_VQA_MAX_PIXELS"):
+        decode_image(data, limits=named)
 
 
 def test_a_window_is_refused_where_there_is_none() -> None:
-    with pytest.raises(ImageError, match="a window is for DICOM and NIfTI; leave it out"):
+    with pytest.raises(ImageError, match="a window is for values of more than 8 bits, and this picture has 8; leave"):
         decode_image(saved(GRAY, "PNG"), window=(40.0, 400.0))
 
 
@@ -209,7 +341,8 @@ def test_without_the_extra_the_line_that_installs_it_is_shown(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"medical_vqa.data.imaging.{module}", raising=False)
+    for name in [name for name in sys.modules if name.startswith(f"medical_vqa.data.imaging.{module}")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(
         UnsupportedImageError, match=rf"needs the package {package}.*pip install 'medical-vqa\[dicom\]'"
     ):

@@ -174,7 +174,7 @@ def test_a_real_picture_goes_through(tmp_path: Path, own_folder: Any) -> None:
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.data.prepared.prepare import prepare
 
-    prepare(Folder(), own_folder("image,question,answer\n1.png,a?,b\n2.png,c?,d\n"), tmp_path)
+    prepare(Folder(), own_folder("image,question,answer,image_id\n1.png,a?,b,1.png\n2.png,c?,d,2.png\n"), tmp_path)
     images = PreparedDataset.open("folder", tmp_path).images
     cache = PictureCache(tmp_path / "cache", SPEC)
     cache.ensure(images, ["mine/1.png", "mine/2.png"])

@@ -13,7 +13,11 @@ from medical_vqa.data.prepared.prepare import prepare
 from medical_vqa.data.prepared.summary import manifest_table, shared_images
 from medical_vqa.errors import ConfigError, DataError
 
-CSV = "image,question,answer,split,organ\n1.png,a?,b,train,chest\n2.png,c?,d,train,head\n1.png,e?,f,test,chest\n"
+CSV = """image,question,answer,split,organ,image_id
+1.png,a?,b,train,chest,1.png
+2.png,c?,d,train,head,2.png
+1.png,e?,f,test,chest,1.png
+"""
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def prepare(
     source: StrPath | None = None,
     root: StrPath | None = None,
     partial: bool = False,
+    skip_unreadable: bool = False,
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     resplit: str | None = None,
@@ -42,6 +43,7 @@ def prepare(
         source: Folder of the published files, or ``"hub"`` to download them; by default the shipped sample, or the hub.
         root: Folder of prepared datasets; by default ``~/.cache/medical-vqa/data``.
         partial: Whether to continue although part of the dataset is missing.
+        skip_unreadable: Whether to leave out the rows whose image cannot be read; the manifest notes them.
         name: Name to prepare it under, for ``folder``; by default the dataset's own.
         columns: Columns of a ``table``, where the guess is not right: ``{"question": "frage"}``.
         resplit: ``"clean"`` to write ``NAME-clean`` as well, whose splits share no image, near-duplicate or group, and
@@ -68,6 +70,7 @@ def prepare(
             root=as_root(root),
             source="hub" if source == "hub" else optional_path(source, "source"),
             partial=partial,
+            skip_unreadable=skip_unreadable,
             name=None if name is None else as_name(name, "name"),
             columns=None if columns is None else as_texts(columns, "columns", "question"),
             resplit=as_resplit(resplit),

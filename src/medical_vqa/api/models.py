@@ -75,9 +75,9 @@ class Model:
         Args:
             image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
             question: One question; `ask_many` splits a text that asks several.
-            frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of
-                NIfTI the middle one.
-            window: Center and width of the values of a DICOM or NIfTI file to show; by default those of its header.
+            frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the middle one.
+            window: Center and width of the values to show, of gray values of more than 8 bits; by default those of the
+                header, else the 0.5th to the 99.5th percentile.
             others: Further images that the question is about, such as the prior examination; for models that take
                 several.
             turns: Earlier questions of the conversation with their answers; a model that does not remember ignores

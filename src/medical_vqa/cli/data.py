@@ -21,6 +21,7 @@ from medical_vqa.cli.options import pairs
     help="Folder of prepared datasets.  [default: ~/.cache/medical-vqa/data]",
 )
 @click.option("--partial", is_flag=True, help="Continue although part of the dataset is missing.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out the rows whose image cannot be read, and count them.")
 @click.option("--as", "name", metavar="NAME", help="Prepare it under another name (for `folder`).")
 @click.option("--columns", metavar="FIELD=COLUMN,...", help="Columns of a `table`, e.g. image=img,question=q,answer=a.")
 @click.option("--resplit", type=click.Choice(["clean"]), help="Also write NAME-clean, whose splits share no image.")
@@ -29,6 +30,7 @@ def prepare(
     source: str | None,
     root: Path | None,
     partial: bool,
+    skip_unreadable: bool,
     name: str | None,
     columns: str | None,
     resplit: str | None,
@@ -44,7 +46,13 @@ def prepare(
     from medical_vqa.progress import console, counts_table
 
     fields = pairs(tuple(columns.split(",")), "--columns") if columns else None
-    options = {"partial": partial, "name": name, "columns": fields, "resplit": resplit}
+    options = {
+        "partial": partial,
+        "skip_unreadable": skip_unreadable,
+        "name": name,
+        "columns": fields,
+        "resplit": resplit,
+    }
     prepared = api.prepare(dataset, source=source, root=root, **options)
     manifest, terminal = prepared.manifest, console()
     rows = {split: prepared.examples(split) for split in prepared.splits}

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from medical_vqa.cli.options import allow_http_option, api_key_option, base_url_option, device_option
-from medical_vqa.cli.terminal import DISCLAIMER, answer_lines
+from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, view_lines
 from medical_vqa.errors import MissingDependencyError
 
 
@@ -35,10 +35,10 @@ from medical_vqa.errors import MissingDependencyError
     help="A further image that the question is about, for models that take several.",
 )
 @click.option(
-    "--frame", type=int, help="Frame of DICOM, NIfTI or TIFF, from 0.  [default: the first; of NIfTI the middle]"
+    "--frame", type=int, help="Frame of DICOM, slice of NIfTI or page of TIFF, from 0.  [default: the middle one]"
 )
 @click.option(
-    "--window", type=(float, float), metavar="CENTER WIDTH", help="Values of DICOM or NIfTI to show, e.g. 40 400."
+    "--window", type=(float, float), metavar="CENTER WIDTH", help="Values to show, of more than 8 bits, e.g. 40 400."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 def ask(
@@ -61,7 +61,8 @@ def ask(
     from medical_vqa import api
 
     loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
-    for answer in loaded.ask_many(image, question, frame=frame, window=window, others=others):
+    answers = loaded.ask_many(image, question, frame=frame, window=window, others=others)
+    for answer in answers:
         if as_json:
             click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
             continue
@@ -70,6 +71,8 @@ def ask(
         for line in further_lines:
             click.echo(line)
     if not as_json:
+        for line in view_lines(answers[0].seen):
+            click.echo(line)
         for note in loaded.notes:
             click.echo(f"note: {note}", err=True)
         click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
-    from medical_vqa.pipelines.ask import Answer
+    from medical_vqa.pipelines.ask import Answer, ImageView
     from medical_vqa.schema.evidence import Evidence
 
 DISCLAIMER = "Research software: not a medical device and not for diagnosis."
@@ -21,6 +21,32 @@ _SOURCES = {
     "usual": "from what is usual for pictures of this type: other pictures of it get the same answer",
     "knowledge": "from general knowledge, not from this picture",
 }
+
+
+_WINDOW_SOURCES = {
+    "option": "as requested",
+    "header": "from the header",
+    "percentiles": "0.5th to 99.5th percentile",
+}
+
+
+def view_lines(view: ImageView) -> list[str]:
+    """What the model received: frame, window and its origin, facts of the header, and what to be careful about."""
+    width, height = view.size
+    parts = [f"{view.format}, {width}x{height}"]
+    if view.frames > 1:
+        parts.append(f"frame {view.frame} of {view.frames}, counted from 0")
+    if view.window is not None and view.window_source is not None:
+        center, window_width = view.window
+        parts.append(f"window {center:g} {window_width:g} ({_WINDOW_SOURCES[view.window_source]})")
+    elif view.window_source == "header LUT":
+        parts.append("window: the lookup table of the header")
+    facts = [view.facts.get(key) for key in ("Modality", "BodyPartExamined", "ViewPosition")]
+    parts += [fact for fact in (*facts, view.plane) if fact]
+    lines = ["seen: " + "; ".join(parts)]
+    if view.removed:
+        lines.append("not seen: " + ", ".join(view.removed))
+    return lines + [f"warning: {sentence}" for sentence in view.warnings]
 
 
 def answer_lines(answer: Answer) -> list[str]:

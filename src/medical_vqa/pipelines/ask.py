@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.picture_statistics import PictureContext
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
+    from medical_vqa.data.imaging.decoded_frame import DecodedFrame, WindowSource
     from medical_vqa.models.base import VqaModel
     from medical_vqa.pipelines.load import LoadedModel
 
@@ -51,6 +51,35 @@ class ImageView:
     """Facts from a DICOM or NIfTI header: Modality, BodyPartExamined ...; never about the patient."""
     spacing: tuple[float, float] | None = None
     """Distance of rows and of columns in millimeters; None where the file does not say."""
+    window_source: WindowSource | None = None
+    """Where the window came from: ``option``, ``header``, ``header LUT`` or ``percentiles``."""
+    plane: str | None = None
+    """Plane nearest to the picture: ``axial``, ``coronal`` or ``sagittal``; None where the header does not say."""
+    removed: tuple[str, ...] = ()
+    """Parts of the file that the model did not receive: ``DICOM header``, ``other frames``, ``EXIF`` ..."""
+    burned_in_annotation: bool | None = None
+    """Whether the header declares text burned into the pixels; None where it does not say."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what could not be used, or what to be careful about."""
+
+    @classmethod
+    def of(cls, file: Path, decoded: DecodedFrame) -> Self:
+        """The view of a decoded file."""
+        return cls(
+            file,
+            decoded.format,
+            (decoded.width, decoded.height),
+            decoded.frame,
+            decoded.frames,
+            decoded.window,
+            decoded.header_fields,
+            decoded.spacing,
+            decoded.window_source,
+            decoded.plane,
+            decoded.removed_metadata,
+            decoded.burned_in_annotation,
+            decoded.warnings,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields above as JSON values."""
@@ -159,9 +188,8 @@ def ask(
         loaded: The model.
         image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
         questions: The questions. A follow-up without a verb (``and the spleen?``) repeats the question before it.
-        frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the first, of NIfTI
-            the middle one.
-        window: Center and width of the values of a DICOM or NIfTI file to show.
+        frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the middle one.
+        window: Center and width of the values to show, of gray values of more than 8 bits.
         others: Further images of every question, such as the prior examination.
         turns: Earlier questions of the conversation with their answers; only for a model that remembers.
 
@@ -235,18 +263,8 @@ def _queries(
     for question in map(check_question, questions):
         checked.append(completed_follow_up(question, checked[-1], loaded.model.entity_in) if checked else question)
     visual, decoded = _visual(loaded, image, frame=frame, window=window)
-    view = ImageView(
-        image,
-        decoded.format,
-        (decoded.width, decoded.height),
-        decoded.frame,
-        decoded.frames,
-        decoded.window,
-        decoded.header_fields,
-        decoded.spacing,
-    )
     queries = [Query(str(number), question, _IMAGE, visual) for number, question in enumerate(checked)]
-    return queries, view, PictureContext.of(decoded)
+    return queries, ImageView.of(image, decoded), PictureContext.of(decoded)
 
 
 def _visual(

@@ -21,6 +21,7 @@ def prepare_dataset(
     root: Path,
     source: Path | Literal["hub"] | None = None,
     partial: bool = False,
+    skip_unreadable: bool = False,
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     resplit: Literal["clean"] | None = None,
@@ -34,6 +35,7 @@ def prepare_dataset(
         source: Folder of the published files, or ``"hub"`` to download them; by default the shipped sample where there
             is one, else the hub.
         partial: Whether to continue although part of the dataset is missing.
+        skip_unreadable: Whether to leave out the rows whose image cannot be read.
         name: Name to prepare it under; by default the dataset's own.
         columns: Columns of a table, for a format that guesses them.
         resplit: ``clean`` to write a second dataset ``NAME-clean`` as well, whose splits share no image, near-duplicate
@@ -52,7 +54,9 @@ def prepare_dataset(
         from medical_vqa.data.formats.download import download
 
         folder = download(published.card, root / f"{dataset}.download")
-    manifest = prepare(published, folder, root, partial=partial, name=name, progress=progress)
+    manifest = prepare(
+        published, folder, root, partial=partial, skip_unreadable=skip_unreadable, name=name, progress=progress
+    )
     prepared = PreparedDataset(root / manifest.name, manifest)
     return prepared if resplit is None else _clean_split(prepared, progress)
 

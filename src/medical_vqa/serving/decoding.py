@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from medical_vqa.data.imaging.decode import decode_image
-from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits, WindowSource
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.data.imaging.windowed_channels import windowed_image
@@ -58,9 +58,9 @@ class DecodeJob:
     spec: PictureSpec | None
     """How the model needs its picture; None for a model that uses no image."""
     frame: int | None = None
-    """Which of several frames, from 0; None: the first, or the middle slice of a volume."""
+    """Which of several frames, from 0; None: the middle one."""
     window: tuple[float, float] | None = None
-    """Center and width, for DICOM and NIfTI."""
+    """Center and width, for values of more than 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,14 @@ class ImageInfo:
     """Whether the header declares text in the pixels; None: it does not say."""
     spacing: tuple[float, float] | None = None
     """Distance of rows and of columns in millimeters; None: the file does not say."""
+    frame: int = 0
+    """The frame that was decoded, from 0."""
+    window_source: WindowSource | None = None
+    """Where the window came from."""
+    plane: str | None = None
+    """Plane nearest to the picture."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences on what could not be used, or what to be careful about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,10 @@ def decode(job: DecodeJob) -> DecodedImage:
         header_fields=header_fields,
         burned_in_annotation=frame.burned_in_annotation,
         spacing=frame.spacing,
+        frame=frame.frame,
+        window_source=frame.window_source,
+        plane=frame.plane,
+        warnings=list(frame.warnings),
     )
     picture = prepare_for_model(_for_model(job, frame), job.spec)
     return DecodedImage(digest.hexdigest(), _png(frame.image), picture, info, PictureContext.of(frame))

@@ -135,6 +135,16 @@ class UploadedImage(Wire):
     height: int = Field(description="Pixels, in upright orientation.", examples=[512])
     format: str = Field(description="File format: JPEG, PNG, BMP, TIFF, WEBP, DICOM or NIFTI.", examples=["JPEG"])
     frames: int = Field(1, description="Frames or slices in the file, of which one was decoded.")
+    frame: int = Field(0, description="The frame that was decoded, from 0; by default the middle one.")
+    window_source: Literal["option", "header", "header LUT", "percentiles"] | None = Field(
+        None, description="Where the window came from; null: the pixels are unchanged."
+    )
+    plane: str | None = Field(
+        None, description="Plane nearest to the picture: axial, coronal or sagittal; null: the header does not say."
+    )
+    warnings: list[str] = Field(
+        default_factory=list, description="What could not be used, or what to be careful about, in sentences."
+    )
     removed_metadata: list[str] = Field(
         default_factory=list,
         description="Parts of the file that were not stored.",

@@ -55,9 +55,9 @@ class Upload:
     data: bytes
     """The file."""
     frame: int | None = None
-    """Which of several frames, from 0; None: the first, or the middle slice of a volume."""
+    """Which of several frames, from 0; None: the middle one."""
     window: tuple[float, float] | None = None
-    """Center and width, for DICOM and NIfTI."""
+    """Center and width, for values of more than 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,11 @@ class Service:
         )
         self._store_checked_at = -math.inf
         self._store_check: asyncio.Task[None] | None = None
-        self._ingest_limits = DecodeLimits(file_bytes=settings.max_upload_bytes, pixels=settings.max_pixels)
+        self._ingest_limits = DecodeLimits(
+            file_bytes=settings.max_upload_bytes,
+            pixels=settings.max_pixels,
+            settings={"file_bytes": "MEDICAL_VQA_MAX_UPLOAD_BYTES", "pixels": "MEDICAL_VQA_MAX_PIXELS"},
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def check_store(self) -> None:

@@ -7,15 +7,20 @@ One row of ``questions.jsonl``::
 
 Columns, whatever their capitals:
 
-* ``image``: path in the folder. Of a DICOM file or a NIfTI volume the frame that `medical-vqa ask` would use is
-  prepared, as PNG without anything of the header.
+* ``image``: path in the folder. What is prepared is the picture alone, without header, EXIF data, text or its path:
+  JPEG and PNG as they are otherwise, everything else as PNG.
+* ``frame`` (optional): frame, slice or page of the image, from 0; without it the one that `medical-vqa ask` uses.
+* ``window`` (optional): center and width of the values to show: ``40 400``; without it that of the header.
 * ``question``.
 * ``answer``: text. In JSON lines and parquet also a list of accepted answers, best first. Only rows of the test split
   may be without one.
 * ``split`` (optional): train, validation (also val, valid, dev) or test. Without this column every row is train.
-* ``group`` (optional): unit that must not be divided among splits, usually the patient; the image without it.
+* ``group`` (optional): unit that must not be divided among splits, usually the patient. Without it the patient of a
+  DICOM file, under a keyed hash; the file where nothing says.
 * ``id`` (optional): the question's id; without it the folder's name, the split and the row's number.
-* every other column is a fact, a key for breakdowns; an empty cell means that the row has no such fact.
+* ``image_id`` (optional): the image's name in the prepared dataset; without it a keyed hash of its path.
+* every other column is a fact, a key for breakdowns; an empty cell means that the row has no such fact. Of a DICOM file
+  ``modality``, ``body_part``, ``view`` and ``plane`` are facts too.
 """
 
 from __future__ import annotations
@@ -23,14 +28,20 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
+from medical_vqa.data.formats.pseudonyms import Pseudonyms
 from medical_vqa.data.formats.rows import relative_name, require_unique
-from medical_vqa.data.imaging.decode import raster_bytes
-from medical_vqa.errors import DataError, MissingDependencyError
+from medical_vqa.data.imaging.decode import LOCAL_LIMITS, check_window
+from medical_vqa.data.imaging.raster import read_image_file
+from medical_vqa.data.imaging.recognition import is_dicom
+from medical_vqa.data.imaging.stripping import stripped
+from medical_vqa.errors import DataError, ImageError, MissingDependencyError
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.text import nearest
 
@@ -43,7 +54,7 @@ CARD = DatasetCard(
 )
 
 _REQUIRED = ("image", "question")
-_COLUMNS = ("image", "question", "answer", "split", "group", "id")
+_COLUMNS = ("image", "question", "answer", "split", "group", "id", "frame", "window", "image_id")
 _SPLITS: Mapping[str, Split] = {
     "train": "train",
     "training": "train",
@@ -53,8 +64,22 @@ _SPLITS: Mapping[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
-_MEDICAL = (".dcm", ".dicom", ".nii", ".gz")
 _Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The picture that a row is about."""
+
+    path: str
+    frame: int | None
+    window: tuple[float, float] | None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The parts of its keyed hash."""
+        shown = [] if self.frame is None and self.window is None else [str(self.frame), str(self.window)]
+        return ("image", self.path, *shown)
 
 
 class Folder:
@@ -65,28 +90,66 @@ class Folder:
     def read(self, source: Path) -> Published:
         """Parse the folder; raises `DataError` with file and row where a row is not as described above."""
         path = _questions_file(source)
-        name = source.resolve().name
-        paths: dict[str, str] = {}
+        names = _Names(source)
+        views: dict[str, _View] = {}
         examples: dict[Split, list[Example]] = {}
         places: dict[str, str] = {}
         for number, row in enumerate(_READERS[path.suffix](path), 1):
             place = f"{path.name} row {number}"
-            split, example = _example(row, name, number, place)
+            view, split, example = _example(row, names, number, place)
             require_unique(places, example.id, place, "id")
-            paths[example.image_id] = relative_name(_text(row, "image", place), place)
+            if views.setdefault(example.image_id, view) != view:
+                raise DataError(f"{place}: image_id {example.image_id!r} is that of another picture; choose another")
             examples.setdefault(split, []).append(example)
+
+        def read_image(image_id: str) -> bytes:
+            view = views[image_id]
+            file = source / view.path
+            return stripped(read_image_file(file), str(file), frame=view.frame, window=view.window)
+
         return Published(
             examples=examples,
-            image_names={
-                image_id: f"{path}.png" if Path(path).suffix.lower() in _MEDICAL else path
-                for image_id, path in paths.items()
-            },
-            read_image=lambda image_id: raster_bytes(source / paths[image_id]),
+            image_names={image_id: view.path for image_id, view in views.items()},
+            read_image=read_image,
         )
 
     def bundled(self) -> Path | None:
         """None: it does not ship with the package."""
         return None
+
+
+class _Names:
+    """Names of images and groups that hold no path and no identifier of a patient; each file is read once."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.folder = source.resolve().name
+        self.pseudonyms = Pseudonyms.local()
+        self._facts: dict[tuple[str, int | None], tuple[dict[str, str], str]] = {}
+
+    def facts_and_group(self, view: _View) -> tuple[dict[str, str], str]:
+        """Facts of the header, and the group of the patient, else of the file."""
+        key = (view.path, view.frame)
+        if key not in self._facts:
+            self._facts[key] = self._read(view)
+        return self._facts[key]
+
+    def _read(self, view: _View) -> tuple[dict[str, str], str]:
+        file_group = f"{self.folder}/{self.pseudonyms.of('image', view.path)}"
+        try:
+            data = read_image_file(self.source / view.path)
+        except ImageError:  # reported where the picture is read
+            return {}, file_group
+        if not is_dicom(data):
+            return {}, file_group
+        try:
+            from medical_vqa.data.imaging.dicom.facts import read_facts  # noqa: PLC0415 - pydicom is an extra
+        except ModuleNotFoundError:
+            return {}, file_group
+        facts = read_facts(data, LOCAL_LIMITS, view.frame)
+        if not facts.identity:
+            return facts.terms, file_group
+        return facts.terms, f"patient-{self.pseudonyms.of('patient', *facts.identity)}"
 
 
 def _questions_file(source: Path) -> Path:
@@ -101,7 +164,7 @@ def _questions_file(source: Path) -> Path:
     )
 
 
-def _example(row: _Row, name: str, number: int, place: str) -> tuple[Split, Example]:
+def _example(row: _Row, names: _Names, number: int, place: str) -> tuple[_View, Split, Example]:
     for column in _REQUIRED:
         if column not in row:
             raise DataError(
@@ -109,16 +172,42 @@ def _example(row: _Row, name: str, number: int, place: str) -> tuple[Split, Exam
                 "image, question and answer"
             )
     split = _split(row, place)
-    facts = {key: _optional(row, key, place) for key in row if key not in _COLUMNS}
-    image_id = f"{name}/{relative_name(_text(row, 'image', place), place)}"
-    return split, Example(
-        id=_optional(row, "id", place) or f"{name}/{split}/{number}",
-        image_id=image_id,
+    path = relative_name(_text(row, "image", place), place)
+    view = _View(path, _frame(row, place), _window(row, place))
+    facts, group = names.facts_and_group(view)
+    columns = {key: _optional(row, key, place) for key in row if key not in _COLUMNS}
+    image_id = _optional(row, "image_id", place) or names.pseudonyms.of(*view.key)
+    example = Example(
+        id=_optional(row, "id", place) or f"{names.folder}/{split}/{number}",
+        image_id=f"{names.folder}/{image_id}",
         question=_text(row, "question", place),
         answers=_answers(row, split, place),
-        group=_optional(row, "group", place) or image_id,
-        facts={key: value for key, value in facts.items() if value},
+        group=_optional(row, "group", place) or group,
+        facts=facts | {key: text for key, text in columns.items() if text},
     )
+    return view, split, example
+
+
+def _frame(row: _Row, place: str) -> int | None:
+    text = _optional(row, "frame", place).removesuffix(".0")  # tables store whole numbers with gaps as decimals
+    if text and not text.isdecimal():
+        raise DataError(f"{place}: frame is {text!r}; write a whole number from 0, or leave it empty")
+    return int(text) if text else None
+
+
+def _window(row: _Row, place: str) -> tuple[float, float] | None:
+    cell = row.get("window")
+    text = " ".join(map(str, cell)) if isinstance(cell, list) else _optional(row, "window", place)
+    if not text:
+        return None
+    try:
+        center, width = (float(part) for part in re.split(r"[\s,;/]+", text.strip()))
+        check_window((center, width))
+    except (ValueError, ImageError) as error:
+        raise DataError(
+            f"{place}: window is {text!r}; write a center and a width above 0, such as 40 400, or leave it empty"
+        ) from error
+    return center, width
 
 
 def _similar(column: str, row: _Row) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 MAX_PIECES = 65_536
 """Limit of PNG chunks and JPEG segments; decoders spend microseconds on each."""
 
+_SIZE_TAGS = (256, 257)  # ImageWidth and ImageLength of TIFF
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15 and that of JPEG-LS
 # A marker that ends entropy-coded data of a JPEG: not a stuffed zero, a fill byte, TEM, RST0-7 or SOI.
 _SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")
@@ -41,6 +42,23 @@ def tiff_at_page(data: bytes, offset: int) -> bytes:
     if struct.unpack_from(order + "H", data, 2)[0] == 43:
         return data[:8] + struct.pack(order + "Q", offset) + data[16:]
     return data[:4] + struct.pack(order + "I", offset) + data[8:]
+
+
+def tiff_page_size(data: bytes, offset: int) -> tuple[int, int] | None:
+    """Width and height of the page at `offset`; None where its directory does not state them."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    count, entry, start = ("Q", 20, 8) if big else ("H", 12, 2)
+    sizes: dict[int, int] = {}
+    try:
+        for number in range(min(64, struct.unpack_from(order + count, data, offset)[0])):
+            at = offset + start + number * entry
+            tag, kind = struct.unpack_from(order + "HH", data, at)
+            if tag in _SIZE_TAGS:
+                sizes[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + entry - 4 - 4 * big)[0]
+    except struct.error:
+        return None
+    return (sizes[256], sizes[257]) if len(sizes) == len(_SIZE_TAGS) else None
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medical_vqa.data.imaging.geometry import PictureGeometry, Spacing
 from medical_vqa.data.imaging.raster import MAX_PIXELS, to_pillow
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+
+WindowSource = Literal["option", "header", "header LUT", "percentiles"]
+"""Where a window came from: the caller, the header's window or lookup table, or percentiles of the values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,12 @@ class DecodeLimits:
     """Frames of a DICOM object, slices of a NIfTI volume, pages of a TIFF."""
     inflated_bytes: int = 1_000_000_000
     """Size of an uncompressed NIfTI volume; a compressed one is inflated in pieces and never held."""
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Name of the setting that raises each limit, by the names above; empty where nothing raises them."""
+
+    def advice(self, limit: str) -> str:
+        """What messages add about raising a limit: `` or raise NAME``; empty where nothing raises it."""
+        return f" or raise {self.settings[limit]}" if limit in self.settings else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,12 @@ class DecodedFrame:
     spacing: Spacing | None = None
     """Distance of rows and of columns in millimeters; None where the file does not say. Of a radiograph without
     calibration it is measured at the detector, where the patient's shadow is larger than the patient."""
+    window_source: WindowSource | None = None
+    """Where the window came from; None where the pixels are unchanged."""
+    plane: str | None = None
+    """Plane nearest to the picture: ``axial``, ``coronal`` or ``sagittal``; None where the header does not say."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what could not be used, or what to be careful about; never a value of the header."""
 
     @property
     def width(self) -> int:

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
 from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
+from medical_vqa.data.imaging.planes import squared
 from medical_vqa.data.imaging.raster import DECODER_ERRORS, check_size
+from medical_vqa.data.imaging.recognition import describe_unsupported, is_dicom
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
-from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits
+from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 _PIECE = 1 << 20  # bytes inflated and discarded at once before a slice
 _HEADERS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
-# Whether the screen shows an axis in its own direction: head up, face up or left, the patient's right on the left.
+_PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
 _MILLIMETERS = {"meter": 1000.0, "micron": 0.001}  # a header that names no unit means millimeters, as in ITK
+# Whether the screen shows an axis in its own direction: head up, face up or left, the patient's right on the left.
 _SAME_DIRECTION = {"S": False, "I": True, "A": False, "P": True, "R": False, "L": True}
 
 
@@ -82,17 +85,22 @@ def _read(
         index = int(shape[2]) // 2 if len(shape) > 2 else 0
     if not 0 <= index < frames:
         raise ImageError(f"{name}: has no frame {index}; the frames are 0 to {frames - 1}")
-    values = _upright(_slice(stream, header, index, name, limits), header)  # (rows, columns), structured for RGB
-    pixels, used_window = _to_pixels(values, header, name, window)
+    values = _slice(stream, header, index, name, limits)  # (first axis, second axis), structured for RGB
+    pixels, used_window = _to_pixels(_upright(values, header), header, name, window)
+    rows, columns = pixels.shape[:2]
+    spacing = _spacing(header)
+    pixels, spacing = squared(pixels, spacing, spacing, max_pixels=limits.pixels)
     return DecodedFrame(
         pixels,
         "NIFTI",
         removed_metadata=("NIfTI header", "other frames") if frames > 1 else ("NIfTI header",),
-        header_fields={"Rows": str(values.shape[0]), "Columns": str(values.shape[1])},
+        header_fields={"Rows": str(rows), "Columns": str(columns)},
         frame=index,
         frames=frames,
         window=used_window,
-        spacing=_spacing(header),
+        spacing=spacing,
+        window_source=None if used_window is None else "option" if window else "percentiles",
+        plane=_PLANES[str(aff2axcodes(header.get_best_affine())[2])],
     )
 
 
@@ -101,12 +109,18 @@ def _header(stream: BinaryIO, name: str) -> Nifti1Header:
     sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
     size = next((size for size in _HEADERS if size in sizes), None)
     if size is None:
-        raise UnsupportedImageError(f"{name}: expected a NIfTI volume in the gzip file, got something else; unpack it")
+        start += stream.read(_PIECE)
+        what, advice = describe_unsupported(start) or ("something else", "unpack it")
+        if is_dicom(start):
+            what, advice = "a DICOM file", "unpack it"
+        raise UnsupportedImageError(f"{name}: expected a NIfTI volume in the gzip file, got {what}; {advice}")
     header: Nifti1Header = _HEADERS[size](start + stream.read(size - 348), check=False)
     if bytes(header["magic"])[:3] in (b"ni1", b"ni2"):
         raise UnsupportedImageError(f"{name}: is a NIfTI header whose pixels are in another file; join them into .nii")
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
-        raise UnsupportedImageError(f"{name}: expected a NIfTI volume, got something like Analyze; convert it to NIfTI")
+        raise UnsupportedImageError(
+            f"{name}: expected a NIfTI volume, got the header of an Analyze 7.5 volume; convert both files to NIfTI"
+        )
     return header
 
 
@@ -115,10 +129,12 @@ def _check(header: Nifti1Header, name: str, limits: DecodeLimits) -> int:
     shape = [int(size) for size in header.get_data_shape()]
     if len(shape) < 2 or min(shape) < 1:
         raise ImageError(f"{name}: expected a NIfTI volume, got one of {len(shape)} axes; give two or more")
-    check_size((shape[0], shape[1]), name, limits.pixels)
+    check_size((shape[0], shape[1]), name, limits.pixels, limits.advice("pixels"))
     frames = math.prod(shape[2:])
     if frames > limits.frames:
-        raise TooLargeError(f"{name}: has {frames:,} slices; give a part of at most {limits.frames:,}")
+        raise TooLargeError(
+            f"{name}: has {frames:,} slices; give a part of at most {limits.frames:,}{limits.advice('frames')}"
+        )
     return frames
 
 
@@ -132,6 +148,7 @@ def _slice(stream: BinaryIO, header: Nifti1Header, index: int, name: str, limits
     if start + size > limits.inflated_bytes:
         raise TooLargeError(
             f"{name}: frame {index} ends {start + size:,} bytes into the volume; give a part of the volume"
+            f"{limits.advice('inflated_bytes')}"
         )
     before = start - stream.tell()
     while before > 0 and (piece := stream.read(min(before, _PIECE))):
@@ -174,7 +191,7 @@ def _to_pixels(
     slope, intercept = (1.0, 0.0) if scale[0] is None else (float(scale[0]), float(scale[1]))
     low, high = sorted(slope * end + intercept for end in percentile_range(values))
     if window is not None:
-        low, high = window[0] - window[1] / 2, window[0] + window[1] / 2
+        low, high = window_ends(window)
     brightness = ramp(low, high)
     pixels = to_8_bits(values, lambda strip: brightness(strip * slope + intercept))
     return pixels, ((low + high) / 2, high - low)

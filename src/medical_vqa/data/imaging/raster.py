@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from medical_vqa.data.imaging.containers import end_of, tiff_at_page, tiff_pages, webp_size
+from medical_vqa.data.imaging.containers import end_of, tiff_at_page, tiff_page_size, tiff_pages, webp_size
+from medical_vqa.data.imaging.recognition import describe_unsupported
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
+from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ MIN_SIDE = 8
 MAX_PIXELS = 50_000_000
 """Width times height; a larger image is refused by its header, before it is decoded. 0.3 of it for a WebP."""
 
+_SAMPLE = 1_000_000  # values that percentiles are computed from
 _STRIP = 2_000_000  # pixels converted at once, so that a wide or transparent image needs no second copy
 
 # The plugin classes and not `Image.open`, which warns about large images before their size can be checked.
@@ -50,18 +54,6 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"GIF8", GifImageFile),
 )
 _EXPECTED = "a JPEG, PNG, BMP, TIFF or WebP picture, or DICOM or NIfTI"
-_UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"%PDF", "a PDF"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 stream"),
-    (4, b"ftypheic", "a HEIC picture"),
-    (4, b"ftypavif", "an AVIF picture"),
-    (4, b"ftyp", "a film"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"NRRD", "an NRRD volume"),
-    (0, b"<svg", "an SVG drawing"),
-)
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,9 +63,12 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 322, 323  # tags of EXIF and TIFF
+_ORIENTATION, _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 0x0112, 322, 323, 262  # tags of EXIF and TIFF
 _GRAY_MODES = ("1", "L")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# How Pillow unpacks one byte of each value of 16 bits: the high one, and the low one, by the name for the other order.
+_OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+_WHITE_IS_ZERO = 0
 _LAYERED_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _METADATA = {
     "exif": "EXIF",
@@ -104,33 +99,47 @@ class RasterImage:
     """Number of pages of a TIFF; 1 otherwise, also for an animation."""
     removed_metadata: tuple[str, ...]
     """Other parts of the file, which were removed: ``EXIF``, ``ICC profile``, ``trailing bytes`` ..."""
+    page: int = 0
+    """Page of the pixels, from 0."""
+    window: tuple[float, float] | None = None
+    """Center and width of the values that were mapped to 0..255; None for 8 bits, which are unchanged."""
 
 
 def decode_raster(
-    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_pages: int = 10_000, page: int = 0
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_pages: int = 10_000,
+    page: int | None = None,
+    window: tuple[float, float] | None = None,
+    advice: Mapping[str, str] | None = None,
 ) -> RasterImage:
     """Decode a raster image: gray or RGB, upright, 8 bits.
 
     Of an animation the first frame is decoded. The EXIF orientation is applied, transparent parts are composited over
-    black, and pixels wider than 8 bits are stretched from the image's minimum..maximum to 0..255 (an image of one value
-    becomes black).
+    black, and values of more than 8 bits are mapped to 0..255 by `window`, by default from their 0.5th to their 99.5th
+    percentile (an image of one value becomes black).
 
     Args:
         data: The file's bytes.
         name: What messages call the image.
         max_pixels: Limit of width times height, checked by the header; 0.3 of it for a WebP.
         max_pages: Limit of the pages of a TIFF, checked before they are read.
-        page: Page of a TIFF, from 0.
+        page: Page of a TIFF, from 0; by default the middle one of pages of one size, else the first.
+        window: Center and width of the values to show, of an image of more than 8 bits.
+        advice: What messages about the limits ``pixels`` and ``frames`` add about raising them.
 
     Raises:
         UnsupportedImageError: A known format that is not supported.
         TooLargeError: More pixels or pages than allowed.
-        ImageError: Unknown, damaged or truncated data, a side under `MIN_SIDE`, no such page.
+        ImageError: Unknown, damaged or truncated data, a side under `MIN_SIDE`, no such page, or a window for 8 bits.
     """
+    more = advice or {}
     try:
         with suppress_warnings("PIL"):
-            pages, data = _select_page(data, name, page, max_pages)
-            return _decoded(data, name, max_pixels, pages)
+            pages, selected, data = _select_page(data, name, page, max_pages, more.get("frames", ""))
+            return _decoded(data, name, max_pixels, (pages, selected), window, more.get("pixels", ""))
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{name}: has a frame larger than itself; save it again") from error
     except DECODER_ERRORS as error:
@@ -139,14 +148,32 @@ def decode_raster(
         ) from error
 
 
-def _decoded(data: bytes, name: str, max_pixels: int, pages: int) -> RasterImage:
+def _decoded(
+    data: bytes,
+    name: str,
+    max_pixels: int,
+    pages: tuple[int, int],
+    window: tuple[float, float] | None,
+    advice: str,
+) -> RasterImage:
+    """One page, of `pages`, their number and the page's, as an image."""
     tail = end_of(data) < len(data)  # before the decoder runs: it also refuses a file of millions of pieces
-    with _opened(data, name, max_pixels) as image:
+    with _opened(data, name, max_pixels, advice) as image:
+        wide_colors = _is_wide_color(image)
+        if window is not None and not wide_colors and image.mode not in _WIDE_MODES:
+            raise ImageError(
+                f"{name}: a window is for values of more than 8 bits, and this picture has 8; leave it out"
+            )
         animated = getattr(image, "is_animated", False) and image.format != "TIFF"
+        low_bytes = _low_bytes(data, name, max_pixels, image) if wide_colors else None
         image.load()
-        check_size(image.size, name, max_pixels)
-        metadata = _metadata(image, others=animated or pages > 1, tail=tail)
-        return RasterImage(_pixels(image), str(image.format), pages, metadata)
+        check_size(image.size, name, max_pixels, advice)
+        metadata = _metadata(image, others=animated or pages[0] > 1, tail=tail)
+        if low_bytes is None:
+            pixels, used_window = _pixels(image, window)
+        else:
+            pixels, used_window = _wide_color_pixels(image, low_bytes, window)
+        return RasterImage(pixels, str(image.format), pages[0], metadata, pages[1], used_window)
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
@@ -187,42 +214,47 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
         ) from error
 
 
-def _select_page(data: bytes, name: str, page: int, limit: int) -> tuple[int, bytes]:
-    """The number of pages, and the file with the selected one first."""
-    offsets = tiff_pages(data, limit) if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") else [0]
+def _select_page(data: bytes, name: str, page: int | None, limit: int, advice: str) -> tuple[int, int, bytes]:
+    """The number of pages, the selected one, and the file with that one first."""
+    is_tiff = data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+    offsets = tiff_pages(data, limit) if is_tiff else [0]
     if len(offsets) > limit:
-        raise TooLargeError(f"{name}: has more than {limit:,} pages; give a part of it")
+        raise TooLargeError(f"{name}: has more than {limit:,} pages; give a part of it{advice}")
+    if page is None:
+        stack = len(offsets) > 1 and len({tiff_page_size(data, offset) for offset in offsets}) == 1
+        page = len(offsets) // 2 if stack else 0
     if not 0 <= page < max(1, len(offsets)):
         raise ImageError(f"{name}: has no frame {page}; the frames are 0 to {len(offsets) - 1}")
-    return max(1, len(offsets)), tiff_at_page(data, offsets[page]) if page else data
+    return max(1, len(offsets)), page, tiff_at_page(data, offsets[page]) if page else data
 
 
-def _opened(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
+def _opened(data: bytes, name: str, max_pixels: int, advice: str = "") -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if data.startswith(magic):
             if plugin is WebPImageFile:
-                check_size(webp_size(data), name, max_pixels * 3 // 10)  # its decoder holds the canvas several times
+                check_size(
+                    webp_size(data), name, max_pixels * 3 // 10, advice
+                )  # its decoder holds the canvas several times
             image = plugin(io.BytesIO(data))
-            check_size(image.size, name, max_pixels)
+            check_size(image.size, name, max_pixels, advice)
             tags = getattr(image, "tag_v2", {})
             width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
             if width * length > max_pixels:  # the decoder allocates a tile, however small the image
                 raise TooLargeError(f"{name}: has tiles of {width}x{length} pixels; save it with smaller ones")
             return image
-    for offset, magic, what in _UNSUPPORTED:
-        if data.startswith(magic, offset):
-            raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {what}; convert it to PNG")
+    if known := describe_unsupported(data):
+        raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {known[0]}; {known[1]}")
     raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
 
 
-def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int, advice: str = "") -> None:
     """Raise `ImageError` for a width or height under `MIN_SIDE`, `TooLargeError` for more pixels than allowed."""
     width, height = size
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: is {width}x{height} pixels; give a picture of at least {MIN_SIDE} pixels a side")
     if width * height > max_pixels:
         raise TooLargeError(
-            f"{name}: is {width}x{height} pixels; make it smaller than {max_pixels / 1e6:g} million pixels"
+            f"{name}: is {width}x{height} pixels; make it smaller than {max_pixels / 1e6:g} million pixels{advice}"
         )
 
 
@@ -238,17 +270,24 @@ def _metadata(image: ImageFile.ImageFile, *, others: bool, tail: bool) -> tuple[
     return tuple(dict.fromkeys(names))
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """The image as uint8 (height, width, 1 or 3), converted in strips so that memory is bounded by the result."""
+def _pixels(
+    image: Image.Image, window: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
+    """The image as uint8 (height, width, 1 or 3), and the window of values of more than 8 bits.
+
+    Converted in strips, so that memory is bounded by the result.
+    """
     transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
     upright = image if transpose is None else image.transpose(transpose)
     layered = upright.mode in _LAYERED_MODES or "transparency" in upright.info
-    gray = upright.mode in (*_GRAY_MODES, *_WIDE_MODES) and not layered
-    limits = _value_range(upright) if upright.mode in _WIDE_MODES else None
+    wide = upright.mode in _WIDE_MODES
+    gray = (upright.mode in _GRAY_MODES or wide) and not (layered and not wide)
+    inverted = wide and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    limits = _limits(upright, window) if wide else None
     pixels = np.empty((upright.height, upright.width, 1 if gray else 3), dtype=np.uint8)
     for top, strip in _strips(upright):
         if limits is not None:
-            part = _stretched(np.asarray(strip), *limits)
+            part = to_8_bits(np.asarray(strip), ramp(*limits), inverted=inverted)
         elif layered:
             layer = strip.convert("RGBA")
             black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
@@ -256,7 +295,12 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
         else:
             part = np.asarray(strip.convert("L" if gray else "RGB"))
         pixels[top : top + strip.height] = part.reshape(strip.height, strip.width, -1)
-    return pixels
+    return pixels, None if limits is None else ((limits[0] + limits[1]) / 2, limits[1] - limits[0])
+
+
+def _limits(image: Image.Image, window: tuple[float, float] | None) -> tuple[float, float]:
+    """The values of a wide image that become black and white."""
+    return percentile_range(_sample(image)) if window is None else window_ends(window)
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -268,19 +312,66 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _value_range(image: Image.Image) -> tuple[float, float]:
-    low, high = np.inf, -np.inf
-    for _, strip in _strips(image):
-        values = np.asarray(strip, dtype=np.float64)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = min(low, finite.min()), max(high, finite.max())
-    return (float(low), float(high)) if low <= high else (0.0, 0.0)
+def _sample(image: Image.Image) -> NDArray[Any]:
+    """About `_SAMPLE` values of a wide image, evenly spaced whatever the height of a strip."""
+    step = max(1, image.width * image.height // _SAMPLE)
+    parts = []
+    for top, strip in _strips(image):
+        first = -(top * image.width) % step
+        parts.append(np.asarray(strip).reshape(-1)[first::step])
+    return np.concatenate(parts)
 
 
-def _stretched(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    values = pixels.astype(np.float64)  # (height, width)
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    scaled = (np.clip(np.nan_to_num(values, nan=low), low, high) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
+# --- colors of 16 bits ------------------------------------------------------------------------------------------------
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile.args
+    return str(arguments if isinstance(arguments, str) else arguments[0])
+
+
+def _is_wide_color(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow, which has no mode for colors of 16 bits, would keep only the high byte of each."""
+    tiles = image.tile
+    return image.mode in ("RGB", "RGBA", "RGBX") and bool(tiles) and _raw_mode(tiles[0])[-3:] in _OTHER_BYTE
+
+
+def _low_bytes(data: bytes, name: str, max_pixels: int, image: ImageFile.ImageFile) -> Image.Image:
+    """The same file with the low byte of each value in place of the high one."""
+    low = _opened(data, name, max_pixels)
+    tiles = []
+    for tile in image.tile:
+        raw = _raw_mode(tile)
+        other = raw[:-3] + _OTHER_BYTE[raw[-3:]]
+        rest = () if isinstance(tile.args, str) or tile.args is None else tile.args[1:]
+        tiles.append(tile._replace(args=(other, *rest) if rest else other))
+    low.tile = tiles
+    low.load()
+    return low
+
+
+def _wide_color_pixels(
+    high: Image.Image, low: Image.Image, window: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """RGB in 8 bits by one window for the three colors; transparent parts become black."""
+    transpose = _TRANSPOSES.get(high.getexif().get(_ORIENTATION, 1))
+    if transpose is not None:
+        high, low = high.transpose(transpose), low.transpose(transpose)
+    limits = window_ends(window) if window else percentile_range(_joined(high, low))
+    brightness = ramp(*limits)
+    pixels = np.empty((high.height, high.width, 3), dtype=np.uint8)
+    for (top, high_strip), (_, low_strip) in zip(_strips(high), _strips(low), strict=True):
+        values = _joined(high_strip, low_strip)
+        for band in range(3):
+            pixels[top : top + high_strip.height, :, band] = to_8_bits(values[..., band], brightness)[..., 0]
+        if high_strip.mode == "RGBA":
+            opacity = np.asarray(high_strip)[..., 3:].astype(np.uint16)
+            pixels[top : top + high_strip.height] = (pixels[top : top + high_strip.height] * opacity + 127) // 255
+    return pixels, ((limits[0] + limits[1]) / 2, limits[1] - limits[0])
+
+
+def _joined(high: Image.Image, low: Image.Image) -> NDArray[np.uint16]:
+    """Values of 16 bits (height, width, 3)."""
+    values: NDArray[np.uint16] = np.asarray(high)[..., :3].astype(np.uint16) * np.uint16(256)
+    values += np.asarray(low)[..., :3]
+    return values

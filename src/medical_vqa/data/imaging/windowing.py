@@ -25,6 +25,12 @@ def ramp(low: float, high: float) -> Ramp:
     return lambda values: (values - low) / (high - low)
 
 
+def window_ends(window: tuple[float, float]) -> tuple[float, float]:
+    """The values that a window of this center and width shows as black and as white."""
+    center, width = window
+    return center - width / 2, center + width / 2
+
+
 def sigmoid(center: float, width: float) -> Ramp:
     """The sigmoid window of DICOM. Source: PS3.3 C.11.2.1.3.1."""
     return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))

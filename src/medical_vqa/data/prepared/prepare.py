@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class _Preparation:
     published: Published
     folder: Path
     partial: bool
+    skip_unreadable: bool
     progress: StageCallback
 
 
@@ -57,6 +58,7 @@ def prepare(
     root: Path,
     *,
     partial: bool = False,
+    skip_unreadable: bool = False,
     name: str | None = None,
     progress: StageCallback | None = None,
 ) -> Manifest:
@@ -71,6 +73,7 @@ def prepare(
         root: Folder of prepared datasets.
         partial: Prepare although rows, images or files of the official dataset are missing. Every row still needs its
             image: a wrong image folder must not silently make a dataset smaller.
+        skip_unreadable: Leave out the rows whose image cannot be read; their number is noted in the manifest.
         name: Name to prepare it under; by default that of the dataset.
         progress: Called with the stage and the number of its items that are done.
 
@@ -87,8 +90,12 @@ def prepare(
     published = dataset.read(source)
     _check_rows(published)
     _check_complete(dataset.card, published, source, partial)
-    task = _Preparation(name, dataset.card, published, root / name, partial, progress or (lambda *_: None))
-    digests = _hash_images(task)
+    report = progress or (lambda *_: None)
+    task = _Preparation(name, dataset.card, published, root / name, partial, skip_unreadable, report)
+    digests, unreadable = _hash_images(task)
+    if unreadable:
+        published = _without_unreadable(task, unreadable)
+        task = replace(task, published=published)
     source_digest = _source_digest(published, digests)
     _store_regions(task, digests)
     return _already_prepared(task, source_digest) or _write(task, digests, source_digest)
@@ -148,18 +155,54 @@ def _missing_parts(card: DatasetCard, published: Published) -> list[str]:
 # --- digests ----------------------------------------------------------------------------------------------------------
 
 
-def _hash_images(task: _Preparation) -> dict[str, str]:
-    """Image id -> SHA-256 of the published bytes; raises `DataError` for rows whose image is missing."""
+def _hash_images(task: _Preparation) -> tuple[dict[str, str], dict[str, str]]:
+    """Image id -> SHA-256 of its bytes, and image id -> why it cannot be read, for those that cannot."""
     digests: dict[str, str] = {}
-    for done, image_id in enumerate(task.published.image_names, 1):
+    unreadable: dict[str, str] = {}
+    for done, (image_id, name) in enumerate(task.published.image_names.items(), 1):
         try:
-            digests[image_id] = sha256(task.published.read_image(image_id))
+            data = task.published.read_image(image_id)
+            digest = sha256(data)
+            copied = task.folder / _image_file(digest, name, data)
+            if not copied.is_file():  # else it was decoded before
+                open_image(data, name)
+            digests[image_id] = digest
         except ImageError as error:
-            rows = (row for rows in _ordered(task.published).values() for row in rows if row.image_id == image_id)
-            first = next((row.id for row in rows), image_id)
-            raise DataError(f"{first} needs an image that cannot be read: {error}") from error
-        task.progress("hash images", done, len(task.published.image_names))
-    return digests
+            unreadable[image_id] = str(error)
+        task.progress("check images", done, len(task.published.image_names))
+    return digests, unreadable
+
+
+def _without_unreadable(task: _Preparation, unreadable: Mapping[str, str]) -> Published:
+    """The dataset without the rows whose image cannot be read; raises `ImageError` that lists them all."""
+    published = task.published
+    skipped = [row for rows in _ordered(published).values() for row in rows if row.image_id in unreadable]
+    first = {row.image_id: row.id for row in reversed(skipped)}
+    if not task.skip_unreadable:
+        listed = [f"{first.get(image_id, image_id)} needs an image that cannot be read: {reason}"
+                  for image_id, reason in unreadable.items()]  # fmt: skip
+        if len(listed) == 1:
+            raise ImageError(listed[0])
+        lines = "\n  ".join(listed)
+        raise ImageError(
+            f"{len(listed):,} images cannot be read; get them again, or leave their {len(skipped):,} rows out with "
+            f"--skip-unreadable:\n  {lines}"
+        )
+    examples = {
+        split: [row for row in rows if row.image_id not in unreadable] for split, rows in published.examples.items()
+    }
+    if not any(examples.values()):
+        raise ImageError(f"none of the {len(unreadable):,} images can be read; check --source")
+    note = (
+        f"images that cannot be read: {len(unreadable):,}, left out with {len(skipped):,} rows: "
+        f"{', '.join(row.id for row in skipped)}"
+    )
+    return replace(
+        published,
+        examples={split: rows for split, rows in examples.items() if rows},
+        image_names={key: name for key, name in published.image_names.items() if key not in unreadable},
+        notes=(*published.notes, note),
+    )
 
 
 def _source_digest(published: Published, digests: Mapping[str, str]) -> str:
@@ -211,7 +254,7 @@ def _write(task: _Preparation, digests: Mapping[str, str], source_digest: str) -
     images = {}
     for done, (image_id, digest) in enumerate(digests.items(), 1):
         images[image_id] = _store_image(task, image_id, digest)
-        task.progress("check and copy images", done, len(digests))
+        task.progress("copy images", done, len(digests))
     splits = {}
     for split, rows in _ordered(task.published).items():
         path = task.folder / f"{split}.jsonl"
@@ -249,11 +292,15 @@ def _store_image(task: _Preparation, image_id: str, digest: str) -> ImageFile:
     data = task.published.read_image(image_id)
     if sha256(data) != digest:
         raise DataError(f"{name}: changed during preparation; leave the source unchanged and run it again")
-    file = f"images/{digest[:2]}/{digest}{PurePosixPath(name).suffix.lower()}"
+    file = _image_file(digest, name, data)
     target = task.folder / file
-    if target.is_file() and target.stat().st_size == len(data) and sha256_file(target) == digest:
-        width, height = image_size(data, name)  # it was decoded before it was copied
-    else:
-        width, height = open_image(data, name).size
+    width, height = image_size(data, name)  # it was decoded before
+    if not (target.is_file() and target.stat().st_size == len(data) and sha256_file(target) == digest):
         atomic_write(target, data)
     return ImageFile(file=file, sha256=digest, width=width, height=height, bytes=len(data))
+
+
+def _image_file(digest: str, name: str, data: bytes) -> str:
+    """Path of an image in the prepared folder; a picture that was converted to PNG is named so."""
+    suffix = ".png" if data.startswith(b"\x89PNG") else PurePosixPath(name).suffix.lower()
+    return f"images/{digest[:2]}/{digest}{suffix}"

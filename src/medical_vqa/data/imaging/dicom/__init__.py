@@ -1,0 +1,1 @@
+"""DICOM: the pixels of one frame, and the header fields on an allow-list."""
