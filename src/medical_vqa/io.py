@@ -55,20 +55,26 @@ def sha256_file(path: Path) -> str:
 # --- atomic writes ----------------------------------------------------------------------------------------------------
 
 
-def atomic_write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+def atomic_write(path: Path, content: bytes | str, *, durable: bool = False, private: bool = False) -> None:
     """Write a file completely or not at all; readers see the old content or the new, never a part.
 
     Args:
         path: The file; its folder is created.
         content: Bytes, or text that is written as UTF-8 with its line ends unchanged.
         durable: Whether to wait until the disk has the data (fsync), so that it survives a power failure.
+        private: Whether only this user may read the file, and a folder that is created for it.
 
     Raises:
         DataError: The disk is full or the folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    with describe_disk_errors(path.parent, len(data)), atomic_path(path, durable=durable) as temporary:
-        temporary.write_bytes(data)
+    with describe_disk_errors(path.parent, len(data)):
+        if private:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic_path(path, durable=durable) as temporary:
+            if private:
+                temporary.touch(mode=0o600)
+            temporary.write_bytes(data)
 
 
 @contextlib.contextmanager

@@ -148,7 +148,7 @@ def test_a_known_format_that_is_not_read_is_named(start: bytes, words: str) -> N
 
 
 def test_an_empty_file_is_said_to_be_empty() -> None:
-    with pytest.raises(UnsupportedImageError, match="got an empty file; get the file again"):
+    with pytest.raises(ImageError, match="got an empty file; get the file again"):
         decode_image(b"")
 
 

@@ -147,10 +147,12 @@ def spacing_of(data: bytes) -> Any:
 
 
 def test_the_spacing_of_rows_and_columns_follows_the_orientation_and_the_unit() -> None:
-    values = volume(8, 9, 10)
+    values = volume(8, 10, 9)
     affine = np.diag([0.5, 0.75, 3.0, 1.0])  # left to right, back to front, feet to head
-    assert spacing_of(made(values, affine)) == (0.75, 0.5)
-    assert spacing_of(made(values, affine, xyzt_units=3)) == pytest.approx((0.00075, 0.0005))  # micrometers
+    decoded = decode_image(made(values, affine))  # pixels are made square
+    assert (decoded.pixels.shape, decoded.spacing) == ((15, 8, 1), (0.5, 0.5))
+    assert spacing_of(made(values, affine, xyzt_units=3)) == pytest.approx((0.0005, 0.0005))  # micrometers
     image = nibabel.Nifti1Image(values, affine)
     turn = nibabel.orientations.ornt_transform(*(nibabel.orientations.axcodes2ornt(codes) for codes in ("RAS", "SAL")))
-    assert spacing_of(bytes(image.as_reoriented(turn).to_bytes())) == (3.0, 0.75)  # sagittal: head up
+    decoded = decode_image(bytes(image.as_reoriented(turn).to_bytes()))  # sagittal: head up
+    assert (decoded.pixels.shape, decoded.spacing, decoded.plane) == ((36, 10, 1), (0.75, 0.75), "sagittal")

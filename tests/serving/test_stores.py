@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 
 import pytest
@@ -77,6 +78,17 @@ def test_memory_is_bounded_and_the_least_recently_used_goes_first():
     assert store.size == 200
     with pytest.raises(ApiError):
         store.put("four", bytes(300))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no modes")
+def test_a_stored_blob_is_its_owners_alone_also_in_a_folder_that_was_open(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir(mode=0o755)
+    store = FolderStore(folder, ttl=None, max_bytes=1000)
+    store.check()
+    store.put("abc", b"blob")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in [folder, *folder.rglob("*")]}
+    assert modes == {"store": 0o700, "ab": 0o700, "abc.image": 0o600}
 
 
 def test_a_folder_is_bounded_and_the_oldest_goes_first(tmp_path):

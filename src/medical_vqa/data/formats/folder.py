@@ -78,8 +78,8 @@ class _View:
     @property
     def key(self) -> tuple[str, ...]:
         """The parts of its keyed hash."""
-        shown = [] if self.frame is None and self.window is None else [str(self.frame), str(self.window)]
-        return ("image", self.path, *shown)
+        options = [] if self.frame is None and self.window is None else [str(self.frame), str(self.window)]
+        return ("image", self.path, *options)
 
 
 class Folder:

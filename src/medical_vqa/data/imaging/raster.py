@@ -242,6 +242,8 @@ def _opened(data: bytes, name: str, max_pixels: int, advice: str = "") -> ImageF
             if width * length > max_pixels:  # the decoder allocates a tile, however small the image
                 raise TooLargeError(f"{name}: has tiles of {width}x{length} pixels; save it with smaller ones")
             return image
+    if not data:
+        raise ImageError(f"{name}: expected {_EXPECTED}, got an empty file; get the file again")
     if known := describe_unsupported(data):
         raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {known[0]}; {known[1]}")
     raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")

@@ -95,8 +95,6 @@ def bare_encoding(data: bytes, start: int = 0) -> tuple[bool, bool] | None:
 
 def describe_unsupported(data: bytes) -> tuple[str, str] | None:
     """What a file of a known format that is not read is, and what to do: ``("a PDF", "convert it to PNG")``."""
-    if not data:
-        return "an empty file", "get the file again"
     for offset, magic, what, advice in _UNSUPPORTED:
         if data.startswith(magic, offset):
             return what, advice

@@ -73,7 +73,7 @@ def prepare(
         root: Folder of prepared datasets.
         partial: Prepare although rows, images or files of the official dataset are missing. Every row still needs its
             image: a wrong image folder must not silently make a dataset smaller.
-        skip_unreadable: Leave out the rows whose image cannot be read; their number is noted in the manifest.
+        skip_unreadable: Leave out the rows whose image cannot be read; the manifest has their number.
         name: Name to prepare it under; by default that of the dataset.
         progress: Called with the stage and the number of its items that are done.
 

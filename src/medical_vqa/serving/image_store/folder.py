@@ -40,7 +40,7 @@ class FolderStore:
     def put(self, image_id: str, blob: bytes) -> None:
         """Write the file; raises `ApiError` (503) where the disk is full."""
         try:
-            atomic_write(self._path(image_id), blob, durable=True)
+            atomic_write(self._path(image_id), blob, durable=True, private=True)
         except DataError as error:
             raise store_unavailable() from error
 
@@ -94,9 +94,11 @@ class FolderStore:
         return removed
 
     def check(self) -> None:
-        """Create the folder; raises `ConfigError` where it cannot be written."""
+        """Create the folder, which only its owner may enter; raises `ConfigError` where it cannot be written."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(PermissionError):  # of another owner, who decides
+                self._folder.chmod(0o700)
         except OSError as error:
             raise ConfigError(
                 f"store {self._folder}: cannot be created ({error.strerror}); choose another folder"

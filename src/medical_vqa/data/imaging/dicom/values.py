@@ -15,6 +15,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
+    UID,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
@@ -249,7 +250,7 @@ def _decoded_by_gdcm(frame: Frame, stream: bytes) -> NDArray[Any]:
     source = frame.dataset
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
-    meta.TransferSyntaxUID = JPEGExtended12Bit
+    meta.TransferSyntaxUID = UID(JPEGExtended12Bit)
     single = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     single.SOPClassUID, single.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
     for keyword in ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"):
