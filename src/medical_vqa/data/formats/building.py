@@ -23,7 +23,7 @@ from typing import Any
 
 from medical_vqa.data.formats.base import Published
 from medical_vqa.data.formats.rows import require_unique
-from medical_vqa.data.imaging.decode import raster_bytes
+from medical_vqa.data.imaging.stripping import raster_bytes
 from medical_vqa.errors import DataError, ImageError
 from medical_vqa.io import sha256
 from medical_vqa.schema.records import Example, Split

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from medical_vqa.data.imaging.containers import MAX_PIECES, end_of
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS, decode_image
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
+from medical_vqa.data.imaging.raster import DECODER_ERRORS, read_image_file
+from medical_vqa.data.imaging.recognition import is_dicom, is_nifti
 
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.decoded_frame import DecodedFrame
@@ -45,6 +47,12 @@ def stripped(data: bytes, name: str, *, frame: int | None = None, window: tuple[
         except DECODER_ERRORS:  # `decode_image` says what is wrong
             pass
     return png_of(decode_image(data, limits=LOCAL_LIMITS, frame=frame, window=window, name=name))
+
+
+def raster_bytes(path: Path) -> bytes:
+    """The bytes of a published image file, unchanged; of DICOM and NIfTI the picture as PNG. Raises `ImageError`."""
+    data = read_image_file(path)
+    return stripped(data, str(path)) if is_dicom(data) or is_nifti(data) else data
 
 
 def png_of(decoded: DecodedFrame) -> bytes:
