@@ -199,10 +199,10 @@ def test_what_work_has_cost_decides_and_not_its_number():
 
 
 def test_a_client_of_twice_the_weight_is_served_twice_as_often():
-    queue = FairQueue({"a": 2.0, "b": 1.0}.__getitem__)
-    for client in ("a", "b"):
+    queue = FairQueue()
+    for client, weight in (("a", 2.0), ("b", 1.0)):
         for n in range(9):
-            queue.push(client, n)
+            queue.push(client, n, weight)
     assert [queue.pop(1.0)[0] for _ in range(9)].count("a") == 6
 
 
@@ -215,6 +215,17 @@ def test_nobody_saves_up_service_while_absent():
     for n in range(10):
         queue.push("late", n)
     assert [queue.pop(1.0)[0] for _ in range(8)].count("late") == 4
+
+
+def test_an_item_that_is_preferred_goes_before_its_clients_older_ones_and_others_wait():
+    queue = FairQueue()
+    for n in range(4):
+        queue.push("a", n)
+    assert queue.pop(fits=lambda n: n > 0, prefer=lambda n: n == 2) == ("a", 2)
+    assert queue.pop(fits=lambda n: n > 0, prefer=lambda n: n == 9) == ("a", 1)
+    assert (queue.heads(), queue.waiting("a"), queue.waiting("b")) == ([0], 2, 0)
+    with pytest.raises(LookupError):
+        queue.pop(fits=lambda n: n > 9)
 
 
 def test_removed_items_are_never_served():

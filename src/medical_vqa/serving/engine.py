@@ -1,8 +1,8 @@
 """One model and the thread that runs it: requests of many clients wait in a bounded queue and are answered in batches.
 
-The event loop only queues work and awaits it. Work whose client has disconnected or whose deadline has passed is
-dropped before it is computed. Questions about one image are batched together, because the image's part of the
-computation is then done once.
+The queue is fair among tenants, or among addresses where there are none. The event loop only queues work and awaits it.
+Work whose client has disconnected or whose deadline has passed is dropped before it is computed. Questions about one
+image are batched together, because the image's part of the computation is then done once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import contextvars
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.errors import ModelError
@@ -33,7 +33,9 @@ from medical_vqa.models.guards.sides import Side
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, internal_error, overloaded, shutting_down
+from medical_vqa.serving.fair_queue import FairQueue
 from medical_vqa.serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     Features = Mapping[str, Any]  # named tensors: torch's, or numpy's from a model that runs without torch
 
 _LOG = logging.getLogger("medical_vqa.serving")
+_RECENT_SECONDS = 1.0  # a client that asked so lately counts as one that asks
 _SMOOTHING = 0.2  # weight of the newest batch in the moving average of seconds per item
 
 
@@ -57,8 +60,12 @@ class EngineOptions:
     """Most questions and pictures that may wait."""
     deadline: float = 7.0
     """Seconds in which a question is answered or refused."""
+    contended_batch_size: int | None = None
+    """The same while several clients ask, so that one waits for little of another's work; None: as many as alone."""
     answer_cache_size: int = 10_000
     """Answers that are cached; 0: none."""
+    answer_ttl: float | None = None
+    """Seconds that an answer is cached at most; None: until there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class _Work:
     question: str | None = None  # None: encode the picture
     attention_map: bool = False
     picture_context: PictureContext = NO_CONTEXT
+    cacheable: bool = True  # not once its image has been deleted
     arrived: float = field(default_factory=time.monotonic)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # for the request id in the log
 
@@ -144,10 +152,13 @@ class Engine:
         self.id = _model_id(card)
         self.has_attention_map = model.has_attention_maps
         self.fingerprint = model.vision.fingerprint if model.vision is not None else self.id
-        self._queue: deque[_Work] = deque()
+        self._queue: FairQueue[_Work] = FairQueue()
         self._queue_changed = threading.Condition()
+        self._running: list[_Work] = []
+        self._asked_at: dict[str, float] = {}  # of the clients that asked lately
         # by image and question; model and decoding are this engine's
-        self._cache: LRUCache[tuple[str, str], ModelAnswer] = LRUCache(self.options.answer_cache_size)
+        ttl = math.inf if self.options.answer_ttl is None else self.options.answer_ttl
+        self._cache: TTLCache[tuple[str, str], ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
         self._cache_lock = threading.Lock()
         self._last_batch_size = 1
         self._seconds_per_item = 0.0
@@ -178,6 +189,15 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
 
+    def forget(self, image: str) -> None:
+        """Remove the answers about pictures whose key begins so, those that are being computed now included."""
+        with self._queue_changed, self._cache_lock:
+            for work in (*self._queue, *self._running):
+                if work.image.startswith(image):
+                    work.cacheable = False
+            for key in [key for key in self._cache if key[0].startswith(image)]:
+                del self._cache[key]
+
     async def ask(
         self,
         image: str,
@@ -195,7 +215,7 @@ class Engine:
         """The answer to a question.
 
         Args:
-            image: Digest of the picture.
+            image: Key of the picture.
             visual: The picture as the model needs it, or its features.
             question: In words.
             attention_map: Whether to add the attention map, where the model has one.
@@ -244,12 +264,14 @@ class Engine:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         deadline = (now if received is None else received) + self.options.deadline
         work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map, context)
+        client = current_client()
         with self._queue_changed:
             if self._closed:
                 raise shutting_down()
-            if len(self._queue) >= self.options.queue_size or self._backlog() > self.options.deadline:
+            if self._is_full_for(client.queue):
                 raise overloaded(self._backlog())
-            self._queue.append(work)
+            self._queue.push(client.queue, work, client.weight)
+            self._asked_at[client.queue] = now
             self._queue_changed.notify_all()
         try:
             async with asyncio.timeout(deadline - now):
@@ -259,6 +281,17 @@ class Engine:
         if time.monotonic() > deadline:  # the result was in time, but this loop was too busy to notice
             raise deadline_exceeded(self._backlog())
         return result
+
+    def _is_full_for(self, client: str) -> bool:
+        """Whether a client must come back later: what others have waiting takes nothing of its part of the queue."""
+        waiting, own = len(self._queue), self._queue.waiting(client)
+        clients = self._queue.clients + (own == 0)
+        if waiting >= 2 * self.options.queue_size or (
+            waiting >= self.options.queue_size and own >= self.options.queue_size / clients
+        ):
+            return True
+        ahead = min(waiting, own * clients)
+        return ahead * self._seconds_per_item > self.options.deadline
 
     def _backlog(self) -> float:
         """Seconds until the work that is queued now will be done."""
@@ -274,48 +307,54 @@ class Engine:
     def _next_batch(self) -> list[_Work] | None:
         """Work to do together; None when there will be no more."""
         with self._queue_changed:
-            self._queue_changed.wait_for(lambda: self._queue or self._closed)
-            if not self._queue:
+            self._running = []
+            self._queue_changed.wait_for(lambda: len(self._queue) or self._closed)
+            if not len(self._queue):
                 return None
             self._wait_for_company()
             self._drop_stale()
-            batch = self._take_batch()
-            self._last_batch_size = max(1, len(batch))
-            return batch
+            self._running = self._take_batch()
+            self._last_batch_size = max(1, len(self._running))
+            return self._running
 
     def _wait_for_company(self) -> None:
         """While several clients ask at once, give those that have just been answered the time to ask again."""
         if self._last_batch_size == 1 or self._closed:
             return
-        expected = min(self.options.batch_size, self._last_batch_size)
-        wait_until = self._queue[0].arrived + self.options.batch_wait
+        expected = min(self._largest_batch(), self._last_batch_size)
+        wait_until = min(work.arrived for work in self._queue.heads()) + self.options.batch_wait
         self._queue_changed.wait_for(
             lambda: len(self._queue) >= expected, timeout=max(0.0, wait_until - time.monotonic())
         )
 
     def _drop_stale(self) -> None:
         """Remove the work of clients that have disconnected, and work past its deadline."""
-        now, remaining = time.monotonic(), deque[_Work]()
-        for work in self._queue:
-            if work.future.cancelled():
-                self.metrics.dropped.labels("gone").inc()
-            elif work.deadline <= now:
-                self.metrics.dropped.labels("deadline").inc()
-            else:
-                remaining.append(work)
-        self._queue = remaining
+        now = time.monotonic()
+        for work in self._queue.remove(lambda work: work.future.cancelled() or work.deadline <= now):
+            self.metrics.dropped.labels("gone" if work.future.cancelled() else "deadline").inc()
 
     def _take_batch(self) -> list[_Work]:
-        """The oldest work, more about the same image, and then the next oldest; either questions or pictures."""
-        if not self._queue:
+        """What is next in turn, with more of the same: either questions, about one image first, or pictures."""
+        if not len(self._queue):
             return []
-        first = self._queue[0]
-        candidates = [work for work in self._queue if (work.question is None) == (first.question is None)]
-        candidates.sort(key=lambda work: work.image != first.image)  # stable: the oldest first among equals
-        batch = candidates[: self.options.batch_size]
-        in_batch = set(map(id, batch))
-        self._queue = deque(work for work in self._queue if id(work) not in in_batch)
+        _, first = self._queue.pop(1.0)
+        batch = [first]
+        with contextlib.suppress(LookupError):
+            while len(batch) < self._largest_batch():
+                _, work = self._queue.pop(
+                    1.0,
+                    fits=lambda work: (work.question is None) == (first.question is None),
+                    prefer=lambda work: work.image == first.image,
+                )
+                batch.append(work)
         return batch
+
+    def _largest_batch(self) -> int:
+        """How much may be done together now: less while several clients ask."""
+        since = time.monotonic() - _RECENT_SECONDS
+        self._asked_at = {client: at for client, at in self._asked_at.items() if at > since}
+        several = len(self._asked_at) > 1 or self._queue.clients > 1
+        return (several and self.options.contended_batch_size) or self.options.batch_size
 
     def _process(self, batch: list[_Work]) -> None:
         operation = "encode" if batch[0].question is None else "answer"
@@ -374,7 +413,8 @@ class Engine:
         answers = dict(zip(distinct, self._ask_model(queries, list(attention_maps.values()), contexts), strict=True))
         if self._cache.maxsize:
             with self._cache_lock:
-                self._cache.update(answers)
+                deleted = {work.key for work in batch if not work.cacheable}
+                self._cache.update({key: answer for key, answer in answers.items() if key not in deleted})
         return [answers[work.key] for work in batch]
 
     def _ask_model(

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.serving.schema import ErrorCode
 
+_LONGEST_WAIT = 86_400.0  # seconds, in Retry-After
+
 
 class ApiError(MedicalVqaError):
     """A request that is answered with an error."""
@@ -71,6 +73,16 @@ def rate_limited(retry_after: float) -> ApiError:
     return _retry_later("rate_limited", "you have reached your request rate; ask again later", retry_after)
 
 
+def quota_exceeded(retry_after: float) -> ApiError:
+    """429: the tenant stores as many images, or bytes, as it may; `retry_after` in seconds."""
+    return _retry_later("quota_exceeded", "your quota of stored images is used up; delete some", retry_after)
+
+
+def forbidden(role: str) -> ApiError:
+    """403: the key lacks a role."""
+    return ApiError(403, "forbidden", f"this key lacks the role {role!r}, which this route needs; use another key")
+
+
 def internal_error() -> ApiError:
     """500: a bug of the server; the log has the traceback."""
     return ApiError(500, "internal", "this is a bug of the server; its log has the traceback under the X-Request-ID")
@@ -83,4 +95,4 @@ def shutting_down() -> ApiError:
 
 
 def _retry_later(code: ErrorCode, message: str, retry_after: float) -> ApiError:
-    return ApiError(429, code, message, {"Retry-After": str(max(1, math.ceil(retry_after)))})
+    return ApiError(429, code, message, {"Retry-After": str(max(1, math.ceil(min(retry_after, _LONGEST_WAIT))))})

@@ -17,9 +17,8 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """Items by client; not thread-safe."""
 
-    def __init__(self, weight: Callable[[str], float] = lambda _: 1.0) -> None:
-        """`weight` of a client: one of weight 2 is served twice as much as one of weight 1."""
-        self._weight = weight
+    def __init__(self) -> None:
+        self._weights: dict[str, float] = {}
         self._waiting: dict[str, deque[T]] = {}
         self._served: dict[str, float] = {}  # virtual time of each client that waits or was served lately
         self._now = 0.0
@@ -32,25 +31,63 @@ class FairQueue(Generic[T]):
         for items in self._waiting.values():
             yield from items
 
-    def push(self, client: str, item: T) -> None:
-        """Add an item at the end of its client's items."""
+    @property
+    def clients(self) -> int:
+        """How many clients have items that wait."""
+        return len(self._waiting)
+
+    def waiting(self, client: str) -> int:
+        """How many items of a client wait."""
+        return len(self._waiting.get(client, ()))
+
+    def heads(self) -> list[T]:
+        """The oldest item of every client that waits."""
+        return [items[0] for items in self._waiting.values()]
+
+    def push(self, client: str, item: T, weight: float = 1.0) -> None:
+        """Add an item at the end of its client's items.
+
+        Args:
+            client: Whose item it is.
+            item: What waits.
+            weight: A client of weight 2 is served twice as much as one of weight 1.
+        """
+        self._weights[client] = weight
         if client not in self._waiting:
             self._waiting[client] = deque()
             self._served[client] = max(self._served.get(client, 0.0), self._now)
         self._waiting[client].append(item)
         self._size += 1
 
-    def pop(self, cost: float = 0.0) -> tuple[str, T]:
-        """The next item and its client; raises `LookupError` where none waits.
+    def pop(
+        self,
+        cost: float = 0.0,
+        *,
+        fits: Callable[[T], bool] = lambda _: True,
+        prefer: Callable[[T], bool] | None = None,
+    ) -> tuple[str, T]:
+        """The next item and its client.
 
-        `cost` is charged at once; where it is known only later, `charge` does that.
+        Args:
+            cost: Charged at once; where it is known only later, `charge` does that.
+            fits: Which items may be next.
+            prefer: Which of a client's items go before its older ones; None: the oldest is next.
+
+        Raises:
+            LookupError: No item that fits waits.
         """
-        if not self._waiting:
+        for client in sorted(self._waiting, key=self._served.__getitem__):
+            items = self._waiting[client]
+            index = next((n for n, item in enumerate(items) if fits(item) and (prefer is None or prefer(item))), None)
+            if index is None and prefer is not None:
+                index = next((n for n, item in enumerate(items) if fits(item)), None)
+            if index is not None:
+                break
+        else:
             raise LookupError("nothing waits")
-        client = min(self._waiting, key=self._served.__getitem__)
         self._now = max(self._now, self._served[client])
-        items = self._waiting[client]
-        item = items.popleft()
+        item = items[index]
+        del items[index]
         if not items:
             del self._waiting[client]
         self._size -= 1
@@ -59,9 +96,10 @@ class FairQueue(Generic[T]):
 
     def charge(self, client: str, cost: float) -> None:
         """Count what a client's work has cost."""
-        self._served[client] = max(self._served.get(client, 0.0), self._now) + cost / self._weight(client)
+        self._served[client] = max(self._served.get(client, 0.0), self._now) + cost / self._weights.get(client, 1.0)
         if len(self._served) > 1000 + 2 * len(self._waiting):  # forget the clients whose time has passed
             self._served = {c: t for c, t in self._served.items() if c in self._waiting or t > self._now}
+            self._weights = {c: weight for c, weight in self._weights.items() if c in self._served}
 
     def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Remove items, and return them."""

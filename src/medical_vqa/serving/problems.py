@@ -15,7 +15,7 @@ from medical_vqa.serving.errors import ApiError, internal_error
 from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
-    400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
+    400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
     413: "too_large", 415: "unsupported_media_type", 422: "invalid", 429: "overloaded", 503: "not_ready",
 }  # fmt: skip
 _MESSAGES = {
@@ -23,7 +23,7 @@ _MESSAGES = {
     405: "this path does not support that method; see /docs",
     413: "the body is larger than this server accepts; send a smaller image",
 }
-_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def problem_response(error: ApiError, path: str = "") -> JSONResponse:

@@ -13,13 +13,14 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.errors import EndpointDownError, ModelError
@@ -76,7 +77,9 @@ class RemoteEngine:
         self.fingerprint = self.id
         self._waiting = 0
         self._seconds = 0.0
-        self._cache: LRUCache[Any, ModelAnswer] = LRUCache(self.options.answer_cache_size)
+        ttl = math.inf if self.options.answer_ttl is None else self.options.answer_ttl
+        self._cache: TTLCache[Any, ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
+        self._running: dict[object, Any] = {}  # cache keys of the questions that are being answered
         self._up = False
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
@@ -102,6 +105,16 @@ class RemoteEngine:
         if self._watch is not None:
             self._watch.join()
         self.model.close()
+
+    def forget(self, image: str) -> None:
+        """Remove the answers about pictures whose key begins so, those that are being written now included."""
+
+        def names(key: Any) -> bool:
+            return any(name.startswith(image) for name in (key[0], *key[3]))
+
+        self._running = {request: key for request, key in self._running.items() if not names(key)}
+        for key in [key for key in self._cache if names(key)]:
+            del self._cache[key]
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> None:  # noqa: ARG002 - as every engine
         """None: the endpoint encodes the pictures."""
@@ -152,6 +165,8 @@ class RemoteEngine:
         start = time.monotonic()
         deadline = (start if received is None else received) + self.options.deadline
         self._waiting += 1
+        request = object()
+        self._running[request] = key
         try:
             async with asyncio.timeout(deadline - start):
                 answer = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
@@ -164,11 +179,13 @@ class RemoteEngine:
             raise ApiError(422, "invalid", str(error)) from None
         finally:
             self._waiting -= 1
+            still_stored = self._running.pop(request, None) is not None
         seconds = time.monotonic() - start
         self._up = True
         self._seconds += 0.2 * (seconds - self._seconds)
         self.metrics.model_seconds.labels("answer").observe(seconds)
-        self._cache[key] = answer
+        if still_stored:
+            self._cache[key] = answer
         return EngineAnswer(answer, 0.0, seconds, 1)
 
     async def _answer(

@@ -45,6 +45,7 @@ IMAGE_ID = r"^[0-9a-f]{24}-[A-Za-z0-9_-]{22}$"
 ErrorCode = Literal[
     "not_an_image",  # 400
     "unauthorized",  # 401
+    "forbidden",  # 403: the key lacks the role that the route needs
     "unknown_image",  # 404
     "not_found",  # 404
     "method_not_allowed",  # 405
@@ -53,6 +54,7 @@ ErrorCode = Literal[
     "unsupported_media_type",  # 415
     "invalid",  # 422: a field is missing, too long or of the wrong type
     "rate_limited",  # 429: too many requests with this key
+    "quota_exceeded",  # 429: the tenant stores as many images as it may
     "overloaded",  # 429: the queue is full; the header Retry-After says when to come back
     "deadline",  # 429: no answer within the deadline
     "internal",  # 500: a bug of the server

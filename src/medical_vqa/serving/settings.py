@@ -20,19 +20,19 @@ from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.schema.mistakes import mistakes_in
 from medical_vqa.serving.image_store.base import store_scheme
+from medical_vqa.serving.key_file import RATE
 from medical_vqa.text import nearest
 
 PREFIX = "MEDICAL_VQA_"
 MEBIBYTE = 1 << 20
-_READ_ELSEWHERE = {
+_READ_ELSEWHERE = {  # variables of other parts of the package
     "HOME",
     "BACKEND",
     "COMPARE",
     "API_KEY",
     "FEEDBACK",
     "MODELS",
-}  # variables of other parts of the package
-_RATE = re.compile(r"^\d+ ?/ ?(\d+ ?)?(second|minute|hour|day)s?$")
+}
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
@@ -154,8 +154,10 @@ class Settings(BaseSettings):
 
     api_keys: CommaSeparated = ()
     """SHA-256 (hex) of the accepted keys, or NAME:HASH; empty: no key is needed. `serve --new-key` prints one."""
+    keys_file: Path | None = None
+    """A YAML file of keys with tenants, roles, rates and quotas, read again when it changes; None: no such keys."""
     rate_limit: str | None = None
-    """Requests per key (or per address, without keys), such as ``60/minute``; None: no limit."""
+    """Requests per key (or per address, without keys), each further question counted; None: no limit."""
     trusted_proxies: CommaSeparated = ()
     """Addresses whose X-Forwarded-For header is trusted."""
     cors_origins: CommaSeparated = ()
@@ -194,7 +196,7 @@ class Settings(BaseSettings):
     @field_validator("rate_limit")
     @classmethod
     def _check_rate_limit(cls, value: str | None) -> str | None:
-        if value is not None and not _RATE.match(value):
+        if value is not None and not re.match(RATE, value):
             raise ValueError("expected a number per second, minute, hour or day, such as 60/minute")
         return value
 

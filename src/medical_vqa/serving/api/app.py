@@ -43,15 +43,14 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
         MissingDependencyError: A package for the store or for tracing is not installed.
     """
     service = Service(engine, settings, store)
-    rate_limiter = RateLimiter(settings.rate_limit, settings.store) if settings.rate_limit else None
+    rate_limiter = RateLimiter(settings.rate_limit, settings.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         yield
         await service.close()
-        if rate_limiter is not None:
-            await rate_limiter.close()
+        await rate_limiter.close()
 
     draining = Draining()
     bearer = HTTPBearer(auto_error=False, description="An API key, where the server needs one.")
@@ -66,11 +65,14 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=_telemetry(enabled=settings.otel),
         form_limits=FORM_LIMITS,  # type: ignore[arg-type]
-        dependencies=[Depends(bearer)] if settings.api_keys else [],  # for the description; `access` checks the key
+        dependencies=[Depends(bearer)]
+        if settings.api_keys or settings.keys_file
+        else [],  # for the description; `access` checks the key
         middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
     )
     app.state.service = service
     app.state.draining = draining
+    app.state.rate_limiter = rate_limiter
     leave_errors_to_the_outermost_layer(app)
     app.include_router(routes.router)
     app.include_router(routes.json_router)

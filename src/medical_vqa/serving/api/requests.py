@@ -15,7 +15,9 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.schema import MAX_PICTURES, AskRequest
 from medical_vqa.serving.service import Service, Upload
 
@@ -46,6 +48,12 @@ async def get_client(request: Request) -> str:
 
 
 ClientDependency = Annotated[str, Depends(get_client)]
+
+
+async def count_questions(request: Request, questions: int) -> None:
+    """Count the questions of a request beyond the first towards its client's rate; raises `ApiError` (429)."""
+    limiter: RateLimiter = request.app.state.rate_limiter
+    await limiter.count(current_client(), questions - 1)
 
 
 async def read_upload(

@@ -17,6 +17,7 @@ from medical_vqa.serving.api.requests import (
     ServiceDependency,
     UploadDependency,
     ask_request_openapi,
+    count_questions,
     read_ask_request,
     while_connected,
 )
@@ -122,6 +123,7 @@ def _conversation(body: AskRequest) -> Conversation:
 @json_router.post("/ask_questions", tags=["questions"], responses=_errors(*_QUESTION_ERRORS))
 async def ask_questions(request: Request, body: AskManyRequest, service: ServiceDependency) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
+    await count_questions(request, len(body.questions))
     work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map)
     return await while_connected(request, work)
 

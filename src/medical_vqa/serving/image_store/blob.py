@@ -6,8 +6,8 @@
     original   the file as uploaded       uint8 (bytes,), only where a setting says so
     features/  what the model made of it
 
-A server whose model has another fingerprint makes its own picture and features from the png. The checksum covers the id
-too, so that a blob under another image's name is recognized like any other damage.
+A server whose model has another fingerprint makes its own picture and features from the png. The checksum covers the
+blob's name too, so that a blob under another image's name is recognized like any other damage.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StoredImage:
     id: str
     """Identifies the image in requests; empty for one that is not stored."""
     digest: str
-    """SHA-256 of its pixels: equal for equal pictures."""
+    """Key of its picture: equal for equal pictures of one owner; without tenants the SHA-256 of its pixels."""
     visual: NDArray[np.uint8] | Mapping[str, Tensor]
     """The model's input: features, or the picture for a model that has none."""
     expires_at: float | None = None
@@ -65,12 +65,15 @@ class StoredImage:
         return sum(tensor.nbytes for tensor in self.visual.values())
 
 
-def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, original: bytes | None) -> bytes:
+def write_blob(
+    image: StoredImage, decoded: DecodedImage, *, name: str, fingerprint: str, original: bytes | None
+) -> bytes:
     """The blob of an image.
 
     Args:
-        image: With its id and, if the model has any, the features.
+        image: With the features, if the model has any.
         decoded: The copy and the picture.
+        name: Of the blob in the store.
         fingerprint: Of the encoder that made the features.
         original: The uploaded file, to be stored too; None: it is not.
     """
@@ -88,23 +91,24 @@ def write_blob(image: StoredImage, decoded: DecodedImage, *, fingerprint: str, o
     }
     named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
     if not needs_torch:
-        return _sealed(image.id, numpy_save({**arrays, **named}, metadata=metadata))
+        return _sealed(name, numpy_save({**arrays, **named}, metadata=metadata))
     import torch  # noqa: PLC0415 - a model that runs without it is served without it
     from safetensors.torch import save  # noqa: PLC0415
 
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     features = {name: tensor.contiguous() for name, tensor in named.items()}
-    return _sealed(image.id, save({**tensors, **features}, metadata=metadata))
+    return _sealed(name, save({**tensors, **features}, metadata=metadata))
 
 
 def read_blob(
-    image_id: str, blob: bytes, *, fingerprint: str, spec: PictureSpec | None
+    image_id: str, blob: bytes, *, name: str, fingerprint: str, spec: PictureSpec | None
 ) -> tuple[StoredImage, NDArray[np.uint8] | None]:
     """The image in a blob, and its picture where the features must be computed again.
 
     Args:
         image_id: The image's id.
         blob: As `write_blob` returned it, perhaps on another server.
+        name: Of the blob in the store.
         fingerprint: Of this server's encoder; features of another one are not used.
         spec: How this server's model needs its picture; None for one that uses no image.
 
@@ -114,7 +118,7 @@ def read_blob(
     Raises:
         DamagedBlobError: The checksum does not fit.
     """
-    content = _unsealed(image_id, blob)
+    content = _unsealed(name, blob)
     header, _ = _header(content)
     metadata = header["__metadata__"]
     digest, expires_at = metadata["digest"], json.loads(metadata["expires_at"])
@@ -129,24 +133,24 @@ def read_blob(
     return StoredImage(image_id, digest, visual, expires_at, context), None
 
 
-def read_png(image_id: str, blob: bytes) -> bytes:
-    """The PNG in a blob, without reading its other tensors; raises `DamagedBlobError`."""
-    return _png_in(_unsealed(image_id, blob))
+def read_png(name: str, blob: bytes) -> bytes:
+    """The PNG in a blob of the store, without reading its other tensors; raises `DamagedBlobError`."""
+    return _png_in(_unsealed(name, blob))
 
 
-def _sealed(image_id: str, content: bytes) -> bytes:
-    return _FORMAT + _checksum(image_id, content) + content
+def _sealed(name: str, content: bytes) -> bytes:
+    return _FORMAT + _checksum(name, content) + content
 
 
-def _unsealed(image_id: str, blob: bytes) -> memoryview:
+def _unsealed(name: str, blob: bytes) -> memoryview:
     content = memoryview(blob)[len(_FORMAT) + _CHECKSUM_BYTES :]
-    if blob[: len(blob) - len(content)] != _FORMAT + _checksum(image_id, content):
+    if blob[: len(blob) - len(content)] != _FORMAT + _checksum(name, content):
         raise DamagedBlobError
     return content
 
 
-def _checksum(image_id: str, content: bytes | memoryview) -> bytes:
-    checksum = hashlib.sha256(image_id.encode())
+def _checksum(name: str, content: bytes | memoryview) -> bytes:
+    checksum = hashlib.sha256(name.encode())
     checksum.update(content)
     return checksum.digest()
 

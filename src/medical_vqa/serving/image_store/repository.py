@@ -1,6 +1,7 @@
 """The uploads of a server: encoded when they arrive, written to its store, the recently used ones cached in memory.
 
-An id is the head of the pixels' SHA-256 and 128 random bits, which cannot be guessed.
+An id is the head of the picture's key and 128 random bits, which cannot be guessed. In the store and in caches an
+image has its owner in its name, so that the id of another tenant's image names nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import TypeVar
 import structlog
 from cachetools import LRUCache
 
+from medical_vqa.serving.clients import current_client, picture_key
 from medical_vqa.serving.decoding import DecodedImage
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import DamagedBlobError, StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.quotas import Quotas
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import IMAGE_ID
 
@@ -33,6 +36,14 @@ deletion on another server takes effect."""
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
 _STORE_THREADS = 16
+_HEAD = 24  # characters of a picture's key in the ids of its images
+
+
+def _stored_name(image_id: str, owner: str) -> str:
+    """The name of an owner's image in the store; raises `ApiError` (404) for what is no id."""
+    if not _ID.match(image_id):
+        raise unknown_image()
+    return f"{image_id}.{owner}" if owner else image_id
 
 
 class ImageRepository:
@@ -64,39 +75,48 @@ class ImageRepository:
         self._cache: LRUCache[str, tuple[StoredImage, float]] = LRUCache(
             cache_bytes, getsizeof=lambda entry: min(entry[0].bytes, cache_bytes)
         )
+        self._quotas = Quotas(ttl)
         self._loading: dict[str, asyncio.Task[StoredImage]] = {}
         self._threads = ThreadPoolExecutor(_STORE_THREADS, "store")
 
     async def encode(self, decoded: DecodedImage) -> StoredImage:
         """An image that is asked about once and not stored; raises `ApiError`."""
-        features = await self._engine.encode(decoded.digest, decoded.picture)
+        key = picture_key(current_client().owner, decoded.digest)
+        features = await self._engine.encode(key, decoded.picture)
         visual = decoded.picture if features is None else features
-        return StoredImage("", decoded.digest, visual, context=decoded.context)
+        return StoredImage("", key, visual, context=decoded.context)
 
     async def add(self, decoded: DecodedImage, original: bytes) -> StoredImage:
-        """Encode an image and store it, for every server on the store; raises `ApiError`."""
+        """Encode the client's image and store it, for every server on the store; raises `ApiError`."""
+        client = current_client()
         encoded = await self.encode(decoded)
-        image_id = f"{decoded.digest[:24]}-{secrets.token_urlsafe(16)}"
+        image_id = f"{encoded.digest[:_HEAD]}-{secrets.token_urlsafe(16)}"
         expires_at = None if self._ttl is None else time.time() + self._ttl
-        image = StoredImage(image_id, decoded.digest, encoded.visual, expires_at, decoded.context)
+        image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context)
+        name = _stored_name(image_id, client.owner)
         blob = write_blob(
             image,
             decoded,
+            name=name,
             fingerprint=self._engine.fingerprint,
             original=original if self._keep_originals else None,
         )
-        await self._call_store(lambda: self._store.put(image_id, blob))
-        self._add_to_cache(image)
+        self._quotas.take(client, image_id, len(blob))
+        try:
+            await self._call_store(lambda: self._store.put(name, blob))
+        except BaseException:
+            self._quotas.release(client.owner, image_id)
+            raise
+        self._add_to_cache(name, image)
         return image
 
     async def get(self, image_id: str) -> StoredImage:
-        """An image that was added here or on another server; raises `ApiError` (404)."""
-        if not _ID.match(image_id):
-            raise unknown_image()
-        image = self._cached(image_id)
+        """The client's image that was added here or on another server; raises `ApiError` (404)."""
+        name = _stored_name(image_id, current_client().owner)
+        image = self._cached(name)
         self._engine.metrics.image_cache.labels("miss" if image is None else "hit").inc()
         if image is None:
-            image = await self._load_once(image_id)
+            image = await self._load_once(image_id, name)
         if image.expires_at is not None and time.time() > image.expires_at:
             await self.delete(image_id)
             raise unknown_image()
@@ -105,18 +125,21 @@ class ImageRepository:
     async def png(self, image_id: str) -> bytes:
         """The picture of an image as it was decoded, before it was prepared for the model; raises `ApiError` (404)."""
         await self.get(image_id)
-        blob = await self._call_store(lambda: self._store.get(image_id))
+        name = _stored_name(image_id, current_client().owner)
+        blob = await self._call_store(lambda: self._store.get(name))
         if blob is None:
             raise unknown_image()
-        return await self._read(image_id, lambda: read_png(image_id, blob))
+        return await self._read(name, lambda: read_png(name, blob))
 
     async def delete(self, image_id: str) -> None:
-        """Forget an image; raises `ApiError` (404)."""
-        if not _ID.match(image_id):
+        """Forget the client's image and the answers about it; raises `ApiError` (404)."""
+        owner = current_client().owner
+        name = _stored_name(image_id, owner)
+        self._cache.pop(name, None)
+        if not await self._call_store(lambda: self._store.delete(name)):
             raise unknown_image()
-        self._cache.pop(image_id, None)
-        if not await self._call_store(lambda: self._store.delete(image_id)):
-            raise unknown_image()
+        self._quotas.release(owner, image_id)
+        self._engine.forget(image_id[:_HEAD])
 
     async def sweep(self) -> None:
         """Let the store remove what has expired."""
@@ -126,55 +149,58 @@ class ImageRepository:
         """Stop the threads."""
         self._threads.shutdown()
 
-    def _cached(self, image_id: str) -> StoredImage | None:
+    def _cached(self, name: str) -> StoredImage | None:
         """The cached image, as far as that is known without waiting for a store."""
-        entry = self._cache.get(image_id)
+        entry = self._cache.get(name)
         if entry is None:
             return None
         image, checked_at = entry
         recent = time.monotonic() - checked_at < RECHECK_SECONDS
-        return image if (recent if self._store.blocking else self._store.contains(image_id)) else None
+        return image if (recent if self._store.blocking else self._store.contains(name)) else None
 
-    def _add_to_cache(self, image: StoredImage) -> None:
-        self._cache[image.id] = (image, time.monotonic())
+    def _add_to_cache(self, name: str, image: StoredImage) -> None:
+        self._cache[name] = (image, time.monotonic())
 
-    async def _load_once(self, image_id: str) -> StoredImage:
+    async def _load_once(self, image_id: str, name: str) -> StoredImage:
         """Load an image once for all requests that need it at this moment."""
-        if image_id not in self._loading:
-            task = asyncio.create_task(self._load(image_id))
-            self._loading[image_id] = task
-            task.add_done_callback(lambda _: self._loading.pop(image_id, None))
-        return await asyncio.shield(self._loading[image_id])
+        if name not in self._loading:
+            task = asyncio.create_task(self._load(image_id, name))
+            self._loading[name] = task
+            task.add_done_callback(lambda _: self._loading.pop(name, None))
+        return await asyncio.shield(self._loading[name])
 
-    async def _load(self, image_id: str) -> StoredImage:
-        entry = self._cache.get(image_id)
-        if entry is not None and await self._call_store(lambda: self._store.contains(image_id)):
-            self._add_to_cache(entry[0])
+    async def _load(self, image_id: str, name: str) -> StoredImage:
+        entry = self._cache.get(name)
+        if entry is not None and await self._call_store(lambda: self._store.contains(name)):
+            self._add_to_cache(name, entry[0])
             return entry[0]
-        self._cache.pop(image_id, None)
-        blob = await self._call_store(lambda: self._store.get(image_id))
+        if self._cache.pop(name, None) is not None:  # deleted on another server
+            self._engine.forget(image_id[:_HEAD])
+        blob = await self._call_store(lambda: self._store.get(name))
         if blob is None:
             raise unknown_image()
         image, picture = await self._read(
-            image_id,
-            lambda: read_blob(image_id, blob, fingerprint=self._engine.fingerprint, spec=self._engine.model.picture),
+            name,
+            lambda: read_blob(
+                image_id, blob, name=name, fingerprint=self._engine.fingerprint, spec=self._engine.model.picture
+            ),
         )
         if picture is not None:  # written by a server with another model
             features = await self._engine.encode(image.digest, picture)
             if features is not None:
                 image = StoredImage(image_id, image.digest, features, image.expires_at, image.context)
-        self._add_to_cache(image)
+        self._add_to_cache(name, image)
         return image
 
-    async def _read(self, image_id: str, read: Callable[[], T]) -> T:
+    async def _read(self, name: str, read: Callable[[], T]) -> T:
         """What is read from a blob; a damaged one is quarantined, logged and counted, and its image unknown."""
         try:
             return await self._in_thread(read)
         except DamagedBlobError:
-            self._cache.pop(image_id, None)
-            await self._call_store(lambda: self._store.quarantine(image_id))
+            self._cache.pop(name, None)
+            await self._call_store(lambda: self._store.quarantine(name))
             self._engine.metrics.damaged.inc()
-            _LOG.error("damaged blob quarantined", image=hashlib.sha256(image_id.encode()).hexdigest()[:12])
+            _LOG.error("damaged blob quarantined", image=hashlib.sha256(name.encode()).hexdigest()[:12])
             raise unknown_image() from None
 
     async def _call_store(self, call: Callable[[], T]) -> T:

@@ -16,25 +16,25 @@ _CLIENTS_PER_BUDGET = 4  # of the bytes of bodies in flight, one client may hold
 
 
 def middleware_stack(
-    settings: Settings, metrics: Metrics, rate_limiter: RateLimiter | None, draining: Draining
+    settings: Settings, metrics: Metrics, rate_limiter: RateLimiter, draining: Draining
 ) -> list[Middleware]:
     """The middleware from the outermost, which sees a request first and its response last, to the innermost.
 
     1. CORS, where origins are set: browsers need its headers on every response, errors included
     2. outer: request id, errors, security headers, metrics, access log
-    3. access: keys and rates, before any of the body is read
+    3. access: keys, roles and rates, before any of the body is read
     4. body limits
 
     Args:
         settings: Which of them are used, and their options.
         metrics: Where requests are counted.
-        rate_limiter: Counts the requests of each client; None: no limit.
+        rate_limiter: Counts the requests of each client.
         draining: Whether the server is about to stop.
     """
     budget = BodyBudget(settings.body_bytes, max(settings.max_upload_bytes, settings.body_bytes // _CLIENTS_PER_BUDGET))
     stack = [
         Middleware(OuterMiddleware, metrics=metrics, docs=settings.docs, draining=draining),
-        Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys), rate_limiter=rate_limiter),
+        Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys, settings.keys_file), rate_limiter=rate_limiter),
         Middleware(
             BodyLimitsMiddleware,
             max_bytes=settings.max_upload_bytes,
