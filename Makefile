@@ -9,6 +9,7 @@
 # make lowest the base installation and the server with the lowest versions that pyproject.toml allows (needs uv)
 # make shipped SLAKE=DIR  trains the model in the package again: about an hour
 # make images every container, built and run without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
+# make clients client libraries of OpenAI's protocol, installed apart, ask a running server
 # make bench  every benchmark, both sides of each ratio in one run
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -22,7 +23,7 @@ COVERAGE := .cache/coverage.json
 COVERAGE_GATE := 80
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo app test quick coverage check docs dist lowest shipped images bench clean
+.PHONY: demo app test quick coverage check docs dist lowest shipped images clients bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -74,6 +75,12 @@ shipped: $(VENV)/.train
 
 images: $(VENV)/.dev
 	tools/try_images.sh
+
+clients: $(VENV)/.app
+	python3 -m venv .cache/clients && .cache/clients/bin/pip install --quiet -r tests/clients/requirements.txt
+	PORT=8765 $(BIN)/medical-vqa serve & server=$$!; trap "kill $$server" EXIT; \
+	until curl --silent --fail localhost:8765/readyz >/dev/null; do sleep 1; done; \
+	.cache/clients/bin/python tests/clients/ask.py http://localhost:8765 $(SAMPLE)/imgs/xmlab112/source.jpg
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/grouped_training.py

@@ -15,9 +15,11 @@ from echo_model import make_engine
 from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.serving.api.structured import output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.remote_images import fetch_image, is_public
+from medical_vqa.serving.schema import Answer, ModelRef, Timings
 
 DATA = f"data:image/png;base64,{base64.b64encode(png(60)).decode()}"
 
@@ -74,23 +76,189 @@ def test_the_last_question_is_asked_about_the_newest_image(client):
     assert reply.choices[0].message.content == "60 And now?"
 
 
-def test_an_abstention_is_the_content_and_the_refusal():
+@pytest.fixture(scope="module")
+def unsure():
+    """A client of a model that always abstains."""
     card = BundleCard(
         family="echo",
         name="echo-1",
         calibration={"temperature": 1.0, "fitted_on": "nine answers", "threshold": 0.9, "risk": 0.1},
     )
     with live.serving(make_engine(card=card)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
-        message = client.chat.completions.create(model="echo-1", messages=messages()).choices[0].message
+        yield client
+
+
+def test_an_abstention_is_content_alone_and_the_same_when_streamed(unsure):
+    reply = unsure.chat.completions.create(model="echo-1", messages=messages())
+    message = reply.choices[0].message
     assert message.content.startswith("I am not sure") and message.content.endswith("My best guess: 60 What is it?.")
-    assert message.refusal.startswith("I am not sure")
+    assert message.refusal is None and reply.medical_vqa["abstained"]
+    stream = unsure.chat.completions.create(model="echo-1", messages=messages(), stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in stream) == message.content
+
+
+def json_schema(schema):
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
+def in_json(client, schema, question="What is it?"):
+    reply = client.chat.completions.create(
+        model="echo-1", messages=messages(question), response_format=json_schema(schema)
+    )
+    message = reply.choices[0].message
+    return message.refusal if message.content is None else json.loads(message.content)
+
+
+OBJECT = {
+    "type": "object",
+    "properties": {
+        "answer": {"anyOf": [{"$ref": "#/$defs/Kind"}, {"type": "null"}]},
+        "confidence": {"type": "number"},
+        "abstained": {"type": "boolean"},
+    },
+    "required": ["answer", "confidence", "abstained"],
+    "$defs": {"Kind": {"enum": ["60 WHAT IS IT?", "x"], "type": "string"}},
+}
+
+
+def test_an_answer_fits_a_schema_of_values_a_text_or_an_object(client):
+    assert in_json(client, {"enum": ["60 what is it?", "other"]}) == "60 what is it?"
+    assert in_json(client, {"enum": ["Other", "x"]}) == "Other"  # an alternative
+    assert in_json(client, {"type": "string"}) == "60 What is it?"
+    assert in_json(client, OBJECT) == {"answer": "60 WHAT IS IT?", "confidence": 0.8, "abstained": False}
+    assert in_json(client, OBJECT, "Else?") == {"answer": None, "confidence": 0.8, "abstained": False}
+    reply = client.chat.completions.create(model="echo-1", messages=messages(), response_format={"type": "json_object"})
+    assert json.loads(reply.choices[0].message.content)["answer"] == "60 What is it?"
+
+
+@pytest.mark.parametrize(("word", "value"), [("Yes", True), ("no.", False)])
+def test_yes_and_no_are_booleans(word, value):
+    answer = Answer(
+        question="q",
+        answer=word,
+        model=ModelRef(name="m", family="f", id="i"),
+        timings=Timings(queue_ms=0, model_ms=0, total_ms=0, batch_size=1),
+    )
+    schema = {"type": "object", "properties": {"is_ct": {"type": "boolean"}}}
+    assert json.loads(output_schema(schema, "x").text(answer)) == {"is_ct": value}
+
+
+def test_an_abstention_in_json_is_a_field_or_a_refusal_and_never_a_guess(unsure):
+    assert in_json(unsure, OBJECT)["abstained"] is True
+    assert in_json(unsure, {"type": "string"}).startswith("I am not sure")
+    stream = unsure.chat.completions.create(
+        model="echo-1", messages=messages(), response_format=json_schema({"type": "string"}), stream=True
+    )
+    deltas = [chunk.choices[0].delta for chunk in stream]
+    assert not any(delta.content for delta in deltas)
+    assert "".join(delta.refusal or "" for delta in deltas).startswith("I am not sure")
+
+
+def test_a_conversation_without_an_image_is_answered_with_what_to_do(client):
+    reply = client.chat.completions.create(model="echo-1", messages=[{"role": "user", "content": "Title, please"}])
+    assert "Attach a medical image" in reply.choices[0].message.content
+
+
+def test_base64_may_have_line_breaks(client):
+    lines = base64.encodebytes(png(60)).decode()
+    reply = client.chat.completions.create(
+        model="echo-1", messages=messages(url=f"data:image/png;base64,{lines.replace(chr(10), chr(13) + chr(10))}")
+    )
+    assert reply.choices[0].message.content == "60 What is it?"
+
+
+def test_what_the_model_does_not_read_is_named(client):
+    turns = [
+        *messages("First?"),
+        {"role": "assistant", "content": "60 First?"},
+        {"role": "user", "content": "And now?"},
+    ]
+    reply = client.chat.completions.create(model="echo-1", messages=[{"role": "system", "content": "Be brief"}, *turns])
+    assert reply.ignored == ["system prompt", "earlier turns"]
+
+
+def test_a_frame_is_chosen_by_the_extension(client):
+    with pytest.raises(openai.BadRequestError, match="frame"):
+        client.chat.completions.create(model="echo-1", messages=messages(), extra_body={"medical_vqa": {"frame": 7}})
+
+
+def test_one_model_is_described_and_another_is_404(client):
+    assert client.models.retrieve("echo-1").id == "echo-1"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-5")
+
+
+# --- the responses protocol -------------------------------------------------------------------------------------------
+
+
+def items(question="What is it?", url=DATA):
+    return [
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": question}, {"type": "input_image", "image_url": url}],
+        }
+    ]
+
+
+def test_a_response_has_the_answer_and_its_stream_has_the_same(client):
+    reply = client.responses.create(model="echo-1", input=items(), instructions="Be brief")
+    assert (reply.output_text, reply.status, reply.ignored) == ("60 What is it?", "completed", ["system prompt"])
+    assert reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens
+    with client.responses.stream(model="echo-1", input=items()) as stream:
+        events = list(stream)
+    assert events[-1].type == "response.completed" and events[-1].response.output_text == "60 What is it?"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "60 What is it?"
+
+
+def test_a_response_fits_a_schema_or_is_a_refusal(client, unsure):
+    text = {"format": {"type": "json_schema", "name": "answer", "schema": OBJECT}}
+    assert (
+        json.loads(client.responses.create(model="echo-1", input=items(), text=text).output_text)["confidence"] == 0.8
+    )
+    text = {"format": {"type": "json_schema", "name": "answer", "schema": {"type": "string"}}}
+    (message,) = unsure.responses.create(model="echo-1", input=items(), text=text).output
+    assert message.content[0].refusal.startswith("I am not sure")
+
+
+def test_a_response_reads_earlier_turns_and_text_alone(client):
+    turns = [*items("First?"), {"role": "assistant", "content": [{"type": "output_text", "text": "60 First?"}]}]
+    reply = client.responses.create(model="echo-1", input=[*turns, {"role": "user", "content": "And now?"}])
+    assert reply.output_text == "60 And now?"
+    assert "Attach a medical image" in client.responses.create(model="echo-1", input="Hello").output_text
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"model": "gpt-5"}, "model"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": {}}]}, "tools"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "number"}}}}, "text.format"),
+        ({"input": items(url="data:image/png;base64,!!!")}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+    ],
+)
+def test_a_refused_response_names_the_parameter(client, changes, param):
+    with pytest.raises(openai.APIStatusError) as error:
+        client.responses.create(**{"model": "echo-1", "input": items(), **changes})
+    assert 400 <= error.value.status_code <= 422 and error.value.param == param
 
 
 @pytest.mark.parametrize(
     ("changes", "status", "message"),
     [
         ({"model": "gpt-5"}, 404, "serves echo-1"),
-        ({"messages": [{"role": "user", "content": "no image"}]}, 400, "no message has an image"),
+        (
+            {"messages": [{"role": "user", "content": [image(), image()]}]},
+            400,
+            "takes one image in one question, got 2",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "calls no tools"),
+        ({"response_format": json_schema({"type": "number"})}, 400, "fits no answer"),
+        ({"response_format": json_schema({"type": "object", "properties": {"a": {}, "b": {}}})}, 400, "one property"),
+        ({"response_format": json_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})}, 400, "$defs"),
+        ({"response_format": json_schema({"enum": ["x", "y"]})}, 422, "fits no value"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, 422, "expected type 'text', 'image_url'"),
         ({"messages": messages(" ")}, 400, "no words"),
         ({"messages": messages("x" * 1001)}, 400, "shorten it"),
         ({"messages": messages("a\x00b")}, 400, "control characters"),
@@ -108,6 +276,22 @@ def test_refusals_have_openais_shape(client, changes, status, message):
         client.chat.completions.create(**{"model": "echo-1", "messages": messages(), **changes})
     assert error.value.status_code == status
     assert message in error.value.body["message"]
+    assert error.value.param.split("[")[0] in changes
+    assert "union" not in error.value.body["message"]
+
+
+def test_a_browsers_preflight_may_have_the_clients_own_headers():
+    with live.serving(make_engine(), live.settings(cors_origins="https://app.example.org")) as url:
+        reply = live.request(
+            "OPTIONS",
+            f"{url}/v1/chat/completions",
+            headers={
+                "Origin": "https://app.example.org",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,x-stainless-os,x-stainless-retry-count",
+            },
+        )
+    assert reply.status_code == 200 and "x-stainless-os" in reply.headers["access-control-allow-headers"]
 
 
 def test_a_missing_key_is_openais_authentication_error():

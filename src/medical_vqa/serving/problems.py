@@ -71,15 +71,34 @@ def leave_errors_to_the_outermost_layer(app: FastAPI) -> None:
 def validation_message(errors: Sequence[Any]) -> str:
     """Which fields are wrong and why, without their values: those may be questions or names."""
     parts = []
-    for error in errors[:3]:
-        field = ".".join(str(part) for part in error["loc"][1:]) or "body"
-        parts.append(f"{field}: {error['msg'].lower()}")
+    for error in _without_alternatives(errors)[:3]:
+        field = ".".join(str(part) for part in _place(error)) or "body"
+        parts.append(f"{field}: {_reason(error)}")
     return "; ".join(parts) or "the request is not as expected"
 
 
 def validated_field(errors: Sequence[Any]) -> str | None:
     """The first field that is wrong, in the notation of OpenAI's errors: ``messages[0].content``."""
-    if not errors:
-        return None
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in errors[0]["loc"][1:])
-    return name.lstrip(".") or None
+    for error in _without_alternatives(errors)[:1]:
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _place(error))
+        return name.lstrip(".") or None
+    return None
+
+
+def _place(error: Any) -> list[str | int]:
+    """Where the error is, without pydantic's names of a union's members."""
+    return [part for part in error["loc"][1:] if part != "str" and "[" not in str(part)]
+
+
+def _without_alternatives(errors: Sequence[Any]) -> list[Any]:
+    """Of a text that may also be a list, the list's errors alone."""
+    depths = [sum("[" in str(part) for part in error["loc"]) for error in errors]
+    return [error for error, depth in zip(errors, depths, strict=True) if depth == max(depths)]
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "union_tag_invalid":
+        return f"expected type {error['ctx']['expected_tags']}"
+    if error["type"] == "union_tag_not_found":
+        return "expected a field type"
+    return str(error["msg"]).lower()

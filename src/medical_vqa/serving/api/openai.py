@@ -1,8 +1,8 @@
 """The engine behind OpenAI's chat protocol, so that its clients and chat front ends work unchanged.
 
 The question is the last user message, about the newest image of the conversation, or as many as the model takes.
-Earlier turns are read by models that remember: remote ones. The field `medical_vqa`, an extension, has what the
-protocol cannot express.
+Earlier turns are read by models that remember: remote ones; `ignored` names what is not read. The field `medical_vqa`,
+an extension, has what the protocol cannot express.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -29,6 +29,7 @@ from medical_vqa.serving.api.requests import (
     while_connected,
 )
 from medical_vqa.serving.api.streams import OnText, texts_then_answer
+from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.remote_images import fetch_image
@@ -38,7 +39,7 @@ from medical_vqa.serving.service import Conversation, Service, Upload
 _EVENTS = "text/event-stream"
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
 _BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every piece decodes by itself
-_DESCRIPTIONS = {
+DESCRIPTIONS: dict[int, str] = {
     400: "a request that cannot be answered",
     401: "no key, or an unknown one",
     404: "no such model",
@@ -49,6 +50,9 @@ _DESCRIPTIONS = {
     429: "too many requests, or no answer in time",
     503: "the server is shutting down",
 }
+"""What an error's status means."""
+NO_IMAGE = "Attach a medical image and ask about it: this model answers questions about images, and nothing else."
+"""The answer to a conversation without an image, which chat front ends start by themselves for titles."""
 MAX_MESSAGES = 200
 """Messages of a conversation."""
 MAX_PARTS = 64
@@ -107,6 +111,13 @@ class StreamOptions(_RequestPart):
     include_usage: bool | None = False
 
 
+class ImageOptions(_RequestPart):
+    """How the image is decoded: an extension of the protocol."""
+
+    frame: int | None = Field(None, ge=0, le=1_000_000, description="Which of several frames or slices, from 0.")
+    window: tuple[float, float] | None = Field(None, description="Center and width, for DICOM and NIfTI.")
+
+
 class ChatRequest(_RequestPart):
     """A conversation to continue."""
 
@@ -117,6 +128,21 @@ class ChatRequest(_RequestPart):
     n: int | None = Field(1, ge=1, le=1, description="One answer only.")
     logprobs: bool | None = Field(False, description="Adds the answer's confidence as a log-probability.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="How many alternatives to add.")
+    response_format: dict[str, Any] | None = Field(
+        None, description="A JSON schema of an enum, a boolean, a string or an object with an answer."
+    )
+    tools: list[Any] | None = Field(None, description="Refused unless empty.", max_length=128)
+    functions: list[Any] | None = Field(None, description="Refused unless empty.", max_length=128)
+    medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
+
+    @property
+    def output_schema(self) -> OutputSchema | None:
+        """The schema of the answer; raises `ApiError` (400) where no answer fits it."""
+        form = self.response_format or {"type": "text"}
+        if form.get("type") == "json_schema":
+            wrapped = form.get("json_schema")
+            return output_schema(wrapped.get("schema") if isinstance(wrapped, dict) else None, "response_format")
+        return output_schema(ANY_OBJECT, "response_format") if form.get("type") == "json_object" else None
 
 
 # --- responses --------------------------------------------------------------------------------------------------------
@@ -157,8 +183,10 @@ class ChatMessage(BaseModel):
     """The answer's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: str | None = Field(None, description="Why the model abstains; null when it answers.")
+    content: str | None = Field(description="The answer; an abstention names its reason and the best guess.")
+    refusal: str | None = Field(
+        None, description="Why the model abstains, in place of JSON whose schema cannot express that; else null."
+    )
 
 
 class Choice(BaseModel):
@@ -187,24 +215,45 @@ class ChatReply(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    medical_vqa: Answer = Field(
-        description="The full answer: confidence, alternatives, abstention, source, side, evidence, timings."
+    medical_vqa: Answer | None = Field(
+        description="The full answer: confidence, alternatives, abstention, source, side, evidence, timings; null "
+        "where no image was sent."
     )
+    ignored: list[str] = Field(default_factory=list, description="Parts of the request that the model does not read.")
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorReply, "description": _DESCRIPTIONS[status]} for status in statuses}
+def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for the API's description."""
+    return {status: {"model": ErrorReply, "description": DESCRIPTIONS[status]} for status in statuses}
 
 
-@router.get("/models", responses=_errors(401, 429))
+@router.get("/models", responses=error_replies(401, 429))
 async def models(service: ServiceDependency) -> ModelList:
     """The models that can be asked."""
+    return ModelList(data=[_entry(service)])
+
+
+@router.get("/models/{name:path}", responses=error_replies(401, 404, 429))
+async def model(name: str, service: ServiceDependency) -> ModelEntry:
+    """One model."""
+    require_model(name, service)
+    return _entry(service)
+
+
+def _entry(service: Service) -> ModelEntry:
     created = service.engine.card.created
     timestamp = int(datetime.fromisoformat(created).timestamp()) if created else 0
-    return ModelList(data=[ModelEntry(id=service.model.name, created=timestamp)])
+    return ModelEntry(id=service.model.name, created=timestamp)
+
+
+def require_model(name: str, service: Service) -> None:
+    """Raise `ApiError` (404) for a model that is not served."""
+    if name not in (service.model.name, "medical-vqa"):
+        message = f"this server serves {service.model.name} and no other model"
+        raise ApiError(404, "not_found", message, param="model")
 
 
 @router.post(
@@ -212,55 +261,186 @@ async def models(service: ServiceDependency) -> ModelList:
     response_model=ChatReply,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "The answer, or a stream of it."},
-        **_errors(*_DESCRIPTIONS),
+        **error_replies(*DESCRIPTIONS),
     },
 )
 async def chat(request: Request, body: ChatRequest, service: ServiceDependency, client: ClientDependency) -> Any:
     """Ask about the image in a conversation, as OpenAI's clients do."""
-    if body.model not in (service.model.name, "medical-vqa"):
-        raise ApiError(404, "not_found", f"this server serves {service.model.name} and no other model")
-    image_urls, question, turns = read_messages(body.messages, most_pictures=service.engine.model.max_pictures)
-    uploads = [Upload(await read_image_url(url, service)) for url in image_urls]
-    conversation = Conversation(turns=turns if service.engine.model.max_turns else ())
-    if body.stream and isinstance(service.engine, RemoteEngine):
-        events = live_events(service, body, uploads, question, conversation, client)
-        return StreamingResponse(events, media_type=_EVENTS)
-    work = service.ask_once(uploads, question, conversation=conversation, client=client)
-    answer = await while_connected(request, work)
-    reply = chat_reply(body, answer)
+    schema = body.output_schema
+    if body.functions:
+        raise _no_tools("functions")
+    if body.stream and isinstance(service.engine, RemoteEngine) and schema is None:
+        prepared = await prepare(body, service, body.messages, body.medical_vqa, "messages")
+        if prepared.uploads:
+            events = live_events(service, body, prepared.uploads, prepared.question, prepared.conversation, client)
+            return StreamingResponse(events, media_type=_EVENTS)
+    result = await answer_messages(
+        request,
+        body,
+        service,
+        client,
+        messages=body.messages,
+        schema=schema,
+        options=body.medical_vqa,
+        field="messages",
+    )
+    reply = chat_reply(body, result, service.model.name)
     if body.stream:
-        return StreamingResponse(stream_events(reply, body), media_type="text/event-stream")
+        return StreamingResponse(stream_events(reply, body), media_type=_EVENTS)
     return JSONResponse(reply.model_dump())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a conversation asks."""
+
+    uploads: Sequence[Upload]
+    """The images; empty: none was sent."""
+    question: str
+    """In words."""
+    conversation: Conversation
+    """Earlier turns, for a model that reads them."""
+    ignored: list[str]
+    """Parts of the conversation that the model does not read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """An answer in the protocol's form."""
+
+    message: ChatMessage
+    """The answer's turn."""
+    question: str
+    """That was asked."""
+    ignored: list[str]
+    """Parts of the conversation that the model does not read."""
+    answer: Answer | None = None
+    """The full answer; None where no image was sent."""
+
+
+class Asking(Protocol):
+    """What the chat and the responses protocol have in common."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def tools(self) -> list[Any] | None:
+        """Tools that the model may call."""
+
+
+async def answer_messages(
+    request: Request,
+    body: Asking,
+    service: Service,
+    client: str,
+    *,
+    messages: Sequence[Message],
+    schema: OutputSchema | None,
+    options: ImageOptions | None,
+    field: str,
+) -> Result:
+    """Ask what a conversation asks.
+
+    Args:
+        request: Watched for a disconnect.
+        body: Of the request.
+        service: Answers.
+        client: Who asks.
+        messages: The conversation.
+        schema: Of the answer; None: text.
+        options: Frame and window of the image.
+        field: Name of the field with the conversation, for errors.
+
+    Raises:
+        ApiError: The request cannot be answered.
+    """
+    prepared = await prepare(body, service, messages, options, field)
+    if not prepared.uploads:
+        if schema is not None:
+            raise ApiError(400, "invalid", f"no image in {field}; add one to ask for JSON", param=field)
+        return Result(ChatMessage(content=NO_IMAGE), prepared.question, prepared.ignored)
+    work = service.ask_once(prepared.uploads, prepared.question, conversation=prepared.conversation, client=client)
+    try:
+        answer = await while_connected(request, work)
+    except ApiError as error:
+        if error.code in ("not_an_image", "too_large", "unsupported_media_type"):
+            error.param = field
+        raise
+    return Result(message_of(answer, schema), prepared.question, prepared.ignored, answer)
+
+
+async def prepare(
+    body: Asking, service: Service, messages: Sequence[Message], options: ImageOptions | None, field: str
+) -> Prepared:
+    """Read a conversation.
+
+    Args:
+        body: Of the request.
+        service: Whose model is asked.
+        messages: The conversation.
+        options: Frame and window of the image.
+        field: Name of the field with the conversation, for errors.
+
+    Raises:
+        ApiError: 404 for another model, 400 for tools, too many images, or no question.
+    """
+    require_model(body.model, service)
+    if body.tools:
+        raise _no_tools("tools")
+    engine_model = service.engine.model
+    image_urls, question, turns = read_messages(messages, most_pictures=engine_model.max_pictures, field=field)
+    options = options or ImageOptions()
+    uploads = [Upload(await read_image_url(url, service, field), options.frame, options.window) for url in image_urls]
+    ignored = ["system prompt"] if any(message.role in ("system", "developer") for message in messages) else []
+    if turns and not engine_model.max_turns:
+        ignored.append("earlier turns")
+    return Prepared(uploads, question, Conversation(turns=turns if engine_model.max_turns else ()), ignored)
+
+
+def _no_tools(param: str) -> ApiError:
+    message = "this model calls no tools; leave them out, and ask for JSON with a schema instead"
+    return ApiError(400, "invalid", message, param=param)
+
+
 def read_messages(
-    messages: Sequence[Message], *, most_pictures: int = 1
+    messages: Sequence[Message], *, most_pictures: int = 1, field: str = "messages"
 ) -> tuple[list[str], str, list[tuple[str, str]]]:
     """What a conversation asks.
 
     Args:
         messages: The conversation.
         most_pictures: Pictures that the model takes; the newest are used.
+        field: Name of the field with the conversation, for errors.
 
     Returns:
         URLs of the newest images, the text of the last user message, and the turns before it.
 
     Raises:
-        ApiError: There is no image or no question (400).
+        ApiError: There is no question, or one message has more images than the model takes (400).
     """
     user_messages = [message for message in messages if message.role == "user"]
-    image_urls = [
-        part.image_url.url for message in user_messages for part in message.parts if isinstance(part, ImagePart)
+    images = [
+        [part.image_url.url for part in message.parts if isinstance(part, ImagePart)] for message in user_messages
     ]
+    newest = next((urls for urls in reversed(images) if urls), [])
+    if len(newest) > most_pictures:
+        takes = "one image" if most_pictures == 1 else f"at most {most_pictures} images"
+        message = f"this model takes {takes} in one question, got {len(newest)}; ask about one after the other"
+        raise ApiError(400, "invalid", message, param=field)
     last_parts = user_messages[-1].parts if user_messages else []
     question = " ".join(" ".join(part.text for part in last_parts if isinstance(part, TextPart)).split())
+    image_urls = [url for urls in images for url in urls][-most_pictures:]
     if not image_urls:
-        raise ApiError(400, "invalid", "no message has an image; add a part of type image_url with a data URL")
+        return [], question, []
     if not question or not question.isprintable():
-        raise ApiError(400, "invalid", "the last user message has no words, or control characters; ask a question")
+        message = "the last user message has no words, or control characters; ask a question"
+        raise ApiError(400, "invalid", message, param=field)
     if len(question) > MAX_QUESTION:
-        raise ApiError(400, "invalid", f"the question has more than {MAX_QUESTION:,} characters; shorten it")
-    return image_urls[-most_pictures:], question, _turns(messages)
+        message = f"the question has more than {MAX_QUESTION:,} characters; shorten it"
+        raise ApiError(400, "invalid", message, param=field)
+    return image_urls, question, _turns(messages)
 
 
 def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -276,18 +456,27 @@ def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     return turns
 
 
-async def read_image_url(url: str, service: Service) -> bytes:
-    """The bytes of a data URL or, where the settings allow it, of an http(s) URL; raises `ApiError`."""
+async def read_image_url(url: str, service: Service, field: str = "messages") -> bytes:
+    """The bytes of a data URL or, where the settings allow it, of an http(s) URL.
+
+    Args:
+        url: The image's.
+        service: Whose settings count.
+        field: Name of the field with the conversation, for errors.
+
+    Raises:
+        ApiError: The image cannot be read.
+    """
     if url.startswith("data:"):
         header, comma, content = url.partition(",")
         if not comma or not header.endswith(";base64"):
-            raise ApiError(400, "not_an_image", "expected an image as data:image/...;base64,...")
+            raise ApiError(400, "not_an_image", "expected an image as data:image/...;base64,...", param=field)
         try:
             return await asyncio.to_thread(decode_base64, content)
         except ValueError:
-            raise ApiError(400, "not_an_image", "the image's base64 is damaged; encode it again") from None
+            raise ApiError(400, "not_an_image", "the image's base64 is damaged; encode it again", param=field) from None
     if not service.settings.remote_images:
-        raise ApiError(400, "not_an_image", "this server fetches no remote images; send a data URL")
+        raise ApiError(400, "not_an_image", "this server fetches no remote images; send a data URL", param=field)
     return await fetch_image(url, max_bytes=service.settings.max_upload_bytes, timeout=service.settings.deadline)
 
 
@@ -301,21 +490,41 @@ def decode_base64(text: str) -> bytes:
     return b"".join(base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in pieces)
 
 
-def chat_reply(request: ChatRequest, answer: Answer) -> ChatReply:
-    """The answer in the protocol's format."""
-    content = f"{answer.reason} My best guess: {answer.answer}." if answer.abstained else answer.answer
-    prompt_words, answer_words = len(answer.question.split()), len(content.split())
-    message = ChatMessage(content=content, refusal=answer.reason if answer.abstained else None)
-    logprobs = _logprobs(answer, request.top_logprobs or 0) if request.logprobs else None
+def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:
+    """The answer's turn: text or JSON; an abstention that the JSON cannot express is a refusal without content."""
+    if schema is None:
+        text = f"{answer.reason} My best guess: {answer.answer}." if answer.abstained else answer.answer
+        return ChatMessage(content=text)
+    if answer.abstained and not schema.reports_abstention:
+        return ChatMessage(content=None, refusal=answer.reason)
+    return ChatMessage(content=schema.text(answer))
+
+
+def usage_of(result: Result) -> Usage:
+    """The words of question and answer."""
+    prompt_words = len(result.question.split())
+    answer_words = len((result.message.content or result.message.refusal or "").split())
+    return Usage(prompt_tokens=prompt_words, completion_tokens=answer_words, total_tokens=prompt_words + answer_words)
+
+
+def chat_reply(request: ChatRequest, result: Result, model_name: str) -> ChatReply:
+    """The answer in the protocol's format.
+
+    Args:
+        request: As the client sent it.
+        result: The answer.
+        model_name: Of the model that answered.
+    """
+    wants_logprobs = request.logprobs and result.answer
+    logprobs = _logprobs(result.answer, request.top_logprobs or 0) if wants_logprobs else None
     return ChatReply(
         id=f"chatcmpl-{secrets.token_hex(12)}",
         created=int(time.time()),
-        model=answer.model.name,
-        choices=[Choice(message=message, logprobs=logprobs)],
-        usage=Usage(
-            prompt_tokens=prompt_words, completion_tokens=answer_words, total_tokens=prompt_words + answer_words
-        ),
-        medical_vqa=answer,
+        model=model_name,
+        choices=[Choice(message=result.message, logprobs=logprobs)],
+        usage=usage_of(result),
+        medical_vqa=result.answer,
+        ignored=result.ignored,
     )
 
 
@@ -364,7 +573,7 @@ async def live_events(
     written = ""
     try:
         async for part in texts_then_answer(ask_with):
-            text = part if isinstance(part, str) else chat_reply(request, part).choices[0].message.content
+            text = part if isinstance(part, str) else message_of(part, None).content or ""
             if (
                 text.startswith(written) and text != written
             ):  # the final text may differ by its Markdown: it is in medical_vqa
@@ -373,7 +582,9 @@ async def live_events(
             if isinstance(part, Answer):
                 yield _event(header | {"medical_vqa": part.model_dump()}, [_delta({}) | {"finish_reason": "stop"}])
                 if request.stream_options and request.stream_options.include_usage:
-                    yield _event(header | {"usage": chat_reply(request, part).usage.model_dump()}, [])
+                    yield _event(
+                        header | {"usage": usage_of(Result(message_of(part, None), question, [])).model_dump()}, []
+                    )
     except ApiError as error:
         yield f"data: {json.dumps({'error': {'message': error.message, 'code': error.code}}, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"
@@ -387,13 +598,15 @@ async def stream_events(reply: ChatReply, request: ChatRequest) -> AsyncIterator
     """The answer as server-sent events, word by word, although the model has produced it at once."""
     header = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
     choice = reply.choices[0]
-    first, *others = choice.message.content.split(" ")
+    field = "refusal" if choice.message.content is None else "content"
+    first, *others = (choice.message.content or choice.message.refusal or "").split(" ")
     texts = [first, *(f" {word}" for word in others)]
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": text} for text in texts)]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", field: ""}, *({field: text} for text in texts)]
     for delta in deltas:
         yield _event(header, [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
     last = {"index": 0, "delta": {}, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
-    yield _event(header | {"medical_vqa": reply.medical_vqa.model_dump()}, [last])
+    answer = reply.medical_vqa.model_dump() if reply.medical_vqa else None
+    yield _event(header | {"medical_vqa": answer, "ignored": reply.ignored}, [last])
     if request.stream_options and request.stream_options.include_usage:
         yield _event(header | {"usage": reply.usage.model_dump()}, [])
     yield "data: [DONE]\n\n"
