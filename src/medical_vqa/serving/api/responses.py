@@ -206,12 +206,12 @@ def _events(reply: ResponseReply, item: dict[str, Any]) -> Iterator[str]:
     (part,) = item["content"]
     kind = "refusal" if part["type"] == "refusal" else "text"
     name = "response.refusal" if kind == "refusal" else "response.output_text"
-    begun = reply.model_dump() | {"status": "in_progress", "output": [], "usage": None, "medical_vqa": None}
+    initial = reply.model_dump() | {"status": "in_progress", "output": [], "usage": None, "medical_vqa": None}
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     logprobs: dict[str, Any] = {} if kind == "refusal" else {"logprobs": []}
     events: list[tuple[str, dict[str, Any]]] = [
-        ("response.created", {"response": begun}),
-        ("response.in_progress", {"response": begun}),
+        ("response.created", {"response": initial}),
+        ("response.in_progress", {"response": initial}),
         ("response.output_item.added", {"output_index": 0, "item": item | {"status": "in_progress", "content": []}}),
         ("response.content_part.added", {**place, "part": part | {kind: ""}}),
         (f"{name}.delta", {**place, "delta": part[kind], **logprobs}),
