@@ -10,10 +10,11 @@ import medical_vqa
 
 FUNCTIONS = [
     "audit", "calibrate", "compare", "convert", "export",
-    "load", "load_recipe", "predict", "prepare", "report", "score", "train",
+    "load", "load_recipe", "predict", "prepare", "referee", "report", "score", "train",
 ]  # fmt: skip
 TYPES = [
-    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
+    "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
     "TrainedRun",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medical_vqa.api import Examination as Examination
     from medical_vqa.api import Exported as Exported
     from medical_vqa.api import Model as Model
     from medical_vqa.api import Report as Report
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import load_recipe as load_recipe
     from medical_vqa.api import predict as predict
     from medical_vqa.api import prepare as prepare
+    from medical_vqa.api import referee as referee
     from medical_vqa.api import report as report
     from medical_vqa.api import score as score
     from medical_vqa.api import train as train
@@ -47,10 +49,11 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Example", "Exported", "ImageView",
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
+    "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
     "TrainedRun", "audit", "calibrate", "compare", "convert",
-    "export", "load", "load_recipe", "predict", "prepare", "report",
+    "export", "load", "load_recipe", "predict", "prepare", "referee", "report",
     "score", "train",
 ]  # fmt: skip
 

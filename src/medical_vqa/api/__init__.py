@@ -18,10 +18,12 @@ whose message is one sentence: what was expected, what was received, what to do.
 from medical_vqa.api.data import audit as audit
 from medical_vqa.api.data import convert as convert
 from medical_vqa.api.data import prepare as prepare
+from medical_vqa.api.evaluation import Examination as Examination
 from medical_vqa.api.evaluation import Report as Report
 from medical_vqa.api.evaluation import calibrate as calibrate
 from medical_vqa.api.evaluation import compare as compare
 from medical_vqa.api.evaluation import predict as predict
+from medical_vqa.api.evaluation import referee as referee
 from medical_vqa.api.evaluation import report as report
 from medical_vqa.api.evaluation import score as score
 from medical_vqa.api.models import Exported as Exported

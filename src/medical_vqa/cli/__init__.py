@@ -40,6 +40,7 @@ for _command in (
     evaluate.score,
     evaluate.report,
     evaluate.compare,
+    evaluate.referee,
     evaluate.calibrate,
     data.audit,
     data.convert,

@@ -169,6 +169,30 @@ def report(
 
 
 @click.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--claim", required=True, help="The claimed score in per cent, with its decimals: 84.9")
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: referee.html]")
+@split_option
+@map_option
+@row_options
+def referee(
+    predictions: Path, claim: str, out: Path | None, split: str | None, columns: str | None, rows: Rows
+) -> None:
+    """Examine a claimed score: which published rule gives it from these predictions, and which cannot.
+
+    Scores the predictions under every protocol, without leaked rows as well, next to the baseline, with intervals and
+    the difference that so many questions can show; prints a table and writes one page to attach to a review.
+    """
+    from medical_vqa import api
+
+    examination = api.referee(
+        predictions, claim, page=out or Path("referee.html"), split=split, columns=columns, **rows
+    )
+    click.echo(examination)
+    click.echo(f"page: {examination.page}")
+
+
+@click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @split_option
 @map_option
