@@ -150,7 +150,14 @@ def save_processor(processor: Any, folder: Path) -> None:
     processor.image_processor.save_pretrained(folder)
     settings = {
         name: getattr(processor, name)
-        for name in ("image_seq_len", "image_seq_length", "num_image_tokens", "vision_feature_select_strategy")
+        for name in (
+            "image_seq_len",
+            "image_seq_length",
+            "num_additional_image_tokens",
+            "num_image_tokens",
+            "patch_size",
+            "vision_feature_select_strategy",
+        )
         if hasattr(processor, name)
     }
     content = {"processor_class": type(processor).__name__, **settings}
