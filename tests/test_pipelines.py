@@ -212,6 +212,8 @@ def test_the_shipped_model_can_be_started_from(tiny):
 def test_a_bundle_that_is_not_there_says_so(tmp_path):
     with pytest.raises(BundleError, match="no bundle at"):
         load(tmp_path)
+    with pytest.raises(BundleError, match=r"no bundle at shiped: .* did you mean 'shipped'\?"):
+        load("shiped")
 
 
 def test_predictions_without_a_card_need_the_rows_named(run, root, tmp_path):

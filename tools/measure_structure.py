@@ -134,8 +134,8 @@ def report_packages(modules: list[Module], package: Path) -> Iterator[str]:
         yield f"{name:40} {count:7} {others:11}"
 
 
-def report_functions(modules: list[Module]) -> Iterator[str]:
-    """Lengths of functions, and how the private ones are used."""
+def report_functions(modules: list[Module], *, list_short: bool) -> Iterator[str]:
+    """Lengths of functions, and how the private ones are used; the short ones that are called once by name as well."""
     lengths = [item.lines for module in modules for item in definitions(module)]
     yield (
         f"functions and methods: {len(lengths)}; lines without docstring: median {statistics.median(lengths):g}, "
@@ -147,6 +147,8 @@ def report_functions(modules: list[Module]) -> Iterator[str]:
     yield f"private functions and methods: {len(uses)}"
     yield f"  referenced exactly once: {len(once)}"
     yield f"  of these with at most {SHORT} lines of body: {len(short)}"
+    if list_short:
+        yield from (f"    {item.module}: {item.name}" for item in short)
 
 
 def report_language(source: Path) -> Iterator[str]:
@@ -170,9 +172,14 @@ def main() -> None:
     """Print the figures of one source tree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("source", nargs="?", type=Path, default=Path("src"), help="folder that holds the package")
-    source = parser.parse_args().source.resolve()
+    parser.add_argument(
+        "--short", action="store_true", help="also list the short private functions that are called once"
+    )
+    arguments = parser.parse_args()
+    source = arguments.source.resolve()
     modules = read_modules(source / PACKAGE)
-    for lines in (report_packages(modules, source / PACKAGE), report_functions(modules), report_language(source)):
+    functions = report_functions(modules, list_short=arguments.short)
+    for lines in (report_packages(modules, source / PACKAGE), functions, report_language(source)):
         print("\n".join(lines), end="\n\n")
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.errors import ConfigError, ModelError, OfflineError
+from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
 from medical_vqa.io import as_path
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.runs import RUNS
+from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import VqaModel
@@ -123,7 +124,13 @@ def bundle_folder(name: str | Path) -> Path:
         return shipped_bundle()
     if isinstance(name, str) and name.startswith(HUB):
         return download_bundle(name.removeprefix(HUB))
-    return find_bundle(as_path(name, "model"))
+    folder = as_path(name, "model")
+    if not folder.exists() and folder.name == str(name):
+        raise BundleError(
+            f"no bundle at {name}: expected a run folder, a bundle, hub:USER/NAME or PROVIDER:MODEL; "
+            f"{did_you_mean(folder.name, [SHIPPED])}"
+        )
+    return find_bundle(folder)
 
 
 def remote(

@@ -48,7 +48,10 @@ def select_answers(
         max_right: The largest number of right answers.
     """
     wrong = _spread_over_images((answer for answer in answers if not answer.correct), _by_confidence)[:max_wrong]
-    right = _spread_over_images((answer for answer in answers if answer.correct), _by_hash)[:max_right]
+    right = _spread_over_images(
+        (answer for answer in answers if answer.correct),
+        lambda answer: (0.0, hashlib.sha256(answer.example.id.encode()).hexdigest()),
+    )[:max_right]
     return sorted(wrong, key=_by_confidence) + right
 
 
@@ -75,10 +78,6 @@ def _spread_over_images(answers: Iterable[JudgedAnswer], key: Callable[[JudgedAn
 
 def _by_confidence(answer: JudgedAnswer) -> SortKey:
     return 1.0 if answer.confidence is None else -answer.confidence, answer.example.id
-
-
-def _by_hash(answer: JudgedAnswer) -> SortKey:
-    return 0.0, hashlib.sha256(answer.example.id.encode()).hexdigest()
 
 
 def _thumbnail(key: str, image: Image.Image) -> Thumbnail:
