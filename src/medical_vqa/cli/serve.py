@@ -131,6 +131,20 @@ def serve(
     )
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def verify_audit_log(folder: Path) -> None:
+    """Check that no line of a server's audit log was changed, removed or inserted.
+
+    FOLDER is the one that MEDICAL_VQA_AUDIT_LOG names. Prints the newest line's number and hash.
+    """
+    _require_serving()
+    from medical_vqa.serving.audit_log import verify
+
+    end = verify(folder)
+    click.echo(f"{end.count} lines, unchanged; the newest has the hash {end.hash}")
+
+
 def _require_serving() -> None:
     import importlib.util
 

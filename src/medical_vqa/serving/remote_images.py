@@ -17,7 +17,20 @@ import httpx2
 from medical_vqa.serving.errors import ApiError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291; nothing else is assigned on the public internet
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (  # of the registries of special-purpose addresses (RFC 6890), where Python 3.11.7 says "global"
+            "192.0.0.0/24",
+            "192.88.99.0/24",
+            "2001::/23",
+            "2001:db8::/32",
+            "3fff::/20",
+        ),
+    )
+)
 
 
 def is_public(address: str) -> bool:
@@ -25,10 +38,12 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or nat64
+        embedded = ip.ipv4_mapped or ip.sixtofour or nat64
         if embedded is not None:
             return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
+        if ip not in _GLOBAL_UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
 
 async def fetch_image(

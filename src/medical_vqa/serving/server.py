@@ -21,6 +21,8 @@ from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.settings import Settings
 
+_LOG = structlog.get_logger("medical_vqa.serving")
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _KEEP_ALIVE = 30  # seconds that an idle connection stays open
 _BACKLOG = 2048
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
@@ -38,13 +40,15 @@ def run(engine: Engine | RemoteEngine, settings: Settings) -> None:
     app.state.service.store.check()
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    structlog.get_logger("medical_vqa.serving").info(
+    _LOG.info(
         "serving",
         url=f"http://{host}:{port}",
         model=engine.card.name,
         model_id=engine.id,
         batch_size=engine.options.batch_size,
     )
+    if settings.host not in _THIS_MACHINE and not settings.api_keys and settings.keys_file is None:
+        _LOG.warning("no API keys are set: whoever reaches this address may upload, ask and delete", host=settings.host)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once every request is answered
     Server(uvicorn_config(app, settings)).run(sockets=[listener])
 

@@ -9,18 +9,20 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.errors import ConfigError
+from medical_vqa.serving.audit_log import AuditLog
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
-from medical_vqa.serving.image_store.repository import ImageRepository
+from medical_vqa.serving.image_store.repository import ID_HEAD, ImageRepository
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import (
     MAX_QUESTION,
@@ -107,6 +109,7 @@ class Service:
         )
         self._store_checked_at = -math.inf
         self._store_check: asyncio.Task[None] | None = None
+        self._audit_log = AuditLog(settings.audit_log, with_text=settings.audit_text) if settings.audit_log else None
         self._ingest_limits = DecodeLimits(
             file_bytes=settings.max_upload_bytes,
             pixels=settings.max_pixels,
@@ -153,6 +156,7 @@ class Service:
         """Decode, encode and store a client's image; raises `ApiError`."""
         decoded = await self._decode(upload, client, time.monotonic())
         image = await self.images.add(decoded, upload.data)
+        await self._audit("upload", image.digest)
         ttl = self.settings.store_ttl
         return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
 
@@ -262,6 +266,16 @@ class Service:
             self.engine.metrics.abstained.inc()
         if self.settings.log_content:
             _LOG.info("answered", question=question, answer=prediction.answer)
+        await self._audit(
+            "answer",
+            image.digest,
+            question=question,
+            answer=prediction.answer,
+            abstained=abstention.abstained,
+            reason_code=abstention.code,
+            model=self.model.name,
+            model_id=self.model.id,
+        )
         return Answer(
             image_id=image.id or None,
             question=question,
@@ -289,6 +303,28 @@ class Service:
                 total_ms=_milliseconds(time.monotonic() - start),
                 batch_size=result.batch_size,
             ),
+        )
+
+    async def delete(self, image_id: str) -> None:
+        """Forget an uploaded image and the answers about it; raises `ApiError` (404)."""
+        await self.images.delete(image_id)
+        await self._audit("delete", image_id)
+
+    async def _audit(self, event: str, picture: str, **fields: Any) -> None:
+        """Write a line of the audit log, if there is one; the image is named by the head of its key."""
+        if self._audit_log is None:
+            return
+        log, client = self._audit_log, current_client()
+        if "question" in fields:
+            fields["question"] = log.question(fields["question"])
+        await asyncio.to_thread(
+            log.write,
+            event,
+            client=client.name,
+            tenant=client.tenant,
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+            image=log.digest(picture[:ID_HEAD]),
+            **fields,
         )
 
     def info(self) -> ModelInfo:

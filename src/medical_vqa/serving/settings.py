@@ -7,6 +7,7 @@ platform sets it. `medical-vqa serve --help` lists the options that most people 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -165,6 +166,10 @@ class Settings(BaseSettings):
     remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
+    audit_log: Path | None = None
+    """A folder for the audit log, which one server writes; None: none is written."""
+    audit_text: bool = False
+    """Whether questions are in the audit log in words, and not as salted digests."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
     log_content: bool = False
@@ -197,7 +202,17 @@ class Settings(BaseSettings):
     @classmethod
     def _check_rate_limit(cls, value: str | None) -> str | None:
         if value is not None and not re.match(RATE, value):
-            raise ValueError("expected a number per second, minute, hour or day, such as 60/minute")
+            raise ValueError("expected a number of at least 1 per second, minute, hour or day, such as 60/minute")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"expected addresses or networks such as 10.0.0.0/8, got {proxy!r}") from None
         return value
 
     @field_validator("cors_origins")

@@ -42,9 +42,9 @@ async def get_service(request: Request) -> Service:
 ServiceDependency = Annotated[Service, Depends(get_service)]
 
 
-async def get_client(request: Request) -> str:
-    """The name of the client that sent a request: its key's, or its address."""
-    return str(request.scope.get("client_name", ""))
+async def get_client() -> str:
+    """Whose turn the work of a request takes: its tenant's, or its address's."""
+    return current_client().queue
 
 
 ClientDependency = Annotated[str, Depends(get_client)]

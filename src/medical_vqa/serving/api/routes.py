@@ -162,7 +162,7 @@ async def upload_image(service: ServiceDependency, client: ClientDependency, upl
 @router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=_errors(*_IMAGE_ERRORS))
 async def delete_image(image_id: ImageId, service: ServiceDependency) -> Response:
     """Delete an uploaded image, on every server of the store."""
-    await service.images.delete(image_id)
+    await service.delete(image_id)
     return Response(status_code=204)
 
 

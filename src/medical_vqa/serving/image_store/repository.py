@@ -36,7 +36,8 @@ deletion on another server takes effect."""
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
 _STORE_THREADS = 16
-_HEAD = 24  # characters of a picture's key in the ids of its images
+ID_HEAD = 24
+"""Characters of a picture's key with which the ids of its images begin."""
 
 
 def _stored_name(image_id: str, owner: str) -> str:
@@ -90,7 +91,7 @@ class ImageRepository:
         """Encode the client's image and store it, for every server on the store; raises `ApiError`."""
         client = current_client()
         encoded = await self.encode(decoded)
-        image_id = f"{encoded.digest[:_HEAD]}-{secrets.token_urlsafe(16)}"
+        image_id = f"{encoded.digest[:ID_HEAD]}-{secrets.token_urlsafe(16)}"
         expires_at = None if self._ttl is None else time.time() + self._ttl
         image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context)
         name = _stored_name(image_id, client.owner)
@@ -139,7 +140,7 @@ class ImageRepository:
         if not await self._call_store(lambda: self._store.delete(name)):
             raise unknown_image()
         self._quotas.release(owner, image_id)
-        self._engine.forget(image_id[:_HEAD])
+        self._engine.forget(image_id[:ID_HEAD])
 
     async def sweep(self) -> None:
         """Let the store remove what has expired."""
@@ -175,7 +176,7 @@ class ImageRepository:
             self._add_to_cache(name, entry[0])
             return entry[0]
         if self._cache.pop(name, None) is not None:  # deleted on another server
-            self._engine.forget(image_id[:_HEAD])
+            self._engine.forget(image_id[:ID_HEAD])
         blob = await self._call_store(lambda: self._store.get(name))
         if blob is None:
             raise unknown_image()

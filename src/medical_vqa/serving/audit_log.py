@@ -1,0 +1,157 @@
+"""Who asked what about which image, and what was answered: JSON lines in a folder, each chained to the one before.
+
+    {"n": 7, "time": "2026-11-28T20:15:01.204+00:00", "event": "answer", "client": "ward-3", "tenant": "radiology",
+     "request_id": "…", "image": "5c1f…", "question": "9a0b…", "answer": "MRI", "abstained": false, "reason_code": null,
+     "model": "slake-compact", "model_id": "…", "previous": "…", "hash": "…"}
+
+`hash` is the SHA-256 of the line's other fields as JSON with sorted keys, `previous` that of the line before, so a line
+that is changed, removed or inserted breaks the chain. Removing the newest lines does not: note the last number and
+hash, which `medical-vqa verify-audit-log` prints, elsewhere. Images and questions are digests with the folder's salt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medical_vqa.errors import ConfigError, DataError
+
+MAX_FILE_BYTES = 64 << 20
+"""Size at which the next file begins."""
+_START = "0" * 64  # stands before the first line
+_SALT = "salt"
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """The newest line of a log."""
+
+    count: int = 0
+    """Number of lines, and of the newest."""
+    hash: str = _START
+    """Its hash."""
+
+
+class AuditLog:
+    """Appends to a folder that one server writes."""
+
+    def __init__(self, folder: Path, *, with_text: bool = False, max_file_bytes: int = MAX_FILE_BYTES) -> None:
+        """Continue the log of a folder, or begin one.
+
+        Args:
+            folder: Created where there is none.
+            with_text: Whether questions are written in words and not as digests.
+            max_file_bytes: Size at which the next file begins.
+
+        Raises:
+            ConfigError: The folder cannot be written.
+            DataError: The log in it has been changed.
+        """
+        self._folder = folder
+        self._with_text = with_text
+        self._max_file_bytes = max_file_bytes
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._salt = _salt(folder)
+            _remove_half_line(folder)
+        except OSError as error:
+            message = f"audit log {folder}: cannot be written ({error.strerror}); choose another folder"
+            raise ConfigError(message) from error
+        self._end = verify(folder)
+
+    def digest(self, text: str) -> str:
+        """A digest that cannot be looked up without the folder's salt."""
+        return hashlib.sha256(f"{self._salt}/{text}".encode()).hexdigest()[:32]
+
+    def question(self, text: str) -> str:
+        """A question as the log shows it."""
+        return text if self._with_text else self.digest(text)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line; it is with the operating system when this returns."""
+        with self._lock:
+            record = {
+                "n": self._end.count + 1,
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "event": event,
+                **fields,
+                "previous": self._end.hash,
+            }
+            record["hash"] = _hash(record)
+            with self._file().open("ab") as file:
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._end = ChainEnd(record["n"], record["hash"])
+
+    def _file(self) -> Path:
+        files = _files(self._folder)
+        if files and files[-1].stat().st_size < self._max_file_bytes:
+            return files[-1]
+        return self._folder / f"audit-{len(files) + 1:06}.jsonl"
+
+
+def verify(folder: Path) -> ChainEnd:
+    """Follow the chain through all files of a folder.
+
+    Returns:
+        The newest line.
+
+    Raises:
+        DataError: A line is not the one that was written after the line before.
+    """
+    if not folder.is_dir():
+        raise DataError(f"audit log {folder}: expected a folder; name the one that MEDICAL_VQA_AUDIT_LOG names")
+    end = ChainEnd()
+    for place, line in _lines(folder):
+        record: Any = None
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+        fits = isinstance(record, dict) and record.get("previous") == end.hash and record.get("n") == end.count + 1
+        if not fits or record.get("hash") != _hash(record):
+            raise DataError(f"audit log {place}: this line is not the one that was written; the lines before it are")
+        end = ChainEnd(record["n"], record["hash"])
+    return end
+
+
+def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in _files(folder):
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield f"{path}, line {number}", line
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("audit-*.jsonl"))
+
+
+def _hash(record: dict[str, Any]) -> str:
+    content = {name: value for name, value in record.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _salt(folder: Path) -> str:
+    """The folder's salt, made where there is none."""
+    path = folder / _SALT
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text(encoding="ascii")
+
+
+def _remove_half_line(folder: Path) -> None:
+    """Remove what a crash has left of a line that was being written: its request was not answered."""
+    for path in _files(folder)[-1:]:
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with path.open("rb+") as file:
+                file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,95 @@
+"""The audit log: complete, chained, and without content unless a setting says so."""
+
+from __future__ import annotations
+
+import json
+
+import live
+import pytest
+from click.testing import CliRunner
+from echo_model import make_engine
+from live import png
+
+from medical_vqa import cli
+from medical_vqa.errors import DataError
+from medical_vqa.serving.audit_log import AuditLog, verify
+from medical_vqa.serving.middleware.access import hash_key
+
+
+def records(folder):
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_uploads_answers_and_deletions_are_recorded_with_who_and_under_which_request(tmp_path):
+    options = {"audit_log": tmp_path, "api_keys": f"ward:{hash_key('ward')}"}
+    headers = {"Authorization": "Bearer ward", "X-Request-ID": "request-1"}
+    with live.serving(make_engine(), live.settings(**options)) as url:
+        upload = live.request("POST", f"{url}/upload_image", files={"image_file": png()}, headers=headers)
+        image_id = upload.json()["image_id"]
+        body = {"image_id": image_id, "question": "A secret question?"}
+        live.request("POST", f"{url}/ask_question", json=body, headers=headers)
+        live.request("DELETE", f"{url}/images/{image_id}", headers=headers)
+        live.request("DELETE", f"{url}/images/{image_id}", headers=headers)  # unknown by now
+    lines = records(tmp_path)
+    assert [line["event"] for line in lines] == ["upload", "answer", "delete"]
+    assert {(line["client"], line["tenant"], line["request_id"]) for line in lines} == {("ward", "ward", "request-1")}
+    assert len({line["image"] for line in lines}) == 1
+    assert (lines[1]["answer"], lines[1]["abstained"], lines[1]["model"]) == ("100 A secret question?", False, "echo-1")
+    assert image_id not in json.dumps(lines) and lines[1]["question"] != "A secret question?"
+    assert verify(tmp_path).count == 3
+
+
+def test_questions_are_written_in_words_where_a_setting_says_so(tmp_path):
+    assert AuditLog(tmp_path, with_text=True).question("Is it?") == "Is it?"
+    assert AuditLog(tmp_path).question("Is it?") == AuditLog(tmp_path).digest("Is it?")
+    assert AuditLog(tmp_path / "other").digest("Is it?") != AuditLog(tmp_path).digest("Is it?")
+
+
+def test_a_restart_continues_the_chain_and_files_follow_each_other(tmp_path):
+    for start in range(3):
+        log = AuditLog(tmp_path, max_file_bytes=600)
+        for n in range(4):
+            log.write("answer", answer=f"{start} {n}")
+    assert [line["n"] for line in records(tmp_path)] == list(range(1, 13))
+    assert len(list(tmp_path.glob("*.jsonl"))) > 2
+    assert verify(tmp_path).hash == records(tmp_path)[-1]["hash"]
+
+
+def test_half_a_line_of_a_crash_is_removed(tmp_path):
+    AuditLog(tmp_path).write("answer")
+    with (tmp_path / "audit-000001.jsonl").open("a") as file:
+        file.write('{"n": 2, "ti')
+    AuditLog(tmp_path).write("answer")
+    assert verify(tmp_path).count == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [lines[0], lines[1].replace("yes", "no"), *lines[2:]],
+        lambda lines: [lines[0], *lines[2:]],
+        lambda lines: [lines[1], lines[0], *lines[2:]],
+        lambda lines: [lines[0], lines[0], *lines[1:]],
+        lambda lines: [lines[0], "{}", *lines[1:]],
+        lambda lines: [lines[0], "no JSON", *lines[1:]],
+        lambda lines: lines[1:],
+    ],
+)
+def test_a_line_that_is_changed_removed_moved_or_inserted_is_named(tmp_path, change):
+    log = AuditLog(tmp_path)
+    for _ in range(4):
+        log.write("answer", answer="yes")
+    path = tmp_path / "audit-000001.jsonl"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    with pytest.raises(DataError, match=r"line [12]: this line is not the one"):
+        verify(tmp_path)
+    output = CliRunner().invoke(cli.cli, ["verify-audit-log", str(tmp_path)])
+    assert output.exit_code != 0
+
+
+def test_the_command_prints_number_and_hash_of_the_newest_line(tmp_path):
+    log = AuditLog(tmp_path)
+    log.write("answer")
+    log.write("answer")
+    output = CliRunner().invoke(cli.cli, ["verify-audit-log", str(tmp_path)]).output
+    assert output.split()[0] == "2" and records(tmp_path)[-1]["hash"] in output
