@@ -22,7 +22,8 @@ from medical_vqa.evaluation.protocols.scoring import protocol_scores
 from medical_vqa.evaluation.protocols.squad_v2 import PROTOCOL as SQUAD_V2
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
-from medical_vqa.evaluation.statistics.tally import Tally, tally
+from medical_vqa.evaluation.statistics.intervals import cluster_numbers
+from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally, tally
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import (
@@ -114,11 +115,11 @@ def score_answers(
     if extraction.changed:
         answered = replace(answered, answers=extraction.answers)
         metrics = tuple(after_extraction(metric) for metric in (exact_match(), token_f1()))
-    tallies = [tally(metric, scored, answered.answers) for metric in metrics]
+    table = AnswerTable(scored, answered.answers)
+    tallies = [table.tally(metric) for metric in metrics]
     baseline_answers = {name: _answers_by_id(name, answers, scored) for name, answers in baselines.items()}
-    baseline_tallies = {
-        name: [tally(metric, scored, answers) for metric in metrics] for name, answers in baseline_answers.items()
-    }
+    baseline_tables = {name: AnswerTable(scored, answers) for name, answers in baseline_answers.items()}
+    baseline_tallies = {name: [of.tally(metric) for metric in metrics] for name, of in baseline_tables.items()}
     return Results(
         dataset=dataset,
         model=model,
@@ -157,7 +158,7 @@ def score_answers(
             )
         ],
         breakdowns=[break_down(facts, tallies, baseline_tallies, bootstrap) for facts in settings.breakdowns],
-        **(_details(metrics[0], answered, baseline_answers, settings) if settings.details else {}),
+        **(_details(metrics[0], answered, (table, baseline_tables), settings) if settings.details else {}),
     )
 
 
@@ -211,7 +212,9 @@ def with_unanswered_rows(counted: Tally, answered: AnsweredQuestions) -> Tally |
     if not missing or counted.counts.shape[1] != 2:
         return None
     zeros = np.tile([0.0, 1.0], (len(missing), 1))
-    return Tally(counted.metric, (*counted.examples, *missing), np.vstack([counted.counts, zeros]))
+    rows = (*counted.examples, *missing)
+    clusters = cluster_numbers([row.group for row in rows])
+    return Tally(counted.metric, rows, np.vstack([counted.counts, zeros]), clusters)
 
 
 def after_extraction(metric: Mean) -> Mean:
@@ -280,18 +283,18 @@ def _without_leaks(
 def _details(
     headline: Metric,
     answered: AnsweredQuestions,
-    baselines: Mapping[str, Mapping[str, Prediction]],
+    tables: tuple[AnswerTable, Mapping[str, AnswerTable]],
     settings: ScoringSettings,
 ) -> dict[str, Any]:
-    """The fields of `Results` that a report shows and a headline does not."""
-    scored = answered.scored
+    """The fields of `Results` that a report shows and a headline does not; `tables` are of the model and baselines."""
+    scored, (table, baselines) = answered.scored, tables
     additional = []
     for name in registry.names("metrics"):
         if name in ("em", "f1"):  # the headline's
             continue
-        counted = tally(registry.create("metrics", name), scored, answered.answers)
+        counted = table.tally(registry.create("metrics", name))
         if counted.examples:
-            of_baselines = {baseline: tally(counted.metric, scored, answers) for baseline, answers in baselines.items()}
+            of_baselines = {baseline: of.tally(counted.metric) for baseline, of in baselines.items()}
             additional.append(_metric_result(counted, of_baselines, settings.bootstrap))
     return {
         "additional_metrics": additional,

@@ -15,6 +15,8 @@ from typing import Protocol
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import squad_normalize
 
+SCORED_FACTS = ("answer_type", "phrase_type", "options", "choice")
+"""Facts that a score may depend on and still be computed once for equal answers."""
 Counts = tuple[float, ...]
 PairScore = Callable[[str, str], float]
 """Predicted and reference answer -> score in [0, 1]."""
@@ -55,6 +57,9 @@ class Mean:
     """The rest of the signature, after the name."""
     score: Callable[[Prediction, Example], float | None]
     """The score of one answer in [0, 1], None where it does not apply. Receives only examples with accepted answers."""
+    by_text: bool = False
+    """Whether the score depends on the text of the answer, the accepted answers and the facts in `SCORED_FACTS` alone,
+    so that it is computed once for rows in which these are equal."""
 
     def counts(self, prediction: Prediction, example: Example) -> Counts | None:
         """``(score, 1)``; None where the score does not apply."""

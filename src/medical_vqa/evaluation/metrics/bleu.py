@@ -23,6 +23,8 @@ class Bleu:
     sacrebleu with ``tok:none``, ``smooth:none`` and ``eff:no`` on normalized words.
     """
 
+    by_text = True
+
     def __init__(self, order: int = 4) -> None:
         self.order = order
         self.name = f"bleu{order}"

@@ -48,6 +48,18 @@ _IS_MODALITY = re.compile(
     r"^(?:is|was) this (?:image )?(?:taken (?:via|by) |an? )?(?P<entity>ct|mri|mr|xray)(?: scan| image)?$"
 )
 
+_PATTERNS = (
+    _IS_HEALTHY,
+    _IS_ABNORMAL,
+    _ANY_ABNORMALITY,
+    _WHICH_DISEASE,
+    _IS_THERE,
+    _WHERE_IS,
+    _WHICH_ORGANS,
+    _WHICH_MODALITY,
+    _IS_MODALITY,
+)
+
 
 def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Consistency:
     """Compare the answers about each image with one another.
@@ -88,8 +100,16 @@ def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Cons
 
 
 @lru_cache(maxsize=1 << 16)
+def _has_pattern(question: str) -> bool:
+    """Whether a question is one of those whose answer claims something; most questions of most datasets are not."""
+    return any(pattern.search(squad_normalize(question)) for pattern in _PATTERNS)
+
+
+@lru_cache(maxsize=1 << 16)
 def claims(question: str, answer: str) -> frozenset[Claim]:
     """What a question and its answer claim about the image; empty if no pattern fits."""
+    if not _has_pattern(question):
+        return frozenset()
     normalized = squad_normalize(question), squad_normalize(answer)
     return frozenset(
         itertools.chain(

@@ -13,7 +13,7 @@ def exact_match() -> Mean:
     def score(prediction: Prediction, example: Example) -> float:
         return best_score(exact_match_score, prediction.answer, example.answers)
 
-    return Mean("em", "EM", SQUAD_RULE, score)
+    return Mean("em", "EM", SQUAD_RULE, score, by_text=True)
 
 
 def closed_accuracy() -> Mean:
@@ -22,7 +22,7 @@ def closed_accuracy() -> Mean:
     def score(prediction: Prediction, example: Example) -> float | None:
         return best_score(exact_match_score, prediction.answer, example.answers) if is_closed(example) else None
 
-    return Mean("closed", "closed accuracy", f"rows:closed|{SQUAD_RULE}", score)
+    return Mean("closed", "closed accuracy", f"rows:closed|{SQUAD_RULE}", score, by_text=True)
 
 
 def exact_match_score(predicted: str, gold: str) -> float:

@@ -19,7 +19,9 @@ def laterality_errors() -> Mean:
         predicted = sides(prediction.answer)
         return float(bool(predicted) and not predicted & gold)
 
-    return Mean("laterality", "wrong side", "rows:one side in the reference|wrong:only the other side|v:1", score)
+    return Mean(
+        "laterality", "wrong side", "rows:one side in the reference|wrong:only the other side|v:1", score, by_text=True
+    )
 
 
 def sides(answer: str) -> frozenset[str]:

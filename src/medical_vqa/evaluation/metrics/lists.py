@@ -19,7 +19,13 @@ def list_match() -> Mean:
         lists = [items for items in references if len(items) > 1]
         return float(list_items(prediction.answer) in lists) if lists else None
 
-    return Mean("list", "lists, any order", "rows:comma lists|separators:,、，;and|order:free|items:squad|v:1", score)
+    return Mean(
+        "list",
+        "lists, any order",
+        "rows:comma lists|separators:,、，;and|order:free|items:squad|v:1",
+        score,
+        by_text=True,
+    )
 
 
 def list_items(answer: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def multiple_choice(name: str = "choice") -> Mean:
         return float(chosen(prediction.answer, choices_of(example)) == choice_of(example))
 
     rule = "rows:with choices|letter:alone or after 'answer is'|text:the only choice named|else:wrong|v:1"
-    return Mean(name, "multiple choice", rule, score)
+    return Mean(name, "multiple choice", rule, score, by_text=True)
 
 
 def chosen(answer: str, choices: dict[str, str]) -> str | None:

@@ -18,7 +18,7 @@ def rouge_l() -> Mean:
         return max(lcs_f_measure(words, tokens(answer)) for answer in comparable_answers(example.answers))
 
     rule = "sentence|case:lower|punct:strip|articles:strip|tok:blank|stem:no|beta:1|answers:max|v:1"
-    return Mean("rouge_l", "ROUGE-L", rule, score)
+    return Mean("rouge_l", "ROUGE-L", rule, score, by_text=True)
 
 
 def lcs_f_measure(predicted: Sequence[str], reference: Sequence[str]) -> float:

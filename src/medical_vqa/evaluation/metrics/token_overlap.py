@@ -16,7 +16,7 @@ def token_f1() -> Mean:
     def score(prediction: Prediction, example: Example) -> float:
         return best_score(token_f1_score, prediction.answer, example.answers)
 
-    return Mean("f1", "F1", f"tokens:blank|overlap:count|empty:equal|{SQUAD_RULE}", score)
+    return Mean("f1", "F1", f"tokens:blank|overlap:count|empty:equal|{SQUAD_RULE}", score, by_text=True)
 
 
 def open_recall() -> Mean:
@@ -25,7 +25,7 @@ def open_recall() -> Mean:
     def score(prediction: Prediction, example: Example) -> float | None:
         return best_score(token_recall_score, prediction.answer, example.answers) if is_open(example) else None
 
-    return Mean("open_recall", "open recall", f"rows:open|tokens:blank|overlap:count|{SQUAD_RULE}", score)
+    return Mean("open_recall", "open recall", f"rows:open|tokens:blank|overlap:count|{SQUAD_RULE}", score, by_text=True)
 
 
 @lru_cache(maxsize=1 << 16)  # the same pair of answers occurs often

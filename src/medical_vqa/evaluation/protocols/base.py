@@ -93,7 +93,7 @@ def best_answer_mean(name: str, label: str, score: OptionalPairScore, rows: RowF
         return best(prediction.answer, example.answers) if rows is None or rows(example) else None
 
     counted = rows.__name__.removeprefix("is_") if rows else "all"
-    return Mean(name, label, f"{score.__name__}|rows:{counted}|answers:max|v:1", score_row)
+    return Mean(name, label, f"{score.__name__}|rows:{counted}|answers:max|v:1", score_row, by_text=True)
 
 
 def unchanged(metric: Metric) -> ProtocolMetric:

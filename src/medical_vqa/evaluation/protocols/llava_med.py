@@ -97,7 +97,7 @@ class _NearestCandidate:
             return float(self.nearest(prediction.answer) in references)
 
         rule = f"nearest candidate by words|candidates:open answers of {source}|rows:open|v:1"
-        return Mean("open_nearest", "open (nearest candidate)", rule, score)
+        return Mean("open_nearest", "open (nearest candidate)", rule, score, by_text=True)
 
 
 def llava_closed(predicted: str, gold: str) -> float:

@@ -180,7 +180,7 @@ def _choice_metric(context: Context) -> ProtocolMetric:
 
     rule = f"choice|tags:{'extracted' if extracts else 'kept'}|else:most similar choice|v:1"
     return ProtocolMetric(
-        Mean("choice", "multiple choice", rule, score),
+        Mean("choice", "multiple choice", rule, score, by_text=True),
         multiple_choice("choice"),
         "A text that names no choice counts as the choice most similar to it; repaired, it is wrong.",
     )
@@ -210,7 +210,7 @@ def _text_metrics(
     signature = f"{open_rule.__name__}+{closed_rule.__name__}|rows:all|answers:max|v:2"
     return (
         ProtocolMetric(
-            Mean("overall", "total", signature, overall),
+            Mean("overall", "total", signature, overall, by_text=True),
             best_answer_mean("overall", "total", medevalkit_repaired),
             defect,
         ),

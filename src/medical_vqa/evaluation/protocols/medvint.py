@@ -20,7 +20,7 @@ def _nearest_label_mean(name: str, rows: RowFilter, label_rows: Sequence[Example
         predicted = prediction.answer.lower()
         return float(any(labels.is_nearest(answer.lower(), predicted) for answer in example.answers))
 
-    return Mean(name, name, f"nearest label|labels:{source}|ratio:difflib|rows:{name}|v:1", score)
+    return Mean(name, name, f"nearest label|labels:{source}|ratio:difflib|rows:{name}|v:1", score, by_text=True)
 
 
 def _metrics(context: Context) -> tuple[ProtocolMetric, ...]:

@@ -29,7 +29,13 @@ def _metrics(context: Context) -> tuple[ProtocolMetric, ...]:
                 return None
             return max(label_equal(prediction.answer, answer) for answer in example.answers)
 
-        return Mean(name, name, f"label_equal|rows:answered with a {name} label|labels:{len(closed_labels)}|v:1", score)
+        return Mean(
+            name,
+            name,
+            f"label_equal|rows:answered with a {name} label|labels:{len(closed_labels)}|v:1",
+            score,
+            by_text=True,
+        )
 
     return (
         unchanged(best_answer_mean("overall", "overall", label_equal)),

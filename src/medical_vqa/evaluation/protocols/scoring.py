@@ -9,7 +9,7 @@ from medical_vqa.evaluation.extraction import NAME
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Mean
 from medical_vqa.evaluation.protocols.base import Context, Protocol
-from medical_vqa.evaluation.statistics.tally import Tally, tally
+from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, ProtocolScore
 
@@ -37,12 +37,15 @@ def protocol_scores(
     """
     scores = []
     context = Context(training_rows, answered.scored)
+    table = AnswerTable(answered.scored, answered.answers)
+    without_reasoning = table if extracted is None else AnswerTable(answered.scored, extracted)
+    of_baseline = AnswerTable(answered.scored, baseline) if baseline else None
     for metric in protocol.build(context):
-        published = tally(metric.published, answered.scored, answered.answers)
+        published = table.tally(metric.published)
         rule = metric.repaired
         if rule is not None and extracted is not None and isinstance(rule, Mean):
             rule = replace(rule, rule=f"{NAME}|{rule.rule}")
-        repaired = tally(rule, answered.scored, extracted or answered.answers) if rule else None
+        repaired = without_reasoning.tally(rule) if rule else None
         changed = changed_rows(published, repaired) if repaired else None
         scores.append(
             ProtocolScore(
@@ -51,7 +54,7 @@ def protocol_scores(
                 label=metric.published.label,
                 signature=metric.published.signature(),
                 published=published.score(bootstrap),
-                baseline=tally(metric.published, answered.scored, baseline).total() if baseline else None,
+                baseline=of_baseline.tally(metric.published).total() if of_baseline else None,
                 repaired=repaired.score(bootstrap) if repaired else None,
                 repaired_signature=rule.signature() if rule else None,
                 defect=metric.defect,

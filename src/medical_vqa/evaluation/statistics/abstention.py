@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.schema.results import Abstention
 
 Outcome = tuple[float, bool, str]
@@ -44,13 +46,13 @@ def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | N
         raise ConfigError(f"the tolerated risk is {risk}; give a fraction between 0 and 1, such as 0.05")
     if not outcomes:
         return None
-    confidences = np.array([confidence for confidence, *_ in outcomes])
-    ranked = np.sort(confidences)[::-1]
+    arrays = _arrays(outcomes)
+    ranked = np.sort(arrays[0])[::-1]
     positions = [max(1, round(len(ranked) * step / _STEPS)) for step in range(1, _STEPS + 1)]
     fewest_groups = math.log(LEVEL) / math.log(1 - risk)
     rule = None
     for threshold in dict.fromkeys(float(ranked[position - 1]) for position in positions):
-        tried = apply_threshold(outcomes, threshold, risk, chosen_on="these rows, in a fixed sequence of thresholds")
+        tried = _applied(arrays, threshold, risk, "these rows, in a fixed sequence of thresholds")
         if tried.groups < fewest_groups:
             continue
         if tried.risk_upper_bound > risk:
@@ -68,22 +70,39 @@ def apply_threshold(outcomes: Sequence[Outcome], threshold: float, risk: float, 
         risk: The tolerated fraction of wrong answers among those given.
         chosen_on: The rows that it was chosen on.
     """
-    answers = [(right, group) for confidence, right, group in outcomes if confidence >= threshold]
-    names, index = np.unique(np.array([group for _, group in answers], dtype=str), return_inverse=True)
-    wrong = np.bincount(index, [float(not right) for right, _ in answers], len(names)).astype(float)
-    answered = np.bincount(index, minlength=len(names)).astype(float)
+    return _applied(_arrays(outcomes), threshold, risk, chosen_on)
+
+
+_Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]
+
+
+def _arrays(outcomes: Sequence[Outcome]) -> _Arrays:
+    """Confidence, 1 where wrong, and number of the group, of each answer."""
+    confidence = np.array([value for value, *_ in outcomes], float)
+    wrong = np.array([not right for _, right, _ in outcomes], float)
+    return confidence, wrong, cluster_numbers([group for *_, group in outcomes])
+
+
+def _applied(arrays: _Arrays, threshold: float, risk: float, chosen_on: str) -> Abstention:
+    confidence, wrong, groups = arrays
+    answered = confidence >= threshold
+    size = int(groups.max()) + 1 if len(groups) else 0
+    per_group = np.bincount(groups[answered], minlength=size).astype(float)
+    wrong_per_group = np.bincount(groups[answered], wrong[answered], size).astype(float)
+    has_answers = per_group > 0
     return Abstention(
         risk=risk,
         threshold=threshold,
-        coverage=len(answers) / len(outcomes) if outcomes else 0.0,
-        answered=len(answers),
-        wrong=int(wrong.sum()),
-        groups=len(names),
-        risk_upper_bound=clustered_upper_bound(wrong, answered),
+        coverage=float(answered.mean()) if len(answered) else 0.0,
+        answered=int(answered.sum()),
+        wrong=int(wrong[answered].sum()),
+        groups=int(has_answers.sum()),
+        risk_upper_bound=clustered_upper_bound(wrong_per_group[has_answers], per_group[has_answers]),
         chosen_on=chosen_on,
     )
 
 
+@lru_cache(maxsize=1 << 17)
 def half_of(group: str) -> int:
     """The half, 0 or 1, that a group belongs to where one half decides and the other is measured."""
     return hashlib.sha256(group.encode()).digest()[0] % 2

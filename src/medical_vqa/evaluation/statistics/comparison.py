@@ -126,8 +126,8 @@ def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) 
         resamples: Number of random permutations.
         seed: Seed of the permutations.
     """
-    groups = [example.group for example in first.examples]
-    first_sums, second_sums = cluster_sums(first.counts, groups), cluster_sums(second.counts, groups)
+    first_sums = cluster_sums(first.counts, first.clusters)
+    second_sums = cluster_sums(second.counts, first.clusters)
     differs = (first_sums != second_sums).any(axis=1)  # only these groups change anything when they swap
     changes = (second_sums - first_sums)[differs]
     rng = np.random.default_rng(seed)

@@ -17,6 +17,8 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.schema.results import Interval
 
 Floats = NDArray[np.float64]
+Clusters = Sequence[str] | NDArray[np.intp]
+"""The cluster of each row, by name or by number."""
 METHOD = "percentile bootstrap over groups"
 WILSON = "Wilson score interval"
 WILSON_OF_GROUPS = "Wilson score interval, a group as one trial"
@@ -27,7 +29,7 @@ _TOLERANCE = 1e-12  # resampled values closer than this are one value
 
 def clustered_bootstrap(
     counts: Floats,
-    clusters: Sequence[str],
+    clusters: Clusters,
     value: Callable[[Floats], Floats],
     *,
     resamples: int = 2000,
@@ -74,12 +76,21 @@ def clustered_bootstrap(
     return Interval(low=float(low), high=float(high), level=level, method=METHOD)
 
 
-def cluster_sums(counts: Floats, clusters: Sequence[str]) -> Floats:
-    """Counts added up per cluster, (clusters, k); in the order of the sorted cluster names."""
-    names, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sums = np.zeros((len(names), counts.shape[1]))
-    np.add.at(sums, index, counts)
-    return sums
+def cluster_sums(counts: Floats, clusters: Clusters) -> Floats:
+    """Counts added up per cluster, (clusters, k); in the order of the sorted cluster names or numbers."""
+    if isinstance(clusters, np.ndarray):
+        index = np.unique(clusters, return_inverse=True)[1]
+    else:
+        index = cluster_numbers(clusters)
+    if not len(index):
+        return np.zeros((0, counts.shape[1]))
+    return np.stack([np.bincount(index, column) for column in counts.T], axis=1)
+
+
+def cluster_numbers(clusters: Sequence[str]) -> NDArray[np.intp]:
+    """The number of each row's cluster, in the order of the sorted names."""
+    number = {name: position for position, name in enumerate(sorted(set(clusters)))}
+    return np.fromiter((number[name] for name in clusters), np.intp, len(clusters))
 
 
 def wilson(right: int, n: int, level: float = 0.95) -> Interval:

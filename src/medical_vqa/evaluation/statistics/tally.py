@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medical_vqa.evaluation.metrics.base import Mean, Metric
-from medical_vqa.evaluation.statistics.intervals import Floats, clustered_bootstrap, wilson_of_groups
+from medical_vqa.evaluation.metrics.base import SCORED_FACTS, Mean, Metric
+from medical_vqa.evaluation.statistics.intervals import (
+    Floats,
+    cluster_numbers,
+    clustered_bootstrap,
+    wilson_of_groups,
+)
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, Score
 
@@ -25,6 +31,8 @@ class Tally:
     """The examples the metric applies to, in their order."""
     counts: Floats
     """Counts of each example, (examples, k)."""
+    clusters: NDArray[np.intp]
+    """Number of each example's group."""
 
     def total(self) -> float | None:
         """The metric's value over all rows; None if there are none."""
@@ -48,7 +56,8 @@ class Tally:
         Raises:
             ValueError: If the two do not hold the same examples in the same order.
         """
-        if [example.id for example in self.examples] != [example.id for example in other.examples]:
+        same = self.examples is other.examples
+        if not same and [example.id for example in self.examples] != [example.id for example in other.examples]:
             raise ValueError("a paired difference needs two tallies of the same examples in the same order")
         minuend, subtrahend = self.total(), other.total()
         difference = None if minuend is None or subtrahend is None else minuend - subtrahend
@@ -62,16 +71,64 @@ class Tally:
     def subset(self, rows: Sequence[int]) -> Tally:
         """The rows at these positions, in the given order."""
         index = np.asarray(rows, dtype=np.intp)
-        return Tally(self.metric, tuple(self.examples[row] for row in rows), self.counts[index])
+        examples = tuple(self.examples[row] for row in index.tolist())
+        return Tally(self.metric, examples, self.counts[index], self.clusters[index])
 
     def _with_interval(
         self, value: float | None, counts: Floats, values: Callable[[Floats], Floats], bootstrap: Bootstrap
     ) -> Score:
-        groups = [example.group for example in self.examples]
         interval = clustered_bootstrap(
-            counts, groups, values, resamples=bootstrap.resamples, level=bootstrap.level, seed=bootstrap.seed
+            counts, self.clusters, values, resamples=bootstrap.resamples, level=bootstrap.level, seed=bootstrap.seed
         )
-        return Score(value=value, interval=interval, n=len(groups), clusters=len(set(groups)))
+        return Score(value=value, interval=interval, n=len(counts), clusters=len(np.unique(self.clusters)))
+
+
+class AnswerTable:
+    """Rows with the predictions of one model, in which equal answers to equal references are scored once.
+
+    Args:
+        examples: The rows.
+        predictions: Example id -> prediction; rows without one are left out.
+    """
+
+    def __init__(self, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> None:
+        self.examples = tuple(example for example in examples if example.id in predictions)
+        self.predictions = [predictions[example.id] for example in self.examples]
+        self.clusters = cluster_numbers([example.group for example in self.examples])
+        self.rows = np.arange(len(self.examples))
+        """For each different answer the position of a row that gives it."""
+        self.answer_of: NDArray[np.intp] = self.rows
+        """For each row the position of its answer in `rows`."""
+        numbers: dict[tuple[object, ...], int] = {}
+        first: list[int] = []
+        answer_of = np.empty(len(self.examples), np.intp)
+        for row, (example, prediction) in enumerate(zip(self.examples, self.predictions, strict=True)):
+            facts = example.facts
+            key = (prediction.answer, example.answers, *(facts.get(fact) for fact in SCORED_FACTS))
+            number = numbers.setdefault(key, len(first))
+            if number == len(first):
+                first.append(row)
+            answer_of[row] = number
+        self.rows, self.answer_of = np.array(first, np.intp), answer_of
+
+    def tally(self, metric: Metric) -> Tally:
+        """Count every row that the metric applies to."""
+        once = getattr(metric, "by_text", False)
+        rows = self.rows.tolist() if once else range(len(self.examples))
+        scores = [metric.counts(self.predictions[row], self.examples[row]) for row in rows]
+        width = next((len(score) for score in scores if score is not None), 1)
+        table = np.full((len(scores), width), np.nan)
+        for position, score in enumerate(scores):
+            if score is not None:
+                table[position] = score
+        applies = np.array([score is not None for score in scores], bool)
+        if once:
+            table, applies = table[self.answer_of], applies[self.answer_of]
+        if applies.all():
+            return Tally(metric, self.examples, table, self.clusters)
+        applicable = np.flatnonzero(applies)
+        examples = tuple(self.examples[row] for row in applicable.tolist())
+        return Tally(metric, examples, table[applicable], self.clusters[applicable])
 
 
 def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> Tally:
@@ -82,15 +139,7 @@ def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str,
         examples: The rows.
         predictions: Example id -> prediction.
     """
-    applicable: list[Example] = []
-    rows: list[tuple[float, ...]] = []
-    for example in examples:
-        prediction = predictions.get(example.id)
-        counts = metric.counts(prediction, example) if prediction is not None else None
-        if counts is not None:
-            applicable.append(example)
-            rows.append(counts)
-    return Tally(metric, tuple(applicable), np.array(rows, dtype=float).reshape(len(rows), -1 if rows else 1))
+    return AnswerTable(examples, predictions).tally(metric)
 
 
 def per_resample(metric: Metric) -> Callable[[Floats], Floats]:
