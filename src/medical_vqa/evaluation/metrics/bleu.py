@@ -16,6 +16,9 @@ from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import tokens
 
 
+_SHORT = 12  # words
+
+
 class Bleu:
     """Corpus BLEU: clipped n-gram precisions, geometric mean, brevity penalty; no smoothing.
 
@@ -97,11 +100,28 @@ def _bleu_counts(predicted: str, answers: tuple[str, ...], order: int) -> Counts
 
 def _clipped_matches(predicted: Sequence[str], references: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
     """N-grams of the prediction that a reference contains, each at most as often as there, and all of its n-grams."""
+    total = max(0, len(predicted) - n + 1)
+    if not any(word in reference for reference in references for word in predicted):
+        return 0, total
+    if len(references) == 1 and len(predicted) <= _SHORT and len(references[0]) <= _SHORT:
+        return _matches_of_short(predicted, references[0], n), total
     candidates = _ngrams(predicted, n)
     allowed: Counter[tuple[str, ...]] = Counter()
     for reference in references:
         allowed |= _ngrams(reference, n)
     return (candidates & allowed).total(), candidates.total()
+
+
+def _matches_of_short(predicted: Sequence[str], reference: Sequence[str], n: int) -> int:
+    """The same for a few words, for which counting costs more than searching."""
+    remaining = [tuple(reference[start : start + n]) for start in range(len(reference) - n + 1)]
+    matches = 0
+    for start in range(len(predicted) - n + 1):
+        ngram = tuple(predicted[start : start + n])
+        if ngram in remaining:
+            remaining.remove(ngram)
+            matches += 1
+    return matches
 
 
 def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:

@@ -36,8 +36,15 @@ def break_down(
         Rows sorted by their number of examples, largest first, then by name. An example without the fact
         counts under ``not stated``.
     """
-    parts = [by_levels(tally, facts) for tally in tallies]
-    baseline_parts = {name: [by_levels(tally, facts) for tally in group] for name, group in baselines.items()}
+    positions: dict[int, dict[Levels, list[int]]] = {}  # the same rows are divided once for all metrics and baselines
+
+    def divided(tally: Tally) -> dict[Levels, Tally]:
+        rows = positions.setdefault(id(tally.examples), {}) or level_positions(tally.examples, facts)
+        positions[id(tally.examples)] = rows
+        return {levels: tally.subset(part) for levels, part in rows.items()}
+
+    parts = [divided(tally) for tally in tallies]
+    baseline_parts = {name: [divided(tally) for tally in group] for name, group in baselines.items()}
     rows = []
     for levels, first in sorted(parts[0].items(), key=lambda item: (-len(item[1].examples), item[0])):
         clusters = len({example.group for example in first.examples})
@@ -60,10 +67,15 @@ def break_down(
 
 def by_levels(tally: Tally, facts: Facts) -> dict[Levels, Tally]:
     """The part of a tally for every combination of the facts' values, in order of appearance."""
+    return {levels: tally.subset(rows) for levels, rows in level_positions(tally.examples, facts).items()}
+
+
+def level_positions(examples: Sequence[Example], facts: Facts) -> dict[Levels, list[int]]:
+    """The positions of the examples for every combination of the facts' values, in order of appearance."""
     positions: defaultdict[Levels, list[int]] = defaultdict(list)
-    for position, example in enumerate(tally.examples):
-        positions[tuple(example.facts.get(fact) or NOT_STATED for fact in facts)].append(position)
-    return {levels: tally.subset(rows) for levels, rows in positions.items()}
+    for position, example in enumerate(examples):
+        positions[tuple([example.facts.get(fact) or NOT_STATED for fact in facts])].append(position)
+    return positions
 
 
 def default_facts(examples: Sequence[Example]) -> list[Facts]:
