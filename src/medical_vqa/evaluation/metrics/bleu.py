@@ -15,7 +15,6 @@ from medical_vqa.evaluation.metrics.base import Counts, comparable_answers
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.text import tokens
 
-
 _SHORT = 12  # words
 
 
