@@ -70,6 +70,21 @@ def test_a_damaged_upload_gives_a_picture_or_an_image_error() -> None:
     assert outcomes == {DecodedFrame, ImageError, TooLargeError, UnsupportedImageError}
 
 
+@pytest.mark.slow
+def test_a_thousand_more_damaged_files_give_no_constant_picture_without_a_warning() -> None:
+    constant = 0
+    for name, data in uploads(1000 + len(bombs()), seed=11):
+        try:
+            image = decode_image(data, name="upload")
+        except ImageError as error:
+            assert str(error).startswith("upload: "), name
+            continue
+        if image.pixels.min() == image.pixels.max():
+            constant += 1
+            assert "every pixel of the picture has the same value" in image.warnings, name
+    assert constant > 0
+
+
 def test_memory_does_not_grow_after_the_largest_allowed_pictures() -> None:
     script = Path(__file__).with_name("run.py")
     process = subprocess.run(

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
+    from medical_vqa.data.imaging.volume import Plane
     from medical_vqa.schema.records import Split
     from medical_vqa.schema.selection import Selection
 
@@ -223,6 +224,13 @@ def as_frame(frame: int | None) -> int | None:
     if frame is not None and (isinstance(frame, bool) or not hasattr(frame, "__index__")):
         raise ConfigError(f"frame: expected a whole number from 0, got {frame!r}; correct it")
     return None if frame is None else int(frame)
+
+
+def as_plane(plane: str | None) -> Plane | None:
+    """The name of a plane."""
+    if plane not in (None, "axial", "coronal", "sagittal"):
+        raise ConfigError(f"plane: expected axial, coronal or sagittal, got {plane!r}; correct it")
+    return cast("Plane | None", plane)
 
 
 def as_window(window: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from medical_vqa.api.arguments import StrPath, as_frame, as_questions, as_turns, as_window, optional_path
+from medical_vqa.api.arguments import StrPath, as_frame, as_plane, as_questions, as_turns, as_window, optional_path
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
     from medical_vqa.models.remote.usage import Usage
     from medical_vqa.pipelines.ask import Answer, AttentionMap
+    from medical_vqa.pipelines.ask_series import SeriesAnswer
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.schema.bundle_card import BundleCard
 
@@ -139,6 +140,49 @@ class Model:
             others=[as_path(other, "others") for other in others],
             turns=as_turns(turns),
         )
+
+    def ask_series(
+        self,
+        source: StrPath,
+        question: str,
+        *,
+        slices: int = 5,
+        plane: str | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> SeriesAnswer:
+        """Answer one question about a series of slices.
+
+        Args:
+            source: A folder, a zip archive or a DICOMDIR with a DICOM series, or a NIfTI volume or an enhanced DICOM
+                file.
+            question: One question.
+            slices: How many slices the model receives: those that its localization says show what the question names,
+                else evenly spread ones.
+            plane: ``axial``, ``coronal`` or ``sagittal``; by default the plane of the stored slices.
+            window: Center and width of the values to show; by default those of the header.
+
+        Returns:
+            The combined answer, with the answer about each slice.
+
+        Raises:
+            MedicalVqaError: There is no series, a file of it is damaged, or the question is empty or too long.
+
+        Examples:
+            >>> answer = model.ask_series("study/ct", "Is this a CT?")
+            >>> answer.text, answer.slice_numbers
+            ('Yes', (30, 90, 150, 210, 270))
+        """
+        from medical_vqa.pipelines.ask_series import ask_series
+
+        (text,) = as_questions([question])
+        return ask_series(
+            self._loaded,
+            as_path(source, "source"),
+            [text],
+            slices=slices,
+            plane=as_plane(plane),
+            window=as_window(window),
+        )[0]
 
     def attention_map(
         self,

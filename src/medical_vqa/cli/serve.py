@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from medical_vqa.cli.options import allow_http_option, api_key_option, base_url_option, device_option
-from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, view_lines
-from medical_vqa.errors import MissingDependencyError
+from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, series_lines, view_lines
+from medical_vqa.errors import ConfigError, MissingDependencyError
 
 
 @click.command()
@@ -40,6 +40,10 @@ from medical_vqa.errors import MissingDependencyError
 @click.option(
     "--window", type=(float, float), metavar="CENTER WIDTH", help="Values to show, of more than 8 bits, e.g. 40 400."
 )
+@click.option("--slices", type=int, help="Slices of a series or volume that the model receives.  [default: 5]")
+@click.option(
+    "--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Plane of them.  [default: as stored]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 def ask(
     image: Path,
@@ -52,15 +56,34 @@ def ask(
     others: tuple[Path, ...],
     frame: int | None,
     window: tuple[float, float] | None,
+    slices: int | None,
+    plane: str | None,
     as_json: bool,
 ) -> None:
-    """Ask one question about one image.
+    """Ask one question about one image or series.
 
-    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file. Two questions in QUESTION get two answers.
+    IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file; or a series: a folder, a zip archive or a DICOMDIR of
+    DICOM files, or, with --slices or --plane, a file of many slices. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
+    from medical_vqa.data.imaging.series import is_series
+    from medical_vqa.models.questions.form import questions_in
+    from medical_vqa.pipelines.ask_series import DEFAULT_SLICES
 
+    series = slices is not None or plane is not None or is_series(image)
+    if series and (frame is not None or others):
+        raise ConfigError("--frame and --and are for one image, and this is a series; leave them out")
     loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
+    if series:
+        for text in questions_in(question):
+            answered = loaded.ask_series(image, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)
+            if as_json:
+                click.echo(json.dumps(answered.to_dict(), ensure_ascii=False))
+            else:
+                click.echo("\n".join(series_lines(answered)))
+        if not as_json:
+            click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
+        return
     answers = loaded.ask_many(image, question, frame=frame, window=window, others=others)
     for answer in answers:
         if as_json:

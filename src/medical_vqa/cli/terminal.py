@@ -8,6 +8,7 @@ from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import Answer, ImageView
+    from medical_vqa.pipelines.ask_series import SeriesAnswer
     from medical_vqa.schema.evidence import Evidence
 
 DISCLAIMER = "Research software: not a medical device and not for diagnosis."
@@ -47,6 +48,23 @@ def view_lines(view: ImageView) -> list[str]:
     if view.removed:
         lines.append("not seen: " + ", ".join(view.removed))
     return lines + [f"warning: {sentence}" for sentence in view.warnings]
+
+
+def series_lines(answer: SeriesAnswer) -> list[str]:
+    """A combined answer, the slices it comes from with their own answers, and what the model received."""
+    lines = [str(answer)]
+    if answer.abstained:
+        lines.append(f"Do not rely on this: {answer.text}")
+    if answer.confidence is not None:
+        lines.append(f"confidence {per_cent(answer.confidence)}, mean of the slices")
+    selection = "localized by the model" if answer.selection == "localized" else "evenly spread"
+    lines.append(
+        f"slices, {selection}: {', '.join(map(str, answer.slice_numbers))} of {answer.view.frames}, counted from 0"
+    )
+    for one in answer.slices:
+        certainty = "" if one.confidence is None else f" ({per_cent(one.confidence)})"
+        lines.append(f"  slice {one.slice}: {one.reason if one.abstained else one.text + certainty}")
+    return lines + view_lines(answer.view)
 
 
 def answer_lines(answer: Answer) -> list[str]:

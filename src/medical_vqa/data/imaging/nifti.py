@@ -24,6 +24,8 @@ from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
+NIFTI_ERRORS = (HeaderDataError, HeaderTypeError, OrientationError, WrapStructError)
+"""What nibabel raises on damaged headers, in addition to `DECODER_ERRORS`."""
 _PIECE = 1 << 20  # bytes inflated and discarded at once before a slice
 _HEADERS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
 _PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
@@ -61,13 +63,7 @@ def read_nifti(
     try:
         with suppress_warnings("nibabel.global"):
             return _read(data, name, limits, frame, window)
-    except (
-        *DECODER_ERRORS,
-        HeaderDataError,
-        HeaderTypeError,
-        OrientationError,
-        WrapStructError,
-    ) as error:  # its text may quote the header
+    except (*DECODER_ERRORS, *NIFTI_ERRORS) as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a whole NIfTI volume, but it cannot be decoded; export the file again"
         ) from error

@@ -149,10 +149,10 @@ def _brightness(
     table = _voi_lut(frame, module, rescale)
     if table is not None:
         return table, None, "header LUT"
-    header_window = _header_window(frame, module)
-    if header_window is not None:
+    stated = header_window(frame, module)
+    if stated is not None:
         function = str(module.get("VOILUTFunction") or "LINEAR").strip().upper()
-        return _windowed(*header_window, function), header_window, "header"
+        return _windowed(*stated, function), stated, "header"
     if values.dtype == np.uint8 and not rescale.stated:
         return ramp(0, 2.0 ** int(frame.dataset.get("BitsStored") or 8) - 1), None, None
     inside = values if padding is None else values[~padding]
@@ -176,7 +176,7 @@ def _voi_lut(frame: Frame, module: Dataset, rescale: Rescaling) -> Ramp | None:
     return lambda values: table(values) / white
 
 
-def _header_window(frame: Frame, module: Dataset) -> Window | None:
+def header_window(frame: Frame, module: Dataset) -> Window | None:
     """The first window of the header, where it can be used."""
     if "WindowCenter" not in module and "WindowWidth" not in module:
         return None

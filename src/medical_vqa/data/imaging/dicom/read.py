@@ -88,13 +88,13 @@ def _read(
         pixels, used_window, source = gray_pixels(values, frame, window)
     spacing = _sides(frame, _SPACINGS)
     pixels, spacing = squared(pixels, _sides(frame, _SHAPES), spacing, max_pixels=limits.pixels)
-    burned_in = _burned_in(frame)
+    annotation = burned_in(frame)
     return DecodedFrame(
         pixels,
         "DICOM",
         removed_metadata=("DICOM header", "other frames") if frames > 1 else ("DICOM header",),
-        header_fields=_header_fields(dataset),
-        burned_in_annotation=burned_in,
+        header_fields=header_fields(dataset),
+        burned_in_annotation=annotation,
         frame=selected,
         frames=frames,
         window=used_window,
@@ -133,7 +133,7 @@ def _sides(frame: Frame, keywords: tuple[str, ...]) -> Spacing | None:
     return None
 
 
-def _burned_in(frame: Frame) -> bool | None:
+def burned_in(frame: Frame) -> bool | None:
     """Whether the header declares text in the pixels; warns where it does, or often should and does not say."""
     dataset = frame.dataset
     flag = {"YES": True, "NO": False}.get(str(dataset.get("BurnedInAnnotation") or "").strip().upper())
@@ -147,7 +147,8 @@ def _burned_in(frame: Frame) -> bool | None:
     return flag
 
 
-def _header_fields(dataset: Dataset) -> dict[str, str]:
+def header_fields(dataset: Dataset) -> dict[str, str]:
+    """Header fields on the allow-list, where they hold a term that the standard defines, and the size."""
     terms = {keyword: term_of(dataset, keyword) for keyword in HEADER_FIELDS}
     known = {keyword: term for keyword, term in terms.items() if term}
     return {**known, "Rows": str(int(dataset.Rows)), "Columns": str(int(dataset.Columns))}

@@ -1,0 +1,84 @@
+"""Rescaled values of the slices of a series, one after another, each file parsed once for all its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements
+from medical_vqa.data.imaging.dicom.grayscale import header_window, rescaling
+from medical_vqa.data.imaging.dicom.read import burned_in, header_fields
+from medical_vqa.data.imaging.dicom.values import check_dataset, stored_values
+from medical_vqa.data.imaging.raster import DECODER_ERRORS
+from medical_vqa.errors import ImageError, UnsupportedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+
+
+@dataclass(frozen=True, slots=True)
+class SliceDescription:
+    """What the header of a slice says of its values."""
+
+    window: tuple[float, float] | None
+    """The first window, where it can be used."""
+    facts: dict[str, str]
+    """Header fields on the allow-list."""
+    inverted: bool
+    """Whether small values are bright."""
+    burned_in_annotation: bool | None
+    """Whether the header declares text in the pixels."""
+
+
+class SliceReader:
+    """Reads the slices of one series."""
+
+    def __init__(self, name: str, limits: DecodeLimits) -> None:
+        self._name = name
+        self._limits = limits
+        self._read: Callable[[], bytes] | None = None
+        self._dataset = Dataset()
+        self.warnings: list[str] = []
+
+    def values(self, read: Callable[[], bytes], index: int) -> NDArray[Any]:
+        """Values (rows, columns) in the scanner's units: whole numbers of 16 bits where they fit, else floats."""
+        frame = self._frame(read, index)
+        try:
+            stored = stored_values(frame)
+            if stored.ndim != 2 or frame.dataset.PhotometricInterpretation == "PALETTE COLOR":
+                raise UnsupportedImageError(
+                    f"{self._name}: expected a series of gray slices, got colors; ask about one"
+                )
+            values = rescaling(frame)(stored)
+        except DECODER_ERRORS as error:
+            raise ImageError(f"{self._name}: a slice cannot be decoded; export the series again") from error
+        self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]
+        limits = np.iinfo(np.int16)
+        if values.min() >= limits.min and values.max() <= limits.max and (np.rint(values) == values).all():
+            return values.astype(np.int16)
+        return values.astype(np.float32)
+
+    def description(self, read: Callable[[], bytes], index: int) -> SliceDescription:
+        """What the header says of a slice's values."""
+        frame = self._frame(read, index)
+        described = SliceDescription(
+            header_window(frame, frame.group("FrameVOILUTSequence")),
+            header_fields(frame.dataset),
+            frame.dataset.PhotometricInterpretation == "MONOCHROME1",
+            burned_in(frame),
+        )
+        self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]
+        return described
+
+    def _frame(self, read: Callable[[], bytes], index: int) -> Frame:
+        if read is not self._read:
+            self._dataset = read_elements(read(), self._name, self._limits)
+            self._read = read
+        check_dataset(self._dataset, self._name, self._limits, index)
+        return Frame(self._dataset, index, self._name)

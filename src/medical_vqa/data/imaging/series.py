@@ -1,0 +1,339 @@
+"""A series of DICOM files, or a file of many slices, as one `Volume`: grouped, sorted by position, checked for gaps.
+
+The slices are sorted by their position along the normal, not by file name or number. What does not belong to the volume
+(other series, localizers, repeated positions, slices of another geometry) is left out and reported.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medical_vqa.data.imaging.decode import LOCAL_LIMITS
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.planes import PLANES
+from medical_vqa.data.imaging.raster import DECODER_ERRORS
+from medical_vqa.data.imaging.recognition import is_dicom, is_dicom_directory, is_nifti, is_zip
+from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
+from medical_vqa.data.imaging.volume import Volume, oriented
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+_HEADER_TAGS: list[Any] = [
+    0x00080008, 0x00080060, 0x00180015, 0x00185101, 0x00280301, 0x0020000E, 0x00200013, 0x00200032, 0x00200037,
+    0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00080016, 0x52009229, 0x52009230,
+]  # fmt: skip
+_SAME_PLACE = 0.01  # millimeters
+_GAP = 1.5  # of the usual distance
+_MIN_SLICES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """One slice, without its pixels."""
+
+    read: Callable[[], bytes] = field(repr=False)
+    frame: int
+    series: str = field(repr=False)
+    """Identifies the series; never stored or shown."""
+    number: float
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    size: tuple[int, int]
+    spacing: tuple[float, float]
+    localizer: bool
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """Equal for slices that can lie in one volume."""
+        turned = tuple(round(value, 3) + 0.0 for value in self.orientation) if self.orientation else None
+        return self.size, tuple(round(value, 4) for value in self.spacing), turned
+
+
+def is_series(path: Path) -> bool:
+    """Whether this is a folder, a zip archive or a DICOMDIR, which hold more than one picture."""
+    if path.is_dir():
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return False
+    return is_zip(start) or is_dicom_directory(start)
+
+
+def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_LIMITS) -> Volume:
+    """The volume in a folder, a zip archive, a DICOMDIR, several DICOM files, or one file of many slices.
+
+    Of several series the one with the most slices is read.
+
+    Args:
+        source: The path, or the paths of the files.
+        limits: Limits of slices, pixels and bytes.
+
+    Raises:
+        TooLargeError: A limit is exceeded.
+        UnsupportedImageError: A type of picture that forms no volume.
+        ImageError: There is no series, or a file of it is damaged.
+    """
+    name = str(source) if isinstance(source, Path) else "the series"
+    try:
+        with suppress_warnings("pydicom"):
+            return series_of(_files(source, limits, name), name, limits=limits)
+    except ModuleNotFoundError as error:
+        raise UnsupportedImageError(
+            f"{name}: reading a series needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
+        ) from error
+
+
+def series_of(files: Iterator[Callable[[], bytes]], name: str, *, limits: DecodeLimits = LOCAL_LIMITS) -> Volume:
+    """`read_series` of files that are read by calls, each at most twice.
+
+    Args:
+        files: Functions that return the bytes of a file.
+        name: What messages call the series.
+        limits: Limits of slices, pixels and bytes.
+    """
+    slices: list[_Slice] = []
+    others = 0
+    for read in files:
+        data = read()
+        if is_nifti(data) and not slices:
+            return _nifti_volume(data, name, limits)
+        headers = _headers(read, data) if is_dicom(data) and not is_dicom_directory(data) else []
+        slices += headers
+        others += not headers
+        if len(slices) > limits.frames:
+            raise TooLargeError(
+                f"{name}: has more than {limits.frames:,} slices; give a part of it{limits.advice('frames')}"
+            )
+    warnings: list[str] = [f"{others} files hold no slice and were left out"] if others else []
+    members = _sorted(_one_geometry(_one_series(slices, name, warnings), warnings), warnings)
+    if len(members) < _MIN_SLICES:
+        raise ImageError(f"{name}: expected a series of at least two slices of one size and orientation, got "
+                         f"{len(members)}; give the folder of the whole series")  # fmt: skip
+    return _dicom_volume(members, name, limits, warnings)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files(source: Path | Sequence[Path], limits: DecodeLimits, name: str) -> Iterator[Callable[[], bytes]]:
+    if not isinstance(source, Path):
+        yield from (path.read_bytes for path in source)
+        return
+    if not source.exists():
+        raise ImageError(f"{name}: expected a series, but it does not exist; check the path")
+    if source.is_dir():
+        yield from (path.read_bytes for path in sorted(source.rglob("*")) if path.is_file() and not path.is_symlink())
+        return
+    data = source.read_bytes()
+    if is_dicom_directory(data):
+        yield from _files(source.parent, limits, name)
+    elif is_zip(data):
+        yield from zip_members(data, name, limits)
+    else:
+        yield lambda: data
+
+
+def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callable[[], bytes]]:
+    """Functions that return the bytes of each file in a zip archive; nothing is written, and no path is followed.
+
+    Args:
+        data: The archive.
+        name: What messages call it.
+        limits: Limits of the number of files and of their bytes together, checked before anything is unpacked.
+
+    Raises:
+        TooLargeError: A limit is exceeded.
+        ImageError: The archive is damaged.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    except (zipfile.BadZipFile, *DECODER_ERRORS) as error:
+        raise ImageError(f"{name}: expected a whole zip archive, but it cannot be read; export it again") from error
+    total = sum(member.file_size for member in members)
+    if len(members) > 2 * limits.frames or total > limits.inflated_bytes:
+        raise TooLargeError(
+            f"{name}: holds {len(members):,} files of {total / 1e6:,.0f} million bytes; give at most "
+            f"{2 * limits.frames:,} files of {limits.inflated_bytes / 1e6:,.0f} million bytes"
+            f"{limits.advice('inflated_bytes')}"
+        )
+
+    def read(member: zipfile.ZipInfo) -> bytes:
+        try:
+            with archive.open(member) as file:
+                return file.read(member.file_size)  # its own size may be a lie
+        except (zipfile.BadZipFile, *DECODER_ERRORS) as error:
+            raise ImageError(f"{name}: a file in the archive cannot be unpacked; export it again") from error
+
+    yield from (lambda member=member: read(member) for member in members)  # type: ignore[misc]
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def _headers(read: Callable[[], bytes], data: bytes) -> list[_Slice]:
+    """The slices of one file; none where it has no picture or its header cannot be read."""
+    from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements  # noqa: PLC0415 - pydicom is an extra
+
+    try:
+        dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
+        size = int(dataset.Rows), int(dataset.Columns)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+    except (*DECODER_ERRORS, ImageError):
+        return []
+    slices = []
+    for index in range(frames):
+        frame = Frame(dataset, index, "")
+        spacing = frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing") or [1.0, 1.0]
+        position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
+        orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
+        number = frame.numbers(dataset, "InstanceNumber") or [0.0]
+        slices.append(
+            _Slice(
+                read,
+                index,
+                str(dataset.get("SeriesInstanceUID") or ""),
+                number[0] + index / frames,
+                tuple(position) if position and len(position) == 3 else None,
+                tuple(orientation) if orientation and len(orientation) == 6 else None,
+                size,
+                (spacing[0], spacing[-1]),
+                "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])],
+            )
+        )
+    return slices
+
+
+def _one_series(slices: list[_Slice], name: str, warnings: list[str]) -> list[_Slice]:
+    """The slices of the largest series, without localizers."""
+    pictures = [one for one in slices if not one.localizer]
+    if not pictures:
+        raise ImageError(f"{name}: expected a series of DICOM pictures, but none is there; check the path")
+    if localizers := len(slices) - len(pictures):
+        warnings.append(f"{localizers} localizers were left out")
+    counts = Counter(one.series for one in pictures)
+    series, _ = counts.most_common(1)[0]
+    if len(counts) > 1:
+        warnings.append(f"{len(counts)} series are there; the one with the most slices was read")
+    return [one for one in pictures if one.series == series]
+
+
+def _one_geometry(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
+    """The slices of the commonest size, spacing and orientation."""
+    counts = Counter(one.geometry for one in slices)
+    geometry, count = counts.most_common(1)[0]
+    if count < len(slices):
+        warnings.append(f"{len(slices) - count} slices of another size, spacing or orientation were left out")
+    return [one for one in slices if one.geometry == geometry]
+
+
+def _sorted(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
+    """The slices along their normal, one at each position; by their numbers where positions are absent."""
+    if any(one.position is None or one.orientation is None for one in slices):
+        warnings.append("positions are missing; the slices are in the order of their numbers")
+        return sorted(slices, key=lambda one: one.number)
+    ordered = sorted(slices, key=lambda one: (_distance(one), one.number))
+    distinct = ordered[:1]
+    for one in ordered[1:]:
+        if _distance(one) - _distance(distinct[-1]) > _SAME_PLACE:
+            distinct.append(one)
+    if repeated := len(ordered) - len(distinct):
+        warnings.append(f"{repeated} slices repeat a position and were left out")
+    steps = np.diff([_distance(one) for one in distinct])
+    if len(steps) and (gaps := int((steps > _GAP * np.median(steps)).sum())):
+        warnings.append(f"{gaps} gaps: slices are missing, and proportions across them are not true")
+    return distinct
+
+
+def _distance(one: _Slice) -> float:
+    """Position along the normal, in millimeters."""
+    assert one.position is not None
+    assert one.orientation is not None
+    return float(np.dot(np.cross(one.orientation[:3], one.orientation[3:]), one.position))
+
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+
+
+def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, warnings: list[str]) -> Volume:
+    from medical_vqa.data.imaging.dicom.slices import SliceReader  # noqa: PLC0415 - pydicom is an extra
+
+    rows, columns = slices[0].size
+    size = len(slices) * rows * columns * 2
+    if size > limits.inflated_bytes:
+        raise TooLargeError(
+            f"{name}: has {len(slices)} slices of {columns}x{rows} values, {size / 1e6:,.0f} million bytes; "
+            f"give a part of it{limits.advice('inflated_bytes')}"
+        )
+    reader = SliceReader(name, limits)
+    values = np.empty((len(slices), rows, columns), np.int16)
+    for place, one in enumerate(slices):
+        decoded = reader.values(one.read, one.frame)
+        if not np.can_cast(decoded.dtype, values.dtype) and values.dtype == np.int16:
+            values = values.astype(np.float32)
+        values[place] = decoded
+    middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
+    turned, order = oriented(values, _directions(slices))
+    steps = np.linalg.norm(_directions(slices), axis=0)
+    return Volume(
+        turned,
+        (float(steps[order[0]]), float(steps[order[1]]), float(steps[order[2]])),
+        PLANES[order.index(0)],  # type: ignore[arg-type]
+        middle.window,
+        middle.facts,
+        inverted=middle.inverted,
+        warnings=(*warnings, *reader.warnings),
+        burned_in_annotation=middle.burned_in_annotation,
+    )
+
+
+def _directions(slices: list[_Slice]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Steps of (slice, row, column) in patient coordinates; an axial volume where nothing is stated."""
+    first, last = slices[0], slices[-1]
+    orientation = np.asarray(first.orientation or (1, 0, 0, 0, 1, 0), float)
+    along_row, along_column = orientation[:3], orientation[3:]
+    normal = np.cross(along_row, along_column)
+    if first.orientation is not None and first.position is not None and last.position is not None:
+        step = (_distance(last) - _distance(first)) / (len(slices) - 1)
+    else:
+        step = 1.0
+    return np.stack([normal * step, along_column * first.spacing[0], along_row * first.spacing[1]], axis=1)
+
+
+def _nifti_volume(data: bytes, name: str, limits: DecodeLimits) -> Volume:
+    """The first volume of a NIfTI file."""
+    import nibabel  # noqa: PLC0415 - an extra
+
+    from medical_vqa.data.imaging.nifti import NIFTI_ERRORS, read_nifti  # noqa: PLC0415
+
+    read_nifti(data, name, limits=limits)  # checks format, limits and that the file is whole up to its middle
+    try:
+        inflated = (
+            gzip.GzipFile(fileobj=io.BytesIO(data)).read(limits.inflated_bytes) if data[:2] == b"\x1f\x8b" else data
+        )
+        kind = nibabel.Nifti2Image if inflated[4:7] in (b"n+2", b"ni2") else nibabel.Nifti1Image
+        image = kind.from_bytes(inflated)
+        first = tuple([slice(None)] * 3 + [0] * (image.ndim - 3))
+        values = np.asarray(image.dataobj[first])
+        affine = np.asarray(image.header.get_best_affine(), float)
+    except (*DECODER_ERRORS, *NIFTI_ERRORS) as error:
+        raise ImageError(f"{name}: expected a whole NIfTI volume, but it cannot be decoded; export it again") from error
+    if values.ndim != 3 or values.dtype.names:
+        raise UnsupportedImageError(f"{name}: expected a gray volume of three axes; give one")
+    if values.dtype not in (np.dtype(np.int16), np.dtype(np.uint8), np.dtype(np.uint16)):
+        values = values.astype(np.float32)
+    directions = np.diag([-1.0, -1.0, 1.0]) @ affine[:3, :3]  # NIfTI's x grows to the right and its y to the front
+    turned, order = oriented(values, directions)
+    steps = np.linalg.norm(directions, axis=0)
+    spacing = float(steps[order[0]]), float(steps[order[1]]), float(steps[order[2]])
+    return Volume(turned, spacing, PLANES[order.index(2)], format="NIFTI")  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from dicom_files import SHIPPED, made
+
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.series import is_series, read_series
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+
+HEAD, LEFT, FRONT = 900, 600, 300
+
+
+def patient(rows: int = 16, columns: int = 12, slices: int = 10) -> np.ndarray:
+    """(x, y, z) from right to left, front to back, feet to head, with a mark at the head, the left and the front."""
+    values = np.zeros((columns, rows, slices), np.int16)
+    values[:, :, -1] = HEAD
+    values[-1] = LEFT
+    values[:, 0] = FRONT
+    return values
+
+
+def slice_of(values: np.ndarray, z: int, *, height: float = 3.0, number: int = 1, **elements: Any) -> bytes:
+    header = {
+        "ImagePositionPatient": [-10, -20, height * z],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [1, 1],
+        "SeriesInstanceUID": "1.2.3",
+        "InstanceNumber": number,
+        "RescaleSlope": "1",
+        "RescaleIntercept": "0",
+        "WindowCenter": "500",
+        "WindowWidth": "1000",
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+    }
+    return made(np.ascontiguousarray(values[:, :, z].T), **(header | elements))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """A folder with an axial series whose file names and numbers are in another order than the slices."""
+
+    def build(**changes: bytes) -> Path:
+        values = patient()
+        path = tmp_path / "ct"
+        path.mkdir(exist_ok=True)
+        for z in range(10):
+            (path / f"IM{(z * 7) % 10}").write_bytes(slice_of(values, z, number=(z * 3) % 10))
+        for name, data in changes.items():
+            (path / name).write_bytes(data)
+        return path
+
+    return build
+
+
+def test_slices_are_sorted_by_position_and_shown_in_three_planes_with_true_spacing(folder: Any) -> None:
+    volume = read_series(folder())
+    assert volume.acquired == "axial"
+    assert np.array_equal(volume.values, patient())
+    assert volume.spacing == (1, 1, 3)
+    axial = volume.view(5)
+    assert (axial.pixels.shape, axial.frame, axial.frames, axial.plane) == ((16, 12, 1), 5, 10, "axial")
+    assert (axial.window, axial.window_source) == ((500, 1000), "header")
+    coronal, sagittal = (volume.view(5, plane=plane) for plane in ("coronal", "sagittal"))
+    assert coronal.pixels.shape == (30, 12, 1)  # ten slices of 3 mm
+    assert sagittal.pixels.shape == (30, 16, 1)
+    assert coronal.spacing == sagittal.spacing == (1, 1)
+    with pytest.raises(ImageError, match="the axial plane has no slice 10; the slices are 0 to 9"):
+        volume.view(10)
+
+
+def test_the_patients_right_is_at_the_left_of_every_plane_and_the_head_or_face_at_its_top(folder: Any) -> None:
+    volume = read_series(folder())
+    level = {name: round(value / 1000 * 255) for name, value in (("left", LEFT), ("front", FRONT), ("head", HEAD))}
+    axial, coronal, sagittal = (volume.view(plane=plane).pixels[:, :, 0] for plane in ("axial", "coronal", "sagittal"))
+    assert (axial[-1, 0], abs(int(axial[-1, -1]) - level["left"]) <= 1) == (0, True)
+    assert abs(int(axial[0, 0]) - level["front"]) <= 1
+    assert coronal[-1, 0] == 0
+    assert abs(int(coronal[-1, -1]) - level["left"]) <= 1
+    assert int(coronal[0, 0]) > 200
+    assert sagittal[-1, -1] == 0
+    assert abs(int(sagittal[-1, 0]) - level["front"]) <= 1
+
+
+def test_what_does_not_belong_to_the_volume_is_left_out_and_reported(folder: Any) -> None:
+    values = patient()
+    volume = read_series(
+        folder(
+            localizer=slice_of(values, 3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+            repeated=slice_of(values, 4, number=99),
+            other=slice_of(values, 5, SeriesInstanceUID="1.2.4"),
+            tilted=slice_of(values, 5, ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+            notes=b"a text",
+        )
+    )
+    assert np.array_equal(volume.values, patient())
+    assert volume.warnings == (
+        "1 files hold no slice and were left out",
+        "1 localizers were left out",
+        "2 series are there; the one with the most slices was read",
+        "1 slices of another size, spacing or orientation were left out",
+        "1 slices repeat a position and were left out",
+    )
+
+
+def test_a_missing_slice_is_reported_as_a_gap(folder: Any) -> None:
+    path = folder()
+    (path / "IM5").unlink()  # slice 5
+    assert "1 gaps: slices are missing, and proportions across them are not true" in read_series(path).warnings
+
+
+def test_without_positions_the_numbers_decide_and_this_is_reported(tmp_path: Path) -> None:
+    values = patient()
+    absent = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    for z in range(10):
+        (tmp_path / f"{9 - z}").write_bytes(slice_of(values, z, number=z, **absent))
+    volume = read_series(tmp_path)
+    assert np.array_equal(volume.values, values)
+    assert volume.warnings == ("positions are missing; the slices are in the order of their numbers",)
+
+
+def test_a_zip_archive_and_a_directory_file_are_the_same_series_as_the_folder(folder: Any, tmp_path: Path) -> None:
+    path = folder()
+    archive = tmp_path / "ct.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for member in path.iterdir():
+            file.write(member, f"a/b/{member.name}")
+    (path / "DICOMDIR").write_bytes((SHIPPED / "dicomdirtests" / "DICOMDIR").read_bytes())
+    assert [is_series(one) for one in (path, archive, path / "DICOMDIR", path / "IM1")] == [True, True, True, False]
+    for source in (archive, path / "DICOMDIR", sorted(path.glob("IM*"))):
+        assert np.array_equal(read_series(source).values, patient())
+
+
+def test_limits_are_kept_and_say_what_raises_them(folder: Any, tmp_path: Path) -> None:
+    with pytest.raises(TooLargeError, match="has more than 3 slices; give a part of it or raise SLICES"):
+        read_series(folder(), limits=DecodeLimits(frames=3, settings={"frames": "SLICES"}))
+    with pytest.raises(TooLargeError, match="0 million bytes; give a part of it or raise BYTES"):
+        read_series(folder(), limits=DecodeLimits(inflated_bytes=1000, settings={"inflated_bytes": "BYTES"}))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zeros", bytes(50_000_000))
+    (tmp_path / "bomb.zip").write_bytes(out.getvalue())
+    with pytest.raises(TooLargeError, match="holds 1 files of 50 million bytes; give at most"):
+        read_series(tmp_path / "bomb.zip", limits=DecodeLimits(inflated_bytes=1_000_000))
+
+
+def test_what_is_no_series_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="expected a series, but it does not exist"):
+        read_series(tmp_path / "none")
+    with pytest.raises(ImageError, match="expected a series of DICOM pictures, but none is there"):
+        read_series(tmp_path)
+    (tmp_path / "one").write_bytes(slice_of(patient(), 0))
+    with pytest.raises(ImageError, match=r"expected a series of at least two slices .*, got 1; give the folder"):
+        read_series(tmp_path)
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(ImageError, match="expected a whole zip archive"):
+        read_series(tmp_path / "a.zip")
+    (tmp_path / "color.dcm").write_bytes((SHIPPED / "SC_rgb_rle_2frame.dcm").read_bytes())
+    with pytest.raises(UnsupportedImageError, match="expected a series of gray slices, got colors"):
+        read_series(tmp_path / "color.dcm")
+
+
+@pytest.mark.parametrize("codes", ["".join(code) for order in itertools.permutations(("RL", "AP", "SI"))
+                                   for code in itertools.product(*order)])  # fmt: skip
+def test_all_48_orientations_of_a_nifti_volume_are_the_same_patient(codes: str, tmp_path: Path) -> None:
+    lps = patient()
+    ras = nibabel.Nifti1Image(lps[::-1, ::-1], np.diag([1.0, 1.0, 3.0, 1.0]))
+    turn = nibabel.orientations.ornt_transform(*(nibabel.orientations.axcodes2ornt(name) for name in ("RAS", codes)))
+    path = tmp_path / "a.nii"
+    path.write_bytes(ras.as_reoriented(turn).to_bytes())
+    volume = read_series(path)
+    assert np.array_equal(volume.values, lps)
+    assert volume.spacing == (1, 1, 3)
+    assert volume.acquired == {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}.get(codes[2], "sagittal")
+
+
+@pytest.mark.parametrize("degrees", [-40, -20, 20, 40])
+def test_of_an_oblique_series_the_patients_right_is_at_the_left(degrees: int, tmp_path: Path) -> None:
+    values, angle = patient(), np.radians(degrees)
+    down = np.array([0, np.cos(angle), np.sin(angle)])
+    normal = np.cross([1, 0, 0], down)
+    for z in range(10):
+        place = {"ImagePositionPatient": list(np.round(3 * z * normal, 6))}
+        turned = {"ImageOrientationPatient": [1, 0, 0, *np.round(down, 6)]}
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, **place, **turned))
+    volume = read_series(tmp_path)
+    assert volume.acquired == "axial"
+    assert np.array_equal(volume.values, values)
+    assert volume.spacing == pytest.approx((1, 1, 3), abs=1e-3)
+
+
+def test_a_coronal_series_stored_from_the_back_is_turned(tmp_path: Path) -> None:
+    values = patient()
+    for number, y in enumerate(range(15, -1, -1)):
+        header = {"ImagePositionPatient": [0, y, 27], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+        picture = np.ascontiguousarray(values[:, y, ::-1].T)
+        (tmp_path / str(number)).write_bytes(slice_of(picture.T[:, :, None], 0, **header, PixelSpacing=[3, 1]))
+    volume = read_series(tmp_path)
+    assert volume.acquired == "coronal"
+    assert np.array_equal(volume.values, values)
