@@ -47,6 +47,7 @@ for _command in (
     serve.ask,
     serve.serve,
     serve.app,
+    serve.mcp,
     serve.verify_audit_log,
     export.export,
     export.deploy,

@@ -155,6 +155,33 @@ def serve(
 
 
 @click.command()
+@click.option("--model", help="As in `ask`.  [default: the newest run, else shipped]")
+@device_option
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=".",
+    show_default=True,
+    help="Folder whose image files agents may name.",
+)
+@click.option("--http", is_flag=True, help="Listen on 127.0.0.1 instead of standard input and output.")
+@click.option("--port", default=8001, show_default=True, help="Port, with --http.")
+def mcp(model: str | None, device: str, images: Path, http: bool, port: int) -> None:
+    """Offer a model to agents as tools (Model Context Protocol).
+
+    Over standard input and output, as desktop agents start it, or over HTTP on this machine.
+    """
+    from medical_vqa import api
+    from medical_vqa.serving.mcp_server import create_mcp_server
+
+    server = create_mcp_server(api.load(model, device=device), images)
+    if http:
+        server.run("streamable-http", host="127.0.0.1", port=port)
+    else:
+        server.run("stdio")
+
+
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def verify_audit_log(folder: Path) -> None:
     """Check that no line of a server's audit log was changed, removed or inserted.

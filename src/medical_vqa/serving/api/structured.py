@@ -71,7 +71,7 @@ class OutputSchema:
         return json.dumps(values, ensure_ascii=False)
 
     def _answer_name(self, schema: Mapping[str, Any]) -> str:
-        return next(name for name in schema["properties"] if name not in _ABOUT_THE_ANSWER)
+        return next(str(name) for name in schema["properties"] if name not in _ABOUT_THE_ANSWER)
 
     def _check_value(self, schema: Mapping[str, Any]) -> None:
         values = schema.get("enum", ())
