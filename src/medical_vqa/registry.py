@@ -104,6 +104,7 @@ GROUPS: dict[Group, _Contents] = {
             "rouge_l": "medical_vqa.evaluation.metrics.rouge:rouge_l",
             "bleu1": "medical_vqa.evaluation.metrics.bleu:bleu_1",
             "bleu4": "medical_vqa.evaluation.metrics.bleu:bleu_4",
+            "choice": "medical_vqa.evaluation.metrics.multiple_choice:multiple_choice",
         },
     ),
     "protocols": _Contents(  # the first is the default
@@ -124,6 +125,7 @@ GROUPS: dict[Group, _Contents] = {
                 "multimedeval",
                 "helm",
                 "vila_m3",
+                "judge",
             )
         },
     ),

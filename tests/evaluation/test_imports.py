@@ -208,6 +208,28 @@ def test_images_of_a_folder_are_found_by_any_end_of_their_path(tmp_path, rows, i
     assert [p.id for p in found] == ["slake/validation/1"]
 
 
+def test_images_of_a_folder_that_are_named_by_hashes_are_found_by_their_path(tmp_path, rows, monkeypatch):
+    from medical_vqa.data.formats.pseudonyms import Pseudonyms
+
+    monkeypatch.setenv("MEDICAL_VQA_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    names = Pseudonyms.local()
+    folder = [replace(e, image_id=f"own/{names.of('image', f'chest/00{e.image_id[-1]}.png')}") for e in rows]
+    asked = [{"img": "/data/chest/001.png", "q": "Which organ is it?", "a": "lung"}]
+    found = read_mapped(table(tmp_path, asked), parse_map("image=img,question=q,answer=a"), folder)
+    assert [p.id for p in found] == ["slake/validation/1"]
+
+
+def test_a_judge_s_column_is_a_protocol_of_its_own(tmp_path, rows, score):
+    judged = [
+        {"id": e.id, "answer": "x", "right": right}
+        for e, right in zip(rows, [1, 0, "yes", "no", None, True], strict=True)
+    ]
+    found = read_mapped(table(tmp_path, judged), parse_map("id=id,answer=answer,right=right"), rows)
+    by_metric = {one.metric: one.published for one in score(rows, found, published_protocols=["judge"]).protocols}
+    assert (by_metric["overall"].value, by_metric["overall"].n) == (pytest.approx(3 / 5), 5)
+
+
 def test_a_name_that_two_images_share_joins_neither(tmp_path, rows):
     folder = [replace(e, image_id=f"own/{e.image_id}/image.png") for e in rows]
     asked = [{"img": "image.png", "q": "Which organ is it?", "a": "lung"}]

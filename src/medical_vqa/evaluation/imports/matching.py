@@ -6,18 +6,22 @@ says of a row, its question, its reference or its image, must be what the datase
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medical_vqa.data.formats.pseudonyms import Pseudonyms
 from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
 from medical_vqa.schema.records import Example
 from medical_vqa.text import squad_normalize
 
+_HASHED = re.compile(r"/[0-9a-f]{16}$")
+"""An image of the `folder` format, which is named by a keyed hash of its path."""
 _FEWEST_NUMBERS = 3
 _MAX_NAMED = 3
 
@@ -120,9 +124,14 @@ def _by_image_and_question(rows: Sequence[FileRow], examples: Sequence[Example])
         for name in image_names(image_id):
             images[name].add(image_id)
 
+    hashed = any(_HASHED.search(image_id) for image_id in by_image)
+    pseudonyms = Pseudonyms.local() if hashed else None
+
     def key(row: FileRow) -> tuple[str, str] | None:
         question = squad_normalize(row.text("question"))
-        for name in image_names(row.text("image")):
+        names = image_names(row.text("image"))
+        names += [pseudonyms.of("image", name) for name in names] if pseudonyms else []
+        for name in names:
             candidates = images.get(name, set())
             for image_id in candidates if len(candidates) == 1 else ():
                 known = by_image[image_id]
