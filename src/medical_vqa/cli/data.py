@@ -46,14 +46,16 @@ def prepare(
     from medical_vqa.progress import console, counts_table
 
     fields = pairs(tuple(columns.split(",")), "--columns") if columns else None
-    options = {
-        "partial": partial,
-        "skip_unreadable": skip_unreadable,
-        "name": name,
-        "columns": fields,
-        "resplit": resplit,
-    }
-    prepared = api.prepare(dataset, source=source, root=root, **options)
+    prepared = api.prepare(
+        dataset,
+        source=source,
+        root=root,
+        partial=partial,
+        skip_unreadable=skip_unreadable,
+        name=name,
+        columns=fields,
+        resplit=resplit,
+    )
     manifest, terminal = prepared.manifest, console()
     rows = {split: prepared.examples(split) for split in prepared.splits}
     table = [

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.data.formats.base import DatasetCard, Published
+from medical_vqa.data.formats.base import Published
 from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
 from medical_vqa.data.formats.table_files import json_content
-from medical_vqa.data.formats.tables import OWN_DATA
+from medical_vqa.data.formats.tables import own_card
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
 
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 class CocoVqa:
     """The ``coco-vqa`` format."""
 
-    card = DatasetCard(name="coco-vqa", title="questions and annotations in the layout of VQA v2", **OWN_DATA)
+    card = own_card("coco-vqa", "questions and annotations in the layout of VQA v2")
 
     def read(self, source: Path) -> Published:
         """Parse the JSON files of a folder; raises `DataError` where there are no questions, or one has no image."""

@@ -24,7 +24,7 @@ from typing import Any
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
 from medical_vqa.data.formats.table_files import table_rows
-from medical_vqa.data.formats.tables import OWN_DATA, other_facts, table_paths
+from medical_vqa.data.formats.tables import other_facts, own_card, table_paths
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
 
@@ -59,17 +59,17 @@ class Conversations:
 
 def llava_json() -> Conversations:
     """The ``llava-json`` format."""
-    return Conversations(DatasetCard(name="llava-json", title="conversations in LLaVA's layout", **OWN_DATA))
+    return Conversations(own_card("llava-json", "conversations in LLaVA's layout"))
 
 
 def sharegpt() -> Conversations:
     """The ``sharegpt`` format."""
-    return Conversations(DatasetCard(name="sharegpt", title="conversations in ShareGPT's layout", **OWN_DATA))
+    return Conversations(own_card("sharegpt", "conversations in ShareGPT's layout"))
 
 
 def messages() -> Conversations:
     """The ``messages`` format."""
-    return Conversations(DatasetCard(name="messages", title="conversations as OpenAI messages", **OWN_DATA))
+    return Conversations(own_card("messages", "conversations as OpenAI messages"))
 
 
 def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str) -> None:

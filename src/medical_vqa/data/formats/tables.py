@@ -22,11 +22,23 @@ from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.schema.records import Split
 
-OWN_DATA = {
-    "license": "not stated: whatever its owner has agreed to",
-    "citation": "none given",
-    "homepage": "the folder itself",
-}
+
+def own_card(name: str, title: str) -> DatasetCard:
+    """The card of your own data in a layout.
+
+    Args:
+        name: Name of the layout.
+        title: Its title.
+    """
+    return DatasetCard(
+        name=name,
+        title=title,
+        license="not stated: whatever its owner has agreed to",
+        citation="none given",
+        homepage="the folder itself",
+    )
+
+
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "img", "image_path", "img_path", "image_name", "img_name", "figure_path", "file_name", "images",
               "picture", "path", "image_id", "img_id"),
@@ -47,7 +59,7 @@ class Table:
         card: Card and name of a published dataset in this layout.
     """
 
-    card = DatasetCard(name="table", title="a table of questions and images", **OWN_DATA)
+    card = own_card("table", "a table of questions and images")
 
     def __init__(self, columns: Mapping[str, str] | None = None) -> None:
         if unknown := sorted(set(columns or {}) - set(FIELDS)):

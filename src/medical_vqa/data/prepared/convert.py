@@ -107,7 +107,9 @@ def _messages(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
 
 
 def _coco(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
-    questions, annotations, images = [], [], {}
+    questions: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    images: dict[str, dict[str, str]] = {}
     for row in dataset.examples(split):
         name = _image_files(dataset, row, folder)[0]
         image = images.setdefault(row.image_id, {"id": row.image_id, "file_name": name})
