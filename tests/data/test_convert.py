@@ -65,13 +65,15 @@ def test_a_clean_split_keeps_equal_images_together_and_says_where_rows_were_publ
         source.mkdir(exist_ok=True)
         picture.save(source / f"{n}.png")
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(source / f"{n}-mirrored.png")
-        lines.append({"image": f"{n}.png", "question": "What?", "answer": "yes", "split": "train"})
-        lines.append({"image": f"{n}-mirrored.png", "question": "What?", "answer": "yes", "split": "test"})
+        lines.append({"image": f"{n}.png", "image_id": f"{n}", "question": "What?", "answer": "a", "split": "train"})
+        lines.append(
+            {"image": f"{n}-mirrored.png", "image_id": f"{n}m", "question": "What?", "answer": "a", "split": "test"}
+        )
     (source / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     clean = prepare_dataset("folder", root=tmp_path / "root", source=source, name="mine", resplit="clean")
     assert clean.name == "mine-clean"
-    split_of = {row.image_id: split for split in clean.splits for row in clean.examples(split)}
-    assert all(split_of[f"mine/{n}.png"] == split_of[f"mine/{n}-mirrored.png"] for n in range(40))
+    split_of = {row.image_id.rpartition("/")[2]: split for split in clean.splits for row in clean.examples(split)}
+    assert all(split_of[f"{n}"] == split_of[f"{n}m"] for n in range(40))
     assert set(split_of.values()) == {"train", "validation", "test"}
     assert {row.facts["published_split"] for row in clean.examples("test")} == {"train", "test"}
     again = prepare_dataset("folder", root=tmp_path / "root", source=source, name="mine", resplit="clean")
