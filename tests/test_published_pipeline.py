@@ -237,6 +237,18 @@ def test_a_bundle_that_could_not_answer_a_new_picture_stops_training_before_its_
     assert Journal(tmp_path / "run").rows() == []
 
 
+@pytest.mark.parametrize("family", ["blip2", "chat"])
+def test_a_run_starts_from_the_adapters_of_another_and_its_card_says_so(recipe, family, tmp_path, watcher):
+    first = train(recipe(family), tmp_path / "first", watcher=watcher)
+    second = train(recipe(family, model={"initial": str(tmp_path / "first")}), tmp_path / "second", watcher=watcher)
+    facts = json.loads((second.bundle / "card.json").read_text())
+    assert facts["data"]["started_from"]["name"] == family
+    assert losses(tmp_path / "second")[0][1] < losses(tmp_path / "first")[0][1]
+    assert load_file(first.bundle / "adapter_model.safetensors").keys() == (
+        load_file(second.bundle / "adapter_model.safetensors").keys()
+    )
+
+
 def test_a_checkpoint_that_is_an_adapter_says_where_it_belongs(recipe, tmp_path, watcher):
     trained = train(recipe(), tmp_path / "run", watcher=watcher)
     with pytest.raises(ModelError, match=r"holds an adapter and not a checkpoint: .*model\.initial"):
@@ -265,7 +277,9 @@ def test_a_wrong_key_of_the_adapters_names_the_nearest(recipe):
         recipe(model={"lora": {"rnk": 8}})
 
 
-@pytest.mark.parametrize("name", ["slake-vilt", "slake-blip2-lora", "slake-chat-lora"])
+@pytest.mark.parametrize(
+    "name", ["slake-vilt", "slake-vilt-long", "slake-blip2-lora", "slake-blip2-all-linear", "slake-chat-lora"]
+)
 def test_the_recipes_that_ship_are_valid(name):
     shipped = load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml")
     assert shipped.name == name
@@ -319,19 +333,21 @@ def test_a_bundle_whose_base_was_changed_is_refused(recipe, tmp_path, watcher):
         load_model(trained.bundle, "cpu")
 
 
-def test_four_bits_without_the_extra_say_what_to_install(recipe, tmp_path, watcher, monkeypatch):
+@pytest.mark.parametrize("family", ["blip2", "chat"])
+def test_four_bits_without_the_extra_say_what_to_install(recipe, family, tmp_path, watcher, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     from medical_vqa.errors import MissingDependencyError
 
     with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[train,hub,qlora\]'"):
-        train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+        train(recipe(family, model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
-def test_four_bits_without_a_gpu_say_so(recipe, tmp_path, watcher, monkeypatch):
+@pytest.mark.parametrize("family", ["blip2", "chat"])
+def test_four_bits_without_a_gpu_say_so(recipe, family, tmp_path, watcher, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="four_bit needs an NVIDIA GPU"):
-        train(recipe("chat", model={"four_bit": True}), tmp_path / "run", watcher=watcher)
+        train(recipe(family, model={"four_bit": True}), tmp_path / "run", watcher=watcher)
 
 
 def test_a_plan_counts_four_bits_as_four_bits(recipe):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from medical_vqa.data.imaging.preprocessing import prepare_picture
-from medical_vqa.errors import ConfigError, MissingDependencyError
+from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.chat import ChatVlm
@@ -25,7 +25,8 @@ from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
-from published import LAYOUTS
+from layouts import LAYOUTS
+from plain import Plain
 
 ROWS = [("What is this?", "CT"), ("Which part?", "left lung"), ("Is the heart there?", "no")]
 EXAMPLES = [Example(f"t/{i}", "image", q, (a,), "image") for i, (q, a) in enumerate(ROWS)]
@@ -187,3 +188,129 @@ def test_a_processor_that_needs_torchvision_says_so(written):
 
 def test_every_layout_names_its_source():
     assert all(layout.source for layout in LAYOUTS.values())
+
+
+# --- the same numbers with transformers and PEFT alone
+
+
+@pytest.fixture
+def pair(written: Any, tmp_path: Path) -> Callable[[str], tuple[Any, Plain]]:
+    """A model whose adapters have an effect, and its bundle in the hands of transformers and PEFT."""
+
+    def make(name: str) -> tuple[Any, Plain]:
+        model = build(name, written(name), dtype="fp32")
+        with torch.no_grad():
+            for number, p in enumerate(p for p in model.module.parameters() if p.requires_grad):
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(number)))
+        model.save(tmp_path)
+        return model, Plain(name, written(name), tmp_path)
+
+    return make
+
+
+@every(*GENERATIVE)
+def test_losses_and_gradients_equal_those_of_transformers_and_peft(pair, name):
+    model, plain = pair(name)
+    query = queries(model, learn=True)[1]
+    batch = model.collate([query])
+    model.module.train()
+    loss = model.module(batch)
+    loss.backward()
+    own = {n.removeprefix("peft_model."): p.grad for n, p in model.module.named_parameters() if p.requires_grad}
+    prompt = model.prompt.replace("{question}", query.question)
+    expected, gradients = plain.loss_and_gradients(Image.fromarray(query.visual), prompt, query.target)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert own.keys() == gradients.keys()
+    assert all(torch.allclose(own[n], gradients[n], atol=1e-5, rtol=1e-4) for n in own)
+
+
+@every(*GENERATIVE)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_greedy_and_beam_answers_equal_those_of_transformers_and_peft(pair, name, beams):
+    model, plain = pair(name)
+    decoding = Decoding(method="beam" if beams > 1 else "greedy", beams=max(2, beams), max_tokens=5, alternatives=0)
+    for query in queries(model):
+        (prediction,) = model.answer([query], decoding)
+        prompt = model.prompt.replace("{question}", query.question)
+        stops = list(model.end_tokens)
+        expected = plain.answer(Image.fromarray(query.visual), prompt, stops=stops, tokens=5, beams=beams)
+        assert prediction.raw == expected
+
+
+# --- where adapters go, and where they start
+
+
+@pytest.mark.parametrize("name", ["blip2-flan-t5-xl", "blip2-opt-2.7b", "qwen2.5-vl", "gemma3", "llava-1.5"])
+def test_all_linear_adapts_every_matrix_of_the_language_model_and_none_of_the_head_or_the_vision_part(written, name):
+    model = build(name, written(name), lora={"layers": "all-linear", "rslora": True})
+    base = model.module.base
+    language = base.language_model if LAYOUTS[name].family == "blip2" else base.model.language_model
+    linear = {n for n, m in language.named_modules() if isinstance(m, torch.nn.Linear) and "lora_" not in n}
+    matrices = {n for n in linear if "lm_head" not in n}
+    adapted = {n.removesuffix(".base_layer") for n in matrices if n.endswith(".base_layer")}
+    assert adapted == {n.removesuffix(".base_layer") for n in matrices}
+    trained = [n for n, p in model.module.named_parameters() if p.requires_grad]
+    assert not [n for n in trained if "lm_head" in n or "vision" in n or "visual" in n]
+    layer = next(m for m in language.modules() if hasattr(m, "lora_A"))
+    assert layer.scaling["default"] == pytest.approx(16.0 / 4**0.5)
+
+
+@pytest.mark.parametrize("name", ["blip2-flan-t5-xl", "qwen2.5-vl"])
+def test_training_resumes_from_the_adapters_of_a_bundle_or_of_another_program(pair, written, tmp_path, name):
+    model, _ = pair(name)
+    expected = [(p.raw, p.confidence) for p in model.answer(queries(model), Decoding(max_tokens=3))]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(tmp_path / file, elsewhere / file)
+    for initial in (tmp_path, elsewhere):
+        again = build(name, written(name), initial=initial, lora={"rank": 2})
+        assert [(p.raw, p.confidence) for p in again.answer(queries(again), Decoding(max_tokens=3))] == expected
+        assert {p.shape for p in again.module.parameters() if p.requires_grad} == {
+            p.shape for p in model.module.parameters() if p.requires_grad
+        }
+        assert again.vision.fingerprint == model.vision.fingerprint
+
+
+def test_adapters_of_another_checkpoint_are_refused(pair, written, tmp_path):
+    pair("qwen2.5-vl")
+    with pytest.raises(ModelError, match=r"was trained on .* and not on .*; name the former in model\.checkpoint"):
+        build("qwen3-vl", written("qwen3-vl"), initial=tmp_path)
+
+
+# --- what a bundle holds, and how many tokens an image takes
+
+
+@every()
+def test_a_bundle_holds_the_processor_files_of_its_checkpoint_to_the_byte(written, tmp_path, name):
+    model = build(name, written(name))
+    model.save(tmp_path)
+    if LAYOUTS[name].family == "vilt":
+        return
+    for file in model.settings.checkpoint.processor_files():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+    again = type(model).load(tmp_path, device=torch.device("cpu"))
+    assert [p.raw for p in again.answer(queries(again, seed=7), Decoding(max_tokens=3))] == [
+        p.raw for p in model.answer(queries(model, seed=7), Decoding(max_tokens=3))
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATIVE if LAYOUTS[name].family == "chat"])
+def test_the_plan_counts_the_tokens_that_the_processor_makes_of_a_picture_and_splitting_can_be_turned_off(
+    written, name
+):
+    lora = {"targets": "language", "rank": 2, "alpha": 2.0}
+    tokens = {}
+    for splitting in (True, False):
+        options = {"checkpoint": str(written(name)), "lora": lora, "side": 56, "splitting": splitting}
+        (stack,) = ChatVlm.memory_estimate(EXAMPLES, **options).stacks
+        model = build(name, written(name), splitting=splitting)
+        black = np.zeros((56, 56, 3), np.uint8)
+        prefix = model.format.image(black).prefix
+        assert 0 <= stack.tokens - len(prefix) <= 40 + len(model.format.suffix("?"))
+        wide = model.format.image(black[:28]).prefix  # two tiles for every model that divides
+        tokens[splitting] = int((wide == model.processor.image_token_id).sum())
+        query = Query("t", "What is this?", "black", black, "CT")
+        assert torch.isfinite(model.module(model.collate([query])))
+    divides = name in ("smolvlm", "smolvlm2", "idefics3", "llava-1.6", "llava-onevision", "internvl3")
+    assert (tokens[False] < tokens[True]) == divides

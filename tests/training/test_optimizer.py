@@ -1,9 +1,11 @@
+import sys
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
+from medical_vqa.errors import MissingDependencyError
 from medical_vqa.training.optimizer import WeightAverage, adamw, schedule
 
 
@@ -64,3 +66,9 @@ def test_the_state_survives_a_checkpoint():
     other.load_state_dict(average.state_dict())
     assert torch.equal(other.state_dict()["average"]["weight"], average.state_dict()["average"]["weight"])
     assert other.state_dict()["updates"] == 1
+
+
+def test_an_optimizer_of_bitsandbytes_says_what_to_install_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingDependencyError, match=r"optimizer adamw-8bit needs bitsandbytes.*train,qlora"):
+        adamw(nn.Linear(2, 2), learning_rate=1e-3, weight_decay=0.0, name="adamw-8bit")

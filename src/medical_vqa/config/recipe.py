@@ -120,6 +120,8 @@ class TrainingRecipe(Section):
     and halves when the device runs out of memory."""
     length_buckets: bool = False
     """Questions of similar length share a batch, which reduces padding."""
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit"] = "adamw"
+    """AdamW of torch, or of bitsandbytes (extra `qlora`) with moments in 8 bits, which, paged, may leave the GPU."""
     learning_rate: Positive = 1e-3
     """Peak rate of AdamW, after the warm-up and before the cosine."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05

@@ -15,6 +15,7 @@ from medical_vqa.pipelines.load import bundle_folder
 from medical_vqa.pipelines.queries import answer_coverage, learnable
 from medical_vqa.runtime import devices
 from medical_vqa.schema.bundle_card import (
+    CARD_NAME,
     BundleCard,
     ModelFacts,
     StartingModel,
@@ -119,6 +120,9 @@ def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
     """The bundle to start from, with its files checked; raises `ConfigError` when it is of another family."""
     from medical_vqa.models.bundle import check_files
 
+    path = Path(name).expanduser()
+    if (path / "adapter_config.json").is_file() and not (path / CARD_NAME).is_file():
+        return path  # another program's adapter
     folder = bundle_folder(name)
     card = read_bundle_card(folder)
     if card.family not in (family.family, family.exported_family):  # an export has the same weights
@@ -143,7 +147,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         rows=len(inputs.rows),
         images=len({row.image_id for row in inputs.rows}),
         validation_answer_coverage=answer_coverage(model, inputs.validation_rows),
-        started_from=starting_model(initial) if initial else None,
+        started_from=starting_model(initial) if initial and (initial / CARD_NAME).is_file() else None,
     )
     return BundleCard(
         family=recipe.model.family,

@@ -124,6 +124,7 @@ class _TrainingRun:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             factors=model.learning_rate_factors,
+            name=settings.optimizer,
         )
         self.module, self.optimizer = accelerator.prepare(model.module, optimizer)
         self.average = WeightAverage(model.module, settings.average)

@@ -6,18 +6,28 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from medical_vqa.errors import MissingDependencyError
 
 NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 """Every parameter has the same learning rate."""
 
 
+OptimizerName = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+
+
 def adamw(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, factors: Mapping[str, float] = NO_FACTORS
-) -> torch.optim.AdamW:
+    module: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    factors: Mapping[str, float] = NO_FACTORS,
+    name: OptimizerName = "adamw",
+) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; matrices and kernels decay, vectors (biases, norms) do not.
 
     Args:
@@ -25,13 +35,17 @@ def adamw(
         learning_rate: Peak learning rate; each group has its ``factor`` of it.
         weight_decay: Decay of matrices and kernels.
         factors: Factor of the learning rate of the parameters whose names begin so.
+        name: ``adamw`` of torch, or one of bitsandbytes, whose moments take 8 bits and, paged, may leave the GPU.
+
+    Raises:
+        MissingDependencyError: bitsandbytes is not installed.
     """
     groups: dict[tuple[bool, float], list[Tensor]] = {}
-    for name, parameter in module.named_parameters():
+    for path, parameter in module.named_parameters():
         if parameter.requires_grad:
-            factor = next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+            factor = next((factor for prefix, factor in factors.items() if path.startswith(prefix)), 1.0)
             groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
-    return torch.optim.AdamW(
+    return _optimizer_class(name)(
         [
             {
                 "params": parameters,
@@ -42,6 +56,19 @@ def adamw(
             for (decays, factor), parameters in sorted(groups.items(), key=lambda group: group[0], reverse=True)
         ]
     )
+
+
+def _optimizer_class(name: OptimizerName) -> Any:
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes import optim  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"training.optimizer {name} needs bitsandbytes, which is not installed; run: "
+            "pip install 'medical-vqa[train,qlora]', or use adamw"
+        ) from error
+    return {"adamw-8bit": optim.AdamW8bit, "paged-adamw-8bit": optim.PagedAdamW8bit}[name]
 
 
 def schedule(step: int, *, total: int, warmup: float) -> float:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from medical_vqa.runtime.devices import Precision
 from medical_vqa.training.batching import Grouping
+from medical_vqa.training.optimizer import OptimizerName
 
 Scores = Mapping[str, float]
 """Validation scores by name, each in [0, 1]."""
@@ -27,6 +28,8 @@ class TrainingSettings:
     """Batches per optimizer step."""
     micro_batch: int | Literal["auto"] = "auto"
     """Questions on the device at once; ``auto`` starts with the whole batch and halves it when memory runs out."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW of torch, or one of bitsandbytes with 8-bit moments."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05

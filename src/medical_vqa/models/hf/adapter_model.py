@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.base import Query, Vision
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
@@ -134,8 +135,14 @@ class AdapterModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def adapt(network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-        """The network with adapters as a recipe's `lora` says, and the names of the modules whose output is cached."""
+    def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) -> tuple[Any, tuple[str, ...]]:
+        """The network with adapters, and the names of the modules whose output is cached.
+
+        Args:
+            network: The published network.
+            lora: Fresh adapters as a recipe describes them.
+            initial: A folder with adapters to start from instead.
+        """
 
     @staticmethod
     @abstractmethod
@@ -186,9 +193,11 @@ class AdapterModel(ABC):
         augment: Mapping[str, float] | None = None,
         gradient_checkpointing: bool = False,
         dtype: Dtype = "fp32",
+        attention: str = "auto",
+        initial: Path | None = None,
         **options: Any,
     ) -> Self:
-        """A published network with fresh adapters; the options are those of the family's `Options`.
+        """A published network with adapters, fresh or those of `initial`; the options are those of `Options`.
 
         Args:
             examples: Training rows; their answers are the candidates of ``rank``.
@@ -200,7 +209,10 @@ class AdapterModel(ABC):
         if unknown := sorted(options.keys() - set(cls.own_options)):
             raise TypeError(f"{cls.__name__}.build has no option {unknown[0]!r}")
         source = find_checkpoint(checkpoint, revision)
-        peft_model, cached_modules = cls.adapt(cls.load_network(source, dtype, options), lora)
+        if initial is not None:
+            cls.check_initial(initial, source)
+        network = cls.load_network(source, dtype, options | {"attention": attention})
+        peft_model, cached_modules = cls.adapt(network, lora, initial)
         settings = AdapterSettings(
             checkpoint=source,
             dtype=dtype,
@@ -214,6 +226,24 @@ class AdapterModel(ABC):
         if gradient_checkpointing:
             model.module.base.activation_checkpointing_enable({"use_reentrant": False})
         return model
+
+    @classmethod
+    def check_initial(cls, folder: Path, checkpoint: Checkpoint) -> None:
+        """Raise `ModelError` when the adapters of a folder were trained on another checkpoint."""
+        settings = folder / cls.settings_file
+        with explain_errors(f"the adapter {folder}"):
+            if settings.is_file():
+                stored = json.loads(settings.read_text(encoding="utf-8"))
+                trained_on, same = stored["checkpoint"], stored["digest"] == checkpoint.digest()
+            else:
+                config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+                trained_on = config.get("base_model_name_or_path")
+                same = checkpoint.revision is None or trained_on in (None, checkpoint.name)  # a folder has no known id
+        if not same:
+            raise ModelError(
+                f"the adapter {folder} was trained on {trained_on} and not on {checkpoint.name}; name the former in "
+                "model.checkpoint, or another adapter in model.initial"
+            )
 
     @classmethod
     def memory_estimate(

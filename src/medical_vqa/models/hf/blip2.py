@@ -39,11 +39,12 @@ from medical_vqa.models.hf.generation import (
     rank_candidates,
 )
 from medical_vqa.models.hf.loading import (
-    DTYPES,
     Dtype,
+    count_language_weights,
     load_image_processor,
     load_network,
     load_tokenizer,
+    loading_arguments,
     to_pixels,
 )
 from medical_vqa.schema.bundle_card import Decoding
@@ -93,15 +94,27 @@ class Blip2(AdapterModel, Blip2Family):
     """The network with its tokenizer, image processor and prompt."""
 
     settings_file = "blip2.json"
+    own_options = ("four_bit",)
     module: Blip2Net
     prompt: str
     adapt = staticmethod(blip2_network.adapt)
 
     def __init__(
-        self, peft_model: Any, cached_modules: Sequence[str], processor: Blip2Processor, settings: AdapterSettings
+        self,
+        peft_model: Any,
+        cached_modules: Sequence[str],
+        processor: Blip2Processor,
+        settings: AdapterSettings,
+        *,
+        four_bit: bool = False,
     ) -> None:
-        """Take the cached modules out of the network; the arguments are those of `AdapterModel`."""
+        """Take the cached modules out of the network; the first arguments are those of `AdapterModel`.
+
+        Args:
+            four_bit: Whether the frozen weights of the language model are quantized.
+        """
         super().__init__(peft_model, cached_modules, processor, settings)
+        self.four_bit = four_bit
         images = processor.image_processor
         encoder = Blip2VisionEncoder(peft_model.get_base_model(), cached_modules)
         self.module = Blip2Net(peft_model, encoder)
@@ -111,11 +124,17 @@ class Blip2(AdapterModel, Blip2Family):
         self.vision = Blip2Vision(encoder, images, fingerprint, frozen=settings.features)
 
     @classmethod
-    def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:  # noqa: ARG003
-        """The published BLIP-2 with its weights."""
+    def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
+        """The published BLIP-2 with its weights, its language model in 4 bits with ``four_bit``."""
         from transformers import Blip2ForConditionalGeneration  # noqa: PLC0415 - slow to import
 
-        return load_network(Blip2ForConditionalGeneration, checkpoint.folder, checkpoint.name, dtype=DTYPES[dtype])
+        arguments = loading_arguments(dtype, options)
+        return load_network(Blip2ForConditionalGeneration, checkpoint.folder, checkpoint.name, **arguments)
+
+    @staticmethod
+    def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
+        """The matrices of the language model, with ``four_bit``."""
+        return count_language_weights(network) if options.get("four_bit") else 0
 
     @classmethod
     def empty_network(cls, config: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,20 +12,35 @@ from torch import Tensor, nn
 from medical_vqa.errors import ModelError
 from medical_vqa.models.hf.adapter_model import AdapterNet
 from medical_vqa.models.hf.generation import IGNORED_LABEL
-from medical_vqa.models.hf.lora import Lora, add_lora, matching_layers
+from medical_vqa.models.hf.lora import Lora, adapter_layers, add_lora, continue_lora, matching_layers
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
 
 Targets = Literal["qformer", "language", "both"]
+Layers = Literal["attention", "all-linear"]
 _VISION = ("vision_model",)
-_CONNECTOR = ("qformer", "query_tokens", "language_projection")
+_PROJECTOR = "language_projection"
+_CONNECTOR = ("qformer", "query_tokens", _PROJECTOR)
 _QFORMER_LAYERS = r"qformer\..*\.attention\.(query|value)"
 _LANGUAGE_LAYERS = {"t5": r"language_model\..*\.(q|v)", "opt": r"language_model\..*\.(q_proj|v_proj)"}
+_ALL_LINEAR = {"qformer": r"qformer\..*", "language": r"language_model\.(?!lm_head).*"}
 
 
-def lora_pattern(targets: Targets, text_model: str) -> str:
-    """The LoRA pattern of a preset for a language model type, ``t5`` or ``opt``; raises `ModelError` for others."""
+def lora_pattern(targets: Targets, text_model: str, layers: Layers = "attention") -> str:
+    """The LoRA pattern of a preset for a type of language model.
+
+    Args:
+        targets: The parts that get adapters.
+        text_model: ``t5`` or ``opt``.
+        layers: The layers of these parts.
+
+    Raises:
+        ModelError: The language model is of another type, whose query and value projections are not known.
+    """
+    if layers == "all-linear":
+        names = ("qformer", "language") if targets == "both" else (targets,)
+        return "|".join(_ALL_LINEAR[name] for name in names)
     if text_model not in _LANGUAGE_LAYERS:
         raise ModelError(
             f"BLIP-2 with a language model of type {text_model!r} has no preset for LoRA; set model.lora.modules to a "
@@ -34,17 +50,27 @@ def lora_pattern(targets: Targets, text_model: str) -> str:
     return {"qformer": _QFORMER_LAYERS, "language": language, "both": f"{_QFORMER_LAYERS}|{language}"}[targets]
 
 
-def adapt(network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """BLIP-2 with adapters as a recipe's `lora` says, and the names of the modules whose output can be cached.
+def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) -> tuple[Any, tuple[str, ...]]:
+    """BLIP-2 with adapters, and the names of the modules whose output can be cached.
 
-    The Q-Former and its projection are among them when no adapter is inside the Q-Former.
+    The Q-Former and its projection are among them when neither trains.
+
+    Args:
+        network: The published network.
+        lora: Fresh adapters as a recipe describes them.
+        initial: A folder with adapters to start from instead.
     """
     options = dict(lora)
     targets, custom_pattern = options.pop("targets"), options.pop("modules", None)
-    pattern = custom_pattern or lora_pattern(targets, network.config.text_config.model_type)
-    qformer_trains = any(name.startswith("qformer.") for name in matching_layers(network, pattern))
-    cached_modules = _VISION if qformer_trains else _VISION + _CONNECTOR
-    return add_lora(network, Lora(pattern=pattern, **options), frozen=cached_modules), cached_modules
+    layers: Layers = options.pop("layers", "attention")
+    pattern = custom_pattern or lora_pattern(targets, network.config.text_config.model_type, layers)
+    names = matching_layers(network, pattern) if initial is None else adapter_layers(initial, network)
+    connector_trains = any(name.startswith("qformer.") or name == _PROJECTOR for name in names)
+    cached_modules = _VISION if connector_trains else _VISION + _CONNECTOR
+    if initial is not None:
+        return continue_lora(network, initial, frozen=cached_modules), cached_modules
+    adapters = Lora(pattern=pattern, **options)
+    return add_lora(network, adapters, frozen=cached_modules), cached_modules
 
 
 def project(modules: Any, tokens: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ to the network as ``mm_encoder_outputs``, an input that transformers has for it.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf import chat_network
 from medical_vqa.models.hf.adapter_model import AdapterModel, AdapterSettings
-from medical_vqa.models.hf.chat_network import NOT_LANGUAGE, ChatNet, ChatVisionEncoder, count_language_weights
+from medical_vqa.models.hf.chat_network import ChatNet, ChatVisionEncoder
 from medical_vqa.models.hf.chat_processor import (
     ChatFormat,
     ImageInputs,
@@ -39,7 +37,7 @@ from medical_vqa.models.hf.generation import (
     pad,
     rank_candidates,
 )
-from medical_vqa.models.hf.loading import DTYPES, Dtype, load_network
+from medical_vqa.models.hf.loading import Dtype, count_language_weights, load_network, loading_arguments
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -133,9 +131,7 @@ class ChatVlm(AdapterModel, ChatFamily):
         """The published network, its language model in 4 bits (NF4, Dettmers et al. 2023) with ``four_bit``."""
         from transformers import AutoModelForImageTextToText  # noqa: PLC0415 - slow to import
 
-        arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
-        if options.get("four_bit"):
-            arguments["quantization_config"] = _four_bit_config(DTYPES[dtype])
+        arguments = loading_arguments(dtype, options)
         return load_network(AutoModelForImageTextToText, checkpoint.folder, checkpoint.name, **arguments)
 
     @classmethod
@@ -247,27 +243,6 @@ class ChatVlm(AdapterModel, ChatFamily):
     def describe(self) -> dict[str, Any]:
         """Parameters, checkpoint and precision; ``nf4`` where the frozen weights are quantized."""
         return super().describe() | ({"precision": "nf4"} if self.four_bit else {})
-
-
-def _four_bit_config(dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415 - slow to import
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(
-            "4-bit weights need bitsandbytes, which is not installed; run: pip install 'medical-vqa[train,hub,qlora]'"
-        )
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "model.four_bit needs an NVIDIA GPU and none is visible; set model.four_bit: false, or train where there "
-            "is one"
-        )
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[NOT_LANGUAGE],
-    )
 
 
 def _prefix_features(inputs: ImageInputs) -> dict[str, Tensor]:

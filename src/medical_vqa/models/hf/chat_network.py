@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from medical_vqa.models.hf.adapter_model import AdapterNet
-from medical_vqa.models.hf.lora import Lora, add_lora
+from medical_vqa.models.hf.lora import Lora, add_lora, continue_lora
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
 
 _LANGUAGE_PARTS = ("language_model", "text_model")
-_LANGUAGE_LAYERS = r"(.*\.)?(language_model|text_model)\..*\.(q_proj|v_proj)"
-
-NOT_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
-"""Pattern of every layer outside the language model; these are never quantized, because features pass through them."""
+_LANGUAGE_LAYERS = {
+    "attention": r"(.*\.)?(language_model|text_model)\..*\.(q_proj|v_proj)",
+    "all-linear": r"(.*\.)?(language_model|text_model)\..*",
+}
 
 
 class ChatVisionEncoder(nn.Module):
@@ -115,24 +115,22 @@ class _ImageFeatures:
         return getattr(self, name, default)
 
 
-def adapt(network: Any, lora: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """The network with adapters as a recipe's `lora` says, and the names of the modules whose output is cached.
+def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) -> tuple[Any, tuple[str, ...]]:
+    """The network with adapters, and the names of the modules whose output is cached.
 
     The latter are all but the language model; no adapter may be inside them.
+
+    Args:
+        network: The published network.
+        lora: Fresh adapters as a recipe describes them.
+        initial: A folder with adapters to start from instead.
     """
-    options = {key: value for key, value in lora.items() if key not in ("targets", "modules")}
-    pattern = lora.get("modules") or _LANGUAGE_LAYERS
+    options = {key: value for key, value in lora.items() if key not in ("targets", "modules", "layers")}
+    pattern = lora.get("modules") or _LANGUAGE_LAYERS[lora.get("layers", "attention")]
     names = tuple(f"model.{name}" for name, _ in network.model.named_children() if name not in _LANGUAGE_PARTS)
+    if initial is not None:
+        return continue_lora(network, initial, frozen=names), names
     return add_lora(network, Lora(pattern=pattern, **options), frozen=names), names
-
-
-def count_language_weights(network: nn.Module) -> int:
-    """Number of weights in the frozen matrices of the language model, those that 4-bit loading quantizes."""
-    return sum(
-        layer.weight.numel()
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear) and "lora_" not in name and not re.fullmatch(NOT_LANGUAGE, name)
-    )
 
 
 def _joined(output: Tensor | Sequence[Tensor]) -> Tensor:

@@ -15,9 +15,11 @@ class LoraOptions(Section):
     """Low-rank adapters: where they go and how large they are."""
 
     targets: Literal["qformer", "language", "both"] = "language"
-    """Query and value projections of the Q-Former, of the language model, or of both."""
+    """The Q-Former, the language model, or both."""
+    layers: Literal["attention", "all-linear"] = "attention"
+    """Query and value projections of the targets, or all their linear layers except the head."""
     modules: str | None = None
-    """A regular expression over full dotted layer names, in place of `targets`."""
+    """A regular expression over full dotted layer names, in place of `targets` and `layers`."""
     rank: Count = 8
     """Width of the bottleneck."""
     alpha: Positive = 32.0
@@ -26,13 +28,15 @@ class LoraOptions(Section):
     """Dropout of an adapter's input in training."""
     dora: bool = False
     """Learn magnitudes apart from directions (DoRA)."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) (rank-stabilized LoRA), so that a large rank does not weaken the update."""
 
 
 class ChatLoraOptions(LoraOptions):
     """Low-rank adapters of a chat model."""
 
     targets: Literal["language"] = "language"
-    """Query and value projections of the language model."""
+    """The language model."""
     rank: Count = 16
     """Width of the bottleneck."""
 
@@ -64,6 +68,14 @@ class AdapterOptions(CheckpointOptions):
     """Cache the output of the frozen vision part, so that it runs once per image."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of the frozen weights; auto is the precision of the run. Adapters stay fp32."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How transformers computes attention; auto takes what it prefers for the model."""
+    four_bit: bool = False
+    """Store the language model's frozen weights in 4 bits (NF4), by bitsandbytes: needs an NVIDIA GPU and the extra
+    `qlora`."""
+    initial: str | None = None
+    """Adapters to start from in place of fresh ones: a bundle or run of the same family, or a folder with a LoRA
+    adapter in PEFT's format, of the same checkpoint. They keep their places and sizes; `lora` has no effect."""
 
     @model_validator(mode="after")
     def _augment_or_features(self) -> Self:
@@ -95,8 +107,6 @@ class ChatOptions(AdapterOptions):
     """The user's turn, after the image."""
     lora: ChatLoraOptions = ChatLoraOptions()
     """Adapters."""
-    four_bit: bool = False
-    """Store the frozen weights in 4 bits (NF4), by bitsandbytes: needs an NVIDIA GPU and the extra `qlora`."""
     side: Annotated[int, Field(ge=28, le=2048)] = 448
     """Longest side of a picture, pixels: more pixels are more tokens."""
     splitting: bool = True
@@ -126,6 +136,8 @@ class ViltFamily(_CheckpointFamily):
 class Blip2Family(_CheckpointFamily):
     """BLIP-2: writes its answers."""
 
+    starts_from_bundle = True
+
     family = "blip2"
     implementation = "medical_vqa.models.hf.blip2:Blip2"
     Options = Blip2Options
@@ -135,6 +147,8 @@ class Blip2Family(_CheckpointFamily):
 
 class ChatFamily(_CheckpointFamily):
     """Any model that transformers loads as ``AutoModelForImageTextToText``: writes its answers."""
+
+    starts_from_bundle = True
 
     family = "chat"
     implementation = "medical_vqa.models.hf.chat:ChatVlm"

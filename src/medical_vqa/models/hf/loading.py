@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medical_vqa.errors import MissingDependencyError, ModelError
+from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,10 @@ DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float1
 
 
 LOADING_FAILED = "cannot be loaded ({reason}); check that its files are complete and of that kind"
+
+
+NOT_LANGUAGE = r"(?!.*(language_model|text_model)\.).*"
+"""Pattern of every layer outside the language model; these are never quantized, because features pass through them."""
 
 
 @contextmanager
@@ -133,6 +139,49 @@ def _outside_half_autocast(module: torch.nn.Module, forward: Any, *args: Any, **
 
     with torch.autocast(device, enabled=False):
         return forward(*map(full, args), **{name: full(value) for name, value in kwargs.items()})
+
+
+def loading_arguments(dtype: Dtype, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``from_pretrained``: precision, attention, and 4 bits (NF4, Dettmers et al. 2023) with ``four_bit``.
+
+    Raises `MissingDependencyError` without bitsandbytes, and `ConfigError` without an NVIDIA GPU.
+    """
+    arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
+    if options.get("attention", "auto") != "auto":
+        arguments["attn_implementation"] = options["attention"]
+    if options.get("four_bit"):
+        arguments["quantization_config"] = _four_bit(DTYPES[dtype])
+    return arguments
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415 - slow to import
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            "4-bit weights need bitsandbytes, which is not installed; run: pip install 'medical-vqa[train,hub,qlora]'"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "model.four_bit needs an NVIDIA GPU and none is visible; set model.four_bit: false, or train where there "
+            "is one"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=[NOT_LANGUAGE],
+    )
+
+
+def count_language_weights(network: torch.nn.Module) -> int:
+    """Number of weights in the frozen matrices of the language model, those that 4-bit loading quantizes."""
+    return sum(
+        layer.weight.numel()
+        for name, layer in network.named_modules()
+        if isinstance(layer, torch.nn.Linear) and "lora_" not in name and not re.fullmatch(NOT_LANGUAGE, name)
+    )
 
 
 def library_versions() -> dict[str, str]:

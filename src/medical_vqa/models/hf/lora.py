@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from medical_vqa.errors import ModelError
+from medical_vqa.models.hf.loading import explain_errors
 from medical_vqa.models.memory import is_within
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class Lora:
     """Fraction of the adapter's input that is dropped in training."""
     dora: bool = False
     """Whether magnitudes are learned apart from directions (weight-decomposed adaptation, Liu et al. 2024)."""
+    rslora: bool = False
+    """Whether the update is scaled by alpha / sqrt(rank) instead (rank-stabilized LoRA, Kalajdzievski 2023)."""
 
 
 def matching_layers(model: nn.Module, pattern: str) -> list[str]:
@@ -87,12 +91,48 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well as an integer
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
+        use_rslora=lora.rslora,
         target_modules=lora.pattern if exact else names,  # PEFT refuses other layers than linear ones
     )
     with hide_peft_warnings():
         adapted = get_peft_model(model, config)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
+
+
+def continue_lora(model: nn.Module, folder: Path, *, frozen: Sequence[str]) -> PeftModel:
+    """Freeze the model and give it the adapters of a folder in PEFT's format, to be trained further.
+
+    Args:
+        model: The network.
+        folder: Holds ``adapter_config.json`` and the weights.
+        frozen: Names of the modules whose output is cached.
+
+    Raises:
+        ModelError: The adapter is of another kind or of another network, or trains a frozen module.
+    """
+    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - slow to import, and only this needs it
+
+    with explain_errors(f"the adapter {folder}"), hide_peft_warnings():
+        kind = PeftConfig.from_pretrained(str(folder)).peft_type
+        if kind != "LORA":
+            raise ModelError(f"the adapter {folder} is of the kind {kind} and LORA is expected; start from another one")
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    refuse_trainable(adapted.get_base_model(), frozen)
+    return adapted
+
+
+def adapter_layers(folder: Path, model: nn.Module) -> list[str]:
+    """Names of the layers of a network that the adapter in a folder changes or replaces; raises `ModelError`."""
+    from peft import PeftConfig  # noqa: PLC0415 - slow to import, and only this needs it
+
+    with explain_errors(f"the adapter {folder}"):
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        targets, trained_modules = config.target_modules, list(config.modules_to_save or ())
+        linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+        if isinstance(targets, str):
+            return trained_modules + [name for name in linear if re.fullmatch(targets, name)]
+        return trained_modules + [name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)]
 
 
 @contextmanager
