@@ -48,3 +48,10 @@ def test_the_page_has_the_table_and_asks_for_nothing(tmp_path, examples, predict
     assert "reproduces the claim" in page
     assert "http://" not in page.replace("http-equiv", "")
     assert "medical-vqa referee p.jsonl" in page
+
+
+def test_a_long_command_is_not_cut_off_in_print(tmp_path, examples, predictions, baseline, score):
+    referee = examine(scored(score, examples, predictions, baseline), 50.0, 1)
+    write_referee_page(tmp_path / "r.html", referee, title="A claim", reproduce=["medical-vqa referee p.jsonl"])
+    printed = (tmp_path / "r.html").read_text().partition("@media print")[2]
+    assert "white-space: pre-wrap" in printed
