@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+from pathlib import Path
 
 import live
 import pytest
@@ -144,6 +145,23 @@ def test_requests_are_counted_by_route_method_and_status(broken):
     assert 'http_request_duration_seconds_count{handler="/healthz",method="GET"} 2.0' in text
     assert "http_requests_in_progress 1.0" in text  # this one
     assert "secret-id" not in text and "/no/such/path" not in text
+
+
+def test_metrics_have_the_process_and_the_version(client):
+    text = client.get("/metrics").text
+    assert 'medical_vqa_build_info{version="' in text
+    assert "process_resident_memory_bytes" in text or not Path("/proc").exists()
+
+
+def test_a_refusal_of_a_middleware_is_counted(client):
+    client.post("/ask_question", content=b" " * 70_000)
+    assert 'medical_vqa_refused_total{code="too_large"}' in client.get("/metrics").text
+
+
+def test_without_a_request_id_the_trace_id_of_the_client_is_used(client):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    reply = client.get("/model", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    assert reply.headers["x-request-id"] == trace
 
 
 def test_without_metrics_there_is_no_route_for_them():

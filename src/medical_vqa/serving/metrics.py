@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from medical_vqa.runtime.environment import package_version
 
 _MODEL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -14,6 +16,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time and open files of the server, on Linux
+        Info("medical_vqa_build", "The server's version", registry=self.registry).info({"version": package_version()})
         self.http_requests = self._counter("http_requests", "Requests answered", "handler", "method", "status")
         self.http_seconds = self._histogram(
             "http_request_duration_seconds", "From a request to its response", _HTTP_BUCKETS, "handler", "method"
