@@ -147,6 +147,7 @@ def installed(module: str) -> bool:
 
 def main() -> int:
     os.environ.setdefault("OPENAI_API_KEY", "none")
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it asks the network at import otherwise
     url, path = sys.argv[1].rstrip("/") + "/v1", Path(sys.argv[2])
     image = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
     failures = 0

@@ -42,6 +42,7 @@ _BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every pie
 DESCRIPTIONS: dict[int, str] = {
     400: "a request that cannot be answered",
     401: "no key, or an unknown one",
+    403: "the key lacks the role",
     404: "no such model",
     408: "the body arrived too slowly",
     413: "too large",
@@ -236,7 +237,7 @@ async def models(service: ServiceDependency) -> ModelList:
     return ModelList(data=[_entry(service)])
 
 
-@router.get("/models/{name:path}", responses=error_replies(401, 404, 429))
+@router.get("/models/{name:path}", responses=error_replies(401, 404, 422, 429))
 async def model(name: str, service: ServiceDependency) -> ModelEntry:
     """One model."""
     require_model(name, service)

@@ -43,6 +43,7 @@ from medical_vqa.serving.service import Conversation, Upload
 _DESCRIPTIONS = {
     400: "not an image, or a body that cannot be read",
     401: "no key, or an unknown one",
+    403: "the key lacks the role",
     404: "unknown, deleted or expired image",
     408: "the body arrived too slowly",
     413: "too large: bytes or pixels",
@@ -51,9 +52,9 @@ _DESCRIPTIONS = {
     429: "too many requests, or no answer in time; see Retry-After",
     503: "the image store does not answer, or the server is shutting down",
 }
-_UPLOAD_ERRORS = (400, 401, 408, 413, 415, 422, 429, 503)
-_QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
-_IMAGE_ERRORS = (401, 404, 422, 429, 503)
+_UPLOAD_ERRORS = (400, 401, 403, 408, 413, 415, 422, 429, 503)
+_QUESTION_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
+_IMAGE_ERRORS = (401, 403, 404, 422, 429, 503)
 
 ImageId = Annotated[
     str, Path(description="As POST /upload_image returned it.", examples=[IMAGE_ID_EXAMPLE], max_length=64)
