@@ -143,6 +143,21 @@ def test_yes_and_no_are_booleans(word, value):
     assert json.loads(output_schema(schema, "x").text(answer)) == {"is_ct": value}
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        5, {}, {"enum": 5}, {"enum": []}, {"type": 5}, {"type": "array"}, {"anyOf": []}, {"$ref": "#/$defs/none"},
+        {"anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}},
+        {"type": "object", "properties": 5}, {"type": "object", "properties": {"answer": 5}},
+        {"type": "object", "properties": {"answer": {"type": "object"}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_no_answer_fits_is_refused_before_anything_is_asked(schema):
+    with pytest.raises(ApiError) as error:
+        output_schema(schema, "response_format")
+    assert (error.value.status, error.value.param) == (400, "response_format")
+
+
 def test_an_abstention_in_json_is_a_field_or_a_refusal_and_never_a_guess(unsure):
     assert in_json(unsure, OBJECT)["abstained"] is True
     assert in_json(unsure, {"type": "string"}).startswith("I am not sure")

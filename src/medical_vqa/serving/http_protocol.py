@@ -101,6 +101,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer and close, unless a response has begun on this connection."""
         self._stop_header_timer()
+        if self.transport.is_closing():
+            return
         if self.cycle is None or self.cycle.response_complete:
             response = problem_response(ApiError(status, code, message, {"Connection": "close"}))  # type: ignore[arg-type]
             fields = b"".join(b"%b: %b\r\n" % field for field in response.raw_headers)

@@ -74,16 +74,15 @@ class OutputSchema:
         return next(str(name) for name in schema["properties"] if name not in _ABOUT_THE_ANSWER)
 
     def _check_value(self, schema: Mapping[str, Any]) -> None:
-        values = schema.get("enum", ())
-        if isinstance(values, list) and 0 < len(values) <= _MAX_VALUES:
-            return
-        if not {"string", "boolean"} & _types(schema):
+        if "enum" in schema and not 0 < len(_values(schema)) <= _MAX_VALUES:
+            raise self._unsupported(f"a list of 1 to {_MAX_VALUES} values")
+        if not _values(schema) and not {"string", "boolean"} & _types(schema):
             raise self._unsupported("a list of values, a boolean or a string")
 
     def _value(self, schema: Mapping[str, Any], answer: Answer) -> Any:
         candidates = [answer.answer, *(alternative.answer for alternative in answer.alternatives)]
-        if "enum" in schema:
-            options = {_comparable(option): option for option in schema["enum"] if option is not None}
+        if _values(schema):
+            options = {_comparable(option): option for option in _values(schema) if option is not None}
             for candidate in candidates:
                 if _comparable(candidate) in options:
                     return options[_comparable(candidate)]
@@ -92,13 +91,13 @@ class OutputSchema:
                 return _BOOLEANS[_comparable(answer.answer)]
         else:
             return answer.answer
-        if "null" in _types(schema) or None in schema.get("enum", ()):
+        if "null" in _types(schema) or None in _values(schema):
             return None
         raise ApiError(422, "invalid", "the model's answer fits no value of the schema", param=self.param)
 
-    def _resolved(self, schema: Any) -> Mapping[str, Any]:
+    def _resolved(self, schema: Any, steps: int = _MAX_REFERENCES) -> Mapping[str, Any]:
         """A part of the schema with its reference followed and, of alternatives, the one that is not null."""
-        for _ in range(_MAX_REFERENCES):
+        for step in range(steps):
             if not isinstance(schema, Mapping):
                 break
             reference = schema.get("$ref")
@@ -110,7 +109,7 @@ class OutputSchema:
                 parts = [part for part in schema["anyOf"] if part != {"type": "null"}]
                 if len(parts) != 1:
                     break
-                inner = self._resolved(parts[0])
+                inner = self._resolved(parts[0], steps - step - 1)
                 types = sorted(_types(inner) | ({"null"} if len(parts) < len(schema["anyOf"]) else set()))
                 return {**inner, "type": types}
             elif "const" in schema:
@@ -131,6 +130,11 @@ def output_schema(schema: Any, param: str) -> OutputSchema:
     if not isinstance(schema, Mapping):
         raise ApiError(400, "invalid", "expected a JSON schema", param=param)
     return OutputSchema(schema, param)
+
+
+def _values(schema: Mapping[str, Any]) -> list[Any]:
+    values = schema.get("enum")
+    return values if isinstance(values, list) else []
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
