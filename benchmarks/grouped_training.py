@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from medical_vqa import runtime
 from medical_vqa.config import load_recipe
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
@@ -29,6 +28,7 @@ from medical_vqa.models.compact.model import Compact
 from medical_vqa.pipelines import queries as queries_stage
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.queries import learnable
+from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.selection import Selection
 from medical_vqa.training.batching import BatchPlan
 from medical_vqa.training.optimizer import adamw
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     arguments = parse()
-    threads = runtime.use_all_cores()
+    threads = use_all_cores()
     rows, model = load(arguments.images)
     sides = {
         "grouped": batches(rows, size=192),

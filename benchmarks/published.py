@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 import sys
 import time
@@ -18,12 +19,12 @@ from typing import Any
 
 import torch
 
-from medical_vqa import runtime
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.pipelines.prepare import prepare_dataset
+from medical_vqa.runtime.environment import environment
 from medical_vqa.schema.selection import Selection
 
 HERE = Path(__file__).parent
@@ -61,16 +62,34 @@ def rows(root: Path, count: int, images: int) -> tuple[SelectedDataset, list[Any
     return data, (kept * (count // len(kept) + 1))[:count]
 
 
-def build(folder: Path, size: str, examples: list[Any], targets: str, dtype: str, dropout: float = 0.1) -> Blip2:
-    """The model, its checkpoint saved once under `folder` in the hub's layout."""
+def build(
+    folder: Path,
+    size: str,
+    examples: list[Any],
+    targets: str,
+    dtype: str,
+    dropout: float = 0.1,
+    *,
+    four_bit: bool = False,
+    layers: str = "attention",
+) -> Blip2:
+    """The model, its checkpoint saved once under `folder` in the hub's layout, at the published size in 16 bits."""
     hub = folder / size
     if not (hub / "config.json").is_file():
-        tiny_hub.blip2(
-            hub, "t5", [PROMPT, *(f"{e.question} {e.answers[0]}" for e in examples)], queries=32, **SIZES[size]
-        )
-    lora = {"targets": targets, "rank": 8, "alpha": 32.0, "dropout": dropout, "dora": False, "modules": None}
+        texts = [PROMPT, *(f"{e.question} {e.answers[0]}" for e in examples)]
+        device = "cuda" if torch.cuda.is_available() and size == "xl" else "cpu"
+        torch.set_default_dtype(torch.bfloat16 if size == "xl" else torch.float32)
+        try:
+            with torch.device(device):
+                tiny_hub.blip2(hub, "t5", texts, queries=32, **SIZES[size])
+        finally:
+            torch.set_default_dtype(torch.float32)
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    lora = {"targets": targets, "layers": layers, "rank": 8, "alpha": 32.0, "dropout": dropout}
     torch.manual_seed(0)
-    return Blip2.build(examples, checkpoint=str(hub), lora=lora, prompt=PROMPT, dtype=dtype)  # type: ignore[arg-type]
+    options: Any = {"dtype": dtype, "four_bit": four_bit}
+    return Blip2.build(examples, checkpoint=str(hub), lora=lora, prompt=PROMPT, **options)
 
 
 def queries(data: SelectedDataset, examples: list[Any], model: Blip2) -> list[Query]:
@@ -147,7 +166,7 @@ def weight_bytes(*modules: torch.nn.Module) -> int:
 def machine(device: torch.device) -> dict[str, Any]:
     """Where this ran."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    about = runtime.environment()
+    about = environment()
     return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "packages": about["packages"],
             "command": " ".join(sys.argv)}  # fmt: skip
 
@@ -156,5 +175,6 @@ def write(name: str, figures: dict[str, Any]) -> None:
     """Print the figures and keep them."""
     text = json.dumps(figures, indent=2) + "\n"
     print(text)
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / f"{name}.json").write_text(text, encoding="utf-8")
+    folder = Path(os.environ.get("MEDICAL_VQA_RESULTS", HERE / "results"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")

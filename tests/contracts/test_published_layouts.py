@@ -23,6 +23,7 @@ from medical_vqa.models.hf.vilt import Vilt
 from medical_vqa.runtime.devices import ComputeChoice, without_fp16
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
+from medical_vqa.training.optimizer import adamw
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 from layouts import LAYOUTS
@@ -276,6 +277,31 @@ def test_adapters_of_another_checkpoint_are_refused(pair, written, tmp_path):
     pair("qwen2.5-vl")
     with pytest.raises(ModelError, match=r"was trained on .* and not on .*; name the former in model\.checkpoint"):
         build("qwen3-vl", written("qwen3-vl"), initial=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["blip2-flan-t5-xl", "blip2-opt-2.7b"])
+def test_the_projection_of_blip2_trains_at_its_own_rate_behind_the_cache_and_is_saved(written, tmp_path, name):
+    model = build(name, written(name), lora={"projector": True, "projector_rate": 0.5})
+    picture = queries(model)[0].visual
+    before = model.vision.encode([picture])[0]["tokens"]
+    rows = queries(model, learn=True)
+    optimizer = adamw(model.module, learning_rate=0.1, weight_decay=0.0, factors=model.learning_rate_factors)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
+    projection = {n for n in trained if "language_projection" in n}
+    assert {rates[id(trained[n])] for n in projection} == {0.05}
+    assert {rates[id(trained[n])] for n in trained.keys() - projection} == {0.1}
+    old = {n: trained[n].detach().clone() for n in projection}
+    model.module(model.collate(rows)).backward()
+    optimizer.step()
+    assert all(not torch.equal(old[n], trained[n]) for n in projection)
+    assert torch.equal(model.vision.encode([picture])[0]["tokens"], before)  # the cache is upstream of what trains
+    model.save(tmp_path)
+    expected = [(p.raw, p.confidence) for p in model.answer(queries(model), Decoding(max_tokens=3))]
+    again = type(model).load(tmp_path, device=torch.device("cpu"))
+    assert [(p.raw, p.confidence) for p in again.answer(queries(again), Decoding(max_tokens=3))] == expected
+    resumed = build(name, written(name), initial=tmp_path)
+    assert [(p.raw, p.confidence) for p in resumed.answer(queries(resumed), Decoding(max_tokens=3))] == expected
 
 
 # --- what a bundle holds, and how many tokens an image takes

@@ -98,6 +98,8 @@ class AdapterModel(ABC):
 
     module: AdapterNet
     """The half of the network that trains."""
+    learning_rate_factors: Mapping[str, float]
+    """As in `ModelFamily`."""
     vision: Vision
     """The frozen vision modules, which fill the feature cache."""
 
@@ -159,6 +161,11 @@ class AdapterModel(ABC):
     @abstractmethod
     def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
         """Number of tokens that an image takes in the language model, with what surrounds them."""
+
+    @staticmethod
+    def rate_factors(lora: Mapping[str, Any]) -> Mapping[str, float]:  # noqa: ARG004 - for families with it
+        """Factors of the learning rate, by the beginning of the names of the module's parameters."""
+        return {}
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
@@ -223,6 +230,7 @@ class AdapterModel(ABC):
         )
         processor = cls.load_processor(source.folder, checkpoint, peft_model.get_base_model().config)
         model = cls(peft_model, cached_modules, processor, settings, **options)
+        model.learning_rate_factors = cls.rate_factors(lora)
         if gradient_checkpointing:
             model.module.base.activation_checkpointing_enable({"use_reentrant": False})
         return model

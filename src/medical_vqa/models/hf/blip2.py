@@ -132,6 +132,13 @@ class Blip2(AdapterModel, Blip2Family):
         return load_network(Blip2ForConditionalGeneration, checkpoint.folder, checkpoint.name, **arguments)
 
     @staticmethod
+    def rate_factors(lora: Mapping[str, Any]) -> Mapping[str, float]:
+        """The projection's own factor, where it trains."""
+        if not lora.get("projector"):
+            return {}
+        return {"peft_model.base_model.model.language_projection.": lora["projector_rate"]}
+
+    @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
         """The matrices of the language model, with ``four_bit``."""
         return count_language_weights(network) if options.get("four_bit") else 0

@@ -63,13 +63,15 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
     options = dict(lora)
     targets, custom_pattern = options.pop("targets"), options.pop("modules", None)
     layers: Layers = options.pop("layers", "attention")
+    options.pop("projector_rate", None)
+    trained_modules = (_PROJECTOR,) if options.pop("projector", False) else ()
     pattern = custom_pattern or lora_pattern(targets, network.config.text_config.model_type, layers)
     names = matching_layers(network, pattern) if initial is None else adapter_layers(initial, network)
-    connector_trains = any(name.startswith("qformer.") or name == _PROJECTOR for name in names)
+    connector_trains = any(name.startswith("qformer.") or name == _PROJECTOR for name in (*names, *trained_modules))
     cached_modules = _VISION if connector_trains else _VISION + _CONNECTOR
     if initial is not None:
         return continue_lora(network, initial, frozen=cached_modules), cached_modules
-    adapters = Lora(pattern=pattern, **options)
+    adapters = Lora(pattern=pattern, trained_modules=trained_modules, **options)
     return add_lora(network, adapters, frozen=cached_modules), cached_modules
 
 

@@ -32,6 +32,15 @@ class LoraOptions(Section):
     """Scale by alpha / sqrt(rank) (rank-stabilized LoRA), so that a large rank does not weaken the update."""
 
 
+class Blip2LoraOptions(LoraOptions):
+    """Low-rank adapters of BLIP-2, and its projection."""
+
+    projector: bool = False
+    """Train the projection from the Q-Former into the language model as well."""
+    projector_rate: Positive = 1.0
+    """Factor of the learning rate for the projection."""
+
+
 class ChatLoraOptions(LoraOptions):
     """Low-rank adapters of a chat model."""
 
@@ -94,7 +103,7 @@ class Blip2Options(AdapterOptions):
     """A hub id, or a folder in the hub's layout."""
     prompt: str = "Answer the following question based on the image: {question}"
     """What the language model reads after the image."""
-    lora: LoraOptions = LoraOptions()
+    lora: Blip2LoraOptions = Blip2LoraOptions()
     """Adapters."""
 
 

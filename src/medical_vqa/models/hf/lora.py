@@ -42,6 +42,8 @@ class Lora:
     """Whether magnitudes are learned apart from directions (weight-decomposed adaptation, Liu et al. 2024)."""
     rslora: bool = False
     """Whether the update is scaled by alpha / sqrt(rank) instead (rank-stabilized LoRA, Kalajdzievski 2023)."""
+    trained_modules: tuple[str, ...] = ()
+    """Names of modules all of whose weights are trained, without adapters."""
 
 
 def matching_layers(model: nn.Module, pattern: str) -> list[str]:
@@ -92,6 +94,7 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
+        modules_to_save=list(lora.trained_modules) or None,
         target_modules=lora.pattern if exact else names,  # PEFT refuses other layers than linear ones
     )
     with hide_peft_warnings():
