@@ -12,23 +12,23 @@ set -u
 cd "$(dirname "$0")/.."
 SIZE=${SIZE:-xl} DEVICE=${DEVICE:-cuda} LIMIT=${LIMIT:-480} PYTHON=${PYTHON:-python}
 PARTS=${PARTS:-"train fp16 answer serve qlora two"}
-export MEDICAL_VQA_RESULTS=${OUT:-benchmarks/results/gpu} HF_HUB_OFFLINE=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+export BENCHMARK_RESULTS=${OUT:-benchmarks/results/gpu} HF_HUB_OFFLINE=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 HUB=${HUB:-${TMPDIR:-/tmp}/medical-vqa-gpu}
-mkdir -p "$MEDICAL_VQA_RESULTS" "$HUB"
+mkdir -p "$BENCHMARK_RESULTS" "$HUB"
 began=$(date +%s)
 
 part() { # NAME SECONDS COMMAND...
   local name=$1 seconds=$2 spent
   shift 2
   [[ " $PARTS " == *" $name "* ]] || return 0
-  [ -f "$MEDICAL_VQA_RESULTS/$name.done" ] && { echo "$name: done before"; return 0; }
+  [ -f "$BENCHMARK_RESULTS/$name.done" ] && { echo "$name: done before"; return 0; }
   spent=$(($(date +%s) - began))
   [ $((spent + seconds)) -le "$LIMIT" ] || { echo "$name: left out, $((LIMIT - spent)) s remain of $seconds"; return 0; }
-  if timeout "$seconds" "$@" >"$MEDICAL_VQA_RESULTS/$name.log" 2>&1; then
-    touch "$MEDICAL_VQA_RESULTS/$name.done"
+  if timeout "$seconds" "$@" >"$BENCHMARK_RESULTS/$name.log" 2>&1; then
+    touch "$BENCHMARK_RESULTS/$name.done"
     echo "$name: done"
   else
-    echo "$name: failed or out of time: $(tail -n 1 "$MEDICAL_VQA_RESULTS/$name.log")"
+    echo "$name: failed or out of time: $(tail -n 1 "$BENCHMARK_RESULTS/$name.log")"
   fi
 }
 
@@ -39,4 +39,4 @@ part answer 90 "$PYTHON" benchmarks/answer_throughput.py "${common[@]}" --questi
 part serve 110 "$PYTHON" benchmarks/serve_throughput.py "${common[@]}" --model blip2 --seconds 3 --turns 1
 part qlora 60 "$PYTHON" benchmarks/gpu_steps.py qlora "${common[@]}"
 part two 60 "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node 2 benchmarks/gpu_steps.py two "${common[@]}"
-echo "$(($(date +%s) - began)) s; results in $MEDICAL_VQA_RESULTS"
+echo "$(($(date +%s) - began)) s; results in $BENCHMARK_RESULTS"

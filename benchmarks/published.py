@@ -175,6 +175,6 @@ def write(name: str, figures: dict[str, Any]) -> None:
     """Print the figures and keep them."""
     text = json.dumps(figures, indent=2) + "\n"
     print(text)
-    folder = Path(os.environ.get("MEDICAL_VQA_RESULTS", HERE / "results"))
+    folder = Path(os.environ.get("BENCHMARK_RESULTS", HERE / "results"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
