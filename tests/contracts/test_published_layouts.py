@@ -82,6 +82,7 @@ def test_generation_stops_at_the_token_that_training_puts_behind_an_answer(writt
     assert set(last) <= set(stops)
 
 
+@pytest.mark.slow
 def test_blip2_with_opt_writes_an_answer_that_it_has_learned_and_nothing_behind_it(written):
     name = "blip2-opt-2.7b"
     model = build(name, written(name), lora={"modules": r"language_model\..*", "rank": 32, "alpha": 64.0})
