@@ -194,8 +194,7 @@ def test_entities_are_recognized_by_their_chinese_names_too(text, entity):
         ),
         (
             "Where is the zebra of the pancreas?",
-            "I do not know the word 'zebra', and none of my training questions is about 'pancreas'; "
-            "ask again without them.",
+            "I do not know 'zebra', and none of my training questions is about 'pancreas'; ask again without them.",
         ),
         ("Where is the abnormality?", None),
     ],

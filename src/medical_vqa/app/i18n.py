@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -81,6 +82,57 @@ ENGLISH: Mapping[str, str] = {
     "ask_instead": "Questions that can be answered:",
     "abstained": "Not sure",
     "abstained_text": "Do not rely on an answer here.",
+    "side_patient": "Left and right are the patient's: the patient's left is at the right of the picture.",
+    "side_picture": "Left and right are those of the picture, as you look at it.",
+    "source_picture": "From this picture: other pictures of its type get other answers, or the same less surely.",
+    "source_usual": "From what is usual: other pictures of this type get the same answer just as surely.",
+    "source_knowledge": "General knowledge, not read from this picture.",
+    "outlined": "Outlined in the picture: {names}",
+    "outlined_box": "{name} (roughly)",
+    "outlined_area": "{name}, {area} cm²",
+    "marker_right": "R",
+    "marker_left": "L",
+    "marker_help": "R and L: the patient's right and left",
+    "marker_help_usual": "R and L: the patient's right and left, as such pictures are usually shown; the file does not say",
+    # --- why it abstains
+    "reason_constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the "
+    "window.",
+    "reason_not_radiology_colors": "This does not look like a radiology picture, because it has colors. The model was "
+    "trained on {trained} only.",
+    "reason_not_radiology_levels": "This does not look like a radiology picture: it has a few flat values, as a drawing "
+    "or a mask has.",
+    "reason_not_radiology_features": "This picture is unlike every picture that the model was trained on, so an answer "
+    "would mean nothing.",
+    "reason_modality_not_trained": "The file says that it is of modality {modality}; the model was trained on {trained} "
+    "only.",
+    "reason_modality_contradicts_header": "The file names the modality {modality}, and it looks like {answer} to the "
+    "model: it cannot rely on what it sees.",
+    "reason_contradiction": "The model answers {answer} to this question and {other_answer} to its opposite "
+    "(“{opposite}”), so neither answer means anything.",
+    "reason_paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in other "
+    "words (“{opposite}”), so neither answer means anything.",
+    "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of this "
+    "type get the same answer.",
+    "reason_type_not_reliable": "On questions of this type ({type}) the model is no better than guessing without the "
+    "picture: {accuracy} right against {baseline}, n={questions}{auc}.",
+    "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
+    "{risk} of its answers are wrong.",
+    "reason_foreign_language": "The model reads {languages} only; ask again in that.",
+    "reason_asks_why": "The model cannot say why: it chooses among the answers of its training rows and gives no "
+    "reasons. Ask about the picture itself.",
+    "reason_several_questions": "These are {number} questions; ask one at a time.",
+    "reason_incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
+    "reason_unknown_word": "The model does not know the word {words}; ask again without it.",
+    "reason_unknown_words": "The model does not know the words {words}; ask again without them.",
+    "reason_untrained_term": "None of the model's training questions is about {terms}; ask again without it.",
+    "reason_untrained_terms": "None of the model's training questions is about {terms}; ask again without them.",
+    "reason_unknown_words_and_terms": "The model does not know {words}, and none of its training questions is about "
+    "{terms}; ask again without them.",
+    "reason_organ_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it shows "
+    "the {entity}.",
+    "reason_finding_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it "
+    "shows {entity}.",
+    "reason_question_scope": "The model was not trained to answer this question.",
     "best_guess": "Best guess",
     "withheld_answers": "What it would have guessed",
     "answered_by": "{model} · {milliseconds} ms",
@@ -200,6 +252,44 @@ CHINESE: Mapping[str, str] = {
     "ask_instead": "可以回答的问题：",
     "abstained": "不确定",
     "abstained_text": "请勿采信此处的答案。",
+    "side_patient": "左右指患者的左右：患者的左侧位于图像右侧。",
+    "side_picture": "左右指图像的左右，即您看到的方向。",
+    "source_picture": "依据本图像：同类其他图像得到不同的答案，或同样答案但把握更小。",
+    "source_usual": "依据一般情况：同类其他图像会得到同样的答案，把握也相同。",
+    "source_knowledge": "依据一般知识，并非来自本图像。",
+    "outlined": "图像中已勾出：{names}",
+    "outlined_box": "{name}（大致范围）",
+    "outlined_area": "{name}，{area} 平方厘米",
+    "marker_right": "R（右）",
+    "marker_left": "L（左）",
+    "marker_help": "R 和 L：患者的右侧和左侧",
+    "marker_help_usual": "R 和 L：患者的右侧和左侧，按此类图像的惯例显示；文件中没有注明",
+    # --- why it abstains
+    "reason_constant_picture": "图像中没有内容：几乎所有像素都是同一个值。请检查帧和窗。",
+    "reason_not_radiology_colors": "这看起来不是放射影像，因为它有颜色。模型只用 {trained} 训练过。",
+    "reason_not_radiology_levels": "这看起来不是放射影像：它只有少数几个灰度值，像图画或掩膜。",
+    "reason_not_radiology_features": "这张图像与模型训练用过的所有图像都不同，任何答案都没有意义。",
+    "reason_modality_not_trained": "文件注明的成像方式是 {modality}；模型只用 {trained} 训练过。",
+    "reason_modality_contradicts_header": "文件注明的成像方式是 {modality}，而模型看来是 {answer}：它不能依靠所看到的内容。",
+    "reason_contradiction": "模型对此问题回答“{answer}”，对相反的问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
+    "reason_paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（“{opposite}”）回答“{other_answer}”，"
+    "因此两个答案都没有意义。",
+    "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
+    "reason_type_not_reliable": "对于这类问题（{type}），模型并不比不看图像的猜测更好：正确率 {accuracy}，对照 {baseline}，"
+    "n={questions}{auc}。",
+    "reason_low_confidence": "模型没有把握：置信度为 {confidence}；低于 {threshold} 时，超过 {risk} 的答案是错的。",
+    "reason_foreign_language": "模型只能读懂{languages}，请用该语言提问。",
+    "reason_asks_why": "模型无法说明原因：它只从训练数据的答案中选择，不给出理由。请就图像本身提问。",
+    "reason_several_questions": "这里有 {number} 个问题，请一次只问一个。",
+    "reason_incomplete_question": "不清楚您想了解 {topic} 的什么，请提出完整的问题。",
+    "reason_unknown_word": "模型不认识词语 {words}，请去掉它再问。",
+    "reason_unknown_words": "模型不认识这些词语：{words}，请去掉它们再问。",
+    "reason_untrained_term": "训练问题中没有关于 {terms} 的，请去掉它再问。",
+    "reason_untrained_terms": "训练问题中没有关于 {terms} 的，请去掉它们再问。",
+    "reason_unknown_words_and_terms": "模型不认识 {words}，训练问题中也没有关于 {terms} 的，请去掉它们再问。",
+    "reason_organ_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
+    "reason_finding_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
+    "reason_question_scope": "模型没有学过回答这个问题。",
     "best_guess": "最可能的答案",
     "withheld_answers": "若一定要回答",
     "answered_by": "{model} · {milliseconds} 毫秒",
@@ -246,6 +336,22 @@ CHINESE: Mapping[str, str] = {
     "failure_invalid_response": "本页面无法理解服务器的回答。",
 }
 
+NAMES_IN_CHINESE: Mapping[str, str] = {
+    "english": "英文", "english and chinese": "英文和中文", "yes": "是", "no": "否", "other pictures": "其他图像",
+    "atelectasis": "肺不张", "bladder": "膀胱", "brain edema": "脑水肿", "brain enhancing tumor": "脑强化肿瘤",
+    "brain non-enhancing tumor": "脑非强化肿瘤", "brain stem": "脑干", "cardiomegaly": "心脏肥大", "colon": "结肠",
+    "duodenum": "十二指肠", "effusion": "积液", "esophagus": "食管", "heart": "心脏", "infiltrate": "浸润",
+    "infiltration": "浸润", "kidney": "肾", "kidney cancer": "肾癌", "larynx": "喉", "left ear": "左耳", "left eye": "左眼",
+    "left femoral head": "左股骨头", "left humerus head": "左肱骨头", "left kidney": "左肾", "left lung": "左肺",
+    "left mandible": "左下颌骨", "left parotid": "左腮腺", "left temporal lobe": "左颞叶", "liver": "肝脏",
+    "liver cancer": "肝癌", "lung": "肺", "lung cancer": "肺癌", "mass": "肿块", "nodule": "结节", "pneumonia": "肺炎",
+    "pneumothorax": "气胸", "rectum": "直肠", "right ear": "右耳", "right eye": "右眼", "right femoral head": "右股骨头",
+    "right humerus head": "右肱骨头", "right kidney": "右肾", "right lung": "右肺", "right mandible": "右下颌骨",
+    "right parotid": "右腮腺", "right temporal lobe": "右颞叶", "small bowel": "小肠", "spinal cord": "脊髓",
+    "spleen": "脾脏", "stomach": "胃", "tooth": "牙齿", "trachea": "气管",
+}  # fmt: skip
+"""What the backend names in English, in lower case, in Chinese."""
+
 _TEXTS: Mapping[Language, Mapping[str, str]] = {"en": ENGLISH, "zh": CHINESE}
 
 
@@ -260,6 +366,32 @@ class Texts:
         """The text of a key with its placeholders filled in."""
         return _TEXTS[self.language][key].format(**values)
 
+    def reason(self, code: str | None, arguments: Mapping[str, str], sentence: str | None) -> str:
+        """Why a model abstains.
+
+        Args:
+            code: Code of the reason, as the backend sent it.
+            arguments: Values that the reason names.
+            sentence: The backend's own sentence, in English.
+
+        Returns:
+            The reason in this language; the backend's sentence for a code that this page does not know.
+        """
+        key = f"reason_{code}"
+        if key not in ENGLISH or (code == "question_scope" and self.language == "en"):
+            return sentence or self("abstained_text")
+        values = {name: self.name(value) for name, value in arguments.items()}
+        if placeholders_of(ENGLISH[key]) - values.keys():
+            return sentence or self("abstained_text")
+        return self(key, **values)
+
+    def name(self, text: str) -> str:
+        """An organ, a finding or another value of the backend in this language; unchanged where it is not known."""
+        if self.language == "en":
+            return text
+        known = NAMES_IN_CHINESE.get(text.lower())
+        return known if known is not None else text.replace("' and '", "'和'")
+
     def failure(self, code: str) -> str:
         """What went wrong and what to do, for a failure code of the client."""
         return self(f"failure_{code}")
@@ -268,6 +400,11 @@ class Texts:
         """A duration in minutes, from two hours on in hours."""
         minutes = max(1, round(seconds / 60))
         return self("hours", n=round(minutes / 60)) if minutes >= 120 else self("minutes", n=minutes)
+
+
+def placeholders_of(text: str) -> set[str]:
+    """Names of the values that a text takes."""
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
 
 
 def language_of(locale: str | None) -> Language:

@@ -39,9 +39,10 @@ def _sentence(reply: Reply, texts: Texts) -> str:
     confidence = "" if reply.confidence is None else f" ({texts('confidence')} {per_cent(reply.confidence)})"
     answer = f"{reply.answer}{confidence}, {reply.model.name}"
     if not reply.abstained:
-        return answer
-    reason = f" {reply.reason}" if reply.reason else ""
-    return f"{texts('abstained')}.{reason} {texts('best_guess')}: {answer}"
+        keys = [f"source_{reply.source}" if reply.source else "", f"side_{reply.side}" if reply.side else ""]
+        return ". ".join([answer, *(texts(key) for key in keys if key)])
+    reason = texts.reason(reply.reason_code, reply.reason_arguments, reply.reason)
+    return f"{texts('abstained')}. {reason} {texts('best_guess')}: {answer}"
 
 
 def _turn_content(turn: Turn) -> dict[str, Any]:

@@ -287,7 +287,8 @@ class ModelFamily:
         return None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002
-        """One sentence for the user why an answer to this query means nothing; None when it may stand."""
+        """Why an answer to this query means nothing: one sentence for the user, or a `questions.reasons.Reason`, which
+        has a code as well; None when the answer may stand."""
         return None
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:  # noqa: ARG002

@@ -130,6 +130,40 @@ class TypeReliability(SchemaModel):
     """Whether difference and AUC (where there is one) are above guessing, each with 90 % confidence, one-sided."""
 
 
+class LocalizationScore(SchemaModel):
+    """How well a model localizes one organ or finding, or all of them, where pictures have it."""
+
+    name: str
+    """Name of the organ or finding: ``Left Lung``; ``all`` for all of them together."""
+    pictures: int
+    """Number of pictures whose masks or boxes have it; of ``all`` the number of pairs of picture and entity."""
+    localized: Fraction
+    """Fraction in which the model localizes it at all."""
+    pointing: Fraction
+    """Fraction in which the most probable place lies inside the mask, or the box where there is no mask."""
+    masks: int
+    """Number of masks that outlines were compared with."""
+    median_dice: Fraction | None = None
+    """Median Dice of outline and mask; what is not localized counts as 0. Null without masks."""
+    boxes: int
+    """Number of boxes that the outlines' boxes were compared with."""
+    median_box_iou: Fraction | None = None
+    """Median intersection over union of the boxes; what is not localized counts as 0. Null without boxes."""
+
+
+class LocalizationScores(SchemaModel):
+    """How well a model localizes what it names, against masks and boxes that nothing was learned from."""
+
+    measured_on: str
+    """Pictures that it was measured on: ``slake validation, 96 pictures``."""
+    all: LocalizationScore
+    """All organs and findings together."""
+    entities: tuple[LocalizationScore, ...]
+    """Each organ and finding in at least five pictures."""
+    localized_although_absent: int
+    """How often the model outlines what a picture with masks does not have."""
+
+
 class ExportedFrom(SchemaModel):
     """The bundle that an exported one was made of."""
 
@@ -187,6 +221,8 @@ class BundleCard(SchemaModel):
     """Temperature and abstention threshold; null before `medical-vqa calibrate`."""
     reliability: tuple[TypeReliability, ...] = ()
     """Comparison with the question-only baseline by type of question; empty before `medical-vqa calibrate`."""
+    localization: LocalizationScores | None = None
+    """How well it localizes what it names; null where that was not measured."""
     prompt: str | None = None
     """Template of the question, for families that use one."""
     license: str = ""

@@ -6,6 +6,7 @@ from html import escape
 
 from medical_vqa.app.client import BackendError
 from medical_vqa.app.i18n import Texts
+from medical_vqa.schema.evidence import Evidence
 from medical_vqa.serving.schema import Answer
 from medical_vqa.text import per_cent
 
@@ -110,6 +111,7 @@ def _answered(texts: Texts, reply: Answer) -> str:
     else:
         label = "agreement" if reply.confidence_basis == "agreement" else "confidence"
         html += _bar(texts(label), reply.confidence, "mv-confidence")
+    html += _notes(texts, reply)
     if reply.alternatives:
         html += f'<div class="mv-alternatives">{small(texts("alternatives"))}{_alternatives(reply)}</div>'
     return html
@@ -117,9 +119,7 @@ def _answered(texts: Texts, reply: Answer) -> str:
 
 def _abstained(texts: Texts, reply: Answer) -> str:
     """Without a confidence bar: a model may be very sure about a question that it does not understand."""
-    reason = f"<p>{escape(texts('abstained_text'))}</p>"
-    if reply.reason:
-        reason = f'<p lang="en">{escape(reply.reason)}</p>'
+    reason = f"<p>{escape(texts.reason(reply.reason_code, reply.reason_arguments, reply.reason))}</p>"
     if reply.confidence is None:
         withheld = small(f"{texts('best_guess')}: {reply.answer}")
     else:
@@ -128,6 +128,28 @@ def _abstained(texts: Texts, reply: Answer) -> str:
         f'<p class="mv-answer">{escape(texts("abstained"))}</p>{reason}<details class="mv-withheld">'
         f"<summary>{escape(texts('withheld_answers'))}</summary>{withheld}{_alternatives(reply)}</details>"
     )
+
+
+def _notes(texts: Texts, reply: Answer) -> str:
+    """Where the answer comes from, whose left and right it names, and what is outlined."""
+    notes = []
+    if reply.source is not None:
+        notes.append((f"mv-source mv-source-{reply.source}", texts(f"source_{reply.source}")))
+    if reply.side is not None:
+        notes.append(("mv-side", texts(f"side_{reply.side}")))
+    if reply.evidence:
+        names = "; ".join(outlined_name(texts, item) for item in reply.evidence)
+        notes.append(("mv-outlined", texts("outlined", names=names)))
+    items = "".join(f'<li class="{name}">{escape(text)}</li>' for name, text in notes)
+    return f'<ul class="mv-notes">{items}</ul>' if items else ""
+
+
+def outlined_name(texts: Texts, item: Evidence) -> str:
+    """Name of what is outlined, with its area where that is known and the outline is more than a box."""
+    name = texts.name(item.name)
+    if item.learned_from == "box":
+        return texts("outlined_box", name=name)
+    return name if item.area_mm2 is None else texts("outlined_area", name=name, area=f"{item.area_mm2 / 100:.1f}")
 
 
 def _alternatives(reply: Answer) -> str:

@@ -98,7 +98,8 @@ def _announcement(reply: Reply, texts: Texts) -> str:
     if isinstance(reply, BackendError):
         return texts.failure(reply.code)
     if reply.abstained:
-        return texts("announce_abstained", reason=reply.reason or "")
+        reason = texts.reason(reply.reason_code, reply.reason_arguments, reply.reason)
+        return texts("announce_abstained", reason=reason)
     confidence = "–" if reply.confidence is None else per_cent(reply.confidence)
     sentence = texts("announce_answer", answer=reply.answer, confidence=confidence)
     if reply.attention_map is None:

@@ -19,6 +19,7 @@ from medical_vqa.models.compact.question_understanding import (
 )
 from medical_vqa.models.questions.claims import FINDING, is_yes
 from medical_vqa.models.questions.form import asks_yes_or_no, form_reason
+from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
@@ -83,7 +84,7 @@ def _among_choices(questions: Sequence[str], answers: AnswerVocabulary) -> NDArr
 
 def scope_abstention_reason(
     query: Query, prediction: Prediction, parser: QuestionParser, image_types: ImageTypes, answer: Answer
-) -> str | None:
+) -> Reason | None:
     """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent.
 
     An organ that no training picture of the image's type shows may be said to be absent, and not to be present.
@@ -96,7 +97,7 @@ def scope_abstention_reason(
         answer: Answers questions; it is called to find out the type of the image.
     """
     if parser.is_foreign(query.question):
-        return f"I read {parser.languages()} only; ask again in that."
+        return Reason("foreign_language", languages=parser.languages())
     if (reason := form_reason(query.question)) is not None:
         return reason
     if (reason := words_reason(query.question, parser)) is not None:
@@ -110,25 +111,21 @@ def scope_abstention_reason(
         image_type = answer([type_query], Decoding(alternatives=0))[0].answer
         unfamiliar = next((entity for entity in entities if image_types.is_unfamiliar(entity, image_type)), None)
         if unfamiliar is not None:
-            name = unfamiliar if FINDING.search(unfamiliar) else f"the {unfamiliar}"
-            return f"I cannot tell from this kind of image: nobody showed me {name} in one like it."
+            kind = "finding" if FINDING.search(unfamiliar) else "organ"
+            return Reason(f"{kind}_not_in_image_type", entity=unfamiliar)
     return None
 
 
-def words_reason(question: str, parser: QuestionParser) -> str | None:
+def words_reason(question: str, parser: QuestionParser) -> Reason | None:
     """Why the words of a question cannot be answered, all of them named; None where all are known."""
     unknown = parser.unknown_words(question)
     outside = [term.spelling for term in parser.terms_outside(question)]
-    it, words_ = ("it", "word") if len(unknown) + len(outside) == 1 else ("them", "words")
     if unknown and outside:
-        return (
-            f"I do not know the {'word' if len(unknown) == 1 else 'words'} {_listed(unknown)}, and none of my training "
-            f"questions is about {_listed(outside)}; ask again without {it}."
-        )
+        return Reason("unknown_words_and_terms", words=_listed(unknown), terms=_listed(outside))
     if unknown:
-        return f"I do not know the {words_} {_listed(unknown)}; ask again without {it}."
+        return Reason("unknown_word" if len(unknown) == 1 else "unknown_words", words=_listed(unknown))
     if outside:
-        return f"None of my training questions is about {_listed(outside)}; ask again without {it}."
+        return Reason("untrained_term" if len(outside) == 1 else "untrained_terms", terms=_listed(outside))
     return None
 
 

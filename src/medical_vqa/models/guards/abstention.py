@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.calibration import temperature_scaled
+from medical_vqa.models.guards.reasons import sentence
+from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.records import Prediction
 
@@ -21,7 +23,8 @@ class AbstentionDecision:
     reason: str | None = None
     """One sentence for the person who asked; None when it answers."""
     code: str | None = None
-    """The reason for programs: ``question_scope``, ``low_confidence`` or a code of `guards.reasons`; None likewise."""
+    """The reason for programs: a code of `guards.reasons`, or ``question_scope`` for a sentence of a family's own; None
+    likewise."""
     arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Values that the sentence names."""
     suggestions: tuple[str, ...] = ()
@@ -44,6 +47,8 @@ def abstention_decision(
     """
     reason = model.abstention_reason(query, prediction)
     if reason is not None:
+        if isinstance(reason, Reason):
+            return AbstentionDecision(True, str(reason), reason.code, dict(reason.arguments))
         return AbstentionDecision(True, reason, "question_scope")
     calibration, confidence = card.calibration, prediction.confidence
     if calibration is None or confidence is None:
@@ -53,14 +58,5 @@ def abstention_decision(
         threshold = calibration.finding_threshold
     if threshold is None or confidence >= threshold:
         return AbstentionDecision(False)
-    return AbstentionDecision(
-        True,
-        f"I am not sure: my confidence is {confidence:.0%}, and below {threshold:.0%} more than "
-        f"{calibration.risk:.0%} of my answers are wrong.",
-        "low_confidence",
-        {
-            "confidence": f"{confidence:.0%}",
-            "threshold": f"{threshold:.0%}",
-            "risk": f"{calibration.risk:.0%}",
-        },
-    )
+    arguments = {"confidence": f"{confidence:.0%}", "threshold": f"{threshold:.0%}", "risk": f"{calibration.risk:.0%}"}
+    return AbstentionDecision(True, sentence("low_confidence", arguments), "low_confidence", arguments)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from medical_vqa.models.questions.reasons import SCOPE_SENTENCES
+
 SENTENCES: Mapping[str, str] = {
+    **SCOPE_SENTENCES,
+    "low_confidence": (
+        "I am not sure: my confidence is {confidence}, and below {threshold} more than {risk} of my answers are wrong."
+    ),
     "constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the window.",
     "not_radiology_colors": (
         "This does not look like a radiology picture, because it has colors. I was trained on {trained} only."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.text import is_chinese
 
 _AUXILIARY = re.compile(
@@ -22,11 +23,6 @@ _FOLLOW_UP = re.compile(
 _CHINESE_FOLLOW_UP = re.compile(r"^\W*(?:那|那么|还有)?(?P<topic>[\u4e00-\u9fff]{1,8}?)呢\W*$")
 _VERB = re.compile(
     r"\b(?:is|are|was|were|do|does|did|can|has|have|which|what|where|how|many|show|shown)\b", re.IGNORECASE
-)
-
-REASON_DECLINED = (
-    "I cannot say why: I choose among the answers of my training rows and give no reasons; "
-    "ask about the picture itself."
 )
 
 
@@ -78,13 +74,13 @@ def completed_follow_up(question: str, previous: str, entity_in: Callable[[str],
     return re.sub(rf"\b{re.escape(former)}s?\b", entity, previous, count=1, flags=re.IGNORECASE)
 
 
-def form_reason(question: str) -> str | None:
+def form_reason(question: str) -> Reason | None:
     """Why a model that chooses from a closed list cannot take a question of this form; None where it can."""
     if asks_why(question):
-        return REASON_DECLINED
+        return Reason("asks_why")
     if len(parts := questions_in(question)) > 1:
-        return f"These are {len(parts)} questions; ask one at a time."
+        return Reason("several_questions", number=str(len(parts)))
     topic = follow_up_topic(question)
     if topic is not None:
-        return f"I do not know what you want to know about {topic!r}; ask a whole question."
+        return Reason("incomplete_question", topic=repr(topic))
     return None
