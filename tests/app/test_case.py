@@ -12,6 +12,7 @@ from medical_vqa.app.case import (
     normalize_question,
     open_case,
     retry_last_turn,
+    suggestions_in,
     window_ranges,
 )  # fmt: skip
 from medical_vqa.app.client import Backend, BackendError
@@ -95,6 +96,20 @@ def test_a_question_of_several_lines_becomes_one():
     assert normalize_question(" Is the\nliver\t healthy?\x00 ") == "Is the liver healthy?"
     assert normalize_question("肝脏 健康吗？") == "肝脏 健康吗？"
     assert normalize_question("\n") == ""
+
+
+def test_suggestions_are_in_the_language_of_the_page_and_asked_for_once(backend, monkeypatch):
+    case = open_case(backend, "scan.png", png(), suggestions=["Which organ is this?"])
+    assert suggestions_in(backend, case, "en") == ["Which organ is this?"]
+    assert suggestions_in(backend, case, "zh") == ["图中是哪个器官？", "肝脏健康吗？"]
+    monkeypatch.setattr(backend, "suggested_questions", lambda *_: pytest.fail("asked again"))
+    assert suggestions_in(backend, case, "zh") == ["图中是哪个器官？", "肝脏健康吗？"]
+
+
+def test_where_the_model_reads_no_chinese_suggestions_stay_english(backend, monkeypatch):
+    case = open_case(backend, "scan.png", png())
+    monkeypatch.setattr(backend, "suggested_questions", lambda *_: [])
+    assert suggestions_in(backend, case, "zh") == case.suggestions
 
 
 def test_a_case_opens_without_suggestions(backend, monkeypatch):

@@ -84,6 +84,40 @@ def test_an_example_and_a_suggested_question_are_clicks_away(page):
     expect(page.get_by_role("button", name="Which organ is this?")).to_have_count(0)
 
 
+def test_evidence_source_and_sides_are_shown_and_the_outline_can_be_hidden(page):
+    upload(page, png(96))
+    wait_for_width(page, 96)
+    expect(page.locator(".marker-right")).to_have_text("R")
+    expect(page.locator(".marker-left")).to_have_text("L")
+    ask(page, "Where is it?")
+    expect(page.locator(".mv-source")).to_contain_text("From this picture")
+    expect(page.locator(".mv-side")).to_contain_text("the patient's left is at the right of the picture")
+    expect(page.locator(".mv-outlined")).to_have_text("Outlined in the picture: Left Lung")
+    outline = page.locator("svg.outlines path")
+    expect(outline).to_be_visible()
+    picture, box = page.locator("img.picture").bounding_box(), outline.bounding_box()
+    assert box["x"] - picture["x"] == pytest.approx(60 / 96 * picture["width"], abs=4)  # half of the line's width
+    assert box["y"] - picture["y"] == pytest.approx(20 / 96 * picture["height"], abs=4)
+    page.locator(".attention-toggle").click()
+    expect(outline).to_be_hidden()
+    assert accessibility_violations(page) == []
+
+
+def test_on_the_chinese_page_reasons_and_suggestions_are_chinese(open_page, fake, address):
+    page = open_page(address, locale="zh-CN")
+    page.get_by_role("button", name="CT, abdomen").click()
+    page.get_by_role("button", name="图中是哪个器官？").click()
+    expect(page.locator(".mv-answer")).to_have_text("80 pixels")
+    ask(page, "Where is it?")
+    expect(page.locator(".mv-side")).to_contain_text("患者的左侧位于图像右侧")
+    expect(page.locator(".mv-outlined")).to_have_text("图像中已勾出：左肺")
+    expect(page.locator("svg.outlines text")).to_have_text("左肺")
+    ask(page, "How is the weather?")
+    expect(page.locator(".mv-abstained")).to_be_visible()
+    expect(page.get_by_role("button", name="肝脏健康吗？")).to_be_visible()
+    expect(page.get_by_role("button", name="Which organ is shown here?")).to_have_count(0)
+
+
 def test_a_second_upload_replaces_the_first(page):
     upload(page, png(96), "first.png")
     ask(page, "How wide is it?")

@@ -64,7 +64,9 @@ class Case:
     picture: bytes
     """PNG of the displayed view, as the model receives it."""
     suggestions: list[str]
-    """Suggested questions."""
+    """Suggested questions in English."""
+    translated: dict[str, list[str]] = field(default_factory=dict)
+    """Language → suggested questions in it, as far as they were needed."""
     view: View = View()
     """Displayed frame and window."""
     image_ids: dict[str, str] = field(default_factory=dict)
@@ -107,6 +109,19 @@ def open_case(backend: Backend, name: str, data: bytes, *, suggestions: Sequence
     case = Case(name, data, uploaded, picture, questions, header_window=window_of(uploaded))
     case.image_ids[backend.address] = uploaded.image_id
     return case
+
+
+def suggestions_in(backend: Backend, case: Case, language: str) -> list[str]:
+    """Suggested questions in a language, in English where the backend has none in it."""
+    if language == "en":
+        return case.suggestions
+    image_id = case.image_ids.get(backend.address)
+    if language not in case.translated and image_id is not None:
+        try:
+            case.translated[language] = backend.suggested_questions(image_id, language)
+        except BackendError:  # the page works without them
+            return case.suggestions
+    return case.translated.get(language) or case.suggestions
 
 
 def change_view(backends: Sequence[Backend], case: Case, view: View) -> None:

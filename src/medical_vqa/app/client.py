@@ -119,9 +119,11 @@ class Backend:
         """PNG of an uploaded image as the model receives it."""
         return self._request("GET", f"/images/{image_id}/picture").content
 
-    def suggested_questions(self, image_id: str) -> list[str]:
-        """Questions that suit an uploaded image and the model."""
-        return _parse(schema.Suggestions, self._request("GET", f"/images/{image_id}/questions")).questions
+    def suggested_questions(self, image_id: str, language: str = "en") -> list[str]:
+        """Questions that suit an uploaded image and the model, in a language; none where the model does not read it."""
+        return _parse(
+            schema.Suggestions, self._request("GET", f"/images/{image_id}/questions?language={language}")
+        ).questions
 
     def ask(self, image_id: str, question: str, *, attention_map: bool) -> schema.Answer:
         """Ask a question about an uploaded image.

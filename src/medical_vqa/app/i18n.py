@@ -92,27 +92,26 @@ ENGLISH: Mapping[str, str] = {
     "outlined_area": "{name}, {area} cm²",
     "marker_right": "R",
     "marker_left": "L",
-    "marker_help": "R and L: the patient's right and left",
-    "marker_help_usual": "R and L: the patient's right and left, as such pictures are usually shown; the file does not say",
+    "marker_help": "R and L: the patient's right and left, as such pictures are usually shown",
     # --- why it abstains
     "reason_constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the "
     "window.",
     "reason_not_radiology_colors": "This does not look like a radiology picture, because it has colors. The model was "
     "trained on {trained} only.",
-    "reason_not_radiology_levels": "This does not look like a radiology picture: it has a few flat values, as a drawing "
-    "or a mask has.",
-    "reason_not_radiology_features": "This picture is unlike every picture that the model was trained on, so an answer "
-    "would mean nothing.",
-    "reason_modality_not_trained": "The file says that it is of modality {modality}; the model was trained on {trained} "
-    "only.",
+    "reason_not_radiology_levels": "This does not look like a radiology picture: it has a few flat values, as a "
+    "drawing or a mask has.",
+    "reason_not_radiology_features": "This picture is unlike every picture that the model was trained on, so an "
+    "answer would mean nothing.",
+    "reason_modality_not_trained": "The file says that it is of modality {modality}; the model was trained "
+    "on {trained} only.",
     "reason_modality_contradicts_header": "The file names the modality {modality}, and it looks like {answer} to the "
     "model: it cannot rely on what it sees.",
     "reason_contradiction": "The model answers {answer} to this question and {other_answer} to its opposite "
     "(“{opposite}”), so neither answer means anything.",
-    "reason_paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in other "
-    "words (“{opposite}”), so neither answer means anything.",
-    "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of this "
-    "type get the same answer.",
+    "reason_paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in "
+    "other words (“{opposite}”), so neither answer means anything.",
+    "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of "
+    "this type get the same answer.",
     "reason_type_not_reliable": "On questions of this type ({type}) the model is no better than guessing without the "
     "picture: {accuracy} right against {baseline}, n={questions}{auc}.",
     "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
@@ -128,8 +127,8 @@ ENGLISH: Mapping[str, str] = {
     "reason_untrained_terms": "None of the model's training questions is about {terms}; ask again without them.",
     "reason_unknown_words_and_terms": "The model does not know {words}, and none of its training questions is about "
     "{terms}; ask again without them.",
-    "reason_organ_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it shows "
-    "the {entity}.",
+    "reason_organ_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it "
+    "shows the {entity}.",
     "reason_finding_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it "
     "shows {entity}.",
     "reason_question_scope": "The model was not trained to answer this question.",
@@ -262,20 +261,23 @@ CHINESE: Mapping[str, str] = {
     "outlined_area": "{name}，{area} 平方厘米",
     "marker_right": "R（右）",
     "marker_left": "L（左）",
-    "marker_help": "R 和 L：患者的右侧和左侧",
-    "marker_help_usual": "R 和 L：患者的右侧和左侧，按此类图像的惯例显示；文件中没有注明",
+    "marker_help": "R 和 L：患者的右侧和左侧，按此类图像的惯例显示",
     # --- why it abstains
     "reason_constant_picture": "图像中没有内容：几乎所有像素都是同一个值。请检查帧和窗。",
     "reason_not_radiology_colors": "这看起来不是放射影像，因为它有颜色。模型只用 {trained} 训练过。",
     "reason_not_radiology_levels": "这看起来不是放射影像：它只有少数几个灰度值，像图画或掩膜。",
     "reason_not_radiology_features": "这张图像与模型训练用过的所有图像都不同，任何答案都没有意义。",
     "reason_modality_not_trained": "文件注明的成像方式是 {modality}；模型只用 {trained} 训练过。",
-    "reason_modality_contradicts_header": "文件注明的成像方式是 {modality}，而模型看来是 {answer}：它不能依靠所看到的内容。",
-    "reason_contradiction": "模型对此问题回答“{answer}”，对相反的问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
-    "reason_paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（“{opposite}”）回答“{other_answer}”，"
+    "reason_modality_contradicts_header": "文件注明的成像方式是 {modality}，而模型看来是 {answer}："
+    "它不能依靠所看到的内容。",
+    "reason_contradiction": "模型对此问题回答“{answer}”，对相反的问题（“{opposite}”）回答“{other_answer}”，"
+    "因此两个答案都没有意义。",
+    "reason_paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（"
+    "“{opposite}”）回答“{other_answer}”，"
     "因此两个答案都没有意义。",
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
-    "reason_type_not_reliable": "对于这类问题（{type}），模型并不比不看图像的猜测更好：正确率 {accuracy}，对照 {baseline}，"
+    "reason_type_not_reliable": "对于这类问题（{type}），模型并不比不看图像的猜测更好：正确率 {accuracy}，对照 "
+    "{baseline}，"
     "n={questions}{auc}。",
     "reason_low_confidence": "模型没有把握：置信度为 {confidence}；低于 {threshold} 时，超过 {risk} 的答案是错的。",
     "reason_foreign_language": "模型只能读懂{languages}，请用该语言提问。",
@@ -341,14 +343,14 @@ NAMES_IN_CHINESE: Mapping[str, str] = {
     "atelectasis": "肺不张", "bladder": "膀胱", "brain edema": "脑水肿", "brain enhancing tumor": "脑强化肿瘤",
     "brain non-enhancing tumor": "脑非强化肿瘤", "brain stem": "脑干", "cardiomegaly": "心脏肥大", "colon": "结肠",
     "duodenum": "十二指肠", "effusion": "积液", "esophagus": "食管", "heart": "心脏", "infiltrate": "浸润",
-    "infiltration": "浸润", "kidney": "肾", "kidney cancer": "肾癌", "larynx": "喉", "left ear": "左耳", "left eye": "左眼",
-    "left femoral head": "左股骨头", "left humerus head": "左肱骨头", "left kidney": "左肾", "left lung": "左肺",
-    "left mandible": "左下颌骨", "left parotid": "左腮腺", "left temporal lobe": "左颞叶", "liver": "肝脏",
-    "liver cancer": "肝癌", "lung": "肺", "lung cancer": "肺癌", "mass": "肿块", "nodule": "结节", "pneumonia": "肺炎",
-    "pneumothorax": "气胸", "rectum": "直肠", "right ear": "右耳", "right eye": "右眼", "right femoral head": "右股骨头",
-    "right humerus head": "右肱骨头", "right kidney": "右肾", "right lung": "右肺", "right mandible": "右下颌骨",
-    "right parotid": "右腮腺", "right temporal lobe": "右颞叶", "small bowel": "小肠", "spinal cord": "脊髓",
-    "spleen": "脾脏", "stomach": "胃", "tooth": "牙齿", "trachea": "气管",
+    "infiltration": "浸润", "kidney": "肾", "kidney cancer": "肾癌", "larynx": "喉", "left ear": "左耳",
+    "left eye": "左眼", "left femoral head": "左股骨头", "left humerus head": "左肱骨头", "left kidney": "左肾",
+    "left lung": "左肺", "left mandible": "左下颌骨", "left parotid": "左腮腺", "left temporal lobe": "左颞叶",
+    "liver": "肝脏", "liver cancer": "肝癌", "lung": "肺", "lung cancer": "肺癌", "mass": "肿块", "nodule": "结节",
+    "pneumonia": "肺炎", "pneumothorax": "气胸", "rectum": "直肠", "right ear": "右耳", "right eye": "右眼",
+    "right femoral head": "右股骨头", "right humerus head": "右肱骨头", "right kidney": "右肾", "right lung": "右肺",
+    "right mandible": "右下颌骨", "right parotid": "右腮腺", "right temporal lobe": "右颞叶", "small bowel": "小肠",
+    "spinal cord": "脊髓", "spleen": "脾脏", "stomach": "胃", "tooth": "牙齿", "trachea": "气管",
 }  # fmt: skip
 """What the backend names in English, in lower case, in Chinese."""
 

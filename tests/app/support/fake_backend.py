@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medical_vqa.schema.evidence import Evidence, MultiPolygon
 from medical_vqa.serving import schema
 
 LIMITS = schema.Limits(
@@ -26,6 +27,17 @@ LIMITS = schema.Limits(
 )
 REASON = "This is not a question about a medical image that I have learned to answer."
 FRAMES = 12
+_SQUARE = ((60.0, 20.0), (80.0, 20.0), (80.0, 50.0), (60.0, 50.0), (60.0, 20.0))
+EVIDENCE = Evidence(
+    name="Left Lung",
+    box=(60, 20, 80, 50),
+    polygon=MultiPolygon(coordinates=((_SQUARE,),)),
+    area=600,
+    side="patient",
+    position="right",
+    learned_from="mask",
+    score=0.9,
+)
 
 
 def png(side: int = 96, shade: int = 90, *, width: int | None = None) -> bytes:
@@ -114,6 +126,7 @@ class FakeBackend:
         body = json.loads(content)
         _, (width, _height) = self.image(body["image_id"])
         abstains = "weather" in body["question"]
+        locates = "Where" in body["question"]
         return schema.Answer(
             image_id=body["image_id"],
             question=body["question"],
@@ -126,6 +139,9 @@ class FakeBackend:
             abstained=abstains,
             reason=REASON if abstains else None,
             suggestions=["Which organ is shown here?"] if abstains else [],
+            source="picture" if locates else None,
+            side="patient" if locates else None,
+            evidence=[EVIDENCE] if locates else [],
             attention_map=schema.AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
             if body["attention_map"]
             else None,
@@ -225,6 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if rest == ["picture"]:
             return picture
+        if "language=zh" in rest[-1]:
+            return schema.Suggestions(questions=["图中是哪个器官？", "肝脏健康吗？"])
         return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
 
     def _send(self, status: int, content: bytes, media_type: str) -> None:

@@ -142,3 +142,13 @@ def test_an_abstention_carries_questions_that_are_answered_without_abstaining():
 
 def test_an_answer_carries_none():
     assert decide("Are there abnormalities in this image?")[1].suggestions == ()
+
+
+def test_the_commonest_questions_of_a_language_are_at_most_two_of_each_type():
+    assert BANK.commonest(4, chinese=False) == [
+        "Are there abnormalities in this image?",
+        "Where is the abnormality located?",
+        "What color is the liver?",
+        "What color is the lung?",
+    ]
+    assert BANK.commonest(4, chinese=True) == ["肺是异常的吗?"]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medical_vqa.schema.evidence import Evidence
 from medical_vqa.serving.schema import AttentionMap
 
 AMBER = (255, 176, 32)  # stands out from gray images for all types of color vision
@@ -46,6 +47,12 @@ def heatmap(attention_map: AttentionMap, *, width: int, height: int) -> bytes:
     pixels[..., :3] = AMBER
     pixels[..., 3] = np.rint(opacity * _MAX_OPACITY * 255)
     return _png(Image.fromarray(pixels, "RGBA"))
+
+
+def outline_path(item: Evidence) -> str:
+    """The polygon as the commands of an SVG path, in pixels of the picture."""
+    rings = (ring for polygon in item.polygon.coordinates for ring in polygon)
+    return " ".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ring[:-1]) + "Z" for ring in rings)
 
 
 def strongest_region(attention_map: AttentionMap) -> tuple[int, int]:

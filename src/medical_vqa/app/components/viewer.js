@@ -132,6 +132,37 @@ function updateLabels(viewer, data) {
   document.documentElement.lang = data.language === "zh" ? "zh-CN" : "en";
 }
 
+function updateOutlines(viewer, data) {
+  const svg = viewer.querySelector(".outlines");
+  svg.setAttribute("viewBox", `0 0 ${data.width} ${data.height}`);
+  const size = 0.034 * Math.max(data.width, data.height);
+  const create = (tag, attributes, text) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.textContent = text;
+    return element;
+  };
+  svg.replaceChildren(
+    ...data.outlines.map((outline) => create("path", { d: outline.path, "fill-rule": "evenodd" }, "")),
+    ...data.outlines.map((outline) =>
+      create(
+        "text",
+        { x: Math.max(outline.left, size / 4), y: Math.max(outline.top - size / 3, size), "font-size": size },
+        outline.name,
+      ),
+    ),
+  );
+}
+
+function updateMarkers(viewer, data) {
+  for (const side of ["right", "left"]) {
+    const marker = viewer.querySelector(`.marker-${side}`);
+    marker.textContent = data.labels[`marker_${side}`];
+    marker.title = data.labels.marker_help;
+    marker.hidden = !data.markers;
+  }
+}
+
 function updateImages(viewer, state, data) {
   const picture = viewer.querySelector(".picture");
   const heatmap = viewer.querySelector(".heatmap");
@@ -141,8 +172,11 @@ function updateImages(viewer, state, data) {
   viewer.querySelector(".frame").style.setProperty("--ratio", data.width / data.height);
   if (data.heatmap && heatmap.src !== data.heatmap) heatmap.src = data.heatmap;
   heatmap.style.display = data.heatmap ? "" : "none";
-  viewer.querySelector(".attention-toggle").hidden = !data.heatmap;
-  viewer.querySelector(".caption").textContent = data.heatmap ? data.caption : "";
+  const overlaid = data.heatmap || data.outlines.length > 0;
+  viewer.querySelector(".attention-toggle").hidden = !overlaid;
+  viewer.querySelector(".caption").textContent = overlaid ? data.caption : "";
+  updateOutlines(viewer, data);
+  updateMarkers(viewer, data);
   const announcement = viewer.querySelector(".announcement");
   if (announcement.textContent !== data.announcement) announcement.textContent = data.announcement;
 }

@@ -1,4 +1,4 @@
-"""The image viewer: zoom and pan in the browser, with the attention map over the image."""
+"""The image viewer: zoom and pan in the browser; attention map, outlines and the patient's sides over the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ import streamlit as st
 from medical_vqa.app.components.assets import read_asset
 from medical_vqa.app.i18n import Texts
 
-_LABELS = ("zoom_in", "zoom_out", "zoom_reset", "zoom_help", "attention_toggle")
+_LABELS = (
+    "zoom_in", "zoom_out", "zoom_reset", "zoom_help", "attention_toggle", "marker_right", "marker_left", "marker_help",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One organ or finding that is outlined in the image."""
+
+    name: str
+    """Its name, in the visitor's language."""
+    path: str
+    """Commands of an SVG path, in pixels of the image."""
+    left: float
+    """Left end of its box, where the name is written."""
+    top: float
+    """Upper end of its box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,10 @@ class ViewerContent:
     """Data URI of the attention overlay; None: no overlay."""
     caption: str = ""
     """Question that the overlay belongs to, as a sentence."""
+    outlines: tuple[Outline, ...] = ()
+    """What the answer's evidence outlines."""
+    markers: bool = True
+    """Whether R and L mark the patient's sides."""
     announcement: str = ""
     """Sentence that screen readers announce when it changes."""
 

@@ -7,13 +7,14 @@ from streamlit.delta_generator import DeltaGenerator
 
 from medical_vqa.app import transcript
 from medical_vqa.app.asking import Asking, Reply
-from medical_vqa.app.case import Case, Turn, finish_asking, retry_last_turn, start_asking
+from medical_vqa.app.case import Case, Turn, finish_asking, retry_last_turn, start_asking, suggestions_in
 from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
 from medical_vqa.app.views import rating
 from medical_vqa.serving.schema import Answer, ModelInfo
+from medical_vqa.text import is_chinese
 
 _MAX_SUGGESTIONS = 5
 _FAST_SECONDS = 0.4  # a model that answers within this time needs no progress
@@ -33,11 +34,11 @@ def conversation(context: PageContext, case: Case) -> None:
         return
     _note_about_memory(context, case)
     if not case.turns:
-        _show_suggestions(case, context.texts)
+        _show_suggestions(context, case)
         return
     # A small gap, because the last answer must stay in view.
     with st.container(horizontal=True, gap="small", key="conversation-footer"):
-        _show_suggestions(case, context.texts)
+        _show_suggestions(context, case)
         _show_download(case, context.texts)
 
 
@@ -139,7 +140,7 @@ def _show_reply(context: PageContext, case: Case, turn: Turn, reply: Reply, answ
 
     st.html(cards.answer(texts, reply))
     if reply.abstained and reply.suggestions and turn is case.turns[-1]:
-        _show_suggestions_instead(case, reply, texts, answer_id)
+        _show_suggestions_instead(context, case, reply, answer_id)
     with st.container(horizontal=True, gap="small", key=f"actions-{answer_id}"):
         if context.settings.feedback is not None:
             rating.rating_buttons(context, turn, reply, answer_id)
@@ -155,15 +156,23 @@ def _show_reply(context: PageContext, case: Case, turn: Turn, reply: Reply, answ
         rating.rating_details(context, turn, reply, answer_id)
 
 
-def _show_suggestions_instead(case: Case, reply: Answer, texts: Texts, answer_id: str) -> None:
-    """Buttons that ask a question near in meaning, which the model answers."""
+def _show_suggestions_instead(context: PageContext, case: Case, reply: Answer, answer_id: str) -> None:
+    """Buttons that ask a question near in meaning, which the model answers, in the page's language.
+
+    The backend's are in the language of the question that was asked; where that is not the page's, the suggestions for
+    this image take their place.
+    """
+    questions = list(reply.suggestions)
+    if context.texts.language == "zh" and not any(map(is_chinese, questions)):
+        asked_before = {turn.question for turn in case.turns}
+        questions = [q for q in suggestions_in(context.backend, case, "zh") if q not in asked_before][: len(questions)]
 
     def select(question: str) -> None:
         case.pending = question
 
     with st.container(horizontal=True, gap="small", key=f"instead-{answer_id}"):
-        st.html(cards.small(texts("ask_instead")))
-        for number, question in enumerate(reply.suggestions):
+        st.html(cards.small(context.texts("ask_instead")))
+        for number, question in enumerate(questions):
             st.button(question, key=f"instead-{answer_id}-{number}", on_click=select, args=(question,))
 
 
@@ -175,9 +184,12 @@ def _attention_map_is_available(context: PageContext, case: Case, turn: Turn) ->
     return turn is not context.session.attention_turn and turn.picture == case.picture
 
 
-def _show_suggestions(case: Case, texts: Texts) -> None:
+def _show_suggestions(context: PageContext, case: Case) -> None:
+    texts = context.texts
     asked_before = {turn.question for turn in case.turns}
-    questions = [question for question in case.suggestions if question not in asked_before][:_MAX_SUGGESTIONS]
+    questions = [q for q in suggestions_in(context.backend, case, texts.language) if q not in asked_before][
+        :_MAX_SUGGESTIONS
+    ]
     if not questions:
         return
 

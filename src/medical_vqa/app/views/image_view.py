@@ -10,13 +10,15 @@ from medical_vqa.app.asking import Reply
 from medical_vqa.app.case import CT_WINDOWS, Case, View, Window, change_view, delete_images, window_ranges
 from medical_vqa.app.client import BackendError
 from medical_vqa.app.components import cards, overlay
-from medical_vqa.app.components.viewer import ViewerContent, show_viewer
+from medical_vqa.app.components.viewer import Outline, ViewerContent, show_viewer
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
 from medical_vqa.serving.schema import Answer
 from medical_vqa.text import per_cent
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_LATERAL = {"LL", "RL", "LLD", "RLD", "LATERAL", "LAT"}
+"""View positions of DICOM that show the patient from a side."""
 _FACTS = ("Modality", "BodyPartExamined", "ViewPosition")
 
 
@@ -25,6 +27,7 @@ def image_viewer(context: PageContext, case: Case) -> None:
     texts = context.texts
     heatmap = None
     caption = ""
+    outlines: tuple[Outline, ...] = ()
     turn = context.session.attention_turn
     if turn is not None and turn.picture == case.picture:
         reply = turn.replies[0]
@@ -32,6 +35,11 @@ def image_viewer(context: PageContext, case: Case) -> None:
             png = overlay.heatmap(reply.attention_map, width=case.uploaded.width, height=case.uploaded.height)
             heatmap = overlay.data_uri(png)
             caption = texts("attention_caption", question=turn.question)
+        if isinstance(reply, Answer) and reply.evidence:
+            caption = texts("attention_caption", question=turn.question)
+            outlines = tuple(
+                Outline(texts.name(item.name), overlay.outline_path(item), *item.box[:2]) for item in reply.evidence
+            )
     content = ViewerContent(
         picture=overlay.screen_uri(case.picture),
         width=case.uploaded.width,
@@ -39,9 +47,17 @@ def image_viewer(context: PageContext, case: Case) -> None:
         alt=texts("image_alt", name=case.name),
         heatmap=heatmap,
         caption=caption,
+        outlines=outlines,
+        markers=_shows_both_sides(case),
         announcement=_announcement(case.turns[-1].replies[0], texts) if case.turns else "",
     )
     show_viewer(content, texts, key="viewer")
+
+
+def _shows_both_sides(case: Case) -> bool:
+    """Whether the patient's right and left are at the sides of the picture: not in lateral and sagittal views."""
+    lateral = case.uploaded.header_fields.get("ViewPosition", "") in _LATERAL
+    return not lateral and getattr(case.uploaded, "plane", None) != "sagittal"
 
 
 def view_controls(context: PageContext, case: Case) -> None:

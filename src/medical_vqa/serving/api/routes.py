@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Awaitable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
 
 from medical_vqa.serving.api.examples import bundled_examples
@@ -60,6 +60,8 @@ ImageId = Annotated[
     str, Path(description="As POST /upload_image returned it.", examples=[IMAGE_ID_EXAMPLE], max_length=64)
 ]
 router = APIRouter()
+_SUGGESTED = 6
+"""Suggested questions about one image."""
 json_router = APIRouter(route_class=BoundedJsonRoute)
 
 
@@ -179,10 +181,17 @@ async def image_picture(image_id: ImageId, service: ServiceDependency) -> Respon
 
 
 @router.get("/images/{image_id}/questions", tags=["images"], responses=_errors(*_IMAGE_ERRORS))
-async def suggested_questions(image_id: ImageId, service: ServiceDependency) -> Suggestions:
-    """Suggested questions about an uploaded image."""
+async def suggested_questions(
+    image_id: ImageId,
+    service: ServiceDependency,
+    language: Annotated[Literal["en", "zh"], Query(description="Language of the questions.")] = "en",
+) -> Suggestions:
+    """Suggested questions about an uploaded image; in Chinese none where the model was not trained on Chinese."""
     await service.images.get(image_id)
-    return Suggestions(questions=bundled_examples().examples.questions)
+    if language == "en":
+        return Suggestions(questions=bundled_examples().examples.questions)
+    bank = service.engine.model.question_bank
+    return Suggestions(questions=bank.commonest(_SUGGESTED, chinese=True) if bank is not None else [])
 
 
 # --- about this server ------------------------------------------------------------------------------------------------
