@@ -33,7 +33,11 @@ def evidence(**changes):
 
 @pytest.mark.parametrize(
     ("side", "words"),
-    [("patient", "the patient's left is at the right of the picture"), ("picture", "as you look at it")],
+    [
+        ("patient", "the patient's left is at the right of the picture"),
+        ("picture", "as you look at it"),
+        ("both", "of an organ"),
+    ],
 )
 def test_an_answer_with_a_side_says_whose_it_is(side, words):
     assert any(line.startswith("left and right: ") and words in line for line in answer_lines(answer(side=side)))

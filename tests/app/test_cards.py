@@ -32,7 +32,7 @@ def answer(**changes):
 
 @pytest.mark.parametrize("texts", [ENGLISH, CHINESE], ids=["en", "zh"])
 @pytest.mark.parametrize("source", ["picture", "usual", "knowledge"])
-@pytest.mark.parametrize("side", ["patient", "picture"])
+@pytest.mark.parametrize("side", ["patient", "picture", "both"])
 def test_an_answer_says_where_it_comes_from_and_whose_sides_it_names(texts, source, side):
     html = cards.answer(texts, answer(source=source, side=side))
     assert texts(f"source_{source}").replace("'", "&#x27;") in html

@@ -81,12 +81,15 @@ ENGLISH: Mapping[str, str] = {
     "alternatives": "Other possible answers",
     "ask_instead": "Questions that can be answered:",
     "abstained": "Not sure",
+    "no_answer": "No answer",
     "abstained_text": "Do not rely on an answer here.",
     "side_patient": "Left and right are the patient's: the patient's left is at the right of the picture.",
     "side_picture": "Left and right are those of the picture, as you look at it.",
+    "side_both": "The side of the organ is the patient's; the position is that in the picture, as you look at it.",
     "source_picture": "From this picture: other pictures of its type get other answers, or the same less surely.",
     "source_usual": "From what is usual: other pictures of this type get the same answer just as surely.",
     "source_knowledge": "General knowledge, not read from this picture.",
+    "outline_toggle": "Outline",
     "outlined": "Outlined in the picture: {names}",
     "outlined_box": "{name} (roughly)",
     "outlined_area": "{name}, {area} cm²",
@@ -112,13 +115,14 @@ ENGLISH: Mapping[str, str] = {
     "other words (“{opposite}”), so neither answer means anything.",
     "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of "
     "this type get the same answer.",
-    "reason_type_not_reliable": "On questions of this type ({type}) the model is no better than guessing without the "
-    "picture: {accuracy} right against {baseline}, n={questions}{auc}.",
+    "reason_type_not_reliable": "On questions of this type ({type}) the model is not reliably better than guessing "
+    "without the picture: {accuracy} right against {baseline}, n={questions}{auc}.",
     "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
     "{risk} of its answers are wrong.",
     "reason_foreign_language": "The model reads {languages} only; ask again in that.",
     "reason_asks_why": "The model cannot say why: it chooses among the answers of its training rows and gives no "
     "reasons. Ask about the picture itself.",
+    "reason_question_too_long": "The question has {number} words, of which the model reads {limit}; ask a shorter one.",
     "reason_several_questions": "These are {number} questions; ask one at a time.",
     "reason_incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
     "reason_unknown_word": "The model does not know the word {words}; ask again without it.",
@@ -140,7 +144,7 @@ ENGLISH: Mapping[str, str] = {
     "download_markdown": "As text (Markdown)",
     "download_json": "As data (JSON)",
     "announce_answer": "Answer: {answer}, confidence {confidence}.",
-    "announce_abstained": "Not sure. {reason}",
+    "announce_abstained": "{title}. {reason}",
     # --- ratings
     "rate_right": "Right",
     "rate_wrong": "Wrong",
@@ -250,12 +254,15 @@ CHINESE: Mapping[str, str] = {
     "alternatives": "其他可能的答案",
     "ask_instead": "可以回答的问题：",
     "abstained": "不确定",
+    "no_answer": "不作回答",
     "abstained_text": "请勿采信此处的答案。",
     "side_patient": "左右指患者的左右：患者的左侧位于图像右侧。",
     "side_picture": "左右指图像的左右，即您看到的方向。",
+    "side_both": "器官的左右指患者的左右；位置指图像中的位置，即您看到的方向。",
     "source_picture": "依据本图像：同类其他图像得到不同的答案，或同样答案但把握更小。",
     "source_usual": "依据一般情况：同类其他图像会得到同样的答案，把握也相同。",
     "source_knowledge": "依据一般知识，并非来自本图像。",
+    "outline_toggle": "轮廓",
     "outlined": "图像中已勾出：{names}",
     "outlined_box": "{name}（大致范围）",
     "outlined_area": "{name}，{area} 平方厘米",
@@ -276,12 +283,13 @@ CHINESE: Mapping[str, str] = {
     "“{opposite}”）回答“{other_answer}”，"
     "因此两个答案都没有意义。",
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
-    "reason_type_not_reliable": "对于这类问题（{type}），模型并不比不看图像的猜测更好：正确率 {accuracy}，对照 "
+    "reason_type_not_reliable": "对于这类问题（{type}），模型并不稳定地优于不看图像的猜测：正确率 {accuracy}，对照 "
     "{baseline}，"
     "n={questions}{auc}。",
     "reason_low_confidence": "模型没有把握：置信度为 {confidence}；低于 {threshold} 时，超过 {risk} 的答案是错的。",
     "reason_foreign_language": "模型只能读懂{languages}，请用该语言提问。",
     "reason_asks_why": "模型无法说明原因：它只从训练数据的答案中选择，不给出理由。请就图像本身提问。",
+    "reason_question_too_long": "问题有 {number} 个词，模型最多读 {limit} 个，请提一个短一些的问题。",
     "reason_several_questions": "这里有 {number} 个问题，请一次只问一个。",
     "reason_incomplete_question": "不清楚您想了解 {topic} 的什么，请提出完整的问题。",
     "reason_unknown_word": "模型不认识词语 {words}，请去掉它再问。",
@@ -300,7 +308,7 @@ CHINESE: Mapping[str, str] = {
     "download_markdown": "文本（Markdown）",
     "download_json": "数据（JSON）",
     "announce_answer": "答案：{answer}，置信度 {confidence}。",
-    "announce_abstained": "不确定。{reason}",
+    "announce_abstained": "{title}。{reason}",
     # --- ratings
     "rate_right": "正确",
     "rate_wrong": "错误",
@@ -386,6 +394,10 @@ class Texts:
         if placeholders_of(ENGLISH[key]) - values.keys():
             return sentence or self("abstained_text")
         return self(key, **values)
+
+    def abstained(self, code: str | None) -> str:
+        """Heading of an abstention: "Not sure" where the confidence is low, otherwise "No answer"."""
+        return self("abstained" if code in (None, "low_confidence", "question_scope") else "no_answer")
 
     def name(self, text: str) -> str:
         """An organ, a finding or another value of the backend in this language; unchanged where it is not known."""

@@ -42,7 +42,7 @@ def _sentence(reply: Reply, texts: Texts) -> str:
         keys = [f"source_{reply.source}" if reply.source else "", f"side_{reply.side}" if reply.side else ""]
         return ". ".join([answer, *(texts(key) for key in keys if key)])
     reason = texts.reason(reply.reason_code, reply.reason_arguments, reply.reason)
-    return f"{texts('abstained')}. {reason} {texts('best_guess')}: {answer}"
+    return f"{texts.abstained(reply.reason_code)}. {reason} {texts('best_guess')}: {answer}"
 
 
 def _turn_content(turn: Turn) -> dict[str, Any]:

@@ -16,6 +16,7 @@ DISCLAIMER = "Research software: not a medical device and not for diagnosis."
 _SIDES = {
     "patient": "left and right: the patient's; the patient's left is at the right of the picture",
     "picture": "left and right: those of the picture, as you look at it",
+    "both": "left and right: of an organ the patient's, of a position the picture's, as you look at it",
 }
 _SOURCES = {
     "picture": "from this picture",

@@ -123,7 +123,8 @@ class Answer:
     source: Source | None = None
     """Where the answer comes from: ``picture``, ``usual`` (for pictures of its type) or ``knowledge``."""
     side: Side | None = None
-    """Whose left or right the answer names: the ``patient``'s or the ``picture``'s; None where it names neither."""
+    """Whose left or right the answer names: the ``patient``'s, the ``picture``'s, or ``both``: of an organ the
+    patient's and of a position the picture's. None where it names neither."""
     evidence: tuple[Evidence, ...] = ()
     """Where the model localizes what the question or the answer names, in pixels of the frame (`seen.size`): name, box,
     polygon, area, side and score, the most certain first. Empty where it abstains, and for models that localize

@@ -47,8 +47,8 @@ class Evidence(SchemaModel):
     area_mm2: Annotated[float, Field(ge=0)] | None = None
     """The same area in square millimeters; null where the file has no pixel spacing. Of a radiograph without
     calibration it is the area of the shadow at the detector."""
-    side: Literal["patient", "picture"] | None = None
-    """Whose left or right the name means; null where it has none."""
+    side: Literal["patient"] | None = None
+    """Whose left or right the name means, which for organs is the patient's; null where it has none."""
     position: Literal["left", "middle", "right"]
     """Half of the picture in which the middle of the box lies, seen from the viewer; ``middle`` within 5 % of the width
     around the picture's vertical middle line."""

@@ -242,8 +242,10 @@ class Answer(Wire):
         description="Where the answer comes from: this picture, what is usual for pictures of its type, or general "
         "knowledge; null where that was not measured.",
     )
-    side: Literal["patient", "picture"] | None = Field(
-        None, description="Whose left or right the answer names; null where it names neither."
+    side: Literal["patient", "picture", "both"] | None = Field(
+        None,
+        description="Whose left or right the answer names: the patient's, the picture's, or of an organ the patient's "
+        "and of a position the picture's; null where it names neither.",
     )
     evidence: list[Evidence] = Field(
         default_factory=list,

@@ -291,8 +291,18 @@ def test_only_the_same_yes_or_no_contradicts(one, other, contradicts):
         ("Upper left", "picture"),
         ("Left side", "picture"),
         ("Right lower part", "picture"),
+        ("Left Lung, Upper Right", "both"),
+        ("Right Lung,Upper Left", "both"),
+        ("Upper left of spleen", "picture"),
+        ("左肺", "patient"),
+        ("左下肺", "patient"),
+        ("左侧肾脏", "patient"),
+        ("左侧", "picture"),
+        ("右上角", "picture"),
+        ("左肺, 右下", "both"),
         ("Liver", None),
         ("Leftover", None),
+        ("肝脏", None),
     ],
 )
 def test_a_side_is_the_patients_before_an_organ_and_the_pictures_otherwise(answer, side):

@@ -125,7 +125,7 @@ def _abstained(texts: Texts, reply: Answer) -> str:
     else:
         withheld = _bar(reply.answer, reply.confidence, "mv-alternative")
     return (
-        f'<p class="mv-answer">{escape(texts("abstained"))}</p>{reason}<details class="mv-withheld">'
+        f'<p class="mv-answer">{escape(texts.abstained(reply.reason_code))}</p>{reason}<details class="mv-withheld">'
         f"<summary>{escape(texts('withheld_answers'))}</summary>{withheld}{_alternatives(reply)}</details>"
     )
 

@@ -63,6 +63,8 @@ def show_viewer(content: ViewerContent, texts: Texts, *, key: str) -> None:
         key: Streamlit's key of the component.
     """
     labels = {name: texts(name) for name in _LABELS}
+    if content.outlines:
+        labels["attention_toggle"] = texts("outline_toggle")
     _component()(key=key, data={**asdict(content), "labels": labels, "language": texts.language})
 
 

@@ -12,7 +12,7 @@ from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
-from medical_vqa.app.views import rating
+from medical_vqa.app.views import image_view, rating
 from medical_vqa.serving.schema import Answer, ModelInfo
 from medical_vqa.text import is_chinese
 
@@ -179,7 +179,7 @@ def _show_suggestions_instead(context: PageContext, case: Case, reply: Answer, a
 def _attention_map_is_available(context: PageContext, case: Case, turn: Turn) -> bool:
     """Whether the turn has an attention map of the displayed view that is not displayed already."""
     reply = turn.replies[0]
-    if not isinstance(reply, Answer) or reply.attention_map is None:
+    if not isinstance(reply, Answer) or not (reply.evidence or image_view.has_heatmap(reply)):
         return False
     return turn is not context.session.attention_turn and turn.picture == case.picture
 

@@ -19,6 +19,8 @@ from medical_vqa.text import per_cent
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _LATERAL = {"LL", "RL", "LLD", "RLD", "LATERAL", "LAT"}
 """View positions of DICOM that show the patient from a side."""
+_PICTURE_REASONS = ("constant_picture", "not_radiology_", "modality_")
+"""Beginnings of the codes of reasons that lie in the picture."""
 _FACTS = ("Modality", "BodyPartExamined", "ViewPosition")
 
 
@@ -31,7 +33,7 @@ def image_viewer(context: PageContext, case: Case) -> None:
     turn = context.session.attention_turn
     if turn is not None and turn.picture == case.picture:
         reply = turn.replies[0]
-        if isinstance(reply, Answer) and reply.attention_map is not None:
+        if isinstance(reply, Answer) and has_heatmap(reply) and reply.attention_map is not None:
             png = overlay.heatmap(reply.attention_map, width=case.uploaded.width, height=case.uploaded.height)
             heatmap = overlay.data_uri(png)
             caption = texts("attention_caption", question=turn.question)
@@ -56,8 +58,21 @@ def image_viewer(context: PageContext, case: Case) -> None:
 
 def _shows_both_sides(case: Case) -> bool:
     """Whether the patient's right and left are at the sides of the picture: not in lateral and sagittal views."""
+    if any(isinstance(reply, Answer) and _is_about_picture(reply) for turn in case.turns for reply in turn.replies):
+        return False  # no radiology picture, or of a modality that is not shown so
     lateral = case.uploaded.header_fields.get("ViewPosition", "") in _LATERAL
     return not lateral and getattr(case.uploaded, "plane", None) != "sagittal"
+
+
+def has_heatmap(reply: Answer) -> bool:
+    """Whether the attention map of a reply is shown: an outline says it better, and of an answer that is withheld it
+    would suggest that the model saw something."""
+    return reply.attention_map is not None and not reply.abstained and not reply.evidence
+
+
+def _is_about_picture(reply: Answer) -> bool:
+    """Whether the model abstains because of the picture, whatever is asked."""
+    return reply.abstained and (reply.reason_code or "").startswith(_PICTURE_REASONS)
 
 
 def view_controls(context: PageContext, case: Case) -> None:
@@ -115,7 +130,7 @@ def _announcement(reply: Reply, texts: Texts) -> str:
         return texts.failure(reply.code)
     if reply.abstained:
         reason = texts.reason(reply.reason_code, reply.reason_arguments, reply.reason)
-        return texts("announce_abstained", reason=reason)
+        return texts("announce_abstained", title=texts.abstained(reply.reason_code), reason=reason)
     confidence = "–" if reply.confidence is None else per_cent(reply.confidence)
     sentence = texts("announce_answer", answer=reply.answer, confidence=confidence)
     if reply.attention_map is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.models.base import Localization, Query, Vision
+from medical_vqa.models.base import MAX_QUESTION_CHARACTERS, Localization, Query, Vision
 from medical_vqa.models.compact.localization import exact_regions, localization_maps, picture_maps
 from medical_vqa.models.compact.postprocess import (
     encode_questions,
@@ -21,6 +21,7 @@ from medical_vqa.models.compact.postprocess import (
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
 from medical_vqa.models.questions.bank import QuestionBank
+from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
@@ -82,6 +83,9 @@ class CompactAnswering(ABC):
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """Why the answer means nothing: a language or words that training never used, or an entity that is absent."""
+        limit = self.settings.sizes.question_words
+        if (number := len(self.parser.encode(query.question, limit=MAX_QUESTION_CHARACTERS))) > limit:
+            return Reason("question_too_long", number=str(number), limit=str(limit))
         return scope_abstention_reason(query, prediction, self.parser, self.settings.image_types, self.answer)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:

@@ -129,9 +129,13 @@ def words_reason(question: str, parser: QuestionParser) -> Reason | None:
     return None
 
 
+_LONGEST_NAME, _MOST_NAMES = 40, 8
+"""Characters of a word, and words, that a reason names."""
+
+
 def _listed(names: Sequence[str]) -> str:
     """Names in quotes: ``'a', 'b' and 'c'``."""
-    quoted = [repr(name) for name in names]
+    quoted = [repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…") for name in names[:_MOST_NAMES]]
     return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 
 

@@ -79,7 +79,7 @@ def _evidence(localization: Localization, polygons: Sequence[Polygon], geometry:
         ),
         area=round(area, 1),
         area_mm2=None if geometry.spacing is None else round(area * geometry.spacing[0] * geometry.spacing[1], 2),
-        side=meant_side(localization.name),
+        side="patient" if meant_side(localization.name) else None,
         position=_position((left + right) / 2 / geometry.width),
         learned_from=localization.learned_from,
         score=round(min(1.0, float(localization.probability.max())), 4),

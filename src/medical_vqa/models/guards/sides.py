@@ -10,16 +10,23 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-Side = Literal["patient", "picture"]
+Side = Literal["patient", "picture", "both"]
+"""Whose left or right: the patient's, the picture's, or in one answer the patient's of an organ and the picture's of a
+position (``Left Lung, Upper Right``)."""
 
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_SIDE = re.compile(r"\b(?:left|right)\b|[左右]", re.IGNORECASE)
 _ORGAN_SIDE = re.compile(
-    r"\b(?:left|right) (?!(?:side|part|half|upper|lower|top|bottom|and|or)\b)[a-z]{3,}", re.IGNORECASE
+    r"\b(?:left|right) (?!(?:side|part|half|upper|lower|top|bottom|and|or)\b)[a-z]{3,}"
+    r"|[左右][上中下]?侧?[肺肾叶颞股肱胸眼耳腮颌]",
+    re.IGNORECASE,
 )
 
 
 def meant_side(answer: str) -> Side | None:
-    """Whose left or right an answer names; None where it names neither."""
+    """Whose left or right an answer names, in English or Chinese; None where it names neither."""
     if _SIDE.search(answer) is None:
         return None
-    return "patient" if _ORGAN_SIDE.search(answer) else "picture"
+    positions, organs = _ORGAN_SIDE.subn(" ", answer)
+    if not organs:
+        return "picture"
+    return "both" if _SIDE.search(positions) else "patient"

@@ -108,12 +108,12 @@ class QuestionBank:
 
     def commonest(self, limit: int, *, chinese: bool) -> list[str]:
         """The questions with most training rows in a language, at most two of each type."""
-        chosen: list[TrainingQuestion] = []
+        questions: list[TrainingQuestion] = []
         for question in sorted(self.questions, key=lambda question: -question.rows):
-            of_type = sum(other.question_type == question.question_type for other in chosen)
+            of_type = sum(other.question_type == question.question_type for other in questions)
             if is_chinese(question.text) == chinese and of_type < 2:
-                chosen.append(question)
-        return [question.text for question in chosen[:limit]]
+                questions.append(question)
+        return [question.text for question in questions[:limit]]
 
     def answers_like(self, question: str) -> frozenset[str] | None:
         """Normalized answers to training questions of the same type and form; None where no question is like this."""

@@ -11,6 +11,7 @@ SCOPE_SENTENCES: Mapping[str, str] = {
         "I cannot say why: I choose among the answers of my training rows and give no reasons; "
         "ask about the picture itself."
     ),
+    "question_too_long": "Your question has {number} words; I read {limit} of them at most: ask a shorter one.",
     "several_questions": "These are {number} questions; ask one at a time.",
     "incomplete_question": "I do not know what you want to know about {topic}; ask a whole question.",
     "unknown_word": "I do not know the word {words}; ask again without it.",

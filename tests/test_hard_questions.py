@@ -1,0 +1,101 @@
+"""Pictures and questions at the edge, with the shipped model: an answer or one sentence, in Python and the command."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import medical_vqa as mv
+from medical_vqa.pipelines.bundles import shipped_bundle
+
+SAMPLE = shipped_bundle().parent / "slake-mini/imgs"
+LIVER = SAMPLE / "xmlab22/source.jpg"
+KNOWN = "Does the picture contain liver? "
+TOO_MANY_WORDS = ("Does the picture contain liver and lung and heart " * 20)[:999] + "?"
+QUESTIONS = {
+    "known words": KNOWN * 20,
+    "one word": "a" * 1000,
+    "a thousand characters": TOO_MANY_WORDS,
+    "Chinese organ": "Does the picture contain 肝脏?",
+    "Chinese sentence": "这张图片 contains liver吗?",
+    "Chinese verb": "Is the liver 健康吗?",
+    "Cyrillic": "где liver?",
+}
+YES_NO = {"yes", "no", "是", "否", "是的", "不是", "包含", "不包含", "有", "没有", "健康", "不健康", "正常", "不正常"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    with mv.load("shipped") as model:
+        yield model
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_a_hard_question_gets_an_answer_or_one_short_sentence(model, question):
+    answer = model.ask(LIVER, question)
+    assert answer.text
+    if answer.abstained:
+        assert 20 < len(answer.reason) < 300
+        assert "\n" not in answer.reason
+        assert answer.reason_code
+
+
+def test_words_beyond_those_that_the_model_reads_are_not_passed_over(model):
+    answer = model.ask(LIVER, TOO_MANY_WORDS)
+    assert (answer.abstained, answer.reason_code) == (True, "question_too_long")
+    assert answer.reason_arguments["limit"] == "32"
+
+
+def test_an_organ_in_the_other_language_is_understood(model):
+    answer = model.ask(LIVER, QUESTIONS["Chinese organ"])
+    assert (answer.abstained, answer.text) == (False, "Yes")
+    assert [item.name for item in answer.evidence] == ["Liver"]
+
+
+def test_a_question_of_more_than_a_thousand_characters_is_one_sentence(model):
+    with pytest.raises(mv.MedicalVqaError, match="1,001 characters; at most 1,000"):
+        model.ask(LIVER, "a" * 1001)
+
+
+def channels(blue):
+    gray = np.asarray(Image.open(LIVER).convert("L"))
+    return np.stack([gray, gray, gray if blue is None else np.full_like(gray, blue)], -1)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_picture_with_one_constant_channel_is_no_radiology_picture(model, tmp_path, value):
+    Image.fromarray(channels(value)).save(tmp_path / "channel.png")
+    answer = model.ask(tmp_path / "channel.png", KNOWN)
+    assert (answer.abstained, answer.reason_code) == (True, "not_radiology_colors")
+
+
+def test_a_constant_transparency_is_no_reason(model, tmp_path):
+    gray = channels(None)
+    Image.fromarray(np.concatenate([gray, np.full_like(gray[..., :1], 255)], -1)).save(tmp_path / "opaque.png")
+    assert not model.ask(tmp_path / "opaque.png", KNOWN).abstained
+
+
+@pytest.mark.parametrize("question", ["Is there a tumor?", "Is the liver healthy?", "这张图片 contains liver吗?"])
+def test_alternatives_to_a_yes_or_no_are_a_yes_or_no_above_two_per_cent(model, question):
+    for picture in ("xmlab22", "xmlab121", "xmlab394"):
+        for text, probability in model.ask(SAMPLE / picture / "source.jpg", question).alternatives:
+            assert text.lower() in YES_NO
+            assert probability >= 0.02
+
+
+def test_the_left_lung_lies_at_the_right_of_the_picture(model):
+    answer = model.ask(SAMPLE / "xmlab592/source.jpg", "Does the picture contain lung?")
+    positions = {item.name: (item.side, item.position) for item in answer.evidence}
+    assert positions == {"Left Lung": ("patient", "right"), "Right Lung": ("patient", "left")}
+
+
+@pytest.mark.parametrize("name", ["a thousand characters", "Chinese sentence", "one word"])
+def test_the_command_prints_the_same_and_exits_without_a_traceback(model, call, name):
+    code, out, err = call("ask", LIVER, QUESTIONS[name], "--model", "shipped", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])["reason"] == model.ask(LIVER, QUESTIONS[name]).reason
+
+
+def test_the_command_refuses_a_longer_question_with_one_sentence(refused):
+    assert "1,001 characters" in refused("ask", LIVER, "a" * 1001, "--model", "shipped")
