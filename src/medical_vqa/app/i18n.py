@@ -135,6 +135,7 @@ ENGLISH: Mapping[str, str] = {
     "shows the {entity}.",
     "reason_finding_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it "
     "shows {entity}.",
+    "reason_empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
     "reason_question_scope": "The model was not trained to answer this question.",
     "best_guess": "Best guess",
     "withheld_answers": "What it would have guessed",
@@ -299,6 +300,7 @@ CHINESE: Mapping[str, str] = {
     "reason_unknown_words_and_terms": "模型不认识 {words}，训练问题中也没有关于 {terms} 的，请去掉它们再问。",
     "reason_organ_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
     "reason_finding_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
+    "reason_empty_answer": "模型没有给出答案：答案被过滤，或思考用完了答案的词元。",
     "reason_question_scope": "模型没有学过回答这个问题。",
     "best_guess": "最可能的答案",
     "withheld_answers": "若一定要回答",
@@ -308,7 +310,7 @@ CHINESE: Mapping[str, str] = {
     "download_markdown": "文本（Markdown）",
     "download_json": "数据（JSON）",
     "announce_answer": "答案：{answer}，置信度 {confidence}。",
-    "announce_abstained": "{title}。{reason}",
+    "announce_abstained": "结果：{title}。{reason}",
     # --- ratings
     "rate_right": "正确",
     "rate_wrong": "错误",
