@@ -135,7 +135,8 @@ ENGLISH: Mapping[str, str] = {
     "shows the {entity}.",
     "reason_finding_not_in_image_type": "The model cannot tell from this kind of image: no training picture like it "
     "shows {entity}.",
-    "reason_empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
+    "reason_empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the "
+    "answer.",
     "reason_question_scope": "The model was not trained to answer this question.",
     "best_guess": "Best guess",
     "withheld_answers": "What it would have guessed",
