@@ -203,14 +203,14 @@ def left_behind(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([slake_row(0, color="red")], ["train.json", "color"]),
+        ([{("anwser" if k == "answer" else k): v for k, v in slake_row(0).items()}], ["train.json", "anwser"]),
         ([{k: v for k, v in slake_row(0).items() if k != "answer"}], ["train.json", "answer"]),
         ([slake_row(0, answer="")], ["train.json", "answer"]),
         ([slake_row(0), slake_row(0)], ["train.json", "0"]),
         ([slake_row(0, img_name="xmlab9/source.jpg", img_id=9)], ["xmlab9"]),
         ("not rows", ["train.json"]),
     ],
-    ids=["unknown field", "missing field", "empty answer", "duplicate id", "missing image", "no rows"],
+    ids=["misspelled field", "missing field", "empty answer", "duplicate id", "missing image", "no rows"],
 )
 def test_a_bad_row(refused, slake, tmp_path, rows, words):
     err = refused("prepare", "slake", "--source", slake(rows), "--root", tmp_path / "data", "--partial")
