@@ -231,6 +231,7 @@ def load(
     concurrency: int | None = None,
     logprobs: bool = True,
     allow_http: bool = False,
+    image_dependence: bool | None = None,
 ) -> Model:
     """Load a model once, to ask it any number of questions.
 
@@ -248,6 +249,9 @@ def load(
         concurrency: Requests to the endpoint that run at once; by default 8.
         logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
         allow_http: Whether the key may be sent to another machine without encryption.
+        image_dependence: Whether to measure how much the picture moves each answer, by answering about other pictures
+            too. By default for models with a closed list of answers and reference pictures, for which it is cheap; a
+            model that writes answers, or a remote one, takes three times as long or more.
 
     Returns:
         The model.
@@ -276,6 +280,7 @@ def load(
         concurrency=concurrency,
         logprobs=logprobs,
         allow_http=allow_http,
+        image_dependence=image_dependence,
     )
     return Model(loaded)
 

@@ -27,6 +27,11 @@ api_key_option = click.option("--api-key-env", help="Variable with the endpoint'
 allow_http_option = click.option(
     "--allow-http", is_flag=True, help="Send the key to another machine without encryption."
 )
+image_dependence_option = click.option(
+    "--image-dependence/--no-image-dependence",
+    default=None,
+    help="Measure how much the picture moves answers.  [default: where that is cheap]",
+)
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
 
 

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import allow_http_option, api_key_option, base_url_option, device_option
+from medical_vqa.cli.options import (
+    allow_http_option,
+    api_key_option,
+    base_url_option,
+    device_option,
+    image_dependence_option,
+)
 from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, series_lines, view_lines
 from medical_vqa.errors import ConfigError, MissingDependencyError
 
@@ -44,6 +50,7 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 @click.option(
     "--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Plane of them.  [default: as stored]"
 )
+@image_dependence_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 def ask(
     image: Path,
@@ -58,6 +65,7 @@ def ask(
     window: tuple[float, float] | None,
     slices: int | None,
     plane: str | None,
+    image_dependence: bool | None,
     as_json: bool,
 ) -> None:
     """Ask one question about one image or series.
@@ -73,7 +81,14 @@ def ask(
     series = slices is not None or plane is not None or is_series(image)
     if series and (frame is not None or others):
         raise ConfigError("--frame and --and are for one image, and this is a series; leave them out")
-    loaded = api.load(model, device=device, base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
+    loaded = api.load(
+        model,
+        device=device,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        allow_http=allow_http,
+        image_dependence=image_dependence,
+    )
     if series:
         for text in questions_in(question):
             answered = loaded.ask_series(image, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)

@@ -34,8 +34,15 @@ class QuerySource(Protocol):
         """One query, with its image."""
 
 
+class Answering(Protocol):
+    """What answers queries: a `VqaModel`, or one with guards."""
+
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """One prediction per query, in order."""
+
+
 def predict(
-    model: VqaModel,
+    model: Answering,
     queries: QuerySource,
     *,
     decoding: Decoding,

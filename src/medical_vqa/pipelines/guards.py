@@ -11,7 +11,7 @@ from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.models.guards.guard import GuardedAnswer, Guards
-from medical_vqa.models.guards.picture import FEWEST_PICTURES, ReferenceFeatures, picture_features
+from medical_vqa.models.guards.picture import FEWEST_PICTURES, ReferenceFeatures, visual_features
 from medical_vqa.models.guards.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reliability import is_right, reliability_rows
 from medical_vqa.pipelines.bundles import load_model
@@ -200,17 +200,13 @@ def _findings(rows: Sequence[Example]) -> set[str]:
 
 
 def _features(model: VqaModel, visuals: Sequence[Visual]) -> NDArray[np.float32] | None:
-    """Feature vectors (N, D) of the pictures; None for a family whose vision part gives no tokens."""
-    if model.vision is None:
-        return None
+    """Feature vectors (N, D) of the pictures; None for a family of whose pictures there are none."""
     vectors = []
-    for start in range(0, len(visuals), 32):
-        part = visuals[start : start + 32]
-        encoded = [v if not isinstance(v, np.ndarray) else None for v in part]
-        fresh = iter(model.vision.encode([v for v in part if isinstance(v, np.ndarray)]))
-        for known in encoded:
-            features = known if known is not None else next(fresh)
-            if "tokens" not in features:
-                return None
-            vectors.append(picture_features(np.asarray(features["tokens"])))
-    return np.stack(vectors) if vectors else None
+    for start in range(0, len(visuals), _BATCH):
+        part = visuals[start : start + _BATCH]
+        if model.vision is not None:
+            fresh = iter(model.vision.encode([v for v in part if isinstance(v, np.ndarray)]))
+            part = [next(fresh) if isinstance(v, np.ndarray) else v for v in part]
+        vectors += [visual_features(visual) for visual in part]
+    known = [vector for vector in vectors if vector is not None]
+    return np.stack(known) if known and len(known) == len(vectors) else None

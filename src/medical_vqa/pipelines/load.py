@@ -69,6 +69,7 @@ def load(
     concurrency: int | None = None,
     logprobs: bool = True,
     allow_http: bool = False,
+    image_dependence: bool | None = None,
 ) -> LoadedModel:
     """Load a model, ready to answer.
 
@@ -82,6 +83,7 @@ def load(
         concurrency: Requests to the endpoint that run at once; None: 8, or what ``models.yaml`` says.
         logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
         allow_http: Whether the key may be sent to another machine without encryption.
+        image_dependence: Whether the guards measure how much the picture moves an answer; None where it is cheap.
 
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
@@ -99,13 +101,19 @@ def load(
     if remote_name is not None:
         key = os.environ.get(remote_name.endpoint.api_key_env, "") if api_key is None else api_key
         workers = concurrency or remote_name.concurrency or CONCURRENCY
-        return remote(remote_name.endpoint, api_key=key, concurrency=workers, price=remote_name.price)
+        return remote(
+            remote_name.endpoint,
+            api_key=key,
+            concurrency=workers,
+            price=remote_name.price,
+            image_dependence=image_dependence,
+        )
     if base_url is not None:
         raise ConfigError(f"a base URL belongs to a remote model and not to {name}; leave it out or name openai:MODEL")
     bundle = bundle_folder(name)
     model, card = load_model(bundle, device)
     named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
-    guards = Guards.load(model, card, bundle)
+    guards = Guards.load(model, card, bundle, image_dependence=image_dependence)
     return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent, guards)
 
 
@@ -140,6 +148,7 @@ def remote(
     concurrency: int = CONCURRENCY,
     price: tuple[float, float] | None = None,
     probe: bool = True,
+    image_dependence: bool | None = None,
 ) -> LoadedModel:
     """The model behind an endpoint; it is not contacted before the first question.
 
@@ -149,6 +158,7 @@ def remote(
         concurrency: Requests that run at once.
         price: Cost per million tokens in and out.
         probe: Whether one probe picture decides, before the first question, if the model sees pictures.
+        image_dependence: Whether the guards measure how much the picture moves an answer.
     """
     from medical_vqa.models.remote.model import RemoteModel
     from medical_vqa.schema.bundle_card import BundleCard, ModelFacts
@@ -160,8 +170,10 @@ def remote(
     folder = RUNS / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
     bundle = folder / "bundle"
     if (calibrated := calibrated_card(bundle, card)) is None:
-        return LoadedModel(model, card, None, folder, Guards(model, card), 4 * concurrency, price)
-    return LoadedModel(model, calibrated, bundle, folder, Guards(model, calibrated), 4 * concurrency, price)
+        guards = Guards(model, card, image_dependence=image_dependence)
+        return LoadedModel(model, card, None, folder, guards, 4 * concurrency, price)
+    guards = Guards(model, calibrated, image_dependence=image_dependence)
+    return LoadedModel(model, calibrated, bundle, folder, guards, 4 * concurrency, price)
 
 
 def calibrated_card(bundle: Path, card: BundleCard) -> BundleCard | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -9,17 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.io import atomic_write, describe_disk_errors
 from medical_vqa.pipelines.queries import answer_coverage, queries
-from medical_vqa.schema.records import Prediction, Split, read_predictions
+from medical_vqa.schema.records import Example, GuardRecord, Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
 
 if TYPE_CHECKING:
+    from medical_vqa.models.base import Query
     from medical_vqa.models.remote.usage import Usage
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.runtime import ProgressCallback
+    from medical_vqa.schema.bundle_card import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ def predict(
     out: Path | None = None,
     selection: Selection | None = None,
     shuffle_images: bool = False,
+    guards: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Predictions:
     """Answer every question of a split; an interrupted run resumes.
@@ -63,6 +70,8 @@ def predict(
         selection: Rows to answer; by default those of the dataset that the model was trained on.
         shuffle_images: Whether to ask every question about another row's image. What is right then owes nothing to the
             image, and is a baseline of this very model.
+        guards: Whether every prediction also carries what the guards decide about it. The answers stay the model's own,
+            so that no score changes.
         progress: Receives the number of answers and the total.
 
     Raises:
@@ -89,6 +98,7 @@ def predict(
         manifest=selected.manifest.digest,
         answer_coverage=coverage,
         shuffled_images=shuffle_images,
+        guards=guards,
         calibration=card.calibration,
     )
     with describe_disk_errors(path.parent, 0):
@@ -99,7 +109,7 @@ def predict(
     before = usage.to_json() if usage is not None else {}
     try:
         write_predictions(
-            loaded.model,
+            GuardedAnswers(loaded, selected, rows) if guards else loaded.model,
             questions,
             decoding=card.decoding,
             path=path,
@@ -110,6 +120,38 @@ def predict(
     finally:
         spent = record_usage(path, before, usage) if usage is not None else None
     return Predictions(path, split, coverage, spent, loaded.price)
+
+
+class GuardedAnswers:
+    """Answers as the model gives them, each with the decision of the guards."""
+
+    def __init__(self, loaded: LoadedModel, data: SelectedDataset, rows: Sequence[Example]) -> None:
+        """Answer about images of a dataset; `rows` are those that name them."""
+        self._guards = loaded.guards
+        self._images = data.dataset.images
+        self._ids = {self._images.digest(row.image_id): row.image_id for row in rows}
+
+    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
+        """One prediction per query, in order; raises what the model raises."""
+        contexts = {image: self._context(image) for image in dict.fromkeys(query.image for query in queries)}
+        predictions = []
+        for guarded in self._guards.answer(queries, contexts, suggest=False):
+            own = guarded.raw or guarded.prediction
+            record = GuardRecord(
+                withheld=guarded.abstention.abstained,
+                reason_code=guarded.abstention.code,
+                source=guarded.source,
+                image_dependence=round(guarded.dependence.score, 4) if guarded.dependence else None,
+            )
+            alternatives = own.alternatives[: decoding.alternatives]
+            predictions.append(dataclasses.replace(own, alternatives=alternatives, guards=record))
+        return predictions
+
+    def _context(self, image: str) -> PictureContext:
+        if image not in self._ids:
+            return PictureContext()
+        pixels = np.asarray(self._images.load(self._ids[image]))
+        return PictureContext(PictureStatistics.of(pixels.reshape(*pixels.shape[:2], -1)))
 
 
 def other_images(images: Sequence[str], seed: int = 0) -> list[str]:

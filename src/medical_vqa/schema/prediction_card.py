@@ -74,6 +74,8 @@ class PredictionCard(SchemaModel):
     """Fraction of the rows whose answer a classifier can give; null for generative models."""
     shuffled_images: bool = False
     """Whether every question was asked about the image of another row."""
+    guards: bool = False
+    """Whether every prediction carries the decision of the guards."""
     calibration: ConfidenceCalibration | None = None
     """Calibration of the bundle; confidences in the predictions file are raw."""
 

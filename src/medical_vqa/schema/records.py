@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -71,6 +71,22 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRecord:
+    """What the guards decided about an answer; the answer itself stays what the model gave."""
+
+    __pydantic_config__: ClassVar = _SCHEMA
+
+    withheld: bool
+    """Whether the answer is not shown to a person."""
+    reason_code: str | None = None
+    """Why it is withheld: ``low_confidence``, ``contradiction`` ...; null where it is shown."""
+    source: str | None = None
+    """Where the answer comes from: ``picture``, ``usual`` or ``knowledge``; null where that was not measured."""
+    image_dependence: float | None = None
+    """How much the picture moves the answer, in [0, 1]; null where that was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A model's answer to one question."""
 
@@ -91,6 +107,8 @@ class Prediction:
     confidence_basis: Literal["probability", "agreement"] | None = None
     """What the confidence of a remote model was computed from: the probabilities of its tokens, or the agreement of
     several answers; null without one, and for a local model, whose confidence is a probability."""
+    guards: GuardRecord | None = None
+    """Decision of the guards; null, and not in the file, where they were not asked."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -110,13 +128,14 @@ class Prediction:
             alternatives,
             row.get("judged_right"),
             row.get("confidence_basis"),
+            _guard_record(id_, row.get("guards")),
         )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above; a confidence that is not finite becomes null."""
         confidence = self.confidence
         basis = {} if self.confidence_basis is None else {"confidence_basis": self.confidence_basis}
-        return {
+        row = {
             "id": self.id,
             "answer": self.answer,
             "raw": self.raw,
@@ -125,6 +144,19 @@ class Prediction:
             **({} if self.judged_right is None else {"judged_right": self.judged_right}),
             **basis,
         }
+        return row if self.guards is None else row | {"guards": asdict(self.guards)}
+
+
+def _guard_record(id_: str, row: Any) -> GuardRecord | None:
+    if row is None:
+        return None
+    if not isinstance(row, Mapping) or not isinstance(row.get("withheld"), bool):
+        raise DataError(f"prediction {id_!r}: guards is {row!r}; give an object with withheld true or false, or null")
+    try:
+        return GuardRecord(**row)
+    except TypeError as error:
+        names = ", ".join(f.name for f in fields(GuardRecord))
+        raise DataError(f"prediction {id_!r}: guards has an unknown field; the fields are {names}") from error
 
 
 _EXAMPLE_FIELDS = frozenset(f.name for f in fields(Example))

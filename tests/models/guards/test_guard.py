@@ -9,7 +9,8 @@ from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.contradiction import contradict, disagreement, opposite, related_questions
 from medical_vqa.models.guards.guard import Guards
-from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.models.guards.image_dependence import without_content
+from medical_vqa.models.guards.picture import ReferenceFeatures, visual_features
 from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reliability import area_under_roc, reliability_rows
@@ -39,6 +40,7 @@ class Fake:
     """Answers by (question, how bright the picture is); yes with 0.9 where the table says nothing."""
 
     family, picture, vision, question_bank = "fake", PictureSpec(8, "L", "stretch"), Vision(), None
+    has_closed_answers = True
 
     def __init__(self, **answers):
         self.answers = {key.replace("_", " "): value for key, value in answers.items()}
@@ -381,3 +383,137 @@ def test_types_with_few_questions_have_no_row():
 def test_every_reason_is_one_sentence_or_two_in_plain_text():
     for code, text in SENTENCES.items():
         assert text[0].isupper() and text.endswith(".") and "\n" not in text, code
+
+
+class Writer(Fake):
+    """Writes answers: no closed list, no confidence, no features of pictures."""
+
+    has_closed_answers, vision = False, None
+
+    def answer(self, queries, decoding):
+        self.batches.append(len(queries))
+        predictions = []
+        for query in queries:
+            text = self.answers.get(query.question.strip("?").lower(), "Yes")
+            text = text if isinstance(text, str) else text[int(query.visual.any())]
+            predictions.append(Prediction(query.id, text, text))
+        return predictions
+
+
+def ask_writer(model, question, *, image_dependence, references=None):
+    guards = Guards(model, CARD, references, image_dependence=image_dependence)
+    return guards.answer([Query("q", question, "image", picture(120))], {"image": PictureContext(GOOD)})[0]
+
+
+def test_a_model_that_writes_answers_is_asked_without_picture_on_request():
+    model = Writer(which_organ=("Heart", "Lung"))
+    off = ask_writer(model, "Which organ?", image_dependence=None)
+    assert (off.dependence, off.source, model.batches) == (None, None, [1])
+    on = ask_writer(model, "Which organ?", image_dependence=True)
+    assert model.batches[1:] == [3]  # the question, a black picture, and the picture with its parts out of order
+    assert (on.dependence.score, on.dependence.references, on.source) == (0.5, 2, "picture")
+    same = ask_writer(Writer(which_organ="Lung"), "Which organ?", image_dependence=True)
+    assert (same.dependence.score, same.source, same.abstention.abstained) == (0.0, "usual", False)
+
+
+def test_a_finding_that_is_the_same_without_picture_is_withheld():
+    answer = ask_writer(Writer(), "Is there an effusion?", image_dependence=True)
+    assert answer.abstention.code == "same_answer_without_picture"
+
+
+def test_answers_without_picture_are_those_of_the_picture_and_not_of_its_name():
+    guards = Guards(Writer(which_organ=("Heart", "Lung")), CARD, image_dependence=True)
+    for value in (0, 120):
+        query = Query("q", "Which organ?", "image", picture(value))
+        (answer,) = guards.answer([query], {"image": PictureContext(GOOD)})
+    assert answer.dependence.score == 0.5
+
+
+def test_a_closed_model_may_be_asked_without_measuring():
+    model = Fake()
+    guards = Guards(model, CARD, reference(), image_dependence=False)
+    guards.answer([Query("q", "Which organ is this?", "image", picture(120))])
+    assert model.batches == [1]
+
+
+def test_the_parts_of_a_picture_are_all_kept_in_another_order():
+    gradient = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    black, shuffled = without_content(gradient)
+    assert not black.any()
+    assert sorted(shuffled.ravel()) == sorted(gradient.ravel())
+    assert not np.array_equal(shuffled, gradient)
+    assert without_content(np.ones((1, 3, 3), np.uint8))[1].shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("visual", "length"),
+    [
+        ({"tokens": np.ones((5, 3), np.float32)}, 6),
+        ({"prefix": np.ones(4), "image": np.ones((7, 2), np.float32)}, 4),
+        ({"prefix": np.ones(4)}, None),
+        (np.ones((30, 40, 3), np.uint8), 12 * 12 + 16 + 2),
+        (np.ones((1, 1, 1), np.uint8), None),
+    ],
+)
+def test_pictures_are_compared_by_what_a_family_has(visual, length):
+    vector = visual_features(visual)
+    assert vector is None if length is None else vector.shape == (length,)
+
+
+def test_a_family_without_features_passes_the_picture_guard_by_pixels():
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(rng.normal(100, 10, (16, 16, 1)), 0, 255).astype(np.uint8) for _ in range(40)]
+    features = ReferenceFeatures.fit(np.stack([visual_features(one) for one in noisy]))
+    guards = Guards(Writer(), CARD, reference(features=features))
+    like, unlike = noisy[0], np.full((16, 16, 1), 255, np.uint8)
+    queries = [Query("a", "Which organ?", "a", like), Query("b", "Which organ?", "b", unlike)]
+    contexts = dict.fromkeys("ab", PictureContext(GOOD))
+    assert [one.abstention.code for one in guards.answer(queries, contexts)] == [None, "not_radiology_features"]
+
+
+def saved(folder, **changes):
+    reference(**changes).save(folder)
+    return folder
+
+
+def test_a_reference_set_that_the_card_does_not_name_is_of_another_model(tmp_path):
+    with pytest.raises(BundleError, match=r"guards\.json, which its card does not name.*calibrate"):
+        Guards.load(Fake(), CARD, saved(tmp_path))
+
+
+def test_a_reference_set_of_other_features_is_of_another_model():
+    fewer = reference().features
+    wrong = ReferenceFeatures(fewer.mean[:2], fewer.scale[:2], fewer.whitening[:2, :2], fewer.points[:, :2], 1.0)
+    with pytest.raises(BundleError, match=r"compares 2 features and the model has 4.*calibrate"):
+        ask(Fake(), "Which organ is this?", references=reference(features=wrong))
+
+
+def test_a_bundle_without_reliability_table_warns_once_and_the_other_guards_work(tmp_path, caplog):
+    card = CARD.model_copy(update={"files": {"guards.json": "0", "guards.npz": "0"}})
+    guards = Guards.load(Fake(), card, saved(tmp_path))
+    query = Query("q", "Is there an effusion?", "image", picture(120))
+    codes = [guards.answer([query], {"image": PictureContext(GOOD)})[0].abstention.code for _ in range(3)]
+    assert codes == ["picture_does_not_matter"] * 3
+    bad = {"image": PictureContext(PictureStatistics(0, 0, 0, 0))}
+    assert guards.answer([query], bad)[0].abstention.code == "constant_picture"
+    model = Fake(is_the_lung_unhealthy="Yes")
+    both = Guards(model, card, guards.reference).answer([Query("q", "Is the lung healthy?", "image", picture(120))])
+    assert both[0].abstention.code == "contradiction"
+    assert [record.message for record in caplog.records if "no reliability table" in record.message] == [
+        "fake has no reliability table: findings are not withheld by type; run `medical-vqa calibrate`"
+    ]
+
+
+def test_a_question_of_mixed_languages_and_one_of_a_thousand_characters_are_decided():
+    long = "Is the lung healthy " + "very " * 190 + "?"
+    for question in ("Is the 肝脏 healthy?", "肝脏 healthy 吗?", long):
+        (answer,) = ask(Fake(), question, references=reference())
+        assert answer.prediction.answer == "Yes"
+
+
+def test_a_picture_with_one_constant_channel_is_no_gray_picture():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels[..., 2] = 0
+    context = PictureContext(PictureStatistics.of(pixels))
+    (answer,) = ask(Fake(), "Which organ is this?", context=context, references=reference())
+    assert answer.abstention.code == "not_radiology_colors"

@@ -8,33 +8,44 @@ bundle lacks (reference set, reliability rows) is skipped.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from cachetools import LRUCache
+from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.picture_statistics import PictureContext
+from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.models.guards.alternatives import listed_alternatives
 from medical_vqa.models.guards.contradiction import disagreement, related_questions
 from medical_vqa.models.guards.evidence import evidence_of
-from medical_vqa.models.guards.image_dependence import ImageDependence, Source, answer_source, image_dependence
+from medical_vqa.models.guards.image_dependence import (
+    ImageDependence,
+    Source,
+    answer_source,
+    image_dependence,
+    without_content,
+)
 from medical_vqa.models.guards.picture import (
     GRAY_MODALITIES,
     MODALITY_NAMES,
     PictureReason,
     header_reason,
-    picture_features,
     statistics_reason,
+    visual_features,
 )
 from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
-from medical_vqa.models.guards.reference import KNOWLEDGE_TYPES, ReferenceSet
+from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NAMES_FILE, ReferenceSet
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.suggestions import suggested_questions
+from medical_vqa.models.questions.claims import claim_of
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
@@ -44,6 +55,7 @@ from medical_vqa.schema.records import Prediction
 if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
 
+_LOG = logging.getLogger(__name__)
 _ALTERNATIVES = 20
 """Alternatives that a distribution over answers is read from."""
 _CACHED_QUESTIONS = 4096
@@ -69,13 +81,35 @@ class GuardedAnswer:
     """Whose left or right it names."""
     evidence: tuple[Evidence, ...] = ()
     """Where the model localizes what the question or the answer names; nothing where it abstains."""
+    raw: Prediction | None = None
+    """The model's own answer, with the confidence and alternatives that it gave."""
 
 
 class Guards:
     """Answers questions with a model, and withholds what the picture does not support."""
 
-    def __init__(self, model: VqaModel, card: BundleCard, reference: ReferenceSet | None = None) -> None:
+    def __init__(
+        self,
+        model: VqaModel,
+        card: BundleCard,
+        reference: ReferenceSet | None = None,
+        *,
+        image_dependence: bool | None = None,
+    ) -> None:
+        """Combine a model with what its bundle knows of its training rows.
+
+        Args:
+            model: Answers queries.
+            card: Card of its bundle.
+            reference: Training pictures and questions to compare with; None for a bundle without them.
+            image_dependence: Whether to measure how much the picture moves an answer, which costs further answers: to
+                the question about the reference pictures, or where there are none about a black picture and this one
+                with its parts out of order. By default where the model chooses from a closed list and has reference
+                pictures, because only then it is cheap.
+        """
         self.model = model
+        measured = reference is not None and model.has_closed_answers if image_dependence is None else image_dependence
+        self.measures_dependence = measured and model.picture is not None
         self.card = card
         self.reference = reference
         self._reference_visuals: dict[str, list[Visual]] = {}
@@ -83,9 +117,31 @@ class Guards:
         self._reference_answers: LRUCache[tuple[str, str], list[Prediction]] = LRUCache(_CACHED_QUESTIONS)
 
     @classmethod
-    def load(cls, model: VqaModel, card: BundleCard, bundle: Path | None) -> Self:
-        """The guards of a bundle; None for a model without one. Raises `BundleError` when its files are damaged."""
-        return cls(model, card, ReferenceSet.load(bundle) if bundle is not None else None)
+    def load(
+        cls, model: VqaModel, card: BundleCard, bundle: Path | None, *, image_dependence: bool | None = None
+    ) -> Self:
+        """The guards of a bundle.
+
+        Args:
+            model: Answers queries.
+            card: Card of the bundle.
+            bundle: Its folder; None for a model without one.
+            image_dependence: As in the constructor.
+
+        Raises:
+            BundleError: The reference set is damaged, or is not that of this bundle.
+        """
+        reference = ReferenceSet.load(bundle) if bundle is not None else None
+        if reference is not None and NAMES_FILE not in card.files:
+            raise BundleError(
+                f"{bundle} holds {NAMES_FILE}, which its card does not name, so that it is of another model; run "
+                f"`medical-vqa calibrate` for this one, or remove {NAMES_FILE} and {ARRAYS_FILE}"
+            )
+        if reference is not None and not card.reliability:
+            _LOG.warning(
+                "%s has no reliability table: findings are not withheld by type; run `medical-vqa calibrate`", card.name
+            )
+        return cls(model, card, reference, image_dependence=image_dependence)
 
     def answer(
         self,
@@ -102,6 +158,7 @@ class Guards:
             suggest: Whether an abstention carries questions near in meaning that are answered, and an answer its
                 evidence.
         """
+        pictures = {q.image: q.visual for q in queries if isinstance(q.visual, np.ndarray)}
         queries = self._encoded(queries)
         images = {query.image: query.visual for query in queries}
         types = {image: self._compared(visual)[0] for image, visual in images.items()}
@@ -110,8 +167,12 @@ class Guards:
             for query in queries
             for text in self._related_questions(query.question)
         }
-        keys = [(types[query.image], query.question) for query in queries]
-        fresh = {key: self._reference_queries(q, key[0]) for key, q in zip(keys, queries, strict=True)}
+        names = {image: self._reference_name(types[image], pictures.get(image)) for image in images}
+        keys = [(names[query.image], query.question) for query in queries]
+        fresh = {
+            key: self._reference_queries(q, types[q.image], pictures.get(q.image))
+            for key, q in zip(keys, queries, strict=True)
+        }
         fresh = {key: group for key, group in fresh.items() if key not in self._reference_answers}
         batch = [*queries, *related.values(), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
@@ -182,14 +243,14 @@ class Guards:
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)
         source = answer_source(dependence, about_image=self._question_type(query).lower() not in KNOWLEDGE_TYPES)
-        finding = self.reference is not None and self.reference.asks_for_finding(query.question)
+        finding = self._asks_for_finding(query.question)
         decision = abstention_decision(self.model, self.card, query, answer, finding=finding)
         low_confidence = decision.code == "low_confidence"
         if picture_reason is not None:
             decision = _abstain(picture_reason.code, picture_reason.arguments)
         elif not decision.abstained or low_confidence:
             decision = self._finding_decision(query, answer, dependence, related, image_type) or decision
-        return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer))
+        return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer), raw=prediction)
 
     def _finding_decision(
         self,
@@ -202,12 +263,13 @@ class Guards:
         for text, other in related.items():
             if code := disagreement(query.question, answer.answer, text, other.answer):
                 return _abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
-        if self.reference is None or not self.reference.asks_for_finding(query.question):
+        if not self._asks_for_finding(query.question):
             return None
         if (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
         if dependence is not None and not dependence.changes_answer:
-            return _abstain("picture_does_not_matter", {})
+            no_reference = self.reference is None or not self._visuals_of(image_type)
+            return _abstain("same_answer_without_picture" if no_reference else "picture_does_not_matter", {})
         return None
 
     def _unreliable(self, query: Query, image_type: str) -> TypeReliability | None:
@@ -257,14 +319,26 @@ class Guards:
         known = bank.words | set(words(question))
         return tuple(text for text in texts if known.issuperset(words(canonical_terms(text, known).text)))
 
+    def _asks_for_finding(self, question: str) -> bool:
+        if self.reference is None:
+            return claim_of(question) is not None
+        return self.reference.asks_for_finding(question)
+
     def _question_type(self, query: Query) -> str:
         return self.reference.question_type(query.question) if self.reference else ""
 
     def _compared(self, visual: Visual) -> tuple[str, bool]:
         """Image type of a picture, and whether it is unlike all training pictures; empty and False without features."""
-        feature = _feature(visual)
-        if feature is None or self.reference is None or self.reference.features is None:
+        if self.reference is None or self.reference.features is None:
             return "", False
+        feature = visual_features(visual)
+        if feature is None:
+            return "", False
+        if len(feature) != len(self.reference.features.mean):
+            raise BundleError(
+                f"the reference set of {self.card.name} compares {len(self.reference.features.mean)} features and the "
+                f"model has {len(feature)}, so that it is of another model; run `medical-vqa calibrate` for this one"
+            )
         key = feature.tobytes()
         if key not in self._pictures:
             features = self.reference.features
@@ -272,11 +346,22 @@ class Guards:
             self._pictures[key] = self.reference.image_type(feature), unlike
         return self._pictures[key]
 
-    def _reference_queries(self, query: Query, image_type: str) -> list[Query]:
-        visuals = self._visuals_of(image_type)
+    def _reference_name(self, image_type: str, picture: NDArray[np.uint8] | None) -> str:
+        """What answers to compare with depend on: the image type, or the picture where its type has no pictures."""
+        if picture is None or self._visuals_of(image_type):
+            return image_type
+        return hashlib.sha256(picture.tobytes()).hexdigest() if self.measures_dependence else ""
+
+    def _reference_queries(self, query: Query, image_type: str, picture: NDArray[np.uint8] | None) -> list[Query]:
+        """The question about the reference pictures of its image type, or where there are none without content."""
+        if not self.measures_dependence:
+            return []
+        visuals: Sequence[Visual] = self._visuals_of(image_type)
+        name = f"reference/{image_type}"
+        if not visuals and picture is not None:
+            visuals, name = without_content(picture), f"{query.image}/without content"
         return [
-            dataclasses.replace(query, image=f"reference/{image_type}/{number}", visual=visual)
-            for number, visual in enumerate(visuals)
+            dataclasses.replace(query, image=f"{name}/{number}", visual=visual) for number, visual in enumerate(visuals)
         ]
 
     def _visuals_of(self, image_type: str) -> list[Visual]:
@@ -300,12 +385,6 @@ class Guards:
 
 def _abstain(code: str, arguments: Mapping[str, str]) -> AbstentionDecision:
     return AbstentionDecision(True, sentence(code, arguments), code, dict(arguments))
-
-
-def _feature(visual: Visual) -> Any:
-    """The vector that the picture guard compares; None where the visual is a picture or has no tokens."""
-    tokens = None if isinstance(visual, np.ndarray) else visual.get("tokens")
-    return None if tokens is None else picture_features(np.asarray(tokens))
 
 
 def _reliability_arguments(row: TypeReliability) -> dict[str, str]:

@@ -12,11 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medical_vqa.schema.records import Prediction
 
 Source = Literal["picture", "usual", "knowledge"]
 """Where an answer comes from: this picture, what is usual for pictures of its type, or general knowledge."""
 
+_PARTS = 8
 THRESHOLD = 0.1
 """Mean total variation from which an answer counts as dependent on the picture."""
 
@@ -51,10 +55,10 @@ def image_dependence(answer: Prediction, reference_answers: Sequence[Prediction]
         reference_answers: The answers about the reference pictures, likewise.
 
     Returns:
-        None without reference pictures, or where the model gives no confidence.
+        None without reference pictures. A model that gives no confidence has its answers compared: all of the
+        probability is that of the answer.
     """
-    confidences = [one.confidence for one in (answer, *reference_answers)]
-    if not reference_answers or any(confidence is None for confidence in confidences):
+    if not reference_answers:
         return None
     own = _distribution(answer)
     distances = [total_variation(own, _distribution(other)) for other in reference_answers]
@@ -88,4 +92,24 @@ def answer_source(dependence: ImageDependence | None, *, about_image: bool) -> S
 
 
 def _distribution(prediction: Prediction) -> dict[str, float]:
-    return {prediction.answer: prediction.confidence or 0.0, **dict(prediction.alternatives)}
+    confidence = 1.0 if prediction.confidence is None else prediction.confidence
+    return {prediction.answer: confidence, **dict(prediction.alternatives)}
+
+
+def without_content(picture: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Two pictures in place of reference pictures: a black one, and this one with its parts in another order.
+
+    Args:
+        picture: The prepared picture (height, width, channels).
+        seed: Seed of the order of the 8 x 8 parts.
+    """
+    rows, columns = (np.array_split(np.arange(side), min(_PARTS, side)) for side in picture.shape[:2])
+    places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
+    order = np.random.default_rng(seed).permutation(len(places))
+    shuffled = np.zeros_like(picture)
+    for place, source in zip(places, order, strict=True):
+        target = np.ix_(rows[place[0]], columns[place[1]])
+        part = picture[np.ix_(rows[places[source][0]], columns[places[source][1]])]
+        height, width = len(target[0]), target[1].size
+        shuffled[target] = np.resize(part, (height, width, picture.shape[2])) if part.size else 0
+    return [np.zeros_like(picture), shuffled]

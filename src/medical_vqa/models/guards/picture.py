@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from medical_vqa.data.imaging.picture_statistics import PictureStatistics
 from medical_vqa.errors import DataError
+
+if TYPE_CHECKING:
+    from medical_vqa.models.base import Visual
 
 Floats = NDArray[np.float32]
 
@@ -27,6 +31,8 @@ _SHRINKAGE = 0.1
 """Weight of the identity in the covariance of standardized features."""
 _NEIGHBORS = 3
 _FOLDS = 10
+_COARSE, _LEVELS = 12, 16
+"""Side of the coarse picture, and number of gray levels, of a family without features."""
 FEWEST_PICTURES = 30
 """Fewer training pictures than this say too little about what is far from them."""
 
@@ -130,6 +136,36 @@ def picture_features(tokens: NDArray[np.floating]) -> Floats:
     """One vector (2 D,) of an image's tokens (T, D): mean and standard deviation over the image."""
     values = np.asarray(tokens, np.float32)
     return np.concatenate([values.mean(axis=0), values.std(axis=0)])
+
+
+def visual_features(visual: Visual) -> Floats | None:
+    """The vector that pictures are compared by, of whatever a family makes of a picture.
+
+    Args:
+        visual: Features from `Vision.encode`, of which the tokens are used, or else the first array of two axes; or the
+            prepared picture of a family without features.
+
+    Returns:
+        None for features without such an array, and for a picture of a single value.
+    """
+    if isinstance(visual, np.ndarray):
+        return _pixel_features(visual) if visual.size > visual.shape[-1] else None
+    tokens = [visual["tokens"]] if "tokens" in visual else [v for v in visual.values() if getattr(v, "ndim", 0) == 2]
+    return picture_features(_as_array(tokens[0])) if tokens else None
+
+
+def _as_array(tensor: Any) -> Floats:
+    """A tensor of torch, on any device and of any precision, or of numpy."""
+    return np.asarray(tensor.detach().float().cpu() if hasattr(tensor, "detach") else tensor, np.float32)
+
+
+def _pixel_features(picture: NDArray[np.uint8]) -> Floats:
+    """Coarse picture, gray levels and edges of a prepared picture (height, width, channels), in [0, 1]."""
+    gray = picture.mean(axis=2)
+    coarse = Image.fromarray(gray.round().astype(np.uint8)).resize((_COARSE, _COARSE), Image.Resampling.BOX)
+    levels = np.histogram(gray, bins=_LEVELS, range=(0, 256))[0] / gray.size
+    edges = [float(np.abs(np.diff(gray, axis=axis)).mean()) / 255 if gray.shape[axis] > 1 else 0.0 for axis in (0, 1)]
+    return np.concatenate([np.asarray(coarse).ravel() / 255, levels, edges]).astype(np.float32)
 
 
 def statistics_reason(statistics: PictureStatistics, *, gray_only: bool = True) -> PictureReason | None:

@@ -40,6 +40,10 @@ SENTENCES: Mapping[str, str] = {
     "picture_does_not_matter": (
         "The picture does not change my answer to this question: other pictures of this type get the same answer."
     ),
+    "same_answer_without_picture": (
+        "I give the same answer about a black picture and about this one with its parts out of order, so it does not "
+        "come from this picture."
+    ),
     "type_not_reliable": (
         "On questions of this type ({type}) I am no better than guessing without the picture: {accuracy} right against "
         "{baseline}, n={questions}{auc}."
