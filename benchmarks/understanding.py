@@ -29,7 +29,7 @@ from medical_vqa.schema.selection import Selection
 from medical_vqa.text import squad_normalize
 from pointing import rows_of
 
-HERE = Path(__file__).parent
+REWORDINGS = Path(__file__).parents[1] / "src/medical_vqa/models/questions/rewordings.json"
 COVERAGE = 0.95  # of the validation questions
 FAR = {
     "Head": ("liver", "spleen", "kidney", "stomach", "lung", "heart", "bladder", "rectum"),
@@ -101,7 +101,7 @@ def agreement(
     typing_error: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """How often a reworded question gets the answer of the original one."""
-    wordings: dict[str, list[str]] = json.loads((HERE / "rewordings.json").read_text(encoding="utf-8"))
+    wordings: dict[str, list[str]] = json.loads(REWORDINGS.read_text(encoding="utf-8"))
     pairs = [
         (dataclasses.replace(query, question=swapped(words) if typing_error else words), answer, example)
         for query, answer, example in zip(asked, own, rows, strict=True)

@@ -10,13 +10,13 @@ import medical_vqa
 
 FUNCTIONS = [
     "audit", "calibrate", "compare", "convert", "export",
-    "load", "load_recipe", "predict", "prepare", "referee", "report", "score", "train",
+    "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
 ]  # fmt: skip
 TYPES = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
     "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
-    "TrainedRun",
+    "TrainedRun", "WrittenProbe",
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import load_recipe as load_recipe
     from medical_vqa.api import predict as predict
     from medical_vqa.api import prepare as prepare
+    from medical_vqa.api import probe as probe
     from medical_vqa.api import referee as referee
     from medical_vqa.api import report as report
     from medical_vqa.api import score as score
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import AttentionMap as AttentionMap
     from medical_vqa.pipelines.ask import ImageView as ImageView
     from medical_vqa.pipelines.predict import Predictions as Predictions
+    from medical_vqa.pipelines.probe import WrittenProbe as WrittenProbe
     from medical_vqa.pipelines.score import Estimate as Estimate
     from medical_vqa.pipelines.score import Scores as Scores
     from medical_vqa.pipelines.train import TrainedRun as TrainedRun
@@ -52,8 +54,8 @@ __all__ = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
     "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
-    "TrainedRun", "audit", "calibrate", "compare", "convert",
-    "export", "load", "load_recipe", "predict", "prepare", "referee", "report",
+    "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert",
+    "export", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report",
     "score", "train",
 ]  # fmt: skip
 
@@ -73,6 +75,7 @@ _OUTSIDE_API = {
     "Recipe": "config",
     "Scores": "pipelines.score",
     "TrainedRun": "pipelines.train",
+    "WrittenProbe": "pipelines.probe",
 }
 """Modules of the types that the functions of `medical_vqa.api` return."""
 

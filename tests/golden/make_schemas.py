@@ -14,6 +14,7 @@ from medical_vqa.schema.audit import Audit
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.prediction_card import PredictionCard
+from medical_vqa.schema.probe import Probe
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Results
 from medical_vqa.schema.selection import Selection
@@ -27,6 +28,7 @@ KINDS: Mapping[str, Any] = {
     "manifest": Manifest,
     "prediction": Prediction,
     "prediction-card": PredictionCard,
+    "probe": Probe,
     "results": Results,
     "selection": Selection,
 }

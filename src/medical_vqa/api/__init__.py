@@ -23,6 +23,7 @@ from medical_vqa.api.evaluation import Report as Report
 from medical_vqa.api.evaluation import calibrate as calibrate
 from medical_vqa.api.evaluation import compare as compare
 from medical_vqa.api.evaluation import predict as predict
+from medical_vqa.api.evaluation import probe as probe
 from medical_vqa.api.evaluation import referee as referee
 from medical_vqa.api.evaluation import report as report
 from medical_vqa.api.evaluation import score as score

@@ -37,6 +37,7 @@ for _command in (
     data.prepare,
     train.train,
     evaluate.predict,
+    evaluate.probe,
     evaluate.score,
     evaluate.report,
     evaluate.compare,

@@ -1,4 +1,4 @@
-"""Commands for predictions: predict, score, report, compare and calibrate."""
+"""Commands for predictions: predict, probe, score, report, compare and calibrate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from medical_vqa.cli.options import (
     api_key_option,
     base_url_option,
     device_option,
+    image_dependence_option,
     map_option,
     row_options,
 )
@@ -35,6 +36,8 @@ risk_option = click.option(
 @click.option("--logprobs/--no-logprobs", default=True, help="Ask a remote model for token probabilities.")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @click.option("--shuffle-images", is_flag=True, help="Ask about another row's image: a baseline that `score` shows.")
+@click.option("--guards/--no-guards", default=False, help="Also record what the guards withhold; scores stay the same.")
+@image_dependence_option
 @row_options
 def predict(
     model: str | None,
@@ -48,6 +51,8 @@ def predict(
     logprobs: bool,
     price: tuple[float, float] | None,
     shuffle_images: bool,
+    guards: bool,
+    image_dependence: bool | None,
     rows: Rows,
 ) -> None:
     """Answer every question of a split.
@@ -62,6 +67,8 @@ def predict(
         split=split,
         out=out,
         shuffle_images=shuffle_images,
+        guards=guards,
+        image_dependence=image_dependence,
         device=device,
         base_url=base_url,
         api_key_env=api_key_env,
@@ -81,6 +88,61 @@ def predict(
             f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
             f"{usage.completion_tokens:,} out{withheld}{cost}"
         )
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--split", default="validation", show_default=True, help="train, validation or test.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.  [default: in the run folder]")
+@click.option("--limit", type=int, metavar="IMAGES", help="Ask about so many images, drawn at random.  [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Seed of replaced pictures and drawn images.")
+@device_option
+@base_url_option
+@api_key_option
+@allow_http_option
+@click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@row_options
+def probe(
+    model: str | None,
+    split: str,
+    out: Path | None,
+    limit: int | None,
+    seed: int,
+    device: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    allow_http: bool,
+    concurrency: int | None,
+    as_json: bool,
+    rows: Rows,
+) -> None:
+    """Measure whether a model uses the image: replaced pictures, opposites, other words, mirrored sides.
+
+    MODEL is as in `predict`. Writes the numbers, a page that can be cited, and every answer; the same command again
+    asks only what is missing.
+    """
+    from medical_vqa import api
+    from medical_vqa.evaluation.reporting.probe_report import sentences
+
+    written = api.probe(
+        model,
+        split=split,
+        out=out,
+        limit=limit,
+        seed=seed,
+        device=device,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+        allow_http=allow_http,
+        **rows,
+    )
+    if as_json:
+        click.echo(written.probe.model_dump_json(indent=2))
+        return
+    click.echo("\n".join([str(written), *sentences(written.probe)]))
+    click.echo(f"numbers: {written.path}\npage: {written.page}\nanswers: {written.answers}")
 
 
 @click.command()

@@ -12,6 +12,7 @@ from medical_vqa.evaluation.reporting.report import write_report
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
 from medical_vqa.pipelines.inputs import SHUFFLED, display_names, require_same_rows
 from medical_vqa.pipelines.score import Scores
+from medical_vqa.schema.probe import Probe, probe_path, read_probe
 from medical_vqa.training.journal import Journal
 
 
@@ -31,8 +32,20 @@ def report(scores: Scores, path: Path) -> Path:
         history=Journal(scores.file.parent).rows() or None,
         reproduce=commands(scores),
         audit=findings(audit) if audit else (),
+        probe=probe_of(scores),
     )
     return path
+
+
+def probe_of(scores: Scores) -> Probe | None:
+    """The probe next to a predictions file, of the same model, rows and split; None where there is none."""
+    path, results = probe_path(scores.file, scores.rows.split), scores.results
+    if results.model is None or not path.is_file():
+        return None
+    probe = read_probe(path)
+    same_model = (probe.model.name, probe.model.files) == (results.model.name, results.model.files)
+    same_rows = (probe.dataset.name, probe.dataset.where) == (results.dataset.name, results.dataset.where)
+    return probe if same_model and same_rows and probe.dataset.manifest == results.dataset.manifest else None
 
 
 def comparison_page(scores: Sequence[Scores], path: Path) -> Path:

@@ -16,12 +16,13 @@ from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.evaluation.correctness import JudgedAnswer, judge
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.reporting import figures, summary
+from medical_vqa.evaluation.reporting import figures, probe_report, summary
 from medical_vqa.evaluation.reporting.gallery import select_answers, thumbnails
 from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.reporting.published import caveat, published
 from medical_vqa.evaluation.reporting.training_charts import training_charts
 from medical_vqa.evaluation.statistics.confusions import confusion_table, confusions
+from medical_vqa.schema.probe import Probe
 from medical_vqa.schema.records import Prediction
 from medical_vqa.schema.results import Results
 
@@ -57,6 +58,7 @@ def write_report(
     history: Sequence[Mapping[str, Any]] | None = None,
     reproduce: Sequence[str] = (),
     audit: Sequence[str] = (),
+    probe: Probe | None = None,
 ) -> None:
     """Write the page, which appears complete or not at all.
 
@@ -71,6 +73,7 @@ def write_report(
         history: Rows of a run's metrics.jsonl, for the training curve.
         reproduce: Commands that reproduce these numbers.
         audit: Findings of an audit of the dataset, a sentence each.
+        probe: Whether the answers of the same model to the same rows depend on the picture.
 
     Raises:
         DataError: If the file cannot be written.
@@ -108,6 +111,8 @@ def write_report(
         confusion_table=confusion_table(judged, _MAX_CONFUSED_ANSWERS),
         protocols={score.protocol: registry.find("protocols", score.protocol) for score in results.protocols},
         audit=list(audit),
+        probe=probe,
+        probe_sentences=probe_report.sentences(probe) if probe else [],
         charts=training_charts(history or ()),
         card=card_entries(card or {}),
         reproduce=list(reproduce),
