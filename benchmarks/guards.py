@@ -1,160 +1,230 @@
-"""What the guards of the shipped model let pass: `python benchmarks/guards.py [BUNDLE]`.
+"""What the guards of the shipped model let pass: `python benchmarks/guards.py [ROOT] [PACKAGES] [BUNDLE]`.
 
-On SLAKE's English validation questions: the fraction that is answered and how many of those are right, the same of
-questions for findings, the reasons for the others; and how many of generated pictures that are no radiology pictures
-(noise, blurred noise, gradients, constants, masks, documents, drawings) are answered. The thresholds were chosen on
-the same validation rows by `medical-vqa calibrate`, so these figures are of the data that chose them. Needs SLAKE,
-prepared.
+- SLAKE's English validation questions: the fraction that is answered, how many of those are right, the same of
+  questions for findings, the reasons for the others, and the radiology pictures that the picture guard refuses. The
+  thresholds were chosen on the same rows by `medical-vqa calibrate`, so these figures are of the data that chose them;
+  the picture guard was fitted on training pictures alone.
+- Questions for findings on every validation picture: of those whose answer is the same for every picture of a modality,
+  the fraction that is shown.
+- Pairs of a question and its opposite, and of two wordings, by rules: pairs that are both shown and exclude each other.
+- Pictures that are no radiology pictures (`non_radiology.py`): the fraction that is answered. PACKAGES is the folder
+  with scikit-image, scikit-learn and matplotlib.
+- Time per question with the guards and without, one question after the other, both in this process.
+
+ROOT has SLAKE, prepared.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
 
 from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
+from medical_vqa.evaluation.probing.questions import opposite_pairs
+from medical_vqa.evaluation.statistics.intervals import wilson
 from medical_vqa.models.base import Query
-from medical_vqa.models.guards.guard import GuardedAnswer
+from medical_vqa.models.guards.contradiction import disagreement, related_questions
+from medical_vqa.models.guards.guard import GuardedAnswer, Guards
+from medical_vqa.models.guards.reasons import PICTURE_CODES
 from medical_vqa.models.guards.reliability import is_right
 from medical_vqa.pipelines.load import LoadedModel, load
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.selection import Selection
+from non_radiology import pictures
 
 BATCH = 32
-OF_EACH_KIND = 40
-QUESTIONS = ("What modality is this image?", "Is there a tumor?", "Is the lung healthy?")
+TIMED = 120
+QUESTIONS = (
+    "What modality is this image?",
+    "Is there a tumor?",
+    "Is the lung healthy?",
+    "Does the picture contain lung?",
+)
+FINDINGS = (
+    "Does this patient have pneumonia?", "Is there cardiomegaly?", "Is the heart enlarged?", "Is there a pneumothorax?",
+    "Is there a pleural effusion?", "Is there a tumor?", "Is there a nodule?", "Is there atelectasis?",
+    "Is there a mass?", "Is the lung healthy?", "Is the liver healthy?", "Is the brain healthy?",
+    "Does the lung look abnormal?", "Is the liver normal?",
+    "Are there abnormalities in this image?", "Does this image look normal?",
+    "病人有肺炎吗?", "肺是健康的吗?", "肝脏是健康的吗?", "图中存在异常吗?",
+)  # fmt: skip
 
 
 def main() -> None:
     """Ask everything once, and print one JSON object."""
-    loaded = load(sys.argv[1] if len(sys.argv) > 1 else "shipped")
-    root = Path(sys.argv[2]) if len(sys.argv) > 2 else default_root()
+    arguments = [Path(text) for text in sys.argv[1:]]
+    root = arguments[0] if arguments else default_root()
+    packages = arguments[1] if len(arguments) > 1 else None
+    loaded = load(arguments[2] if len(arguments) > 2 else "shipped")
     data = SelectedDataset.open(Selection(dataset="slake", root=root, where={"language": "en"}))
     rows = data.rows("validation")
-    asked = list(queries(data, rows, loaded.model))
-    answers: list[GuardedAnswer] = []
-    for start in range(0, len(asked), BATCH):
-        answers += loaded.guards.answer(asked[start : start + BATCH])
+    texts = list(queries(data, rows, loaded.model))
+    visuals = {row.image_id: query.visual for row, query in zip(rows, texts, strict=True)}
     figures = {
         "model": loaded.card.name,
         "files": dict(loaded.card.files),
-        "validation": summary(loaded, rows, answers),
-        "not radiology": not_radiology(loaded),
+        "validation": summary(loaded, rows, guarded(loaded, texts)),
+        "findings": constant_findings(loaded, rows, visuals),
+        "pairs": pairs(loaded, rows, visuals),
+        "not radiology": not_radiology(loaded, packages),
+        "time": times(loaded, texts),
     }
-    json.dump(figures, sys.stdout, indent=1)
+    json.dump(figures, sys.stdout, indent=1, ensure_ascii=False)
+
+
+def guarded(loaded: LoadedModel, texts: list[Query]) -> list[GuardedAnswer]:
+    """Answers with decisions, in batches."""
+    answers: list[GuardedAnswer] = []
+    for start in range(0, len(texts), BATCH):
+        answers += loaded.guards.answer(texts[start : start + BATCH], suggest=False)
+    return answers
 
 
 def summary(loaded: LoadedModel, rows: list[Example], answers: list[GuardedAnswer]) -> dict[str, object]:
     """Coverage, exact match of what is answered, and the reasons for the rest."""
     reference = loaded.guards.reference
-    pairs = list(zip(rows, answers, strict=True))
-    shown = [(row, answer) for row, answer in pairs if not answer.abstention.abstained]
+    answered = list(zip(rows, answers, strict=True))
+    shown = [(row, answer) for row, answer in answered if not answer.abstention.abstained]
     findings = [(row, answer) for row, answer in shown if reference and reference.asks_for_finding(row.question)]
-    asked_findings = [row for row in rows if reference and reference.asks_for_finding(row.question)]
+    of_findings = [row for row in rows if reference and reference.asks_for_finding(row.question)]
+    refused = {row.image_id for row, a in answered if a.abstention.code in PICTURE_CODES}
+    right = sum(is_right(answer.prediction, row) for row, answer in findings)
     return {
         "questions": len(rows),
         "answered": round(len(shown) / len(rows), 4),
         "em of the answered": exact_match(shown),
-        "em of all": exact_match(pairs),
-        "finding questions": len(asked_findings),
+        "em of all": exact_match(answered),
+        "finding questions": len(of_findings),
         "finding questions answered": len(findings),
         "em of the answered finding questions": exact_match(findings),
-        "answered finding questions that the picture does not move": sum(
-            answer.dependence is not None and not answer.dependence.depends_on_image for _, answer in findings
-        ),
+        "its 95 % interval": rounded(wilson(right, len(findings))),
         "reasons": dict(Counter(answer.abstention.code or "answered" for answer in answers)),
         "sources of the answered": dict(Counter(answer.source or "not measured" for _, answer in shown)),
-        "pictures refused": len(
-            {row.image_id for row, a in pairs if (a.abstention.code or "").startswith("not_radio")}
-        ),
         "pictures": len({row.image_id for row in rows}),
+        "pictures refused": len(refused),
+        "pictures refused, which": sorted(refused),
     }
 
 
-def exact_match(pairs: list[tuple[Example, GuardedAnswer]]) -> float | None:
+def exact_match(pairs_: list[tuple[Example, GuardedAnswer]]) -> float | None:
     """Fraction of answers that are right, under SQuAD's normalization; None for no answers."""
-    right = [is_right(answer.prediction, row) for row, answer in pairs]
+    right = [is_right(answer.prediction, row) for row, answer in pairs_]
     return round(sum(right) / len(right), 4) if right else None
 
 
-def not_radiology(loaded: LoadedModel) -> dict[str, object]:
-    """How many questions about generated pictures are answered, by kind of picture."""
+def rounded(interval: Any) -> list[float] | None:
+    """The bounds of an interval."""
+    return None if interval.low is None else [round(interval.low, 4), round(interval.high, 4)]
+
+
+def constant_findings(loaded: LoadedModel, rows: list[Example], visuals: dict[str, Any]) -> dict[str, object]:
+    """Questions for findings on every picture: what is shown where all pictures of a modality get one answer."""
+    modality = {row.image_id: row.facts["modality"] for row in rows}
+    texts = [Query(f"{i}/{q}", q, i, visual) for i, visual in visuals.items() for q in FINDINGS]
+    answers: dict[tuple[str, str], list[GuardedAnswer]] = defaultdict(list)
+    for query, answer in zip(texts, guarded(loaded, texts), strict=True):
+        answers[query.question, modality[query.image]].append(answer)
+    same = {key: group for key, group in answers.items() if len({a.prediction.answer for a in group}) == 1}
+    shown = {key: sum(not a.abstention.abstained for a in group) for key, group in answers.items()}
+    n_same = sum(map(len, same.values()))
+    return {
+        "questions asked": len(texts),
+        "shown": round(sum(shown.values()) / len(texts), 4),
+        "question and modality with one answer for every picture": f"{len(same)} of {len(answers)}",
+        "answers to those": n_same,
+        "of these shown": round(sum(shown[key] for key in same) / max(1, n_same), 4),
+    }
+
+
+def pairs(loaded: LoadedModel, rows: list[Example], visuals: dict[str, Any]) -> dict[str, object]:
+    """Pairs by rules over the pictures that are both shown, and those of them that exclude each other."""
+    wordings: dict[str, list[tuple[str, str]]] = {
+        image: [*of_image, *((q, other) for q in FINDINGS for other in related_questions(q))]
+        for image, of_image in opposite_pairs(rows).items()
+    }
+    texts = {
+        (image, text): Query(f"{image}/{text}", text, image, visuals[image])
+        for image, of_image in wordings.items()
+        for text in dict.fromkeys(text for pair in of_image for text in pair)
+    }
+    answers = dict(zip(texts, guarded(loaded, list(texts.values())), strict=True))
+    counts: Counter[str] = Counter()
+    for image, of_image in wordings.items():
+        for first, second in dict.fromkeys(of_image):
+            one, other = answers[image, first], answers[image, second]
+            excluded = disagreement(first, one.prediction.answer, second, other.prediction.answer) is not None
+            shown = not one.abstention.abstained and not other.abstention.abstained
+            counts.update(pairs=1, contradictory=excluded, shown=shown, contradictory_and_shown=excluded and shown)
+    return {
+        **dict(counts),
+        "contradictory before": round(counts["contradictory"] / counts["pairs"], 4),
+        "contradictory and shown": round(counts["contradictory_and_shown"] / counts["pairs"], 4),
+    }
+
+
+def not_radiology(loaded: LoadedModel, packages: Path | None) -> dict[str, object]:
+    """How many questions about pictures that are none of radiology are answered, by what they are."""
     spec = loaded.model.picture
     if spec is None:
         return {}
     answered: dict[str, list[bool]] = defaultdict(list)
-    for number, (kind, image) in enumerate(generated()):
-        visual = prepare_picture(image, spec)
-        pixels = np.asarray(image)
-        context = PictureContext(PictureStatistics.of(pixels.reshape(*pixels.shape[:2], -1)))
-        asked = [Query(f"{number}/{n}", text, f"p{number}", visual) for n, text in enumerate(QUESTIONS)]
-        for answer in loaded.guards.answer(asked, {f"p{number}": context}):
+    codes: Counter[str] = Counter()
+    for number, (kind, image, facts) in enumerate(pictures(packages)):
+        visual = prepare_picture(image.convert("RGB"), spec)
+        pixels = np.asarray(image.convert("RGB"))
+        context = PictureContext(PictureStatistics.of(pixels), facts)
+        texts = [Query(f"{number}/{n}", text, f"p{number}", visual) for n, text in enumerate(QUESTIONS)]
+        for answer in loaded.guards.answer(texts, {f"p{number}": context}, suggest=False):
             answered[kind].append(not answer.abstention.abstained)
+            codes[answer.abstention.code or "answered"] += 1
     total = [value for values in answered.values() for value in values]
     return {
         "pictures": len(total) // len(QUESTIONS),
         "questions": len(total),
         "answered": sum(total),
-        **{kind: f"{sum(values)} of {len(values)} answered" for kind, values in answered.items()},
+        "fraction answered": round(sum(total) / len(total), 4),
+        "its 95 % interval": rounded(wilson(sum(total), len(total))),
+        "reasons": dict(codes),
+        **{
+            kind: f"{sum(values)} of {len(values)} questions answered, {len(values) // len(QUESTIONS)} pictures"
+            for kind, values in sorted(answered.items())
+        },
     }
 
 
-def generated(seed: int = 0) -> list[tuple[str, Image.Image]]:
-    """Pictures that no scanner makes, the same at every call."""
-    rng, letters = np.random.default_rng(seed), random.Random(seed)
-    pictures: list[tuple[str, Image.Image]] = []
-    for _ in range(OF_EACH_KIND):
-        height, width = (int(side) for side in rng.integers(100, 600, 2))
-        noise = Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8))
-        gradient = Image.fromarray(np.linspace(0, 255, 300).astype(np.uint8)[None].repeat(300, 0))
-        pictures += [
-            ("noise", noise),
-            ("blurred noise", noise.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 12))))),
-            ("gradient", gradient.rotate(float(rng.uniform(0, 360)))),
-            ("constant", Image.new("L", (256, 256), int(rng.integers(0, 256)))),
-            ("mask", shapes(rng, Image.new("L", (512, 512), 0), count=4)),
-            ("document", document(rng, letters)),
-            ("drawing", shapes(rng, Image.new("RGB", (400, 400), color(rng)), count=14)),
-        ]
-    return pictures
-
-
-def color(rng: np.random.Generator) -> tuple[int, int, int]:
-    """A random color."""
-    red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
-    return red, green, blue
-
-
-def shapes(rng: np.random.Generator, image: Image.Image, *, count: int) -> Image.Image:
-    """Ellipses and rectangles on a ground."""
-    draw = ImageDraw.Draw(image)
-    for number in range(count):
-        x, y = (int(value) for value in rng.integers(0, image.width - 120, 2))
-        width, height = (int(value) for value in rng.integers(20, 120, 2))
-        fill = color(rng) if image.mode == "RGB" else int(rng.integers(40, 256))
-        outline = draw.rectangle if number % 2 and image.mode == "RGB" else draw.ellipse
-        outline([x, y, x + width, y + height], fill=fill)
-    return image
-
-
-def document(rng: np.random.Generator, letters: random.Random) -> Image.Image:
-    """Black lines of text on white."""
-    image = Image.new("RGB", (int(rng.integers(300, 900)), int(rng.integers(300, 900))), "white")
-    draw = ImageDraw.Draw(image)
-    for y in range(20, image.height - 20, int(rng.integers(14, 30))):
-        words = ("".join(letters.choices("abcdefghijklmnop", k=letters.randint(2, 9))) for _ in range(18))
-        draw.text((20, y), " ".join(words), fill="black")
-    return image
+def times(loaded: LoadedModel, texts: list[Query]) -> dict[str, object]:
+    """Milliseconds per question, one after the other, each with its picture encoded."""
+    some = texts[:: max(1, len(texts) // TIMED)][:TIMED]
+    loaded.model.answer(some[:2], loaded.card.decoding)
+    loaded.guards.answer(some[:2], suggest=False)
+    fresh = Guards.load(loaded.model, loaded.card, loaded.bundle)
+    fresh.answer(some[:1], suggest=False)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for query in some:
+        for name, ask in (
+            ("without", lambda q: loaded.model.answer([q], loaded.card.decoding)),
+            ("with, first time", lambda q: fresh.answer([q], suggest=False)),
+            ("with, again", lambda q: fresh.answer([q], suggest=False)),
+        ):
+            start = time.perf_counter()
+            ask(query)
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    return {
+        "questions": len(some),
+        "median ms": {name: round(1000 * value, 2) for name, value in medians.items()},
+        "ratio to without": {name: round(value / medians["without"], 2) for name, value in medians.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def sighted(question, picture, image):
         return "nothing"
     odd = int(image[1:]) % 2 == 1
     side = "Right" if picture == MIRRORED else "Left"
-    if "abnormal" in question.lower():
+    if "abnormal" in question.lower() or "unhealthy" in question:
         return "Yes" if int(image[1:]) % 3 == 0 else "No"
     if "healthy" in question or "normal" in question:
         return "No" if int(image[1:]) % 3 == 0 else "Yes"

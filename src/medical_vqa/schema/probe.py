@@ -71,7 +71,7 @@ class Probe(SchemaModel):
     dataset: DatasetRef
     """Rows that were asked."""
     bootstrap: Bootstrap
-    """How intervals are resampled."""
+    """How the intervals were resampled."""
     seed: int
     """Seed of the replaced pictures, and of the images where there is a limit."""
     images: int

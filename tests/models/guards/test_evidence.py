@@ -184,6 +184,7 @@ class Localizing(ModelFamily):
     """Answers Yes with this confidence, and localizes the liver in the upper left quarter, whatever is asked."""
 
     family, picture, vision = "localizing", PictureSpec(8, "L", "stretch"), None
+    has_closed_answers = True
 
     def __init__(self, confidence):
         self.confidence = confidence

@@ -32,10 +32,14 @@ def test_what_is_not_listed_counts_as_one_further_answer():
     assert total_variation({"Yes": 0.5}, {"No": 0.5}) == pytest.approx(0.5)  # the other halves may be equal
 
 
-def test_without_reference_pictures_or_confidence_nothing_is_measured():
+def test_without_reference_pictures_nothing_is_measured():
     assert image_dependence(answer("Yes", 0.9), []) is None
-    assert image_dependence(answer("Yes", None), [answer("Yes", 0.9)]) is None
-    assert image_dependence(answer("Yes", 0.9), [answer("Yes", None)]) is None
+
+
+@pytest.mark.parametrize(("others", "score"), [(["Yes", "Yes"], 0.0), (["Yes", "No"], 0.5), (["No", "No"], 1.0)])
+def test_without_confidence_the_answers_alone_are_compared(others, score):
+    assert image_dependence(answer("Yes", None), [answer(text, None) for text in others]).score == score
+    assert image_dependence(answer("Yes", 0.6), [answer(text, None) for text in others]).score == score
 
 
 @pytest.mark.parametrize(

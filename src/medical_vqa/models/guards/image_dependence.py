@@ -55,13 +55,15 @@ def image_dependence(answer: Prediction, reference_answers: Sequence[Prediction]
         reference_answers: The answers about the reference pictures, likewise.
 
     Returns:
-        None without reference pictures. A model that gives no confidence has its answers compared: all of the
-        probability is that of the answer.
+        None without reference pictures. Where one of the answers has no confidence, the answers alone are
+        compared.
     """
     if not reference_answers:
         return None
-    own = _distribution(answer)
-    distances = [total_variation(own, _distribution(other)) for other in reference_answers]
+    known = all(one.confidence is not None for one in (answer, *reference_answers))
+    own = _distribution(answer) if known else {answer.answer: 1.0}
+    others = [_distribution(other) if known else {other.answer: 1.0} for other in reference_answers]
+    distances = [total_variation(own, other) for other in others]
     same = [other.answer == answer.answer for other in reference_answers]
     return ImageDependence(sum(distances) / len(distances), sum(same) / len(same), len(distances))
 
@@ -92,8 +94,7 @@ def answer_source(dependence: ImageDependence | None, *, about_image: bool) -> S
 
 
 def _distribution(prediction: Prediction) -> dict[str, float]:
-    confidence = 1.0 if prediction.confidence is None else prediction.confidence
-    return {prediction.answer: confidence, **dict(prediction.alternatives)}
+    return {prediction.answer: prediction.confidence or 0.0, **dict(prediction.alternatives)}
 
 
 def without_content(picture: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]:
