@@ -1,4 +1,4 @@
-"""What the guards of the shipped model let pass: `python benchmarks/guards.py [ROOT] [PACKAGES] [BUNDLE]`.
+"""What the guards of the shipped model let pass: `python benchmarks/guards.py [ROOT] [PACKAGES]`.
 
 - SLAKE's English validation questions: the fraction that is answered, how many of those are right, the same of
   questions for findings, the reasons for the others, and the radiology pictures that the picture guard refuses. The
@@ -16,10 +16,12 @@ ROOT has SLAKE, prepared.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +64,29 @@ FINDINGS = (
 
 def main() -> None:
     """Ask everything once, and print one JSON object."""
-    arguments = [Path(text) for text in sys.argv[1:]]
-    root = arguments[0] if arguments else default_root()
-    packages = arguments[1] if len(arguments) > 1 else None
-    loaded = load(arguments[2] if len(arguments) > 2 else "shipped")
-    data = SelectedDataset.open(Selection(dataset="slake", root=root, where={"language": "en"}))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, nargs="?", default=default_root())
+    parser.add_argument("packages", type=Path, nargs="?")
+    parser.add_argument("--model", default="shipped")
+    parser.add_argument("--only", default="", help="Parts to measure, with commas; all by default.")
+    arguments = parser.parse_args()
+    loaded = load(arguments.model)
+    data = SelectedDataset.open(Selection(dataset="slake", root=arguments.root, where={"language": "en"}))
     rows = data.rows("validation")
     texts = list(queries(data, rows, loaded.model))
     visuals = {row.image_id: query.visual for row, query in zip(rows, texts, strict=True)}
-    figures = {
-        "model": loaded.card.name,
-        "files": dict(loaded.card.files),
-        "validation": summary(loaded, rows, guarded(loaded, texts)),
-        "findings": constant_findings(loaded, rows, visuals),
-        "pairs": pairs(loaded, rows, visuals),
-        "not radiology": not_radiology(loaded, packages),
-        "time": times(loaded, texts),
+    parts: dict[str, Callable[[], dict[str, object]]] = {
+        "validation": lambda: summary(loaded, rows, guarded(loaded, texts)),
+        "pairs": lambda: pairs(loaded, rows, visuals),
+        "not radiology": lambda: not_radiology(loaded, arguments.packages),
+        "findings": lambda: constant_findings(loaded, rows, visuals),
+        "time": lambda: times(loaded, texts),
     }
+    names = arguments.only.split(",") if arguments.only else list(parts)
+    figures: dict[str, object] = {"model": loaded.card.name, "files": dict(loaded.card.files)}
+    for name in names:
+        figures[name] = parts[name]()
+        print(name, json.dumps(figures[name], ensure_ascii=False), file=sys.stderr, flush=True)
     json.dump(figures, sys.stdout, indent=1, ensure_ascii=False)
 
 

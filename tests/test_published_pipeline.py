@@ -9,21 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import FullyShardedDataParallelPlugin
+from PIL import Image
 from safetensors.torch import load_file
 
 from medical_vqa.config import load_recipe, parse_recipe
+from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
+from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
+from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2Vision
 from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.models.hf.lora import hide_peft_warnings
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import load_model
+from medical_vqa.pipelines.calibrate import calibrate
 from medical_vqa.pipelines.export import export
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.plan import plan
@@ -74,6 +80,23 @@ def test_a_bundle_of_each_family_predicts_and_answers(recipe, family, tmp_path, 
     assert card.facts.parameters > card.facts.trainable - 1
     assert card.decoding.max_tokens == 3
     assert (card.prompt is None) == (family == "vilt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", MAKERS)
+def test_calibration_gives_the_bundle_of_each_family_a_picture_guard(recipe, family, tmp_path, watcher):
+    trained = train(recipe(family), tmp_path / "run", watcher=watcher)
+    calibrate(predict(load(trained.bundle, device="cpu"), split="validation").path, risk=0.5)
+    guards = load(trained.bundle, device="cpu").guards
+    assert guards.reference.features is not None
+    assert guards.reference.modalities
+    spec = guards.model.picture
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).convert("RGB")
+    query = Query("q", "Which organ is the largest?", "noise", prepare_picture(noise, spec))
+    constant = PictureContext(PictureStatistics(contrast=0, saturation=0, entropy=0, outside_common_levels=0))
+    assert guards.answer([query], {"noise": constant}, suggest=False)[0].abstention.code == "constant_picture"
+    assert guards.answer([query], suggest=False)[0].prediction.answer is not None
+    assert guards.measures_dependence is (family == "vilt")
 
 
 @pytest.mark.parametrize("family", MAKERS)
