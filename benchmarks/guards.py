@@ -61,6 +61,9 @@ FINDINGS = (
     "病人有肺炎吗?", "肺是健康的吗?", "肝脏是健康的吗?", "图中存在异常吗?",
 )  # fmt: skip
 
+WORDED = ("Is the liver normal?", "Is there pneumonia?", "Is the heart enlarged?", "肺是健康的吗?", "肝脏正常吗?")
+"""Claims whose wordings are compared on every picture, in addition to those of its own questions."""
+
 
 def main() -> None:
     """Ask everything once, and print one JSON object."""
@@ -157,7 +160,7 @@ def constant_findings(loaded: LoadedModel, rows: list[Example], visuals: dict[st
 def pairs(loaded: LoadedModel, rows: list[Example], visuals: dict[str, Any]) -> dict[str, object]:
     """Pairs by rules over the pictures that are both shown, and those of them that exclude each other."""
     wordings: dict[str, list[tuple[str, str]]] = {
-        image: [*of_image, *((q, other) for q in FINDINGS for other in related_questions(q))]
+        image: [*of_image, *((q, other) for q in WORDED for other in related_questions(q))]
         for image, of_image in opposite_pairs(rows).items()
     }
     texts = {

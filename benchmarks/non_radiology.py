@@ -41,7 +41,7 @@ def photographs(packages: Path) -> Iterator[Picture]:
     """Every picture that the packages ship: in color, in gray, and two gray crops of it."""
     for folder in PHOTO_FOLDERS:
         for path in sorted((packages / folder).glob("*")):
-            if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".gif", ".tif") or path.stat().st_size < 3_000:
+            if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".gif") or path.stat().st_size < 3_000:
                 continue
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
