@@ -7,7 +7,7 @@ rows, so that `score` and `report` need no other input.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +37,8 @@ class QuerySource(Protocol):
 class Answering(Protocol):
     """What answers queries: a `VqaModel`, or one with guards."""
 
-    def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
-        """One prediction per query, in order."""
+    def answer_batches(self, batches: Iterable[Sequence[Query]], decoding: Decoding) -> Iterator[Prediction]:
+        """Predictions for batches of queries, in any order."""
 
 
 def predict(

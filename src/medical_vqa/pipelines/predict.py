@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +130,11 @@ class GuardedAnswers:
         self._guards = loaded.guards
         self._images = data.dataset.images
         self._ids = {self._images.digest(row.image_id): row.image_id for row in rows}
+
+    def answer_batches(self, batches: Iterable[Sequence[Query]], decoding: Decoding) -> Iterator[Prediction]:
+        """Predictions for batches of queries, in order; raises what the model raises."""
+        for batch in batches:
+            yield from self.answer(batch, decoding)
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """One prediction per query, in order; raises what the model raises."""
