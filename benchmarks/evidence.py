@@ -118,7 +118,7 @@ def compared(bundle: Path, source: Path, root: Path) -> tuple[list[Row], dict[st
             geometry = PictureGeometry(*image.size)
         regions = model.to_numpy(model.vision.encode([query.visual])[0]["regions"]).astype(np.float64)
         by_name = localizations(regions, model.settings.regions)
-        masks, boxes = masks_of(source, stem, organs), boxes_of(source, stem)
+        masks, boxes = masks_of(source, stem, organs, geometry), boxes_of(source, stem)
         items = {name: evidence_of(group, geometry, model.picture) for name, group in by_name.items()}
         for name in sorted(by_name):
             item = items[name][0] if items[name] else None
@@ -140,13 +140,13 @@ def localizations(regions: NDArray[np.float64], names: Sequence[str]) -> dict[st
     return dict(by_name)
 
 
-def masks_of(source: Path, stem: str, organs: Mapping[str, int]) -> dict[str, Mask]:
-    """Name -> mask of what a picture has; nothing where it is not annotated."""
+def masks_of(source: Path, stem: str, organs: Mapping[str, int], geometry: PictureGeometry) -> dict[str, Mask]:
+    """Name -> mask of what a picture has, at the picture's size: most masks have half of it or less."""
     path = source / "masks" / f"{stem}.png"
     if not path.is_file():
         return {}
     with Image.open(path) as image:
-        values = np.asarray(image)
+        values = np.asarray(image.resize((geometry.width, geometry.height), Image.Resampling.NEAREST))
     if values.ndim != 2:
         return {}
     return {name: values == value for name, value in organs.items() if (values == value).any()}
