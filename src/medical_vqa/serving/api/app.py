@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import responses, routes
+from medical_vqa.serving.api import openai, responses, routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
@@ -76,6 +76,7 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
     leave_errors_to_the_outermost_layer(app)
     app.include_router(routes.router)
     app.include_router(routes.json_router)
+    app.include_router(openai.router)
     app.include_router(responses.router)
     if settings.metrics:
 

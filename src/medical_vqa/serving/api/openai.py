@@ -516,8 +516,9 @@ def chat_reply(request: ChatRequest, result: Result, model_name: str) -> ChatRep
         result: The answer.
         model_name: Of the model that answered.
     """
-    wants_logprobs = request.logprobs and result.answer
-    logprobs = _logprobs(result.answer, request.top_logprobs or 0) if wants_logprobs else None
+    logprobs = None
+    if request.logprobs and result.answer is not None:
+        logprobs = _logprobs(result.answer, request.top_logprobs or 0)
     return ChatReply(
         id=f"chatcmpl-{secrets.token_hex(12)}",
         created=int(time.time()),

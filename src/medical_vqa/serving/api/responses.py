@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,13 +27,15 @@ from medical_vqa.serving.api.openai import (
     TextPart,
     answer_messages,
     error_replies,
-    router,
     usage_of,
 )
-from medical_vqa.serving.api.requests import ClientDependency, ServiceDependency
+from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, ServiceDependency
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema import Answer
+
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 
 
 class _RequestPart(BaseModel):
