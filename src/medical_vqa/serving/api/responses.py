@@ -34,7 +34,6 @@ from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema import Answer
 
-
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 
 
