@@ -9,11 +9,11 @@ import pytest
 import medical_vqa
 
 FUNCTIONS = [
-    "audit", "calibrate", "compare", "convert", "export",
+    "audit", "calibrate", "compare", "convert", "evaluate", "export",
     "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
 ]  # fmt: skip
 TYPES = [
-    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Evaluation", "Examination",
     "Example", "Exported", "ImageView",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
     "TrainedRun", "WrittenProbe",

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medical_vqa.api import Evaluation as Evaluation
     from medical_vqa.api import Examination as Examination
     from medical_vqa.api import Exported as Exported
     from medical_vqa.api import Model as Model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import calibrate as calibrate
     from medical_vqa.api import compare as compare
     from medical_vqa.api import convert as convert
+    from medical_vqa.api import evaluate as evaluate
     from medical_vqa.api import export as export
     from medical_vqa.api import load as load
     from medical_vqa.api import load_recipe as load_recipe
@@ -51,12 +53,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Examination",
-    "Example", "Exported", "ImageView",
-    "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
-    "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert",
-    "export", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report",
-    "score", "train",
+    "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Evaluation", "Examination", "Example",
+    "Exported", "ImageView", "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe",
+    "Report", "Scores", "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert", "evaluate", "export",
+    "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
 ]  # fmt: skip
 
 _OUTSIDE_API = {

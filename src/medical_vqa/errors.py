@@ -8,7 +8,8 @@
     │   └── IncompleteError    part of a dataset is missing; `--partial` prepares the rest
     ├── ConfigError            a recipe or an option is wrong
     ├── ModelError             a model cannot be built, or received a question that it does not take
-    │   ├── EndpointDownError  a remote model does not answer now
+    │   ├── EndpointError      a remote model cannot be asked: its address, key or name is wrong
+    │   │   └── EndpointDownError      it does not answer now
     │   └── BundleError        a bundle is damaged, or of another format version
     ├── TrainingError          training cannot continue; the last good checkpoint is saved
     ├── MissingDependencyError an optional package is not installed
@@ -53,7 +54,11 @@ class ModelError(MedicalVqaError):
     """A model cannot be built, or received a question that it does not take."""
 
 
-class EndpointDownError(ModelError):
+class EndpointError(ModelError):
+    """A remote model cannot be asked: its address, key or name is wrong, or it sees no pictures."""
+
+
+class EndpointDownError(EndpointError):
     """A remote model does not answer now; the same request may succeed later."""
 
 

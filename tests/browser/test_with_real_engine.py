@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from ct_file import dicom
 from page_process import PageProcess
 from playwright.sync_api import expect
-from test_with_shipped_model import dicom
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 import tiny_hub
 from fake_endpoint import FakeEndpoint
 from real_engine import Engine
+
+TIMEOUT = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(engine, tmp_path_factory):
+def address(engine, browser, tmp_path_factory):
     options = [f"openai:{engine.model}", "--base-url", engine.url]
     with PageProcess(options, tmp_path_factory.mktemp("page")) as url:
         yield url
@@ -39,7 +41,7 @@ def address(engine, tmp_path_factory):
 @pytest.fixture
 def picture(page_of, tmp_path):
     """Saves a screenshot, in the folder that a variable names."""
-    folder = Path(os.environ.get("MEDICAL_VQA_TEST_SCREENSHOTS", tmp_path))
+    folder = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
     return lambda page, name: page.screenshot(path=folder / f"remote-{name}.png")
 
 
@@ -63,21 +65,21 @@ def ask(page, question: str) -> None:
 def test_a_dicom_file_is_asked_about_and_followed_up_and_the_engine_dies_and_returns(page_of, address, engine, picture):
     page = page_of(address)
     ask(page, "What is shown in this scan?")
-    expect(page.locator(".mv-footer")).to_have_count(1)
+    expect(page.locator(".mv-footer")).to_have_count(1, timeout=TIMEOUT)
     expect(page.get_by_text("remembers the last 8 questions")).to_be_visible()
     expect(page.get_by_text("no map of where it looked")).to_be_visible()
     expect(page.locator(".mv-card", has_text="gives no confidence").or_(page.locator(".mv-abstained"))).to_have_count(1)
     ask(page, "And on the left?")
-    expect(page.locator(".mv-footer")).to_have_count(2)
+    expect(page.locator(".mv-footer")).to_have_count(2, timeout=TIMEOUT)
     picture(page, "conversation")
     engine.kill()
     ask(page, "Is anything else visible?")
-    expect(page.locator(".mv-failed")).to_contain_text("engine does not answer")
+    expect(page.locator(".mv-failed")).to_contain_text("engine gives no answer", timeout=TIMEOUT)
     picture(page, "engine-down")
     engine.start()
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".mv-failed")).to_have_count(0)
-    expect(page.locator(".mv-footer")).to_have_count(3)
+    expect(page.locator(".mv-footer")).to_have_count(3, timeout=TIMEOUT)
 
 
 def slow_endpoint(name: str, **models) -> FakeEndpoint:
@@ -107,6 +109,7 @@ def test_a_slow_answer_is_shown_while_it_is_written_and_canceled(page_of, pictur
         expect(page.locator(".mv-failed")).to_contain_text("You canceled this question")
         assert fake.left.wait(60)
         picture(page, "canceled")
+        page.close()
     fake.close()
 
 
@@ -125,4 +128,5 @@ def test_a_missing_key_and_a_renamed_model_are_one_sentence(page_of, picture, tm
         ask(page, "What is shown in this scan?")
         expect(page.locator(".mv-failed")).to_contain_text(sentence)
         picture(page, f"status-{status}")
+        page.close()
     fake.close()

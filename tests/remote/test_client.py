@@ -527,3 +527,13 @@ def test_a_remote_model_is_calibrated_and_keeps_its_threshold(fake, root: Path, 
     assert from_bundle.card.calibration is not None
     assert from_bundle.model.endpoint == endpoint
     from_bundle.close()
+
+
+def test_the_guards_ask_a_remote_model_nothing_of_their_own(fake, picture):
+    from medical_vqa.pipelines.ask import ask
+
+    loaded = remote(Endpoint("m", fake.url), probe=False)
+    (answer,) = ask(loaded, picture, ["Is the liver healthy?"])
+    loaded.close()
+    assert answer.text == "Yes"
+    assert len(fake.asked) == 1

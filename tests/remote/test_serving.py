@@ -14,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 import live
 
+from medical_vqa.app.case import finish_asking, open_case, start_asking
+from medical_vqa.app.client import Backend
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.serve import remote_engine
@@ -148,6 +150,27 @@ def test_an_endpoint_that_is_down_is_one_sentence_and_a_status(server, fake):
     assert (name, problem["detail"]["code"]) == ("problem", "engine_unavailable")
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "sentence"),
+    [
+        (401, "invalid key", "refused the key"),
+        (404, "The model `m` does not exist", "it has renamed; correct the name"),
+    ],
+)
+def test_a_wrong_key_or_name_is_the_engines_failure_and_not_the_questions(server, fake, status, words, sentence):
+    image, fake.models = upload(server), ["renamed"]
+    fake.answer = lambda _: (status, {"error": {"message": words}})
+    problem = ask(server, image_id=image).json()["detail"]
+    assert problem["code"] == "engine_unavailable"
+    assert sentence in problem["message"]
+
+
+def test_a_server_with_a_wrong_name_does_not_start_and_says_why(fake, refused):
+    fake.answer = lambda _: (404, {"error": {"message": "The model `m` does not exist"}})
+    fake.models = ["medgemma"]
+    assert "has no model m; it has medgemma" in refused("serve", "--model", "openai:m", "--base-url", fake.url)
+
+
 def test_a_server_starts_before_its_engine_and_is_ready_when_the_engine_is(fake):
     counted(fake)
     fake.failures = [503, 503]
@@ -184,6 +207,34 @@ def test_openai_clients_read_turns_and_stream(server, fake):
     texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert texts == ["Left", " lung"]
     assert [message["role"] for message in fake.asked[-1]["messages"]] == ["user", "assistant", "user"]
+
+
+def test_the_page_sends_the_turns_and_the_earlier_images_that_were_chosen(server, fake):
+    backend = Backend(server)
+    model = backend.model()
+    prior, case = open_case(backend, "prior.png", textured(1)), open_case(backend, "now.png", textured(2))
+    case.others = [prior]
+    fake.stream("Left", " lung")
+    for question in ("What is shown?", "And now?"):
+        asking = start_asking([backend], case, question, models=[model], attention_map=False)
+        assert asking.wait(live.PATIENCE)
+        turn = finish_asking(case, asking)
+    assert (turn.replies[0].answer, turn.other_names, turn.replies[0].turns_read) == ("Left lung", ("prior.png",), 1)
+    messages = fake.asked[-1]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert [part["type"] for part in messages[0]["content"]] == ["image_url", "image_url", "text"]
+
+
+def test_a_question_that_is_canceled_on_the_page_ends_at_the_engine(server, fake):
+    backend = Backend(server)
+    case = open_case(backend, "now.png", textured())
+    fake.stream("Left", endless=True)
+    asking = start_asking([backend], case, "What is shown?", models=[backend.model()], attention_map=False)
+    while asking.texts != ["Left"]:
+        assert not asking.wait(0.01)
+    asking.cancel()
+    assert finish_asking(case, asking).replies[0].code == "canceled"
+    assert fake.left.wait(live.PATIENCE)
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ from medical_vqa.api.evaluation import probe as probe
 from medical_vqa.api.evaluation import referee as referee
 from medical_vqa.api.evaluation import report as report
 from medical_vqa.api.evaluation import score as score
+from medical_vqa.api.full_evaluation import Evaluation as Evaluation
+from medical_vqa.api.full_evaluation import evaluate as evaluate
 from medical_vqa.api.models import Exported as Exported
 from medical_vqa.api.models import Model as Model
 from medical_vqa.api.models import export as export

@@ -291,6 +291,8 @@ class Exported:
 
     location: str
     """The folder, or the address of the page on the hub."""
+    command: str | None = None
+    """Command that serves it, where the engine needs one."""
     logit_difference: float | None = None
     """Largest difference of the exported model's logits on the shipped sample; None unless exported to ONNX."""
 
@@ -300,9 +302,11 @@ def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public
 
     Args:
         model: A run folder, a bundle folder, ``"shipped"`` or ``"hub:USER/NAME"``.
-        target: With ``to="hub"`` the repository, ``"USER/NAME"``; with ``to="onnx"`` the folder to write, by default
-            next to the model.
-        to: ``"hub"``; ``"onnx"``, which writes a bundle that answers without torch; or a new folder.
+        target: With ``to="hub"`` the repository, ``"USER/NAME"``; otherwise the folder to write, by default next to the
+            model.
+        to: ``"hub"``; ``"onnx"``, which writes a bundle that answers without torch; ``"merged"``, the adapter merged
+            into its base, for any engine; ``"vllm"``, the adapter with the command that serves it; ``"gguf"``, for
+            llama.cpp, Ollama and LM Studio; or a new folder.
         public: Whether a new repository on the hub is public.
 
     Returns:
@@ -321,7 +325,13 @@ def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public
     bundle = bundle_folder(model if isinstance(model, str) else as_path(model, "model"))
     if to == "onnx":
         folder, difference = stage.export_onnx(bundle, optional_path(target, "target"))
-        return Exported(str(folder), difference)
+        return Exported(str(folder), logit_difference=difference)
+    engine_exports = {"merged": stage.export_merged, "vllm": stage.export_vllm, "gguf": stage.export_gguf}
+    if isinstance(to, str) and to in engine_exports:
+        out = optional_path(target, "target") or bundle.with_name(f"{bundle.name}-{to}")
+        written = engine_exports[to](bundle, out)
+        location, command = written if isinstance(written, tuple) else (written, None)
+        return Exported(str(location), command=command)
     if to == "hub":
         repository = None if target is None else os.fspath(target)
         return Exported(stage.export(bundle, to="hub", repository=repository, public=public))

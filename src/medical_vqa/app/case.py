@@ -42,6 +42,8 @@ class Turn:
     """PNG of the view that the question was about."""
     view: View
     """Frame and window of `picture`."""
+    other_names: tuple[str, ...] = ()
+    """Names of further files that the question was about."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Random identifier."""
 
@@ -77,6 +79,8 @@ class Case:
     """Question that is asked next."""
     asking: Asking | None = None
     """Question that waits for its answer."""
+    others: list[Case] = field(default_factory=list)
+    """Further cases whose pictures are sent with every question, for a model that takes several."""
     header_window: Window | None = None
     """Window that the backend chose for the file; None where windows do not apply."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -180,12 +184,20 @@ def start_asking(
 
     def worker(number: int, backend: Backend, model: ModelInfo | None) -> Worker:
         turns = remembered_turns(case, number, model.max_turns if model is not None else 0)
+        others = case.others[: model.max_pictures - 1] if model is not None else []
 
         def ask_one(on_text: OnText, canceled: threading.Event) -> Reply:
             def send(image_id: str) -> Answer:
                 if model is None or not model.streams:
                     return backend.ask(image_id, question, attention_map=attention_map)
-                return backend.ask_streaming(image_id, question, turns=turns, on_text=on_text, canceled=canceled)
+                return backend.ask_streaming(
+                    image_id,
+                    question,
+                    turns=turns,
+                    other_image_ids=[_image_id(backend, other) for other in others],
+                    on_text=on_text,
+                    canceled=canceled,
+                )
 
             return _reply(backend, case, send)
 
@@ -198,7 +210,8 @@ def start_asking(
 
 def finish_asking(case: Case, asking: Asking) -> Turn:
     """Append the turn of a question that was answered or canceled."""
-    turn = Turn(asking.question, asking.replies, case.picture, case.view)
+    names = tuple(other.name for other in case.others)
+    turn = Turn(asking.question, asking.replies, case.picture, case.view, names)
     case.turns.append(turn)
     case.asking = None
     return turn
@@ -250,6 +263,14 @@ def window_ranges(case: Case) -> tuple[tuple[int, int], tuple[int, int]]:
     if case.uploaded.header_fields.get("Modality") == "CT":
         return (min(-1000, round(center)), max(1000, round(center))), (1, max(2500, round(width)))
     return (round(center - width), round(center + width)), (1, max(2, round(2 * width)))
+
+
+def _image_id(backend: Backend, case: Case) -> str:
+    """Id of the case's displayed view at a backend, where it is uploaded if it is not there yet."""
+    if backend.address not in case.image_ids:
+        uploaded = backend.upload(case.data, case.name, frame=case.view.frame, window=case.view.window)
+        case.image_ids[backend.address] = uploaded.image_id
+    return case.image_ids[backend.address]
 
 
 def _reply(backend: Backend, case: Case, send: Callable[[str], Answer]) -> Reply:

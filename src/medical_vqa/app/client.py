@@ -148,6 +148,7 @@ class Backend:
         question: str,
         *,
         turns: Sequence[tuple[str, str]],
+        other_image_ids: Sequence[str],
         on_text: Callable[[str], None],
         canceled: threading.Event,
     ) -> schema.Answer:
@@ -157,6 +158,7 @@ class Backend:
             image_id: Id from `upload`.
             question: One line of text.
             turns: Earlier questions of the conversation with their answers.
+            other_image_ids: Ids of further images of the question.
             on_text: Receives the text so far.
             canceled: Closes the connection once it is set.
 
@@ -169,6 +171,7 @@ class Backend:
         body = {
             "image_id": image_id,
             "question": question,
+            "other_image_ids": list(other_image_ids),
             "turns": [{"question": earlier, "answer": answer[: schema.MAX_ANSWER]} for earlier, answer in turns],
         }
         try:

@@ -11,7 +11,7 @@ import warnings
 
 import click
 
-from medical_vqa.cli import data, evaluate, export, serve, train
+from medical_vqa.cli import data, evaluate, export, full_evaluation, serve, train
 from medical_vqa.cli.terminal import DISCLAIMER
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.runtime.devices import wait_passively
@@ -43,6 +43,7 @@ for _command in (
     evaluate.compare,
     evaluate.referee,
     evaluate.calibrate,
+    full_evaluation.evaluate,
     data.audit,
     data.convert,
     serve.ask,

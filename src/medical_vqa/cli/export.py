@@ -13,18 +13,27 @@ from medical_vqa.errors import ConfigError
 @click.command()
 @click.argument("model")
 @click.argument("target", required=False, metavar="[REPOSITORY|DIR]")
-@click.option("--to", required=True, metavar="hub|onnx|DIR", help="`hub`, with REPOSITORY; `onnx`; or a new folder.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="hub|onnx|merged|vllm|gguf|DIR",
+    help="`hub`, with REPOSITORY; a format; or a new folder.",
+)
 @click.option("--public", is_flag=True, help="Make a new repository public.")
 def export(model: str, target: str | None, to: str, public: bool) -> None:
     """Write a model with its model card for use elsewhere.
 
     MODEL is a run folder or a bundle; REPOSITORY is USER/NAME on the Hugging Face hub. `--to onnx` writes a bundle
     into DIR (by default next to MODEL) that predict, ask and serve run without torch, checked on the shipped sample.
+    Of a fine-tuned chat model or BLIP-2, `--to merged` writes base and adapter merged in the hub's layout, `--to vllm`
+    the adapter with the command that serves it, and `--to gguf` the files of llama.cpp, Ollama and LM Studio.
     """
     from medical_vqa import api
 
     exported = api.export(model, target, to=to, public=public)
     click.echo(f"exported: {exported.location}")
+    if exported.command is not None:
+        click.echo(f"serve it: {exported.command}")
     if exported.logit_difference is not None:
         click.echo(f"same answers on the shipped sample, logits within {exported.logit_difference:.1e}")
 

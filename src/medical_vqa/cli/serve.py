@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +18,12 @@ from medical_vqa.cli.options import (
     device_option,
     image_dependence_option,
 )
-from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, series_lines, view_lines
-from medical_vqa.errors import ConfigError, MissingDependencyError
+from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, answer_table, series_lines, view_lines
+from medical_vqa.errors import ConfigError, MedicalVqaError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from medical_vqa import api
+    from medical_vqa.pipelines.ask import Answer
 
 
 @click.command()
@@ -25,9 +31,12 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 @click.argument("question")
 @click.option(
     "--model",
+    "models",
+    multiple=True,
     help="A run folder, a bundle, shipped, hub:USER/NAME, openai:MODEL, vllm:MODEL, ollama:MODEL ..., or a name in "
-    "models.yaml.  [default: the newest run, else shipped]",
+    "models.yaml; several are shown in a table.  [default: the newest run, else shipped]",
 )
+@click.option("--all-models", is_flag=True, help="Ask the shipped model and every model in models.yaml.")
 @device_option
 @base_url_option
 @api_key_option
@@ -55,7 +64,8 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 def ask(
     image: Path,
     question: str,
-    model: str | None,
+    models: tuple[str, ...],
+    all_models: bool,
     device: str,
     base_url: str | None,
     api_key_env: str | None,
@@ -75,29 +85,26 @@ def ask(
     """
     from medical_vqa import api
     from medical_vqa.data.imaging.series import is_series
-    from medical_vqa.models.questions.form import questions_in
-    from medical_vqa.pipelines.ask_series import DEFAULT_SLICES
 
+    names = [*models, *(_all_models() if all_models else [])]
+    where = {
+        "device": device,
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "allow_http": allow_http,
+        "image_dependence": image_dependence,
+    }
     series = slices is not None or plane is not None or is_series(image)
-    if series and (frame is not None or others):
-        raise ConfigError("--frame and --and are for one image, and this is a series; leave them out")
-    loaded = api.load(
-        model,
-        device=device,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        allow_http=allow_http,
-        image_dependence=image_dependence,
-    )
+    if series and (frame is not None or others or len(names) > 1):
+        raise ConfigError("--frame, --and and several models are for one image, and this is a series; leave them out")
+    if len(names) > 1:
+        results = {name: _answers_of(name, image, question, where, frame, window, others) for name in names}
+        click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))
+        click.echo(DISCLAIMER, err=True)
+        return
+    loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
     if series:
-        for text in questions_in(question):
-            answered = loaded.ask_series(image, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)
-            if as_json:
-                click.echo(json.dumps(answered.to_dict(), ensure_ascii=False))
-            else:
-                click.echo("\n".join(series_lines(answered)))
-        if not as_json:
-            click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
+        _ask_series(loaded, image, question, slices, plane, window, as_json=as_json)
         return
     answers = loaded.ask_many(image, question, frame=frame, window=window, others=others)
     for answer in answers:
@@ -114,6 +121,69 @@ def ask(
         for note in loaded.notes:
             click.echo(f"note: {note}", err=True)
         click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
+
+
+def _ask_series(
+    model: api.Model,
+    series: Path,
+    question: str,
+    slices: int | None,
+    plane: str | None,
+    window: tuple[float, float] | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the answers about a series."""
+    from medical_vqa.models.questions.form import questions_in
+    from medical_vqa.pipelines.ask_series import DEFAULT_SLICES
+
+    for text in questions_in(question):
+        answered = model.ask_series(series, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)
+        if as_json:
+            click.echo(json.dumps(answered.to_dict(), ensure_ascii=False))
+        else:
+            click.echo("\n".join(series_lines(answered)))
+    if not as_json:
+        click.echo(f"{model.name}, {model.family}. {DISCLAIMER}", err=True)
+
+
+def _all_models() -> list[str]:
+    from medical_vqa.models.remote.named_models import models_file, read_models
+
+    path = models_file()
+    if path is None:
+        raise ConfigError(
+            "there is no models.yaml here; write one (docs/how-to/remote-models.md), or name every --model"
+        )
+    return ["shipped", *read_models(path)]
+
+
+def _answers_of(
+    name: str,
+    image: Path,
+    question: str,
+    where: Mapping[str, Any],
+    frame: int | None,
+    window: tuple[float, float] | None,
+    others: tuple[Path, ...],
+) -> list[Answer] | MedicalVqaError:
+    """One model's answers, or why it gives none; a base URL belongs to the remote models alone."""
+    from medical_vqa import api
+    from medical_vqa.models.remote.endpoint import split_name
+
+    own = {**where, "base_url": where["base_url"] if split_name(name) else None}
+    try:
+        with api.load(name, **own) as loaded:
+            return loaded.ask_many(image, question, frame=frame, window=window, others=others)
+    except MedicalVqaError as error:
+        return error
+
+
+def _as_json(answers: Mapping[str, list[Answer] | MedicalVqaError]) -> dict[str, Any]:
+    return {
+        name: {"error": str(result)} if isinstance(result, MedicalVqaError) else [one.to_dict() for one in result]
+        for name, result in answers.items()
+    }
 
 
 @click.command()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from medical_vqa.errors import MedicalVqaError
+from medical_vqa.evaluation.reporting.text_table import aligned
 from medical_vqa.text import per_cent
 
 if TYPE_CHECKING:
@@ -87,6 +90,20 @@ def answer_lines(answer: Answer) -> list[str]:
     if answer.suggestions:
         lines.append("ask instead: " + " ".join(answer.suggestions))
     return lines
+
+
+def answer_table(answers: Mapping[str, Sequence[Answer] | MedicalVqaError]) -> str:
+    """The answers of several models as a table; a model without one has the reason there."""
+    rows = [("model", "question", "answer", "confidence")]
+    for name, result in answers.items():
+        if isinstance(result, MedicalVqaError):
+            rows.append((name, "", str(result), ""))
+            continue
+        for answer in result:
+            confidence = "none" if answer.confidence is None else per_cent(answer.confidence)
+            basis = " (agreement)" if answer.confidence_basis == "agreement" else ""
+            rows.append((name, answer.question, str(answer), f"{confidence}{basis}"))
+    return aligned(rows, left=range(4))
 
 
 def evidence_text(evidence: Evidence) -> str:

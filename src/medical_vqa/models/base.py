@@ -226,6 +226,8 @@ class ModelFamily:
     to compare with; returns the largest difference of the outputs and the version of the ONNX operator set."""
     learning_rate_factors: Mapping[str, float] = MappingProxyType({})
     """Factor of the learning rate of the parameters whose names begin so; 1 for the others."""
+    merges: ClassVar[bool] = False
+    """Whether ``write_merged(bundle, folder)`` writes a bundle with its adapter merged, in its base's layout."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Extras of this package that answering needs, for containers."""
     library: ClassVar[str] = "medical-vqa"

@@ -104,6 +104,61 @@ def export_onnx(bundle: Path, out: Path | None = None) -> tuple[Path, float]:
     return target, difference
 
 
+def export_merged(bundle: Path, out: Path) -> Path:
+    """Write a fine-tuned model with its adapter merged, in the hub's layout, for any engine; the folder must be new.
+
+    Raises `ModelError` when the family has no adapter or `out` exists.
+    """
+    from medical_vqa.models.bundle import check_files
+    from medical_vqa.schema.bundle_card import read_bundle_card
+
+    folder = find_bundle(bundle)
+    card = read_bundle_card(folder)
+    check_files(folder, card)
+    require_new(out)
+    if not registry.find("models", card.family).merges:
+        raise ModelError(
+            f"{folder} is a {card.family} bundle, which has no adapter to merge; serve it with this package"
+        )
+    model_class = registry.find("models", card.family).model_class()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as place:
+        merged = Path(place) / out.name
+        merged.mkdir()
+        model_class.write_merged(folder, merged)
+        merged.rename(out)
+    return out
+
+
+def export_vllm(bundle: Path, out: Path) -> tuple[Path, str]:
+    """Write the adapter of a bundle for vLLM; returns its folder and the command. Raises as `write_vllm` does."""
+    from medical_vqa.deploying.engine_export import write_vllm
+    from medical_vqa.models.bundle import check_files
+    from medical_vqa.schema.bundle_card import read_bundle_card
+
+    folder = find_bundle(bundle)
+    card = read_bundle_card(folder)
+    check_files(folder, card)
+    require_new(out)
+    return out, write_vllm(folder, card.name, out)
+
+
+def export_gguf(bundle: Path, out: Path) -> Path:
+    """Write a fine-tuned model as GGUF for llama.cpp, Ollama and LM Studio; raises as `write_gguf` does."""
+    from medical_vqa.deploying.engine_export import write_gguf
+
+    require_new(out)
+    with tempfile.TemporaryDirectory() as place:
+        write_gguf(export_merged(bundle, Path(place) / "merged"), out)
+    return out
+
+
+def require_new(out: Path) -> None:
+    """Raise `ModelError` when there is something at `out` already."""
+    if out.exists():
+        raise ModelError(f"{out} exists; export into a new folder")
+
+
 def sample_queries(spec: PictureSpec, images: int = 8) -> list[Query]:
     """The validation questions about the first images of the bundled sample, prepared for a model."""
     from medical_vqa.models.base import Query

@@ -70,6 +70,7 @@ def load(
     logprobs: bool = True,
     allow_http: bool = False,
     image_dependence: bool | None = None,
+    tries: int | None = None,
 ) -> LoadedModel:
     """Load a model, ready to answer.
 
@@ -84,6 +85,7 @@ def load(
         logprobs: Whether to ask the endpoint for token probabilities, from which the confidence is computed.
         allow_http: Whether the key may be sent to another machine without encryption.
         image_dependence: Whether the guards measure how much the picture moves an answer; None where it is cheap.
+        tries: Attempts per question; None: 6, or what ``models.yaml`` says.
 
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
@@ -96,6 +98,7 @@ def load(
         "api_key_env": api_key_env,
         "logprobs": None if logprobs else False,
         "allow_http": allow_http or None,
+        "tries": tries,
     }
     remote_name = remote_named(name, {field: value for field, value in changes.items() if value is not None})
     if remote_name is not None:

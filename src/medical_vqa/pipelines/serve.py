@@ -13,17 +13,23 @@ if TYPE_CHECKING:
     from medical_vqa.serving.settings import Settings
 
 
+REMOTE_TRIES = 2  # somebody waits: an engine that is down is better said at once
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64  # on a few cores a larger batch only makes each question wait longer
 
 
 def serve(settings: Settings) -> None:
     """Answer questions over HTTP until the process is stopped.
 
-    Raises `BundleError`, or `ConfigError` when the address is in use or the image store is unavailable.
+    Raises `BundleError`, `ConfigError` when the address is in use or the image store is unavailable, or `EndpointError`
+    when a remote model cannot be asked; one that is merely down is waited for.
     """
+    from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.server import run
 
-    run(build_engine(settings), settings)
+    engine = build_engine(settings)
+    if isinstance(engine, RemoteEngine):
+        engine.check()  # before anything listens, so that a wrong key or name is one sentence
+    run(engine, settings)
 
 
 def build_engine(settings: Settings) -> Engine | RemoteEngine:
@@ -35,6 +41,7 @@ def build_engine(settings: Settings) -> Engine | RemoteEngine:
         api_key_env=settings.api_key_env,
         allow_http=settings.allow_http,
         concurrency=settings.remote_concurrency,
+        tries=REMOTE_TRIES,
     )
     return local_engine(loaded, settings) if loaded.usage is None else remote_engine(loaded, settings)
 

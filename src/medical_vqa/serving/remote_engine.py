@@ -23,7 +23,7 @@ import numpy as np
 from cachetools import TTLCache
 
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
-from medical_vqa.errors import EndpointDownError, ModelError
+from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.models.guards.image_dependence import ImageDependence, answer_source, image_dependence
@@ -90,7 +90,7 @@ class RemoteEngine:
 
         Raises `ModelError` when the endpoint lacks the model, or the model sees no pictures.
         """
-        self._check()
+        self.check()
         self._watch = threading.Thread(target=self._watch_endpoint, name="endpoint-watch", daemon=True)
         self._watch.start()
 
@@ -172,7 +172,7 @@ class RemoteEngine:
                 answer = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
         except TimeoutError:
             raise deadline_exceeded(self._seconds) from None
-        except EndpointDownError as error:
+        except EndpointError as error:
             self._up = False
             raise ApiError(503, "engine_unavailable", str(error), {"Retry-After": "5"}) from None
         except ModelError as error:
@@ -215,7 +215,8 @@ class RemoteEngine:
             return AbstentionDecision(True, sentence("empty_answer", {}), "empty_answer")
         return abstention_decision(self.model, self.card, query, prediction)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Ask about a probe picture; raises `ModelError` unless the endpoint answers or is merely down."""
         try:
             self.model.check()
             self._up = True
@@ -228,7 +229,7 @@ class RemoteEngine:
         while not self._closed.wait(_RECHECK_SECONDS):
             if not self._up:
                 with contextlib.suppress(ModelError):  # a model that is gone is named in the answer to a question
-                    self._check()
+                    self.check()
 
 
 def _dependence(answer: Prediction, about_gray: Sequence[Prediction]) -> ImageDependence | None:

@@ -90,8 +90,7 @@ class Settings(BaseSettings):
     )
 
     model: str | Path | None = None
-    """A run folder, a bundle, shipped, hub:USER/NAME, a remote model (``openai:MODEL``, ``vllm:MODEL`` …) or a name in
-    ``models.yaml``; None: the shipped model."""
+    """Name of a model, local or remote, as `ask` takes it; None: the shipped model."""
     base_url: str | None = None
     """Address of a remote model up to and with ``/v1``; None: that of its program on this machine."""
     api_key_env: str | None = None

@@ -41,6 +41,7 @@ class Fake:
 
     family, picture, vision, question_bank = "fake", PictureSpec(8, "L", "stretch"), Vision(), None
     has_closed_answers = True
+    usage = None
 
     def __init__(self, **answers):
         self.answers = {key.replace("_", " "): value for key, value in answers.items()}

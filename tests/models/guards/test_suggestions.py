@@ -109,7 +109,7 @@ class Model:
     """Knows the questions of the bank, with doubts about two of them."""
 
     question_bank = BANK
-    picture = vision = None
+    picture = vision = usage = None
     doubtful = ("Where is the abnormality located?",)
 
     def answer(self, queries, decoding):

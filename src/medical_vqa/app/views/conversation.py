@@ -33,6 +33,7 @@ def conversation(context: PageContext, case: Case) -> None:
         _await_answer(context, case, case.asking)
         return
     _note_about_memory(context, case)
+    _choose_other_images(context, case)
     if not case.turns:
         _show_suggestions(context, case)
         return
@@ -76,6 +77,24 @@ def _await_answer(context: PageContext, case: Case, asking: Asking) -> None:
     show()
 
 
+def _choose_other_images(context: PageContext, case: Case) -> None:
+    """Earlier images that are sent with the next question, for a model that takes several."""
+    model, earlier = context.session.model, context.session.earlier_cases
+    if model is None or model.max_pictures < 2 or not earlier:
+        case.others = []
+        return
+    names = {other.id: other.name for other in earlier}
+    selected = st.multiselect(
+        context.texts("other_images"),
+        list(names),
+        default=[other.id for other in case.others if other.id in names],
+        format_func=lambda other_id: names[other_id],
+        max_selections=model.max_pictures - 1,
+        key=f"others-{case.id}",
+    )
+    case.others = [other for other in earlier if other.id in selected]
+
+
 def _note_about_memory(context: PageContext, case: Case) -> None:
     model = context.session.model
     if model is not None and case.turns:
@@ -106,7 +125,7 @@ def _model_info(address: str, _backend: Backend) -> ModelInfo:  # noqa: ARG001 -
 def _show_turn(context: PageContext, case: Case, turn: Turn) -> None:
     texts = context.texts
     with st.container(key=f"turn-{turn.id}", gap="small"):
-        note = "" if turn.view == case.view else _describe_view(case, turn, texts)
+        note = "" if turn.view == case.view and not turn.other_names else _describe_view(case, turn, texts)
         st.html(cards.question(texts, turn.question, note))
         columns = st.columns(len(turn.replies)) if len(turn.replies) > 1 else [st.container()]
         for number, (column, reply) in enumerate(zip(columns, turn.replies, strict=True)):
@@ -125,6 +144,8 @@ def _describe_view(case: Case, turn: Turn, texts: Texts) -> str:
     window = turn.view.window or case.header_window
     if window:
         parts.append(f"{texts('window')} {window[0]:g} / {window[1]:g}")
+    if turn.other_names:
+        parts.append(texts("with_images", names=", ".join(turn.other_names)))
     return ", ".join(parts)
 
 

@@ -313,6 +313,8 @@ class Guards:
 
     def _related_questions(self, question: str) -> tuple[str, ...]:
         """Related questions in words that the model knows: the question's own, and those of its training questions."""
+        if self.model.usage is not None:  # every question to a remote model costs
+            return ()
         texts, bank = related_questions(question), self.model.question_bank
         if bank is None:
             return texts

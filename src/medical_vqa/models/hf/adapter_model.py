@@ -41,6 +41,9 @@ from medical_vqa.schema.records import Example, Prediction
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
 
+_COPIED_SUFFIXES = (".json", ".jinja", ".model", ".txt")
+"""Files of a base that are not weights."""
+
 
 class AdapterNet(nn.Module, ABC):
     """The trainable half of a network; its state is the adapters alone."""
@@ -330,6 +333,18 @@ class AdapterModel(ABC):
             **{name: getattr(self, name) for name in self.own_options},
         }
         (folder / self.settings_file).write_text(json.dumps(stored, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def write_merged(cls, bundle: Path, folder: Path) -> None:
+        """Write the network of a bundle with its adapter merged, in 32 bits, in the layout of its base.
+
+        Processor, tokenizer and chat template are exactly those of the base.
+        """
+        adapted = load_adapted(bundle, cls.settings_file, cls.load_network, torch.device("cpu"))
+        for path in sorted(adapted.checkpoint.folder.iterdir()):
+            if path.suffix in _COPIED_SUFFIXES and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, folder / path.name)
+        adapted.peft_model.merge_and_unload().save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:

@@ -150,6 +150,7 @@ class Blip2Family(_CheckpointFamily):
     family = "blip2"
     implementation = "medical_vqa.models.hf.blip2:Blip2"
     Options = Blip2Options
+    merges = True
     library = "peft"
     library_usage = "PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {checkpoint}"
 
@@ -162,5 +163,6 @@ class ChatFamily(_CheckpointFamily):
     family = "chat"
     implementation = "medical_vqa.models.hf.chat:ChatVlm"
     Options = ChatOptions
+    merges = True
     library = "peft"
     library_usage = "PeftModel.from_pretrained(base, THIS_REPOSITORY), base = {checkpoint}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medical_vqa.errors import EndpointDownError, ModelError
+from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def refusal(error: APIStatusError, endpoint: Endpoint) -> ModelError:
     """The sentence for a refusal that repeating does not help."""
     words, address = reply_text(error), endpoint.base_url
     if error.status_code in (401, 403):
-        return ModelError(
+        return EndpointError(
             f"{address} refused the key (HTTP {error.status_code}: {words}); set the variable {endpoint.api_key_env}, "
             "or name another one with --api-key-env"
         )
@@ -109,30 +109,30 @@ def refusal(error: APIStatusError, endpoint: Endpoint) -> ModelError:
     )
 
 
-def unknown_model(endpoint: Endpoint, models: Sequence[str]) -> ModelError:
+def unknown_model(endpoint: Endpoint, models: Sequence[str]) -> EndpointError:
     """The model is not at the endpoint; `models` are those that are."""
     if not models:
-        return ModelError(
+        return EndpointError(
             f"{endpoint.base_url} has no model {endpoint.model} and lists none; check the name with the program that "
             "serves it"
         )
     listed = ", ".join(models[:8]) + (f" and {len(models) - 8} more" if len(models) > 8 else "")
-    hint = did_you_mean(endpoint.model, models)
-    return ModelError(f"{endpoint.base_url} has no model {endpoint.model}; it has {listed}; {hint}")
+    hint = did_you_mean(endpoint.model, models, otherwise="correct the name")
+    return EndpointError(f"{endpoint.base_url} has no model {endpoint.model}; it has {listed}; {hint}")
 
 
-def no_vision(endpoint: Endpoint) -> ModelError:
+def no_vision(endpoint: Endpoint) -> EndpointError:
     """The model does not see pictures."""
-    return ModelError(
+    return EndpointError(
         f"{endpoint.model} at {endpoint.base_url} takes no pictures (a probe picture changed nothing, or was refused); "
         "serve a vision-language model, with its projector (mmproj) where the engine keeps it in a file of its own"
     )
 
 
-def not_compatible(endpoint: Endpoint, reply: str) -> ModelError:
+def not_compatible(endpoint: Endpoint, reply: str) -> EndpointError:
     """What answers does not speak the protocol."""
     words = " ".join(reply.split())[:200]
-    return ModelError(
+    return EndpointError(
         f"{endpoint.base_url} answered without choices[0].message.content, so it is no OpenAI-compatible endpoint "
         f"({words}); check --base-url, which ends in /v1 for most programs"
     )

@@ -115,8 +115,8 @@ class RemoteModel(RemoteFamily):
         return self.endpoint.turns
 
     def describe(self) -> dict[str, Any]:
-        """The endpoint's address and request settings."""
-        return self.endpoint.to_json()
+        """The endpoint's address and request settings, without those that change no answer."""
+        return {name: value for name, value in self.endpoint.to_json().items() if name not in ("timeout", "tries")}
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:  # noqa: ARG002 - always greedy
         """One prediction per query, in order; raises `ModelError` when the endpoint does not answer."""

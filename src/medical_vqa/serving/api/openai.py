@@ -28,7 +28,7 @@ from medical_vqa.serving.api.requests import (
     ServiceDependency,
     while_connected,
 )
-from medical_vqa.serving.api.streams import OnText, texts_then_answer
+from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.remote_engine import RemoteEngine
@@ -575,6 +575,9 @@ async def live_events(
     written = ""
     try:
         async for part in texts_then_answer(ask_with):
+            if part is None:
+                yield BEAT
+                continue
             text = part if isinstance(part, str) else message_of(part, None).content or ""
             if (
                 text.startswith(written) and text != written

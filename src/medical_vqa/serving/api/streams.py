@@ -12,10 +12,18 @@ from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.schema import Answer, Problem, ProblemDetail
 
 OnText = Callable[[str], None]
+BEAT = ": waiting\n\n"
+"""A comment of the event stream, which clients ignore."""
 
 
-async def texts_then_answer(ask: Callable[[OnText], Awaitable[Answer]]) -> AsyncIterator[str | Answer]:
-    """The growing text of an answer, then the answer; whoever stops reading cancels it. Raises what `ask` raises."""
+_BEAT_SECONDS = 1.0  # a client that reads can then notice that it was canceled, and no proxy closes the connection
+
+
+async def texts_then_answer(ask: Callable[[OnText], Awaitable[Answer]]) -> AsyncIterator[str | Answer | None]:
+    """The growing text of an answer, then the answer; None while nothing happens.
+
+    Whoever stops reading cancels the question. Raises what `ask` raises.
+    """
     loop, texts = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
     async def run() -> Answer:
@@ -26,7 +34,15 @@ async def texts_then_answer(ask: Callable[[OnText], Awaitable[Answer]]) -> Async
 
     task = asyncio.create_task(run())
     try:
-        while (text := await texts.get()) is not None:
+        while True:
+            try:
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    text = await texts.get()
+            except TimeoutError:
+                yield None
+                continue
+            if text is None:
+                break
             yield text
         yield await task
     finally:
@@ -42,7 +58,9 @@ async def answer_events(ask: Callable[[OnText], Awaitable[Answer]], metrics: Met
     """
     try:
         async for part in texts_then_answer(ask):
-            if isinstance(part, Answer):
+            if part is None:
+                yield BEAT
+            elif isinstance(part, Answer):
                 yield _event("answer", part.model_dump_json())
             else:
                 yield _event("text", json.dumps({"text": part}, ensure_ascii=False))

@@ -1,0 +1,189 @@
+"""The server in front of a remote model against asking the engine directly, and what happens when the engine dies.
+
+The engine answers after a fixed delay (`fixed_delay_engine.py`), so that the difference is the server's: HTTP twice,
+validation, guards, the client, the picture in base64. Turns of both alternate. Then 200 clients ask at once, each for
+an answer of its own; and the engine is killed with -9 while 64 clients wait.
+
+    python benchmarks/remote_overhead.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests" / "serving"))
+from live import Connection, Instance, post, question, request, upload  # noqa: E402 - a module of the tests
+
+PROMPT = (
+    "Answer the question about this medical image with one word or a short phrase, without explanation.\nQuestion: {}"
+)
+CLIENTS = (1, 8, 32)
+DEADLINE = 20.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--delay", type=float, default=500.0, help="of the engine, milliseconds")
+    parser.add_argument("--turns", type=int, default=4, help="of each side, alternating")
+    parser.add_argument("--requests", type=int, default=4, help="per client in each turn")
+    arguments = parser.parse_args()
+    with engine(arguments.delay) as (port, process), server(port) as url:
+        figures: dict[str, Any] = {"delay_ms": arguments.delay, "picture": "512 x 512, noise, PNG"}
+        figures["clients"] = asyncio.run(compare(port, url, arguments.turns, arguments.requests))
+        figures["two_hundred_clients"] = asyncio.run(two_hundred(url))
+        figures["engine_killed"] = asyncio.run(killed(url, process))
+    text = json.dumps(figures, indent=2) + "\n"
+    print(text)
+    (HERE / "results" / "remote_overhead.json").write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def engine(delay: float, port: int = 0) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The engine with a fixed delay; its port and process."""
+    if not port:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(HERE / "fixed_delay_engine.py"), str(port), str(delay)])
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield port, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def server(port: int) -> Iterator[str]:
+    """`medical-vqa serve` in front of it."""
+    environ = {"remote_concurrency": 300, "remote_deadline": DEADLINE, "base_url": f"http://127.0.0.1:{port}/v1"}
+    with Instance(Path("openai:m"), **environ) as instance:
+        while request("GET", f"{instance.url}/readyz").status_code != 200:
+            time.sleep(0.1)
+        yield instance.url
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def direct_request(words: str, data_url: str) -> bytes:
+    content = [{"type": "image_url", "image_url": {"url": data_url}}, {"type": "text", "text": PROMPT.format(words)}]
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 64}
+    return post("/v1/chat/completions", json.dumps(body).encode(), "application/json")
+
+
+async def compare(port: int, url: str, turns: int, requests: int) -> dict[str, Any]:
+    async with Connection(url) as connection:
+        _, _, body = await connection.send(upload(picture()))
+        image_id = json.loads(body)["image_id"]
+    rgb = io.BytesIO()
+    Image.open(io.BytesIO(picture())).convert("RGB").save(rgb, "PNG", compress_level=1)
+    data_url = "data:image/png;base64," + base64.b64encode(rgb.getvalue()).decode()
+    sides = {
+        "direct": (f"http://127.0.0.1:{port}", lambda words: direct_request(words, data_url)),
+        "server": (url, lambda words: question(image_id, words)),
+    }
+    number, figures = 0, {}
+    for clients in CLIENTS:
+        latencies: dict[str, list[float]] = {name: [] for name in sides}
+        seconds = dict.fromkeys(sides, 0.0)
+        for turn in range(turns + 1):  # the first warms up
+            for name, (address, make) in sides.items():
+                start = time.perf_counter()
+                results = await asyncio.gather(
+                    *(one_client(address, make, requests, number + k * requests) for k in range(clients))
+                )
+                number += clients * requests
+                if turn:
+                    seconds[name] += time.perf_counter() - start
+                    latencies[name] += [value for result in results for value in result]
+        count = clients * requests * turns
+        rates = {name: count / seconds[name] for name in sides}
+        medians = {name: 1000 * statistics.median(values) for name, values in latencies.items()}
+        figures[str(clients)] = {
+            "requests": count,
+            "per_second": {name: round(rate, 2) for name, rate in rates.items()},
+            "throughput_overhead": round(1 - rates["server"] / rates["direct"], 4),
+            "median_ms": {name: round(value, 2) for name, value in medians.items()},
+            "median_difference_ms": round(medians["server"] - medians["direct"], 2),
+        }
+    return figures
+
+
+async def one_client(address: str, make: Any, requests: int, first: int) -> list[float]:
+    latencies = []
+    async with Connection(address) as connection:
+        for number in range(first, first + requests):
+            start = time.perf_counter()
+            status, _, _ = await connection.send(make(f"Which one is number {number}?"))
+            latencies.append(time.perf_counter() - start)
+            assert status == 200, status
+    return latencies
+
+
+async def two_hundred(url: str) -> dict[str, int]:
+    """Each client uploads a picture of its own and asks for a number of its own."""
+    async with Connection(url) as connection:
+        _, _, body = await connection.send(upload(picture()))
+        image_id = json.loads(body)["image_id"]
+
+    async def client(number: int) -> bool:
+        async with Connection(url) as connection:
+            _, _, body = await connection.send(question(image_id, f"Say {number}?"))
+        return json.loads(body).get("answer") == str(number)
+
+    right = await asyncio.gather(*(client(number) for number in range(200)))
+    return {"clients": 200, "own_answer": sum(right), "mixed_up": 200 - sum(right)}
+
+
+async def killed(url: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Kill the engine while 64 clients ask; every request must end with an answer or an error within its deadline."""
+    async with Connection(url) as connection:
+        _, _, body = await connection.send(upload(picture()))
+        image_id = json.loads(body)["image_id"]
+    outcomes: Counter[str] = Counter()
+    longest = 0.0
+
+    async def client(number: int) -> None:
+        nonlocal longest
+        async with Connection(url) as connection:
+            for turn in range(3):
+                start = time.perf_counter()
+                status, _, body = await connection.send(question(image_id, f"Say {number} {turn}?"))
+                longest = max(longest, time.perf_counter() - start)
+                outcomes["answer" if status == 200 else json.loads(body)["detail"]["code"]] += 1
+
+    clients = asyncio.gather(*(client(number) for number in range(64)))
+    await asyncio.sleep(0.8)
+    os.kill(process.pid, signal.SIGKILL)
+    await clients
+    return {"requests": 192, "outcomes": dict(outcomes), "longest_s": round(longest, 2), "deadline_s": DEADLINE}
+
+
+if __name__ == "__main__":
+    main()

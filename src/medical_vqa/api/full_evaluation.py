@@ -1,0 +1,118 @@
+"""Everything that is known about a model's answers on one dataset, from one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medical_vqa.api.arguments import RISK, StrPath, as_split
+from medical_vqa.api.evaluation import predict, report, score
+from medical_vqa.api.models import Model, load
+from medical_vqa.io import as_path
+
+if TYPE_CHECKING:
+    from medical_vqa.pipelines.predict import Predictions
+    from medical_vqa.pipelines.score import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `evaluate` wrote."""
+
+    predictions: Predictions
+    """The answers."""
+    shuffled: Predictions | None
+    """The answers to the same questions about other images, which are a baseline; None where they were left out."""
+    scores: Scores
+    """Scores by all published protocols, with baselines."""
+    results: Path
+    """The results as JSON."""
+    page: Path
+    """The report."""
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Requests and tokens of a remote model, both runs together; empty for a local model."""
+        spent = [one.usage.to_json() for one in (self.predictions, self.shuffled) if one is not None and one.usage]
+        return {name: sum(usage[name] for usage in spent) for name in (spent[0] if spent else ())}
+
+
+def evaluate(
+    model: StrPath | Model,
+    *,
+    dataset: StrPath | None = None,
+    split: str = "validation",
+    out: StrPath | None = None,
+    root: StrPath | None = None,
+    where: Mapping[str, str] | None = None,
+    shuffle_images: bool = True,
+    risk: float = RISK,
+    device: str = "auto",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    api_key_env: str | None = None,
+    concurrency: int | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Answer a split, answer it about other images, score by every protocol with baselines, and write a report.
+
+    The same call resumes an interrupted one: no question is asked again whose answer is in the file.
+
+    Args:
+        model: A loaded model, or anything that `load` loads.
+        dataset: A prepared dataset, as in `predict`; by default the one that the model was trained on.
+        split: ``train``, ``validation`` (``dev``, ``val``) or ``test``.
+        out: Folder to write into; by default the model's run folder.
+        root: Folder of prepared datasets, for a name.
+        where: Facts that rows must have.
+        shuffle_images: Whether to ask every question about another row's image too, as a baseline; doubles the cost.
+        risk: Tolerated fraction of wrong answers, from which the abstention threshold is computed.
+        device: As in `load`; ignored for a loaded model, as the following four.
+        base_url: As in `load`.
+        api_key: As in `load`.
+        api_key_env: As in `load`.
+        concurrency: As in `load`.
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        The answers, the scores and the report.
+
+    Raises:
+        MedicalVqaError: As in `predict` and `score`.
+
+    Examples:
+        >>> evaluation = mv.evaluate("ollama:medgemma", dataset="slake", split="test")
+        >>> evaluation.page
+        PosixPath('runs/medgemma/report-test.html')
+    """
+    if not isinstance(model, Model):
+        model = load(
+            model,
+            device=device,
+            base_url=base_url,
+            api_key=api_key,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+        )
+    folder = None if out is None else as_path(out, "out")
+
+    def answer(word: str, *, other_images: bool) -> Predictions:
+        path = None if folder is None else folder / f"{word}-{as_split(split)}.jsonl"
+        return predict(
+            model,
+            split=split,
+            out=path,
+            dataset=dataset,
+            root=root,
+            where=where,
+            shuffle_images=other_images,
+            progress=progress,
+        )
+
+    predictions = answer("predictions", other_images=False)
+    shuffled = answer("shuffled", other_images=True) if shuffle_images else None
+    scores = score(predictions, protocol="all", risk=risk)
+    results = scores.write()
+    return Evaluation(predictions, shuffled, scores, results, report(predictions, risk=risk).page)

@@ -1,0 +1,58 @@
+"""The evaluate command: predictions, baselines, all protocols and the report at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medical_vqa.cli.options import Rows, allow_http_option, api_key_option, base_url_option, device_option, row_options
+
+
+@click.command()
+@click.argument("model")
+@click.option("--split", default="validation", show_default=True, help="train, validation or test.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write into.  [default: the run folder]")
+@click.option(
+    "--shuffle-images/--no-shuffle-images", default=True, help="Also ask about another row's image: a baseline."
+)
+@device_option
+@base_url_option
+@api_key_option
+@allow_http_option
+@click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
+@row_options
+def evaluate(
+    model: str,
+    split: str,
+    out: Path | None,
+    shuffle_images: bool,
+    device: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    allow_http: bool,
+    concurrency: int | None,
+    rows: Rows,
+) -> None:
+    """Answer a split, score the answers by every protocol with baselines, and write the report.
+
+    MODEL is a run folder, a bundle, shipped, hub:USER/NAME, a remote model (openai:MODEL, vllm:MODEL ...) or a name in
+    models.yaml. An interrupted evaluation resumes with the same command.
+    """
+    from medical_vqa import api
+    from medical_vqa.evaluation.reporting.protocol_table import protocol_table
+
+    loaded = api.load(
+        model,
+        device=device,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        allow_http=allow_http,
+        concurrency=concurrency,
+    )
+    evaluation = api.evaluate(loaded, split=split, out=out, shuffle_images=shuffle_images, **rows)
+    click.echo(evaluation.scores)
+    click.echo(f"\n{protocol_table(evaluation.scores.results.protocols)}")
+    if spent := evaluation.usage:
+        click.echo("spent: " + ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in spent.items()))
+    click.echo(f"predictions: {evaluation.predictions.path}\nresults: {evaluation.results}\nreport: {evaluation.page}")

@@ -1,0 +1,52 @@
+"""A remote model on the command line: its full evaluation, and one question to several models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+
+def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: Path):
+    def answer(body):
+        content = body["messages"][0]["content"]
+        pictures = sum(part["type"] == "image_url" for part in content)
+        return 200, fake.reply | {"usage": {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}}
+
+    fake.answer = answer
+    command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
+    command += ["--where", "content_type=Size", "--out", tmp_path / "out"]
+    status, out, err = call(*command)
+    assert status == 0, err
+    assert "squad_v2" in out
+    assert "llava_med" in out
+    results = json.loads((tmp_path / "out" / "results-validation.json").read_text())
+    assert "image-shuffled" in json.dumps(results)
+    assert (tmp_path / "out" / "report-validation.html").is_file()
+    questions = len((tmp_path / "out" / "predictions-validation.jsonl").read_text().splitlines())
+    assert f"{2 * questions} requests" in out
+    before = len(fake.asked)
+    status, _, err = call(*command)
+    assert status == 0, err
+    assert len(fake.asked) - before <= 2 * questions + 2
+
+
+def test_one_question_to_several_models_is_a_table(call, fake, picture, tmp_path: Path, monkeypatch):
+    (tmp_path / "models.yaml").write_text(
+        f"models:\n  mine: {{model: m, base_url: '{fake.url}'}}\n"
+        "  gone: {model: x, base_url: 'http://127.0.0.1:1/v1', tries: 1}\n"
+    )
+    fake.answer = lambda body: (
+        200,
+        fake.reply | {"usage": {"prompt_tokens": 10 * len(body["messages"][0]["content"]), "completion_tokens": 1}},
+    )
+    status, out, err = call("ask", picture, "Is this a CT?", "--all-models")
+    assert status == 0, err
+    head, shipped, mine, gone = out.strip().splitlines()
+    assert head.split() == ["model", "question", "answer", "confidence"]
+    assert shipped.startswith("shipped")
+    assert mine.split()[-2:] == ["Yes", "90%"]
+    assert "did not answer in 1 try" in gone
