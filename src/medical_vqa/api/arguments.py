@@ -12,7 +12,7 @@ from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
-    from medical_vqa.data.imaging.volume import Plane
+    from medical_vqa.data.imaging.planes import Plane
     from medical_vqa.schema.records import Split
     from medical_vqa.schema.selection import Selection
 

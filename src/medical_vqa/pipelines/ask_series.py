@@ -22,7 +22,8 @@ from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.decoded_frame import DecodedFrame
-    from medical_vqa.data.imaging.volume import Plane, Volume
+    from medical_vqa.data.imaging.planes import Plane
+    from medical_vqa.data.imaging.volume import Volume
     from medical_vqa.models.guards.guard import GuardedAnswer
     from medical_vqa.pipelines.load import LoadedModel
 

@@ -2,7 +2,12 @@
 
 import pytest
 
-from medical_vqa.models.guards.image_dependence import answer_source, image_dependence, total_variation
+from medical_vqa.models.guards.image_dependence import (
+    ImageDependence,
+    answer_source,
+    image_dependence,
+    total_variation,
+)
 from medical_vqa.schema.records import Prediction
 
 
@@ -50,3 +55,9 @@ def test_a_shown_answer_says_where_it_comes_from(text, about_image, source):
     measured = image_dependence(answer(text, 1.0), [answer("No", 1.0)] * 3)
     assert answer_source(measured, about_image=about_image) == source
     assert answer_source(None, about_image=about_image) is None
+
+
+def test_the_modality_is_read_from_the_picture_although_pictures_of_its_type_share_it():
+    measured = ImageDependence(score=0.0, same_answer=1.0, references=6)
+    assert answer_source(measured, about_image=True, names_image_type=True) == "picture"
+    assert answer_source(measured, about_image=False, names_image_type=True) == "knowledge"

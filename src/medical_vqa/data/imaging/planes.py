@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from PIL import Image
@@ -13,13 +13,15 @@ from medical_vqa.data.imaging.geometry import Spacing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PLANES = ("sagittal", "coronal", "axial")
+Plane = Literal["axial", "coronal", "sagittal"]
+"""A plane through the patient."""
+PLANES: Final[tuple[Plane, Plane, Plane]] = ("sagittal", "coronal", "axial")
 """The plane that is perpendicular to each axis of the patient: right-left, front-back, feet-head."""
 _TOLERANCE = 0.01  # of the ratio of a pixel's sides: less is no visible distortion
 _MAX_RATIO = 20.0  # a header that states more is not believed
 
 
-def plane_of(orientation: Sequence[float]) -> str | None:
+def plane_of(orientation: Sequence[float]) -> Plane | None:
     """The plane nearest to a picture, by the six cosines of its rows and columns; None where they are none.
 
     Source: PS3.3, C.7.6.2.1.1.

@@ -175,7 +175,7 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
         except (zipfile.BadZipFile, *DECODER_ERRORS) as error:
             raise ImageError(f"{name}: a file in the archive cannot be unpacked; export it again") from error
 
-    yield from (lambda member=member: read(member) for member in members)  # type: ignore[misc]
+    yield from (lambda member=member: read(member) for member in members)
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, warning
     return Volume(
         turned,
         (float(steps[order[0]]), float(steps[order[1]]), float(steps[order[2]])),
-        PLANES[order.index(0)],  # type: ignore[arg-type]
+        PLANES[order.index(0)],
         middle.window,
         middle.facts,
         inverted=middle.inverted,
@@ -336,4 +336,4 @@ def _nifti_volume(data: bytes, name: str, limits: DecodeLimits) -> Volume:
     turned, order = oriented(values, directions)
     steps = np.linalg.norm(directions, axis=0)
     spacing = float(steps[order[0]]), float(steps[order[1]]), float(steps[order[2]])
-    return Volume(turned, spacing, PLANES[order.index(2)], format="NIFTI")  # type: ignore[arg-type]
+    return Volume(turned, spacing, PLANES[order.index(2)], format="NIFTI")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, WindowSource
-from medical_vqa.data.imaging.planes import PLANES, squared
+from medical_vqa.data.imaging.planes import PLANES, Plane, squared
 from medical_vqa.data.imaging.raster import MAX_PIXELS
 from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
 from medical_vqa.errors import ImageError
@@ -21,7 +21,6 @@ from medical_vqa.errors import ImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Plane = Literal["axial", "coronal", "sagittal"]
 _SAMPLE = 1_000_000  # values that percentiles are computed from
 
 
@@ -84,7 +83,8 @@ class Volume:
         if not 0 <= selected < count:
             raise ImageError(f"the {plane} plane has no slice {selected}; the slices are 0 to {count - 1}")
         # (columns, rows): in a sagittal picture the face is at the left.
-        across, down = self.values.take(selected, axis), tuple(place for place in range(3) if place != axis)
+        across: NDArray[Any] = np.take(self.values, [selected], axis).squeeze(axis)
+        down = tuple(place for place in range(3) if place != axis)
         rows = across.T if plane == "axial" else across.T[::-1]
         used, source = (window, "option") if window is not None else self.default_window()
         pixels = to_8_bits(rows, ramp(*window_ends(used)), inverted=self.inverted)

@@ -242,7 +242,11 @@ class Guards:
         answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)
-        source = answer_source(dependence, about_image=self._question_type(query).lower() not in KNOWLEDGE_TYPES)
+        source = answer_source(
+            dependence,
+            about_image=self._question_type(query).lower() not in KNOWLEDGE_TYPES,
+            names_image_type=answer.answer.lower() in image_type.lower().split(", "),
+        )
         finding = self._asks_for_finding(query.question)
         decision = abstention_decision(self.model, self.card, query, answer, finding=finding)
         low_confidence = decision.code == "low_confidence"

@@ -79,16 +79,20 @@ def total_variation(one: Mapping[str, float], other: Mapping[str, float]) -> flo
     return min(1.0, (known + rest) / 2)
 
 
-def answer_source(dependence: ImageDependence | None, *, about_image: bool) -> Source | None:
+def answer_source(
+    dependence: ImageDependence | None, *, about_image: bool, names_image_type: bool = False
+) -> Source | None:
     """Where an answer comes from; None where that was not measured.
 
     Args:
         dependence: What other pictures do to the answer.
         about_image: Whether the question is about this image, and not one of general knowledge (what an organ does).
+        names_image_type: Whether the answer is the modality or location of the picture's own type: reference pictures
+            of that type share it, although it was read from the picture.
     """
     if dependence is None:
         return None
-    if dependence.depends_on_image:
+    if dependence.depends_on_image or (about_image and names_image_type):
         return "picture"
     return "usual" if about_image else "knowledge"
 

@@ -249,10 +249,12 @@ def _decoded_by_gdcm(frame: Frame, stream: bytes) -> NDArray[Any]:
 
     source = frame.dataset
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = UID("2.25.1")
     meta.TransferSyntaxUID = UID(JPEGExtended12Bit)
     single = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    single.SOPClassUID, single.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
+    single.SOPClassUID = meta.MediaStorageSOPClassUID
+    single.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     for keyword in ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"):
         setattr(single, keyword, source.get(keyword))
     single.HighBit = int(source.BitsStored) - 1
