@@ -150,10 +150,16 @@ def constant_findings(loaded: LoadedModel, rows: list[Example], visuals: dict[st
     n_same = sum(map(len, same.values()))
     return {
         "questions asked": len(texts),
-        "shown": round(sum(shown.values()) / len(texts), 4),
+        "fraction shown": round(sum(shown.values()) / len(texts), 4),
         "question and modality with one answer for every picture": f"{len(same)} of {len(answers)}",
         "answers to those": n_same,
         "of these shown": round(sum(shown[key] for key in same) / max(1, n_same), 4),
+        "of these shown, by modality": {
+            name: f"{sum(shown[key] for key in same if key[1] == name)} of "
+            f"{sum(len(group) for key, group in same.items() if key[1] == name)}"
+            for name in sorted(set(modality.values()))
+        },
+        "shown": {" / ".join(key): shown[key] for key in sorted(same) if shown[key]},
     }
 
 

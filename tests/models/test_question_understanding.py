@@ -130,6 +130,8 @@ def test_a_finding_is_familiar_where_one_of_the_same_organ_is():
     assert image_types.is_unfamiliar("pneumonia", "Brain")
     assert image_types.is_unfamiliar("pneumonia", "Abdomen")  # the lungs are in it, their diseases never were
     assert image_types.is_unfamiliar("mass", "Abdomen")
+    assert not image_types.is_unfamiliar("head", "Brain")  # a picture of the brain is one of the head
+    assert image_types.is_unfamiliar("head", "Abdomen")
 
 
 def test_image_types_and_the_entities_that_rows_mention_in_them():

@@ -207,10 +207,14 @@ def test_colors_are_no_reason_for_a_model_of_colored_pictures():
     assert not ask(Fake(), "Which organ is this?", context=colored, references=references)[0].abstention.abstained
 
 
-def test_all_that_is_asked_of_the_model_goes_in_one_batch():
+def test_all_that_is_asked_of_the_model_goes_in_one_batch_after_the_modality_of_a_new_picture():
     model = Fake()
-    ask(model, "Is there an effusion?", "Is the lung healthy?", references=reference())
-    assert model.batches == [2 + (2 + 2) + 2 * 6]
+    guards = Guards(model, CARD, reference())
+    queries = [Query(text, text, "image", picture(120)) for text in ("Is there an effusion?", "Is the lung healthy?")]
+    guards.answer(queries)
+    assert model.batches == [1, 2 + (2 + 2) + 2 * 6]
+    guards.answer(queries)  # what reference pictures answer is cached, and so is the modality
+    assert model.batches[2:] == [2 + (2 + 2)]
 
 
 def test_what_two_questions_share_is_asked_once():
@@ -434,7 +438,7 @@ def test_a_closed_model_may_be_asked_without_measuring():
     model = Fake()
     guards = Guards(model, CARD, reference(), image_dependence=False)
     guards.answer([Query("q", "Which organ is this?", "image", picture(120))])
-    assert model.batches == [1]
+    assert model.batches == [1, 1]  # its modality, then the question
 
 
 def test_the_parts_of_a_picture_are_all_kept_in_another_order():
@@ -518,3 +522,25 @@ def test_a_picture_with_one_constant_channel_is_no_gray_picture():
     context = PictureContext(PictureStatistics.of(pixels))
     (answer,) = ask(Fake(), "Which organ is this?", context=context, references=reference())
     assert answer.abstention.code == "not_radiology_colors"
+
+
+def test_a_picture_is_compared_with_those_of_the_modality_that_the_model_takes_it_for():
+    types = {"image_types": ("X-Ray, Lung", "CT, Abdomen")}
+    mixed = reference(**types, point_types=np.array([1] * 39 + [0], np.int16))  # one radiograph among 40 pictures
+    feature = np.array([120.0, 240.0, 0.0, 0.0], np.float32)
+    assert mixed.image_type(feature) == "CT, Abdomen"
+    assert mixed.image_type(feature, "X-Ray") == "X-Ray, Lung"
+    assert mixed.image_type(feature, "PET") == "CT, Abdomen"
+
+
+def test_a_radiograph_that_lies_among_ct_pictures_gets_the_reliability_of_radiographs():
+    row = TypeReliability(
+        name="X-Ray, effusion", kind="finding", questions=30, images=30, accuracy=0.5, baseline_accuracy=0.5,
+        difference_low=-0.1, difference_high=0.1, auc=0.5, above_baseline=False,
+    )  # fmt: skip
+    model = effusion_where_bright()
+    model.answers["what modality is used to take this image"] = "X-Ray"
+    mixed = reference(image_types=("X-Ray, Lung", "CT, Abdomen"), point_types=np.array([1] * 39 + [0], np.int16))
+    card = CARD.model_copy(update={"reliability": (row,)})
+    (answer,) = ask(model, "Is there an effusion?", card=card, references=mixed)
+    assert answer.abstention.code == "type_not_reliable"

@@ -298,11 +298,16 @@ class ImageTypes:
 
         A finding is familiar where any finding of the same organ is: such as a tumor for brains with edema.
         """
-        entities = self.entities.get(squad_normalize(image_type))
-        if entities is None or entity in entities:
+        name = squad_normalize(image_type)
+        entities = self.entities.get(name)
+        if entities is None or entity in (*entities, name, _PART_OF.get(name)):
             return False
         site = _site_of(entity)
         return site is None or all(_site_of(other) != site for other in entities)
+
+
+_PART_OF = {"brain": "head"}
+"""Body part that a picture of another shows as well: a picture of the brain is one of the head."""
 
 
 def _site_of(finding: str) -> str | None:

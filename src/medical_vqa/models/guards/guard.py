@@ -308,8 +308,7 @@ class Guards:
         named = MODALITY_NAMES.get(modality)
         if named is None or self.reference is None or len(self.reference.modalities) < 2:
             return None
-        probe = dataclasses.replace(query, question=_MODALITY_QUESTION)
-        answer = self.model.answer([probe], self.card.decoding)[0].answer
+        answer = self._modality(query.visual)
         known = {name.lower() for name in self.reference.modalities}
         if answer.lower() in known and answer.lower() != named:
             return PictureReason("modality_contradicts_header", {"modality": modality, "answer": answer})
@@ -349,8 +348,15 @@ class Guards:
         if key not in self._pictures:
             features = self.reference.features
             unlike = bool(features.distances(feature[None])[0] > features.threshold)
-            self._pictures[key] = self.reference.image_type(feature), unlike
+            self._pictures[key] = self.reference.image_type(feature, self._modality(visual)), unlike
         return self._pictures[key]
+
+    def _modality(self, visual: Visual) -> str:
+        """What the model takes the picture's modality for; empty where it was trained on one, or a question costs."""
+        if self.reference is None or len(self.reference.modalities) < 2 or self.model.usage is not None:
+            return ""
+        probe = Query("modality", _MODALITY_QUESTION, "modality", visual)
+        return self.model.answer([probe], self.card.decoding)[0].answer
 
     def _reference_name(self, image_type: str, picture: NDArray[np.uint8] | None) -> str:
         """What answers to compare with depend on: the image type, or the picture where its type has no pictures."""

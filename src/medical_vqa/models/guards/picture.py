@@ -103,9 +103,15 @@ class ReferenceFeatures:
         distances: Floats = nearest.mean(axis=1)
         return distances
 
-    def nearest(self, features: Floats) -> NDArray[np.int64]:
-        """(N, neighbors) indices of the training pictures nearest to each picture's features (N, D)."""
-        order: NDArray[np.int64] = np.argsort(self._squares(features), axis=1)[:, :_NEIGHBORS]
+    def nearest(self, features: Floats, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """(N, neighbors) indices of the training pictures nearest to each picture's features (N, D).
+
+        `among`: which training pictures count; None: all of them.
+        """
+        squares = self._squares(features)
+        if among is not None:
+            squares[:, ~among] = np.inf
+        order: NDArray[np.int64] = np.argsort(squares, axis=1)[:, :_NEIGHBORS]
         return order
 
     def _squares(self, features: Floats) -> Floats:

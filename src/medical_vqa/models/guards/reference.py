@@ -56,12 +56,22 @@ class ReferenceSet:
     findings: tuple[str, ...]
     """Names of findings that training rows or masks name, lower case."""
 
-    def image_type(self, feature: NDArray[np.float32]) -> str:
-        """The type of most of the nearest training pictures; empty where pictures have no features."""
+    def image_type(self, feature: NDArray[np.float32], modality: str = "") -> str:
+        """The type of most of the nearest training pictures; empty where pictures have no features.
+
+        Args:
+            feature: Features of the picture (D,).
+            modality: Modality of the picture, whose training pictures alone count; empty, or one that no training
+                picture has: all of them count.
+        """
         if self.features is None:
             return ""
-        nearest = self.features.nearest(feature[None])[0]
-        return self.image_types[int(np.bincount(self.point_types[nearest]).argmax())]
+        of_modality = np.array([_modality(name) == modality.lower() for name in self.image_types])[self.point_types]
+        nearest = self.features.nearest(feature[None], of_modality if of_modality.any() else None)[0]
+        votes = self.point_types[nearest]
+        if of_modality.any():
+            votes = votes[of_modality[nearest]]
+        return self.image_types[int(np.bincount(votes).argmax())]
 
     def question_type(self, question: str) -> str:
         """The type of the training question with the most words in common; empty where none has enough."""
@@ -139,6 +149,11 @@ class ReferenceSet:
             raise BundleError(
                 f"the reference set of {folder} is damaged ({error}); copy the bundle again, or calibrate it"
             ) from error
+
+
+def _modality(image_type: str) -> str:
+    """``X-Ray, Lung`` -> ``x-ray``."""
+    return image_type.partition(", ")[0].lower()
 
 
 def reference_pictures(pictures: Sequence[Picture], seed: int = 0) -> tuple[Picture, ...]:
