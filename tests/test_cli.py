@@ -93,6 +93,7 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
         "answer",
         "raw",
         "confidence",
+        "confidence_basis",
         "alternatives",
         "model",
         "abstained",
