@@ -239,7 +239,8 @@ def test_a_model_of_ours_is_compared_with_another_programs_file_on_the_rows_of_o
 
 
 @pytest.mark.slow
-def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path):
+def test_the_commands_of_a_report_make_the_same_numbers_again(mine, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # results about another tool's file are written here
     remote = tmp_path / "gpt model.csv"
     answers = score(mine / "predictions-validation.jsonl").baselines["majority"]
     remote.write_text("\n".join(["qid,text", *(f"{p.id},{p.answer}" for p in answers)]) + "\n")

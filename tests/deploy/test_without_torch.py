@@ -101,7 +101,9 @@ def test_a_server_with_torch_reads_what_one_without_has_stored(exported, run, pi
         image = upload(url, Path(picture).read_bytes())
     (file,) = (tmp_path / "images").rglob(f"{image}*")
     model, _ = load_model(run / "bundle", "cpu")
-    stored, prepared = read_blob(image, file.read_bytes(), fingerprint=model.vision.fingerprint, spec=model.picture)
+    stored, prepared = read_blob(
+        image, file.read_bytes(), name=file.stem, fingerprint=model.vision.fingerprint, spec=model.picture
+    )
     assert prepared is not None
     assert stored.visual.shape == (model.picture.side, model.picture.side, 1)
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.hf import blip2_network, chat_network
+from medical_vqa.models.hf import blip2_network, chat_network, loading
 from medical_vqa.models.hf.lora import Lora, add_lora, check_targets, refuse_trainable
 from medical_vqa.models.hf.vilt import ViltNet
 from medical_vqa.models.memory import count_parameters, is_within
@@ -100,10 +100,10 @@ def test_adapters_of_chat_models_stay_in_the_language_model(name):
 def test_only_the_language_model_is_ever_kept_in_four_bits(name):
     model = on_meta(name, "auto")
     linear = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    packed = [n for n in linear if should_convert_module(n, [chat_network.NOT_LANGUAGE])]
+    packed = [n for n in linear if should_convert_module(n, [loading.NOT_LANGUAGE])]
     assert packed
     assert all(n.startswith(("model.language_model.", "model.text_model.")) for n in packed)
-    assert chat_network.count_language_weights(model) == sum(linear[n] for n in packed)
+    assert loading.count_language_weights(model) == sum(linear[n] for n in packed)
 
 
 class Toy(nn.Module):

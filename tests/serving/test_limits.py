@@ -54,7 +54,7 @@ def test_a_chat_with_some_wrong_parts_names_the_first_alone(client):
     body = {"model": "x", "messages": [{"role": "user", "content": [{"type": "image"}] * 60}]}
     reply = client.post("/v1/chat/completions", json=body)
     assert reply.status_code == 422
-    assert message_of(reply).count("'image'") == 1
+    assert message_of(reply).count("content.") == 1
 
 
 @pytest.mark.parametrize("path", ["/ask_question", "/ask_questions", "/v1/chat/completions"])

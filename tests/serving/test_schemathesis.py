@@ -24,10 +24,11 @@ def described():
 
 def operations():
     return [
-        "POST /ask_question", "POST /ask_questions", "POST /ask", "POST /upload_image", "DELETE /images/{image_id}",
-        "GET /images/{image_id}/picture",
+        "POST /ask_question", "POST /ask_question/stream", "POST /ask_questions", "POST /ask", "POST /upload_image",
+        "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
         "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
-        "GET /healthz", "GET /readyz", "GET /v1/models", "POST /v1/chat/completions",
+        "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}",
+        "POST /v1/chat/completions", "POST /v1/responses",
     ]  # fmt: skip
 
 

@@ -117,6 +117,8 @@ ENGLISH: Mapping[str, str] = {
     "other words (“{opposite}”), so neither answer means anything.",
     "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of "
     "this type get the same answer.",
+    "reason_same_answer_without_picture": "The model gives the same answer about a black picture and about this one "
+    "with its parts out of order, so it does not come from this picture.",
     "reason_type_not_reliable": "On questions of this type ({type}) the model is not reliably better than guessing "
     "without the picture: {accuracy} right against {baseline}, n={questions}{auc}.",
     "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
@@ -291,6 +293,8 @@ CHINESE: Mapping[str, str] = {
     "“{opposite}”）回答“{other_answer}”，"
     "因此两个答案都没有意义。",
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
+    "reason_same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，"
+    "因此答案并非来自这张图像。",
     "reason_type_not_reliable": "对于这类问题（{type}），模型并不稳定地优于不看图像的猜测：正确率 {accuracy}，对照 "
     "{baseline}，"
     "n={questions}{auc}。",

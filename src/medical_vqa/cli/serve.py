@@ -95,8 +95,10 @@ def ask(
         "image_dependence": image_dependence,
     }
     series = slices is not None or plane is not None or is_series(image)
-    if series and (frame is not None or others or len(names) > 1):
-        raise ConfigError("--frame, --and and several models are for one image, and this is a series; leave them out")
+    if series and (frame is not None or others):
+        raise ConfigError("--frame and --and are for one image, and this is a series; leave them out")
+    if series and len(names) > 1:
+        raise ConfigError("several models are for one image, and this is a series; name one --model")
     if len(names) > 1:
         results = {name: _answers_of(name, image, question, where, frame, window, others) for name in names}
         click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))

@@ -13,11 +13,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from medical_vqa.schema.document import SchemaModel
 
-Point = tuple[float, float]
+
+def array_of_numbers(length: int) -> dict[str, object]:
+    """JSON Schema of so many numbers, in words that every generator of clients reads (``prefixItems`` is not one)."""
+    return {"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length}
+
+
+Point = Annotated[tuple[float, float], WithJsonSchema(array_of_numbers(2))]
 """x and y."""
 Ring = tuple[Point, ...]
 """A closed line that does not cross itself; the last point is the first one."""
@@ -38,7 +44,7 @@ class Evidence(SchemaModel):
 
     name: str
     """Name of the organ or finding, as the training data call it: ``Left Lung``."""
-    box: tuple[float, float, float, float]
+    box: Annotated[tuple[float, float, float, float], WithJsonSchema(array_of_numbers(4))]
     """Bounding box of the polygon: left, top, right and bottom, in pixels of the picture."""
     polygon: MultiPolygon
     """Outline, in pixels of the picture."""

@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
-from medical_vqa.schema.evidence import Evidence
+from medical_vqa.schema.evidence import Evidence, array_of_numbers
 
 MAX_QUESTION = 1_000
 """Characters of a question; more is answered with 422."""
@@ -160,7 +160,7 @@ class UploadedImage(Wire):
     burned_in_annotation: bool | None = Field(
         None, description="Whether the header declares text burned into the pixels; null: it does not say."
     )
-    spacing: tuple[float, float] | None = Field(
+    spacing: Annotated[tuple[float, float], WithJsonSchema(array_of_numbers(2))] | None = Field(
         None,
         description="Distance of rows and of columns in millimeters, from the header; null: it does not say.",
         examples=[[0.7, 0.7]],

@@ -141,7 +141,9 @@ async def read_ask_request(request: Request) -> AskRequest:
 def ask_request_openapi() -> dict[str, Any]:
     """The OpenAPI description of the body that `read_ask_request` reads."""
     schema = AskRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    content = {content_type: {"schema": schema} for content_type in ("application/json", *_FORM_TYPES)}
+    fields = {name: field for name, field in schema["properties"].items() if field.get("type") != "array"}
+    form = {**schema, "properties": fields}  # a field of a form occurs once
+    content = {"application/json": {"schema": schema}, **{form_type: {"schema": form} for form_type in _FORM_TYPES}}
     return {"requestBody": {"required": True, "content": content}}
 
 
