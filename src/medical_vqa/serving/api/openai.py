@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from medical_vqa.serving.api.requests import (
     BoundedJsonRoute,
@@ -119,6 +119,10 @@ class ImageOptions(_RequestPart):
     window: tuple[float, float] | None = Field(None, description="Center and width, for DICOM and NIfTI.")
 
 
+RefusedList = Annotated[list[Any], WithJsonSchema({"type": "array", "maxItems": 0})]
+"""Refused unless empty, with the field's name, which a limit of the type would not report so."""
+
+
 class ChatRequest(_RequestPart):
     """A conversation to continue."""
 
@@ -132,8 +136,8 @@ class ChatRequest(_RequestPart):
     response_format: dict[str, Any] | None = Field(
         None, description="A JSON schema of an enum, a boolean, a string or an object with an answer."
     )
-    tools: list[Any] | None = Field(None, description="Refused unless empty.", max_length=128)
-    functions: list[Any] | None = Field(None, description="Refused unless empty.", max_length=128)
+    tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
+    functions: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
     medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
 
     @property

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from medical_vqa.serving.api.openai import (
     DESCRIPTIONS,
@@ -24,6 +24,7 @@ from medical_vqa.serving.api.openai import (
     ImagePart,
     ImageUrl,
     Message,
+    RefusedList,
     TextPart,
     answer_messages,
     error_replies,
@@ -102,8 +103,10 @@ class ResponseRequest(_RequestPart):
     instructions: str | None = Field(None, description="Read by no model here; reported as ignored.")
     stream: bool | None = False
     text: TextOptions | None = None
-    tools: list[Any] | None = Field(None, description="Refused unless empty.", max_length=128)
-    previous_response_id: str | None = Field(None, description="Refused: nothing is stored.")
+    tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
+    previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(
+        None, description="Refused: nothing is stored."
+    )
     medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
 
     @property
