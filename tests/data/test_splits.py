@@ -47,3 +47,11 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
 def test_a_single_group_cannot_be_parted() -> None:
     with pytest.raises(DataError, match="1 groups of images cannot be split"):
         split_by_group(rows(["a", "a"]), 0.5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_each_part_of_a_few_groups_has_one_at_least(fraction: float, seed: int) -> None:
+    train, validation = split_by_group(rows(["a", "b", "c"]), fraction, seed)
+    assert train
+    assert validation

@@ -16,7 +16,8 @@ def split_by_group(examples: Sequence[Example], fraction: float, seed: int = 0) 
     """Split examples into train and validation so that no group is in both.
 
     The hash of its name and the seed assigns a group: the order of the rows does not matter, and adding rows or groups
-    changes no other assignment. The validation split is therefore only about as large as requested.
+    changes no other assignment. The validation split is therefore only about as large as requested; of two groups or
+    more, each part has one at least.
 
     Args:
         examples: The rows.
@@ -28,22 +29,23 @@ def split_by_group(examples: Sequence[Example], fraction: float, seed: int = 0) 
 
     Raises:
         ConfigError: `fraction` is out of bounds.
-        DataError: One of the splits would be empty.
+        DataError: There are fewer than two groups.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"the validation fraction is {fraction}; give a number above 0 and below 1")
     groups = {example.group for example in examples}
+    if len(groups) < 2:
+        raise DataError(
+            f"{len(groups)} groups of images cannot be split into train and validation; add images, or mark the splits "
+            "yourself"
+        )
     # A number in [0, 1) for each group, the same on every machine.
     positions = {
         group: int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:6], "big") / 2**48
         for group in groups
     }
-    held_out = {group for group, position in positions.items() if position < fraction}
+    first, *others = sorted(groups, key=lambda group: (positions[group], group))
+    held_out = {first, *(group for group in others[:-1] if positions[group] < fraction)}  # the last is for training
     train = [example for example in examples if example.group not in held_out]
     validation = [example for example in examples if example.group in held_out]
-    if not train or not validation:
-        raise DataError(
-            f"{len(groups)} groups of images cannot be split with fraction {fraction} and seed {seed}: one split is "
-            "empty; choose another fraction or seed, or mark the splits yourself"
-        )
     return train, validation
