@@ -26,7 +26,6 @@ Columns, whatever their capitals:
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +36,7 @@ from typing import Any
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.pseudonyms import Pseudonyms
 from medical_vqa.data.formats.rows import relative_name, require_unique
+from medical_vqa.data.formats.table_files import json_objects
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS, check_window
 from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.data.imaging.recognition import is_dicom
@@ -278,15 +278,7 @@ def _read_jsonl(path: Path) -> Iterable[_Row]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: is not JSON ({error.msg}); write one object per line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
+    for row in json_objects(lines, path):
         yield dict(zip(_column_names(list(row), path), row.values(), strict=True))
 
 

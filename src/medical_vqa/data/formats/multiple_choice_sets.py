@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _LETTERS = "ABCDEFGHIJ"
 _LONGEST_INDEX = 64  # characters; VLMEvalKit takes a shorter image for the index of another row
 
 
-class _MultipleChoice:
+class _MultipleChoice(ABC):
     """What the readers of this module share: one row at a time, with its options and its letter."""
 
     card: DatasetCard
@@ -59,9 +60,9 @@ class _MultipleChoice:
         """Whether a table holds questions."""
         return bool(path.name)
 
+    @abstractmethod
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row."""
-        raise NotImplementedError
 
     def bundled(self) -> Path | None:
         """None: it does not ship with the package."""

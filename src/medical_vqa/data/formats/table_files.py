@@ -14,7 +14,7 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -185,16 +185,21 @@ def _unique(cells: Sequence[str], path: Path) -> list[str]:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     with _text(path, "JSON lines") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: is not JSON ({error.msg}); write one object per line") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
-            yield row
+        yield from json_objects(lines, path)
+
+
+def json_objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
+    """The object on each line that is not blank; raises `DataError` with file and line for anything else."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: is not JSON ({error.msg}); write one object per line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
+        yield row
 
 
 # --- binary formats ---------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from medical_vqa.models.guards.picture import (
     visual_features,
 )
 from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
-from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NAMES_FILE, ReferenceSet
+from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NAMES_FILE, ReferenceSet, modality_of
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.claims import claim_of
@@ -280,7 +280,7 @@ class Guards:
         """The row of the question's finding or type on this modality that is not above its baseline."""
         if self.reference is None:
             return None
-        modality = image_type.partition(", ")[0]
+        modality = modality_of(image_type)
         names = {
             "finding": f"{modality}, {self.reference.finding(query.question)}",
             "question type": f"{modality}, {self.reference.finding_type(query.question)}",

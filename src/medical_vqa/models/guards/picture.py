@@ -103,14 +103,12 @@ class ReferenceFeatures:
         distances: Floats = nearest.mean(axis=1)
         return distances
 
-    def nearest(self, features: Floats, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    def nearest(self, features: Floats, among: NDArray[np.bool_] | bool = True) -> NDArray[np.int64]:
         """(N, neighbors) indices of the training pictures nearest to each picture's features (N, D).
 
-        `among`: which training pictures count; None: all of them.
+        `among`: which training pictures come first (pictures,); True: all are alike.
         """
-        squares = self._squares(features)
-        if among is not None:
-            squares[:, ~among] = np.inf
+        squares = np.where(among, self._squares(features), np.inf)
         order: NDArray[np.int64] = np.argsort(squares, axis=1)[:, :_NEIGHBORS]
         return order
 

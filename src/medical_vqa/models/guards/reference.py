@@ -66,11 +66,10 @@ class ReferenceSet:
         """
         if self.features is None:
             return ""
-        of_modality = np.array([_modality(name) == modality.lower() for name in self.image_types])[self.point_types]
-        nearest = self.features.nearest(feature[None], of_modality if of_modality.any() else None)[0]
-        votes = self.point_types[nearest]
-        if of_modality.any():
-            votes = votes[of_modality[nearest]]
+        same = [modality_of(name).lower() == modality.lower() for name in self.image_types]
+        among = np.array(same)[self.point_types] if any(same) else np.ones(len(self.point_types), bool)
+        nearest = self.features.nearest(feature[None], among)[0]
+        votes = self.point_types[nearest[among[nearest]]]  # a modality may have fewer pictures than are asked for
         return self.image_types[int(np.bincount(votes).argmax())]
 
     def question_type(self, question: str) -> str:
@@ -151,9 +150,9 @@ class ReferenceSet:
             ) from error
 
 
-def _modality(image_type: str) -> str:
-    """``X-Ray, Lung`` -> ``x-ray``."""
-    return image_type.partition(", ")[0].lower()
+def modality_of(image_type: str) -> str:
+    """The modality of an image type: ``X-Ray, Lung`` -> ``X-Ray``."""
+    return image_type.partition(", ")[0]
 
 
 def reference_pictures(pictures: Sequence[Picture], seed: int = 0) -> tuple[Picture, ...]:
