@@ -1,6 +1,6 @@
 # make demo   train, evaluate and ask on the shipped sample: 1.2 GB to install, then four minutes, offline
 # make app    a page on which one uploads an image and asks the shipped model
-# make quick  the checks and the fast tests, 44 s on two cores once mypy has its cache: the inner loop
+# make quick  the checks and the fast tests, about 95 s on two cores once mypy has its cache: the inner loop
 # make test   the checks and make coverage, as CI runs them
 # make coverage the complete test suite, with its coverage by module; fails below the gate
 # make check  formatting, lint, types, import contracts, declared dependencies, word list

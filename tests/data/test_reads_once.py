@@ -55,6 +55,7 @@ def test_scoring_opens_the_manifest_and_each_split_once(root: Path, scored_files
     }
 
 
+@pytest.mark.slow
 def test_a_report_on_scored_answers_opens_them_no_more(root: Path, scored_files: Path, tmp_path: Path) -> None:
     scored = score(scored_files)
     with opened(root / "slake-mini") as counts:

@@ -134,6 +134,7 @@ def test_groups_of_one_can_be_compared():
     assert 0 < pair.permutation_p <= 1.0
 
 
+@pytest.mark.slow
 def test_a_clear_lead_is_significant_among_many_models(examples):
     rows = [replace(examples[0], id=str(n), image_id=f"scan-{n}", group=f"scan-{n}") for n in range(100)]
     best = [Prediction(row.id, "lung") for row in rows]
