@@ -4,7 +4,7 @@ import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 
-const OUT = "../src/medical_vqa/app/static";
+const OUT = "../src/medical_vqa/serving/page";
 
 /** SHA-256 over the names and contents of what the page is built from; a Python test computes the same. */
 async function sourceDigest() {

@@ -47,6 +47,7 @@ ErrorCode = Literal[
     "unauthorized",  # 401
     "forbidden",  # 403: the key lacks the role that the route needs
     "unknown_image",  # 404
+    "unknown_conversation",  # 404
     "not_found",  # 404
     "method_not_allowed",  # 405
     "timeout",  # 408: the body arrived too slowly
@@ -268,6 +269,50 @@ class Answers(Wire):
 
     image_id: str = Field(description="The image.")
     answers: list[Answer] = Field(description="One per question.")
+
+
+class Turn(Wire):
+    """A question of a conversation with its answer."""
+
+    key: str = Field(description="Chosen by the client; a key is asked once.")
+    question: str = Field(description="In words.", examples=[QUESTION_EXAMPLE])
+    status: Literal["pending", "answered", "failed"] = Field(description="How far it is.")
+    answer: Answer | None = Field(None, description="The answer, once there is one.")
+    failure: str | None = Field(None, description="The error code, where it failed.")
+    asked: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
+
+
+class Case(Wire):
+    """An image of a conversation."""
+
+    image: UploadedImage = Field(description="The image.")
+    name: str = Field(description="What the user calls it.")
+    turns: list[Turn] = Field(description="Questions, oldest first.")
+    draft: str = Field("", description="A question that was typed and not sent.")
+
+
+class Conversation(Wire):
+    """Images with their questions and answers."""
+
+    id: str = Field(description="Identifies the conversation; it cannot be guessed.")
+    version: int = Field(description="Grows with each change.")
+    cases: list[Case] = Field(description="Images, oldest first.")
+    expires_in_seconds: float | None = Field(None, description="How long it is stored after its last change.")
+
+
+class ConversationQuestion(Wire):
+    """A question for a conversation."""
+
+    image_id: str = Field(description="One of its images.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
+    key: str = Field(description="Chosen by the client; a key is asked once.", min_length=8, max_length=64)
+    question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
+
+
+class Draft(Wire):
+    """A question that was typed and not sent."""
+
+    image_id: str = Field(description="One of the conversation's images.", max_length=64)
+    draft: str = Field(description="The text.", max_length=MAX_QUESTION)
 
 
 class Suggestions(Wire):

@@ -175,6 +175,8 @@ class Settings(BaseSettings):
     """Whether questions and answers are logged; never images."""
     metrics: bool = True
     """Whether GET /metrics is served."""
+    page: bool = False
+    """Whether the web page is served (/page)."""
     docs: bool = True
     """Whether the API's description is served (/docs, /openapi.json)."""
     otel: bool = False

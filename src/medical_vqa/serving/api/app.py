@@ -13,8 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import openai, responses, routes
+from medical_vqa.serving.api import conversations, openai, page, responses, routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
+from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.middleware.outer import Draining
@@ -71,6 +72,7 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
         middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
     )
     app.state.service = service
+    app.state.conversations = Conversations(service, service.store)
     app.state.draining = draining
     app.state.rate_limiter = rate_limiter
     leave_errors_to_the_outermost_layer(app)
@@ -78,6 +80,9 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
     app.include_router(routes.json_router)
     app.include_router(openai.router)
     app.include_router(responses.router)
+    app.include_router(conversations.router)
+    if settings.page:
+        app.include_router(page.router)
     if settings.metrics:
 
         @app.get("/metrics", include_in_schema=False)

@@ -65,7 +65,8 @@ _SUGGESTED = 6
 json_router = APIRouter(route_class=BoundedJsonRoute)
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for its description."""
     return {status: {"model": Problem, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
@@ -73,7 +74,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post(
-    "/ask_question", tags=["questions"], responses=_errors(*_QUESTION_ERRORS), openapi_extra=ask_request_openapi()
+    "/ask_question", tags=["questions"], responses=errors(*_QUESTION_ERRORS), openapi_extra=ask_request_openapi()
 )
 async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     """Ask a question about an uploaded image. The body is JSON or a form."""
@@ -95,7 +96,7 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     response_class=StreamingResponse,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Events `text`, and last `answer` or `problem`."},
-        **_errors(*_QUESTION_ERRORS),
+        **errors(*_QUESTION_ERRORS),
     },
 )
 async def stream_question(body: AskRequest, service: ServiceDependency) -> StreamingResponse:
@@ -123,7 +124,7 @@ def _conversation(body: AskRequest) -> Conversation:
     return Conversation(body.other_image_ids, turns, body.check_image)
 
 
-@json_router.post("/ask_questions", tags=["questions"], responses=_errors(*_QUESTION_ERRORS))
+@json_router.post("/ask_questions", tags=["questions"], responses=errors(*_QUESTION_ERRORS))
 async def ask_questions(request: Request, body: AskManyRequest, service: ServiceDependency) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
     await count_questions(request, len(body.questions))
@@ -131,7 +132,7 @@ async def ask_questions(request: Request, body: AskManyRequest, service: Service
     return await while_connected(request, work)
 
 
-@router.post("/ask", tags=["questions"], responses=_errors(*_UPLOAD_ERRORS))
+@router.post("/ask", tags=["questions"], responses=errors(*_UPLOAD_ERRORS))
 async def ask(
     request: Request,
     service: ServiceDependency,
@@ -156,13 +157,13 @@ async def ask(
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-@router.post("/upload_image", tags=["images"], responses=_errors(*_UPLOAD_ERRORS))
+@router.post("/upload_image", tags=["images"], responses=errors(*_UPLOAD_ERRORS))
 async def upload_image(service: ServiceDependency, client: ClientDependency, upload: UploadDependency) -> UploadedImage:
     """Upload an image to ask about. Its header is removed; the file itself is not stored."""
     return await service.upload(upload, client=client)
 
 
-@router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=_errors(*_IMAGE_ERRORS))
+@router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=errors(*_IMAGE_ERRORS))
 async def delete_image(image_id: ImageId, service: ServiceDependency) -> Response:
     """Delete an uploaded image, on every server of the store."""
     await service.delete(image_id)
@@ -173,14 +174,14 @@ async def delete_image(image_id: ImageId, service: ServiceDependency) -> Respons
     "/images/{image_id}/picture",
     tags=["images"],
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "PNG."}, **_errors(*_IMAGE_ERRORS)},
+    responses={200: {"content": {"image/png": {}}, "description": "PNG."}, **errors(*_IMAGE_ERRORS)},
 )
 async def image_picture(image_id: ImageId, service: ServiceDependency) -> Response:
     """The picture of an uploaded image as the server decoded it: upright, 8 bits, windowed, without any header."""
     return Response(await service.images.png(image_id), media_type="image/png")
 
 
-@router.get("/images/{image_id}/questions", tags=["images"], responses=_errors(*_IMAGE_ERRORS))
+@router.get("/images/{image_id}/questions", tags=["images"], responses=errors(*_IMAGE_ERRORS))
 async def suggested_questions(
     image_id: ImageId,
     service: ServiceDependency,
@@ -197,13 +198,13 @@ async def suggested_questions(
 # --- about this server ------------------------------------------------------------------------------------------------
 
 
-@router.get("/model", tags=["server"], responses=_errors(401, 429))
+@router.get("/model", tags=["server"], responses=errors(401, 429))
 async def model_info(service: ServiceDependency) -> ModelInfo:
     """The card of the model that answers, and the limits of this server."""
     return service.info()
 
 
-@router.get("/examples", tags=["server"], responses=_errors(401, 429))
+@router.get("/examples", tags=["server"], responses=errors(401, 429))
 async def examples() -> Examples:
     """Images that ship with the server, with questions and the dataset's answers."""
     return bundled_examples().examples
@@ -213,7 +214,7 @@ async def examples() -> Examples:
     "/examples/{example_id}/image",
     tags=["server"],
     response_class=FileResponse,
-    responses={200: {"content": {"image/jpeg": {}}, "description": "The image."}, **_errors(401, 404, 422, 429)},
+    responses={200: {"content": {"image/jpeg": {}}, "description": "The image."}, **errors(401, 404, 422, 429)},
 )
 async def example_image(
     example_id: Annotated[str, Path(max_length=64, description="As GET /examples lists it.")],
@@ -231,7 +232,7 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", tags=["operations"], responses=_errors(503))
+@router.get("/readyz", tags=["operations"], responses=errors(503))
 async def readyz(request: Request, service: ServiceDependency) -> Health:
     """Readiness: whether uploads are stored and questions are answered."""
     if request.app.state.draining.active:

@@ -7,6 +7,7 @@ bounded for the process, and for each client, so that one client cannot use up w
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 
@@ -19,6 +20,8 @@ from medical_vqa.serving.schema import MAX_QUESTION, MAX_QUESTIONS
 
 IMAGE_PATHS = frozenset({"/upload_image", "/ask", "/series", "/v1/chat/completions", "/v1/responses"})
 """Routes whose bodies carry an image; a body of any other has at most its entry in `SMALL_BODIES`, or `SMALL_BODY`."""
+CONVERSATION_IMAGES = re.compile(r"/conversations/[^/]+/images")
+"""Further routes whose bodies carry an image."""
 SMALL_BODY = 64 * 1024
 """Bytes of a body without an image."""
 SMALL_BODIES = {"/ask_questions": 6 * MAX_QUESTION * MAX_QUESTIONS + 4096}  # a character takes up to 6 bytes in JSON
@@ -98,7 +101,8 @@ class BodyLimitsMiddleware:
             raise body.error
 
     def _limit(self, path: str) -> int:
-        return self._max_bytes if path in IMAGE_PATHS else min(self._max_bytes, SMALL_BODIES.get(path, SMALL_BODY))
+        carries_image = path in IMAGE_PATHS or CONVERSATION_IMAGES.fullmatch(path)
+        return self._max_bytes if carries_image else min(self._max_bytes, SMALL_BODIES.get(path, SMALL_BODY))
 
 
 class _LimitedBody:

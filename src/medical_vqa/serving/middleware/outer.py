@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.page_files import PAGE_PATHS, PAGE_POLICY
 from medical_vqa.serving.problems import problem_response, to_api_error
 
 CLIENT_CLOSED_REQUEST = 499
@@ -74,6 +75,8 @@ class OuterMiddleware:
         self._log = structlog.get_logger("medical_vqa.access")
         headers = {**_SECURITY_HEADERS, "Content-Security-Policy": _DOCS_POLICY if docs else _API_POLICY}
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        page_headers = {**headers, "Content-Security-Policy": PAGE_POLICY}
+        self._page_headers = [(name.lower().encode(), value.encode()) for name, value in page_headers.items()]
         self._names = frozenset(name for name, _ in self._headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +93,7 @@ class OuterMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [header for header in message.get("headers", ()) if header[0].lower() not in self._names]
-                headers += [*self._headers, (b"x-request-id", request_id.encode())]
+                headers += [*(self._page_headers if scope["path"] in PAGE_PATHS else self._headers), (b"x-request-id", request_id.encode())]
                 if self._draining.active:
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers

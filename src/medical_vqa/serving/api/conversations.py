@@ -1,0 +1,85 @@
+"""The routes of the page's conversations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
+
+from medical_vqa.serving.api.requests import (
+    BoundedJsonRoute,
+    ClientDependency,
+    UploadDependency,
+    while_connected,
+)
+from medical_vqa.serving.api.routes import errors
+from medical_vqa.serving.conversations import Conversations
+from medical_vqa.serving.schema import Case, Conversation, ConversationQuestion, Draft, Turn
+
+router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=BoundedJsonRoute)
+_QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
+
+ConversationId = Annotated[str, Path(description="As POST /conversations returned it.", max_length=64)]
+ImageId = Annotated[str, Path(description="As POST /conversations/{id}/images returned it.", max_length=64)]
+
+
+async def get_conversations(request: Request) -> Conversations:
+    """The conversations of the application that received a request."""
+    conversations: Conversations = request.app.state.conversations
+    return conversations
+
+
+ConversationsDependency = Annotated[Conversations, Depends(get_conversations)]
+
+
+@router.post("", status_code=201, responses=errors(401, 429, 503))
+async def create(conversations: ConversationsDependency) -> Conversation:
+    """Begin a conversation."""
+    return await conversations.create()
+
+
+@router.get("/{conversation_id}", responses=errors(401, 404, 422, 429, 503))
+async def read(
+    request: Request,
+    conversation_id: ConversationId,
+    conversations: ConversationsDependency,
+    after: Annotated[int, Query(ge=-1, description="Wait some seconds for a version above this one.")] = -1,
+) -> Conversation:
+    """A conversation with all its images, questions and answers."""
+    return await while_connected(request, conversations.read(conversation_id, after=after))
+
+
+@router.post("/{conversation_id}/images", status_code=201, responses=errors(*_QUESTION_ERRORS))
+async def add_image(
+    conversation_id: ConversationId,
+    conversations: ConversationsDependency,
+    client: ClientDependency,
+    upload: UploadDependency,
+    name: Annotated[str, Form(max_length=200, description="What the user calls the image.")] = "",
+) -> Case:
+    """Upload an image into a conversation."""
+    return await conversations.add_image(conversation_id, upload, name, client=client)
+
+
+@router.post("/{conversation_id}/questions", status_code=202, responses=errors(*_QUESTION_ERRORS))
+async def ask(
+    conversation_id: ConversationId, body: ConversationQuestion, conversations: ConversationsDependency
+) -> Turn:
+    """Ask a question; the answer arrives with a later version of the conversation, whoever is connected then."""
+    return await conversations.ask(conversation_id, body.image_id, body.key, body.question)
+
+
+@router.put("/{conversation_id}/draft", status_code=204, responses=errors(*_QUESTION_ERRORS))
+async def draft(conversation_id: ConversationId, body: Draft, conversations: ConversationsDependency) -> Response:
+    """Keep a question that was typed and not sent."""
+    await conversations.draft(conversation_id, body.image_id, body.draft)
+    return Response(status_code=204)
+
+
+@router.delete("/{conversation_id}/images/{image_id}", status_code=204, responses=errors(401, 404, 422, 429, 503))
+async def delete_image(
+    conversation_id: ConversationId, image_id: ImageId, conversations: ConversationsDependency
+) -> Response:
+    """Delete an image of a conversation with its questions and answers."""
+    await conversations.delete_image(conversation_id, image_id)
+    return Response(status_code=204)

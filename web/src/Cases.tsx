@@ -1,0 +1,55 @@
+// The list of this session's pictures.
+import { useEffect, useState } from "preact/hooks";
+import type { Case } from "./api.ts";
+import { pictureBlob } from "./api.ts";
+import { t } from "./i18n/index.ts";
+import * as store from "./store.ts";
+import { FileButton } from "./Start.tsx";
+
+export function Cases() {
+  const [filter, setFilter] = useState("");
+  const [deleting, setDeleting] = useState<string | null>(null);
+  const cases = store.conversation.value?.cases ?? [];
+  const words = filter.toLowerCase();
+  const matching = cases.filter((item) => `${item.name} ${item.turns.map((turn) => turn.question).join(" ")}`.toLowerCase().includes(words));
+  return (
+    <nav class="cases" aria-label={t("cases.title")}>
+      {cases.length > 3 && <input type="search" aria-label={t("cases.search")} placeholder={t("cases.search")} value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />}
+      <ul>
+        {matching.map((item) => (
+          <li key={item.image.image_id} class={item.image.image_id === store.currentId.value ? "current" : ""}>
+            <button class="case" aria-current={item.image.image_id === store.currentId.value} onClick={() => (store.currentId.value = item.image.image_id)}>
+              <Thumbnail item={item} />
+              <span class="name">{item.name}</span>
+            </button>
+            <button class="delete" aria-label={t("cases.delete", { name: item.name })} title={t("cases.delete", { name: item.name })} onClick={() => setDeleting(item.image.image_id)}>
+              ×
+            </button>
+            {deleting === item.image.image_id && (
+              <div class="confirm" role="alertdialog" aria-label={t("cases.confirm")}>
+                <p>{t("cases.confirm")}</p>
+                <button class="primary" onClick={() => (setDeleting(null), void store.removeCase(item))}>{t("confirm.yes")}</button>
+                <button onClick={() => setDeleting(null)}>{t("confirm.no")}</button>
+              </div>
+            )}
+          </li>
+        ))}
+        {!matching.length && cases.length > 0 && <li class="small">{t("cases.none")}</li>}
+      </ul>
+      {store.uploading.value.map((name, index) => <p key={index} class="small">{t("cases.uploading", { name })}</p>)}
+      <FileButton label={t("cases.add")} />
+    </nav>
+  );
+}
+
+function Thumbnail({ item }: { item: Case }) {
+  const [url, setUrl] = useState("");
+  useEffect(() => {
+    let address = "";
+    pictureBlob(item.image.image_id)
+      .then((blob) => setUrl((address = URL.createObjectURL(blob))))
+      .catch(() => undefined);
+    return () => URL.revokeObjectURL(address);
+  }, [item.image.image_id]);
+  return url ? <img src={url} alt="" /> : <span class="thumbnail" />;
+}

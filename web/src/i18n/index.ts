@@ -1,0 +1,31 @@
+// The page's texts in the chosen language: t("viewer.millimeters", { n: 12 }).
+import { computed, signal } from "@preact/signals";
+import { en, type Key } from "./en.ts";
+import { zh } from "./zh.ts";
+
+const TEXTS = { en, zh } as const;
+export type Language = keyof typeof TEXTS;
+export const LANGUAGES = Object.entries(TEXTS).map(([code, texts]) => ({ code: code as Language, name: texts.name }));
+
+const stored = localStorage.getItem("language");
+const browser = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+export const language = signal<Language>(stored && stored in TEXTS ? (stored as Language) : browser);
+const texts = computed<Record<Key, string>>(() => TEXTS[language.value]);
+
+export function t(key: Key, values: Record<string, string | number> = {}): string {
+  return texts.value[key].replace(/\{(\w+)\}/g, (placeholder, name) => String(values[name] ?? placeholder));
+}
+
+export const hasText = (key: string): key is Key => key in en;
+
+/** A duration in minutes, from two hours on in hours. */
+export function duration(seconds: number): string {
+  const minutes = Math.max(1, Math.round(seconds / 60));
+  return minutes >= 120 ? t("hours", { n: Math.round(minutes / 60) }) : t("minutes", { n: minutes });
+}
+
+export function chooseLanguage(code: Language): void {
+  localStorage.setItem("language", code);
+  language.value = code;
+  document.documentElement.lang = code === "zh" ? "zh-CN" : code;
+}
