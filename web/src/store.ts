@@ -36,6 +36,7 @@ export function failureText(code: string, message = ""): string {
 
 const failureOf = (error: unknown): string => (error instanceof api.Failure ? failureText(error.code, error.message) : String(error));
 
+let draftTimer = 0;
 let following: AbortController | null = null;
 
 export async function start(): Promise<void> {
@@ -148,6 +149,7 @@ export async function openExample(path: string, caption: string): Promise<void> 
 export async function ask(imageId: string, question: string): Promise<void> {
   const now = conversation.value;
   const text = question.trim();
+  clearTimeout(draftTimer);
   if (!now || !text) return;
   const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked: Date.now() };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
@@ -191,8 +193,6 @@ export async function removeCase(item: api.Case): Promise<void> {
   if (currentId.value === item.image.image_id) currentId.value = cases.at(-1)?.image.image_id ?? null;
   notify(t("cases.deleted", { name: item.name }));
 }
-
-let draftTimer = 0;
 
 export function saveDraft(imageId: string, draft: string): void {
   clearTimeout(draftTimer);

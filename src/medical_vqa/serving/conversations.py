@@ -8,6 +8,7 @@ the image store, so that it survives a restart and other servers find it; the la
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore
-from medical_vqa.serving.schema import IMAGE_ID, Case, Conversation, Turn
+from medical_vqa.serving.schema import IMAGE_ID, Conversation, ConversationImage, ConversationTurn
 from medical_vqa.serving.service import Service, Upload
 
 MAX_CASES, MAX_TURNS = 50, 300
@@ -66,13 +67,11 @@ class Conversations:
         """
         entry = await self._get(conversation_id)
         if entry.conversation.version <= after:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.changed.wait(), _LONGEST_WAIT)
-            except TimeoutError:
-                pass
         return entry.conversation
 
-    async def add_image(self, conversation_id: str, upload: Upload, name: str, *, client: str) -> Case:
+    async def add_image(self, conversation_id: str, upload: Upload, name: str, *, client: str) -> ConversationImage:
         """Upload an image into the conversation; its name is what the user calls it.
 
         Args:
@@ -88,11 +87,11 @@ class Conversations:
         if len(entry.conversation.cases) >= MAX_CASES:
             raise ApiError(422, "invalid", f"the conversation has {MAX_CASES} images; delete one, or begin another")
         image = await self._service.upload(upload, client=client)
-        case = Case(image=image, name=name, turns=[], draft="")
+        case = ConversationImage(image=image, name=name, turns=[], draft="")
         await self._change(entry, [*entry.conversation.cases, case])
         return case
 
-    async def ask(self, conversation_id: str, image_id: str, key: str, question: str) -> Turn:
+    async def ask(self, conversation_id: str, image_id: str, key: str, question: str) -> ConversationTurn:
         """Ask a question; the answer arrives with a later version.
 
         Args:
@@ -111,7 +110,7 @@ class Conversations:
                 return turn
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again to go on")
-        turn = Turn(key=key, question=question.strip(), status="pending", asked=round(1000 * time.time()))
+        turn = ConversationTurn(key=key, question=question.strip(), status="pending", asked=round(1000 * time.time()))
         await self._change_case(entry, image_id, {"turns": [*case.turns, turn], "draft": ""})
         self._start(entry, image_id, turn)
         return turn
@@ -132,12 +131,12 @@ class Conversations:
         await self._service.images.delete(image_id)
         await self._change(entry, [c for c in entry.conversation.cases if c.image.image_id != image_id])
 
-    def _start(self, entry: _Open, image_id: str, turn: Turn) -> None:
+    def _start(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
         task = asyncio.create_task(self._answer(entry, image_id, turn))
         entry.answering[turn.key] = task
         task.add_done_callback(lambda _: entry.answering.pop(turn.key, None))
 
-    async def _answer(self, entry: _Open, image_id: str, turn: Turn) -> None:
+    async def _answer(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
         try:
             answer = await self._service.ask(image_id, turn.question, attention_map=True)
             changes = {"status": "answered", "answer": answer}
@@ -179,7 +178,7 @@ class Conversations:
         ]
         await self._change(entry, cases, wake=wake)
 
-    async def _change(self, entry: _Open, cases: list[Case], *, wake: bool = True) -> None:
+    async def _change(self, entry: _Open, cases: list[ConversationImage], *, wake: bool = True) -> None:
         """Replace the images of a conversation, wake its readers, and write it to the store."""
         version = entry.conversation.version + wake
         entry.conversation = entry.conversation.model_copy(update={"cases": cases, "version": version})
@@ -194,7 +193,7 @@ class Conversations:
         await asyncio.to_thread(self._store.put, conversation.id, blob)
 
 
-def _case(conversation: Conversation, image_id: str) -> Case:
+def _case(conversation: Conversation, image_id: str) -> ConversationImage:
     for case in conversation.cases:
         if case.image.image_id == image_id:
             return case

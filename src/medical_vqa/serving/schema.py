@@ -271,7 +271,7 @@ class Answers(Wire):
     answers: list[Answer] = Field(description="One per question.")
 
 
-class Turn(Wire):
+class ConversationTurn(Wire):
     """A question of a conversation with its answer."""
 
     key: str = Field(description="Chosen by the client; a key is asked once.")
@@ -282,12 +282,12 @@ class Turn(Wire):
     asked: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
 
 
-class Case(Wire):
+class ConversationImage(Wire):
     """An image of a conversation."""
 
     image: UploadedImage = Field(description="The image.")
     name: str = Field(description="What the user calls it.")
-    turns: list[Turn] = Field(description="Questions, oldest first.")
+    turns: list[ConversationTurn] = Field(description="Questions, oldest first.")
     draft: str = Field("", description="A question that was typed and not sent.")
 
 
@@ -296,7 +296,7 @@ class Conversation(Wire):
 
     id: str = Field(description="Identifies the conversation; it cannot be guessed.")
     version: int = Field(description="Grows with each change.")
-    cases: list[Case] = Field(description="Images, oldest first.")
+    cases: list[ConversationImage] = Field(description="Images, oldest first.")
     expires_in_seconds: float | None = Field(None, description="How long it is stored after its last change.")
 
 

@@ -14,7 +14,7 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.routes import errors
 from medical_vqa.serving.conversations import Conversations
-from medical_vqa.serving.schema import Case, Conversation, ConversationQuestion, Draft, Turn
+from medical_vqa.serving.schema import Conversation, ConversationImage, ConversationQuestion, ConversationTurn, Draft
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=BoundedJsonRoute)
 _QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
@@ -56,7 +56,7 @@ async def add_image(
     client: ClientDependency,
     upload: UploadDependency,
     name: Annotated[str, Form(max_length=200, description="What the user calls the image.")] = "",
-) -> Case:
+) -> ConversationImage:
     """Upload an image into a conversation."""
     return await conversations.add_image(conversation_id, upload, name, client=client)
 
@@ -64,7 +64,7 @@ async def add_image(
 @router.post("/{conversation_id}/questions", status_code=202, responses=errors(*_QUESTION_ERRORS))
 async def ask(
     conversation_id: ConversationId, body: ConversationQuestion, conversations: ConversationsDependency
-) -> Turn:
+) -> ConversationTurn:
     """Ask a question; the answer arrives with a later version of the conversation, whoever is connected then."""
     return await conversations.ask(conversation_id, body.image_id, body.key, body.question)
 

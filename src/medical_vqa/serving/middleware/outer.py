@@ -93,7 +93,10 @@ class OuterMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [header for header in message.get("headers", ()) if header[0].lower() not in self._names]
-                headers += [*(self._page_headers if scope["path"] in PAGE_PATHS else self._headers), (b"x-request-id", request_id.encode())]
+                headers += [
+                    *(self._page_headers if scope["path"] in PAGE_PATHS else self._headers),
+                    (b"x-request-id", request_id.encode()),
+                ]
                 if self._draining.active:
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers

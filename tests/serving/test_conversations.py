@@ -1,0 +1,122 @@
+"""Conversations live on the server: nothing is lost with a connection, and nothing is asked twice."""
+
+import httpx2
+import pytest
+from echo_model import make_engine
+from live import serving, settings
+
+from medical_vqa.serving.schema import Conversation
+
+
+def begin(client: httpx2.Client) -> str:
+    response = client.post("/conversations", json={})
+    assert response.status_code == 201
+    return response.json()["id"]
+
+
+def add(client: httpx2.Client, conversation: str, scan: bytes, name: str = "scan.jpg") -> str:
+    response = client.post(
+        f"/conversations/{conversation}/images", files={"image_file": (name, scan)}, data={"name": name}
+    )
+    assert response.status_code == 201, response.text
+    return response.json()["image"]["image_id"]
+
+
+def wait_for_answers(client: httpx2.Client, conversation: str, count: int) -> dict:
+    version = -1
+    while True:
+        body = client.get(f"/conversations/{conversation}", params={"after": version}).json()
+        turns = [turn for image in body["cases"] for turn in image["turns"]]
+        if sum(turn["status"] != "pending" for turn in turns) == count:
+            return body
+        version = body["version"]
+
+
+@pytest.fixture
+def client(echo):
+    with httpx2.Client(base_url=echo, timeout=60) as client:
+        yield client
+
+
+def test_a_question_is_answered_in_a_later_version(client, scan):
+    conversation = begin(client)
+    image = add(client, conversation, scan)
+    question = {"image_id": image, "key": "question-1", "question": "Which organ?"}
+    assert client.post(f"/conversations/{conversation}/questions", json=question).status_code == 202
+    body = wait_for_answers(client, conversation, 1)
+    (turn,) = body["cases"][0]["turns"]
+    assert turn["status"] == "answered"
+    assert turn["answer"]["question"] == "Which organ?"
+
+
+def test_a_question_that_is_sent_twice_is_asked_once(client, scan):
+    conversation = begin(client)
+    question = {"image_id": add(client, conversation, scan), "key": "question-1", "question": "Which organ?"}
+    for _ in range(3):
+        client.post(f"/conversations/{conversation}/questions", json=question)
+    body = wait_for_answers(client, conversation, 1)
+    assert [turn["key"] for turn in body["cases"][0]["turns"]] == ["question-1"]
+
+
+def test_four_questions_at_once_are_all_answered(client, scan):
+    conversation = begin(client)
+    image = add(client, conversation, scan)
+    for number in range(4):
+        question = {"image_id": image, "key": f"question-{number}", "question": f"Question {number}?"}
+        client.post(f"/conversations/{conversation}/questions", json=question)
+    turns = wait_for_answers(client, conversation, 4)["cases"][0]["turns"]
+    assert [turn["answer"]["question"] for turn in turns] == [f"Question {number}?" for number in range(4)]
+
+
+def test_a_draft_is_kept_and_sending_clears_it(client, scan):
+    conversation = begin(client)
+    image = add(client, conversation, scan)
+    draft = {"image_id": image, "draft": "Is there a fr"}
+    assert client.put(f"/conversations/{conversation}/draft", json=draft).status_code == 204
+    assert client.get(f"/conversations/{conversation}").json()["cases"][0]["draft"] == "Is there a fr"
+    question = {"image_id": image, "key": "question-1", "question": "Is there a fracture?"}
+    client.post(f"/conversations/{conversation}/questions", json=question)
+    assert wait_for_answers(client, conversation, 1)["cases"][0]["draft"] == ""
+
+
+def test_a_deleted_image_takes_its_questions_and_answers_along(client, scan):
+    conversation = begin(client)
+    image = add(client, conversation, scan)
+    assert client.delete(f"/conversations/{conversation}/images/{image}").status_code == 204
+    assert client.get(f"/conversations/{conversation}").json()["cases"] == []
+    assert client.get(f"/images/{image}/picture").status_code == 404
+
+
+@pytest.mark.parametrize("unknown", ["0" * 24 + "-" + "x" * 22, "nonsense"])
+def test_an_unknown_conversation_is_told_from_an_unknown_image(client, unknown):
+    response = client.get(f"/conversations/{unknown}")
+    assert response.status_code == 404
+    assert response.json()["detail"]["code"] == "unknown_conversation"
+
+
+def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp_path, scan):
+    store = str(tmp_path)
+    with serving(make_engine(), settings(store=store)) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        conversation = begin(client)
+        image = add(client, conversation, scan)
+    path = next(path for path in tmp_path.rglob("*") if path.is_file() and conversation in path.name)
+    stored = Conversation.model_validate_json(path.read_bytes()[path.read_bytes().index(b"{") :])
+    turn = {"key": "question-1", "question": "Which organ?", "status": "pending", "asked": 0}
+    pending = stored.model_dump(mode="json")
+    pending["cases"][0]["turns"] = [turn]
+    with serving(make_engine(), settings(store=store)) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        path.write_bytes(Conversation.model_validate(pending).model_dump_json().encode())
+        body = wait_for_answers(client, conversation, 1)
+    assert body["cases"][0]["image"]["image_id"] == image
+    assert body["cases"][0]["turns"][0]["status"] == "answered"
+
+
+def test_the_page_is_served_with_a_policy_that_allows_nothing_from_outside():
+    with serving(make_engine(), settings(page=True)) as url:
+        response = httpx2.get(f"{url}/page")
+        assert response.status_code == 200
+        policy = response.headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert httpx2.get(f"{url}/page/page.js").headers["content-type"].startswith("text/javascript")
+        assert httpx2.get(f"{url}/page/../settings.py").status_code == 404
