@@ -24,6 +24,7 @@ IN_WHEEL = (
     "medical_vqa/assets/slake-mini/LICENSE",
     "medical_vqa/recipes/demo.yaml",
     "medical_vqa/constraints.txt",
+    "medical_vqa/serving/page/page.js",
 )
 TESTS = ("tests/evaluation", "tests/test_io.py", "tests/test_readme.py", "tests/test_registry.py", "tests/test_text.py")
 """What is run from the sdist: seconds, of every layer below training."""

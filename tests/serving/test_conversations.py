@@ -1,5 +1,9 @@
 """Conversations live on the server: nothing is lost with a connection, and nothing is asked twice."""
 
+import hashlib
+import json
+import time
+
 import httpx2
 import pytest
 from echo_model import make_engine
@@ -109,6 +113,41 @@ def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp
         body = wait_for_answers(client, conversation, 1)
     assert body["cases"][0]["image"]["image_id"] == image
     assert body["cases"][0]["turns"][0]["status"] == "answered"
+
+
+def test_a_conversation_is_known_to_its_tenant_alone(tmp_path, scan):
+    keys = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("mine", "theirs")}
+    lines = [f"- {{name: {name}, tenant: {name}, sha256: {digest}}}" for name, digest in keys.items()]
+    keys_file = tmp_path / "keys.yaml"
+    keys_file.write_text("\n".join(lines) + "\n")
+    with serving(make_engine(), settings(keys_file=keys_file)) as url:
+        mine, theirs = (
+            httpx2.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {name}"}) for name in keys
+        )
+        with mine, theirs:
+            conversation = begin(mine)
+            add(mine, conversation, scan)
+            assert theirs.get(f"/conversations/{conversation}").status_code == 404
+            assert len(mine.get(f"/conversations/{conversation}").json()["cases"]) == 1
+
+
+def test_an_image_whose_time_is_over_leaves_the_conversation(tmp_path, scan):
+    with (
+        serving(make_engine(), settings(store=str(tmp_path))) as url,
+        httpx2.Client(base_url=url, timeout=60) as client,
+    ):
+        conversation = begin(client)
+        add(client, conversation, scan)
+        path = next(tmp_path.rglob(f"{conversation}*"))
+        stored = json.loads(path.read_bytes())
+        assert stored["cases"][0]["expires_at"] > 1000 * time.time()
+    stored["cases"][0]["expires_at"] = 1
+    path.write_text(json.dumps(stored))
+    with (
+        serving(make_engine(), settings(store=str(tmp_path))) as url,
+        httpx2.Client(base_url=url, timeout=60) as client,
+    ):
+        assert client.get(f"/conversations/{conversation}").json()["cases"] == []
 
 
 def test_the_page_is_served_with_a_policy_that_allows_nothing_from_outside():

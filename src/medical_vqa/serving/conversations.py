@@ -14,11 +14,14 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
+import structlog
 from cachetools import LRUCache
 from pydantic import ValidationError
 
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.image_store.repository import stored_name
 from medical_vqa.serving.schema import IMAGE_ID, Conversation, ConversationImage, ConversationTurn
 from medical_vqa.serving.service import Service, Upload
 
@@ -26,6 +29,7 @@ MAX_CASES, MAX_TURNS = 50, 300
 """Images of a conversation, and questions about each."""
 _OPEN_CONVERSATIONS = 1_000  # in memory; others are read from the store again
 _ID = re.compile(IMAGE_ID)
+_LOG = structlog.get_logger("medical_vqa.serving")
 _LONGEST_WAIT = 20.0  # seconds that a reader waits for a change; proxies end a request after 30 or 60
 
 
@@ -33,6 +37,8 @@ _LONGEST_WAIT = 20.0  # seconds that a reader waits for a change; proxies end a 
 class _Open:
     """A conversation in memory."""
 
+    name: str
+    """In the store; it has the owner in it, so that the id of another tenant's conversation names nothing."""
     conversation: Conversation
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, with each version."""
@@ -55,8 +61,9 @@ class Conversations:
         conversation = Conversation(
             id=conversation_id, version=0, cases=[], expires_in_seconds=self._service.settings.store_ttl
         )
-        self._open[conversation_id] = _Open(conversation)
-        await self._write(conversation)
+        name = stored_name(conversation_id, current_client().owner)
+        self._open[name] = _Open(name, conversation)
+        await self._write(self._open[name])
         return conversation
 
     async def read(self, conversation_id: str, *, after: int = -1) -> Conversation:
@@ -87,7 +94,9 @@ class Conversations:
         if len(entry.conversation.cases) >= MAX_CASES:
             raise ApiError(422, "invalid", f"the conversation has {MAX_CASES} images; delete one, or begin another")
         image = await self._service.upload(upload, client=client)
-        case = ConversationImage(image=image, name=name, turns=[], draft="")
+        lifetime = image.expires_in_seconds
+        expires_at = None if lifetime is None else round(1000 * (time.time() + lifetime))
+        case = ConversationImage(image=image, name=name, turns=[], draft="", expires_at=expires_at)
         await self._change(entry, [*entry.conversation.cases, case])
         return case
 
@@ -128,7 +137,11 @@ class Conversations:
         for turn in case.turns:
             if task := entry.answering.pop(turn.key, None):
                 task.cancel()
-        await self._service.images.delete(image_id)
+        try:
+            await self._service.delete(image_id)
+        except ApiError as error:
+            if error.code != "unknown_image":  # its time was over, or it was deleted elsewhere: it is gone
+                raise
         await self._change(entry, [c for c in entry.conversation.cases if c.image.image_id != image_id])
 
     def _start(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
@@ -137,34 +150,46 @@ class Conversations:
         task.add_done_callback(lambda _: entry.answering.pop(turn.key, None))
 
     async def _answer(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
+        changes: dict[str, object]
         try:
             answer = await self._service.ask(image_id, turn.question, attention_map=True)
             changes = {"status": "answered", "answer": answer}
         except ApiError as error:
             changes = {"status": "failed", "failure": error.code}
         except Exception:
+            _LOG.exception("a question of a conversation failed")
             changes = {"status": "failed", "failure": "internal"}
-            raise
-        finally:
-            case = next((c for c in entry.conversation.cases if c.image.image_id == image_id), None)
-            if case is not None:
-                turns = [t.model_copy(update=changes) if t.key == turn.key else t for t in case.turns]
-                await self._change_case(entry, image_id, {"turns": turns})
+        case = next((case for case in entry.conversation.cases if case.image.image_id == image_id), None)
+        if case is not None:  # it was not deleted meanwhile
+            turns = [other.model_copy(update=changes) if other.key == turn.key else other for other in case.turns]
+            await self._change_case(entry, image_id, {"turns": turns})
 
     async def _get(self, conversation_id: str) -> _Open:
-        entry = self._open.get(conversation_id)
-        if entry is not None:
-            return entry
-        blob = None
-        if _ID.match(conversation_id):
-            blob = await asyncio.to_thread(self._store.get, conversation_id)
+        """The client's conversation, without the images whose time is over; raises `ApiError` (404)."""
+        if not _ID.match(conversation_id):
+            raise unknown_conversation()
+        name = stored_name(conversation_id, current_client().owner)
+        entry = self._open.get(name)
+        if entry is not None and not await asyncio.to_thread(self._store.contains, name):
+            del self._open[name]  # its time is over, or it was deleted elsewhere
+            raise unknown_conversation()
+        if entry is None:
+            entry = await self._load(name)
+        now = 1000 * time.time()
+        cases = [case for case in entry.conversation.cases if case.expires_at is None or case.expires_at > now]
+        if len(cases) < len(entry.conversation.cases):
+            await self._change(entry, cases)
+        return entry
+
+    async def _load(self, name: str) -> _Open:
+        blob = await asyncio.to_thread(self._store.get, name)
         if blob is None:
             raise unknown_conversation()
         try:
             conversation = Conversation.model_validate_json(blob)
         except ValidationError:
             raise unknown_conversation() from None
-        entry = self._open.setdefault(conversation_id, _Open(conversation))
+        entry = self._open.setdefault(name, _Open(name, conversation))
         for case in conversation.cases:
             for turn in case.turns:
                 if turn.status == "pending" and turn.key not in entry.answering:  # the server that answered it stopped
@@ -186,11 +211,11 @@ class Conversations:
             entry.changed.set()
             entry.changed = asyncio.Event()
         async with entry.writing:  # in order: an older version must not overwrite a newer one
-            await self._write(entry.conversation)
+            await self._write(entry)
 
-    async def _write(self, conversation: Conversation) -> None:
-        blob = conversation.model_dump_json().encode()
-        await asyncio.to_thread(self._store.put, conversation.id, blob)
+    async def _write(self, entry: _Open) -> None:
+        blob = entry.conversation.model_dump_json().encode()
+        await asyncio.to_thread(self._store.put, entry.name, blob)
 
 
 def _case(conversation: Conversation, image_id: str) -> ConversationImage:

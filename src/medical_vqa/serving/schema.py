@@ -10,6 +10,10 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     GET    /images/{id}/questions                                                            -> Suggestions
     GET    /images/{id}/picture                                                              -> PNG bytes, as decoded
     DELETE /images/{id}                                                                      -> 204
+    POST   /conversations                                                                    -> Conversation
+    GET    /conversations/{id}            [after]                                            -> Conversation
+    POST   /conversations/{id}/images     multipart image_file, name                         -> ConversationImage
+    POST   /conversations/{id}/questions  JSON ConversationQuestion                          -> ConversationTurn
     GET    /model                                                                            -> ModelInfo
     GET    /examples                                                                         -> Examples
     GET    /examples/{id}/image                                                              -> JPEG bytes
@@ -289,6 +293,9 @@ class ConversationImage(Wire):
     name: str = Field(description="What the user calls it.")
     turns: list[ConversationTurn] = Field(description="Questions, oldest first.")
     draft: str = Field("", description="A question that was typed and not sent.")
+    expires_at: int | None = Field(
+        None, description="When the image is deleted, in milliseconds since 1970-01-01 UTC; null: never by itself."
+    )
 
 
 class Conversation(Wire):

@@ -40,7 +40,7 @@ ID_HEAD = 24
 """Characters of a picture's key with which the ids of its images begin."""
 
 
-def _stored_name(image_id: str, owner: str) -> str:
+def stored_name(image_id: str, owner: str) -> str:
     """The name of an owner's image in the store; raises `ApiError` (404) for what is no id."""
     if not _ID.match(image_id):
         raise unknown_image()
@@ -94,7 +94,7 @@ class ImageRepository:
         image_id = f"{encoded.digest[:ID_HEAD]}-{secrets.token_urlsafe(16)}"
         expires_at = None if self._ttl is None else time.time() + self._ttl
         image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context)
-        name = _stored_name(image_id, client.owner)
+        name = stored_name(image_id, client.owner)
         blob = write_blob(
             image,
             decoded,
@@ -113,7 +113,7 @@ class ImageRepository:
 
     async def get(self, image_id: str) -> StoredImage:
         """The client's image that was added here or on another server; raises `ApiError` (404)."""
-        name = _stored_name(image_id, current_client().owner)
+        name = stored_name(image_id, current_client().owner)
         image = self._cached(name)
         self._engine.metrics.image_cache.labels("miss" if image is None else "hit").inc()
         if image is None:
@@ -126,7 +126,7 @@ class ImageRepository:
     async def png(self, image_id: str) -> bytes:
         """The picture of an image as it was decoded, before it was prepared for the model; raises `ApiError` (404)."""
         await self.get(image_id)
-        name = _stored_name(image_id, current_client().owner)
+        name = stored_name(image_id, current_client().owner)
         blob = await self._call_store(lambda: self._store.get(name))
         if blob is None:
             raise unknown_image()
@@ -135,7 +135,7 @@ class ImageRepository:
     async def delete(self, image_id: str) -> None:
         """Forget the client's image and the answers about it; raises `ApiError` (404)."""
         owner = current_client().owner
-        name = _stored_name(image_id, owner)
+        name = stored_name(image_id, owner)
         self._cache.pop(name, None)
         if not await self._call_store(lambda: self._store.delete(name)):
             raise unknown_image()
