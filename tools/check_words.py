@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tools/words.toml"
 CHECKED = ("src", "docs", "recipes", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SUFFIXES = frozenset({".py", ".md", ".yaml", ".yml", ".toml", ".html", ".j2", ".js", ".css", ".json"})
-SKIPPED = ("/assets/", "/__pycache__/", ".schema.json")
-"""Data sets, weights, and schemas that are generated from the code."""
+SKIPPED = ("/assets/", "/__pycache__/", ".schema.json", "/serving/page/")
+"""Data sets, weights, and what is generated: schemas, the built page."""
 GENERATED = "<!-- Written by "
 """Beginning of a page that a tool writes from the code."""
 

@@ -105,7 +105,7 @@ def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp
         image = add(client, conversation, scan)
     path = next(path for path in tmp_path.rglob("*") if path.is_file() and conversation in path.name)
     stored = Conversation.model_validate_json(path.read_bytes()[path.read_bytes().index(b"{") :])
-    turn = {"key": "question-1", "question": "Which organ?", "status": "pending", "asked": 0}
+    turn = {"key": "question-1", "question": "Which organ?", "status": "pending", "asked_at": 0}
     pending = stored.model_dump(mode="json")
     pending["cases"][0]["turns"] = [turn]
     with serving(make_engine(), settings(store=store)) as url, httpx2.Client(base_url=url, timeout=60) as client:

@@ -99,7 +99,7 @@ function TurnCard({ turn, ask, edit }: { turn: Turn; ask: (question: string) => 
         <h2>{turn.question}</h2>
         <button class="quiet" onClick={() => edit(turn.question)}>{t("turn.edit")}</button>
       </header>
-      {turn.status === "pending" && <Thinking since={turn.asked} />}
+      {turn.status === "pending" && <Thinking since={turn.asked_at} />}
       {turn.status === "failed" && (
         <div class="card failed">
           <p>{store.failureText(turn.failure ?? "internal")}</p>
@@ -131,7 +131,7 @@ function AnswerCard({ turn, answer, ask }: { turn: Turn; answer: Answer; ask: (q
     <div class={`card ${answer.abstained ? "abstained" : ""}`}>
       {answer.abstained ? (
         <>
-          <p class="verdict">{t("turn.withheld")}</p>
+          <p class="withheld">{t("turn.withheld")}</p>
           <p>{reasonText(answer.reason_code, answer.reason_arguments, answer.reason)}</p>
           {answer.suggestions.length > 0 && (
             <div class="suggestions">

@@ -51,7 +51,7 @@ export type Turn = {
   answer: Answer | null;
   failure: string | null;
   /** Milliseconds since the epoch. */
-  asked: number;
+  asked_at: number;
 };
 
 export type Case = { image: UploadedImage; name: string; turns: Turn[]; draft: string };

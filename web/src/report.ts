@@ -27,7 +27,7 @@ export function downloadCsv(): void {
   const head = ["picture", "digest", "question", "answer", "confidence", "abstained", "reason", "source", "side", "model", "asked"];
   const lines = rows().map(({ item, turn }) => {
     const a = turn.answer;
-    return [item.name, item.image.image_id.slice(0, 24), turn.question, a?.answer, a?.confidence, a?.abstained, a?.reason, a?.source, a?.side, a?.model.id, new Date(turn.asked).toISOString()].map(cell).join(",");
+    return [item.name, item.image.image_id.slice(0, 24), turn.question, a?.answer, a?.confidence, a?.abstained, a?.reason, a?.source, a?.side, a?.model.id, new Date(turn.asked_at).toISOString()].map(cell).join(",");
   });
   download("medical-vqa.csv", "text/csv;charset=utf-8", `\ufeff${[head.join(","), ...lines].join("\r\n")}\r\n`);
 }

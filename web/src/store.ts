@@ -151,7 +151,7 @@ export async function ask(imageId: string, question: string): Promise<void> {
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
-  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked: Date.now() };
+  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now() };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
   shownTurn.value = turn.key;
   for (let attempt = 0; ; attempt++) {

@@ -283,7 +283,7 @@ class ConversationTurn(Wire):
     status: Literal["pending", "answered", "failed"] = Field(description="How far it is.")
     answer: Answer | None = Field(None, description="The answer, once there is one.")
     failure: str | None = Field(None, description="The error code, where it failed.")
-    asked: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
+    asked_at: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
 
 
 class ConversationImage(Wire):
