@@ -119,7 +119,9 @@ class Conversations:
                 return turn
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
-        turn = ConversationTurn(key=key, question=question.strip(), status="pending", asked_at=round(1000 * time.time()))
+        turn = ConversationTurn(
+            key=key, question=question.strip(), status="pending", asked_at=round(1000 * time.time())
+        )
         await self._change_case(entry, image_id, {"turns": [*case.turns, turn], "draft": ""})
         self._start(entry, image_id, turn)
         return turn
