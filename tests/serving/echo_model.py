@@ -82,15 +82,21 @@ class Echo(ModelFamily):
     def attention_maps(self, queries: Sequence[Query]) -> list[Any]:
         return [np.full((2, 3), 1 / 6, np.float32) for _ in queries]
 
+    def questions_answered(self) -> float:
+        """A clock by which every question takes a second."""
+        return float(sum(map(len, self.batches)))
+
     @property
     def questions(self) -> list[str]:
         return [query.question for batch in self.batches[1:] for query in batch]  # the first was the warm-up
 
 
-def make_engine(model: Any = None, card: BundleCard | None = None, **options: Any) -> Engine:
+def make_engine(
+    model: Any = None, card: BundleCard | None = None, clock: Callable[[], float] = time.monotonic, **options: Any
+) -> Engine:
     """An engine with a long deadline, unless `options` has another one."""
     card = card or BundleCard(family="echo", name="echo-1", created="2026-11-24T10:00:00+00:00")
-    return Engine(model or Echo(), card, EngineOptions(**{"deadline": PATIENCE, **options}))
+    return Engine(model or Echo(), card, EngineOptions(**{"deadline": PATIENCE, **options}), clock=clock)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

@@ -247,7 +247,7 @@ def _asking(engine, model, client, count):
 def order_of(*loads, batch_size=1, **options):
     """The order in which questions are computed that wait at the same time; the first load begins alone."""
     model = Echo(hold=True)
-    engine = make_engine(model, batch_size=batch_size, **options)
+    engine = make_engine(model, batch_size=batch_size, clock=model.questions_answered, **options)
 
     async def work():
         engine.start()
@@ -275,9 +275,32 @@ def test_tenants_are_served_by_their_weights():
     assert order[:20].count("a") == 15
 
 
-def test_the_keys_of_a_tenant_share_its_turn():
+def test_the_keys_of_a_tenant_share_its_turn_and_each_has_its_part_of_it():
+    order = order_of(
+        (Client(name="heavy", tenant="a"), 9), (Client(name="polite", tenant="a"), 1), (Client(name="b"), 9)
+    )
+    assert order.index("polite") <= 3
     order = order_of((Client(name="a1", tenant="a"), 9), (Client(name="a2", tenant="a"), 9), (Client(name="b"), 9))
     assert order[:10].count("b") == 5
+
+
+def test_a_newcomer_waits_for_one_step_of_another_clients_batch():
+    model = Echo(hold=True)
+    engine = make_engine(model, batch_size=24, clock=model.questions_answered, step_seconds=8.0)
+
+    async def work():
+        heavy = _asking(engine, model, Client(name="heavy"), 24)
+        await wait_for_queue(engine, 24)
+        engine.start()
+        await model.begun()
+        polite = _asking(engine, model, Client(name="polite"), 1)
+        await wait_for_queue(engine, 1)
+        model.release()
+        await asyncio.gather(*heavy, *polite)
+
+    asyncio.run(work())
+    engine.close()
+    assert model.questions == [*(f"heavy {n}" for n in range(8)), "polite 0", *(f"heavy {n}" for n in range(8, 24))]
 
 
 def test_batches_are_small_only_while_several_clients_ask():

@@ -33,6 +33,7 @@ from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureConte
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 from medical_vqa.serving.fair_queue import FairQueue
 
@@ -187,6 +188,7 @@ class _Waiting:
     job: DecodeJob
     deadline: float
     future: asyncio.Future[DecodedImage]
+    sender: str
 
 
 class DecoderPool:
@@ -221,8 +223,9 @@ class DecoderPool:
         self._queued_bytes += size
         start = time.monotonic() if received is None else received
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(job, start + self._limits.deadline, loop.create_future())
-        self._queue.push(client, waiting)
+        sender = current_client()
+        waiting = _Waiting(job, start + self._limits.deadline, loop.create_future(), sender.name)
+        self._queue.push(client, waiting, sender.weight, client=sender.name)
         self._start_next()
         try:
             async with asyncio.timeout(waiting.deadline - time.monotonic()):
@@ -256,7 +259,7 @@ class DecoderPool:
             if not waiting.future.done():
                 waiting.future.set_exception(error)
         finally:
-            self._queue.charge(client, time.monotonic() - start)
+            self._queue.charge(client, time.monotonic() - start, client=waiting.sender)
             self._idle.append(process)
             self._start_next()
 

@@ -1,8 +1,14 @@
-"""One model and the thread that runs it: requests of many clients wait in a bounded queue and are answered in batches.
+"""One model and the threads that run it in turn: requests of many clients wait in a bounded queue and are answered in
+batches.
 
-The queue is fair among tenants, or among addresses where there are none. The event loop only queues work and awaits it.
-Work whose client has disconnected or whose deadline has passed is dropped before it is computed. Questions about one
-image are batched together, because the image's part of the computation is then done once.
+The queue is fair among tenants and their clients, by the time that their work has taken. On a CPU a batch is computed
+in steps of a few milliseconds, between which a client that has received less goes first, so that a newcomer waits for
+one step and not for all that another client has asked. One thread computes at any time; the others hold batches that
+have been interrupted.
+
+The event loop only queues work and awaits it. Work whose client has disconnected or whose deadline has passed is
+dropped before it is computed. Questions about one image are batched together, because the image's part of the
+computation is then done once.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from medical_vqa.models.guards.abstention import AbstentionDecision
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
+from medical_vqa.models.guards.steps import Steps
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("medical_vqa.serving")
 _RECENT_SECONDS = 1.0  # a client that asked so lately counts as one that asks
+_THREADS = 4  # batches at once, all but one of which are interrupted
+_LEAST_COST = 1e-3  # seconds of work that was never measured
 _SMOOTHING = 0.2  # weight of the newest batch in the moving average of seconds per item
 
 
@@ -62,6 +71,8 @@ class EngineOptions:
     """Seconds in which a question is answered or refused."""
     contended_batch_size: int | None = None
     """The same while several clients ask, so that one waits for little of another's work; None: as many as alone."""
+    step_seconds: float | None = None
+    """Seconds after which a batch may be interrupted for another client's; None: a batch is computed at once."""
     answer_cache_size: int = 10_000
     """Answers that are cached; 0: none."""
     answer_ttl: float | None = None
@@ -114,6 +125,8 @@ class _Work:
     question: str | None = None  # None: encode the picture
     attention_map: bool = False
     picture_context: PictureContext = NO_CONTEXT
+    tenant: str = ""
+    client: str = ""
     cacheable: bool = True  # not once its image has been deleted
     arrived: float = field(default_factory=time.monotonic)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # for the request id in the log
@@ -121,6 +134,23 @@ class _Work:
     @property
     def key(self) -> tuple[str, str]:
         return self.image, self.question or ""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Work that is done together, charged to the client of its first piece."""
+
+    work: list[_Work]
+    step_began: float = 0.0
+    seconds: float = 0.0
+    """Computed so far."""
+    charged: float = 0.0
+    """Seconds charged so far."""
+
+    @property
+    def sender(self) -> tuple[str, str]:
+        """Tenant and client."""
+        return (self.work[0].tenant, self.work[0].client)
 
 
 class Engine:
@@ -134,6 +164,7 @@ class Engine:
         *,
         metrics: Metrics | None = None,
         guards: Guards | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up the queue and the cache; `start` starts the thread.
 
@@ -143,6 +174,7 @@ class Engine:
             options: Sizes and times.
             metrics: Where work is counted; None: metrics of its own.
             guards: Withhold answers that the picture does not support; None: those that need no reference set.
+            clock: Measures what work costs, in seconds.
         """
         self.model = model
         self.card = card
@@ -153,9 +185,16 @@ class Engine:
         self.has_attention_map = model.has_attention_maps
         self.fingerprint = model.vision.fingerprint if model.vision is not None else self.id
         self._queue: FairQueue[_Work] = FairQueue()
-        self._queue_changed = threading.Condition()
-        self._running: list[_Work] = []
-        self._asked_at: dict[str, float] = {}  # of the clients that asked lately
+        lock = threading.RLock()
+        self._work_arrived = threading.Condition(lock)  # for a thread without a batch
+        self._turn_ended = threading.Condition(lock)  # for those whose batch was interrupted
+        self._company_arrived = threading.Condition(lock)  # for one that waits for more questions
+        self._current: _Batch | None = None  # what is being computed or put together
+        self._interrupted: list[_Batch] = []
+        self._asked_at: dict[tuple[str, str], float] = {}  # of the clients that asked lately
+        self._clock = clock
+        self.guards.steps = Steps(self._let_others_go_first, self.options.step_seconds, clock)
+        self._encoding = Steps(self._let_others_go_first, self.options.step_seconds, clock)
         # by image and question; model and decoding are this engine's
         ttl = math.inf if self.options.answer_ttl is None else self.options.answer_ttl
         self._cache: TTLCache[tuple[str, str], ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
@@ -163,7 +202,7 @@ class Engine:
         self._last_batch_size = 1
         self._seconds_per_item = 0.0
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self.metrics.queue_size.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
@@ -173,26 +212,30 @@ class Engine:
         picture = np.zeros(shape, np.uint8)
         visual = self.model.vision.encode([picture])[0] if self.model.vision is not None else picture
         self._ask_model([Query("0", "What is shown?", "warm-up", visual)], [self.has_attention_map])
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        threads = 1 if self.options.step_seconds is None else _THREADS
+        self._threads = [threading.Thread(target=self._run, name=f"model-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def ready(self) -> bool:
         """Whether work is accepted."""
-        return self._thread is not None and self._thread.is_alive() and not self._closed
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads) and not self._closed
 
     def close(self) -> None:
         """Finish the queued work, and stop."""
-        with self._queue_changed:
+        with self._work_arrived:
             self._closed = True
-            self._queue_changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+            self._work_arrived.notify_all()
+            self._company_arrived.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def forget(self, image: str) -> None:
         """Remove the answers about pictures whose key begins so, those that are being computed now included."""
-        with self._queue_changed, self._cache_lock:
-            for work in (*self._queue, *self._running):
+        with self._work_arrived, self._cache_lock:
+            batches = [*self._interrupted, *([self._current] if self._current else [])]
+            for work in (*self._queue, *(work for batch in batches for work in batch.work)):
                 if work.image.startswith(image):
                     work.cacheable = False
             for key in [key for key in self._cache if key[0].startswith(image)]:
@@ -263,16 +306,19 @@ class Engine:
     ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         deadline = (now if received is None else received) + self.options.deadline
-        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map, context)
         client = current_client()
-        with self._queue_changed:
+        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map, context)
+        work.tenant, work.client = client.queue, client.name
+        with self._work_arrived:
             if self._closed:
                 raise shutting_down()
             if self._is_full_for(client.queue):
                 raise overloaded(self._backlog())
-            self._queue.push(client.queue, work, client.weight)
-            self._asked_at[client.queue] = now
-            self._queue_changed.notify_all()
+            self._queue.push(client.queue, work, client.weight, client=client.name)
+            self._asked_at[client.queue, client.name] = now
+            if self._current is None:
+                self._work_arrived.notify()
+            self._company_arrived.notify()
         try:
             async with asyncio.timeout(deadline - now):
                 result = await work.future
@@ -282,40 +328,110 @@ class Engine:
             raise deadline_exceeded(self._backlog())
         return result
 
-    def _is_full_for(self, client: str) -> bool:
-        """Whether a client must come back later: what others have waiting takes nothing of its part of the queue."""
-        waiting, own = len(self._queue), self._queue.waiting(client)
-        clients = self._queue.clients + (own == 0)
+    def _is_full_for(self, tenant: str) -> bool:
+        """Whether a tenant must come back later: what others have waiting takes nothing of its part of the queue."""
+        waiting, own = len(self._queue), self._queue.waiting(tenant)
+        tenants = self._queue.tenants + (own == 0)
         if waiting >= 2 * self.options.queue_size or (
-            waiting >= self.options.queue_size and own >= self.options.queue_size / clients
+            waiting >= self.options.queue_size and own >= self.options.queue_size / tenants
         ):
             return True
-        ahead = min(waiting, own * clients)
+        ahead = min(waiting, own * tenants)
         return ahead * self._seconds_per_item > self.options.deadline
 
     def _backlog(self) -> float:
         """Seconds until the work that is queued now will be done."""
         return len(self._queue) * self._seconds_per_item
 
-    # --- in the model's thread ----------------------------------------------------------------------------------------
+    # --- in the model's threads ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            if batch:
+            if batch.work:
                 self._process(batch)
+            with self._work_arrived:
+                self._end_turn()
 
-    def _next_batch(self) -> list[_Work] | None:
-        """Work to do together; None when there will be no more."""
-        with self._queue_changed:
-            self._running = []
-            self._queue_changed.wait_for(lambda: len(self._queue) or self._closed)
+    def _next_batch(self) -> _Batch | None:
+        """Work to do together, which is then the current batch; None when there will be no more."""
+        with self._work_arrived:
+            self._work_arrived.wait_for(self._queue_is_next)
             if not len(self._queue):
+                self._work_arrived.notify_all()  # for there will be no more
                 return None
+            batch = self._current = _Batch([])
             self._wait_for_company()
             self._drop_stale()
-            self._running = self._take_batch()
-            self._last_batch_size = max(1, len(self._running))
-            return self._running
+            self._fill(batch)
+            self._last_batch_size = max(1, len(batch.work))
+            batch.step_began = self._clock()
+            return batch
+
+    def _queue_is_next(self) -> bool:
+        """Whether a new batch is to begin, or there will be none."""
+        if self._current is not None:
+            return False
+        if not len(self._queue):
+            return self._closed
+        return self._queue_can_begin()
+
+    def _queue_can_begin(self) -> bool:
+        """Whether what waits goes before every batch that was interrupted."""
+        first = self._queue.first()
+        return first is not None and (not self._interrupted or first < self._first_interrupted()[0])
+
+    def _first_interrupted(self) -> tuple[tuple[float, float], _Batch]:
+        orders = [self._queue.order(*batch.sender) for batch in self._interrupted]
+        first = min(range(len(orders)), key=orders.__getitem__)
+        return orders[first], self._interrupted[first]
+
+    def _end_turn(self) -> None:
+        """Let the next continue: a batch that was interrupted, or a thread without one."""
+        self._current = None
+        if self._interrupted and not self._queue_can_begin():
+            self._turn_ended.notify_all()
+        else:
+            self._work_arrived.notify()
+
+    def _let_others_go_first(self) -> None:
+        """Between two steps of the current batch: interrupt it for the work of a client that has received less."""
+        with self._work_arrived:
+            batch = self._current
+            if batch is None or not batch.work:  # the warm-up
+                return
+            self._charge(batch)
+            own = self._queue.order(*batch.sender)
+            others = [self._queue.order(*other.sender) for other in self._interrupted]
+            waiting = self._queue.first()
+            if waiting is not None and len(self._interrupted) < len(self._threads) - 1:
+                others.append(waiting)
+            if not others or min(others) >= own:
+                return
+            self._interrupted.append(batch)
+            self._end_turn()
+            self._turn_ended.wait_for(
+                lambda: self._current is None and not self._queue_can_begin() and self._first_interrupted()[1] is batch
+            )
+            self._interrupted.remove(batch)
+            self._current = batch
+            self._queue.serve(*batch.sender)
+            batch.step_began = self._clock()
+
+    def _charge(self, batch: _Batch, *, complete: bool = False) -> None:
+        """Charge the time since the batch's last step beyond what was charged in advance; give back what was not used.
+
+        Args:
+            batch: The current one.
+            complete: Whether this was its last step.
+        """
+        now = self._clock()
+        batch.seconds += now - batch.step_began
+        batch.step_began = now
+        cost = batch.seconds - batch.charged
+        if cost > 0 or complete:
+            batch.charged += cost
+            for work in batch.work:
+                self._queue.charge(work.tenant, cost / len(batch.work), client=work.client)
 
     def _wait_for_company(self) -> None:
         """While several clients ask at once, give those that have just been answered the time to ask again."""
@@ -323,8 +439,8 @@ class Engine:
             return
         expected = min(self._largest_batch(), self._last_batch_size)
         wait_until = min(work.arrived for work in self._queue.heads()) + self.options.batch_wait
-        self._queue_changed.wait_for(
-            lambda: len(self._queue) >= expected, timeout=max(0.0, wait_until - time.monotonic())
+        self._company_arrived.wait_for(
+            lambda: len(self._queue) >= expected or self._closed, timeout=max(0.0, wait_until - time.monotonic())
         )
 
     def _drop_stale(self) -> None:
@@ -333,34 +449,39 @@ class Engine:
         for work in self._queue.remove(lambda work: work.future.cancelled() or work.deadline <= now):
             self.metrics.dropped.labels("gone" if work.future.cancelled() else "deadline").inc()
 
-    def _take_batch(self) -> list[_Work]:
-        """What is next in turn, with more of the same: either questions, about one image first, or pictures."""
+    def _fill(self, batch: _Batch) -> None:
+        """Add what is next in turn, with more of the same: either questions, about one image first, or pictures."""
         if not len(self._queue):
-            return []
-        _, first = self._queue.pop(1.0)
-        batch = [first]
+            return
+        size = self._largest_batch()
+        cost = max(self._seconds_per_item, _LEAST_COST) if size > 1 else 0.0
+        _, first = self._queue.pop(cost)
+        batch.work.append(first)
         with contextlib.suppress(LookupError):
-            while len(batch) < self._largest_batch():
+            while len(batch.work) < size:
                 _, work = self._queue.pop(
-                    1.0,
+                    cost,
                     fits=lambda work: (work.question is None) == (first.question is None),
                     prefer=lambda work: work.image == first.image,
                 )
-                batch.append(work)
-        return batch
+                batch.work.append(work)
+        batch.charged = cost * len(batch.work)
 
     def _largest_batch(self) -> int:
         """How much may be done together now: less while several clients ask."""
         since = time.monotonic() - _RECENT_SECONDS
-        self._asked_at = {client: at for client, at in self._asked_at.items() if at > since}
+        self._asked_at = {sender: at for sender, at in self._asked_at.items() if at > since}
         several = len(self._asked_at) > 1 or self._queue.clients > 1
         return (several and self.options.contended_batch_size) or self.options.batch_size
 
-    def _process(self, batch: list[_Work]) -> None:
+    def _process(self, current: _Batch) -> None:
+        batch = current.work
         operation = "encode" if batch[0].question is None else "answer"
         start = time.monotonic()
         results = self._compute(batch)
-        seconds = time.monotonic() - start
+        with self._work_arrived:
+            self._charge(current, complete=True)
+        seconds = current.seconds
         self._seconds_per_item += _SMOOTHING * (seconds / len(batch) - self._seconds_per_item)
         self.metrics.batch_size.labels(operation).observe(len(batch))
         self.metrics.model_seconds.labels(operation).observe(seconds)
@@ -391,7 +512,8 @@ class Engine:
 
     def _encode(self, batch: list[_Work]) -> list[Features]:
         pictures = {work.image: work.visual for work in batch}
-        encoded = self.model.vision.encode(list(pictures.values())) if self.model.vision is not None else []
+        vision = self.model.vision
+        encoded = self._encoding.run(vision.encode, list(pictures.values())) if vision is not None else []
         features = {
             image: {
                 name: tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu()

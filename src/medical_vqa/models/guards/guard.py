@@ -44,6 +44,7 @@ from medical_vqa.models.guards.picture import (
 from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
 from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NAMES_FILE, ReferenceSet, modality_of
 from medical_vqa.models.guards.sides import Side, meant_side
+from medical_vqa.models.guards.steps import Steps
 from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.claims import claim_of
 from medical_vqa.models.questions.terms import canonical_terms
@@ -113,6 +114,7 @@ class Guards:
         self.card = card
         self.reference = reference
         self._reference_visuals: dict[str, list[Visual]] = {}
+        self.steps = Steps()
         self._pictures: LRUCache[bytes, tuple[str, bool]] = LRUCache(_CACHED_PICTURES)
         self._reference_answers: LRUCache[tuple[str, str], list[Prediction]] = LRUCache(_CACHED_QUESTIONS)
 
@@ -173,31 +175,28 @@ class Guards:
             key: self._reference_queries(q, types[q.image], pictures.get(q.image))
             for key, q in zip(keys, queries, strict=True)
         }
-        fresh = {key: group for key, group in fresh.items() if key not in self._reference_answers}
+        # held here, for other questions may be answered between two steps, and the cache forgets
+        reference = {key: self._reference_answers[key] for key in fresh if key in self._reference_answers}
+        fresh = {key: group for key, group in fresh.items() if key not in reference}
         batch = [*queries, *related.values(), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
-        answers = iter(self.model.answer(batch, decoding))
+        answers = iter(self.steps.run(lambda part: self.model.answer(part, decoding), batch))
         own = [next(answers) for _ in queries]
         related_answers = {key: next(answers) for key in related}
         for key, group in fresh.items():
-            self._reference_answers[key] = [next(answers) for _ in group]
-        reference_answers = [self._reference_answers[key] for key in keys]
+            reference[key] = self._reference_answers[key] = [next(answers) for _ in group]
+        reference_answers = [reference[key] for key in keys]
+        own_queries = {query.image: query for query in queries}
         reasons = {
-            image: self._picture_reason(visual, (contexts or {}).get(image, PictureContext()), own_query)
-            for own_query in queries
-            for image, visual in [(own_query.image, own_query.visual)]
+            image: self._picture_reason(query.visual, (contexts or {}).get(image, PictureContext()), query)
+            for image, query in own_queries.items()
         }
-        guarded = [
-            self._guarded(
-                query,
-                prediction,
-                others,
-                {text: related_answers[query.image, text] for text in self._related_questions(query.question)},
-                reasons[query.image],
-                types[query.image],
-            )
-            for query, prediction, others in zip(queries, own, reference_answers, strict=True)
-        ]
+        guarded = []
+        for query, prediction, others in zip(queries, own, reference_answers, strict=True):
+            self.steps.pause()
+            opposites = {text: related_answers[query.image, text] for text in self._related_questions(query.question)}
+            reason, image_type = reasons[query.image], types[query.image]
+            guarded.append(self._guarded(query, prediction, others, opposites, reason, image_type))
         if not suggest:
             return guarded
         return [
@@ -348,7 +347,9 @@ class Guards:
         if key not in self._pictures:
             features = self.reference.features
             unlike = bool(features.distances(feature[None])[0] > features.threshold)
-            self._pictures[key] = self.reference.image_type(feature, self._modality(visual)), unlike
+            compared = self.reference.image_type(feature, self._modality(visual)), unlike
+            self._pictures[key] = compared
+            return compared
         return self._pictures[key]
 
     def _modality(self, visual: Visual) -> str:
@@ -356,7 +357,8 @@ class Guards:
         if self.reference is None or len(self.reference.modalities) < 2 or self.model.usage is not None:
             return ""
         probe = Query("modality", _MODALITY_QUESTION, "modality", visual)
-        return self.model.answer([probe], self.card.decoding)[0].answer
+        (answer,) = self.steps.run(lambda part: self.model.answer(part, self.card.decoding), [probe])
+        return answer.answer
 
     def _reference_name(self, image_type: str, picture: NDArray[np.uint8] | None) -> str:
         """What answers to compare with depend on: the image type, or the picture where its type has no pictures."""
