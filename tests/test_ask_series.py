@@ -13,7 +13,7 @@ from PIL import Image
 
 import medical_vqa as mv
 from medical_vqa.errors import ConfigError, ImageError
-from medical_vqa.pipelines.ask_series import _combined
+from medical_vqa.models.slices import combined
 from medical_vqa.schema.records import Prediction
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
@@ -72,9 +72,9 @@ def test_answers_are_combined_by_their_mean_probability():
         Prediction("1", "no", confidence=0.6, alternatives=(("yes", 0.4),)),
         Prediction("2", "no", confidence=0.6, alternatives=(("yes", 0.4),)),
     ]
-    text, confidence = _combined(predictions)
+    text, confidence = combined(predictions)
     assert (text, confidence) == ("yes", pytest.approx(1.7 / 3))
-    assert _combined([Prediction("0", "a"), Prediction("1", "b"), Prediction("2", "b")]) == ("b", None)
+    assert combined([Prediction("0", "a"), Prediction("1", "b"), Prediction("2", "b")]) == ("b", None)
 
 
 def test_the_command_line_answers_about_a_folder_and_names_the_slices(study, call):

@@ -11,7 +11,7 @@ from echo_model import make_engine
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-UPLOADS = ("/upload_image", "/ask")
+UPLOADS = ("/upload_image", "/ask", "/series")
 PROTOCOL = ("/v1/chat/completions", "/v1/responses")
 # A schema cannot express "bytes that are an image, with as many frames as this", nor "a schema that an answer fits".
 INEXPRESSIBLE = [positive_data_acceptance]
@@ -30,7 +30,8 @@ def described():
 def operations():
     return [
         "POST /ask_question", "POST /ask_question/stream", "POST /ask_questions", "POST /ask", "POST /upload_image",
-        "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
+        "POST /series", "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
+        "GET /images/{image_id}", "GET /images/{image_id}/view", "GET /images/{image_id}/values",
         "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
         "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}",
         "POST /v1/chat/completions", "POST /v1/responses",
@@ -60,7 +61,10 @@ def test_the_server_keeps_to_its_description(described, operation, mode):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path in UPLOADS and mode == "positive":
-                case.body["image_file"] = live.png()
+                if path == "/series":
+                    case.body["files"] = [live.png()]
+                else:
+                    case.body["image_file"] = live.png()
             case.call_and_validate(excluded_checks=INEXPRESSIBLE if path in (*UPLOADS, *PROTOCOL) else [])
 
     check()

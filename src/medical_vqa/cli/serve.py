@@ -137,7 +137,7 @@ def _ask_series(
 ) -> None:
     """Print the answers about a series."""
     from medical_vqa.models.questions.form import questions_in
-    from medical_vqa.pipelines.ask_series import DEFAULT_SLICES
+    from medical_vqa.models.slices import DEFAULT_SLICES
 
     for text in questions_in(question):
         answered = model.ask_series(series, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from medical_vqa.data.imaging.decode import check_window
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.imaging.series import read_series
+from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.models.slices import (
+    CANDIDATES,
+    DEFAULT_SLICES,
+    MAX_SLICES,
+    combined,
+    presence_in,
+    showing_slices,
+    spread,
+)
 from medical_vqa.pipelines.ask import ImageView
-from medical_vqa.schema.records import Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.decoded_frame import DecodedFrame
@@ -26,12 +32,6 @@ if TYPE_CHECKING:
     from medical_vqa.data.imaging.volume import Volume
     from medical_vqa.models.guards.guard import GuardedAnswer
     from medical_vqa.pipelines.load import LoadedModel
-
-DEFAULT_SLICES = 5
-"""Slices that a question is asked about."""
-MAX_SLICES = 64
-_CANDIDATES = 32  # evenly spread slices in which the entity of a question is searched for
-_PRESENT = 0.5  # probability of a region's most certain cell from which on the slice shows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +159,27 @@ class _Pictures:
 
     def _get(self, index: int) -> tuple[DecodedFrame, Any]:
         if index not in self._prepared:
-            decoded = self._volume.view(index, plane=self.plane, window=self._window)
-            spec = self.loaded.model.picture
-            visual = NO_PICTURE if spec is None else prepare_picture(decoded.image, spec)
-            self._prepared[index] = decoded, visual
+            decoded = self._view(index, self._window)
+            self._prepared[index] = decoded, self._visual(index, decoded)
         return self._prepared[index]
 
-    def spread(self, number: int) -> list[int]:
-        """Evenly spread slices, without the ends: the middle of each of `number` equal parts."""
-        parts = min(number, self.count)
-        return [int((part + 0.5) * self.count / parts) for part in range(parts)]
+    def _view(self, index: int, window: tuple[float, float] | None) -> DecodedFrame:
+        return self._volume.view(index, plane=self.plane, window=window)
+
+    def _visual(self, index: int, decoded: DecodedFrame) -> Any:
+        spec = self.loaded.model.picture
+        if spec is None:
+            return NO_PICTURE
+        if self._window is None:
+            decoded = windowed_image(lambda own: decoded if own is None else self._view(index, own), spec)
+        return prepare_picture(decoded.image, spec)
 
 
 def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> SeriesAnswer:
     loaded = pictures.loaded
     presence = _presence(pictures, question)
-    showing = sorted((index for index, value in presence.items() if value >= _PRESENT), key=lambda i: -presence[i])
-    indices = sorted(showing[:number]) if showing else pictures.spread(number)
+    showing = showing_slices(presence, number)
+    indices = showing or spread(pictures.count, number)
     together = min(number, loaded.model.max_pictures, len(indices))
     if together > 1:
         indices = [indices[int((part + 0.5) * len(indices) / together)] for part in range(together)]
@@ -201,7 +205,7 @@ def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> Se
     withheld = [one for one in answers if one.abstained]
     abstained = 2 * len(withheld) > len(answers)
     reasons = [one.reason for one in withheld if one.reason]
-    text, confidence = _combined([one.prediction for one in guarded if abstained or not one.abstention.abstained])
+    text, confidence = combined([one.prediction for one in guarded if abstained or not one.abstention.abstained])
     return SeriesAnswer(
         question,
         text,
@@ -221,24 +225,7 @@ def _presence(pictures: _Pictures, question: str) -> dict[int, float]:
     model = pictures.loaded.model
     if model.entity_in(question) is None:
         return {}
-    presence: dict[int, float] = {}
-    for index in pictures.spread(_CANDIDATES):
-        query = pictures.query(index, question)
-        regions = model.localizations(query, Prediction(query.id, ""))
-        if regions:
-            presence[index] = max(float(np.max(region.probability)) for region in regions)
-    return presence
-
-
-def _combined(predictions: Sequence[Prediction]) -> tuple[str, float | None]:
-    """The answer with the largest mean probability; without probabilities the commonest one."""
-    if any(one.confidence is None for one in predictions):
-        texts = [one.answer for one in predictions]
-        return max(texts, key=texts.count), None
-    sums: defaultdict[str, float] = defaultdict(float)
-    for one in predictions:
-        sums[one.answer] += one.confidence or 0.0
-        for text, probability in one.alternatives:
-            sums[text] += probability
-    best = max(sums, key=lambda text: sums[text])
-    return best, sums[best] / len(predictions)
+    values = {
+        index: presence_in(model, pictures.query(index, question)) for index in spread(pictures.count, CANDIDATES)
+    }
+    return {index: value for index, value in values.items() if value is not None}

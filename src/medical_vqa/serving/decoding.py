@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -31,20 +31,27 @@ from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits, WindowSource
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
+from medical_vqa.data.imaging.stack import read_stack, storable
+from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 from medical_vqa.serving.fair_queue import FairQueue
+from medical_vqa.serving.image_facts import facts_of_picture, facts_of_volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from medical_vqa.data.imaging.planes import Plane
+    from medical_vqa.serving.schema import ImageFacts
 
 MAX_SIDE = 2048
 """Pixels; the copy of a larger picture is scaled down to it. No model sees more."""
 _MAX_QUEUED_BYTES = 256 << 20  # of uploads that wait for a decoder, or are in one
 _UPLOAD_NAME = "the upload"  # in messages: a client's file name is never repeated
 _START_TIMEOUT = 60.0  # seconds
+Result_co = TypeVar("Result_co", covariant=True)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves address space
 
 
@@ -62,6 +69,17 @@ class DecodeJob:
     """Which of several frames, from 0; None: the middle one."""
     window: tuple[float, float] | None = None
     """Center and width, for values of more than 8 bits."""
+    keep_values: bool = False
+    """Whether the values of more than 8 bits are returned too, to be stored."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    def run(self) -> DecodedImage:
+        """Decode the file in this process; raises `ImageError`."""
+        return decode(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,10 @@ class DecodedImage:
     """Facts about the file."""
     context: PictureContext = NO_CONTEXT
     """What the guards check before any answer."""
+    volume: Volume | None = None
+    """The values, where they are stored; from `values.storable`."""
+    facts: ImageFacts | None = None
+    """What can be shown of the image, where it is stored."""
 
 
 def decode(job: DecodeJob) -> DecodedImage:
@@ -134,7 +156,14 @@ def decode(job: DecodeJob) -> DecodedImage:
         warnings=list(frame.warnings),
     )
     picture = prepare_for_model(_for_model(job, frame), job.spec)
-    return DecodedImage(digest.hexdigest(), _png(frame.image), picture, info, PictureContext.of(frame))
+    stack = read_stack(job.data, frame, limits=job.limits) if job.keep_values else None
+    volume = None if stack is None else storable(stack)
+    if volume is None:
+        facts = facts_of_picture(frame.header_fields, frame.window, list(frame.warnings))
+    else:
+        facts = facts_of_volume(volume, frame=frame.frame)
+    context = PictureContext.of(frame)
+    return DecodedImage(digest.hexdigest(), png_of(frame.image), picture, info, context, volume, facts)
 
 
 def _for_model(job: DecodeJob, frame: DecodedFrame) -> Image.Image:
@@ -155,7 +184,34 @@ def prepare_for_model(image: Image.Image, spec: PictureSpec | None) -> NDArray[n
     return np.zeros((1, 1, 1), np.uint8) if spec is None else prepare_picture(image, spec)
 
 
-def _png(image: Image.Image) -> bytes:
+def prepared_slice(
+    volume: Volume,
+    index: int | None,
+    plane: Plane | None,
+    window: tuple[float, float] | None,
+    spec: PictureSpec | None,
+) -> tuple[DecodedFrame, NDArray[np.uint8]]:
+    """One slice as a person sees it and as the model does: in its own windows, unless one was chosen.
+
+    Args:
+        volume: The values.
+        index: The slice; None: the middle one.
+        plane: Its plane; None: that of the stored slices.
+        window: Center and width to show; None: the default.
+        spec: How the model needs its picture; None for a model that uses no image.
+
+    Raises:
+        ImageError: There is no such slice.
+    """
+    frame = volume.view(index, plane=plane, window=window)
+    shown = frame
+    if spec is not None and window is None:
+        shown = windowed_image(lambda own: frame if own is None else volume.view(index, plane=plane, window=own), spec)
+    return frame, prepare_for_model(shown.image, spec)
+
+
+def png_of(image: Image.Image) -> bytes:
+    """A picture as PNG, of at most `MAX_SIDE` pixels a side."""
     if max(image.size) > MAX_SIDE:
         image = image.copy()
         image.thumbnail((MAX_SIDE, MAX_SIDE))
@@ -181,31 +237,50 @@ class DecoderLimits:
     """Seconds in which an upload is decoded or refused, the wait for a decoder included."""
 
 
+class Job(Protocol[Result_co]):
+    """Something to decode, which travels to the decoding process."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+
+    def run(self) -> Result_co:
+        """Decode it in this process; raises `MedicalVqaError`."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """An upload that waits for a decoder."""
 
-    job: DecodeJob
+    job: Job[Any]
     deadline: float
-    future: asyncio.Future[DecodedImage]
+    future: asyncio.Future[Any]
     sender: str
 
 
 class DecoderPool:
     """A number of decoding processes, or one thread of this process; fair among clients by the time that they use."""
 
-    def __init__(self, processes: int, limits: DecoderLimits) -> None:
-        """`processes` 0 decodes in a thread of this process, without a bound on memory or time."""
+    def __init__(self, processes: int, limits: DecoderLimits, *, start_early: bool = True) -> None:
+        """Set up the queue.
+
+        Args:
+            processes: How many; 0 decodes in a thread of this process, without a bound on memory or time.
+            limits: Bounds of each.
+            start_early: Whether the processes start now, and not with the first upload.
+        """
         self._limits = limits
         self._threads = ThreadPoolExecutor(max(1, processes), "decode")
-        self._processes = [_DecoderProcess(limits.memory_bytes, limits.timeout) for _ in range(processes)]
+        self._processes = [
+            _DecoderProcess(limits.memory_bytes, limits.timeout, start_early=start_early) for _ in range(processes)
+        ]
         self._idle: list[_DecoderProcess | None] = [*self._processes] if processes else [None]
         self._queue: FairQueue[_Waiting] = FairQueue()
         self._running: set[asyncio.Task[None]] = set()
         self._queued = 0
         self._queued_bytes = 0
 
-    async def decode(self, job: DecodeJob, *, client: str = "", received: float | None = None) -> DecodedImage:
+    async def decode(self, job: Job[Result_co], *, client: str = "", received: float | None = None) -> Result_co:
         """Decode an upload outside the event loop.
 
         Args:
@@ -216,7 +291,7 @@ class DecoderPool:
         Raises:
             ApiError: 400, 413 or 415 for the upload, 429 when too many wait or the deadline has passed.
         """
-        size = len(job.data)
+        size = job.size
         if self._queued >= self._limits.queue_size or (self._queued and self._queued_bytes + size > _MAX_QUEUED_BYTES):
             raise overloaded(self._limits.deadline / 2)
         self._queued += 1
@@ -229,7 +304,8 @@ class DecoderPool:
         self._start_next()
         try:
             async with asyncio.timeout(waiting.deadline - time.monotonic()):
-                return await waiting.future
+                result: Result_co = await waiting.future
+                return result
         except TimeoutError:
             raise deadline_exceeded(self._limits.deadline / 2) from None
         except MedicalVqaError as error:
@@ -263,11 +339,11 @@ class DecoderPool:
             self._idle.append(process)
             self._start_next()
 
-    def _run(self, waiting: _Waiting, process: _DecoderProcess | None) -> DecodedImage:
+    def _run(self, waiting: _Waiting, process: _DecoderProcess | None) -> Any:
         remaining = waiting.deadline - time.monotonic()
         if remaining <= 0:
             raise deadline_exceeded(self._limits.deadline / 2)
-        return decode(waiting.job) if process is None else process.decode(waiting.job, remaining)
+        return waiting.job.run() if process is None else process.decode(waiting.job, remaining)
 
     def close(self) -> None:
         """Stop the processes, after the uploads that they are decoding."""
@@ -290,19 +366,20 @@ def to_api_error(error: MedicalVqaError) -> ApiError:
 class _DecoderProcess:
     """One process, started in advance and again after it has died."""
 
-    def __init__(self, memory_bytes: int, timeout: float) -> None:
+    def __init__(self, memory_bytes: int, timeout: float, *, start_early: bool) -> None:
         self._memory_bytes = memory_bytes
         self._timeout = timeout
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
-        threading.Thread(target=self._start_early, daemon=True).start()
+        if start_early:
+            threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
         with contextlib.suppress(OSError, EOFError), self._lock:
             self._ready_pipe()
 
-    def decode(self, job: DecodeJob, remaining: float) -> DecodedImage:
+    def decode(self, job: Job[Any], remaining: float) -> Any:
         """Decode within the time limit or the `remaining` seconds of its request, whichever is less."""
         with self._lock:
             try:
@@ -319,9 +396,9 @@ class _DecoderProcess:
             except (ImageError, ApiError):
                 self.stop()
                 raise
-        if isinstance(result, DecodedImage):
-            return result
-        raise result
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _ready_pipe(self) -> Connection:
         """The pipe to a process that has started; raises `OSError` when it does not start."""
@@ -384,7 +461,7 @@ def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
         except EOFError:
             return
         try:
-            result: DecodedImage | MedicalVqaError = decode(job)
+            result: Any = job.run()
         except MedicalVqaError as error:
             result = type(error)(str(error))  # without its causes, which may not be picklable
         except Exception as error:

@@ -37,6 +37,7 @@ from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.models.guards.steps import Steps
+from medical_vqa.models.slices import presence_in
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction
@@ -54,6 +55,7 @@ _LOG = logging.getLogger("medical_vqa.serving")
 _RECENT_SECONDS = 1.0  # a client that asked so lately counts as one that asks
 _THREADS = 4  # batches at once, all but one of which are interrupted
 _LEAST_COST = 1e-3  # seconds of work that was never measured
+_LOCALIZED_AT_ONCE = 8  # slices, so that others' questions wait for few of them
 _SMOOTHING = 0.2  # weight of the newest batch in the moving average of seconds per item
 
 
@@ -123,6 +125,7 @@ class _Work:
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     question: str | None = None  # None: encode the picture
+    call: Callable[[], Any] | None = None  # what to compute in place of both, alone
     attention_map: bool = False
     picture_context: PictureContext = NO_CONTEXT
     tenant: str = ""
@@ -295,6 +298,36 @@ class Engine:
         features: Features = await self._submit(image, picture, None, False, None)
         return features
 
+    async def presence(
+        self, question: str, slices: Mapping[int, Any], *, received: float | None = None
+    ) -> dict[int, float]:
+        """Probability that slices show what a question names.
+
+        Args:
+            question: In words.
+            slices: Number of each slice -> the picture as the model needs it, or its features.
+            received: When the request arrived (`time.monotonic`); None: now.
+
+        Returns:
+            Number of a slice -> probability; empty where the model localizes nothing of the question.
+
+        Raises:
+            ApiError: Too much is queued, or the deadline has passed.
+        """
+        if self.model.entity_in(question) is None:
+            return {}
+        queries = [Query(str(index), question, str(index), visual) for index, visual in slices.items()]
+        presence: dict[int, float] = {}
+        for start in range(0, len(queries), _LOCALIZED_AT_ONCE):
+            part = queries[start : start + _LOCALIZED_AT_ONCE]
+
+            def localize(part: Sequence[Query] = part) -> list[float | None]:
+                return [presence_in(self.model, query) for query in part]
+
+            values = await self._submit("", None, None, False, received, call=localize)
+            presence |= {int(q.id): value for q, value in zip(part, values, strict=True) if value is not None}
+        return presence
+
     async def _submit(
         self,
         image: str,
@@ -303,11 +336,14 @@ class Engine:
         attention_map: bool,
         received: float | None,
         context: PictureContext = NO_CONTEXT,
+        call: Callable[[], Any] | None = None,
     ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         deadline = (now if received is None else received) + self.options.deadline
         client = current_client()
-        work = _Work(image, visual, deadline, loop.create_future(), loop, question, attention_map, context)
+        work = _Work(
+            image, visual, deadline, loop.create_future(), loop, question, call, attention_map, picture_context=context
+        )
         work.tenant, work.client = client.queue, client.name
         with self._work_arrived:
             if self._closed:
@@ -457,11 +493,14 @@ class Engine:
         cost = max(self._seconds_per_item, _LEAST_COST) if size > 1 else 0.0
         _, first = self._queue.pop(cost)
         batch.work.append(first)
+        if first.call is not None:
+            batch.charged = cost
+            return
         with contextlib.suppress(LookupError):
             while len(batch.work) < size:
                 _, work = self._queue.pop(
                     cost,
-                    fits=lambda work: (work.question is None) == (first.question is None),
+                    fits=lambda work: work.call is None and (work.question is None) == (first.question is None),
                     prefer=lambda work: work.image == first.image,
                 )
                 batch.work.append(work)
@@ -476,7 +515,7 @@ class Engine:
 
     def _process(self, current: _Batch) -> None:
         batch = current.work
-        operation = "encode" if batch[0].question is None else "answer"
+        operation = "localize" if batch[0].call else "encode" if batch[0].question is None else "answer"
         start = time.monotonic()
         results = self._compute(batch)
         with self._work_arrived:
@@ -501,6 +540,8 @@ class Engine:
     def _compute(self, batch: list[_Work]) -> Sequence[Any]:
         """One result or exception per piece of work; where a batch fails, its parts are computed one by one."""
         try:
+            if batch[0].call is not None:
+                return [batch[0].call()]
             return self._encode(batch) if batch[0].question is None else self._answer(batch)
         except Exception as error:
             if len(batch) > 1:

@@ -49,6 +49,12 @@ def unknown_image() -> ApiError:
     return ApiError(404, "unknown_image", "no image has this id (any more); upload it again")
 
 
+def no_values() -> ApiError:
+    """404: of the image only the picture in 8 bits is stored."""
+    message = "of this image only the picture is stored, without values; upload it to /series, or ask without a window"
+    return ApiError(404, "no_values", message)
+
+
 def overloaded(retry_after: float, *, close: bool = False) -> ApiError:
     """429: more work is queued than can be done in time.
 

@@ -16,7 +16,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +119,16 @@ class RemoteEngine:
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> None:  # noqa: ARG002 - as every engine
         """None: the endpoint encodes the pictures."""
         return
+
+    async def presence(
+        self,
+        question: str,  # noqa: ARG002 - as every engine
+        slices: Mapping[int, Any],  # noqa: ARG002
+        *,
+        received: float | None = None,  # noqa: ARG002
+    ) -> dict[int, float]:
+        """Empty: a remote model localizes nothing."""
+        return {}
 
     async def ask(
         self,

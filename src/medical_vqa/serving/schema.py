@@ -9,6 +9,10 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     POST   /ask                    multipart image_file, question, [attention_map]           -> Answer
     GET    /images/{id}/questions                                                            -> Suggestions
     GET    /images/{id}/picture                                                              -> PNG bytes, as decoded
+    GET    /images/{id}                                                                      -> ImageItem
+    GET    /images/{id}/view       frame, plane, window, invert                              -> PNG bytes of a slice
+    GET    /images/{id}/values     frame, plane                                              -> the slice's values
+    POST   /series                 multipart files (repeated), or one archive                -> SeriesUpload
     DELETE /images/{id}                                                                      -> 204
     POST   /conversations                                                                    -> Conversation
     GET    /conversations/{id}            [after]                                            -> Conversation
@@ -25,6 +29,7 @@ people, `code` is for programs (`ErrorCode`).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
@@ -53,6 +58,7 @@ ErrorCode = Literal[
     "unknown_image",  # 404
     "unknown_conversation",  # 404
     "not_found",  # 404
+    "no_values",  # 404: of the image only the picture in 8 bits is stored
     "method_not_allowed",  # 405
     "timeout",  # 408: the body arrived too slowly
     "too_large",  # 413
@@ -71,6 +77,13 @@ QUESTION_EXAMPLE = "What modality is used to take this image?"
 IMAGE_ID_EXAMPLE = "0f343b0931126a20f133d67c-2nZrYw8q5bYvQm1sT0uXhA"
 
 
+PlaneName = Literal["axial", "coronal", "sagittal"]
+"""A plane through the patient; of pictures whose place in the patient is not known, ``axial`` is the stored one."""
+WINDOW = r"^([a-z_]{1,20}|-?[0-9]{1,7}(\.[0-9]{1,4})?,[0-9]{1,7}(\.[0-9]{1,4})?)$"
+"""Pattern of a window: a name, or center and width with a comma between them."""
+MAX_FRAME = 1_000_000
+
+
 class Wire(BaseModel):
     """Common to all wire types: unknown fields of a request are refused, values do not change."""
 
@@ -82,6 +95,11 @@ Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=Q
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
+
+
+_FRAME = "The slice or frame to ask about, from 0; null: of a series several slices, else the stored picture."
+_PLANE = "Plane of the slices; null: that of the stored ones."
+_WINDOW = "Values to show, as CENTER,WIDTH or the name of a window of GET /images/ID; null: the default window."
 
 
 class Turn(Wire):
@@ -114,6 +132,9 @@ class AskRequest(Wire):
         False,
         description="Whether to measure how much the picture moves the answer; a remote model is then asked twice.",
     )
+    frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
+    plane: PlaneName | None = Field(None, description=_PLANE)
+    window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
 
 
 class AskManyRequest(Wire):
@@ -129,6 +150,9 @@ class AskManyRequest(Wire):
     attention_map: bool = Field(
         False, description="Whether to add attention maps: where in the image the answers come from."
     )
+    frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
+    plane: PlaneName | None = Field(None, description=_PLANE)
+    window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -172,6 +196,85 @@ class UploadedImage(Wire):
     )
     expires_in_seconds: float | None = Field(
         None, description="How long the image is stored; null: until it is deleted.", examples=[3600.0]
+    )
+
+
+class NamedWindow(Wire):
+    """A window: the values that are shown from black to white."""
+
+    name: str = Field(description="Name, as a request may give it.", examples=["lung"])
+    center: float = Field(description="Value that is shown half gray.", examples=[-600.0])
+    width: float = Field(description="Range of values.", examples=[1500.0])
+
+
+class ValueRange(Wire):
+    """The values of a stored image."""
+
+    low: float = Field(description="The smallest.", examples=[-1024.0])
+    high: float = Field(description="The largest.", examples=[3071.0])
+    unit: str | None = Field(None, description="HU for CT; null: not known.", examples=["HU"])
+
+
+class ImageFacts(Wire):
+    """What can be shown of a stored image or series."""
+
+    series: bool = Field(False, description="Whether questions without a frame are asked about several slices.")
+    modality: str | None = Field(None, description="DICOM modality, where it is a defined term.", examples=["CT"])
+    body_part: str | None = Field(None, description="Body part, where it is a defined term.", examples=["CHEST"])
+    planes: dict[PlaneName, int] = Field(description="Planes that can be shown, with their number of slices.")
+    plane: PlaneName = Field("axial", description="The plane of the stored slices.")
+    frame: int = Field(0, description="The slice that is shown by default, from 0.")
+    spacing_mm: Annotated[tuple[float, float, float], WithJsonSchema(array_of_numbers(3))] | None = Field(
+        None, description="Distance of rows, columns and slices of the stored plane in millimeters; null: not known."
+    )
+    windows: list[NamedWindow] = Field(default_factory=list, description="Windows to choose from.")
+    window: NamedWindow | None = Field(None, description="The default window; null: the pixels are unchanged.")
+    values: ValueRange | None = Field(
+        None, description="Of the values that are stored; null: only a picture in 8 bits is."
+    )
+    inverted: bool = Field(False, description="Whether small values are bright.")
+    orientation: dict[PlaneName, list[str]] = Field(
+        default_factory=dict,
+        description="What of the patient is at the left, right, top and bottom of a picture in each plane: R, L, A, P, "
+        "S or I; no entry where the files do not say.",
+    )
+    notes: list[str] = Field(default_factory=list, description="Codes of what was left out or is missing.")
+    warnings: list[str] = Field(default_factory=list, description="The same and more in sentences.")
+
+
+class ImageItem(ImageFacts):
+    """A stored image or series."""
+
+    image_id: str = Field(description="Identifies the image in later requests.", examples=[IMAGE_ID_EXAMPLE])
+    expires_at: datetime | None = Field(None, description="When it is removed; null: not before it is deleted.")
+
+
+class LeftOutFile(Wire):
+    """A file that is in no series."""
+
+    file: int = Field(description="Number of the file in the request or archive, from 0.", examples=[3])
+    reason: str = Field(description="Why, in one sentence.", examples=["the file is a localizer of the series"])
+
+
+class SeriesUpload(Wire):
+    """What several files, or one of many slices, hold."""
+
+    series: list[ImageItem] = Field(description="Each series or picture, those of many slices first.")
+    left_out: list[LeftOutFile] = Field(default_factory=list, description="Files that are in none of them.")
+
+
+class SliceAnswer(Wire):
+    """The answer about one slice of a series."""
+
+    frame: int = Field(description="The slice, from 0.", examples=[150])
+    plane: PlaneName = Field(description="Its plane.")
+    answer: str = Field(description="The best answer about it.", examples=["CT"])
+    confidence: float | None = Field(None, description="In [0, 1]; null: none.", examples=[0.9])
+    abstained: bool = Field(False, description="Whether the model abstains about this slice.")
+    reason_code: str | None = Field(None, description="Why it abstains.")
+    presence: float | None = Field(
+        None,
+        description="Probability that the slice shows what the question names; null where slices were spread evenly.",
     )
 
 
@@ -260,6 +363,15 @@ class Answer(Wire):
     turns_read: int = Field(0, description="Earlier turns of the conversation that the model read.", examples=[2])
     attention_map: AttentionMap | None = Field(
         None, description="Where the answer comes from; null unless requested, or where the model has no attention map."
+    )
+    frame: int | None = Field(
+        None, description="Of a stored series or frame, the slice that evidence and attention map belong to."
+    )
+    plane: PlaneName | None = Field(None, description="Plane of that slice.")
+    slices: list[SliceAnswer] = Field(
+        default_factory=list,
+        description="Of a question about a series, the slices that the model received with the answers about them; of "
+        "a model that takes several pictures in one question, each has the one answer.",
     )
     model: ModelRef = Field(description="Which model answered.")
     timings: Timings = Field(description="Where the time went.")
@@ -350,6 +462,7 @@ class Limits(Wire):
     """The limits of the server."""
 
     max_upload_bytes: int = Field(description="Size of a request's body.")
+    max_series_bytes: int = Field(0, description="Size of a body of POST /series.")
     max_pixels: int = Field(description="Width times height times frames of an image.")
     max_question_characters: int = Field(description="Length of one question.")
     max_questions: int = Field(description="Questions in one request.")

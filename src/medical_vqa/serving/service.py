@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,7 +19,7 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine import Engine, EngineAnswer
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
@@ -31,12 +32,18 @@ from medical_vqa.serving.schema import (
     Answer,
     Answers,
     AttentionMap,
+    ImageItem,
+    LeftOutFile,
     Limits,
     ModelInfo,
     ModelRef,
+    SeriesUpload,
     Timings,
     UploadedImage,
 )
+from medical_vqa.serving.series.answers import SliceAnswers
+from medical_vqa.serving.series.decode import SeriesJob
+from medical_vqa.serving.series.views import Selection, SliceViews, facts_of, frame_of
 from medical_vqa.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +53,8 @@ if TYPE_CHECKING:
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
 """Supported file formats."""
 _LOG = structlog.get_logger("medical_vqa.serving")
+_SERIES_QUEUE = 8  # requests with series that may wait for their decoder
+_PART_OF_SERIES_MEMORY = 5  # the files, the values, and two copies of them on their way to the server
 _STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
 _MAX_SWEEP_INTERVAL = 60.0  # seconds
 
@@ -96,8 +105,11 @@ class Service:
             engine,
             ttl=settings.store_ttl,
             cache_bytes=settings.image_cache_bytes,
+            values_cache_bytes=settings.series_cache_bytes,
             keep_originals=settings.keep_originals,
         )
+        self.views = SliceViews(self.images)
+        self._slice_answers = SliceAnswers(self.images, engine)
         self._decoders = DecoderPool(
             settings.decoder_processes,
             DecoderLimits(
@@ -107,6 +119,16 @@ class Service:
                 deadline=settings.deadline,
             ),
         )
+        self._series_decoders = DecoderPool(
+            min(1, settings.decoder_processes),
+            DecoderLimits(
+                memory_bytes=settings.series_memory_bytes,
+                timeout=settings.series_timeout,
+                queue_size=_SERIES_QUEUE,
+                deadline=settings.deadline + settings.series_timeout,
+            ),
+            start_early=False,
+        )
         self._store_checked_at = -math.inf
         self._store_check: asyncio.Task[None] | None = None
         self._audit_log = AuditLog(settings.audit_log, with_text=settings.audit_text) if settings.audit_log else None
@@ -114,6 +136,14 @@ class Service:
             file_bytes=settings.max_upload_bytes,
             pixels=settings.max_pixels,
             settings={"file_bytes": "MEDICAL_VQA_MAX_UPLOAD_BYTES", "pixels": "MEDICAL_VQA_MAX_PIXELS"},
+        )
+        values = settings.series_memory_bytes // _PART_OF_SERIES_MEMORY
+        memory = "MEDICAL_VQA_SERIES_MEMORY_BYTES"
+        self._series_limits = DecodeLimits(
+            file_bytes=settings.max_series_bytes,
+            pixels=values // 2,
+            inflated_bytes=values,
+            settings={"file_bytes": "MEDICAL_VQA_MAX_SERIES_BYTES", "pixels": memory, "inflated_bytes": memory},
         )
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -142,6 +172,7 @@ class Service:
             self._sweeper.cancel()
         await asyncio.to_thread(self.engine.close)
         await asyncio.to_thread(self._decoders.close)
+        await asyncio.to_thread(self._series_decoders.close)
         self.images.close()
 
     async def _sweep_forever(self) -> None:
@@ -154,11 +185,32 @@ class Service:
 
     async def upload(self, upload: Upload, *, client: str = "") -> UploadedImage:
         """Decode, encode and store a client's image; raises `ApiError`."""
-        decoded = await self._decode(upload, client, time.monotonic())
+        decoded = await self._decode(upload, client, time.monotonic(), keep_values=True)
         image = await self.images.add(decoded, upload.data)
         await self._audit("upload", image.digest)
         ttl = self.settings.store_ttl
         return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
+
+    async def upload_series(self, files: Sequence[bytes], *, client: str = "") -> SeriesUpload:
+        """Sort a client's files into series and single pictures, and store each; raises `ApiError`."""
+        job = SeriesJob(tuple(files), self._series_limits, self.engine.model.picture)
+        decoded = await self._series_decoders.decode(job, client=client)
+        stored: list[StoredImage] = []
+        try:
+            for item in decoded.items:
+                stored.append(await self.images.add(item, None))
+        except BaseException:  # all of it, or nothing
+            for image in stored:
+                await self.images.delete(image.id)
+            raise
+        for image in stored:
+            await self._audit("upload", image.digest)
+        left_out = [LeftOutFile(file=one.file, reason=one.reason) for one in decoded.left_out]
+        return SeriesUpload(series=[_item(image) for image in stored], left_out=left_out)
+
+    async def describe(self, image_id: str) -> ImageItem:
+        """What can be shown of a stored image; raises `ApiError` (404)."""
+        return _item(await self.images.get(image_id))
 
     async def ask(
         self,
@@ -168,6 +220,7 @@ class Service:
         attention_map: bool = False,
         received: float | None = None,
         conversation: Conversation | None = None,
+        selection: Selection | None = None,
     ) -> Answer:
         """Answer a question about an uploaded image.
 
@@ -177,6 +230,7 @@ class Service:
             attention_map: Whether to add the attention map.
             received: When the request arrived (`time.monotonic`); None: now.
             conversation: Further images, earlier turns, and where unfinished text goes.
+            selection: The slice, plane and window to ask about; None: the stored picture, or several of a series.
 
         Raises:
             ApiError: The image is unknown, or the question cannot be answered (in time).
@@ -185,15 +239,36 @@ class Service:
         around = conversation or Conversation()
         image = await self.images.get(image_id)
         others = [await self.images.get(other) for other in around.other_image_ids]
-        return await self._answer(image, question, attention_map, start, around, others)
+        return await self._answer_selection(image, question, attention_map, start, around, others, selection)
 
-    async def ask_many(self, image_id: str, questions: Sequence[str], *, attention_map: bool = False) -> Answers:
-        """Answer several questions about an uploaded image together; raises `ApiError` where one of them fails."""
+    async def ask_many(
+        self,
+        image_id: str,
+        questions: Sequence[str],
+        *,
+        attention_map: bool = False,
+        selection: Selection | None = None,
+    ) -> Answers:
+        """Answer several questions about an uploaded image together.
+
+        Args:
+            image_id: Of the image.
+            questions: In words.
+            attention_map: Whether to add attention maps.
+            selection: The slice, plane and window to ask about; None: the stored picture, or several of a series.
+
+        Raises:
+            ApiError: One of the questions fails.
+        """
         start = time.monotonic()
         image = await self.images.get(image_id)
+        around = Conversation()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._answer(image, text, attention_map, start)) for text in questions]
+                tasks = [
+                    group.create_task(self._answer_selection(image, text, attention_map, start, around, (), selection))
+                    for text in questions
+                ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return Answers(image_id=image_id, answers=[task.result() for task in tasks])
@@ -232,10 +307,47 @@ class Service:
             name = self.model.name
             raise ApiError(422, "invalid", f"{name} takes {takes} in one question, got {pictures}; send fewer")
 
-    async def _decode(self, upload: Upload, client: str, received: float) -> DecodedImage:
+    async def _decode(self, upload: Upload, client: str, received: float, *, keep_values: bool = False) -> DecodedImage:
         spec = self.engine.model.picture
-        job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window)
+        job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window, keep_values)
         return await self._decoders.decode(job, client=client, received=received)
+
+    async def _answer_selection(
+        self,
+        image: StoredImage,
+        question: str,
+        attention_map: bool,
+        start: float,
+        around: Conversation,
+        others: Sequence[StoredImage],
+        selection: Selection | None,
+    ) -> Answer:
+        """The answer about a part of a stored image: one slice, several slices of a series, or the stored picture."""
+        chosen = selection or Selection()
+        facts = facts_of(image)
+        if not facts.series or chosen.frame is not None:
+            if chosen.empty:
+                return await self._answer(image, question, attention_map, start, around, others)
+            one = await self._slice_answers.one_slice(image, chosen)
+            answer = await self._answer(one, question, attention_map, start, around, others)
+            frame, plane = frame_of(facts, chosen), chosen.plane or facts.plane
+            return answer.model_copy(update={"frame": frame, "plane": plane})
+        if others:
+            raise ApiError(
+                422, "invalid", "a series and other images are asked about apart; name a frame of the series"
+            )
+        question = question.strip()
+        series = await self._slice_answers.ask(
+            image,
+            question,
+            chosen,
+            attention_map=attention_map,
+            received=start,
+            turns=around.turns,
+            check_image=around.check_image,
+        )
+        answer = await self._finished(image, question, attention_map, start, around, series.result)
+        return answer.model_copy(update={"frame": series.frame, "plane": series.plane, "slices": list(series.slices)})
 
     async def _answer(
         self,
@@ -261,6 +373,18 @@ class Service:
             on_text=around.on_text,
             check_image=around.check_image,
         )
+        return await self._finished(image, question, attention_map, start, around, result)
+
+    async def _finished(
+        self,
+        image: StoredImage,
+        question: str,
+        attention_map: bool,
+        start: float,
+        around: Conversation,
+        result: EngineAnswer,
+    ) -> Answer:
+        """An answer, counted and written into the audit log, as the client receives it."""
         prediction, abstention = result.answer.prediction, result.answer.abstention
         if abstention.abstained:
             self.engine.metrics.abstained.inc()
@@ -351,6 +475,7 @@ class Service:
             streams=isinstance(self.engine, RemoteEngine),
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
+                max_series_bytes=settings.max_series_bytes,
                 max_pixels=settings.max_pixels,
                 max_question_characters=MAX_QUESTION,
                 max_questions=MAX_QUESTIONS,
@@ -359,6 +484,11 @@ class Service:
                 deadline_seconds=self.engine.options.deadline,
             ),
         )
+
+
+def _item(image: StoredImage) -> ImageItem:
+    expires_at = None if image.expires_at is None else datetime.fromtimestamp(image.expires_at, UTC)
+    return ImageItem(**facts_of(image).model_dump(), image_id=image.id, expires_at=expires_at)
 
 
 def _attention_map(weights: NDArray[np.float32] | None) -> AttentionMap | None:

@@ -73,6 +73,11 @@ def _decoder_memory(settings: dict[str, Any]) -> int:
     return 3 * _part_of_memory(8)(settings) // max(1, int(settings.get("decoder_processes", 1)))
 
 
+def _series_size(settings: dict[str, Any]) -> int:
+    bodies = int(settings.get("body_bytes", _DEFAULT_MEMORY))
+    return min(_part_of_memory(16, 512 * MEBIBYTE)(settings), bodies)
+
+
 def _pixels(settings: dict[str, Any]) -> int:
     memory = int(settings.get("decoder_memory_bytes", _DEFAULT_MEMORY))
     millions = memory // _DECODER_BYTES_PER_PIXEL // 1_000_000
@@ -122,10 +127,18 @@ class Settings(BaseSettings):
     keep_originals: bool = False
     """Whether the uploaded file, header and all, is stored next to the picture."""
 
-    max_upload_bytes: int = Field(default_factory=_part_of_memory(32, 32 * MEBIBYTE), ge=1024)
+    max_upload_bytes: int = Field(default_factory=_part_of_memory(32, 128 * MEBIBYTE), ge=1024)
     """Size of a body that carries an image; larger ones are refused before they are read, others beyond 64 KiB."""
     body_bytes: int = Field(default_factory=_part_of_memory(8), ge=1024)
     """Bytes of all bodies in flight; one client may hold a quarter of them, or one body."""
+    max_series_bytes: int = Field(default_factory=_series_size, ge=1024)
+    """Size of a body of POST /series: several files or an archive; larger ones are refused before they are read."""
+    series_memory_bytes: int = Field(default_factory=_part_of_memory(4), ge=64 * MEBIBYTE)
+    """Address space that the decoder of series may use; the values of one request's series take a fifth of it."""
+    series_cache_bytes: int = Field(default_factory=_part_of_memory(16), ge=MEBIBYTE)
+    """Values of recently shown series that stay in memory."""
+    series_timeout: float = Field(60.0, gt=0)
+    """Seconds within which a body of POST /series must arrive, and then again be decoded."""
     max_connections: int = Field(default_factory=_part_of_memory(512 * 1024, 8192), ge=1)
     """Connections at once; further ones are refused."""
     decoder_processes: int = Field(1, ge=0, le=64)
@@ -245,6 +258,8 @@ class Settings(BaseSettings):
             raise ValueError("store_bytes must not be below max_upload_bytes")
         if self.max_upload_bytes > self.body_bytes:
             raise ValueError("body_bytes must not be below max_upload_bytes")
+        if self.max_series_bytes > self.body_bytes:
+            raise ValueError("body_bytes must not be below max_series_bytes")
         return self
 
 

@@ -176,6 +176,21 @@ def _decoded(
         return RasterImage(pixels, str(image.format), pages[0], metadata, pages[1], used_window)
 
 
+def wide_values(data: bytes, *, max_pixels: int) -> tuple[NDArray[Any], bool] | None:
+    """The gray values of a file of one page that `decode_raster` reads, upright, and whether small ones are bright.
+
+    None where a value has 8 bits or the picture has colors; raises what a decoder raises, or `ImageError`.
+    """
+    with suppress_warnings("PIL"), _opened(data, "the file", max_pixels) as image:
+        if image.mode not in _WIDE_MODES:
+            return None
+        image.load()
+        transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
+        upright = image if transpose is None else image.transpose(transpose)
+        inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        return np.array(upright), inverted
+
+
 def open_image(data: bytes, name: str) -> Image.Image:
     """`decode_raster` as an RGB image of Pillow; raises `ImageError` like it."""
     return to_pillow(decode_raster(data, name).pixels).convert("RGB")

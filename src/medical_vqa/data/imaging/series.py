@@ -40,6 +40,7 @@ class _Slice:
     """One slice, without its pixels."""
 
     read: Callable[[], bytes] = field(repr=False)
+    file: int
     frame: int
     series: str = field(repr=False)
     """Identifies the series; never stored or shown."""
@@ -55,6 +56,44 @@ class _Slice:
         """Equal for slices that can lie in one volume."""
         turned = tuple(round(value, 3) + 0.0 for value in self.orientation) if self.orientation else None
         return self.size, tuple(round(value, 4) for value in self.spacing), turned
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that is in no series, or of which nothing is."""
+
+    file: int
+    """Number of the file, from 0, in the order in which the files were given."""
+    reason: str
+    """Why, in one sentence; never a value of the header."""
+
+
+@dataclass(slots=True)
+class _Report:
+    """What was left out of a series, or is missing."""
+
+    sentences: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def add(self, code: str, sentence: str, slices: Sequence[_Slice] = (), reason: str = "") -> None:
+        self.sentences.append(sentence)
+        self.codes.append(code)
+        self.left_out += [LeftOut(one.file, reason) for one in slices]
+
+
+@dataclass(slots=True)
+class SortedFiles:
+    """Files by what they hold; nothing of a picture has been decoded."""
+
+    series: list[list[_Slice]] = field(default_factory=list)
+    """Slices of each DICOM series, the largest first."""
+    volumes: list[tuple[int, bytes]] = field(default_factory=list)
+    """Number and bytes of each NIfTI file."""
+    pictures: list[tuple[int, Callable[[], bytes]]] = field(default_factory=list)
+    """Number of each other file, and what reads it."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    """DICOM files without a picture."""
 
 
 def is_series(path: Path) -> bool:
@@ -103,23 +142,88 @@ def series_of(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decode
     """
     slices: list[_Slice] = []
     others = 0
-    for read in files:
+    for number, read in enumerate(files):
         data = read()
         if is_nifti(data) and not slices:
-            return _nifti_volume(data, name, limits)
-        headers = _headers(read, data) if is_dicom(data) and not is_dicom_directory(data) else []
+            return nifti_volume(data, name, limits)
+        headers = _headers(read, data, number) if is_dicom(data) and not is_dicom_directory(data) else []
         slices += headers
         others += not headers
-        if len(slices) > limits.frames:
-            raise TooLargeError(
-                f"{name}: has more than {limits.frames:,} slices; give a part of it{limits.advice('frames')}"
-            )
-    warnings: list[str] = [f"{others} files hold no slice and were left out"] if others else []
-    members = _sorted(_one_geometry(_one_series(slices, name, warnings), warnings), warnings)
+        _check_count(slices, name, limits)
+    report = _Report()
+    if others:
+        report.add("files_left_out", f"{others} files hold no slice and were left out")
+    return _volume(_one_series(slices, name, report), name, limits, report)
+
+
+def sort_files(files: Iterator[Callable[[], bytes]], name: str, *, limits: DecodeLimits) -> SortedFiles:
+    """Files by what they hold; a zip archive among them is opened, one within it is not.
+
+    Args:
+        files: Functions that return the bytes of a file.
+        name: What messages call the files together.
+        limits: Limits of slices and bytes.
+
+    Raises:
+        TooLargeError: There are too many slices, or an archive holds too much.
+        ImageError: An archive is damaged.
+    """
+    slices: list[_Slice] = []
+    sorted_files = SortedFiles()
+    for number, read in enumerate(files):
+        data = read()
+        if is_dicom_directory(data):
+            continue
+        if is_nifti(data):
+            sorted_files.volumes.append((number, data))
+        elif is_dicom(data):
+            headers = _headers(read, data, number)
+            slices += headers
+            if not headers:
+                sorted_files.left_out.append(LeftOut(number, "the file is DICOM without a picture"))
+        else:
+            sorted_files.pictures.append((number, read))
+        _check_count(slices, name, limits)
+    by_series: dict[str, list[_Slice]] = {}
+    for one in slices:
+        by_series.setdefault(one.series, []).append(one)
+    sorted_files.series = sorted(by_series.values(), key=len, reverse=True)
+    return sorted_files
+
+
+def volume_of(slices: list[_Slice], name: str, *, limits: DecodeLimits) -> tuple[Volume, list[LeftOut]]:
+    """The volume of one series, and the files of it that are not in the volume.
+
+    Args:
+        slices: The slices, from `sort_files`.
+        name: What messages call the series.
+        limits: Limits of pixels and bytes.
+
+    Raises:
+        TooLargeError: A limit is exceeded.
+        UnsupportedImageError: The slices have colors.
+        ImageError: Fewer than two slices fit together, or one is damaged.
+    """
+    report = _Report()
+    volume = _volume(_without_localizers(slices, report), name, limits, report)
+    return volume, report.left_out
+
+
+def _check_count(slices: list[_Slice], name: str, limits: DecodeLimits) -> None:
+    if len(slices) > limits.frames:
+        raise TooLargeError(
+            f"{name}: has more than {limits.frames:,} slices; give a part of it{limits.advice('frames')}"
+        )
+
+
+def _volume(slices: list[_Slice], name: str, limits: DecodeLimits, report: _Report) -> Volume:
+    members = _sorted(_one_geometry(slices, report), report)
     if len(members) < _MIN_SLICES:
         raise ImageError(f"{name}: expected a series of at least two slices of one size and orientation, got "
                          f"{len(members)}; give the folder of the whole series")  # fmt: skip
-    return _dicom_volume(members, name, limits, warnings)
+    used = {one.file for one in members}
+    report.left_out = [one for one in {file.file: file for file in report.left_out}.values() if one.file not in used]
+    return _dicom_volume(members, name, limits, report)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -181,7 +285,7 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 
-def _headers(read: Callable[[], bytes], data: bytes) -> list[_Slice]:
+def _headers(read: Callable[[], bytes], data: bytes, number: int) -> list[_Slice]:
     """The slices of one file; none where it has no picture or its header cannot be read."""
     from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements  # noqa: PLC0415 - pydicom is an extra
 
@@ -197,13 +301,14 @@ def _headers(read: Callable[[], bytes], data: bytes) -> list[_Slice]:
         spacing = frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing") or [1.0, 1.0]
         position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
         orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
-        number = frame.numbers(dataset, "InstanceNumber") or [0.0]
+        instance = frame.numbers(dataset, "InstanceNumber") or [0.0]
         slices.append(
             _Slice(
                 read,
+                number,
                 index,
                 str(dataset.get("SeriesInstanceUID") or ""),
-                number[0] + index / frames,
+                instance[0] + index / frames,
                 tuple(position) if position and len(position) == 3 else None,
                 tuple(orientation) if orientation and len(orientation) == 6 else None,
                 size,
@@ -214,44 +319,57 @@ def _headers(read: Callable[[], bytes], data: bytes) -> list[_Slice]:
     return slices
 
 
-def _one_series(slices: list[_Slice], name: str, warnings: list[str]) -> list[_Slice]:
+def _one_series(slices: list[_Slice], name: str, report: _Report) -> list[_Slice]:
     """The slices of the largest series, without localizers."""
-    pictures = [one for one in slices if not one.localizer]
+    pictures = _without_localizers(slices, report)
     if not pictures:
         raise ImageError(f"{name}: expected a series of DICOM pictures, but none is there; check the path")
-    if localizers := len(slices) - len(pictures):
-        warnings.append(f"{localizers} localizers were left out")
     counts = Counter(one.series for one in pictures)
     series, _ = counts.most_common(1)[0]
     if len(counts) > 1:
-        warnings.append(f"{len(counts)} series are there; the one with the most slices was read")
+        report.add("series_left_out", f"{len(counts)} series are there; the one with the most slices was read")
     return [one for one in pictures if one.series == series]
 
 
-def _one_geometry(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
+def _without_localizers(slices: list[_Slice], report: _Report) -> list[_Slice]:
+    localizers = [one for one in slices if one.localizer]
+    if localizers:
+        sentence = f"{len(localizers)} localizers were left out"
+        report.add("localizers_left_out", sentence, localizers, "the file is a localizer of the series")
+    return [one for one in slices if not one.localizer]
+
+
+def _one_geometry(slices: list[_Slice], report: _Report) -> list[_Slice]:
     """The slices of the commonest size, spacing and orientation."""
-    counts = Counter(one.geometry for one in slices)
-    geometry, count = counts.most_common(1)[0]
-    if count < len(slices):
-        warnings.append(f"{len(slices) - count} slices of another size, spacing or orientation were left out")
+    if not slices:
+        return []
+    geometry, _ = Counter(one.geometry for one in slices).most_common(1)[0]
+    others = [one for one in slices if one.geometry != geometry]
+    if others:
+        report.add(
+            "geometry_left_out",
+            f"{len(others)} slices of another size, spacing or orientation were left out",
+            others,
+            "the slice has another size, spacing or orientation than the rest of its series",
+        )
     return [one for one in slices if one.geometry == geometry]
 
 
-def _sorted(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
+def _sorted(slices: list[_Slice], report: _Report) -> list[_Slice]:
     """The slices along their normal, one at each position; by their numbers where positions are absent."""
     if any(one.position is None or one.orientation is None for one in slices):
-        warnings.append("positions are missing; the slices are in the order of their numbers")
+        report.add("order_by_number", "positions are missing; the slices are in the order of their numbers")
         return sorted(slices, key=lambda one: one.number)
     ordered = sorted(slices, key=lambda one: (_distance(one), one.number))
-    distinct = ordered[:1]
+    distinct, repeated = ordered[:1], []
     for one in ordered[1:]:
-        if _distance(one) - _distance(distinct[-1]) > _SAME_PLACE:
-            distinct.append(one)
-    if repeated := len(ordered) - len(distinct):
-        warnings.append(f"{repeated} slices repeat a position and were left out")
+        (distinct if _distance(one) - _distance(distinct[-1]) > _SAME_PLACE else repeated).append(one)
+    if repeated:
+        sentence = f"{len(repeated)} slices repeat a position and were left out"
+        report.add("duplicates_left_out", sentence, repeated, "the slice repeats the position of another one")
     steps = np.diff([_distance(one) for one in distinct])
     if len(steps) and (gaps := int((steps > _GAP * np.median(steps)).sum())):
-        warnings.append(f"{gaps} gaps: slices are missing, and proportions across them are not true")
+        report.add("gaps", f"{gaps} gaps: slices are missing, and proportions across them are not true")
     return distinct
 
 
@@ -265,7 +383,7 @@ def _distance(one: _Slice) -> float:
 # --- volumes ----------------------------------------------------------------------------------------------------------
 
 
-def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, warnings: list[str]) -> Volume:
+def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report: _Report) -> Volume:
     from medical_vqa.data.imaging.dicom.slices import SliceReader  # noqa: PLC0415 - pydicom is an extra
 
     rows, columns = slices[0].size
@@ -292,8 +410,10 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, warning
         middle.window,
         middle.facts,
         inverted=middle.inverted,
-        warnings=(*warnings, *reader.warnings),
+        warnings=(*report.sentences, *reader.warnings),
         burned_in_annotation=middle.burned_in_annotation,
+        located=all(one.position is not None and one.orientation is not None for one in slices),
+        notes=(*report.codes, *(["header"] if reader.warnings else [])),
     )
 
 
@@ -310,8 +430,8 @@ def _directions(slices: list[_Slice]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([normal * step, along_column * first.spacing[0], along_row * first.spacing[1]], axis=1)
 
 
-def _nifti_volume(data: bytes, name: str, limits: DecodeLimits) -> Volume:
-    """The first volume of a NIfTI file."""
+def nifti_volume(data: bytes, name: str, limits: DecodeLimits) -> Volume:
+    """The first volume of a NIfTI file; raises `ImageError` like `read_series`."""
     import nibabel  # noqa: PLC0415 - an extra
 
     from medical_vqa.data.imaging.nifti import NIFTI_ERRORS, read_nifti  # noqa: PLC0415

@@ -47,19 +47,67 @@ class Volume:
     """What was left out, or is missing: sentences without values of the header."""
     burned_in_annotation: bool | None = None
     """Whether a header declares text in the pixels."""
+    slope: float = 1.0
+    """Factor of the stored values to those of the scanner."""
+    intercept: float = 0.0
+    """Added after it."""
+    located: bool = True
+    """Whether the headers state where the slices lie in the patient; otherwise they are shown as stored, in the
+    acquired plane alone."""
+    notes: tuple[str, ...] = ()
+    """Codes of the warnings: ``gaps``, ``localizers_left_out`` ..."""
 
     @property
     def slices(self) -> dict[Plane, int]:
-        """Number of slices in each plane."""
-        return {plane: self.values.shape[axis] for axis, plane in enumerate(PLANES)}
+        """Number of slices in each plane that can be shown."""
+        counts = {plane: self.values.shape[axis] for axis, plane in enumerate(PLANES)}
+        return counts if self.located else {self.acquired: counts[self.acquired]}
 
     def default_window(self) -> tuple[tuple[float, float], WindowSource]:
         """The header's window, else the 0.5th to 99.5th percentile of all values: the same for every slice."""
         if self.window is not None:
             return self.window, "header"
         step = max(1, int(np.cbrt(self.values.size / _SAMPLE)))
-        low, high = percentile_range(self.values[::step, ::step, ::step])
+        low, high = (self.scaled(end) for end in percentile_range(self.values[::step, ::step, ::step]))
         return ((low + high) / 2, high - low), "percentiles"
+
+    def scaled(self, value: float) -> float:
+        """A stored value in the scanner's units."""
+        return value * self.slope + self.intercept
+
+    def section(
+        self, index: int | None = None, *, plane: Plane | None = None
+    ) -> tuple[NDArray[Any], tuple[float, float], int]:
+        """The stored values of one slice as a picture: head or face up, the patient's right at the left.
+
+        Args:
+            index: The slice, from 0; by default the middle one.
+            plane: Plane of the picture; by default that of the stored slices.
+
+        Returns:
+            Values (rows, columns), height and width of a pixel in millimeters, and the number of the slice.
+
+        Raises:
+            ImageError: There is no such plane or slice.
+        """
+        plane = plane or self.acquired
+        if plane not in PLANES:
+            raise ImageError(f"plane: expected axial, coronal or sagittal, got {plane!r}; correct it")
+        if plane not in self.slices:
+            raise ImageError(f"the file does not state where its slices lie, so there is no {plane} plane; "
+                             f"leave the plane out")  # fmt: skip
+        axis = PLANES.index(plane)
+        count = self.values.shape[axis]
+        selected = count // 2 if index is None else index
+        if not 0 <= selected < count:
+            raise ImageError(f"the {plane} plane has no slice {selected}; the slices are 0 to {count - 1}")
+        across: NDArray[Any] = np.take(self.values, selected, axis)  # (columns, rows); sagittal: the face at the left
+        down = [place for place in range(3) if place != axis]
+        return (
+            across.T if plane == "axial" or not self.located else across.T[::-1],
+            (self.spacing[down[1]], self.spacing[down[0]]),
+            selected,
+        )
 
     def view(
         self, index: int | None = None, *, plane: Plane | None = None, window: tuple[float, float] | None = None
@@ -75,20 +123,10 @@ class Volume:
             ImageError: There is no such plane or slice.
         """
         plane = plane or self.acquired
-        if plane not in PLANES:
-            raise ImageError(f"plane: expected axial, coronal or sagittal, got {plane!r}; correct it")
-        axis = PLANES.index(plane)
-        count = self.values.shape[axis]
-        selected = count // 2 if index is None else index
-        if not 0 <= selected < count:
-            raise ImageError(f"the {plane} plane has no slice {selected}; the slices are 0 to {count - 1}")
-        # (columns, rows): in a sagittal picture the face is at the left.
-        across: NDArray[Any] = np.take(self.values, [selected], axis).squeeze(axis)
-        down = tuple(place for place in range(3) if place != axis)
-        rows = across.T if plane == "axial" else across.T[::-1]
+        rows, sides, selected = self.section(index, plane=plane)
         used, source = (window, "option") if window is not None else self.default_window()
-        pixels = to_8_bits(rows, ramp(*window_ends(used)), inverted=self.inverted)
-        sides = self.spacing[down[1]], self.spacing[down[0]]
+        low, high = ((end - self.intercept) / self.slope for end in window_ends(used))
+        pixels = to_8_bits(rows, ramp(low, high), inverted=self.inverted)
         pixels, spacing = squared(pixels, sides, sides, max_pixels=MAX_PIXELS)
         return DecodedFrame(
             pixels,
@@ -97,11 +135,11 @@ class Volume:
             header_fields=dict(self.facts),
             burned_in_annotation=self.burned_in_annotation,
             frame=selected,
-            frames=count,
+            frames=self.slices[plane],
             window=used,
             window_source=source,  # type: ignore[arg-type]
             spacing=spacing,
-            plane=plane,
+            plane=plane if self.located else None,
             warnings=self.warnings,
         )
 

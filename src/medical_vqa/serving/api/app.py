@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import conversations, openai, page, responses, routes
+from medical_vqa.serving.api import conversations, openai, page, responses, routes, series
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine import Engine
@@ -78,6 +78,7 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
     leave_errors_to_the_outermost_layer(app)
     app.include_router(routes.router)
     app.include_router(routes.json_router)
+    app.include_router(series.router)
     app.include_router(openai.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)

@@ -38,6 +38,7 @@ from medical_vqa.serving.schema import (
     Suggestions,
     UploadedImage,
 )
+from medical_vqa.serving.series.views import Selection
 from medical_vqa.serving.service import Conversation, Upload
 
 _DESCRIPTIONS = {
@@ -52,9 +53,9 @@ _DESCRIPTIONS = {
     429: "too many requests, or no answer in time; see Retry-After",
     503: "the image store does not answer, or the server is shutting down",
 }
-_UPLOAD_ERRORS = (400, 401, 403, 408, 413, 415, 422, 429, 503)
+UPLOAD_ERRORS = (400, 401, 403, 408, 413, 415, 422, 429, 503)
 _QUESTION_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
-_IMAGE_ERRORS = (401, 403, 404, 422, 429, 503)
+IMAGE_ERRORS = (401, 403, 404, 422, 429, 503)
 
 ImageId = Annotated[
     str, Path(description="As POST /upload_image returned it.", examples=[IMAGE_ID_EXAMPLE], max_length=64)
@@ -86,6 +87,7 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
         attention_map=body.attention_map,
         received=received,
         conversation=_conversation(body),
+        selection=_selection(body),
     )
     return await while_connected(request, work)
 
@@ -113,6 +115,7 @@ async def stream_question(body: AskRequest, service: ServiceDependency) -> Strea
             body.question,
             attention_map=body.attention_map,
             conversation=dataclasses.replace(_conversation(body), on_text=on_text),
+            selection=_selection(body),
         )
 
     events = answer_events(ask_with, service.engine.metrics)
@@ -124,15 +127,19 @@ def _conversation(body: AskRequest) -> Conversation:
     return Conversation(body.other_image_ids, turns, body.check_image)
 
 
+def _selection(body: AskRequest | AskManyRequest) -> Selection:
+    return Selection(body.frame, body.plane, body.window)
+
+
 @json_router.post("/ask_questions", tags=["questions"], responses=errors(*_QUESTION_ERRORS))
 async def ask_questions(request: Request, body: AskManyRequest, service: ServiceDependency) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
     await count_questions(request, len(body.questions))
-    work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map)
+    work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map, selection=_selection(body))
     return await while_connected(request, work)
 
 
-@router.post("/ask", tags=["questions"], responses=errors(*_UPLOAD_ERRORS))
+@router.post("/ask", tags=["questions"], responses=errors(*UPLOAD_ERRORS))
 async def ask(
     request: Request,
     service: ServiceDependency,
@@ -157,13 +164,13 @@ async def ask(
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-@router.post("/upload_image", tags=["images"], responses=errors(*_UPLOAD_ERRORS))
+@router.post("/upload_image", tags=["images"], responses=errors(*UPLOAD_ERRORS))
 async def upload_image(service: ServiceDependency, client: ClientDependency, upload: UploadDependency) -> UploadedImage:
     """Upload an image to ask about. Its header is removed; the file itself is not stored."""
     return await service.upload(upload, client=client)
 
 
-@router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=errors(*_IMAGE_ERRORS))
+@router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=errors(*IMAGE_ERRORS))
 async def delete_image(image_id: ImageId, service: ServiceDependency) -> Response:
     """Delete an uploaded image, on every server of the store."""
     await service.delete(image_id)
@@ -174,14 +181,14 @@ async def delete_image(image_id: ImageId, service: ServiceDependency) -> Respons
     "/images/{image_id}/picture",
     tags=["images"],
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "PNG."}, **errors(*_IMAGE_ERRORS)},
+    responses={200: {"content": {"image/png": {}}, "description": "PNG."}, **errors(*IMAGE_ERRORS)},
 )
 async def image_picture(image_id: ImageId, service: ServiceDependency) -> Response:
     """The picture of an uploaded image as the server decoded it: upright, 8 bits, windowed, without any header."""
     return Response(await service.images.png(image_id), media_type="image/png")
 
 
-@router.get("/images/{image_id}/questions", tags=["images"], responses=errors(*_IMAGE_ERRORS))
+@router.get("/images/{image_id}/questions", tags=["images"], responses=errors(*IMAGE_ERRORS))
 async def suggested_questions(
     image_id: ImageId,
     service: ServiceDependency,

@@ -1,6 +1,7 @@
 """The blob of one image: a checksum, then safetensors with its picture, what the model made of it, and a lossless copy.
 
-    metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch")
+    metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch"), context
+               and facts (JSON)
     png        the normalized picture     uint8 (bytes,)
     picture    as the model sees it       uint8 (height, width, channels)
     original   the file as uploaded       uint8 (bytes,), only where a setting says so
@@ -27,6 +28,7 @@ from safetensors.numpy import save as numpy_save
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.serving.decoding import DecodedImage, prepare_for_model
+from medical_vqa.serving.schema import ImageFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +58,8 @@ class StoredImage:
     """Unix time; None: never."""
     context: PictureContext = NO_CONTEXT
     """What the guards check before any answer."""
+    facts: ImageFacts | None = None
+    """What can be shown of it; None for one that is not stored."""
 
     @property
     def bytes(self) -> int:
@@ -87,17 +91,18 @@ def write_blob(
         "fingerprint": fingerprint,
         "expires_at": json.dumps(image.expires_at),
         "context": decoded.context.to_json(),
+        "facts": "" if image.facts is None else image.facts.model_dump_json(),
         "tensors": "torch" if needs_torch else "numpy",
     }
     named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
     if not needs_torch:
-        return _sealed(name, numpy_save({**arrays, **named}, metadata=metadata))
+        return seal(name, numpy_save({**arrays, **named}, metadata=metadata))
     import torch  # noqa: PLC0415 - a model that runs without it is served without it
     from safetensors.torch import save  # noqa: PLC0415
 
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     features = {name: tensor.contiguous() for name, tensor in named.items()}
-    return _sealed(name, save({**tensors, **features}, metadata=metadata))
+    return seal(name, save({**tensors, **features}, metadata=metadata))
 
 
 def read_blob(
@@ -118,31 +123,34 @@ def read_blob(
     Raises:
         DamagedBlobError: The checksum does not fit.
     """
-    content = _unsealed(name, blob)
-    header, _ = _header(content)
+    content = unseal(name, blob)
+    header, _ = content_header(content)
     metadata = header["__metadata__"]
     digest, expires_at = metadata["digest"], json.loads(metadata["expires_at"])
     context = PictureContext.from_json(metadata["context"])
+    facts = ImageFacts.model_validate_json(metadata["facts"]) if metadata.get("facts") else None
     if metadata["fingerprint"] != fingerprint:
         with Image.open(io.BytesIO(_png_in(content)), formats=["PNG"]) as png:
             picture = prepare_for_model(png, spec)
-        return StoredImage(image_id, digest, picture, expires_at, context), picture
+        return StoredImage(image_id, digest, picture, expires_at, context, facts), picture
     tensors = _load(content, metadata["tensors"])
     features = {name.removeprefix(_FEATURE): t for name, t in tensors.items() if name.startswith(_FEATURE)}
     visual = features or np.asarray(tensors["picture"])
-    return StoredImage(image_id, digest, visual, expires_at, context), None
+    return StoredImage(image_id, digest, visual, expires_at, context, facts), None
 
 
 def read_png(name: str, blob: bytes) -> bytes:
     """The PNG in a blob of the store, without reading its other tensors; raises `DamagedBlobError`."""
-    return _png_in(_unsealed(name, blob))
+    return _png_in(unseal(name, blob))
 
 
-def _sealed(name: str, content: bytes) -> bytes:
+def seal(name: str, content: bytes) -> bytes:
+    """A blob of this content."""
     return _FORMAT + _checksum(name, content) + content
 
 
-def _unsealed(name: str, blob: bytes) -> memoryview:
+def unseal(name: str, blob: bytes) -> memoryview:
+    """The content of a blob; raises `DamagedBlobError` where the checksum does not fit."""
     content = memoryview(blob)[len(_FORMAT) + _CHECKSUM_BYTES :]
     if blob[: len(blob) - len(content)] != _FORMAT + _checksum(name, content):
         raise DamagedBlobError
@@ -156,12 +164,12 @@ def _checksum(name: str, content: bytes | memoryview) -> bytes:
 
 
 def _png_in(content: memoryview) -> bytes:
-    header, data_start = _header(content)
+    header, data_start = content_header(content)
     begin, end = header["png"]["data_offsets"]
     return bytes(content[data_start + begin : data_start + end])
 
 
-def _header(content: memoryview) -> tuple[dict[str, Any], int]:
+def content_header(content: memoryview) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and where the tensors begin."""
     data_start = _HEADER_LENGTH_BYTES + int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
     return json.loads(bytes(content[_HEADER_LENGTH_BYTES:data_start])), data_start

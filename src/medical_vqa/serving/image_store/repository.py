@@ -7,6 +7,7 @@ image has its owner in its name, so that the id of another tenant's image names 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import re
 import secrets
@@ -18,12 +19,14 @@ from typing import TypeVar
 import structlog
 from cachetools import LRUCache
 
+from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.serving.clients import current_client, picture_key
 from medical_vqa.serving.decoding import DecodedImage
 from medical_vqa.serving.engine import Engine
-from medical_vqa.serving.errors import unknown_image
+from medical_vqa.serving.errors import no_values, unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import DamagedBlobError, StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.image_store.values_blob import read_values, write_values
 from medical_vqa.serving.quotas import Quotas
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import IMAGE_ID
@@ -47,6 +50,11 @@ def stored_name(image_id: str, owner: str) -> str:
     return f"{image_id}.{owner}" if owner else image_id
 
 
+def _values_name(name: str) -> str:
+    """The name in the store of an image's values."""
+    return f"{name}.values"
+
+
 class ImageRepository:
     """Images by id; used from the event loop alone."""
 
@@ -57,6 +65,7 @@ class ImageRepository:
         *,
         ttl: float | None,
         cache_bytes: int,
+        values_cache_bytes: int,
         keep_originals: bool,
     ) -> None:
         """Set up the cache.
@@ -66,6 +75,7 @@ class ImageRepository:
             engine: Encodes the pictures.
             ttl: Seconds until an image expires; None: never.
             cache_bytes: Bound of the features that stay in memory.
+            values_cache_bytes: Bound of the values of series that stay in memory; larger ones fill it alone.
             keep_originals: Whether uploaded files are stored too, header and all.
         """
         self._store = store
@@ -76,8 +86,12 @@ class ImageRepository:
         self._cache: LRUCache[str, tuple[StoredImage, float]] = LRUCache(
             cache_bytes, getsizeof=lambda entry: min(entry[0].bytes, cache_bytes)
         )
+        self._values_cache: LRUCache[str, Volume] = LRUCache(
+            values_cache_bytes, getsizeof=lambda volume: min(volume.values.nbytes, values_cache_bytes)
+        )
         self._quotas = Quotas(ttl)
         self._loading: dict[str, asyncio.Task[StoredImage]] = {}
+        self._loading_values: dict[str, asyncio.Task[Volume]] = {}
         self._threads = ThreadPoolExecutor(_STORE_THREADS, "store")
 
     async def encode(self, decoded: DecodedImage) -> StoredImage:
@@ -87,13 +101,13 @@ class ImageRepository:
         visual = decoded.picture if features is None else features
         return StoredImage("", key, visual, context=decoded.context)
 
-    async def add(self, decoded: DecodedImage, original: bytes) -> StoredImage:
-        """Encode the client's image and store it, for every server on the store; raises `ApiError`."""
+    async def add(self, decoded: DecodedImage, original: bytes | None) -> StoredImage:
+        """Encode the client's image or series and store it, for every server on the store; raises `ApiError`."""
         client = current_client()
         encoded = await self.encode(decoded)
         image_id = f"{encoded.digest[:ID_HEAD]}-{secrets.token_urlsafe(16)}"
         expires_at = None if self._ttl is None else time.time() + self._ttl
-        image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context)
+        image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context, decoded.facts)
         name = stored_name(image_id, client.owner)
         blob = write_blob(
             image,
@@ -102,14 +116,49 @@ class ImageRepository:
             fingerprint=self._engine.fingerprint,
             original=original if self._keep_originals else None,
         )
-        self._quotas.take(client, image_id, len(blob))
+        size = len(blob) + (0 if decoded.volume is None else decoded.volume.values.nbytes)
+        self._quotas.take(client, image_id, size)
         try:
+            if decoded.volume is not None:  # first, so that an image that is there has its values
+                await self._put_values(decoded.volume, _values_name(name))
             await self._call_store(lambda: self._store.put(name, blob))
         except BaseException:
             self._quotas.release(client.owner, image_id)
             raise
         self._add_to_cache(name, image)
         return image
+
+    async def _put_values(self, volume: Volume, name: str) -> None:
+        blob = await self._in_thread(lambda: write_values(volume, name=name))
+        await self._call_store(lambda: self._store.put(name, blob))
+        if self._store.blocking:
+            self._values_cache[name] = volume
+        else:  # the values in the blob itself, so that they are in memory once
+            self._values_cache[name] = await self._in_thread(lambda: read_values(blob, name=name))
+
+    async def volume(self, image_id: str) -> Volume:
+        """The stored values of the client's image; raises `ApiError` (404) where there are none."""
+        image = await self.get(image_id)
+        if image.facts is None or image.facts.values is None:
+            raise no_values()
+        name = _values_name(stored_name(image_id, current_client().owner))
+        volume = self._values_cache.get(name)
+        if volume is not None and (self._store.blocking or self._store.contains(name)):
+            return volume
+        if name not in self._loading_values:
+            task = asyncio.create_task(self._load_values(name))
+            self._loading_values[name] = task
+            task.add_done_callback(lambda _: self._loading_values.pop(name, None))
+        return await asyncio.shield(self._loading_values[name])
+
+    async def _load_values(self, name: str) -> Volume:
+        self._values_cache.pop(name, None)
+        blob = await self._call_store(lambda: self._store.get(name))
+        if blob is None:  # the store was too small for it
+            raise unknown_image()
+        volume = await self._read(name, lambda: read_values(blob, name=name))
+        self._values_cache[name] = volume
+        return volume
 
     async def get(self, image_id: str) -> StoredImage:
         """The client's image that was added here or on another server; raises `ApiError` (404)."""
@@ -137,6 +186,8 @@ class ImageRepository:
         owner = current_client().owner
         name = stored_name(image_id, owner)
         self._cache.pop(name, None)
+        self._values_cache.pop(_values_name(name), None)
+        await self._call_store(lambda: self._store.delete(_values_name(name)))
         if not await self._call_store(lambda: self._store.delete(name)):
             raise unknown_image()
         self._quotas.release(owner, image_id)
@@ -189,7 +240,7 @@ class ImageRepository:
         if picture is not None:  # written by a server with another model
             features = await self._engine.encode(image.digest, picture)
             if features is not None:
-                image = StoredImage(image_id, image.digest, features, image.expires_at, image.context)
+                image = dataclasses.replace(image, visual=features)
         self._add_to_cache(name, image)
         return image
 

@@ -18,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medical_vqa.serving.errors import ApiError, overloaded
 from medical_vqa.serving.schema import MAX_QUESTION, MAX_QUESTIONS
 
-IMAGE_PATHS = frozenset({"/upload_image", "/ask", "/series", "/v1/chat/completions", "/v1/responses"})
+IMAGE_PATHS = frozenset({"/upload_image", "/ask", "/v1/chat/completions", "/v1/responses"})
 """Routes whose bodies carry an image; a body of any other has at most its entry in `SMALL_BODIES`, or `SMALL_BODY`."""
 CONVERSATION_IMAGES = re.compile(r"/conversations/[^/]+/images")
 """Further routes whose bodies carry an image."""
+SERIES_PATH = "/series"
+"""The route whose bodies carry many images, with a size and a time of its own."""
 SMALL_BODY = 64 * 1024
 """Bytes of a body without an image."""
 SMALL_BODIES = {"/ask_questions": 6 * MAX_QUESTION * MAX_QUESTIONS + 4096}  # a character takes up to 6 bytes in JSON
@@ -58,7 +60,16 @@ class BodyBudget:
 class BodyLimitsMiddleware:
     """413 by the announced length or once too much has arrived, 408 when the rest does not arrive, 429 for too many."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout: float, budget: BodyBudget) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        timeout: float,
+        budget: BodyBudget,
+        max_series_bytes: int | None = None,
+        series_timeout: float | None = None,
+    ) -> None:
         """Set the limits.
 
         Args:
@@ -66,11 +77,15 @@ class BodyLimitsMiddleware:
             max_bytes: Of a body with an image.
             timeout: Seconds within which the whole body must arrive.
             budget: Counts the bodies in flight.
+            max_series_bytes: Of a body with a series; None: `max_bytes`.
+            series_timeout: Seconds within which it must arrive; None: `timeout`.
         """
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._budget = budget
+        self._max_series_bytes = max_bytes if max_series_bytes is None else max_series_bytes
+        self._series_timeout = timeout if series_timeout is None else series_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -80,9 +95,10 @@ class BodyLimitsMiddleware:
         limit = self._limit(scope["path"])
         announced = Headers(scope=scope).get("content-length", "0").strip()
         if not announced.isdecimal() or len(announced) > _MAX_DIGITS or int(announced) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, scope["path"])
         client = str(scope.get("client_name", ""))
-        body = _LimitedBody(receive, limit, self._timeout, self._budget, client)
+        timeout = self._series_timeout if scope["path"] == SERIES_PATH else self._timeout
+        body = _LimitedBody(receive, limit, timeout, self._budget, client, scope["path"])
 
         async def send_unless_refused(message: Message) -> None:
             if body.error is None:
@@ -101,6 +117,8 @@ class BodyLimitsMiddleware:
             raise body.error
 
     def _limit(self, path: str) -> int:
+        if path == SERIES_PATH:
+            return self._max_series_bytes
         carries_image = path in IMAGE_PATHS or CONVERSATION_IMAGES.fullmatch(path)
         return self._max_bytes if carries_image else min(self._max_bytes, SMALL_BODIES.get(path, SMALL_BODY))
 
@@ -108,8 +126,11 @@ class BodyLimitsMiddleware:
 class _LimitedBody:
     """The body of one request while it arrives."""
 
-    def __init__(self, receive: Receive, max_bytes: int, timeout: float, budget: BodyBudget, client: str) -> None:
+    def __init__(
+        self, receive: Receive, max_bytes: int, timeout: float, budget: BodyBudget, client: str, path: str
+    ) -> None:
         self._receive = receive
+        self._path = path
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -130,7 +151,7 @@ class _LimitedBody:
         self._complete = not message.get("more_body", False)
         size = len(message.get("body", b""))
         if self.counted + size > self._max_bytes:
-            return self._refuse(_too_large(self._max_bytes))
+            return self._refuse(_too_large(self._max_bytes, self._path))
         if not self._budget.take(self._client, size):
             return self._refuse(overloaded(_RETRY_SECONDS, close=True))
         self.counted += size
@@ -141,8 +162,13 @@ class _LimitedBody:
         return {"type": "http.disconnect"}
 
 
-def _too_large(max_bytes: int) -> ApiError:
-    message = f"the body has more than {max_bytes:,} bytes, this route's limit; send less"
+def _too_large(max_bytes: int, path: str) -> ApiError:
+    advice = ""
+    if path == SERIES_PATH:
+        advice = " or raise MEDICAL_VQA_MAX_SERIES_BYTES"
+    elif path in IMAGE_PATHS or CONVERSATION_IMAGES.fullmatch(path):
+        advice = " or raise MEDICAL_VQA_MAX_UPLOAD_BYTES"
+    message = f"the body has more than {max_bytes:,} bytes, this route's limit; send less{advice}"
     return ApiError(413, "too_large", message, {"Connection": "close"})
 
 

@@ -30,6 +30,8 @@ CLIENT_CLOSED_REQUEST = 499
 """Status for a request whose client disconnected before the response, as nginx logs it."""
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are requested every few seconds: logged only when they fail."""
+PRIVATE_CACHE = (b"cache-control", b"private, max-age=300")
+"""The one header of a response that replaces its default: of slices, which a browser shows again and again."""
 _REQUEST_ID = re.compile(r"[\w.:;=+/@~-]{1,128}", re.ASCII)  # UUIDs, W3C, AWS and Google trace ids; nothing to escape
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context
 _SERVER_ERROR = 500
@@ -92,11 +94,17 @@ class OuterMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [header for header in message.get("headers", ()) if header[0].lower() not in self._names]
+                headers = [
+                    header
+                    for header in message.get("headers", ())
+                    if header[0].lower() not in self._names or header == PRIVATE_CACHE
+                ]
                 headers += [
                     *(self._page_headers if scope["path"] in PAGE_PATHS else self._headers),
                     (b"x-request-id", request_id.encode()),
                 ]
+                if PRIVATE_CACHE in headers:
+                    headers.remove((b"cache-control", b"no-store"))
                 if self._draining.active:
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers

@@ -12,6 +12,7 @@ from medical_vqa.serving.middleware.outer import Draining, OuterMiddleware
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.settings import Settings
 
+_EXPOSED_HEADERS = ("X-Rows", "X-Columns", "X-Type", "X-Spacing", "X-Slope", "X-Intercept", "ETag")  # of slices
 _CLIENTS_PER_BUDGET = 4  # of the bytes of bodies in flight, one client may hold one
 
 
@@ -31,7 +32,8 @@ def middleware_stack(
         rate_limiter: Counts the requests of each client.
         draining: Whether the server is about to stop.
     """
-    budget = BodyBudget(settings.body_bytes, max(settings.max_upload_bytes, settings.body_bytes // _CLIENTS_PER_BUDGET))
+    one_body = max(settings.max_upload_bytes, settings.max_series_bytes)
+    budget = BodyBudget(settings.body_bytes, max(one_body, settings.body_bytes // _CLIENTS_PER_BUDGET))
     stack = [
         Middleware(OuterMiddleware, metrics=metrics, docs=settings.docs, draining=draining),
         Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys, settings.keys_file), rate_limiter=rate_limiter),
@@ -40,6 +42,8 @@ def middleware_stack(
             max_bytes=settings.max_upload_bytes,
             timeout=settings.upload_timeout,
             budget=budget,
+            max_series_bytes=settings.max_series_bytes,
+            series_timeout=settings.series_timeout,
         ),
     ]
     if settings.cors_origins:
@@ -47,6 +51,7 @@ def middleware_stack(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
+            expose_headers=_EXPOSED_HEADERS,
             allow_headers=["*"],  # OpenAI's client sends many of its own, and no cookie is ever accepted
             max_age=3600,
         )

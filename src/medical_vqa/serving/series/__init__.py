@@ -1,0 +1,1 @@
+"""Series of slices on the server: reading, showing, and asking about them."""

@@ -1,0 +1,200 @@
+"""Answers about slices of stored images: about one slice, or about a series by several of its slices."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
+
+from medical_vqa.data.imaging.picture_statistics import PictureContext
+from medical_vqa.errors import ImageError
+from medical_vqa.models.slices import CANDIDATES, DEFAULT_SLICES, ranking, showing_slices, spread
+from medical_vqa.schema.records import Prediction
+from medical_vqa.serving.decoding import prepared_slice
+from medical_vqa.serving.engine import Engine, EngineAnswer
+from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.image_store.blob import StoredImage
+from medical_vqa.serving.image_store.repository import ImageRepository
+from medical_vqa.serving.remote_engine import RemoteEngine
+from medical_vqa.serving.schema import SliceAnswer
+from medical_vqa.serving.series.views import Selection, chosen_window, facts_of, frame_of
+
+if TYPE_CHECKING:
+    from medical_vqa.data.imaging.planes import Plane
+    from medical_vqa.data.imaging.volume import Volume
+
+_PREPARED_SLICES = 512  # as the model receives them, tens of kilobytes each
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesResult:
+    """One answer about several slices."""
+
+    result: EngineAnswer
+    """The combined answer, with the evidence of the slice that it rests on."""
+    frame: int
+    """That slice."""
+    plane: Plane
+    """Its plane."""
+    slices: tuple[SliceAnswer, ...]
+    """The answers about each slice."""
+
+
+class SliceAnswers:
+    """Asks the engine about slices of stored images."""
+
+    def __init__(self, images: ImageRepository, engine: Engine | RemoteEngine) -> None:
+        self._images = images
+        self._engine = engine
+        self._prepared: LRUCache[Any, StoredImage] = LRUCache(_PREPARED_SLICES)
+
+    async def one_slice(self, image: StoredImage, selection: Selection) -> StoredImage:
+        """One slice of a stored image as an image that can be asked about; raises `ApiError` (404, 422)."""
+        facts = facts_of(image)
+        window = chosen_window(facts, selection.window)
+        volume = await self._images.volume(image.id)
+        return await self._slice(image, volume, frame_of(facts, selection), selection.plane, window)
+
+    async def ask(self, image: StoredImage, question: str, selection: Selection, **options: Any) -> SeriesResult:
+        """Answer a question about a series by several of its slices.
+
+        Args:
+            image: The series.
+            question: In words.
+            selection: Plane and window of the slices.
+            options: As `Engine.ask` takes them.
+
+        Raises:
+            ApiError: There is no such plane, or the question cannot be answered (in time).
+        """
+        facts = facts_of(image)
+        window = chosen_window(facts, selection.window)
+        plane = selection.plane or facts.plane
+        if plane not in facts.planes:
+            raise ApiError(
+                422, "invalid", f"this series has no {plane} plane; its planes are {', '.join(facts.planes)}"
+            )
+        volume = await self._images.volume(image.id)
+        presence = await self._presence(image, volume, question, plane, window, options.get("received"))
+        showing = showing_slices(presence, DEFAULT_SLICES)
+        indices = showing or spread(facts.planes[plane], DEFAULT_SLICES)
+        together = min(len(indices), self._engine.model.max_pictures)
+        if together > 1:
+            indices = [indices[place] for place in spread(len(indices), together)]
+        slices = [await self._slice(image, volume, index, plane, window) for index in indices]
+        if together > 1:
+            first, *others = slices
+            pairs = [(other.digest, other.visual) for other in others]
+            asked = [await self._ask(first, question, {**options, "others": pairs})] * len(indices)
+        else:
+            asked = await self._ask_each(slices, question, options)
+        result, place = _combined(asked)
+        answers = tuple(
+            SliceAnswer(
+                frame=index,
+                plane=plane,
+                answer=one.answer.prediction.answer,
+                confidence=one.answer.prediction.confidence,
+                abstained=one.answer.abstention.abstained,
+                reason_code=one.answer.abstention.code,
+                presence=presence.get(index) if showing else None,
+            )
+            for index, one in zip(indices, asked, strict=True)
+        )
+        return SeriesResult(result, indices[place], plane, answers)
+
+    async def _ask_each(
+        self, slices: Sequence[StoredImage], question: str, options: dict[str, Any]
+    ) -> list[EngineAnswer]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._ask(one, question, options)) for one in slices]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _ask(self, one: StoredImage, question: str, options: dict[str, Any]) -> EngineAnswer:
+        return await self._engine.ask(one.digest, one.visual, question, context=one.context, **options)
+
+    async def _presence(
+        self,
+        image: StoredImage,
+        volume: Volume,
+        question: str,
+        plane: Plane,
+        window: tuple[float, float] | None,
+        received: float | None,
+    ) -> dict[int, float]:
+        if self._engine.model.entity_in(question) is None:
+            return {}
+        candidates = spread(volume.slices[plane], CANDIDATES)
+        pictures = {index: (await self._slice(image, volume, index, plane, window)).visual for index in candidates}
+        return await self._engine.presence(question, pictures, received=received)
+
+    async def _slice(
+        self,
+        image: StoredImage,
+        volume: Volume,
+        index: int | None,
+        plane: Plane | None,
+        window: tuple[float, float] | None,
+    ) -> StoredImage:
+        """A slice as the model receives it; prepared once, as long as it stays in the cache."""
+        digest = f"{image.digest}/{plane or volume.acquired}/{index}/{window}"
+        key = image.id, digest
+        if key not in self._prepared:
+            spec = self._engine.model.picture
+            try:
+                frame, picture = await asyncio.to_thread(prepared_slice, volume, index, plane, window, spec)
+            except ImageError as error:
+                raise ApiError(422, "invalid", str(error)) from None
+            features = await self._engine.encode(digest, picture)
+            visual = picture if features is None else features
+            self._prepared[key] = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
+        return self._prepared[key]
+
+
+def _combined(asked: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
+    """One answer about several slices, and the place of the slice whose evidence it has.
+
+    The model abstains where it does about more than half of them. Otherwise it is the answer with the largest mean
+    probability over the slices about which it does not abstain.
+    """
+    abstaining = [place for place, one in enumerate(asked) if one.answer.abstention.abstained]
+    abstained = 2 * len(abstaining) > len(asked)
+    places = abstaining if abstained else [place for place in range(len(asked)) if place not in abstaining]
+    predictions = [asked[place].answer.prediction for place in places]
+    text, confidence, alternatives = _ranked(predictions)
+    codes = [asked[place].answer.abstention.code for place in places]
+    commonest = max(codes, key=codes.count)
+
+    def fitness(place: int) -> tuple[bool, bool, float]:
+        answer = asked[place].answer
+        fits = answer.prediction.answer == text
+        return answer.abstention.code == commonest, fits, answer.prediction.confidence or 0.0
+
+    best = max(places, key=fitness)
+    one = asked[best]
+    prediction = dataclasses.replace(
+        one.answer.prediction, answer=text, confidence=confidence, alternatives=alternatives
+    )
+    combined = EngineAnswer(
+        dataclasses.replace(one.answer, prediction=prediction),
+        max(part.queue_seconds for part in asked),
+        sum(part.model_seconds / max(1, part.batch_size) for part in asked),
+        max(part.batch_size for part in asked),
+    )
+    return combined, best
+
+
+def _ranked(predictions: Sequence[Prediction]) -> tuple[str, float | None, tuple[tuple[str, float], ...]]:
+    """The combined answer, its confidence and the next best ones."""
+    if any(one.confidence is None for one in predictions):
+        texts = [one.answer for one in predictions]
+        return max(texts, key=texts.count), None, ()
+    (text, confidence), *others = ranking(predictions)
+    return text, confidence, tuple(others[: max(len(one.alternatives) for one in predictions)])

@@ -1,0 +1,157 @@
+"""In a decoding process: several files, or one of many slices, as series and single pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.picture_statistics import PictureContext
+from medical_vqa.data.imaging.recognition import is_zip
+from medical_vqa.data.imaging.series import LeftOut, nifti_volume, sort_files, volume_of, zip_members
+from medical_vqa.data.imaging.stack import storable
+from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
+from medical_vqa.data.imaging.volume import Volume
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
+from medical_vqa.serving.decoding import DecodedImage, DecodeJob, ImageInfo, decode, png_of, prepared_slice
+from medical_vqa.serving.image_facts import facts_of_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medical_vqa.data.imaging.preprocessing import PictureSpec
+
+MAX_ITEMS = 64
+"""Series and single pictures of one request; what is beyond is left out."""
+_NAME = "the series"  # in messages: a client's file name is never repeated
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesJob:
+    """Files to sort into series."""
+
+    files: tuple[bytes, ...]
+    """The files; one may be a zip archive."""
+    limits: DecodeLimits
+    """Bounds on slices and values."""
+    spec: PictureSpec | None
+    """How the model needs its pictures; None for a model that uses no image."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, self.files))
+
+    def run(self) -> DecodedSeries:
+        """Sort and decode the files in this process; raises `ImageError` where they hold nothing."""
+        try:
+            with suppress_warnings("pydicom"):
+                return _decoded(self)
+        except ModuleNotFoundError as error:
+            raise UnsupportedImageError(
+                f"{_NAME}: this server lacks the package {error.name}, which reads series; install medical-vqa[dicom]"
+            ) from error
+
+
+@dataclass(slots=True)
+class DecodedSeries:
+    """What the files of a job hold."""
+
+    items: list[DecodedImage] = field(default_factory=list)
+    """Each series by its middle slice, with its values; then single pictures."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    """Files that are in none of them."""
+
+
+def _decoded(job: SeriesJob) -> DecodedSeries:
+    files = sort_files(_members(job), _NAME, limits=job.limits)
+    decoded = DecodedSeries(left_out=list(files.left_out))
+    remaining = job.limits.inflated_bytes
+    for slices in files.series:
+        limits = dataclasses.replace(job.limits, inflated_bytes=remaining)
+        numbers = sorted({one.file for one in slices})
+        try:
+            if len(slices) == 1:
+                raise ImageError("one slice")
+            volume, left_out = volume_of(slices, _NAME, limits=limits)
+        except TooLargeError as error:
+            decoded.left_out += [LeftOut(number, str(error)) for number in numbers]
+            continue
+        except ImageError:  # colors, or slices that form no volume: each file is a picture
+            files.pictures += [(one.file, one.read) for one in {one.file: one for one in slices}.values()]
+            continue
+        remaining -= _add(decoded, volume, job.spec)
+        decoded.left_out += left_out
+    for number, data in files.volumes:
+        try:
+            limits = dataclasses.replace(job.limits, inflated_bytes=remaining)
+            remaining -= _add(decoded, nifti_volume(data, "the file", limits), job.spec)
+        except ImageError as error:
+            decoded.left_out.append(LeftOut(number, str(error)))
+    for number, read in sorted(files.pictures):
+        if len(decoded.items) >= MAX_ITEMS:
+            reason = f"the request holds more than {MAX_ITEMS} series and single pictures; send the rest in another one"
+            decoded.left_out.append(LeftOut(number, reason))
+            continue
+        try:
+            decoded.items.append(decode(DecodeJob(read(), job.limits, job.spec, keep_values=True)))
+        except ImageError as error:
+            decoded.left_out.append(LeftOut(number, str(error)))
+    decoded.left_out.sort(key=lambda one: one.file)
+    if not decoded.items:
+        first = decoded.left_out[0].reason if decoded.left_out else "there is no file"
+        kind = TooLargeError if all("raise MEDICAL_VQA" in one.reason for one in decoded.left_out) else ImageError
+        raise kind(f"{_NAME}: expected pictures or slices, but of {len(decoded.left_out)} files none can be used; "
+                   f"the first: {first}")  # fmt: skip
+    return decoded
+
+
+def _members(job: SeriesJob) -> Iterator[Callable[[], bytes]]:
+    for data in job.files:
+        if is_zip(data):
+            yield from zip_members(data, _NAME, job.limits)
+        else:
+            yield lambda data=data: data
+
+
+def _add(decoded: DecodedSeries, volume: Volume, spec: PictureSpec | None) -> int:
+    """Add a series; returns the bytes of its values."""
+    stored = storable(volume)
+    frame = stored.view()
+    digest = hashlib.sha256(repr((stored.values.shape, stored.spacing, stored.slope, stored.intercept)).encode())
+    digest.update(np.ascontiguousarray(stored.values.transpose(2, 1, 0)).data)
+    _, picture = prepared_slice(stored, None, None, None, spec)
+    decoded.items.append(
+        DecodedImage(
+            digest.hexdigest(),
+            png_of(frame.image),
+            picture,
+            _info(frame),
+            PictureContext.of(frame),
+            stored,
+            facts_of_volume(stored),
+        )
+    )
+    return int(stored.values.nbytes)
+
+
+def _info(frame: DecodedFrame) -> ImageInfo:
+    return ImageInfo(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        frames=frame.frames,
+        removed_metadata=list(frame.removed_metadata),
+        header_fields=dict(frame.header_fields),
+        burned_in_annotation=frame.burned_in_annotation,
+        spacing=frame.spacing,
+        frame=frame.frame,
+        window_source=frame.window_source,
+        plane=frame.plane,
+        warnings=list(frame.warnings),
+    )
