@@ -141,10 +141,21 @@ async def read_ask_request(request: Request) -> AskRequest:
 def ask_request_openapi() -> dict[str, Any]:
     """The OpenAPI description of the body that `read_ask_request` reads."""
     schema = AskRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    fields = {name: field for name, field in schema["properties"].items() if field.get("type") != "array"}
+    fields = {
+        name: _without_null(field) for name, field in schema["properties"].items() if field.get("type") != "array"
+    }
     form = {**schema, "properties": fields}  # a field of a form occurs once
     content = {"application/json": {"schema": schema}, **{form_type: {"schema": form} for form_type in _FORM_TYPES}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field in a form, which is absent and never null."""
+    if "anyOf" not in field:
+        return field
+    (present,) = [option for option in field["anyOf"] if option != {"type": "null"}]
+    rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+    return {**present, **rest}
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
