@@ -204,10 +204,12 @@ def prepared_slice(
         ImageError: There is no such slice.
     """
     frame = volume.view(index, plane=plane, window=window)
-    shown = frame
+    picture = frame
     if spec is not None and window is None:
-        shown = windowed_image(lambda own: frame if own is None else volume.view(index, plane=plane, window=own), spec)
-    return frame, prepare_for_model(shown.image, spec)
+        picture = windowed_image(
+            lambda own: frame if own is None else volume.view(index, plane=plane, window=own), spec
+        )
+    return frame, prepare_for_model(picture.image, spec)
 
 
 def png_of(image: Image.Image) -> bytes:

@@ -323,14 +323,14 @@ class Service:
         selection: Selection | None,
     ) -> Answer:
         """The answer about a part of a stored image: one slice, several slices of a series, or the stored picture."""
-        chosen = selection or Selection()
+        part = selection or Selection()
         facts = facts_of(image)
-        if not facts.series or chosen.frame is not None:
-            if chosen.empty:
+        if not facts.series or part.frame is not None:
+            if part.empty:
                 return await self._answer(image, question, attention_map, start, around, others)
-            one = await self._slice_answers.one_slice(image, chosen)
+            one = await self._slice_answers.one_slice(image, part)
             answer = await self._answer(one, question, attention_map, start, around, others)
-            frame, plane = frame_of(facts, chosen), chosen.plane or facts.plane
+            frame, plane = frame_of(facts, part), part.plane or facts.plane
             return answer.model_copy(update={"frame": frame, "plane": plane})
         if others:
             raise ApiError(
@@ -340,7 +340,7 @@ class Service:
         series = await self._slice_answers.ask(
             image,
             question,
-            chosen,
+            part,
             attention_map=attention_map,
             received=start,
             turns=around.turns,

@@ -89,10 +89,10 @@ class SliceAnswers:
         if together > 1:
             first, *others = slices
             pairs = [(other.digest, other.visual) for other in others]
-            asked = [await self._ask(first, question, {**options, "others": pairs})] * len(indices)
+            results = [await self._ask(first, question, {**options, "others": pairs})] * len(indices)
         else:
-            asked = await self._ask_each(slices, question, options)
-        result, place = _combined(asked)
+            results = await self._ask_each(slices, question, options)
+        result, place = _combined(results)
         answers = tuple(
             SliceAnswer(
                 frame=index,
@@ -103,7 +103,7 @@ class SliceAnswers:
                 reason_code=one.answer.abstention.code,
                 presence=presence.get(index) if showing else None,
             )
-            for index, one in zip(indices, asked, strict=True)
+            for index, one in zip(indices, results, strict=True)
         )
         return SeriesResult(result, indices[place], plane, answers)
 
@@ -158,35 +158,35 @@ class SliceAnswers:
         return self._prepared[key]
 
 
-def _combined(asked: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
+def _combined(results: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
     """One answer about several slices, and the place of the slice whose evidence it has.
 
     The model abstains where it does about more than half of them. Otherwise it is the answer with the largest mean
     probability over the slices about which it does not abstain.
     """
-    abstaining = [place for place, one in enumerate(asked) if one.answer.abstention.abstained]
-    abstained = 2 * len(abstaining) > len(asked)
-    places = abstaining if abstained else [place for place in range(len(asked)) if place not in abstaining]
-    predictions = [asked[place].answer.prediction for place in places]
+    abstaining = [place for place, one in enumerate(results) if one.answer.abstention.abstained]
+    abstained = 2 * len(abstaining) > len(results)
+    places = abstaining if abstained else [place for place in range(len(results)) if place not in abstaining]
+    predictions = [results[place].answer.prediction for place in places]
     text, confidence, alternatives = _ranked(predictions)
-    codes = [asked[place].answer.abstention.code for place in places]
+    codes = [results[place].answer.abstention.code for place in places]
     commonest = max(codes, key=codes.count)
 
     def fitness(place: int) -> tuple[bool, bool, float]:
-        answer = asked[place].answer
+        answer = results[place].answer
         fits = answer.prediction.answer == text
         return answer.abstention.code == commonest, fits, answer.prediction.confidence or 0.0
 
     best = max(places, key=fitness)
-    one = asked[best]
+    one = results[best]
     prediction = dataclasses.replace(
         one.answer.prediction, answer=text, confidence=confidence, alternatives=alternatives
     )
     combined = EngineAnswer(
         dataclasses.replace(one.answer, prediction=prediction),
-        max(part.queue_seconds for part in asked),
-        sum(part.model_seconds / max(1, part.batch_size) for part in asked),
-        max(part.batch_size for part in asked),
+        max(part.queue_seconds for part in results),
+        sum(part.model_seconds / max(1, part.batch_size) for part in results),
+        max(part.batch_size for part in results),
     )
     return combined, best
 

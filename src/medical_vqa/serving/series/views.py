@@ -59,12 +59,12 @@ def chosen_window(facts: ImageFacts, window: str | None) -> tuple[float, float] 
         return None
     if "," in window:
         center, _, width = window.partition(",")
-        chosen = float(center), float(width)
+        parts = float(center), float(width)
         try:
-            check_window(chosen)
+            check_window(parts)
         except ImageError as error:
             raise ApiError(422, "invalid", str(error)) from None
-        return chosen
+        return parts
     for one in facts.windows:
         if one.name == window:
             return one.center, one.width
