@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import gc
 import os
 import threading
 from pathlib import Path
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import TemporaryFailure, atomic_path, atomic_write, file_lock, retry, sha256, sha256_file
+from medical_vqa.io import (
+    TemporaryFailure,
+    atomic_path,
+    atomic_write,
+    file_lock,
+    retry,
+    sha256,
+    sha256_file,
+    without_garbage_collection,
+)
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -110,3 +120,10 @@ def test_the_last_failure_is_raised_and_a_lasting_one_at_once() -> None:
     with pytest.raises(KeyError):
         retry(failing(KeyError("wrong")), **settings)
     assert waits == [1.0]
+
+
+def test_garbage_collection_goes_on_after_an_error() -> None:
+    with pytest.raises(DataError), without_garbage_collection():
+        assert not gc.isenabled()
+        raise DataError("damaged")
+    assert gc.isenabled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import os
 import secrets
@@ -197,3 +198,18 @@ def _seconds_to_wait(retry_after: str | None, backoff: float, longest: float) ->
         return min(max(float(retry_after or ""), 0.0), longest)
     except ValueError:  # none, or a date, which the servers in question do not send
         return min(backoff, longest)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which takes a fifth of the time where millions of rows are made."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

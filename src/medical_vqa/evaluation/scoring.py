@@ -118,7 +118,7 @@ def score_answers(
     table = AnswerTable(scored, answered.answers)
     tallies = [table.tally(metric) for metric in metrics]
     baseline_answers = {name: _answers_by_id(name, answers, scored) for name, answers in baselines.items()}
-    baseline_tables = {name: AnswerTable(scored, answers) for name, answers in baseline_answers.items()}
+    baseline_tables = {name: AnswerTable(scored, answers, like=table) for name, answers in baseline_answers.items()}
     baseline_tallies = {name: [of.tally(metric) for metric in metrics] for name, of in baseline_tables.items()}
     return Results(
         dataset=dataset,

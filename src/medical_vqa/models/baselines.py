@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -78,11 +79,14 @@ class QuestionLookup(ModelFamily):
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most frequent training answer to each question; its fraction of the counts is the confidence."""
+        ranked: dict[int, Prediction] = {}  # the counts behind an answer, which many questions share, are ranked once
         predictions = []
         for query in queries:
             question, prefix = _keys(check_question(query.question))
             counts = self.by_question.get(question) or self.by_prefix.get(prefix) or self.overall
-            predictions.append(_most_common(query.id, counts, decoding.alternatives))
+            if id(counts) not in ranked:
+                ranked[id(counts)] = _most_common(counts, decoding.alternatives)
+            predictions.append(same_answer(ranked[id(counts)], query.id))
         return predictions
 
     def save(self, folder: Path) -> None:
@@ -110,17 +114,25 @@ class Majority(QuestionLookup):
         """The most frequent training answer, to each question; its fraction of the counts is the confidence."""
         for query in queries:
             check_question(query.question)
-        return [_most_common(query.id, self.overall, decoding.alternatives) for query in queries]
+        answer = _most_common(self.overall, decoding.alternatives)
+        return [same_answer(answer, query.id) for query in queries]
 
 
+@lru_cache(maxsize=1 << 16)
 def _keys(question: str) -> tuple[str, str]:
     """The words of a question, and its first words."""
     parts = words(question)
     return " ".join(parts), " ".join(parts[:_PREFIX_WORDS])
 
 
-def _most_common(id_: str, counts: Counts, alternatives: int) -> Prediction:
+def _most_common(counts: Counts, alternatives: int) -> Prediction:
+    """The most frequent answer, for no question yet."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: alternatives + 1]
     total = sum(counts.values())
     (answer, confidence), *others = [(answer, count / total) for answer, count in ranked]
-    return Prediction(id_, answer, answer, confidence, tuple(others))
+    return Prediction("", answer, answer, confidence, tuple(others))
+
+
+def same_answer(answer: Prediction, id_: str) -> Prediction:
+    """The answer of a baseline, to another question."""
+    return Prediction(id_, answer.answer, answer.raw, answer.confidence, answer.alternatives)

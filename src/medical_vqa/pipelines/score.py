@@ -15,8 +15,9 @@ from medical_vqa.evaluation.protocols.base import Context
 from medical_vqa.evaluation.scoring import ScoringSettings, find_metric, score_answers
 from medical_vqa.evaluation.statistics.breakdown import default_crossing, default_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
+from medical_vqa.io import without_garbage_collection
 from medical_vqa.models.base import Query
-from medical_vqa.models.baselines import Majority, QuestionLookup
+from medical_vqa.models.baselines import Majority, QuestionLookup, same_answer
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.pipelines.inputs import (
     SHUFFLED,
@@ -125,6 +126,7 @@ class Scores:
         return headline(self.results)
 
 
+@without_garbage_collection()
 def score(
     predictions: Path,
     *,
@@ -191,10 +193,15 @@ def score(
 
 def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
     """Baseline name -> the answers of the training rows to these questions, without an image."""
-    queries = [Query(row.id, row.question, row.image_id, NO_PICTURE) for row in examples]
-    return {
-        family.family: family.fit(training_rows).answer(queries, Decoding()) for family in (QuestionLookup, Majority)
-    }
+    questions = dict.fromkeys(row.question for row in examples)  # each of them is answered once
+    queries = [Query(str(number), question, "", NO_PICTURE) for number, question in enumerate(questions)]
+    lookup = QuestionLookup.fit(training_rows)
+    majority = Majority(by_question=lookup.by_question, by_prefix=lookup.by_prefix, overall=lookup.overall)
+    answers: dict[str, list[Prediction]] = {}
+    for family in (lookup, majority):
+        answer_to = dict(zip(questions, family.answer(queries, Decoding()), strict=True))
+        answers[family.family] = [same_answer(answer_to[row.question], row.id) for row in examples]
+    return answers
 
 
 def dataset_ref(data: SelectedDataset, split: Split) -> DatasetRef:

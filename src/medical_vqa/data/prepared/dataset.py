@@ -14,7 +14,7 @@ from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_man
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime.environment import home
 from medical_vqa.schema.audit import Audit, read_audit
-from medical_vqa.schema.records import SPLITS, Example, Split, read_jsonl
+from medical_vqa.schema.records import SPLITS, Example, Split, read_records
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class PreparedDataset:
             path = self.folder / file.file
             if not path.is_file():
                 raise DataError(f"{path}: is missing; prepare {self.manifest.name} again")
-            rows = [Example.from_json(row) for row in read_jsonl(path)]
+            rows = list(read_records(path, Example))
             if len(rows) != file.rows:
                 raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
             self._examples[split] = rows

@@ -38,8 +38,8 @@ def protocol_scores(
     scores = []
     context = Context(training_rows, answered.scored)
     table = AnswerTable(answered.scored, answered.answers)
-    without_reasoning = table if extracted is None else AnswerTable(answered.scored, extracted)
-    of_baseline = AnswerTable(answered.scored, baseline) if baseline else None
+    without_reasoning = table if extracted is None else AnswerTable(answered.scored, extracted, like=table)
+    of_baseline = AnswerTable(answered.scored, baseline, like=table) if baseline else None
     for metric in protocol.build(context):
         published = table.tally(metric.published)
         rule = metric.repaired

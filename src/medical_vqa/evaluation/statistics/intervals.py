@@ -17,12 +17,15 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.schema.results import Interval
 
 Floats = NDArray[np.float64]
+Weights = NDArray[np.uint8]
+"""How often each cluster is drawn, (resamples, clusters); 256 draws of one of many clusters do not occur."""
 Clusters = Sequence[str] | NDArray[np.intp]
 """The cluster of each row, by name or by number."""
 METHOD = "percentile bootstrap over groups"
 WILSON = "Wilson score interval"
 WILSON_OF_GROUPS = "Wilson score interval, a group as one trial"
-_MAX_WEIGHTS = 4_000_000  # resamples x groups held in memory together: 32 MB
+_MAX_WEIGHTS = 4_000_000  # resamples x groups in one matrix product: 32 MB
+_MAX_CACHED = 20_000_000  # resamples x groups kept for the next metric, a byte each
 _MAX_CLUSTERS = 10_000
 _TOLERANCE = 1e-12  # resampled values closer than this are one value
 
@@ -66,9 +69,9 @@ def clustered_bootstrap(
         return Interval(low=None, high=None, level=level, method=METHOD, reason="fewer than two groups")
     if len(sums) > _MAX_CLUSTERS:
         sums = _bundled(sums, seed)
-    fits_in_memory = resamples * len(sums) <= _MAX_WEIGHTS
-    draw: Callable[[int, int, int], Iterable[Floats]] = _cached_weights if fits_in_memory else _drawn_weights
-    scores = np.concatenate([value(weights @ sums) for weights in draw(seed, resamples, len(sums))])
+    fits_in_memory = resamples * len(sums) <= _MAX_CACHED
+    draw: Callable[[int, int, int], Iterable[Weights]] = _cached_weights if fits_in_memory else _drawn_weights
+    scores = np.concatenate([value(weights.astype(float) @ sums) for weights in draw(seed, resamples, len(sums))])
     if np.ptp(scores) < _TOLERANCE:
         reason = "every resample gives the same score"
         return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)
@@ -120,12 +123,12 @@ def wilson_of_groups(all_right: bool, groups: int, level: float = 0.95) -> Inter
     return interval.model_copy(update={"method": WILSON_OF_GROUPS})
 
 
-@lru_cache(maxsize=4)  # the metrics of one table resample the same groups: 32 MB each at most
-def _cached_weights(seed: int, resamples: int, clusters: int) -> tuple[Floats, ...]:
+@lru_cache(maxsize=4)  # the metrics of one table resample the same groups: 20 MB each at most
+def _cached_weights(seed: int, resamples: int, clusters: int) -> tuple[Weights, ...]:
     return tuple(_drawn_weights(seed, resamples, clusters))
 
 
-def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Floats]:
+def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Weights]:
     """How often each cluster is drawn, in parts of (some resamples, clusters) until all resamples are there."""
     rng = np.random.default_rng(seed)
     step = max(1, _MAX_WEIGHTS // clusters)
@@ -133,7 +136,7 @@ def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Floats]
         rows = min(step, resamples - start)
         draws = rng.integers(0, clusters, size=(rows, clusters))
         draws += np.arange(rows)[:, None] * clusters  # a separate range of bins per resample: one bincount for all
-        yield np.bincount(draws.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
+        yield np.bincount(draws.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.uint8)
 
 
 def _bundled(sums: Floats, seed: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -89,22 +90,28 @@ class AnswerTable:
     Args:
         examples: The rows.
         predictions: Example id -> prediction; rows without one are left out.
+        like: A table of other answers to the same rows, with which what depends on the rows alone is shared.
     """
 
-    def __init__(self, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> None:
-        self.examples = tuple(example for example in examples if example.id in predictions)
-        self.predictions = [predictions[example.id] for example in self.examples]
-        self.clusters = cluster_numbers([example.group for example in self.examples])
-        self.rows = np.arange(len(self.examples))
+    def __init__(
+        self, examples: Sequence[Example], predictions: Mapping[str, Prediction], like: AnswerTable | None = None
+    ) -> None:
+        rows = [example for example in examples if example.id in predictions]
+        if like is not None and len(rows) == len(like.examples) and all(map(operator.is_, rows, like.examples)):
+            self.examples, self.clusters, self.references = like.examples, like.clusters, like.references
+        else:
+            self.examples = tuple(rows)
+            self.clusters = cluster_numbers([example.group for example in rows])
+            self.references = _reference_numbers(rows)
+        self.predictions = [predictions[example.id] for example in rows]
+        self.rows = np.arange(len(rows))
         """For each different answer the position of a row that gives it."""
         self.answer_of: NDArray[np.intp] = self.rows
         """For each row the position of its answer in `rows`."""
-        numbers: dict[tuple[object, ...], int] = {}
+        numbers: dict[tuple[int, str], int] = {}
         first: list[int] = []
         answer_of = np.empty(len(self.examples), np.intp)
-        for row, (example, prediction) in enumerate(zip(self.examples, self.predictions, strict=True)):
-            facts = example.facts
-            key = (prediction.answer, example.answers, *(facts.get(fact) for fact in SCORED_FACTS))
+        for row, key in enumerate(zip(self.references, [p.answer for p in self.predictions], strict=True)):
             number = numbers.setdefault(key, len(first))
             if number == len(first):
                 first.append(row)
@@ -129,6 +136,15 @@ class AnswerTable:
         applicable = np.flatnonzero(applies)
         examples = tuple(self.examples[row] for row in applicable.tolist())
         return Tally(metric, examples, table[applicable], self.clusters[applicable])
+
+
+def _reference_numbers(examples: Sequence[Example]) -> list[int]:
+    """A number for each row, equal for rows with equal accepted answers and equal facts that a score may depend on."""
+    numbers: dict[tuple[object, ...], int] = {}
+    return [
+        numbers.setdefault((example.answers, *map(example.facts.get, SCORED_FACTS)), len(numbers))
+        for example in examples
+    ]
 
 
 def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> Tally:
