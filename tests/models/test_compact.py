@@ -16,6 +16,7 @@ from medical_vqa.models.compact.model import Compact, CompactVision, Regularizat
 from medical_vqa.models.compact.network import (
     CompactNet,
     EncodedImages,
+    ImageMemory,
     WordLayout,
     compose_affine,
     foreground_frame,
@@ -73,11 +74,38 @@ def test_questions_grouped_by_image_give_the_logits_of_questions_one_by_one():
     image_of = torch.tensor([1, 0, 1, 2, 1])
     words = torch.randint(1, 20, (5, 6))
     words[0, 3:] = 0
-    tokens = model.image_encoder(pictures)
-    grouped = model.logits(tokens, image_of, words)
+    memory = model.memory(model.image_encoder(pictures))
+    grouped = model.logits(memory, image_of, words)
     for row in range(5):
-        alone = model.logits(tokens[image_of[row]][None], torch.tensor([0]), words[row : row + 1])
+        image = image_of[row]
+        of_image = ImageMemory(*(part[image : image + 1] for part in memory))
+        alone = model.logits(of_image, torch.tensor([0]), words[row : row + 1])
         assert torch.allclose(grouped[row], alone[0], atol=1e-5)
+
+
+def test_keys_and_values_of_an_image_are_computed_once_for_any_number_of_questions():
+    model = compact()
+    calls = []
+    for layer in model.module.layers:
+        for projection in (layer.cross_attention.key, layer.cross_attention.value):
+            projection.register_forward_hook(lambda *_: calls.append(1))
+    features = model.vision.encode([query_with_regions().visual])[0]
+    projections = len(calls)
+    assert projections == 2 * len(model.module.layers)
+    for question in ("is it left", "is it right"):
+        model.answer([Query("q", question, "a", features)], Decoding())
+    model.attention_weights([Query("q", "is it left", "a", features)])
+    assert len(calls) == projections
+
+
+def test_the_fingerprint_of_the_features_follows_keys_values_and_encoder_and_no_other_weights():
+    model = compact()
+    before = model.vision.fingerprint
+    with torch.no_grad():
+        model.module.layers[0].cross_attention.query.weight.add_(1)
+        assert model.vision.fingerprint == before
+        model.module.layers[0].cross_attention.key.weight.add_(1)
+        assert model.vision.fingerprint != before
 
 
 def test_grouped_gradients_equal_those_of_a_picture_per_question():
@@ -95,18 +123,18 @@ def test_grouped_gradients_equal_those_of_a_picture_per_question():
 
 def test_padding_does_not_change_an_answer():
     model = net().eval()
-    tokens = model.image_encoder(torch.rand(1, 1, 32, 32))
+    memory = model.memory(model.image_encoder(torch.rand(1, 1, 32, 32)))
     words = torch.tensor([[3, 4, 5]])
     padded = torch.tensor([[3, 4, 5, 0, 0, 0]])
     image_of = torch.tensor([0])
-    assert torch.allclose(model.logits(tokens, image_of, words), model.logits(tokens, image_of, padded), atol=1e-6)
+    assert torch.allclose(model.logits(memory, image_of, words), model.logits(memory, image_of, padded), atol=1e-6)
 
 
 def test_word_order_matters():
     model = net().eval()
-    tokens, image_of = model.image_encoder(torch.rand(1, 1, 32, 32)), torch.tensor([0])
+    memory, image_of = model.memory(model.image_encoder(torch.rand(1, 1, 32, 32))), torch.tensor([0])
     forth, back = torch.tensor([[3, 4, 5]]), torch.tensor([[5, 4, 3]])
-    assert not torch.allclose(model.logits(tokens, image_of, forth), model.logits(tokens, image_of, back), atol=1e-4)
+    assert not torch.allclose(model.logits(memory, image_of, forth), model.logits(memory, image_of, back), atol=1e-4)
 
 
 def test_the_position_in_the_picture_matters():
@@ -114,7 +142,7 @@ def test_the_position_in_the_picture_matters():
     left = torch.zeros(1, 1, 32, 32)
     left[..., :16] = 1.0
     image_of, words = torch.tensor([0]), torch.tensor([[3, 4]])
-    logits = [model.logits(model.image_encoder(p), image_of, words) for p in (left, left.flip(-1))]
+    logits = [model.logits(model.memory(model.image_encoder(p)), image_of, words) for p in (left, left.flip(-1))]
     assert not torch.allclose(*logits, atol=1e-4)
 
 

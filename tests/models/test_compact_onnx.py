@@ -119,7 +119,7 @@ def test_features_give_the_answers_that_pictures_give(both):
     _, graphs = both
     queries = queries_about(graphs, MIXED)
     with_features = [dataclasses.replace(q, visual=graphs.vision.encode([q.visual])[0]) for q in queries]
-    assert all(isinstance(q.visual["tokens"], np.ndarray) for q in with_features)
+    assert all(isinstance(q.visual["keys"], np.ndarray) for q in with_features)
     from_features, from_pictures = graphs.answer(with_features, Decoding()), graphs.answer(queries, Decoding())
     assert [p.answer for p in from_features] == [p.answer for p in from_pictures]
 
@@ -280,7 +280,7 @@ def test_weights_that_the_exporter_changed_beyond_recognition_are_refused(export
     )
     onnx.save(plain, tmp_path / "bundle" / "image.onnx")
     with pytest.raises(ModelError, match="not one of the model's"):
-        share_weights(tmp_path / "bundle" / "image.onnx", tmp_path / "bundle" / "weights.safetensors")
+        share_weights(tmp_path / "bundle" / "image.onnx", tmp_path / "bundle" / "weights.safetensors", {})
 
 
 def test_a_gpu_is_refused(exported):
@@ -305,7 +305,8 @@ def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
     assert again.frozen is False
 
 
-def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
+@pytest.mark.parametrize("trunk", [None, pytest.param("efficientnet-lite0", marks=pytest.mark.slow)])
+def test_trunk_foreground_contrast_and_regions_are_exported_too(tmp_path, trunk):
     torch.manual_seed(0)
     settings = CompactSettings(
         picture=PictureSpec(80, "L", "stretch"),
@@ -314,9 +315,13 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
         answers=AnswerVocabulary(("left", "right", "yes")),
         regions=("mask: Liver", "box: Mass"),
         local_contrast=True,
-        foreground=32,
+        foreground=32 if trunk is None else 64,
+        trunk=trunk,
     )
     model = Compact(settings)
+    for norm in (m for m in model.module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)  # as in a trained model: joining it changes the weights
+        torch.nn.init.uniform_(norm.running_mean, -0.5, 0.5)
     (tmp_path / "torch").mkdir()
     (tmp_path / "onnx").mkdir()
     model.save(tmp_path / "torch")
@@ -329,7 +334,7 @@ def test_foreground_contrast_and_regions_are_exported_too(tmp_path):
     queries = [Query(f"q{n}", "where is liver", f"i{n}", body) for n, body in enumerate(bodies)]
     assert check(model, graphs, queries) < 1e-4
     for expected, actual in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
-        assert expected.shape == actual.shape == (16, 16)
+        assert expected.shape == actual.shape == ((16, 16) if trunk is None else (4, 4))
         assert np.abs(expected - actual).max() < 1e-4
     answer = Prediction("q", "left")
     for query in queries:

@@ -106,7 +106,8 @@ def test_a_saved_model_on_a_trunk_is_loaded_without_the_package(monkeypatch, tmp
     picture, words = torch.rand(1, 1, 64, 64), torch.tensor([[2, 3]])
     loaded = Compact.load(tmp_path, device=torch.device("cpu"))
     expected, actual = (
-        m.module.logits(m.module.image_encoder(picture), torch.tensor([0]), words) for m in (model, loaded)
+        m.module.logits(m.module.memory(m.module.image_encoder(picture)), torch.tensor([0]), words)
+        for m in (model, loaded)
     )
     assert torch.equal(expected, actual)
 

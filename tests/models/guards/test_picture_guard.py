@@ -11,6 +11,7 @@ from medical_vqa.models.guards.picture import (
     header_reason,
     picture_features,
     statistics_reason,
+    visual_features,
 )
 
 
@@ -105,6 +106,8 @@ def test_it_is_read_back_from_its_arrays():
 def test_features_of_a_picture_are_the_mean_and_spread_of_its_tokens():
     tokens = np.array([[0.0, 1.0], [2.0, 1.0]])
     assert picture_features(tokens).tolist() == [1.0, 1.0, 1.0, 0.0]
+    moments = {"keys": tokens, "token_mean": tokens.mean(0), "token_deviation": tokens.std(0)}
+    assert visual_features(moments).tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("modality", ["SEG", "RTDOSE", "US", "NM", "PT", "SM", "OP", "ECG"])

@@ -24,7 +24,7 @@ from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.factored import FactoredLinear, multiplied_out
 from medical_vqa.models.compact.family import CompactFamily
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
-from medical_vqa.models.compact.network import ANSWER_LAYER, CompactNet, ImageEncoder, to_unit_range
+from medical_vqa.models.compact.network import ANSWER_LAYER, CompactNet, ImageMemory, image_features, to_unit_range
 from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
@@ -207,7 +207,7 @@ class Compact(CompactAnswering, CompactFamily):
     @property
     def vision(self) -> CompactVision:
         """The image encoder; it is trained, so its features are for answering only."""
-        return CompactVision(self.module.image_encoder, self.picture)
+        return CompactVision(self.module, self.picture)
 
     @property
     def device(self) -> torch.device:
@@ -265,14 +265,16 @@ class Compact(CompactAnswering, CompactFamily):
         array: NDArray[np.float32] = feature.float().cpu().numpy()
         return array
 
-    def _inputs(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens (B, T, D), image_of (N,), words (N, L), with the network in evaluation mode."""
+    def _inputs(self, queries: Sequence[Query]) -> tuple[ImageMemory, Tensor, Tensor]:
+        """Memory of B images, image_of (N,), words (N, L), with the network in evaluation mode."""
         if self.module.training:  # walking all modules takes longer than half a question
             self.module.eval()
         visuals, image_of = distinct(queries)
-        tokens = torch.stack([features["tokens"].to(self.device) for features in self.features_of(visuals)])
+        features = self.features_of(visuals)
+        device = self.device
+        memory = ImageMemory(*(stacked([of[name].to(device) for of in features]) for name in ImageMemory._fields))
         words = torch.from_numpy(self.encode_words([query.question for query in queries]))
-        return tokens, torch.tensor(image_of, device=self.device), words.to(self.device)
+        return memory, torch.tensor(image_of, device=device), words.to(device)
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write ``weights.safetensors`` and ``compact.json``.
@@ -313,46 +315,53 @@ class Compact(CompactAnswering, CompactFamily):
         }
 
 
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as one with a new first axis; a single one is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))
+
+
 class CompactVision:
-    """The image encoder of a compact model, for answering: one picture in, its tokens out."""
+    """The image half of a compact model, for answering: one picture in, out what questions about it need."""
 
     frozen = False
 
-    def __init__(self, encoder: ImageEncoder, picture: PictureSpec) -> None:
-        self._encoder = encoder
+    def __init__(self, network: CompactNet, picture: PictureSpec) -> None:
+        self._network = network
         self._picture = picture
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the picture's preparation and the encoder's weights."""
-        digest = hashlib.sha256(f"{self._picture.key}/{self._encoder.foreground}".encode())
-        for name, value in self._encoder.state_dict().items():
-            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        """SHA-256 over the picture's preparation and the weights of encoder, keys and values."""
+        encoder = self._network.image_encoder
+        digest = hashlib.sha256(f"{self._picture.key}/{encoder.foreground}".encode())
+        for name, value in self._network.state_dict().items():
+            if (
+                name.startswith("image_encoder.")
+                or ".cross_attention.key." in name
+                or ".cross_attention.value." in name
+            ):
+                digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
-        """Prepared pictures -> {"tokens": (T, D)} each.
+        """Prepared pictures -> what `ImageMemory` holds of each, and {"token_deviation": (D,)} of the image tokens.
 
         With {"regions": (R, H, W)} in [0, 1] where it localizes them, and {"frame": (2, 3)} where it crops to the
         foreground.
         """
         if not pictures:
             return []
-        if self._encoder.training:
-            self._encoder.eval()
-        stacked = torch.from_numpy(stack_pictures(pictures)).to(self._encoder.position_embedding.device)
-        encoded = self._encoder.encode(to_unit_range(stacked))
-        features = {"tokens": encoded.tokens}
-        if (regions := encoded.region_probabilities()) is not None:
-            features["regions"] = regions.half()  # a server stores them for every image
-        if encoded.frame is not None:
-            features["frame"] = encoded.frame
+        if self._network.training:
+            self._network.eval()
+        encoder = self._network.image_encoder
+        pixels = torch.from_numpy(stack_pictures(pictures)).to(encoder.position_embedding.device)
+        features = image_features(self._network, encoder.encode(to_unit_range(pixels)))
         return [dict(zip(features, of_picture, strict=True)) for of_picture in zip(*features.values(), strict=True)]
 
     def to(self, device: torch.device) -> None:
-        """Move the encoder, which is part of the network."""
-        self._encoder.to(device)
+        """Move the network, which it is part of."""
+        self._network.to(device)
 
 
 def _check(settings: CompactSettings) -> None:

@@ -1,8 +1,9 @@
 """The compact network: a convolutional image encoder, a question encoder, and attention from question to image.
 
 Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels, R regions.
-The images of a batch pass the encoder once however many questions ask about them: `image_of` says which image each
-question belongs to. Words are packed without padding, (M, D), except where they attend.
+The images of a batch pass the encoder once however many questions ask about them, and so do the keys and values that
+words attend to (`ImageMemory`): `image_of` says which image each question belongs to. Words are packed without padding,
+(M, D), except where they attend.
 """
 
 from __future__ import annotations
@@ -171,6 +172,17 @@ class EncodedImages(NamedTuple):
         return resample(self.region_logits.sigmoid(), inverse, size)
 
 
+class ImageMemory(NamedTuple):
+    """What questions need of their images, computed once however many ask about one."""
+
+    keys: Tensor
+    """Keys of the image tokens in each layer (B, layers, heads, T, D / heads)."""
+    values: Tensor
+    """Values of the image tokens in each layer, of the same shape."""
+    token_mean: Tensor
+    """Mean of the image tokens (B, D)."""
+
+
 def foreground_frame(pictures: Tensor) -> Tensor:
     """(B, 1, side, side) in [0, 1] -> affine maps (B, 2, 3) that cut out a square around what is not dark.
 
@@ -241,16 +253,19 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
         return self._output(attended, rows)
 
-    def over_tokens(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
-        """(M, D), tokens (B, T, D): every word attends to the tokens of its image."""
-        query = self._heads(layout.by_image.unpack(self.query(x)))
-        key, value = self._heads(self.key(tokens)), self._heads(self.value(tokens))
-        return self._output(F.scaled_dot_product_attention(query, key, value), layout.by_image)
+    def keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Image tokens (B, T, D) -> what words compare with and what they receive, (B, heads, T, D / heads) each."""
+        return self._heads(self.key(tokens)), self._heads(self.value(tokens))
 
-    def token_weights(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
-        """(M, D), tokens (B, T, D) -> attention weight of each word on each token, mean over heads (M, T)."""
-        query, key = self._heads(layout.by_image.unpack(self.query(x))), self._heads(self.key(tokens))
-        weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+    def over_tokens(self, x: Tensor, keys: Tensor, values: Tensor, layout: WordLayout) -> Tensor:
+        """(M, D), keys and values (B, heads, T, D / heads): every word attends to the tokens of its image."""
+        query = self._heads(layout.by_image.unpack(self.query(x)))
+        return self._output(F.scaled_dot_product_attention(query, keys, values), layout.by_image)
+
+    def token_weights(self, x: Tensor, keys: Tensor, layout: WordLayout) -> Tensor:
+        """(M, D), keys (B, heads, T, D / heads) -> weight of each word on each token, mean over heads (M, T)."""
+        query = self._heads(layout.by_image.unpack(self.query(x)))
+        weights = (query @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
         return layout.by_image.pack(weights.mean(1))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -274,34 +289,43 @@ class FusionLayer(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
-        """x (M, D), tokens (B, T, D) -> (M, D)."""
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, layout: WordLayout) -> Tensor:
+        """x (M, D), keys and values (B, heads, T, D / heads) -> (M, D)."""
         x = x + self.drop(self.self_attention.over_words(self.norms[0](x), layout))
-        x = x + self.drop(self.cross_attention.over_tokens(self.norms[1](x), tokens, layout))
+        x = x + self.drop(self.cross_attention.over_tokens(self.norms[1](x), keys, values, layout))
         fed: Tensor = x + self.drop(self.feed_forward(self.norms[2](x)))
         return fed
 
-    def attention(self, x: Tensor, tokens: Tensor, layout: WordLayout) -> Tensor:
+    def attention(self, x: Tensor, keys: Tensor, layout: WordLayout) -> Tensor:
         """Attention weight of each word on each image token in this layer: (M, T)."""
         x = x + self.self_attention.over_words(self.norms[0](x), layout)
-        return self.cross_attention.token_weights(self.norms[1](x), tokens, layout)
+        return self.cross_attention.token_weights(self.norms[1](x), keys, layout)
 
 
 class WordRows:
     """Unpacks words into rows of one length, zeros where a row has fewer words, and packs them again."""
 
-    def __init__(self, index: Tensor, rows: int, length: int) -> None:
-        """`index` (M,): the place of each word among ``rows * length``."""
-        self.index, self.rows, self.length = index, rows, length
+    def __init__(self, index: Tensor, rows: int, length: int, *, full: bool = False) -> None:
+        """Describe the rows.
+
+        Args:
+            index: The place of each word among ``rows * length``, (M,).
+            rows: Number of rows.
+            length: Words of the longest row.
+            full: Whether all rows have the same length and the words are in their order: nothing is copied then.
+        """
+        self.index, self.rows, self.length, self.full = index, rows, length, full
 
     def unpack(self, x: Tensor) -> Tensor:
         """(M, D) -> (rows, length, D)."""
+        if self.full:
+            return x.view(self.rows, self.length, -1)
         unpacked = x.new_zeros(self.rows * self.length, x.shape[-1])
         return unpacked.index_copy(0, self.index, x).view(self.rows, self.length, -1)
 
     def pack(self, x: Tensor) -> Tensor:
         """(rows, length, D) -> (M, D)."""
-        return x.flatten(0, 1).index_select(0, self.index)
+        return x.flatten(0, 1) if self.full else x.flatten(0, 1).index_select(0, self.index)
 
 
 class WordLayout:
@@ -311,8 +335,12 @@ class WordLayout:
         """`mask` (N, L): True where a question has a word; `image_of` (N,): the image of each question."""
         self.question = mask.nonzero()[:, 0]  # (M,): the question of each word
         self.words = mask.sum(1)  # (N,): the number of words of each question
-        self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
-        self.by_question = WordRows(mask.flatten().nonzero()[:, 0], *mask.shape)
+        full = len(self.question) == mask.numel()
+        self.mask = None if full else mask[:, None, None, :]  # (N, 1, 1, L)
+        self.by_question = WordRows(mask.flatten().nonzero()[:, 0], *mask.shape, full=full)
+        if images == 1:
+            self.by_image = WordRows(self.question, 1, len(self.question), full=True)
+            return
         image = image_of[self.question]
         counts = torch.bincount(image, minlength=images)
         order = torch.argsort(image, stable=True)
@@ -338,6 +366,13 @@ class QuestionEncoder(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """Words (N, L), 0 pads -> vectors of the words alone (M, D), question by question."""
+        if len(words) == 1 and bool(words.all()):
+            vectors, _ = self.gru(self.drop(self.embedding(words)))
+            return vectors[0]
+        return self.padded(words)[words != 0]
+
+    def padded(self, words: Tensor) -> Tensor:
+        """Words (N, L), 0 pads -> vectors (N, L, D), zeros where there is no word."""
         mask = words != 0
         packed = nn.utils.rnn.pack_padded_sequence(
             self.drop(self.embedding(words)), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
@@ -345,7 +380,7 @@ class QuestionEncoder(nn.Module):
         vectors, _ = nn.utils.rnn.pad_packed_sequence(
             self.gru(packed)[0], batch_first=True, total_length=words.shape[1]
         )
-        return vectors[mask]
+        return vectors
 
 
 class CompactNet(nn.Module):
@@ -417,7 +452,7 @@ class CompactNet(nn.Module):
             transforms = self.augment.transforms(pictures)
             pictures = self.augment(pictures, transforms)
         encoded = self.image_encoder.encode(pictures)
-        logits = self.logits(encoded.tokens, batch["image_of"], batch["words"])
+        logits = self.logits(self.memory(encoded.tokens), batch["image_of"], batch["words"])
         loss = F.cross_entropy(
             logits.float(), batch["target"], label_smoothing=self.smoothing, reduction="sum", ignore_index=IGNORED_CLASS
         )
@@ -427,23 +462,45 @@ class CompactNet(nn.Module):
         region_term = region_loss(encoded.region_logits.float(), batch["regions"], frame)
         return loss + self.region_weight * len(logits) * region_term
 
-    def logits(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
-        """tokens (B, T, D), image_of (N,), words (N, L) -> (N, answers)."""
-        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, tokens.shape[0])
+    def memory(self, tokens: Tensor) -> ImageMemory:
+        """Image tokens (B, T, D) -> what questions about the images need of them."""
+        projected = [layer.cross_attention.keys_and_values(tokens) for layer in self.layers]  # type: ignore[operator, union-attr]
+        keys, values = (torch.stack(parts, 1) for parts in zip(*projected, strict=True))
+        return ImageMemory(keys, values, tokens.mean(1))
+
+    def logits(self, memory: ImageMemory, image_of: Tensor, words: Tensor) -> Tensor:
+        """Memory of B images, image_of (N,), words (N, L) -> (N, answers)."""
+        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, len(memory.token_mean))
         question = layout.mean(x)
-        for layer in self.layers:
-            x = layer(x, tokens, layout)
-        logits: Tensor = self.head(torch.cat([layout.mean(x), question, tokens.mean(1)[image_of]], -1))
+        for number, layer in enumerate(self.layers):
+            x = layer(x, memory.keys[:, number], memory.values[:, number], layout)
+        logits: Tensor = self.head(torch.cat([layout.mean(x), question, memory.token_mean[image_of]], -1))
         return logits
 
-    def attention(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> Tensor:
+    def attention(self, memory: ImageMemory, image_of: Tensor, words: Tensor) -> Tensor:
         """Attention weight of each question on each image token, in the last layer, mean over words: (N, T)."""
-        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, tokens.shape[0])
-        weights = x.new_zeros(len(x), tokens.shape[1])
-        for layer in self.layers:
-            weights = layer.attention(x, tokens, layout)  # type: ignore[operator]
-            x = layer(x, tokens, layout)
-        return layout.mean(weights)
+        x, layout = self.question_encoder(words), self.layout(words != 0, image_of, len(memory.token_mean))
+        *earlier, last = self.layers
+        for number, layer in enumerate(earlier):
+            x = layer(x, memory.keys[:, number], memory.values[:, number], layout)
+        return layout.mean(last.attention(x, memory.keys[:, -1], layout))  # type: ignore[operator]
+
+
+def image_features(network: CompactNet, encoded: EncodedImages) -> dict[str, Tensor]:
+    """What is stored of each image: its memory, the deviation of its tokens (B, D), and where known regions and frame.
+
+    Args:
+        network: The network that encoded the images.
+        encoded: The output of its image encoder.
+    """
+    memory = network.memory(encoded.tokens)
+    deviation = (encoded.tokens - memory.token_mean.unsqueeze(1)).square().mean(1).sqrt()
+    features = {**memory._asdict(), "token_deviation": deviation}
+    if (regions := encoded.region_probabilities()) is not None:
+        features["regions"] = regions.half()  # a server stores them for every image
+    if encoded.frame is not None:
+        features["frame"] = encoded.frame
+    return features
 
 
 def compose_affine(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:

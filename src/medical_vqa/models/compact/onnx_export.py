@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
-from medical_vqa.models.compact.network import CompactNet, WordRows, to_unit_range
+from medical_vqa.models.compact.network import (
+    CompactNet,
+    ImageMemory,
+    QuestionEncoder,
+    WordRows,
+    image_features,
+    to_unit_range,
+)
 from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
 from medical_vqa.models.compact.settings import WEIGHTS_FILE
 from medical_vqa.schema.bundle_card import Decoding
@@ -36,29 +43,26 @@ TOLERANCE = 1e-4
 
 
 class Encode(nn.Module):
-    """pictures uint8 (B, H, W, C) -> tokens (B, T, D), regions (B, R, h, w) and frame (B, 2, 3) where there are any."""
+    """pictures uint8 (B, H, W, C) -> what `CompactVision.encode` gives of each, in the order of `outputs`."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """The image half of the network, as `CompactVision.encode` gives it."""
-        encoded = self.net.image_encoder.encode(to_unit_range(pictures))
-        regions = encoded.region_probabilities()
-        outputs = (encoded.tokens, None if regions is None else regions.half(), encoded.frame)
-        return tuple(output for output in outputs if output is not None)
+        """The image half of the network."""
+        return tuple(image_features(self.net, self.net.image_encoder.encode(to_unit_range(pictures))).values())
 
     @property
     def outputs(self) -> list[str]:
         """Names of its outputs."""
         encoder = self.net.image_encoder
         optional = {"regions": encoder.region_head is not None, "frame": encoder.foreground is not None}
-        return ["tokens", *(name for name, present in optional.items() if present)]
+        return [*ImageMemory._fields, "token_deviation", *(name for name, present in optional.items() if present)]
 
 
 class Answer(nn.Module):
-    """tokens (B, T, D), image_of (N,), words (N, L) -> logits (N, answers), attention weights (N, T)."""
+    """Memory of B images, image_of (N,), words (N, L) -> logits (N, answers), attention weights (N, T)."""
 
     def __init__(self, net: CompactNet) -> None:
         super().__init__()
@@ -66,39 +70,42 @@ class Answer(nn.Module):
         self.question_encoder = Once(net.question_encoder)
         net.question_encoder = self.question_encoder  # type: ignore[assignment]
 
-    def forward(self, tokens: Tensor, image_of: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """The question half, every question with its own copy of its image's tokens."""
+    def forward(
+        self, keys: Tensor, values: Tensor, token_mean: Tensor, image_of: Tensor, words: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The question half, every question with its own copy of its image's memory."""
         self.question_encoder.vectors = None
-        inputs = (tokens[image_of], torch.arange(image_of.shape[0]), words)
+        memory = ImageMemory(keys[image_of], values[image_of], token_mean[image_of])
+        inputs = (memory, torch.arange(image_of.shape[0]), words)
         return self.net.logits(*inputs), self.net.attention(*inputs)
 
 
 class Once(nn.Module):
     """Encodes the words once for logits and attention: the exporter confuses two recurrent nets over the same words."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: QuestionEncoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.vectors: Tensor | None = None
 
     def forward(self, words: Tensor) -> Tensor:
-        """Words (N, L) -> vectors (M, D), those of the last call where there was one."""
+        """Words (N, L) -> padded vectors (N L, D), those of the last call where there was one."""
         if self.vectors is None:
-            self.vectors = self.encoder(words)
+            self.vectors = self.encoder.padded(words).flatten(0, 1)
         return self.vectors
 
 
 class PaddedLayout:
-    """The `WordLayout` of questions that share no image, padded to one length: no shape in it depends on a value."""
+    """The `WordLayout` of questions that share no image, with their padding: nothing has to be packed or unpacked."""
 
     def __init__(self, mask: Tensor, image_of: Tensor, images: int) -> None:  # noqa: ARG002 - as in `WordLayout`
-        self.words = mask.sum(1)  # (N,)
         self.mask = mask[:, None, None, :]  # (N, 1, 1, L)
-        self.by_question = self.by_image = WordRows(mask.flatten().nonzero()[:, 0], *mask.shape)
+        self.by_question = self.by_image = WordRows(torch.arange(mask.numel()), *mask.shape, full=True)
+        self.fractions = (mask / mask.sum(1, keepdim=True)).unsqueeze(1)  # (N, 1, L)
 
     def mean(self, x: Tensor) -> Tensor:
-        """(M, D) -> the mean over each question's words (N, D)."""
-        return self.by_question.unpack(x).sum(1) / self.words.unsqueeze(-1)
+        """(N L, D) -> the mean over each question's words (N, D)."""
+        return (self.fractions @ self.by_question.unpack(x)).squeeze(1)
 
 
 def export(model: Compact, bundle: Path, folder: Path, queries: Sequence[Query]) -> tuple[float, int]:
@@ -144,13 +151,15 @@ def write_graphs(model: Compact, weights: Path, folder: Path) -> None:
     pictures = torch.zeros(2, side, side, channels, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         _write_encoder(net, pictures, folder / IMAGE_GRAPH)
-        _write_answerer(net, net.image_encoder(to_unit_range(pictures)), folder / ANSWER_GRAPH)
+        memory = net.memory(net.image_encoder(to_unit_range(pictures)))
+        _write_answerer(net, memory, folder / ANSWER_GRAPH)
     model.settings.write(folder)
     shutil.copyfile(weights, folder / WEIGHTS_FILE)
     from medical_vqa.models.compact.onnx_weights import share_weights  # noqa: PLC0415 - needs the package onnx
 
+    epsilons = {name: norm.eps for name, norm in net.named_modules() if isinstance(norm, nn.BatchNorm2d)}
     for graph in (IMAGE_GRAPH, ANSWER_GRAPH):
-        share_weights(folder / graph, folder / WEIGHTS_FILE)
+        share_weights(folder / graph, folder / WEIGHTS_FILE, epsilons)
 
 
 def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
@@ -169,18 +178,18 @@ def _write_encoder(net: CompactNet, pictures: Tensor, path: Path) -> None:
     )
 
 
-def _write_answerer(net: CompactNet, tokens: Tensor, path: Path) -> None:
+def _write_answerer(net: CompactNet, memory: ImageMemory, path: Path) -> None:
     words = torch.tensor([[2, 2, 2], [2, 0, 0], [1, 2, 0]])  # of several lengths: what is traced must pack them
     torch.onnx.export(
         Answer(net).eval(),
-        (tokens, torch.tensor([1, 0, 1]), words),
+        (*memory, torch.tensor([1, 0, 1]), words),
         str(path),
         dynamo=False,
         opset_version=OPSET,
-        input_names=["tokens", "image_of", "words"],
+        input_names=[*ImageMemory._fields, "image_of", "words"],
         output_names=["logits", "attention"],
         dynamic_axes={
-            "tokens": {0: "images"},
+            **{name: {0: "images"} for name in ImageMemory._fields},
             "image_of": {0: "questions"},
             "words": {0: "questions", 1: "length"},
             "logits": {0: "questions"},

@@ -1,6 +1,6 @@
 """A compact model exported to two ONNX graphs, answering without torch: onnxruntime and numpy are enough.
 
-Its bundle holds `image.onnx` (pictures -> tokens), `answer.onnx` (tokens and words -> logits, attention),
+Its bundle holds `image.onnx` (pictures -> keys, values …), `answer.onnx` (those and words -> logits, attention),
 `compact.json`, and `weights.safetensors`, from which both graphs read their weights and the torch family can train on.
 """
 
@@ -42,6 +42,10 @@ class CompactOnnx(CompactAnswering, ModelFamily):
         super().__init__(settings)
         self._folder = folder
         self._answer_graph = _open_session(folder / ANSWER_GRAPH)
+        inputs = (graph_input.name for graph_input in self._answer_graph.get_inputs())
+        self._run_options = onnxruntime_module().RunOptions()
+        self._run_options.only_execute_path_to_fetches = True  # no attention weights where logits are read
+        self._image_inputs = [name for name in inputs if name not in ("image_of", "words")]
         self._vision = OnnxVision(folder, settings.picture)
 
     @classmethod
@@ -88,12 +92,13 @@ class CompactOnnx(CompactAnswering, ModelFamily):
 
     def _run(self, output: str, queries: Sequence[Query]) -> NDArray[np.float32]:
         visuals, image_of = distinct(queries)
+        features = self.features_of(visuals)
         inputs = {
-            "tokens": np.stack([features["tokens"] for features in self.features_of(visuals)]),
+            **{name: np.stack([of_image[name] for of_image in features]) for name in self._image_inputs},
             "image_of": np.array(image_of, np.int64),
             "words": self.encode_words([query.question for query in queries]),
         }
-        result: NDArray[np.float32] = self._answer_graph.run([output], inputs)[0]
+        result: NDArray[np.float32] = self._answer_graph.run([output], inputs, self._run_options)[0]
         return result
 
     def save(self, folder: Path) -> None:
@@ -108,7 +113,7 @@ class CompactOnnx(CompactAnswering, ModelFamily):
 
 
 class OnnxVision:
-    """The image encoder's graph: one picture in, its tokens out."""
+    """The image encoder's graph: one picture in, out what questions about it need."""
 
     frozen = False  # it cannot train, but encoding takes milliseconds: nothing is gained by keeping features on disk
 
@@ -120,7 +125,7 @@ class OnnxVision:
         """SHA-256 over the picture's preparation, the graph and the weights."""
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, NDArray[Any]]]:
-        """Prepared pictures -> {"tokens": (T, D)} each, and what else `CompactVision.encode` gives."""
+        """Prepared pictures -> what `CompactVision.encode` gives; a bundle of an earlier version gives tokens."""
         if not pictures:
             return []
         features = self._session.run(self._outputs, {"pictures": stack_pictures(pictures)})
@@ -130,13 +135,19 @@ class OnnxVision:
         """Stay: the graph runs on the CPU."""
 
 
-def _open_session(path: Path) -> Any:
+def onnxruntime_module() -> Any:
+    """The package onnxruntime; raises `MissingDependencyError` where it is not installed."""
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError(
             "this bundle runs on ONNX Runtime, which is not installed; run: pip install onnxruntime"
         ) from error
+    return onnxruntime
+
+
+def _open_session(path: Path) -> Any:
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes want the cores too

@@ -32,9 +32,6 @@ _WEIGHT_NAMES = ("net.", "onnx::")
 _GATES = (1, 0, 2)
 """torch stacks the gates of a GRU as reset, update, new; ONNX as update, reset, new."""
 
-_EPSILON = 1e-5
-"""What torch's batch norm adds to the variance."""
-
 Array = NDArray[np.floating[Any]]
 
 
@@ -66,14 +63,20 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     }
 
 
-def share_weights(graph_path: Path, weights_path: Path) -> None:
+def share_weights(graph_path: Path, weights_path: Path, epsilons: Mapping[str, float]) -> None:
     """Rewrite a graph in place so that its weights are read from a safetensors file in the same folder.
 
-    Raises `ModelError` where an initializer is none of the stored tensors, nor one that the exporter derives from them.
+    Args:
+        graph_path: The graph.
+        weights_path: The safetensors file.
+        epsilons: What each batch norm of the network adds to the variance, by its name.
+
+    Raises:
+        ModelError: An initializer is none of the stored tensors, nor one that the exporter derives from them.
     """
     model = onnx.load(str(graph_path))
     graph = model.graph
-    sharing = _Sharing(weights_path)
+    sharing = _Sharing(weights_path, epsilons)
     nodes: list[onnx.NodeProto] = []
     for initializer in list(graph.initializer):
         value = numpy_helper.to_array(initializer)
@@ -102,8 +105,9 @@ def share_weights(graph_path: Path, weights_path: Path) -> None:
 class _Sharing:
     """Derives the initializers of one graph from stored tensors, each of which enters the graph once."""
 
-    def __init__(self, weights_path: Path) -> None:
+    def __init__(self, weights_path: Path, epsilons: Mapping[str, float]) -> None:
         self._file = weights_path.name
+        self._epsilons = epsilons
         self._stored = stored_tensors(weights_path)
         content = weights_path.read_bytes()
         self._values: dict[str, Array] = {}
@@ -129,7 +133,8 @@ class _Sharing:
                 yield from self._stack(initializer, parts)
                 return
         for norm in self._norms(value.shape[0]):
-            scale = self._values[f"{norm}.weight"] / np.sqrt(self._values[f"{norm}.running_var"] + _EPSILON)
+            deviation = np.sqrt(self._values[f"{norm}.running_var"] + np.float32(self._epsilons[norm]))
+            scale = self._values[f"{norm}.weight"] / deviation
             shift = self._values[f"{norm}.bias"] - self._values[f"{norm}.running_mean"] * scale
             if shift.shape == value.shape and np.allclose(shift, value, rtol=1e-5, atol=1e-6):
                 yield from self._scale(norm)
@@ -161,7 +166,7 @@ class _Sharing:
         for part in ("weight", "bias", "running_mean", "running_var"):
             yield from self._tensor(f"{norm}.{part}")
         constants: dict[str, NDArray[Any]] = {
-            "epsilon": np.array(_EPSILON, np.float32),
+            "epsilon": np.array(self._epsilons[norm], np.float32),
             "axes": np.array([1, 2, 3], np.int64),
         }
         for name, value in constants.items():

@@ -146,14 +146,16 @@ def visual_features(visual: Visual) -> Floats | None:
     """The vector that pictures are compared by, of whatever a family makes of a picture.
 
     Args:
-        visual: Features from `Vision.encode`, of which the tokens are used, or else the first array of two axes; or the
-            prepared picture of a family without features.
+        visual: Features from `Vision.encode`, of which mean and deviation of the tokens are used, or the tokens, or
+            else the first array of two axes; or the prepared picture of a family without features.
 
     Returns:
         None for features without such an array, and for a picture of a single value.
     """
     if isinstance(visual, np.ndarray):
         return _pixel_features(visual) if visual.size > visual.shape[-1] else None
+    if "token_mean" in visual and "token_deviation" in visual:
+        return np.concatenate([_as_array(visual["token_mean"]), _as_array(visual["token_deviation"])])
     tokens = [visual["tokens"]] if "tokens" in visual else [v for v in visual.values() if getattr(v, "ndim", 0) == 2]
     return picture_features(_as_array(tokens[0])) if tokens else None
 
