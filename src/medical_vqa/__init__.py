@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import Evaluation as Evaluation
     from medical_vqa.api import Examination as Examination
     from medical_vqa.api import Exported as Exported
+    from medical_vqa.api import Leaderboard as Leaderboard
     from medical_vqa.api import Model as Model
     from medical_vqa.api import Report as Report
     from medical_vqa.api import audit as audit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import convert as convert
     from medical_vqa.api import evaluate as evaluate
     from medical_vqa.api import export as export
+    from medical_vqa.api import leaderboard as leaderboard
     from medical_vqa.api import load as load
     from medical_vqa.api import load_recipe as load_recipe
     from medical_vqa.api import predict as predict
@@ -54,9 +56,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Evaluation", "Examination", "Example",
-    "Exported", "ImageView", "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe",
-    "Report", "Scores", "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert", "evaluate", "export",
-    "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
+    "Exported", "ImageView", "Leaderboard", "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset",
+    "Recipe", "Report", "Scores", "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert", "evaluate",
+    "export", "leaderboard", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score",
+    "train",
 ]  # fmt: skip
 
 _OUTSIDE_API = {

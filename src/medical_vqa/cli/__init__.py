@@ -42,6 +42,7 @@ for _command in (
     evaluate.report,
     evaluate.compare,
     evaluate.referee,
+    evaluate.leaderboard,
     evaluate.calibrate,
     full_evaluation.evaluate,
     data.audit,

@@ -255,6 +255,22 @@ def referee(
 
 
 @click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: leaderboard.html]")
+def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
+    """Put many models on many datasets into one page, from their results files.
+
+    RESULTS are files that `score` wrote, or folders that are searched for results*.json. Only scores of the same rows
+    under the same rule share a table. Models whose predictions lie next to their results are tested in pairs.
+    """
+    from medical_vqa import api
+
+    tables = api.leaderboard(results, page=out or Path("leaderboard.html"))
+    click.echo(tables)
+    click.echo(f"page: {tables.page}")
+
+
+@click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @split_option
 @map_option

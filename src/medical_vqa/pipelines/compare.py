@@ -35,9 +35,21 @@ def compare(
     Raises:
         DataError: The files answer different rows according to their cards, or no question is answered by all.
     """
-    rows = answered_rows_of_all(files, selection, split, where)
-    require_same_rows(files, rows)
+    named = dict(zip(display_names(files), files, strict=True))
+    return compare_files(named, selection=selection, split=split, where=where, columns=columns)
+
+
+def compare_files(
+    files: Mapping[str, Path],
+    *,
+    selection: Selection | None = None,
+    split: Split | None = None,
+    where: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[Comparison]:
+    """`compare`, with the name of each file: model name -> predictions file; the other arguments are the same."""
+    rows = answered_rows_of_all(list(files.values()), selection, split, where)
+    require_same_rows(list(files.values()), rows)
     examples = rows[0].examples()
-    answered = [join(examples, read_answers(file, columns, examples).predictions) for file in files]
-    models = dict(zip(display_names(files), answered, strict=True))
+    models = {name: join(examples, read_answers(file, columns, examples).predictions) for name, file in files.items()}
     return [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]

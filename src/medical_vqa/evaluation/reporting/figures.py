@@ -96,6 +96,34 @@ def line_chart(name: str, series: Mapping[str, Sequence[Point]], *, x_title: str
     return _svg(name, shapes, height=_TOP + _PLOT + _FOOT)
 
 
+def scatter(
+    name: str, points: Mapping[str, tuple[float, float, bool]], *, x_label: Callable[[float], str], x_title: str
+) -> Markup:
+    """Named points; those that are marked are filled.
+
+    Args:
+        name: What the chart shows, for a screen reader.
+        points: Label -> x, y and whether the point is marked.
+        x_label: Writes a value of x.
+        x_title: Title of the horizontal axis.
+    """
+    left, right = min(x for x, _, _ in points.values()), max(x for x, _, _ in points.values())
+    ticks = _ticks(min(y for _, y, _ in points.values()), max(y for _, y, _ in points.values()))
+    low, high = ticks[0], ticks[-1]
+    shapes = _horizontal_grid(ticks, low, high, _short)
+    for label, (x, y, marked) in points.items():
+        across = _plot_x(4 + 92 * (x - left) / (right - left or 1.0))
+        down = round(_TOP + _PLOT * (high - y) / (high - low), 1)
+        color = "var(--model)" if marked else "none"
+        shapes.append(_tag("circle", cx=_percent(across), cy=down, r=5, fill=color, stroke="var(--model)"))
+        is_right = across > _plot_x(60)
+        shapes.append(_text(across, down + 4, label, anchor="end" if is_right else "start", dx=-9 if is_right else 9))
+    shapes.append(_text(_plot_x(4), _TOP + _PLOT + 16, x_label(left)))
+    shapes.append(_text(_plot_x(96), _TOP + _PLOT + 16, x_label(right)))
+    shapes.append(_text(_plot_x(50), _TOP + _PLOT + 34, x_title))
+    return _svg(name, shapes, height=_TOP + _PLOT + _FOOT)
+
+
 def reliability_diagram(bins: Sequence[CalibrationBin]) -> Markup:
     """Accuracy by confidence, with intervals; on the dashed line both are equal."""
     shapes = _horizontal_grid([0, 50, 100], 0, 100, lambda tick: f"{tick:.0f}")
@@ -147,8 +175,9 @@ def _line(
     return _tag("line", **ends, stroke=color, stroke_width=width, stroke_linecap=cap, **extra)
 
 
-def _text(x: float, y: float, content: str, *, anchor: str = "middle") -> Markup:
-    return _tag("text", content, x=_percent(x), y=y, text_anchor=anchor, fill="var(--muted)", font_size=12)
+def _text(x: float, y: float, content: str, *, anchor: str = "middle", dx: int = 0) -> Markup:
+    shift = {"dx": dx} if dx else {}
+    return _tag("text", content, x=_percent(x), y=y, text_anchor=anchor, fill="var(--muted)", font_size=12, **shift)
 
 
 def _bar(left: float, width: float, below: int, n: int, top: float, color: str, label: str) -> list[Markup]:

@@ -1,0 +1,90 @@
+"""Collect results files into the tables of a leaderboard, and test the models of a table in pairs where possible."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medical_vqa.errors import DataError, MedicalVqaError
+from medical_vqa.evaluation.reporting.leaderboard import Board, Entry, boards, write_leaderboard
+from medical_vqa.pipelines.compare import compare_files
+from medical_vqa.schema.prediction_card import card_path
+from medical_vqa.schema.results import read_results
+
+_PREDICTIONS_MISSING = "Not tested in pairs: that needs the predictions next to every results file."
+_MAX_MODELS = 30  # models of a table that are compared in pairs: 435 pairs
+
+
+def leaderboard(paths: Sequence[Path]) -> list[Board]:
+    """The tables of results files.
+
+    Args:
+        paths: Results files, or folders that are searched for ``results*.json``.
+
+    Raises:
+        DataError: There is no results file, or one is damaged.
+    """
+    files = results_files(paths)
+    entries = _named([Entry("", read_results(file), file) for file in files])
+    return [_tested(group) for group in boards(entries)]
+
+
+def results_files(paths: Sequence[Path]) -> list[Path]:
+    """The results files that are named or lie under a folder, each once, in order."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.rglob("results*.json"))
+            if not inside:
+                raise DataError(
+                    f"{path}: expected results*.json under it, there is none; run `medical-vqa score` first"
+                )
+            files += inside
+        else:
+            files.append(path)
+    return list(dict.fromkeys(files))
+
+
+def leaderboard_page(tables: Sequence[Board], paths: Sequence[Path], path: Path) -> Path:
+    """Write the tables as one HTML page; returns its path."""
+    command = shlex.join(["medical-vqa", "leaderboard", *map(str, paths), "--out", str(path)])
+    write_leaderboard(path, tables, title="Leaderboard", reproduce=[command])
+    return path
+
+
+def _named(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with the model's name, and the folder or file where that is not enough to tell two apart."""
+    names = [entry.results.model.name if entry.results.model else entry.file.stem for entry in entries]
+    places: tuple[Callable[[Path], str], ...] = (lambda file: file.resolve().parent.name, str)
+    for place in places:
+        data = [(entry.results.dataset.name, entry.results.dataset.split) for entry in entries]
+        number = Counter(zip(names, data, strict=True))
+        names = [
+            f"{name} ({place(entry.file)})" if number[name, of] > 1 else name
+            for name, of, entry in zip(names, data, entries, strict=True)
+        ]
+    return [Entry(name, entry.results, entry.file) for name, entry in zip(names, entries, strict=True)]
+
+
+def _tested(entries: Sequence[Entry]) -> Board:
+    if len(entries) < 2:
+        return Board(entries, untested="One model: nothing to compare.")
+    files = {entry.name: predictions_of(entry.file) for entry in entries}
+    present = {name: file for name, file in files.items() if file is not None}
+    if len(present) < len(files):
+        return Board(entries, untested=_PREDICTIONS_MISSING)
+    if len(present) > _MAX_MODELS:
+        return Board(entries, untested=f"Not tested in pairs: more than {_MAX_MODELS} models.")
+    try:
+        pairs = [pair for pair in compare_files(present) if pair.metric == entries[0].headline.name]
+    except MedicalVqaError as error:
+        return Board(entries, untested=f"Not tested in pairs: {error}")
+    return Board(entries, pairs)
+
+
+def predictions_of(results: Path) -> Path | None:
+    """The predictions file next to a results file that `score` wrote from it; None without one that has a card."""
+    file = results.with_name(results.name.replace("results", "predictions", 1)).with_suffix(".jsonl")
+    return file if file.is_file() and card_path(file).is_file() else None
