@@ -109,7 +109,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 
 $(VENV)/.app: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[serve,app]'
+	$(PIP) --editable '.[serve]'
 	@touch $(VENV)/.app
 
 clean:

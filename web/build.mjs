@@ -33,6 +33,7 @@ if (process.argv.includes("--test")) {
     target: "es2022",
     jsx: "automatic",
     jsxImportSource: "preact",
+    charset: "utf8",
     legalComments: "eof",
     logLevel: "warning",
   });

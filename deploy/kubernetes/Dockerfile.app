@@ -24,4 +24,4 @@ USER 1000
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/_stcore/health\", timeout=4)"]
-CMD ["medical-vqa", "app", "--host", "0.0.0.0"]
+CMD ["medical-vqa", "app", "--streamlit", "--host", "0.0.0.0"]

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake_backend import png
 
-from medical_vqa.app import feedback
-from medical_vqa.app.feedback import Rating, record
+from medical_vqa.data import feedback
+from medical_vqa.data.feedback import Rating, record
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import DataError
 from medical_vqa.pipelines.prepare import prepare_dataset

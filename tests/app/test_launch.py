@@ -1,6 +1,7 @@
 """How page and backend are started, and that they end together."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -60,7 +61,7 @@ def test_a_missing_package_is_named_with_the_extra_before_anything_is_printed(mo
     )
     with pytest.raises(MissingDependencyError, match=rf"needs {package}.*medical-vqa\[app\]"):
         plan(backend="http://there")
-    assert "pip install 'medical-vqa[serve,app]'" in refused("app")
+    assert "pip install 'medical-vqa[serve,app]'" in refused("app", "--streamlit")
 
 
 def test_the_page_sends_no_telemetry():
@@ -98,3 +99,10 @@ def test_settings_come_from_the_environment_first_then_from_the_secrets():
     app_settings = read_app_settings({settings.BACKEND: "http://env"}, secrets)
     assert (app_settings.backend, app_settings.api_key, app_settings.feedback) == ("http://env", "k", None)
     assert read_app_settings({}, {}).backend == settings.DEFAULT_BACKEND
+
+
+def test_a_port_that_is_in_use_is_refused_before_the_page_is_promised(refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for options in ([], ["--streamlit"]):
+            assert "choose another --port" in refused("app", *options, "--port", port)

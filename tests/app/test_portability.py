@@ -28,7 +28,7 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 """
 RECORD = """
 import pathlib
-from medical_vqa.app.feedback import Rating, record
+from medical_vqa.data.feedback import Rating, record
 folder = pathlib.Path(sys.argv[1])
 record(folder, Rating("a", "Is the liver healthy?", "yes", True, "model"))
 print((folder / "ratings.jsonl").read_text(encoding="utf-8"))

@@ -52,11 +52,13 @@ def settings(**options: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def serving(engine: Engine, with_settings: Settings | None = None, store: ImageStore | None = None) -> Iterator[str]:
-    """A server in a thread; yields its URL."""
+def serving(
+    engine: Engine, with_settings: Settings | None = None, store: ImageStore | None = None, *, port: int = 0
+) -> Iterator[str]:
+    """A server in a thread, on any free port unless one is named; yields its URL."""
     with_settings = with_settings or settings()
     app = create_app(engine, with_settings, store)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn_config(app, with_settings))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # no signals in a thread
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -6,7 +6,7 @@ import time
 
 import httpx2
 import pytest
-from echo_model import make_engine
+from echo_model import Echo, make_engine
 from live import serving, settings
 
 from medical_vqa.serving.schema import Conversation
@@ -113,6 +113,64 @@ def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp
         body = wait_for_answers(client, conversation, 1)
     assert body["cases"][0]["image"]["image_id"] == image
     assert body["cases"][0]["turns"][0]["status"] == "answered"
+
+
+def test_a_region_is_asked_about_beside_the_whole(client, scan):
+    conversation = begin(client)
+    region = {"shape": "box", "left": 4, "top": 4, "right": 40, "bottom": 30}
+    question = {
+        "image_id": add(client, conversation, scan), "key": "question-1", "question": "Which organ?", "region": region
+    }  # fmt: skip
+    assert client.post(f"/conversations/{conversation}/questions", json=question).status_code == 202
+    (turn,) = wait_for_answers(client, conversation, 1)["cases"][0]["turns"]
+    assert turn["region"] == region
+    assert turn["region_answer"]["question"] == turn["answer"]["question"] == "Which organ?"
+    assert turn["region_answer"]["answer"] != turn["answer"]["answer"]  # the part has another mean
+
+
+def test_a_rating_is_kept_where_the_server_has_a_folder_for_it(tmp_path, scan):
+    folder = tmp_path / "feedback"
+    with (
+        serving(make_engine(), settings(feedback=folder)) as url,
+        httpx2.Client(base_url=url, timeout=60) as client,
+    ):
+        assert client.get("/model").json()["collects_ratings"]
+        conversation = begin(client)
+        image = add(client, conversation, scan)
+        question = {"image_id": image, "key": "question-1", "question": "Which organ?"}
+        client.post(f"/conversations/{conversation}/questions", json=question)
+        wait_for_answers(client, conversation, 1)
+        rating = {
+            "image_id": image, "key": "question-1", "correct": False, "correction": "Liver", "keep_picture": True
+        }  # fmt: skip
+        assert client.post(f"/conversations/{conversation}/ratings", json=rating).status_code == 204
+        turn = client.get(f"/conversations/{conversation}").json()["cases"][0]["turns"][0]
+        assert turn["rating"] == {"correct": False, "correction": "Liver"}
+    (row,) = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    assert (row["answer"], row["source"]) == ("Liver", "corrected")
+    assert (folder / row["image"]).is_file()
+
+
+def test_a_server_without_a_folder_keeps_no_ratings(client, scan):
+    conversation = begin(client)
+    rating = {"image_id": add(client, conversation, scan), "key": "question-1", "correct": True}
+    assert client.post(f"/conversations/{conversation}/ratings", json=rating).status_code == 404
+
+
+def test_a_canceled_question_is_failed_and_the_next_one_answered(scan):
+    model = Echo(hold=True)
+    with serving(make_engine(model), settings()) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        conversation = begin(client)
+        image = add(client, conversation, scan)
+        question = {"image_id": image, "key": "question-1", "question": "Which organ?"}
+        client.post(f"/conversations/{conversation}/questions", json=question)
+        client.delete(f"/conversations/{conversation}/images/{image}/questions/question-1")
+        (turn,) = client.get(f"/conversations/{conversation}").json()["cases"][0]["turns"]
+        assert (turn["status"], turn["failure"]) == ("failed", "canceled")
+        model.release()
+        client.post(f"/conversations/{conversation}/questions", json={**question, "key": "question-2"})
+        turns = wait_for_answers(client, conversation, 2)["cases"][0]["turns"]
+        assert [turn["status"] for turn in turns] == ["failed", "answered"]
 
 
 def test_a_conversation_is_known_to_its_tenant_alone(tmp_path, scan):

@@ -2,33 +2,46 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Case } from "./api.ts";
 import { pictureBlob } from "./api.ts";
-import { t } from "./i18n/index.ts";
+import { nameOf, t } from "./i18n/index.ts";
 import * as store from "./store.ts";
 import { FileButton } from "./Start.tsx";
+
+const SEARCHED_FROM = 4; // pictures
 
 export function Cases() {
   const [filter, setFilter] = useState("");
   const [deleting, setDeleting] = useState<string | null>(null);
   const cases = store.conversation.value?.cases ?? [];
   const words = filter.toLowerCase();
-  const matching = cases.filter((item) => `${item.name} ${item.turns.map((turn) => turn.question).join(" ")}`.toLowerCase().includes(words));
+  const matching = cases.filter((item) => `${item.name} ${nameOf(item.name)} ${item.turns.map((turn) => `${turn.question} ${turn.answer?.answer ?? ""}`).join(" ")}`.toLowerCase().includes(words));
   return (
     <nav class="cases" aria-label={t("cases.title")}>
-      {cases.length > 3 && <input type="search" aria-label={t("cases.search")} placeholder={t("cases.search")} value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />}
+      {cases.length >= SEARCHED_FROM && <input type="search" aria-label={t("cases.search")} placeholder={t("cases.search")} value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />}
       <ul>
         {matching.map((item) => (
           <li key={item.image.image_id} class={item.image.image_id === store.currentId.value ? "current" : ""}>
-            <button class="case" aria-current={item.image.image_id === store.currentId.value} onClick={() => (store.currentId.value = item.image.image_id)}>
+            <button class="case" aria-current={item.image.image_id === store.currentId.value} onClick={() => store.choose(item.image.image_id)} title={expiry(item)}>
               <Thumbnail item={item} />
-              <span class="name">{item.name}</span>
+              <span class="name">{nameOf(item.name)}</span>
             </button>
-            <button class="delete" aria-label={t("cases.delete", { name: item.name })} title={t("cases.delete", { name: item.name })} onClick={() => setDeleting(item.image.image_id)}>
+            <button class="delete" aria-label={t("cases.delete", { name: nameOf(item.name) })} title={t("cases.delete", { name: nameOf(item.name) })} onClick={() => setDeleting(item.image.image_id)}>
               ×
             </button>
+            {item.image.image_id !== store.currentId.value && (
+              <button
+                class="beside"
+                aria-pressed={store.secondId.value === item.image.image_id}
+                aria-label={t("cases.compare", { name: nameOf(item.name) })}
+                title={t("cases.compare", { name: nameOf(item.name) })}
+                onClick={() => (store.secondId.value = store.secondId.value === item.image.image_id ? null : item.image.image_id)}
+              >
+                ◫
+              </button>
+            )}
             {deleting === item.image.image_id && (
               <div class="confirm" role="alertdialog" aria-label={t("cases.confirm")}>
                 <p>{t("cases.confirm")}</p>
-                <button class="primary" onClick={() => (setDeleting(null), void store.removeCase(item))}>{t("confirm.yes")}</button>
+                <button class="primary" autofocus onClick={() => (setDeleting(null), void store.removeCase(item))}>{t("confirm.yes")}</button>
                 <button onClick={() => setDeleting(null)}>{t("confirm.no")}</button>
               </div>
             )}
@@ -38,9 +51,12 @@ export function Cases() {
       </ul>
       {store.uploading.value.map((name, index) => <p key={index} class="small">{t("cases.uploading", { name })}</p>)}
       <FileButton label={t("cases.add")} />
+      <button class="quiet" onClick={store.beginAgain}>{t("cases.begin")}</button>
     </nav>
   );
 }
+
+const expiry = (item: Case): string => (item.expires_at ? `${nameOf(item.name)}, ${t("cases.expires", { time: new Date(item.expires_at).toLocaleTimeString() })}` : nameOf(item.name));
 
 function Thumbnail({ item }: { item: Case }) {
   const [url, setUrl] = useState("");

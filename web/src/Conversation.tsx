@@ -2,22 +2,26 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Case, Turn } from "./api.ts";
 import * as api from "./api.ts";
-import { language, t } from "./i18n/index.ts";
-import { reasonText } from "./reasons.ts";
+import { language, nameOf, t } from "./i18n/index.ts";
+import { isUnsure, reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
 export function Conversation({ item }: { item: Case }) {
   const [text, setText] = useState(item.draft);
   const [suggestions, setSuggestions] = useState<string[]>([]);
-  const end = useRef<HTMLDivElement>(null);
+  const [everywhere, setEverywhere] = useState(false);
+  const [wholeSeries, setWholeSeries] = useState(true);
+  const turns = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   const imageId = item.image.image_id;
+  const cases = store.conversation.value?.cases ?? [];
+  const slice = store.slice.value;
+  const region = store.region.value;
 
-  useEffect(() => setText(item.draft), [imageId]);
   useEffect(() => {
     api.suggestedQuestions(imageId, language.value).then(setSuggestions).catch(() => setSuggestions([]));
   }, [imageId, language.value]);
-  useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [item.turns.length, item.turns.at(-1)?.status]);
+  useEffect(() => turns.current?.lastElementChild?.scrollIntoView({ block: "start" }), [item.turns.length]);
   useEffect(() => {
     const focusField = (event: KeyboardEvent) => {
       if (event.key !== "/" || event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement) return;
@@ -28,22 +32,29 @@ export function Conversation({ item }: { item: Case }) {
     return () => removeEventListener("keydown", focusField);
   }, []);
 
-  const send = (question: string) => {
-    void store.ask(imageId, question);
+  const send = (words: string) => {
+    const questions = words.split("\n").map((line) => line.trim()).filter(Boolean);
+    const about = slice && !wholeSeries ? slice : null;
+    for (const question of questions) {
+      void store.ask(imageId, question, { region, slice: about });
+      if (everywhere) for (const other of cases) if (other.image.image_id !== imageId) void store.ask(other.image.image_id, question);
+    }
+    store.region.value = null;
     setText("");
   };
   const edit = (question: string) => {
     setText(question);
     field.current?.focus();
   };
+  const memory = store.model.value?.max_turns ?? 0;
+  const lines = text.split("\n").filter((line) => line.trim()).length;
 
   return (
-    <section class="conversation">
-      <div class="turns" role="log" aria-live="polite">
+    <section class="conversation" aria-label={t("ask.placeholder")}>
+      <div class="turns" role="log" aria-live="polite" tabIndex={0} ref={turns}>
         {item.turns.map((turn) => (
-          <TurnCard key={turn.key} turn={turn} ask={send} edit={edit} />
+          <TurnCard key={turn.key} imageId={imageId} turn={turn} ask={send} edit={edit} />
         ))}
-        <div ref={end} />
       </div>
       <form
         class="ask"
@@ -62,77 +73,120 @@ export function Conversation({ item }: { item: Case }) {
             ))}
           </div>
         )}
+        {region && (
+          <p class="scope">
+            {t("ask.region")} <button type="button" class="quiet" onClick={() => (store.region.value = null)}>{t("ask.region_clear")}</button>
+          </p>
+        )}
         <div class="field">
           <textarea
             ref={field}
             id="question"
             rows={1}
-            maxLength={1000}
+            maxLength={4000}
             aria-label={t("ask.placeholder")}
             placeholder={t("ask.placeholder")}
             value={text}
             onInput={(event) => {
               setText(event.currentTarget.value);
-              store.saveDraft(imageId, event.currentTarget.value);
+              store.saveDraft(imageId, event.currentTarget.value.slice(0, 1000));
             }}
             onKeyDown={(event) => {
               if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
               event.preventDefault();
-              send(text);
+              send(event.currentTarget.value);
             }}
           />
           <button class="primary" disabled={!text.trim()}>
             {t("ask.send")}
           </button>
         </div>
-        <p class="small">{t("ask.memory")}</p>
+        <div class="options">
+          {slice && (
+            <label>
+              {t("ask.scope")}{" "}
+              <select value={wholeSeries ? "series" : "slice"} onChange={(event) => setWholeSeries(event.currentTarget.value === "series")}>
+                <option value="series">{t("ask.whole_series")}</option>
+                <option value="slice">{t("ask.this_slice")}</option>
+              </select>
+            </label>
+          )}
+          {cases.length > 1 && (
+            <label>
+              <input type="checkbox" checked={everywhere} onChange={(event) => setEverywhere(event.currentTarget.checked)} /> {t("ask.all", { n: cases.length })}
+            </label>
+          )}
+          <p class="small">{lines > 1 ? t("ask.many") : memory > 0 ? t("ask.remembers", { turns: memory }) : t("ask.memory")}</p>
+        </div>
       </form>
     </section>
   );
 }
 
-function TurnCard({ turn, ask, edit }: { turn: Turn; ask: (question: string) => void; edit: (question: string) => void }) {
+type CardProps = { imageId: string; turn: Turn; ask: (question: string) => void; edit: (question: string) => void };
+
+function TurnCard({ imageId, turn, ask, edit }: CardProps) {
   const shown = store.shownTurn.value === turn.key;
   return (
-    <article class={`turn ${shown ? "shown" : ""}`}>
+    <article class={`turn ${shown ? "shown" : ""}`} data-key={turn.key}>
       <header>
         <h2>{turn.question}</h2>
         <button class="quiet" onClick={() => edit(turn.question)}>{t("turn.edit")}</button>
       </header>
-      {turn.status === "pending" && <Thinking since={turn.asked_at} />}
+      {turn.status === "pending" && <Thinking imageId={imageId} turn={turn} />}
       {turn.status === "failed" && (
         <div class="card failed">
           <p>{store.failureText(turn.failure ?? "internal")}</p>
           <button onClick={() => ask(turn.question)}>{t("turn.retry")}</button>
         </div>
       )}
-      {turn.answer && <AnswerCard turn={turn} answer={turn.answer} ask={ask} />}
+      {turn.answer && turn.region_answer && <p class="part">{t("turn.whole")}</p>}
+      {turn.answer && <AnswerCard imageId={imageId} turn={turn} answer={turn.answer} ask={ask} />}
+      {turn.answer && turn.region_answer && (
+        <>
+          <p class="part">{t("turn.part")}</p>
+          <AnswerCard imageId={imageId} turn={turn} answer={turn.region_answer} ask={ask} part />
+          <p class="small">
+            {t("turn.part_note")} {turn.answer.answer !== turn.region_answer.answer && t("turn.part_differs")}
+          </p>
+        </>
+      )}
     </article>
   );
 }
 
-function Thinking({ since }: { since: number }) {
+function Thinking({ imageId, turn }: { imageId: string; turn: Turn }) {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
     const timer = setInterval(() => setNow(Date.now()), 500);
     return () => clearInterval(timer);
   }, []);
-  return <p class="card thinking">{t("turn.thinking", { seconds: Math.max(0, Math.round((now - since) / 1000)) })}</p>;
+  const seconds = Math.max(0, Math.round((now - turn.asked_at) / 1000));
+  return (
+    <div class="card thinking">
+      {turn.text && <p class="answer unfinished">{turn.text}</p>}
+      <p>{t("turn.thinking", { seconds })}</p>
+      {seconds > 1 && <button class="quiet" onClick={() => void store.cancel(imageId, turn)}>{t("turn.cancel")}</button>}
+    </div>
+  );
 }
 
-function AnswerCard({ turn, answer, ask }: { turn: Turn; answer: Answer; ask: (question: string) => void }) {
+type AnswerProps = { imageId: string; turn: Turn; answer: Answer; ask: (question: string) => void; part?: boolean };
+
+function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
   const [copied, setCopied] = useState(false);
-  const showable = answer.evidence.length > 0;
+  const showable = !part && answer.evidence.length > 0;
+  const shown = store.shownTurn.value === turn.key;
   const copy = () => {
-    const words = answer.abstained ? reasonText(answer.reason_code, answer.reason_arguments, answer.reason) : answer.answer;
-    void navigator.clipboard?.writeText(`${turn.question}\n${words}`).then(() => setCopied(true));
+    const words = answer.abstained ? reasonText(answer) : answer.answer;
+    void navigator.clipboard?.writeText(`${turn.question}\n${words}\n${t("safety")}`).then(() => setCopied(true));
   };
   return (
     <div class={`card ${answer.abstained ? "abstained" : ""}`}>
       {answer.abstained ? (
         <>
-          <p class="withheld">{t("turn.withheld")}</p>
-          <p>{reasonText(answer.reason_code, answer.reason_arguments, answer.reason)}</p>
+          <p class="withheld">{t(isUnsure(answer) ? "turn.unsure" : "turn.withheld")}</p>
+          <p class="reason">{reasonText(answer)}</p>
           {answer.suggestions.length > 0 && (
             <div class="suggestions">
               <span>{t("turn.instead")}</span>
@@ -162,10 +216,71 @@ function AnswerCard({ turn, answer, ask }: { turn: Turn; answer: Answer; ask: (q
           )}
         </>
       )}
+      {(answer.slices?.length ?? 0) > 0 && <Slices answer={answer} />}
       <footer>
-        {showable && <button class="quiet" onClick={() => (store.shownTurn.value = turn.key)}>{t("turn.show")}</button>}
+        {showable && <button class="quiet" aria-pressed={shown} onClick={() => showEvidence(turn.key, answer)}>{shown ? t("turn.shown") : t("turn.show")}</button>}
         <button class="quiet" onClick={copy}>{copied ? t("turn.copied") : t("turn.copy")}</button>
+        <span class="model">{answer.model.name}</span>
       </footer>
+      {!part && store.model.value?.collects_ratings && <Rate imageId={imageId} turn={turn} />}
+    </div>
+  );
+}
+
+let slicesWanted = 0;
+
+function goToSlice(frame: number, plane: api.Plane): void {
+  store.wantedSlice.value = { frame, plane, number: ++slicesWanted };
+}
+
+function showEvidence(key: string, answer: Answer): void {
+  store.shownTurn.value = key;
+  if (answer.frame != null && answer.plane) goToSlice(answer.frame, answer.plane);
+}
+
+function Slices({ answer }: { answer: Answer }) {
+  return (
+    <details>
+      <summary>{t("turn.slices")}</summary>
+      {answer.evidence.length > 0 && answer.frame != null && <p class="small">{t("turn.on_slice", { number: answer.frame + 1 })}</p>}
+      <ul class="slice-list">
+        {answer.slices!.map((slice) => (
+          <li key={`${slice.plane} ${slice.frame}`}>
+            <button class="quiet" aria-label={t("turn.go_to", { number: slice.frame + 1 })} onClick={() => goToSlice(slice.frame, slice.plane)}>{slice.frame + 1}</button>
+            <span>{slice.answer}</span>
+            <span>{slice.confidence === null ? "" : percent(slice.confidence)}</span>
+          </li>
+        ))}
+      </ul>
+    </details>
+  );
+}
+
+function Rate({ imageId, turn }: { imageId: string; turn: Turn }) {
+  const [wrong, setWrong] = useState(false);
+  const [correction, setCorrection] = useState(turn.rating?.correction ?? "");
+  const [keep, setKeep] = useState(false);
+  const rating = turn.rating;
+  return (
+    <div class="rate" role="group" aria-label={t("rate.title")}>
+      <span>{t("rate.title")}</span>
+      <button class="quiet" aria-pressed={rating?.correct === true} onClick={() => (setWrong(false), void store.rate(imageId, turn, { correct: true, correction: "" }, keep))}>{t("rate.right")}</button>
+      <button class="quiet" aria-pressed={wrong || rating?.correct === false} onClick={() => setWrong(!wrong)}>{t("rate.wrong")}</button>
+      {wrong && (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            setWrong(false);
+            void store.rate(imageId, turn, { correct: false, correction: correction.trim() }, keep);
+          }}
+        >
+          <input aria-label={t("rate.correction")} placeholder={t("rate.correction")} maxLength={1000} value={correction} onInput={(event) => setCorrection(event.currentTarget.value)} />
+          <button>{t("rate.save")}</button>
+        </form>
+      )}
+      <label class="small">
+        <input type="checkbox" checked={keep} onChange={(event) => setKeep(event.currentTarget.checked)} /> {t("rate.keep")}
+      </label>
     </div>
   );
 }
@@ -176,8 +291,8 @@ function Ranked({ answer, first = false }: { answer: Answer; first?: boolean }) 
     <ol class="ranked">
       {rows.map((row) => (
         <li key={row.answer}>
-          <span>{row.answer}</span>
-          <meter min={0} max={1} value={row.confidence} />
+          <span>{nameOf(row.answer)}</span>
+          <meter min={0} max={1} value={row.confidence} aria-label={t("report.confidence")} />
           <span>{percent(row.confidence)}</span>
         </li>
       ))}
@@ -185,4 +300,4 @@ function Ranked({ answer, first = false }: { answer: Answer; first?: boolean }) 
   );
 }
 
-export const percent = (value: number): string => `${Math.round(100 * value)} %`;
+export const percent = (value: number): string => (value > 0 && value < 0.01 ? "< 1 %" : `${Math.round(100 * value)} %`);

@@ -1,31 +1,46 @@
 // Name, model, safety note, export, language and theme.
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
+import { percent } from "./Conversation.tsx";
+import { Dialog } from "./Dialog.tsx";
 import { chooseLanguage, language, LANGUAGES, t, type Language } from "./i18n/index.ts";
-import { downloadCsv, downloadJson, printReport } from "./report.ts";
+import { downloadCsv, downloadJson, downloadReport, printReport } from "./report.ts";
 import * as store from "./store.ts";
+import { Table } from "./Table.tsx";
+import { workOpen } from "./Work.tsx";
 
 type Theme = "system" | "dark" | "light";
 const theme = signal<Theme>((localStorage.getItem("theme") as Theme | null) ?? "system");
 
 export function Header() {
-  const [dialog, setDialog] = useState(false);
+  const [about, setAbout] = useState(false);
+  const [table, setTable] = useState(false);
   useEffect(() => {
     document.documentElement.dataset.theme = theme.value;
   }, [theme.value]);
   const model = store.model.value;
   const hasTurns = store.conversation.value?.cases.some((item) => item.turns.length) ?? false;
+  const exportAs = (form: string) => {
+    if (form === "table") setTable(true);
+    if (form === "print") void printReport();
+    if (form === "html") void downloadReport();
+    if (form === "csv") downloadCsv();
+    if (form === "json") downloadJson();
+  };
   return (
     <header class="top">
-      <a class="skip" href="#question">{t("skip")}</a>
+      <a class="skip" href="#question" onClick={(event) => (event.preventDefault(), document.getElementById("question")?.focus())}>{t("skip")}</a>
       <strong class="brand">{t("title")}</strong>
-      {model && <button class="chip" onClick={() => setDialog(true)}>{model.name}</button>}
+      {model && <button class="chip" aria-haspopup="dialog" aria-label={`${t("model.about")}: ${model.name}`} onClick={() => setAbout(true)}>{model.name}</button>}
       <span class="safety" role="note">{t("safety")}</span>
       <span class="spacer" />
+      <button class="quiet" onClick={() => (workOpen.value = true)}>{t("work.open")}</button>
       {hasTurns && (
-        <select aria-label={t("export.title")} value="" onChange={(event) => (exportAs(event.currentTarget.value), (event.currentTarget.value = ""))}>
+        <select class="export" aria-label={t("export.title")} value="" onChange={(event) => (exportAs(event.currentTarget.value), (event.currentTarget.value = ""))}>
           <option value="">{t("export.title")}</option>
-          <option value="report">{t("export.report")}</option>
+          <option value="table">{t("export.table")}</option>
+          <option value="print">{t("export.report")}</option>
+          <option value="html">{t("report.html")}</option>
           <option value="csv">{t("export.csv")}</option>
           <option value="json">{t("export.json")}</option>
         </select>
@@ -43,36 +58,51 @@ export function Header() {
       <select aria-label={t("language")} value={language.value} onChange={(event) => chooseLanguage(event.currentTarget.value as Language)}>
         {LANGUAGES.map(({ code, name }) => <option key={code} value={code}>{name}</option>)}
       </select>
-      {dialog && model && <AboutModel close={() => setDialog(false)} />}
+      {about && model && <AboutModel close={() => setAbout(false)} />}
+      {table && <Table close={() => setTable(false)} />}
     </header>
   );
-}
-
-function exportAs(form: string): void {
-  if (form === "report") void printReport();
-  if (form === "csv") downloadCsv();
-  if (form === "json") downloadJson();
 }
 
 function AboutModel({ close }: { close: () => void }) {
   const model = store.model.value!;
   const data = model.data as { title?: string; rows?: number; images?: number; license?: string };
+  const exact = model.checkpoint_selection?.scores?.em;
+  const [type, right, without, count] = t("model.scores_head").split("|");
+  const reliability = (model.reliability ?? []).filter((row) => row.kind === "question type");
   return (
-    <div class="backdrop" onClick={close}>
-      <div class="dialog" role="dialog" aria-modal="true" aria-label={t("model.about")} onClick={(event) => event.stopPropagation()} onKeyDown={(event) => event.key === "Escape" && close()}>
-        <h2>{model.name}</h2>
-        <dl>
-          <dt>{t("model.use")}</dt>
-          <dd>{model.intended_use}</dd>
-          <dt>{t("model.data")}</dt>
-          <dd>{[data.title, data.rows && `${data.rows} questions`, data.images && `${data.images} images`].filter(Boolean).join(", ")}</dd>
-          <dt>{t("model.license")}</dt>
-          <dd>{model.license}</dd>
-          <dt>{t("model.id")}</dt>
-          <dd><code>{model.id}</code></dd>
-        </dl>
-        <button class="primary" autofocus onClick={close}>{t("keys.close")}</button>
-      </div>
-    </div>
+    <Dialog title={`${t("model.about")}: ${model.name}`} close={close}>
+      <p><strong>{t("safety")}</strong></p>
+      <dl>
+        <dt>{t("model.use")}</dt>
+        <dd>{model.intended_use}</dd>
+        <dt>{t("model.cannot")}</dt>
+        <dd>{t("model.cannot_text")}</dd>
+        {data.rows && data.images && (
+          <>
+            <dt>{t("model.data")}</dt>
+            <dd>{t("model.training", { rows: data.rows, images: data.images, title: data.title ?? "" })}</dd>
+          </>
+        )}
+        {exact !== undefined && <dd>{t("model.exact", { percent: percent(exact), split: model.checkpoint_selection.split ?? "" })}</dd>}
+      </dl>
+      {reliability.length > 0 && (
+        <>
+          <h3>{t("model.scores")}</h3>
+          <table>
+            <thead><tr><th>{type}</th><th>{right}</th><th>{without}</th><th>{count}</th></tr></thead>
+            <tbody>
+              {reliability.map((row) => (
+                <tr key={row.name} class={row.above_baseline ? "" : "below"}>
+                  <td>{row.name}</td><td>{percent(row.accuracy)}</td><td>{percent(row.baseline_accuracy)}</td><td>{row.questions}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+          <p class="small">{t("model.scores_note")}</p>
+        </>
+      )}
+      <p class="small">{t("model.license")}: {model.license}. {t("model.id")}: <code>{model.id}</code></p>
+    </Dialog>
   );
 }

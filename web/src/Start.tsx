@@ -1,6 +1,6 @@
 // What is shown before there is a picture.
 import { useRef } from "preact/hooks";
-import { duration, t } from "./i18n/index.ts";
+import { duration, language, nameOf, t } from "./i18n/index.ts";
 import * as store from "./store.ts";
 
 export function FileButton({ label }: { label: string }) {
@@ -24,6 +24,9 @@ export function FileButton({ label }: { label: string }) {
   );
 }
 
+/** A caption such as "MRI, Brain", word by word in the page's language. */
+const captionOf = (caption: string): string => caption.split(", ").map(nameOf).join(language.value === "zh" ? "，" : ", ");
+
 export function Start() {
   const limits = store.model.value?.limits;
   const examples = store.examples.value;
@@ -34,6 +37,7 @@ export function Start() {
       <div class="drop">
         <FileButton label={t("start.choose")} />
         {limits && <p class="small">{t("start.formats", { formats: limits.formats.join(", "), megabytes: Math.round(limits.max_upload_bytes / 2 ** 20) })}</p>}
+        <p class="small">{t("start.series")}</p>
         <p class="small">{limits?.image_ttl_seconds ? t("privacy.local", { time: duration(limits.image_ttl_seconds) }) : t("privacy.never")}</p>
         {store.uploading.value.map((name, index) => <p key={index}>{t("cases.uploading", { name })}</p>)}
       </div>
@@ -45,7 +49,7 @@ export function Start() {
               <li key={example.id}>
                 <button onClick={() => void store.openExample(example.image_path, example.caption)}>
                   <img src={example.image_path} alt="" />
-                  <span>{example.caption}</span>
+                  <span>{captionOf(example.caption)}</span>
                 </button>
               </li>
             ))}

@@ -25,6 +25,10 @@ export type Answer = {
   side: "patient" | "picture" | null;
   evidence: Evidence[];
   attention_map: { rows: number; columns: number; values: number[][] } | null;
+  /** Of a series: the slices that were asked about, and the one that the evidence lies on. */
+  frame?: number | null;
+  plane?: Plane | null;
+  slices?: { frame: number; plane: Plane; answer: string; confidence: number | null }[];
   model: { name: string; family: string; id: string };
   timings: { total_ms: number; batch_size: number };
   disclaimer: string;
@@ -36,12 +40,42 @@ export type UploadedImage = {
   height: number;
   format: string;
   frames: number;
+  plane?: string | null;
+  frame?: number;
+  warnings?: string[];
   removed_metadata: string[];
   header_fields: Record<string, string>;
   burned_in_annotation: boolean | null;
   spacing: [number, number] | null;
   expires_in_seconds: number | null;
 };
+
+export type Plane = "axial" | "coronal" | "sagittal";
+export type NamedWindow = { name: string; center: number; width: number };
+
+/** What can be shown of a stored image or series. */
+export type ImageItem = {
+  image_id: string;
+  series?: boolean;
+  modality: string | null;
+  body_part: string | null;
+  planes: Partial<Record<Plane, number>>;
+  plane: Plane;
+  frame: number;
+  spacing_mm: [number, number, number] | null;
+  windows: NamedWindow[];
+  window: NamedWindow | null;
+  values: { low: number; high: number; unit: string | null } | null;
+  inverted?: boolean;
+  orientation: Partial<Record<Plane, string[]>>;
+  notes: string[];
+  warnings?: string[];
+};
+
+export type Region = { shape: "box" | "circle"; left: number; top: number; right: number; bottom: number };
+export type Rating = { correct: boolean; correction: string };
+/** The slice that a question is about. */
+export type Slice = { frame: number; plane: Plane };
 
 export type Turn = {
   /** Chosen by the page: a question sent twice under one key is asked once. */
@@ -50,11 +84,23 @@ export type Turn = {
   status: "pending" | "answered" | "failed";
   answer: Answer | null;
   failure: string | null;
+  /** The answer while it is written. */
+  text?: string | null;
+  region?: Region | null;
+  region_answer?: Answer | null;
+  rating?: Rating | null;
   /** Milliseconds since the epoch. */
   asked_at: number;
 };
 
-export type Case = { image: UploadedImage; name: string; turns: Turn[]; draft: string };
+export type Case = {
+  image: UploadedImage;
+  name: string;
+  turns: Turn[];
+  draft: string;
+  /** Milliseconds since the epoch; null: it does not expire. */
+  expires_at?: number | null;
+};
 export type Conversation = { id: string; version: number; cases: Case[]; expires_in_seconds: number | null };
 
 export type ModelInfo = {
@@ -66,8 +112,17 @@ export type ModelInfo = {
   license: string;
   intended_use: string;
   has_attention_map: boolean;
+  max_turns: number;
+  streams: boolean;
+  collects_ratings?: boolean;
+  checkpoint_selection: { split?: string; scores?: Record<string, number> };
+  reliability?: Reliability[];
+  localization?: { entities?: { name: string }[]; measured_on?: string };
   limits: { max_upload_bytes: number; formats: string[]; image_ttl_seconds: number | null };
 };
+
+/** Accuracy on one type of question, next to a baseline that never sees the image. */
+export type Reliability = { name: string; kind: string; questions: number; accuracy: number; baseline_accuracy: number; above_baseline: boolean };
 
 export type Examples = {
   examples: { id: string; image_path: string; caption: string; questions: string[]; answers: string[] }[];
@@ -101,6 +156,7 @@ async function request(path: string, init: RequestInit = {}): Promise<Response> 
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => null);
+  if (response.status === 405) throw new Failure("method_not_allowed", "");
   throw new Failure(body?.detail?.code ?? "internal", body?.detail?.message ?? response.statusText);
 }
 
@@ -122,9 +178,57 @@ export async function addImage(id: string, file: Blob, name: string): Promise<Ca
   return (await request(`/conversations/${id}/images`, { method: "POST", body: form })).json();
 }
 
-export async function askQuestion(id: string, imageId: string, turnKey: string, question: string): Promise<Turn> {
-  const body = { image_id: imageId, key: turnKey, question };
+export async function askQuestion(id: string, imageId: string, turn: Turn, slice: Slice | null): Promise<Turn> {
+  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(slice ?? {}) };
   return (await request(`/conversations/${id}/questions`, json(body))).json();
+}
+
+export async function cancelQuestion(id: string, imageId: string, key: string): Promise<void> {
+  await request(`/conversations/${id}/images/${imageId}/questions/${key}`, { method: "DELETE" });
+}
+
+export async function rateAnswer(id: string, imageId: string, key: string, rating: Rating, keepPicture: boolean): Promise<void> {
+  await request(`/conversations/${id}/ratings`, json({ image_id: imageId, key, ...rating, keep_picture: keepPicture }));
+}
+
+/** Uploads the files of one or more series; each series is then an image of the conversation. */
+export async function addSeries(id: string, files: { file: Blob; name: string }[], name: string): Promise<{ cases: Case[]; leftOut: number }> {
+  const form = new FormData();
+  for (const { file, name: fileName } of files) form.append("files", file, fileName);
+  const answer = await (await request("/series", { method: "POST", body: form })).json();
+  const items: (ImageItem & { description?: string })[] = answer.series;
+  const cases: Case[] = [];
+  for (const [index, item] of items.entries()) {
+    const caption = [item.modality, item.body_part, item.description].filter(Boolean).join(", ") || name;
+    const body = { image_id: item.image_id, name: items.length > 1 ? `${caption} ${index + 1}` : caption };
+    cases.push(await (await request(`/conversations/${id}/stored`, json(body))).json());
+  }
+  return { cases, leftOut: answer.left_out?.length ?? 0 };
+}
+
+/** What can be shown of an image; null where the server does not say. */
+export async function imageItem(imageId: string): Promise<ImageItem | null> {
+  try {
+    return await (await request(`/images/${imageId}`)).json();
+  } catch (error) {
+    if (error instanceof Failure && (error.code === "not_found" || error.code === "method_not_allowed")) return null;
+    throw error;
+  }
+}
+
+export const sliceValues = (imageId: string, slice: Slice): Promise<Response> => request(`/images/${imageId}/values?frame=${slice.frame}&plane=${slice.plane}`);
+export const sliceView = async (imageId: string, slice: Slice): Promise<Blob> => (await request(`/images/${imageId}/view?frame=${slice.frame}&plane=${slice.plane}`)).blob();
+
+/** Questions about a picture that is not kept: for a batch. */
+export async function askOnce(file: Blob, name: string, questions: string[]): Promise<Answer[]> {
+  const form = new FormData();
+  form.append("image_file", file, name);
+  const image: UploadedImage = await (await request("/upload_image", { method: "POST", body: form })).json();
+  try {
+    return (await (await request("/ask_questions", json({ image_id: image.image_id, questions }))).json()).answers;
+  } finally {
+    await request(`/images/${image.image_id}`, { method: "DELETE" }).catch(() => undefined);
+  }
 }
 
 export async function saveDraft(id: string, imageId: string, draft: string): Promise<void> {

@@ -7,7 +7,8 @@ import { duration, language, t } from "./i18n/index.ts";
 import "./page.css";
 import { Start } from "./Start.tsx";
 import * as store from "./store.ts";
-import { Viewer } from "./viewer/Viewer.tsx";
+import { scrollTogether, Viewer } from "./viewer/Viewer.tsx";
+import { Work, workOpen } from "./Work.tsx";
 
 function Page() {
   const item = store.current.value;
@@ -15,7 +16,8 @@ function Page() {
     <>
       <Header />
       {!store.online.value && <p class="banner" role="status">{t("offline")}</p>}
-      {store.needsKey.value ? <KeyForm /> : store.ended.value ? <Ended /> : item ? <Workspace /> : <Start />}
+      {store.needsKey.value ? <KeyForm /> : store.ended.value ? <Ended /> : item ? <Workspace key={language.value} /> : <Start />}
+      {workOpen.value && <Work />}
       <div class="notices" role="status" aria-live="polite">
         {store.notices.value.map((notice) => <p key={notice.id} class={notice.error ? "error" : ""}>{notice.text}</p>)}
       </div>
@@ -25,15 +27,29 @@ function Page() {
 
 function Workspace() {
   const item = store.current.value!;
+  const beside = store.second.value;
   const shown = item.turns.find((turn) => turn.key === store.shownTurn.value) ?? item.turns.at(-1);
   const image = item.image;
+  const notes = [...(image.warnings ?? [])];
   return (
     <main class="workspace">
       <h1 class="hidden">{t("start.title")}</h1>
       <Cases />
       <div class="picture">
-        <Viewer item={item} answer={shown?.answer ?? null} />
+        <div class={beside ? "pair" : "single"}>
+          <Viewer key={image.image_id} item={item} answer={shown?.answer ?? null} question={shown?.question ?? ""} main />
+          {beside && <Viewer key={beside.image.image_id} item={beside} answer={beside.turns.at(-1)?.answer ?? null} question={beside.turns.at(-1)?.question ?? ""} main={false} />}
+        </div>
+        {beside && (
+          <p class="pair-tools">
+            <label>
+              <input type="checkbox" checked={scrollTogether.value} onChange={(event) => (scrollTogether.value = event.currentTarget.checked)} /> {t("viewer.sync")}
+            </label>
+            <button onClick={() => (store.secondId.value = null)}>{t("viewer.close_second")}</button>
+          </p>
+        )}
         {image.burned_in_annotation && <p class="warning">{t("privacy.burned")}</p>}
+        {notes.map((note) => <p key={note} class="small">{note}</p>)}
         <p class="small">
           {image.expires_in_seconds ? t("privacy.local", { time: duration(image.expires_in_seconds) }) : t("privacy.never")}{" "}
           {image.removed_metadata.length > 0 && t("privacy.removed", { parts: image.removed_metadata.join(", ") })}
@@ -67,8 +83,28 @@ function KeyForm() {
   );
 }
 
-function filesOf(transfer: DataTransfer | null): { file: Blob; name: string }[] {
-  return [...(transfer?.files ?? [])].map((file) => ({ file, name: file.name }));
+type NamedFile = { file: Blob; name: string };
+
+/** The files of a drop or a paste, those of folders included. */
+async function filesOf(transfer: DataTransfer | null): Promise<NamedFile[]> {
+  const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.() ?? null);
+  const files = [...(transfer?.files ?? [])];
+  if (!entries.some((entry) => entry?.isDirectory)) return files.map((file) => ({ file, name: file.name }));
+  return (await Promise.all(entries.map((entry) => (entry ? filesIn(entry) : [])))).flat();
+}
+
+async function filesIn(entry: FileSystemEntry): Promise<NamedFile[]> {
+  if (entry.isFile) {
+    const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
+    return [{ file, name: file.name }];
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  const all: NamedFile[] = [];
+  for (;;) {
+    const batch = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!batch.length) return all;
+    for (const inner of batch) all.push(...(await filesIn(inner)));
+  }
 }
 
 function App() {
@@ -76,12 +112,14 @@ function App() {
     document.documentElement.lang = language.value === "zh" ? "zh-CN" : language.value;
     const drop = (event: DragEvent) => {
       event.preventDefault();
-      if (event.type === "drop") void store.addFiles(filesOf(event.dataTransfer));
+      if (event.type === "drop") void filesOf(event.dataTransfer).then(store.addFiles);
     };
-    const paste = (event: ClipboardEvent) => void store.addFiles(filesOf(event.clipboardData));
+    const paste = (event: ClipboardEvent) => void filesOf(event.clipboardData).then(store.addFiles);
     addEventListener("dragover", drop);
     addEventListener("drop", drop);
     addEventListener("paste", paste);
+    addEventListener("popstate", () => void store.openFromAddress());
+    setInterval(store.dropExpired, 5000);
     void store.start();
   }, []);
   return <Page />;

@@ -1,13 +1,13 @@
-// A session as a report to print, a table, or data.
-import type { Case, Turn } from "./api.ts";
+// A session as a report to print or to keep, a table, or data.
+import type { Answer, Case, Turn } from "./api.ts";
 import { pictureBlob } from "./api.ts";
-import { t } from "./i18n/index.ts";
+import { language, nameOf, t } from "./i18n/index.ts";
 import { reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
 
-function download(name: string, type: string, content: string): void {
+export function download(name: string, type: string, content: string): void {
   const url = URL.createObjectURL(new Blob([content], { type }));
   const link = Object.assign(document.createElement("a"), { href: url, download: name });
   link.click();
@@ -23,45 +23,83 @@ const cell = (value: unknown): string => {
   return `"${safe.replaceAll('"', '""')}"`;
 };
 
+/** Rows as a table that spreadsheets open in UTF-8. */
+export const csv = (table: readonly (readonly unknown[])[]): string => `\ufeff${table.map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+
+export const digestOf = (item: Case): string => item.image.image_id.slice(0, 24);
+
 export function downloadCsv(): void {
-  const head = ["picture", "digest", "question", "answer", "confidence", "abstained", "reason", "source", "side", "model", "asked"];
+  const head = ["picture", "digest", "question", "answer", "confidence", "abstained", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
   const lines = rows().map(({ item, turn }) => {
     const a = turn.answer;
-    return [item.name, item.image.image_id.slice(0, 24), turn.question, a?.answer, a?.confidence, a?.abstained, a?.reason, a?.source, a?.side, a?.model.id, new Date(turn.asked_at).toISOString()].map(cell).join(",");
+    const region = turn.region ? [turn.region.left, turn.region.top, turn.region.right, turn.region.bottom].map(Math.round).join(" ") : "";
+    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.abstained, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
   });
-  download("medical-vqa.csv", "text/csv;charset=utf-8", `\ufeff${[head.join(","), ...lines].join("\r\n")}\r\n`);
+  download("medical-vqa.csv", "text/csv;charset=utf-8", csv([head, ...lines]));
 }
 
 export function downloadJson(): void {
   download("medical-vqa.json", "application/json", JSON.stringify(store.conversation.value?.cases ?? [], null, 1));
 }
 
-async function dataUrl(blob: Blob): Promise<string> {
-  const reader = new FileReader();
-  return new Promise((resolve) => {
-    reader.onload = () => resolve(String(reader.result));
-    reader.readAsDataURL(blob);
-  });
+/** The picture of a case with what the newest answers have outlined, as a data address. */
+async function illustration(item: Case): Promise<string> {
+  const bitmap = await createImageBitmap(await pictureBlob(item.image.image_id));
+  const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
+  const context = canvas.getContext("2d")!;
+  context.drawImage(bitmap, 0, 0);
+  context.strokeStyle = "#ffb000";
+  context.lineWidth = Math.max(2, bitmap.width / 300);
+  const evidence = item.turns.flatMap((turn) => (turn.answer?.slices?.length ? [] : (turn.answer?.evidence ?? [])));
+  for (const { polygon } of evidence) {
+    for (const ring of polygon.coordinates.flat()) {
+      context.beginPath();
+      for (const [x, y] of ring) context.lineTo(x, y);
+      context.closePath();
+      context.stroke();
+    }
+  }
+  for (const { region } of item.turns) if (region) context.strokeRect(region.left, region.top, region.right - region.left, region.bottom - region.top);
+  return canvas.toDataURL("image/png");
 }
 
-/** One self-contained page, which is printed from a frame of its own. */
-export async function printReport(): Promise<void> {
-  const sections = await Promise.all(
-    (store.conversation.value?.cases ?? []).filter((item) => item.turns.length).map(async (item) => {
-      const picture = await pictureBlob(item.image.image_id).then(dataUrl).catch(() => "");
-      const turns = item.turns.filter((turn) => turn.answer).map((turn) => {
-        const a = turn.answer!;
-        const text = a.abstained ? `${t("turn.withheld")}: ${reasonText(a.reason_code, a.reason_arguments, a.reason)}` : a.answer;
-        const confidence = a.confidence === null ? "" : `${Math.round(100 * a.confidence)} %`;
-        return `<tr><td>${escaped(turn.question)}</td><td>${escaped(text)}</td><td>${confidence}</td></tr>`;
-      });
-      const facts = Object.entries(item.image.header_fields).map(([name, value]) => `${name}: ${value}`).join(", ");
-      return `<section><h2>${escaped(item.name)}</h2><img src="${picture}" alt=""><p>${t("report.digest")}: <code>${item.image.image_id.slice(0, 24)}</code>, ${item.image.width} × ${item.image.height}${facts ? `, ${escaped(facts)}` : ""}</p><table>${turns.join("")}</table></section>`;
-    }),
-  );
+const words = (answer: Answer): string => (answer.abstained ? `${t("turn.withheld")}: ${reasonText(answer)}` : answer.answer);
+
+function turnRow(turn: Turn): string {
+  const answer = turn.answer!;
+  const confidence = answer.confidence === null ? "" : `${Math.round(100 * answer.confidence)} %`;
+  const place = answer.frame != null && answer.plane ? t("report.slice", { number: answer.frame + 1, plane: t(`plane.${answer.plane}`) }) : "";
+  const part = turn.region_answer ? `<br>${t("turn.part")}: ${escaped(words(turn.region_answer))}` : "";
+  return `<tr><td>${escaped(turn.question)}</td><td>${escaped(words(answer))}${part}</td><td>${confidence}</td><td>${place}</td><td>${new Date(turn.asked_at).toLocaleString(language.value)}</td></tr>`;
+}
+
+async function section(item: Case): Promise<string> {
+  const picture = await illustration(item).catch(() => "");
+  const facts = Object.entries(item.image.header_fields).map(([name, value]) => `${name}: ${value}`);
+  const frame = item.image.frames > 1 && item.image.frame !== undefined ? [t("viewer.frame", { number: item.image.frame + 1, count: item.image.frames })] : [];
+  const outlined = [...new Set(item.turns.flatMap((turn) => turn.answer?.evidence.map((one) => nameOf(one.name)) ?? []))];
+  const details = [`${t("report.digest")}: <code>${digestOf(item)}</code>`, `${item.image.width} × ${item.image.height}`, ...frame, ...facts.map(escaped), ...(outlined.length ? [`${t("viewer.evidence")}: ${escaped(outlined.join(", "))}`] : [])];
+  const head = [t("table.question"), t("work.answer"), t("report.confidence"), t("viewer.slice"), t("report.asked")].map((text) => `<th>${text}</th>`).join("");
+  return `<section><h2>${escaped(nameOf(item.name))}</h2>${picture && `<img src="${picture}" alt="">`}<p>${details.join(", ")}</p><table><tr>${head}</tr>${item.turns.filter((turn) => turn.answer).map(turnRow).join("")}</table></section>`;
+}
+
+async function reportBody(): Promise<string> {
+  const cases = (store.conversation.value?.cases ?? []).filter((item) => item.turns.some((turn) => turn.answer));
+  const sections = await Promise.all(cases.map(section));
   const model = store.model.value;
-  const html = `<h1>${t("report.title")}</h1><p>${t("report.date")}: ${new Date().toLocaleString()}. ${t("report.model")}: ${escaped(model?.name ?? "")} (${model?.id ?? ""}).</p><p><strong>${t("safety")}</strong></p>${sections.join("")}`;
-  const area = Object.assign(document.createElement("div"), { id: "report", innerHTML: html });
+  return `<h1>${t("report.title")}</h1><p>${t("report.date")}: ${new Date().toLocaleString(language.value)}. ${t("report.model")}: ${escaped(model?.name ?? "")} (${escaped(model?.id ?? "")}).</p><p><strong>${t("safety")}</strong></p>${sections.join("")}`;
+}
+
+const STYLE = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#111}img{max-width:60%;max-height:9cm}table{border-collapse:collapse;width:100%}td,th{border:1px solid #999;padding:4px 8px;vertical-align:top;text-align:left}section{break-inside:avoid}";
+
+/** One self-contained file. */
+export async function downloadReport(): Promise<void> {
+  download("medical-vqa-report.html", "text/html;charset=utf-8", `<!doctype html><html lang="${language.value}"><meta charset="utf-8"><title>${t("report.title")}</title><style>${STYLE}</style><body>${await reportBody()}</body></html>`);
+}
+
+/** The same, printed: the browser's dialog writes a PDF. */
+export async function printReport(): Promise<void> {
+  const area = Object.assign(document.createElement("div"), { id: "report", innerHTML: await reportBody() });
   document.getElementById("report")?.remove();
   document.body.append(area);
   await Promise.all([...area.querySelectorAll("img")].map((image) => image.decode().catch(() => undefined)));

@@ -7,6 +7,8 @@ export const conversation = signal<api.Conversation | null>(null);
 export const model = signal<api.ModelInfo | null>(null);
 export const examples = signal<api.Examples | null>(null);
 export const currentId = signal<string | null>(null);
+/** The picture next to the current one, such as the prior examination. */
+export const secondId = signal<string | null>(null);
 export const online = signal(true);
 export const ended = signal(false);
 export const needsKey = signal(false);
@@ -16,9 +18,20 @@ export const uploading = signal<string[]>([]);
 export const notices = signal<{ id: number; text: string; error: boolean }[]>([]);
 /** The turn whose evidence the viewer shows. */
 export const shownTurn = signal<string | null>(null);
+/** The part of the current picture that the next question is about. */
+export const region = signal<api.Region | null>(null);
+/** The slice that the viewer shows of the current picture; null where there is only one. */
+export const slice = signal<api.Slice | null>(null);
+/** A slice that the conversation asks the viewer to show. */
+export const wantedSlice = signal<(api.Slice & { number: number }) | null>(null);
+/** The window that the viewer shows the current picture in. */
+export const shownWindow = signal<{ center: number; width: number } | null>(null);
 
 export const current = computed(() => conversation.value?.cases.find((c) => c.image.image_id === currentId.value) ?? null);
+export const second = computed(() => conversation.value?.cases.find((c) => c.image.image_id === secondId.value) ?? null);
 
+const MOST_FILES = 100;
+const RETRY = 1500; // milliseconds
 let noticeNumber = 0;
 
 export function notify(text: string, error = false): void {
@@ -34,7 +47,7 @@ export function failureText(code: string, message = ""): string {
   return hasText(key) ? t(key, { message, megabytes }) : message || t("failure.internal");
 }
 
-const failureOf = (error: unknown): string => (error instanceof api.Failure ? failureText(error.code, error.message) : String(error));
+export const failureOf = (error: unknown): string => (error instanceof api.Failure ? failureText(error.code, error.message) : String(error));
 
 let draftTimer = 0;
 let following: AbortController | null = null;
@@ -46,20 +59,34 @@ export async function start(): Promise<void> {
     if (error instanceof api.Failure && error.code === "unauthorized") needsKey.value = true;
     else {
       online.value = false;
-      setTimeout(start, 1500);
+      setTimeout(start, RETRY);
     }
     return;
   }
   online.value = true;
-  const id = location.hash.slice(1);
-  if (!id) return;
+  await openFromAddress();
+}
+
+/** Opens the conversation that the address names: at the start, and after "back". */
+export async function openFromAddress(): Promise<void> {
+  const [id, imageId] = location.hash.slice(1).split("/");
+  if (!id) {
+    leave();
+    return;
+  }
+  if (conversation.value?.id === id) {
+    if (imageId) currentId.value = imageId;
+    return;
+  }
   try {
     show(await api.readConversation(id));
-    currentId.value = conversation.value?.cases.at(-1)?.image.image_id ?? null;
+    const cases = conversation.value?.cases ?? [];
+    currentId.value = (cases.find((c) => c.image.image_id === imageId) ?? cases.at(-1))?.image.image_id ?? null;
+    ended.value = false;
     followConversation(id);
   } catch (error) {
     if (error instanceof api.Failure && error.code === "unknown_conversation") ended.value = true;
-    else setTimeout(start, 1500);
+    else setTimeout(start, RETRY);
   }
 }
 
@@ -69,12 +96,27 @@ export async function useKey(key: string): Promise<void> {
   await start();
 }
 
-export function beginAgain(): void {
+function leave(): void {
   following?.abort();
-  history.replaceState(null, "", location.pathname);
   ended.value = false;
   conversation.value = null;
   currentId.value = null;
+  secondId.value = null;
+}
+
+export function beginAgain(): void {
+  history.pushState(null, "", location.pathname);
+  leave();
+}
+
+export function choose(imageId: string | null): void {
+  if (imageId === currentId.value) return;
+  currentId.value = imageId;
+  region.value = null;
+  shownTurn.value = null;
+  if (secondId.value === imageId) secondId.value = null;
+  const id = conversation.value?.id;
+  if (id) history.replaceState(null, "", imageId ? `#${id}/${imageId}` : `#${id}`);
 }
 
 /** Takes the server's version over, with the questions that it does not have yet. */
@@ -91,6 +133,23 @@ function show(next: api.Conversation): void {
     return local.filter((turn) => !keys.has(turn.key));
   };
   conversation.value = { ...next, cases: next.cases.map((item) => ({ ...item, turns: [...item.turns, ...unsent(item)] })) };
+  if (currentId.value && !next.cases.some((c) => c.image.image_id === currentId.value)) {
+    const gone = now.cases.find((c) => c.image.image_id === currentId.value);
+    if (gone?.expires_at && gone.expires_at <= Date.now()) notify(t("cases.expired", { name: gone.name }));
+    choose(next.cases.at(-1)?.image.image_id ?? null);
+  }
+}
+
+/** Drops pictures whose time on the server is over, so that no copy of them outlives it here. */
+export function dropExpired(): void {
+  const now = conversation.value;
+  if (!now) return;
+  const expired = now.cases.filter((c) => c.expires_at && c.expires_at <= Date.now());
+  if (!expired.length) return;
+  const cases = now.cases.filter((c) => !expired.includes(c));
+  conversation.value = { ...now, cases };
+  for (const item of expired) notify(t("cases.expired", { name: item.name }));
+  if (expired.some((c) => c.image.image_id === currentId.value)) choose(cases.at(-1)?.image.image_id ?? null);
 }
 
 /** A random key; `crypto.randomUUID` exists on secure origins alone. */
@@ -108,32 +167,73 @@ async function openConversation(): Promise<string> {
   if (conversation.value) return conversation.value.id;
   const created = await api.createConversation();
   conversation.value = created;
-  history.replaceState(null, "", `#${created.id}`);
+  history.pushState(null, "", `#${created.id}`);
   followConversation(created.id);
   return created.id;
 }
 
-/** Uploads files one after the other; each failure is told by name, and the others go on. */
-export async function addFiles(files: { file: Blob; name: string }[]): Promise<void> {
+type NamedFile = { file: Blob; name: string };
+
+const isArchive = ({ name }: NamedFile): boolean => /\.(zip|nii|nii\.gz)$/i.test(name);
+
+/** Whether a file begins as DICOM does. */
+async function isDicom({ file, name }: NamedFile): Promise<boolean> {
+  return /\.(dcm|ima)$/i.test(name) || (await file.slice(128, 132).text()) === "DICM";
+}
+
+function addCases(added: api.Case[]): void {
+  const now = conversation.value;
+  if (!now) return;
+  const known = new Set(now.cases.map((c) => c.image.image_id));
+  conversation.value = { ...now, cases: [...now.cases, ...added.filter((c) => !known.has(c.image.image_id))] };
+}
+
+/** Uploads files one after the other; each failure is reported by name, and the others follow. */
+export async function addFiles(files: NamedFile[]): Promise<void> {
   if (!files.length) return;
-  uploading.value = [...uploading.value, ...files.map(({ name }) => name)];
-  const before = currentId.value;
-  for (const { file, name } of files) {
+  const dicom = files.length > 1 ? await Promise.all(files.map(isDicom)) : [];
+  const slices = files.filter((_, index) => dicom[index]);
+  const groups: NamedFile[][] = slices.length > 1 ? [slices, ...files.filter((_, index) => !dicom[index]).map((one) => [one])] : files.map((one) => [one]);
+  if (groups.length > MOST_FILES) notify(t("cases.limit", { n: MOST_FILES, all: groups.length }), true);
+  const taken = groups.slice(0, MOST_FILES);
+  uploading.value = [...uploading.value, ...taken.map((group) => group[0]!.name)];
+  let chosen = false;
+  for (const group of taken) {
+    const { name } = group[0]!;
     try {
-      const limit = model.value?.limits.max_upload_bytes;
-      if (limit && file.size > limit) throw new api.Failure("too_large", "");
-      const added = await api.addImage(await openConversation(), file, name);
-      const now = conversation.value;
-      if (now && !now.cases.some((c) => c.image.image_id === added.image.image_id)) {
-        conversation.value = { ...now, cases: [...now.cases, added] };
-      }
-      if (currentId.value === before || files.length === 1) currentId.value = added.image.image_id;
+      const added = await addGroup(group);
+      addCases(added);
+      if (added.length && !chosen) choose(added[0]!.image.image_id);
+      chosen ||= added.length > 0;
     } catch (error) {
+      if (error instanceof api.Failure && error.code === "unknown_conversation") ended.value = true;
       notify(t("cases.upload_failed", { name, reason: failureOf(error) }), true);
     }
     const index = uploading.value.indexOf(name);
     uploading.value = uploading.value.filter((_, i) => i !== index);
   }
+}
+
+async function addGroup(group: NamedFile[]): Promise<api.Case[]> {
+  const [{ file, name }] = group as [NamedFile];
+  const limit = model.value?.limits.max_upload_bytes;
+  if (group.length > 1 || isArchive(group[0]!)) {
+    try {
+      const { cases, leftOut } = await api.addSeries(await openConversation(), group, name);
+      if (leftOut) notify(t("cases.left_out", { n: leftOut }), true);
+      return cases;
+    } catch (error) {
+      const unsupported = error instanceof api.Failure && ["not_found", "method_not_allowed"].includes(error.code);
+      if (!unsupported) throw error;
+      if (group.length > 1) {
+        const cases: api.Case[] = [];
+        for (const one of group) cases.push(await api.addImage(await openConversation(), one.file, one.name));
+        return cases;
+      }
+    }
+  }
+  if (limit && file.size > limit) throw new api.Failure("too_large", "");
+  return [await api.addImage(await openConversation(), file, name)];
 }
 
 export async function openExample(path: string, caption: string): Promise<void> {
@@ -145,26 +245,29 @@ export async function openExample(path: string, caption: string): Promise<void> 
   }
 }
 
+const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 /** Asks at once; the turn is shown before the server has confirmed it. */
-export async function ask(imageId: string, question: string): Promise<void> {
+export async function ask(imageId: string, question: string, options: { region?: api.Region | null; slice?: api.Slice | null } = {}): Promise<void> {
   const now = conversation.value;
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
-  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now() };
+  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
-  shownTurn.value = turn.key;
-  for (let attempt = 0; ; attempt++) {
+  if (imageId === currentId.value) shownTurn.value = turn.key;
+  for (;;) {
     try {
-      await api.askQuestion(now.id, imageId, turn.key, text);
+      await api.askQuestion(now.id, imageId, turn, options.slice ?? null);
       return;
     } catch (error) {
       const code = error instanceof api.Failure ? error.code : "internal";
       if (code === "unknown_conversation") ended.value = true;
-      if (code === "unreachable" && attempt < 40) {
+      if (code === "unreachable") {
         online.value = false;
-        await new Promise((resolve) => setTimeout(resolve, 1500)); // the same key: it is asked once
-        continue;
+        await sleep(RETRY); // the same key: it is asked once
+        if (conversation.value?.id === now.id) continue;
+        return;
       }
       replaceTurn(imageId, { ...turn, status: "failed", failure: code });
       return;
@@ -179,6 +282,24 @@ function replaceTurn(imageId: string, turn: api.Turn): void {
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: turns(c) } : c)) };
 }
 
+export async function cancel(imageId: string, turn: api.Turn): Promise<void> {
+  const id = conversation.value?.id;
+  if (!id) return;
+  replaceTurn(imageId, { ...turn, status: "failed", failure: "canceled" });
+  await api.cancelQuestion(id, imageId, turn.key).catch((error) => notify(failureOf(error), true));
+}
+
+export async function rate(imageId: string, turn: api.Turn, rating: api.Rating, keepPicture: boolean): Promise<void> {
+  const id = conversation.value?.id;
+  if (!id) return;
+  try {
+    await api.rateAnswer(id, imageId, turn.key, rating, keepPicture);
+    notify(t("rate.saved"));
+  } catch (error) {
+    notify(failureOf(error), true);
+  }
+}
+
 export async function removeCase(item: api.Case): Promise<void> {
   const now = conversation.value;
   if (!now) return;
@@ -188,14 +309,18 @@ export async function removeCase(item: api.Case): Promise<void> {
     notify(t("cases.delete_failed", { name: item.name, reason: failureOf(error) }), true);
     return;
   }
-  const cases = (conversation.value ?? now).cases.filter((c) => c.image.image_id !== item.image.image_id);
-  conversation.value = { ...(conversation.value ?? now), cases };
-  if (currentId.value === item.image.image_id) currentId.value = cases.at(-1)?.image.image_id ?? null;
+  const latest = conversation.value ?? now;
+  const cases = latest.cases.filter((c) => c.image.image_id !== item.image.image_id);
+  conversation.value = { ...latest, cases };
+  if (secondId.value === item.image.image_id) secondId.value = null;
+  if (currentId.value === item.image.image_id) choose(cases.at(-1)?.image.image_id ?? null);
   notify(t("cases.deleted", { name: item.name }));
 }
 
 export function saveDraft(imageId: string, draft: string): void {
   clearTimeout(draftTimer);
-  const id = conversation.value?.id;
-  if (id) draftTimer = window.setTimeout(() => void api.saveDraft(id, imageId, draft).catch(() => undefined), 400);
+  const now = conversation.value;
+  if (!now) return;
+  conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, draft } : c)) };
+  draftTimer = window.setTimeout(() => void api.saveDraft(now.id, imageId, draft).catch(() => undefined), 250);
 }

@@ -149,6 +149,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def require_free_port(host: str, port: int) -> None:
+    """Raise `ConfigError` where something listens on the page's port already."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
+        ) from error
+
+
 class _TerminatedError(Exception):
     """SIGTERM was received."""
 

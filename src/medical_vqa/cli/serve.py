@@ -305,32 +305,79 @@ def _require_serving() -> None:
 @base_url_option
 @api_key_option
 @allow_http_option
-@click.option("--backend", metavar="URL", help="A backend that runs already.  [default: start one on this machine]")
-@click.option("--compare", metavar="URL|MODEL", help="A second backend, or model, to compare with.")
+@click.option("--store", help="Where pictures and conversations live, as in `serve`.  [default: a folder of yours]")
 @click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
+@click.option("--streamlit", is_flag=True, help="The thin page for hosts that run Streamlit, such as Spaces.")
+@click.option("--backend", metavar="URL", help="With the thin page: a server that runs already.")
+@click.option("--compare", metavar="URL|MODEL", help="With the thin page: a second server, or model, to compare with.")
 def app(
     model: str | None,
     named: str | None,
     base_url: str | None,
     api_key_env: str | None,
     allow_http: bool,
+    store: str | None,
+    feedback: Path | None,
+    host: str,
+    port: int,
+    streamlit: bool,
+    backend: str | None,
+    compare: str | None,
+) -> None:
+    """Open a page to upload images and ask questions about them.
+
+    MODEL is what `serve --model` takes, by default the model that ships. The page and the server that answers are one
+    process. `--backend` and `--compare` belong to the thin page.
+    """
+    if streamlit or backend or compare or os.environ.get("MEDICAL_VQA_BACKEND"):
+        _thin_page(
+            model=model or named,
+            remote=(base_url, api_key_env, allow_http),
+            backend=backend,
+            compare=compare,
+            feedback=feedback,
+            host=host,
+            port=port,
+        )
+        return
+    _require_serving()
+    from medical_vqa.pipelines import serve as serve_stage
+    from medical_vqa.runtime.environment import home
+    from medical_vqa.serving.settings import read_settings
+
+    local = host in ("127.0.0.1", "localhost", "::1")
+    settings = read_settings(
+        model=model or named,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        allow_http=allow_http or None,
+        host=host,
+        port=port,
+        store=store or os.environ.get("MEDICAL_VQA_STORE") or str(home() / "page"),
+        feedback=feedback or os.environ.get("MEDICAL_VQA_FEEDBACK") or (Path("feedback") if local else None),
+        page=True,
+    )
+    serve_stage.serve(settings, announce=lambda address: click.echo(f"page: {address}/page"))
+
+
+def _thin_page(
+    *,
+    model: str | None,
+    remote: tuple[str | None, str | None, bool],
     backend: str | None,
     compare: str | None,
     feedback: Path | None,
     host: str,
     port: int,
 ) -> None:
-    """Open a page to upload an image and ask questions about it.
-
-    MODEL is what `serve --model` takes, by default the model that ships. `--compare` is the address of a second
-    backend, or a second model, of any kind.
-    """
+    """Run the Streamlit page, and the server behind it where none runs already."""
     from medical_vqa.app import launch
 
+    base_url, api_key_env, allow_http = remote
     processes = launch.plan(
-        model=model or named,
+        model=model,
         serve_options=launch.remote_options(base_url, api_key_env, allow_http=allow_http),
         backend=backend,
         compare=compare,
@@ -341,5 +388,6 @@ def app(
     )
     if len(processes) > 1:  # a backend is started too
         _require_serving()
+    launch.require_free_port(host, port)
     click.echo(f"page: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
     sys.exit(launch.run(processes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from medical_vqa import registry
@@ -18,11 +19,17 @@ STEP_SECONDS = 0.015  # of a model that chooses among answers; one that writes t
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64  # on a few cores a larger batch only makes each question wait longer
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, announce: Callable[[str], None] | None = None) -> None:
     """Answer questions over HTTP until the process is stopped.
 
-    Raises `BundleError`, `ConfigError` when the address is in use or the image store is unavailable, or `EndpointError`
-    when a remote model cannot be asked; one that is merely down is waited for.
+    Args:
+        settings: Of the server.
+        announce: Receives the server's address once it listens there.
+
+    Raises:
+        BundleError: The model cannot be loaded.
+        ConfigError: The address is in use or the image store is unavailable.
+        EndpointError: A remote model cannot be asked; one that is merely down is waited for.
     """
     from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.server import run
@@ -30,7 +37,7 @@ def serve(settings: Settings) -> None:
     engine = build_engine(settings)
     if isinstance(engine, RemoteEngine):
         engine.check()  # before anything listens, so that a wrong key or name is one sentence
-    run(engine, settings)
+    run(engine, settings, announce)
 
 
 def build_engine(settings: Settings) -> Engine | RemoteEngine:

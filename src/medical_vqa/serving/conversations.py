@@ -9,28 +9,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import re
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 from cachetools import LRUCache
+from PIL import Image
 from pydantic import ValidationError
 
+from medical_vqa.data.feedback import Rating, record
+from medical_vqa.errors import DataError
+from medical_vqa.serving import service as services
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.repository import stored_name
-from medical_vqa.serving.schema import IMAGE_ID, Conversation, ConversationImage, ConversationTurn
+from medical_vqa.serving.schema import (
+    IMAGE_ID,
+    Answer,
+    Conversation,
+    ConversationImage,
+    ConversationQuestion,
+    ConversationTurn,
+    RatingRequest,
+    Region,
+    TurnRating,
+    UploadedImage,
+)
 from medical_vqa.serving.service import Service, Upload
 
-MAX_CASES, MAX_TURNS = 50, 300
-"""Images of a conversation, and questions about each."""
+MAX_CASES = 100
+"""Images of a conversation."""
+MAX_TURNS = 300
+"""Questions about each of them."""
 _OPEN_CONVERSATIONS = 1_000  # in memory; others are read from the store again
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
 _LONGEST_WAIT = 20.0  # seconds that a reader waits for a change; proxies end a request after 30 or 60
+_TEXT_INTERVAL = 0.2  # seconds between two versions with unfinished text
+_LEAST_REGION = 8  # pixels
 
 
 @dataclass
@@ -91,46 +112,117 @@ class Conversations:
             ApiError: The conversation is unknown or full, or the image cannot be read.
         """
         entry = await self._get(conversation_id)
+        self._require_room(entry)
+        image = await self._service.upload(upload, client=client)
+        return await self._add(entry, image, name)
+
+    async def attach(self, conversation_id: str, image_id: str, name: str) -> ConversationImage:
+        """Take an image that is stored already, such as a series, into the conversation.
+
+        Args:
+            conversation_id: Of the conversation.
+            image_id: Of the image.
+            name: Shown in the list of images.
+
+        Raises:
+            ApiError: The conversation or the image is unknown, or the conversation is full.
+        """
+        entry = await self._get(conversation_id)
+        for case in entry.conversation.cases:
+            if case.image.image_id == image_id:
+                return case
+        self._require_room(entry)
+        stored = await self._service.images.get(image_id)
+        png = await self._service.images.png(image_id)
+        with Image.open(io.BytesIO(png)) as picture:
+            width, height = picture.size
+        lifetime = None if stored.expires_at is None else max(0.0, stored.expires_at - time.time())
+        image = UploadedImage(
+            image_id=image_id, width=width, height=height, format="DICOM", expires_in_seconds=lifetime
+        )
+        return await self._add(entry, image, name)
+
+    def _require_room(self, entry: _Open) -> None:
         if len(entry.conversation.cases) >= MAX_CASES:
             raise ApiError(422, "invalid", f"the conversation has {MAX_CASES} images; delete one, or begin another")
-        image = await self._service.upload(upload, client=client)
+
+    async def _add(self, entry: _Open, image: UploadedImage, name: str) -> ConversationImage:
         lifetime = image.expires_in_seconds
         expires_at = None if lifetime is None else round(1000 * (time.time() + lifetime))
         case = ConversationImage(image=image, name=name, turns=[], draft="", expires_at=expires_at)
         await self._change(entry, [*entry.conversation.cases, case])
         return case
 
-    async def ask(self, conversation_id: str, image_id: str, key: str, question: str) -> ConversationTurn:
-        """Ask a question; the answer arrives with a later version.
-
-        Args:
-            conversation_id: Of the conversation.
-            image_id: One of its images.
-            key: Chosen by the page; the same key asks once.
-            question: In words.
+    async def ask(self, conversation_id: str, question: ConversationQuestion) -> ConversationTurn:
+        """Ask a question; the answer arrives with a later version. The same key asks once.
 
         Raises:
             ApiError: The conversation or image is unknown, or it has too many questions.
         """
         entry = await self._get(conversation_id)
-        case = _case(entry.conversation, image_id)
+        case = _case(entry.conversation, question.image_id)
         for turn in case.turns:
-            if turn.key == key:
+            if turn.key == question.key:
                 return turn
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
         turn = ConversationTurn(
-            key=key, question=question.strip(), status="pending", asked_at=round(1000 * time.time())
+            key=question.key,
+            question=question.question.strip(),
+            status="pending",
+            asked_at=round(1000 * time.time()),
+            region=question.region,
         )
-        await self._change_case(entry, image_id, {"turns": [*case.turns, turn], "draft": ""})
-        self._start(entry, image_id, turn)
+        await self._change_case(entry, question.image_id, {"turns": [*case.turns, turn], "draft": ""})
+        self._start(entry, question.image_id, turn)
         return turn
+
+    async def cancel(self, conversation_id: str, image_id: str, key: str) -> None:
+        """Stop answering a question; raises `ApiError` where the conversation or the image is unknown."""
+        entry = await self._get(conversation_id)
+        _case(entry.conversation, image_id)
+        task = entry.answering.get(key)
+        if task is not None:
+            task.cancel()
+            await self._change_turn(entry, image_id, key, {"status": "failed", "failure": "canceled", "text": None})
 
     async def draft(self, conversation_id: str, image_id: str, draft: str) -> None:
         """Keep what the user has typed and not sent; readers are not woken for it."""
         entry = await self._get(conversation_id)
         _case(entry.conversation, image_id)
         await self._change_case(entry, image_id, {"draft": draft}, wake=False)
+
+    async def rate(self, conversation_id: str, rating: RatingRequest) -> None:
+        """Record what a user says about an answer, in the folder that the server's settings name.
+
+        Raises:
+            ApiError: The server keeps no ratings, or there is no such answer.
+        """
+        folder = self._service.settings.feedback
+        if folder is None:
+            raise ApiError(
+                404, "not_found", "this server keeps no ratings; its setting FEEDBACK names a folder for them"
+            )
+        entry = await self._get(conversation_id)
+        case = _case(entry.conversation, rating.image_id)
+        turn = next((turn for turn in case.turns if turn.key == rating.key), None)
+        if turn is None or turn.answer is None:
+            raise ApiError(404, "not_found", "this question has no answer to rate")
+        line = Rating(
+            id=f"{conversation_id[:24]}-{turn.key}",
+            question=turn.question,
+            answer=turn.answer.answer,
+            correct=rating.correct,
+            model=turn.answer.model.name,
+            correction=rating.correction,
+            picture=await self._service.images.png(rating.image_id) if rating.keep_picture else None,
+        )
+        try:
+            await asyncio.to_thread(record, folder, line)
+        except DataError as error:
+            raise ApiError(503, "not_ready", "the rating cannot be written now; try again later") from error
+        noted = TurnRating(correct=rating.correct, correction=rating.correction)
+        await self._change_turn(entry, rating.image_id, turn.key, {"rating": noted})
 
     async def delete_image(self, conversation_id: str, image_id: str) -> None:
         """Delete an image with its questions and answers; raises `ApiError` where it is unknown."""
@@ -152,19 +244,51 @@ class Conversations:
         task.add_done_callback(lambda _: entry.answering.pop(turn.key, None))
 
     async def _answer(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
-        changes: dict[str, object]
+        changes: dict[str, object] = {"text": None}
         try:
-            answer = await self._service.ask(image_id, turn.question, attention_map=True)
-            changes = {"status": "answered", "answer": answer}
+            surroundings = services.Conversation(
+                turns=self._earlier_turns(entry, image_id, turn), on_text=self._show_text(entry, image_id, turn.key)
+            )
+            answer = await self._service.ask(image_id, turn.question, attention_map=True, conversation=surroundings)
+            changes |= {"status": "answered", "answer": answer}
+            if turn.region is not None:
+                changes["region_answer"] = await self._ask_about_region(image_id, turn.question, turn.region)
         except ApiError as error:
-            changes = {"status": "failed", "failure": error.code}
+            changes |= {"status": "failed", "failure": error.code}
         except Exception:
             _LOG.exception("a question of a conversation failed")
-            changes = {"status": "failed", "failure": "internal"}
-        case = next((case for case in entry.conversation.cases if case.image.image_id == image_id), None)
-        if case is not None:  # it was not deleted meanwhile
-            turns = [other.model_copy(update=changes) if other.key == turn.key else other for other in case.turns]
-            await self._change_case(entry, image_id, {"turns": turns})
+            changes |= {"status": "failed", "failure": "internal"}
+        await self._change_turn(entry, image_id, turn.key, changes)
+
+    def _earlier_turns(self, entry: _Open, image_id: str, turn: ConversationTurn) -> Sequence[tuple[str, str]]:
+        """The answered questions before this one, of a model that reads them."""
+        most = self._service.engine.model.max_turns
+        case = _case(entry.conversation, image_id)
+        before = [other for other in case.turns if other.asked_at < turn.asked_at and other.answer is not None]
+        return [(other.question, other.answer.answer) for other in before if other.answer][-most:] if most else []
+
+    def _show_text(self, entry: _Open, image_id: str, key: str) -> Callable[[str], None]:
+        """A function that shows unfinished text to the conversation's readers, from any thread."""
+        loop = asyncio.get_running_loop()
+        shown_at = 0.0
+
+        def show(text: str) -> None:
+            nonlocal shown_at
+            if loop.time() - shown_at >= _TEXT_INTERVAL:
+                shown_at = loop.time()
+                self._replace(entry, _with_turn(entry.conversation, image_id, key, {"text": text}))
+
+        def show_soon(text: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(show, text)
+
+        return show_soon
+
+    async def _ask_about_region(self, image_id: str, question: str, region: Region) -> Answer:
+        """Ask the same about the part of the picture: for a model that takes no boxes."""
+        png = await self._service.images.png(image_id)
+        part = await asyncio.to_thread(_crop, png, region)
+        return await self._service.ask_once([Upload(part)], question, client=current_client().queue)
 
     async def _get(self, conversation_id: str) -> _Open:
         """The client's conversation, without the images whose time is over; raises `ApiError` (404)."""
@@ -173,7 +297,7 @@ class Conversations:
         name = stored_name(conversation_id, current_client().owner)
         entry = self._open.get(name)
         if entry is not None and not await asyncio.to_thread(self._store.contains, name):
-            del self._open[name]  # its time is over, or it was deleted elsewhere
+            self._open.pop(name, None)  # its time is over, or it was deleted elsewhere
             raise unknown_conversation()
         if entry is None:
             entry = await self._load(name)
@@ -198,6 +322,9 @@ class Conversations:
                     self._start(entry, case.image.image_id, turn)
         return entry
 
+    async def _change_turn(self, entry: _Open, image_id: str, key: str, update: dict[str, object]) -> None:
+        await self._change(entry, _with_turn(entry.conversation, image_id, key, update))
+
     async def _change_case(self, entry: _Open, image_id: str, update: dict[str, object], *, wake: bool = True) -> None:
         cases = [
             case.model_copy(update=update) if case.image.image_id == image_id else case
@@ -207,17 +334,44 @@ class Conversations:
 
     async def _change(self, entry: _Open, cases: list[ConversationImage], *, wake: bool = True) -> None:
         """Replace the images of a conversation, wake its readers, and write it to the store."""
+        self._replace(entry, cases, wake=wake)
+        async with entry.writing:  # in order: an older version must not overwrite a newer one
+            await self._write(entry)
+
+    def _replace(self, entry: _Open, cases: list[ConversationImage], *, wake: bool = True) -> None:
         version = entry.conversation.version + wake
         entry.conversation = entry.conversation.model_copy(update={"cases": cases, "version": version})
         if wake:
             entry.changed.set()
             entry.changed = asyncio.Event()
-        async with entry.writing:  # in order: an older version must not overwrite a newer one
-            await self._write(entry)
 
     async def _write(self, entry: _Open) -> None:
         blob = entry.conversation.model_dump_json().encode()
         await asyncio.to_thread(self._store.put, entry.name, blob)
+
+
+def _with_turn(
+    conversation: Conversation, image_id: str, key: str, update: dict[str, object]
+) -> list[ConversationImage]:
+    """The images of a conversation with one turn changed; a turn that was deleted stays so."""
+
+    def changed(case: ConversationImage) -> ConversationImage:
+        turns = [turn.model_copy(update=update) if turn.key == key else turn for turn in case.turns]
+        return case.model_copy(update={"turns": turns})
+
+    return [changed(case) if case.image.image_id == image_id else case for case in conversation.cases]
+
+
+def _crop(png: bytes, region: Region) -> bytes:
+    """The part of a picture, of at least a few pixels, as a PNG; of a circle its square."""
+    with Image.open(io.BytesIO(png)) as picture:
+        left = min(max(0, int(region.left)), picture.width - _LEAST_REGION)
+        top = min(max(0, int(region.top)), picture.height - _LEAST_REGION)
+        right = min(max(left + _LEAST_REGION, round(region.right)), picture.width)
+        bottom = min(max(top + _LEAST_REGION, round(region.bottom)), picture.height)
+        out = io.BytesIO()
+        picture.crop((max(0, left), max(0, top), right, bottom)).save(out, "PNG")
+    return out.getvalue()
 
 
 def _case(conversation: Conversation, image_id: str) -> ConversationImage:

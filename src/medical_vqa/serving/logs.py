@@ -1,4 +1,7 @@
-"""Logs as one JSON object per line: request ids, times and codes; questions and answers only if a setting allows it."""
+"""Logs: request ids, times and codes; questions and answers only if a setting allows it.
+
+One JSON object per line, or, where a person reads them in a terminal, one short line.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,38 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.Except
 _CHATTY_LOGGERS = ("uvicorn.access", "httpx", "httpx2", "botocore", "PIL")
 
 
-def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send every log of this process through structlog, as JSON, to `stream` (None: stderr)."""
+def configure_logging(level: str, stream: TextIO | None = None, *, style: str = "auto") -> None:
+    """Send every log of this process through structlog.
+
+    Args:
+        level: The lowest level that is written.
+        stream: Where to; None: stderr.
+        style: ``json``, ``text``, or ``auto``: text in a terminal and JSON elsewhere.
+    """
+    stream = stream or sys.stderr
+    as_text = style == "text" or (style == "auto" and stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,  # the request id
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        if as_text
+        else structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    renderers: list[Any] = [_TRACEBACKS, structlog.processors.JSONRenderer()]
+    if as_text:
+        renderers = [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _TRACEBACKS,
-            structlog.processors.JSONRenderer(),
+            *renderers,
         ],
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]

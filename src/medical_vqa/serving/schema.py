@@ -387,6 +387,23 @@ class Answers(Wire):
     answers: list[Answer] = Field(description="One per question.")
 
 
+class Region(Wire):
+    """A part of a picture, in its pixels, from the upper left corner."""
+
+    shape: Literal["box", "circle"] = Field(description="What was drawn; a circle is given by the square around it.")
+    left: float = Field(ge=0, le=1e6, description="Column where it begins.")
+    top: float = Field(ge=0, le=1e6, description="Row where it begins.")
+    right: float = Field(gt=0, le=1e6, description="Column where it ends.")
+    bottom: float = Field(gt=0, le=1e6, description="Row where it ends.")
+
+
+class TurnRating(Wire):
+    """What a user says about an answer."""
+
+    correct: bool = Field(description="Whether it is right.")
+    correction: str = Field("", description="The right answer, where it is wrong.")
+
+
 class ConversationTurn(Wire):
     """A question of a conversation with its answer."""
 
@@ -396,6 +413,10 @@ class ConversationTurn(Wire):
     answer: Answer | None = Field(None, description="The answer, once there is one.")
     failure: str | None = Field(None, description="The error code, where it failed.")
     asked_at: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
+    text: str | None = Field(None, description="The answer while it is written; null before and afterwards.")
+    region: Region | None = Field(None, description="The part of the picture that the question is about.")
+    region_answer: Answer | None = Field(None, description="The answer about that part alone.")
+    rating: TurnRating | None = Field(None, description="What the user says about the answer.")
 
 
 class ConversationImage(Wire):
@@ -425,6 +446,24 @@ class ConversationQuestion(Wire):
     image_id: str = Field(description="One of its images.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
     key: str = Field(description="Chosen by the client; a key is asked once.", min_length=8, max_length=64)
     question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
+    region: Region | None = Field(None, description="A part of the picture, about which the same is asked too.")
+
+
+class StoredImageName(Wire):
+    """An image that is stored already, such as a series, for a conversation."""
+
+    image_id: str = Field(description="As the server returned it.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
+    name: str = Field("", description="What the user calls it.", max_length=200)
+
+
+class RatingRequest(Wire):
+    """A rating of an answer of a conversation."""
+
+    image_id: str = Field(description="One of its images.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
+    key: str = Field(description="Of the question.", min_length=8, max_length=64)
+    correct: bool = Field(description="Whether the answer is right.")
+    correction: str = Field("", description="The right answer, where it is wrong.", max_length=MAX_QUESTION)
+    keep_picture: bool = Field(False, description="Whether the user agrees that the picture is kept for training.")
 
 
 class Draft(Wire):
@@ -493,6 +532,13 @@ class ModelInfo(Wire):
     max_pictures: int = Field(1, description="Most pictures in one question.")
     max_turns: int = Field(0, description="Earlier turns that the model reads; 0: it does not remember.")
     streams: bool = Field(False, description="Whether an answer arrives while it is written.")
+    reliability: list[dict[str, Any]] = Field(
+        default_factory=list, description="Accuracy by type of question, next to a baseline that never sees the image."
+    )
+    localization: dict[str, Any] = Field(
+        default_factory=dict, description="How well the evidence was measured to lie on masks and boxes, by entity."
+    )
+    collects_ratings: bool = Field(False, description="Whether ratings of answers are kept for training.")
     limits: Limits = Field(description="The limits of the server.")
 
 

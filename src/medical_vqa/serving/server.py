@@ -8,6 +8,7 @@ import ctypes
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import structlog
 import uvicorn
@@ -29,17 +30,26 @@ _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
-def run(engine: Engine | RemoteEngine, settings: Settings) -> None:
+def run(engine: Engine | RemoteEngine, settings: Settings, announce: Callable[[str], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
-    Raises `ConfigError` when the address is in use or the store is unavailable.
+    Args:
+        engine: Answers the questions.
+        settings: Where to listen, and the limits.
+        announce: Receives the server's address once it listens there.
+
+    Raises:
+        ConfigError: The address is in use or the store is unavailable.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, style=settings.log_format)
     _return_freed_memory()
     app = create_app(engine, settings)
     app.state.service.store.check()
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
+    if announce is not None:
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        announce(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
     _LOG.info(
         "serving",
         url=f"http://{host}:{port}",

@@ -473,6 +473,9 @@ class Service:
             max_pictures=self.engine.model.max_pictures,
             max_turns=self.engine.model.max_turns,
             streams=isinstance(self.engine, RemoteEngine),
+            reliability=parts.get("reliability") or [],
+            localization=parts.get("localization") or {},
+            collects_ratings=settings.feedback is not None,
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_series_bytes=settings.max_series_bytes,

@@ -31,7 +31,6 @@ _READ_ELSEWHERE = {  # variables of other parts of the package
     "BACKEND",
     "COMPARE",
     "API_KEY",
-    "FEEDBACK",
     "MODELS",
 }
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
@@ -184,12 +183,16 @@ class Settings(BaseSettings):
     """Whether questions are in the audit log in words, and not as salted digests."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """How a log line is written; auto: for people in a terminal, as JSON elsewhere."""
     log_content: bool = False
     """Whether questions and answers are logged; never images."""
     metrics: bool = True
     """Whether GET /metrics is served."""
     page: bool = False
     """Whether the web page is served (/page)."""
+    feedback: Path | None = None
+    """Folder for ratings of the page's users; None: it asks for none."""
     docs: bool = True
     """Whether the API's description is served (/docs, /openapi.json)."""
     otel: bool = False

@@ -14,11 +14,20 @@ from medical_vqa.app import launch
 
 
 class PageProcess:
-    """``medical-vqa app`` with these options, on a free port."""
+    """``medical-vqa app --streamlit`` with these options, on a free port."""
 
     def __init__(self, options: list[str], folder: Path) -> None:
         self.url = f"http://127.0.0.1:{launch.free_port()}"
-        command = [sys.executable, "-m", "medical_vqa", "app", *options, "--port", self.url.rpartition(":")[2]]
+        command = [
+            sys.executable,
+            "-m",
+            "medical_vqa",
+            "app",
+            "--streamlit",
+            *options,
+            "--port",
+            self.url.rpartition(":")[2],
+        ]
         self._log = (folder / "log").open("w")
         environ = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=self._log, env=environ)

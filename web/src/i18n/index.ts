@@ -1,9 +1,11 @@
 // The page's texts in the chosen language: t("viewer.millimeters", { n: 12 }).
 import { computed, signal } from "@preact/signals";
 import { en, type Key } from "./en.ts";
-import { zh } from "./zh.ts";
+import { zh, zhNames } from "./zh.ts";
 
 const TEXTS = { en, zh } as const;
+/** What the server names in English, in lower case, in the other languages. */
+const NAMES: Partial<Record<keyof typeof TEXTS, Record<string, string>>> = { zh: zhNames };
 export type Language = keyof typeof TEXTS;
 export const LANGUAGES = Object.entries(TEXTS).map(([code, texts]) => ({ code: code as Language, name: texts.name }));
 
@@ -13,10 +15,16 @@ export const language = signal<Language>(stored && stored in TEXTS ? (stored as 
 const texts = computed<Record<Key, string>>(() => TEXTS[language.value]);
 
 export function t(key: Key, values: Record<string, string | number> = {}): string {
-  return texts.value[key].replace(/\{(\w+)\}/g, (placeholder, name) => String(values[name] ?? placeholder));
+  return (texts.value[key] as string).replace(/\{(\w+)\}/g, (placeholder, name) => String(values[name] ?? placeholder));
 }
 
 export const hasText = (key: string): key is Key => key in en;
+
+/** An organ, a finding or another name of the server in the page's language; unchanged where it is not known. */
+export const nameOf = (text: string): string => NAMES[language.value]?.[text.toLowerCase()] ?? text;
+
+/** Everything that a name is called, in any language. */
+export const wordingsOf = (name: string): string[] => [name.toLowerCase(), ...Object.values(NAMES).flatMap((names) => names[name.toLowerCase()] ?? [])];
 
 /** A duration in minutes, from two hours on in hours. */
 export function duration(seconds: number): string {

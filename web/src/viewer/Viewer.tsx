@@ -1,75 +1,114 @@
-// The picture: window, zoom, pan, flip, rotation, measuring, magnifier, and what the model localized.
+// The picture: slices, window, zoom, pan, flip, rotation, measuring, regions, and what the model localized.
+import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Answer, Case, Evidence } from "../api.ts";
-import { pictureBlob } from "../api.ts";
-import { t } from "../i18n/index.ts";
+import type { Answer, Case, Evidence, Plane, Region } from "../api.ts";
+import { hasText, nameOf, t } from "../i18n/index.ts";
+import { namesPlace } from "../localizable.ts";
+import * as store from "../store.ts";
 import { applyWindow, draggedWindow, PERCENTILE_PRESETS, percentileWindow, type Pixels, type Window } from "./pixels.ts";
+import { Source } from "./source.ts";
 import * as geometry from "./view.ts";
 
-type Props = { item: Case; answer: Answer | null };
-type Drag = { kind: "window" | "pan" | "measure"; last: geometry.Point; id: number };
+type Props = {
+  item: Case;
+  answer: Answer | null;
+  question: string;
+  /** Whether this viewer shows the current picture, and not the one next to it. */
+  main: boolean;
+};
+type Tool = "window" | "measure" | "magnifier" | "box" | "circle";
+type Drag = { kind: Tool | "pan" | "scroll"; from: geometry.Point; last: geometry.Point };
+type Preset = { name: string; window: Window };
 
 const STEP = 1.25;
+const CINE = 100; // milliseconds per slice
 const COLORS = ["#ffb000", "#4cc9f0", "#f72585", "#80ed99", "#c77dff"];
+const SIDES: Record<string, "right" | "left"> = { R: "right", L: "left" };
 
-/** Decodes a PNG into gray values, or colors where it has any. */
-async function decode(blob: Blob): Promise<Pixels> {
-  const bitmap = await createImageBitmap(blob);
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true })!;
-  context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
-  const values = new Uint8Array(bitmap.width * bitmap.height);
-  for (let index = 0; index < values.length; index++) {
-    const [r, g, b] = [data[4 * index]!, data[4 * index + 1]!, data[4 * index + 2]!];
-    if (r !== g || g !== b) return { width: bitmap.width, height: bitmap.height, values: null, color: data, unit: "" };
-    values[index] = r;
-  }
-  return { width: bitmap.width, height: bitmap.height, values, color: null, unit: "" };
-}
+/** Slices that one viewer has moved, for the other to follow. */
+const scrolled = signal<{ by: number; from: string; number: number }>({ by: 0, from: "", number: 0 });
+export const scrollTogether = signal(true);
+const opacity = signal(0.6);
 
-export function Viewer({ item, answer }: Props) {
+export function Viewer({ item, answer, question, main }: Props) {
   const stage = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
+  const [source, setSource] = useState<Source | null>(null);
+  const [plane, setPlane] = useState<Plane>("axial");
+  const [frame, setFrame] = useState(0);
   const [pixels, setPixels] = useState<Pixels | null>(null);
+  const [failure, setFailure] = useState("");
   const [view, setView] = useState(geometry.WHOLE_PICTURE);
-  const [window, setWindow] = useState<Window>({ center: 127.5, width: 255 });
+  const [window, setWindow] = useState<Window | null>(null);
   const [inverted, setInverted] = useState(false);
-  const [tool, setTool] = useState<"window" | "measure" | "magnifier">("window");
+  const [tool, setTool] = useState<Tool>("window");
   const [line, setLine] = useState<[geometry.Point, geometry.Point] | null>(null);
   const [pointer, setPointer] = useState<geometry.Point | null>(null);
-  const [opacity, setOpacity] = useState(0.6);
-  const [layers, setLayers] = useState({ evidence: true, map: false });
+  const [layers, setLayers] = useState({ evidence: true, map: true });
   const [keys, setKeys] = useState(false);
+  const [playing, setPlaying] = useState(false);
   const [size, setSize] = useState<geometry.Size>({ width: 1, height: 1 });
   const drag = useRef<Drag | null>(null);
   const touches = useRef(new Map<number, geometry.Point>());
   const buffer = useRef<OffscreenCanvas | null>(null);
 
-  const spacing = item.image.spacing;
+  const facts = source?.item ?? null;
+  const frames = source?.frames(plane) ?? 1;
+  const volume = frames > 1 && (facts?.series ?? false);
+  const spacing = pixels?.spacing ?? (facts?.spacing_mm ? ([facts.spacing_mm[0], facts.spacing_mm[1]] as [number, number]) : item.image.spacing);
   const aspect = geometry.pixelAspect(spacing);
-  const picture = pixels ?? { width: item.image.width, height: item.image.height };
+  const picture = pixels ?? { width: item.image.width || 1, height: item.image.height || 1 };
   const matrix = geometry.matrix(view, size, picture, aspect);
   const scale = geometry.fitScale(size, picture, view.turns, aspect) * view.zoom;
-  const range = pixels ? percentileWindow(pixels, [0, 100]).width : 255;
+  const range = facts?.values && pixels?.unit ? facts.values.high - facts.values.low : pixels ? percentileWindow(pixels, [0, 100]).width : 255;
+  const presets = presetsOf(pixels, facts?.windows ?? [], facts?.window ?? null);
+  const drawn = main ? store.region.value : null;
 
   useEffect(() => {
     let stale = false;
     setPixels(null);
+    setFailure("");
+    setWindow(null);
+    setInverted(false);
+    setPlaying(false);
     setView(geometry.WHOLE_PICTURE);
     setLine(null);
-    pictureBlob(item.image.image_id)
-      .then(decode)
-      .then((decoded) => {
+    Source.open(item.image.image_id)
+      .then((opened) => {
         if (stale) return;
-        setPixels(decoded);
-        setWindow(percentileWindow(decoded, [0, 100]));
+        setPlane(opened.item?.plane ?? "axial");
+        setFrame(opened.item?.frame ?? 0);
+        setInverted(opened.item?.inverted ?? false);
+        setSource(opened);
       })
-      .catch(() => undefined);
+      .catch((error) => !stale && setFailure(store.failureOf(error)));
     return () => {
       stale = true;
     };
   }, [item.image.image_id]);
+
+  useEffect(() => {
+    if (!source || source.imageId !== item.image.image_id) return;
+    let stale = false;
+    source
+      .pixels({ frame, plane })
+      .then((loaded) => {
+        if (stale) return;
+        setPixels(loaded);
+        setFailure("");
+        setWindow((now) => now ?? source.item?.window ?? percentileWindow(loaded, loaded.unit ? [1, 99] : [0, 100]));
+        if (source.frames(plane) > 1) source.prefetch({ frame, plane });
+      })
+      .catch((error) => !stale && setFailure(store.failureOf(error)));
+    if (main) store.slice.value = volume ? { frame, plane } : null;
+    return () => {
+      stale = true;
+    };
+  }, [source, frame, plane, volume]);
+
+  useEffect(() => {
+    if (main) store.shownWindow.value = window;
+  }, [window, main]);
 
   useEffect(() => {
     const observer = new ResizeObserver(([entry]) => setSize({ width: entry!.contentRect.width, height: entry!.contentRect.height }));
@@ -78,10 +117,10 @@ export function Viewer({ item, answer }: Props) {
   }, []);
 
   useEffect(() => {
-    if (!pixels) return;
+    if (!pixels || !window) return;
     const image = new ImageData(pixels.width, pixels.height);
     applyWindow(pixels, window, inverted, image.data);
-    buffer.current = new OffscreenCanvas(pixels.width, pixels.height);
+    if (buffer.current?.width !== pixels.width || buffer.current.height !== pixels.height) buffer.current = new OffscreenCanvas(pixels.width, pixels.height);
     buffer.current.getContext("2d")!.putImageData(image, 0, 0);
   }, [pixels, window, inverted]);
 
@@ -97,13 +136,36 @@ export function Viewer({ item, answer }: Props) {
     context.setTransform(a * ratio, b * ratio, c * ratio, d * ratio, e * ratio, f * ratio);
     context.drawImage(buffer.current, 0, 0);
     if (tool === "magnifier" && pointer) magnify(context, buffer.current, matrix, pointer, ratio);
-  });
+    stage.current!.dataset.shown = `${plane} ${frame}`; // what the canvas shows, for tests and measurements
+  }, [pixels, window, inverted, size, view, tool, pointer]);
+
+  const goTo = (next: number, follow = true) => {
+    const bounded = Math.min(Math.max(next, 0), frames - 1);
+    if (bounded === frame) return;
+    setFrame(bounded);
+    if (follow && scrollTogether.value) scrolled.value = { by: bounded - frame, from: item.image.image_id, number: scrolled.value.number + 1 };
+  };
+  const { by, from, number } = scrolled.value;
+  useEffect(() => {
+    if (from && from !== item.image.image_id) goTo(frame + by, false);
+  }, [number]);
+  const wanted = main ? store.wantedSlice.value : null;
+  useEffect(() => {
+    if (!wanted) return;
+    setPlane(wanted.plane);
+    setFrame(wanted.frame);
+  }, [wanted?.number]);
+  useEffect(() => {
+    if (!playing) return;
+    const timer = setInterval(() => setFrame((now) => (now + 1) % frames), CINE);
+    return () => clearInterval(timer);
+  }, [playing, frames]);
 
   const update = (next: geometry.View) => setView(geometry.bounded(next, size, picture, aspect));
   const zoom = (factor: number, at: geometry.Point = { x: size.width / 2, y: size.height / 2 }) => update(geometry.zoomAt(view, size, at, factor));
-  const preset = (index: number) => {
-    const choice = PERCENTILE_PRESETS[index];
-    if (choice && pixels) setWindow(percentileWindow(pixels, choice.percentiles));
+  const usePreset = (index: number) => {
+    const preset = presets[index];
+    if (preset) setWindow(preset.window);
   };
   const place = (event: { clientX: number; clientY: number }): geometry.Point => {
     const box = stage.current!.getBoundingClientRect();
@@ -111,13 +173,23 @@ export function Viewer({ item, answer }: Props) {
   };
   const reset = () => {
     setView(geometry.WHOLE_PICTURE);
-    setInverted(false);
+    setInverted(facts?.inverted ?? false);
     setLine(null);
-    preset(0);
+    if (main) store.region.value = null;
+    usePreset(0);
+  };
+  const choosePlane = (next: Plane) => {
+    const count = facts?.planes[next] ?? 1;
+    setPlane(next);
+    setFrame(next === facts?.plane ? facts.frame : Math.floor(count / 2));
+    setLine(null);
+    if (main) store.region.value = null;
   };
   const rotate = () => update({ ...view, turns: ((view.turns + 1) % 4) as geometry.View["turns"] });
-  const choose = (name: "measure" | "magnifier") => setTool(tool === name ? "window" : name);
+  const flip = () => update({ ...view, flipped: !view.flipped });
+  const pick = (name: Tool) => setTool(tool === name ? "window" : name);
   const fullScreen = () => void (document.fullscreenElement ? document.exitFullscreen() : stage.current!.parentElement!.requestFullscreen()).catch(() => undefined);
+  const move = (x: number, y: number) => update({ ...view, pan: { x: view.pan.x + x, y: view.pan.y + y } });
 
   const onKey = (event: KeyboardEvent) => {
     const actions: Record<string, () => void> = {
@@ -126,18 +198,26 @@ export function Viewer({ item, answer }: Props) {
       "-": () => zoom(1 / STEP),
       "0": reset,
       i: () => setInverted(!inverted),
-      f: () => update({ ...view, flipped: !view.flipped }),
+      f: flip,
       r: rotate,
-      m: () => choose("measure"),
-      g: () => choose("magnifier"),
+      m: () => pick("measure"),
+      g: () => pick("magnifier"),
+      b: () => pick("box"),
+      o: () => pick("circle"),
+      c: () => frames > 1 && setPlaying(!playing),
       " ": fullScreen,
       "?": () => setKeys(!keys),
-      ArrowLeft: () => update({ ...view, pan: { ...view.pan, x: view.pan.x + 40 } }),
-      ArrowRight: () => update({ ...view, pan: { ...view.pan, x: view.pan.x - 40 } }),
-      ArrowUp: () => update({ ...view, pan: { ...view.pan, y: view.pan.y + 40 } }),
-      ArrowDown: () => update({ ...view, pan: { ...view.pan, y: view.pan.y - 40 } }),
+      Escape: () => setKeys(false),
+      PageDown: () => goTo(frame + 1),
+      PageUp: () => goTo(frame - 1),
+      Home: () => goTo(0),
+      End: () => goTo(frames - 1),
+      ArrowLeft: () => move(40, 0),
+      ArrowRight: () => move(-40, 0),
+      ArrowUp: () => (frames > 1 ? goTo(frame - 1) : move(0, 40)),
+      ArrowDown: () => (frames > 1 ? goTo(frame + 1) : move(0, -40)),
     };
-    const action = actions[event.key] ?? actions[event.key.toLowerCase()] ?? (/^[1-9]$/.test(event.key) ? () => preset(Number(event.key) - 1) : null);
+    const action = actions[event.key] ?? actions[event.key.toLowerCase()] ?? (/^[1-9]$/.test(event.key) ? () => usePreset(Number(event.key) - 1) : null);
     if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
     action();
     event.preventDefault();
@@ -148,39 +228,51 @@ export function Viewer({ item, answer }: Props) {
     const at = place(event);
     touches.current.set(event.pointerId, at);
     stage.current!.setPointerCapture(event.pointerId);
-    const moves = event.shiftKey || event.button === 1 || touches.current.size > 1;
-    const kind = moves ? "pan" : tool === "measure" ? "measure" : event.pointerType === "touch" && view.zoom > 1 ? "pan" : "window";
-    if (kind === "measure") {
-      const start = geometry.toPicture(matrix, at);
-      setLine([start, start]);
-    }
-    drag.current = { kind, last: at, id: event.pointerId };
+    const touch = event.pointerType === "touch";
+    const moves = event.shiftKey || event.button === 1 || touches.current.size > 1 || (touch && tool === "window" && view.zoom > 1);
+    const kind = moves ? "pan" : touch && tool === "window" && frames > 1 ? "scroll" : tool;
+    const start = geometry.toPicture(matrix, at);
+    if (kind === "measure") setLine([start, start]);
+    if (main && (kind === "box" || kind === "circle")) store.region.value = null;
+    drag.current = { kind, from: start, last: at };
   };
   const onPointerMove = (event: PointerEvent) => {
     const at = place(event);
-    setPointer(at);
+    if (tool === "magnifier") setPointer(at);
     const before = touches.current.get(event.pointerId);
-    if (!before || !drag.current) return;
+    const current = drag.current;
+    if (!before || !current) return;
     if (touches.current.size === 2) {
       const other = [...touches.current].find(([id]) => id !== event.pointerId)![1];
       const spread = (p: geometry.Point) => Math.hypot(p.x - other.x, p.y - other.y);
       zoom(spread(at) / Math.max(spread(before), 1), { x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 });
-    } else if (drag.current.kind === "pan") {
-      update({ ...view, pan: { x: view.pan.x + at.x - before.x, y: view.pan.y + at.y - before.y } });
-    } else if (drag.current.kind === "measure" && line) {
-      setLine([line[0], geometry.toPicture(matrix, at)]);
-    } else {
+    } else if (current.kind === "pan") {
+      move(at.x - before.x, at.y - before.y);
+    } else if (current.kind === "scroll") {
+      const steps = Math.trunc((at.y - current.last.y) / 12);
+      if (steps) {
+        goTo(frame + steps);
+        current.last = { x: at.x, y: current.last.y + 12 * steps };
+      }
+    } else if (current.kind === "measure") {
+      setLine([current.from, geometry.toPicture(matrix, at)]);
+    } else if (current.kind === "box" || current.kind === "circle") {
+      if (main) store.region.value = geometry.regionBetween(current.kind, current.from, geometry.toPicture(matrix, at), picture);
+    } else if (current.kind === "window" && window) {
       setWindow(draggedWindow(window, at.x - before.x, at.y - before.y, range));
     }
     touches.current.set(event.pointerId, at);
   };
   const onPointerUp = (event: PointerEvent) => {
     touches.current.delete(event.pointerId);
-    if (!touches.current.size) drag.current = null;
+    if (touches.current.size) return;
+    if (drag.current?.kind === "box" || drag.current?.kind === "circle") setTool("window");
+    drag.current = null;
   };
   const onWheel = (event: WheelEvent) => {
     event.preventDefault();
-    zoom(Math.exp(-event.deltaY / 300), place(event));
+    if (frames > 1 && !event.ctrlKey) goTo(frame + Math.sign(event.deltaY));
+    else zoom(Math.exp(-event.deltaY / 300), place(event));
   };
   useEffect(() => {
     const element = stage.current!;
@@ -188,11 +280,15 @@ export function Viewer({ item, answer }: Props) {
     return () => element.removeEventListener("wheel", onWheel);
   });
 
-  const sides = geometry.turnedSides({ left: t("viewer.right"), right: t("viewer.left"), top: "", bottom: "" }, view);
-  const bar = spacing ? geometry.scaleBar(scale / Math.min(...spacing), size.width) : null;
+  const letters = lettersOf(facts?.orientation[plane], facts !== null, item);
+  const sides = geometry.turnedSides(letters.sides, view);
+  const bar = spacing && pixels ? geometry.scaleBar(scale / Math.min(...spacing), size.width) : null;
   const length = line ? (geometry.distance(line[0], line[1], spacing) ?? Math.hypot(line[0].x - line[1].x, line[0].y - line[1].y)) : 0;
-  const evidence = answer?.evidence ?? [];
-  const map = answer?.attention_map ?? null;
+  const here = !volume || answer?.frame == null || (answer.frame === frame && (answer.plane ?? plane) === plane);
+  const evidence = (here && answer?.evidence) || [];
+  const map = here && answer && !evidence.length && !answer.abstained && namesPlace(question, answer) ? answer.attention_map : null;
+  const planes = Object.keys(facts?.planes ?? {}) as Plane[];
+  const current = presets.findIndex((preset) => preset.window.center === window?.center && preset.window.width === window.width);
 
   return (
     <section class="viewer">
@@ -200,8 +296,9 @@ export function Viewer({ item, answer }: Props) {
         ref={stage}
         class={`stage ${tool}`}
         tabIndex={0}
-        role="img"
-        aria-label={t("viewer.label", { name: item.name })}
+        role="application"
+        aria-roledescription={t("viewer.tools")}
+        aria-label={t("viewer.label", { name: nameOf(item.name) })}
         onKeyDown={onKey}
         onPointerDown={onPointerDown}
         onPointerMove={onPointerMove}
@@ -214,8 +311,9 @@ export function Viewer({ item, answer }: Props) {
         <canvas ref={canvas} />
         <svg class="overlay" aria-hidden="true">
           <g transform={`matrix(${matrix.join(" ")})`}>
-            {layers.map && map && <AttentionGrid map={map} width={picture.width} height={picture.height} opacity={opacity} />}
-            {layers.evidence && evidence.map((one, index) => <Outline key={index} evidence={one} color={COLORS[index % COLORS.length]!} opacity={opacity} />)}
+            {layers.map && map && <AttentionGrid map={map} width={picture.width} height={picture.height} opacity={opacity.value} />}
+            {layers.evidence && evidence.map((one, index) => <Outline key={index} evidence={one} color={COLORS[index % COLORS.length]!} opacity={opacity.value} />)}
+            {drawn && <RegionShape region={drawn} />}
           </g>
           {layers.evidence && evidence.map((one, index) => <Label key={index} evidence={one} matrix={matrix} color={COLORS[index % COLORS.length]!} />)}
           {line && <Line line={line} matrix={matrix} text={spacing ? t("viewer.millimeters", { n: length.toFixed(1) }) : t("viewer.pixels", { n: length.toFixed(0) })} />}
@@ -224,21 +322,44 @@ export function Viewer({ item, answer }: Props) {
         {sides.right && <span class="side right">{sides.right}</span>}
         {sides.top && <span class="side top">{sides.top}</span>}
         {sides.bottom && <span class="side bottom">{sides.bottom}</span>}
-        <span class="status">{t("viewer.window", { center: Math.round(window.center), width: Math.round(window.width) })}</span>
+        {letters.conventional && <span class="convention">{t("viewer.conventional")}</span>}
+        <span class="status">
+          {frames > 1 && <b>{t("viewer.frame", { number: frame + 1, count: frames })}</b>}
+          {window && <span>{t("viewer.window", { center: Math.round(window.center), width: Math.round(window.width) })}</span>}
+          {view.zoom > 1 && <span>{t("viewer.zoom", { percent: Math.round(100 * view.zoom) })}</span>}
+        </span>
         {bar && (
           <span class="scale-bar" style={{ width: `${bar.length}px` }}>
             {t("viewer.millimeters", { n: bar.millimeters })}
           </span>
         )}
+        {!pixels && <span class="loading">{failure ? t("viewer.failed", { reason: failure }) : t("viewer.loading")}</span>}
         {keys && <KeyList close={() => setKeys(false)} />}
       </div>
-      <div class="tools" role="toolbar">
-        <button onClick={reset}>{t("viewer.fit")}</button>
+      {frames > 1 && (
+        <div class="slices">
+          <button aria-pressed={playing} onClick={() => setPlaying(!playing)}>{t(playing ? "viewer.stop" : "viewer.play")}</button>
+          <input type="range" aria-label={t("viewer.slice")} min={0} max={frames - 1} value={frame} onInput={(event) => goTo(Number(event.currentTarget.value))} />
+          {planes.length > 1 && (
+            <select aria-label={t("viewer.plane")} value={plane} onChange={(event) => choosePlane(event.currentTarget.value as Plane)}>
+              {planes.map((name) => <option key={name} value={name}>{t(`plane.${name}`)}</option>)}
+            </select>
+          )}
+        </div>
+      )}
+      <div class="tools" role="toolbar" aria-label={t("viewer.tools")}>
+        <select aria-label={t("viewer.preset")} value={current} onChange={(event) => usePreset(Number(event.currentTarget.value))}>
+          {current < 0 && <option value={-1}>{t("viewer.preset")}</option>}
+          {presets.map((preset, index) => <option key={preset.name} value={index}>{presetName(preset.name, index)}</option>)}
+        </select>
+        {main && <button aria-pressed={tool === "box"} onClick={() => pick("box")}>{t("viewer.box")}</button>}
+        {main && <button aria-pressed={tool === "circle"} onClick={() => pick("circle")}>{t("viewer.circle")}</button>}
+        <button aria-pressed={tool === "measure"} onClick={() => pick("measure")}>{t("viewer.measure")}</button>
+        <button aria-pressed={tool === "magnifier"} onClick={() => pick("magnifier")}>{t("viewer.magnifier")}</button>
         <button aria-pressed={inverted} onClick={() => setInverted(!inverted)}>{t("viewer.invert")}</button>
-        <button aria-pressed={view.flipped} onClick={() => update({ ...view, flipped: !view.flipped })}>{t("viewer.flip")}</button>
+        <button aria-pressed={view.flipped} onClick={flip}>{t("viewer.flip")}</button>
         <button onClick={rotate}>{t("viewer.rotate")}</button>
-        <button aria-pressed={tool === "measure"} onClick={() => choose("measure")}>{t("viewer.measure")}</button>
-        <button aria-pressed={tool === "magnifier"} onClick={() => choose("magnifier")}>{t("viewer.magnifier")}</button>
+        <button onClick={reset}>{t("viewer.reset")}</button>
         <button onClick={fullScreen}>{t("viewer.full")}</button>
         <button aria-pressed={keys} onClick={() => setKeys(!keys)}>{t("viewer.keys")}</button>
         {evidence.length > 0 && (
@@ -250,11 +371,45 @@ export function Viewer({ item, answer }: Props) {
         {(evidence.length > 0 || map) && (
           <label class="opacity">
             {t("viewer.opacity")}
-            <input type="range" min="0.1" max="1" step="0.05" value={opacity} onInput={(event) => setOpacity(Number(event.currentTarget.value))} />
+            <input type="range" min="0.1" max="1" step="0.05" value={opacity.value} onInput={(event) => (opacity.value = Number(event.currentTarget.value))} />
           </label>
         )}
       </div>
     </section>
+  );
+}
+
+/** The windows of the keys 1 to 9: those of the file and of the modality, or percentiles of the values. */
+function presetsOf(pixels: Pixels | null, windows: { name: string; center: number; width: number }[], standard: { name: string; center: number; width: number } | null): Preset[] {
+  if (!pixels) return [];
+  if (pixels.unit && windows.length) {
+    const others = windows.filter((window) => window.center !== standard?.center || window.width !== standard.width);
+    return [...(standard ? [standard] : []), ...others].slice(0, 9).map(({ name, center, width }) => ({ name, window: { center, width } }));
+  }
+  return PERCENTILE_PRESETS.map(({ name, percentiles }) => ({ name, window: percentileWindow(pixels, percentiles) }));
+}
+
+function presetName(name: string, index: number): string {
+  const key = `preset.${name}`;
+  return `${index + 1} ${hasText(key) ? t(key) : name}`;
+}
+
+/** The letters at the edges: those of the files, or by convention R at the left; none where they are not known. */
+function lettersOf(letters: string[] | undefined, hasFacts: boolean, item: Case): { sides: geometry.Sides; conventional: boolean } {
+  const word = (letter = "") => (SIDES[letter] ? t(`viewer.${SIDES[letter]}`) : letter);
+  if (letters?.length === 4) return { sides: { left: word(letters[0]), right: word(letters[1]), top: word(letters[2]), bottom: word(letters[3]) }, conventional: false };
+  const sagittal = item.image.plane === "sagittal";
+  if (sagittal || (hasFacts && item.image.format === "DICOM" && item.image.plane)) return { sides: { left: "", right: "", top: "", bottom: "" }, conventional: false };
+  return { sides: { left: word("R"), right: word("L"), top: "", bottom: "" }, conventional: true };
+}
+
+function RegionShape({ region }: { region: Region }) {
+  const [width, height] = [region.right - region.left, region.bottom - region.top];
+  const common = { class: "region", "vector-effect": "non-scaling-stroke" };
+  return region.shape === "box" ? (
+    <rect {...common} x={region.left} y={region.top} width={width} height={height} />
+  ) : (
+    <ellipse {...common} cx={region.left + width / 2} cy={region.top + height / 2} rx={width / 2} ry={height / 2} />
   );
 }
 
@@ -287,7 +442,7 @@ function Outline({ evidence, color, opacity }: { evidence: Evidence; color: stri
 function Label({ evidence, matrix, color }: { evidence: Evidence; matrix: readonly number[]; color: string }) {
   const [left, top, right] = evidence.box;
   const at = [geometry.toStage(matrix, { x: left, y: top }), geometry.toStage(matrix, { x: right, y: top })].reduce((a, b) => (a.x < b.x ? a : b));
-  return <text x={at.x + 4} y={Math.max(at.y - 6, 14)} fill={color} class="evidence-label">{evidence.name}</text>;
+  return <text x={at.x + 4} y={Math.max(at.y - 6, 14)} fill={color} class="evidence-label">{nameOf(evidence.name)}</text>;
 }
 
 function Line({ line, matrix, text }: { line: [geometry.Point, geometry.Point]; matrix: readonly number[]; text: string }) {
@@ -314,7 +469,7 @@ function AttentionGrid({ map, width, height, opacity }: { map: NonNullable<Answe
 function KeyList({ close }: { close: () => void }) {
   return (
     <div class="key-list" role="dialog" aria-label={t("viewer.keys")} onPointerDown={(event) => event.stopPropagation()}>
-      {(["keys.drag", "keys.shift", "keys.wheel", "keys.numbers", "keys.letters", "keys.slash"] as const).map((key) => <p key={key}>{t(key)}</p>)}
+      {(["keys.drag", "keys.shift", "keys.wheel", "keys.slices", "keys.numbers", "keys.region", "keys.letters", "keys.slash"] as const).map((key) => <p key={key}>{t(key)}</p>)}
       <button onClick={close}>{t("keys.close")}</button>
     </div>
   );

@@ -11,6 +11,8 @@ export type Pixels = {
   color: Uint8ClampedArray | null;
   /** What the values are: "HU" for CT, "" where it is not known. */
   unit: string;
+  /** Distance of rows and of columns in millimeters, where the slice has its own. */
+  spacing?: [number, number] | null;
 };
 
 /** Window presets of CT, in Hounsfield units, in the order of the keys 1 to 9. */

@@ -103,3 +103,15 @@ export function scaleBar(cssPixelsPerMillimeter: number, stageWidth: number): { 
   const millimeters = [5, 2, 1].map((step) => step * power).find((length) => length <= most) ?? power;
   return { millimeters, length: millimeters * cssPixelsPerMillimeter };
 }
+
+export type Rectangle = { left: number; top: number; right: number; bottom: number };
+
+/** The rectangle between two points, or the square around a circle from its center, inside the picture. */
+export function regionBetween<Shape extends "box" | "circle">(shape: Shape, a: Point, b: Point, picture: Size): { shape: Shape } & Rectangle {
+  const radius = Math.hypot(a.x - b.x, a.y - b.y);
+  const [from, to] = shape === "circle" ? [{ x: a.x - radius, y: a.y - radius }, { x: a.x + radius, y: a.y + radius }] : [a, b];
+  const inside = (value: number, most: number) => Math.min(Math.max(value, 0), most);
+  const [left, right] = [Math.min(from.x, to.x), Math.max(from.x, to.x)].map((x) => inside(x, picture.width)) as [number, number];
+  const [top, bottom] = [Math.min(from.y, to.y), Math.max(from.y, to.y)].map((y) => inside(y, picture.height)) as [number, number];
+  return { shape, left, top, right: Math.max(right, left + 1), bottom: Math.max(bottom, top + 1) };
+}

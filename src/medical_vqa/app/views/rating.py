@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from medical_vqa.app import feedback
 from medical_vqa.app.case import Turn
 from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.session import RatingState
+from medical_vqa.data import feedback
 from medical_vqa.errors import DataError
 from medical_vqa.serving.schema import MAX_QUESTION, Answer
 

@@ -14,7 +14,15 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.routes import errors
 from medical_vqa.serving.conversations import Conversations
-from medical_vqa.serving.schema import Conversation, ConversationImage, ConversationQuestion, ConversationTurn, Draft
+from medical_vqa.serving.schema import (
+    Conversation,
+    ConversationImage,
+    ConversationQuestion,
+    ConversationTurn,
+    Draft,
+    RatingRequest,
+    StoredImageName,
+)
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=BoundedJsonRoute)
 _QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
@@ -61,12 +69,43 @@ async def add_image(
     return await conversations.add_image(conversation_id, upload, name, client=client)
 
 
+@router.post("/{conversation_id}/stored", status_code=201, responses=errors(*_QUESTION_ERRORS))
+async def attach(
+    conversation_id: ConversationId, body: StoredImageName, conversations: ConversationsDependency
+) -> ConversationImage:
+    """Take an image that is stored already, such as a series, into a conversation."""
+    return await conversations.attach(conversation_id, body.image_id, body.name)
+
+
 @router.post("/{conversation_id}/questions", status_code=202, responses=errors(*_QUESTION_ERRORS))
 async def ask(
     conversation_id: ConversationId, body: ConversationQuestion, conversations: ConversationsDependency
 ) -> ConversationTurn:
     """Ask a question; the answer arrives with a later version of the conversation, whoever is connected then."""
-    return await conversations.ask(conversation_id, body.image_id, body.key, body.question)
+    return await conversations.ask(conversation_id, body)
+
+
+@router.delete(
+    "/{conversation_id}/images/{image_id}/questions/{key}", status_code=204, responses=errors(401, 404, 422, 429, 503)
+)
+async def cancel(
+    conversation_id: ConversationId,
+    image_id: ImageId,
+    key: Annotated[str, Path(description="Of the question.", max_length=64)],
+    conversations: ConversationsDependency,
+) -> Response:
+    """Cancel a question that is being answered."""
+    await conversations.cancel(conversation_id, image_id, key)
+    return Response(status_code=204)
+
+
+@router.post("/{conversation_id}/ratings", status_code=204, responses=errors(*_QUESTION_ERRORS))
+async def rate(
+    conversation_id: ConversationId, body: RatingRequest, conversations: ConversationsDependency
+) -> Response:
+    """Rate an answer, where the server keeps ratings."""
+    await conversations.rate(conversation_id, body)
+    return Response(status_code=204)
 
 
 @router.put("/{conversation_id}/draft", status_code=204, responses=errors(*_QUESTION_ERRORS))

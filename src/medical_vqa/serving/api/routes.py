@@ -252,5 +252,7 @@ async def readyz(request: Request, service: ServiceDependency) -> Health:
 
 @router.get("/", include_in_schema=False)
 async def root(service: ServiceDependency) -> Response:
-    """The description of the API, where it is served."""
+    """The page, or the description of the API, where they are served."""
+    if service.settings.page:
+        return RedirectResponse("/page")
     return RedirectResponse("/docs") if service.settings.docs else JSONResponse({"name": "medical-vqa"})

@@ -1,0 +1,387 @@
+"""The page of the server in Chromium: what the former page got wrong, each as a test."""
+
+from __future__ import annotations
+
+import io
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from own_page import add, answers, ask, opened, wait
+from PIL import Image
+from playwright.sync_api import expect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+from echo_model import Echo, make_engine
+from live import serving, settings
+
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
+expect.set_options(timeout=60_000)
+
+
+def png(side: int = 64, gray: int = 100) -> bytes:
+    out = io.BytesIO()
+    picture = Image.new("L", (side, side), gray)
+    picture.paste(200, (0, 0, side // 2, side // 2))
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Echo()
+
+
+@pytest.fixture(scope="module")
+def url(model):
+    with serving(make_engine(model), settings(page=True)) as address:
+        yield address
+
+
+def test_a_click_while_the_model_thinks_asks_nothing_twice(browser):
+    model = Echo(hold=True)
+    with serving(make_engine(model), settings(page=True)) as url, opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(page.locator(".thinking")).to_be_visible()
+        page.get_by_role("button", name="Invert").click()
+        page.get_by_label("Theme").select_option("dark")
+        page.get_by_role("button", name="Edit and ask again").click()
+        model.release()
+        expect(answers(page)).to_have_count(1)
+        assert model.questions == ["Which organ?"]
+
+
+def test_four_questions_within_fifty_milliseconds_are_all_answered(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.evaluate(
+            """() => {
+                const field = document.getElementById("question");
+                for (const number of [1, 2, 3, 4]) {
+                    field.value = `Question ${number}?`;
+                    field.dispatchEvent(new Event("input", {bubbles: true}));
+                    field.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true, cancelable: true}));
+                }
+            }"""
+        )
+        expect(answers(page)).to_have_count(4)
+        assert page.locator(".turn h2").all_inner_texts() == [f"Question {number}?" for number in (1, 2, 3, 4)]
+
+
+def test_several_lines_are_several_questions(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        field = page.locator("#question")
+        field.fill("Which organ?")
+        field.press("Shift+Enter")
+        field.press_sequentially("Is it healthy?")
+        field.press("Enter")
+        expect(answers(page)).to_have_count(2)
+
+
+def test_reload_and_back_keep_the_conversation_and_the_draft(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        page.locator("#question").press_sequentially("Is there a fr")
+        page.wait_for_response(lambda response: response.url.endswith("/draft"))
+        page.reload()
+        expect(answers(page)).to_have_count(1)
+        expect(page.locator("#question")).to_have_value("Is there a fr")
+        page.get_by_role("button", name="New session").click()
+        expect(page.locator(".start")).to_be_visible()
+        page.go_back()
+        expect(answers(page)).to_have_count(1)
+
+
+def test_a_reload_mid_answer_loses_nothing(browser):
+    model = Echo(hold=True)
+    with serving(make_engine(model), settings(page=True)) as url, opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        wait(page, lambda: len(model.batches) > 1)
+        page.reload()
+        expect(page.locator(".thinking")).to_be_visible()
+        model.release()
+        expect(answers(page)).to_have_count(1)
+        assert model.questions == ["Which organ?"]
+
+
+def test_a_restart_of_the_server_loses_nothing_and_an_ended_session_is_reported(browser, tmp_path):
+    store = str(tmp_path / "store")
+    options = {"page": True, "store": store, "drain_timeout": 61.0}
+    with serving(make_engine(), settings(**options)) as url:
+        port = int(url.rpartition(":")[2])
+        context = browser.new_context(locale="en-GB")
+        page = context.new_page()
+        page.goto(f"{url}/page")
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+    expect(page.locator(".banner")).to_be_visible()
+    ask(page, "Asked while the server was away?")
+    with serving(make_engine(), settings(**options), port=port):
+        expect(answers(page)).to_have_count(2)
+        expect(page.locator(".banner")).to_have_count(0)
+        for path in (tmp_path / "store").rglob("*.*"):
+            path.unlink()
+        page.reload()
+        expect(page.get_by_role("heading", name="This session has ended")).to_be_visible()
+        page.get_by_role("button", name="Begin a new one").click()
+        expect(page.locator(".start")).to_be_visible()
+    context.close()
+
+
+def test_two_users_at_once_see_their_own_pictures_alone(browser, url):
+    with opened(browser, url) as one, opened(browser, url) as other:
+        add(one, png(64), "one.png")
+        add(other, png(48), "other.png")
+        ask(one, "From one?")
+        ask(other, "From the other?")
+        expect(answers(one)).to_have_count(1)
+        expect(answers(other)).to_have_count(1)
+        assert one.locator(".cases .name").all_inner_texts() == ["one.png"]
+        assert other.locator(".turn h2").all_inner_texts() == ["From the other?"]
+
+
+def test_many_files_are_all_opened_and_what_fails_is_reported_by_name(browser, url):
+    with opened(browser, url) as page:
+        chosen = [{"name": f"{number}.png", "mimeType": "", "buffer": png(40 + number)} for number in range(8)]
+        chosen.insert(3, {"name": "letter.txt", "mimeType": "", "buffer": b"no picture"})
+        page.set_input_files("input[data-testid=files]", chosen)
+        expect(page.locator(".cases .case")).to_have_count(8)
+        expect(page.locator(".notices .error")).to_contain_text("letter.txt")
+
+
+def test_a_file_that_is_too_large_is_a_sentence(browser):
+    with (
+        serving(make_engine(), settings(page=True, max_upload_bytes=1 << 20)) as url,
+        opened(browser, url) as page,
+    ):
+        add(page, png())
+        large = {"name": "large.png", "mimeType": "", "buffer": bytes(2 << 20)}
+        page.set_input_files("input[data-testid=files]", large)
+        expect(page.locator(".notices .error")).to_contain_text("large.png: This file is too large; up to 1 MB")
+        expect(page.locator(".cases .case")).to_have_count(1)
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_file_that_is_dropped_on_the_viewer_or_pasted_is_opened(browser, url, event):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.evaluate(
+            """([name, bytes]) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(bytes)], "second.png", {type: "image/png"}));
+                const stage = document.querySelector(".stage");
+                stage.dispatchEvent(name === "drop"
+                    ? new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true})
+                    : new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true, cancelable: true}));
+            }""",
+            [event, list(png(40))],
+        )
+        expect(page.locator(".cases .name")).to_have_text(["scan.png", "second.png"])
+
+
+def test_deletion_asks_first_and_its_failure_is_reported(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.get_by_role("button", name="Delete scan.png").click()
+        page.get_by_role("button", name="Keep").click()
+        expect(page.locator(".cases .case")).to_have_count(1)
+        page.route("**/images/*", lambda route: route.abort() if route.request.method == "DELETE" else route.fallback())
+        page.get_by_role("button", name="Delete scan.png").click()
+        page.get_by_role("button", name="Delete", exact=True).click()
+        expect(page.locator(".notices .error")).to_contain_text("scan.png could not be deleted")
+        expect(page.locator(".cases .case")).to_have_count(1)
+        page.unroute("**/images/*")
+        page.get_by_role("button", name="Delete scan.png").click()
+        page.get_by_role("button", name="Delete", exact=True).click()
+        expect(page.locator(".start")).to_be_visible()
+
+
+def test_the_whole_page_is_chinese_in_a_chinese_browser(browser, url):
+    with opened(browser, url, locale="zh-CN") as page:
+        add(page, png(), "图.png")
+        ask(page, "这是什么器官？")
+        expect(page.locator(".turn .card").first).to_be_visible()
+        page.get_by_role("button", name="按键").click()
+        texts = page.evaluate(
+            """() => [...document.querySelectorAll("button, label, p, h1, h2, span, option, summary")]
+                .filter(e => e.children.length === 0 && e.textContent.trim())
+                .map(e => e.textContent.trim())"""
+        )
+        english = [
+            text for text in texts if len([word for word in text.split() if word.isascii() and word.isalpha()]) > 2
+        ]
+        assert [text for text in english if "器官" not in text] == []
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
+
+
+def test_the_model_chip_opens_the_card(browser, url):
+    with opened(browser, url) as page:
+        page.locator(".chip").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("What it cannot do")
+        expect(dialog).to_contain_text("Not a medical device")
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_safety_note_picture_and_newest_answer_are_visible_at_every_size(browser, url, width, height):
+    with opened(browser, url, width=width, height=height) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        for selector in (".safety", ".stage", ".answer"):
+            expect(page.locator(selector).first).to_be_in_viewport(ratio=0.5)
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0
+        header = page.locator("header.top").bounding_box()
+        answer = answers(page).last.bounding_box()
+        assert answer["y"] >= header["y"] + header["height"] or header["y"] + header["height"] <= 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_reports_nothing_serious(browser, url, theme, width):
+    with opened(browser, url, width=width, color_scheme=theme) as page:
+        assert serious(page) == []
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        assert serious(page) == []
+        page.locator(".chip").click()
+        assert serious(page) == []
+
+
+def serious(page) -> list[str]:
+    """Serious and critical violations that axe reports."""
+    page.evaluate(AXE)
+    report = page.evaluate("axe.run()")
+    return [
+        f"{violation['id']}: {violation['nodes'][0]['html']}"
+        for violation in report["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+def test_the_dark_theme_follows_the_system_and_can_be_chosen(browser, url):
+    def ground(page) -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    with opened(browser, url, color_scheme="dark") as page:
+        assert ground(page) == "rgb(13, 18, 21)"
+        page.get_by_label("Theme").select_option("light")
+        assert ground(page) == "rgb(245, 247, 248)"
+        page.reload()
+        page.wait_for_selector(".safety")
+        assert ground(page) == "rgb(245, 247, 248)"
+
+
+def test_everything_is_reached_by_the_keyboard_alone(browser, url):
+    with opened(browser, url) as page:
+        assert page.locator("h1").count() == 1
+        add(page, png())
+        assert page.locator("h1").count() == 1
+        page.keyboard.press("/")
+        page.keyboard.type("Which organ?")
+        page.keyboard.press("Enter")
+        expect(answers(page)).to_have_count(1)
+        stage = page.locator(".stage")
+        stage.focus()
+        page.keyboard.press("?")
+        expect(page.locator(".key-list")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator(".key-list")).to_have_count(0)
+        page.keyboard.press("i")
+        expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_window_is_dragged_and_chosen_by_number(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        status = page.locator(".status")
+        expect(status).to_contain_text("Window 150 / 100")
+        box = page.locator(".stage").bounding_box()
+        page.mouse.move(box["x"] + 100, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 160, box["y"] + 130, steps=3)
+        page.mouse.up()
+        expect(status).not_to_contain_text("Window 150 / 100")
+        page.locator(".stage").focus()
+        page.keyboard.press("1")
+        expect(status).to_contain_text("Window 150 / 100")
+
+
+def test_a_region_is_asked_about_beside_the_whole_and_both_answers_are_shown(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.get_by_role("button", name="Box").click()
+        box = page.locator(".stage").bounding_box()
+        center = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.move(*center)
+        page.mouse.down()
+        page.mouse.move(center[0] + 80, center[1] + 80, steps=3)
+        page.mouse.up()
+        expect(page.locator(".scope")).to_be_visible()
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(2)
+        expect(page.locator(".part")).to_have_text(["Whole picture", "The part alone"])
+
+
+def test_one_question_about_all_pictures_is_a_table(browser, url):
+    with opened(browser, url) as page:
+        add(page, png(64), "one.png")
+        add(page, png(48), "two.png")
+        page.get_by_label("Ask about all 2 pictures").check()
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        page.get_by_label("Export").select_option("table")
+        row = page.get_by_role("dialog").locator("tbody td")
+        expect(row).to_have_count(2)
+        expect(row.nth(0)).to_contain_text("Which organ?")
+        expect(row.nth(1)).to_contain_text("Which organ?")
+
+
+def test_a_batch_is_corrected_exported_and_compared_with_another_reader(browser, url, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(png(40 + number))
+    with opened(browser, url) as page:
+        page.get_by_role("button", name="Batch and annotation").click()
+        page.set_input_files("input[data-testid=folder]", folder)
+        page.get_by_label("Questions").fill("Which organ?\nIs it healthy?")
+        page.get_by_label("Annotation").check()
+        page.get_by_role("button", name="Ask all").click()
+        expect(page.get_by_role("dialog").locator("tbody tr")).to_have_count(6)
+        for field in page.get_by_label("Right answer").all():
+            field.fill("yes")
+        page.get_by_label("Right answer").first.fill("no")
+        page.get_by_label("Your name as a reader").fill("A")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Dataset").click()
+        exported = tmp_path / "theirs.jsonl"
+        download.value.save_as(exported)
+        page.set_input_files("input[data-testid=other-reader]", exported)
+        expect(page.get_by_role("dialog").get_by_text("Cohen's kappa 1.00")).to_be_visible()
+
+
+def test_the_report_names_everything(browser, url, tmp_path):
+    with opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        with page.expect_download() as download:
+            page.get_by_label("Export").select_option("html")
+        path = tmp_path / "report.html"
+        download.value.save_as(path)
+        text = path.read_text(encoding="utf-8")
+        for part in ("scan.png", "Which organ?", "80 %", "Not a medical device", "echo-1", "data:image/png"):
+            assert part in text
