@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "app" / "support"))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "app/support"), str(TESTS / "browser/support"), str(TESTS / "serving")]
 from fake_backend import FakeBackend
 from page_process import PageProcess
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import io
-import sys
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
+from echo_model import Echo, make_engine
+from live import serving, settings
 from own_page import add, answers, ask, opened, wait
 from PIL import Image
 from playwright.sync_api import expect
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-from echo_model import Echo, make_engine
-from live import serving, settings
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
