@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "app/support"), str(TESTS / "browser/support"), str(TESTS / "serving")]
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("app/support", "browser/support", "serving")]
 from fake_backend import FakeBackend
 from page_process import PageProcess
 
