@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("app/support", "browser/support", "serving")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "app" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 from fake_backend import FakeBackend
 from page_process import PageProcess
 
