@@ -34,7 +34,7 @@ export function Conversation({ item }: { item: Case }) {
 
   const send = (words: string) => {
     const questions = words.split("\n").map((line) => line.trim()).filter(Boolean);
-    const about = slice && !wholeSeries ? slice : null;
+    const about = slice && (region || !wholeSeries) ? slice : null;
     for (const question of questions) {
       void store.ask(imageId, question, { region, slice: about });
       if (everywhere) for (const other of cases) if (other.image.image_id !== imageId) void store.ask(other.image.image_id, question);

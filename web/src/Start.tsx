@@ -1,5 +1,6 @@
 // What is shown before there is a picture.
-import { useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { exampleBlob } from "./api.ts";
 import { duration, language, nameOf, t } from "./i18n/index.ts";
 import * as store from "./store.ts";
 
@@ -48,7 +49,7 @@ export function Start() {
             {examples.examples.map((example) => (
               <li key={example.id}>
                 <button onClick={() => void store.openExample(example.image_path, example.caption)}>
-                  <img src={example.image_path} alt="" />
+                  <ExampleImage path={example.image_path} />
                   <span>{captionOf(example.caption)}</span>
                 </button>
               </li>
@@ -59,4 +60,17 @@ export function Start() {
       )}
     </main>
   );
+}
+
+/** An example's picture, requested with the key where the server needs one. */
+function ExampleImage({ path }: { path: string }) {
+  const [url, setUrl] = useState("");
+  useEffect(() => {
+    let address = "";
+    exampleBlob(path)
+      .then((blob) => setUrl((address = URL.createObjectURL(blob))))
+      .catch(() => undefined);
+    return () => URL.revokeObjectURL(address);
+  }, [path]);
+  return url ? <img src={url} alt="" /> : <span />;
 }

@@ -243,6 +243,9 @@ export async function pictureBlob(imageId: string): Promise<Blob> {
   return (await request(`/images/${imageId}/picture`)).blob();
 }
 
+/** The bytes of a picture that ships with the server. */
+export const exampleBlob = async (path: string): Promise<Blob> => (await request(path)).blob();
+
 export async function suggestedQuestions(imageId: string, language: string): Promise<string[]> {
   const response = await request(`/images/${imageId}/questions?language=${language}`);
   return (await response.json()).questions;

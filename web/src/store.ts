@@ -238,8 +238,7 @@ async function addGroup(group: NamedFile[]): Promise<api.Case[]> {
 
 export async function openExample(path: string, caption: string): Promise<void> {
   try {
-    const response = await fetch(path);
-    await addFiles([{ file: await response.blob(), name: caption }]);
+    await addFiles([{ file: await api.exampleBlob(path), name: caption }]);
   } catch (error) {
     notify(failureOf(error), true);
   }

@@ -40,6 +40,7 @@ from medical_vqa.serving.schema import (
     TurnRating,
     UploadedImage,
 )
+from medical_vqa.serving.series.views import Selection
 from medical_vqa.serving.service import Service, Upload
 
 MAX_CASES = 100
@@ -172,6 +173,9 @@ class Conversations:
             status="pending",
             asked_at=round(1000 * time.time()),
             region=question.region,
+            frame=question.frame,
+            plane=question.plane,
+            window=question.window,
         )
         await self._change_case(entry, question.image_id, {"turns": [*case.turns, turn], "draft": ""})
         self._start(entry, question.image_id, turn)
@@ -249,10 +253,13 @@ class Conversations:
             surroundings = services.Conversation(
                 turns=self._earlier_turns(entry, image_id, turn), on_text=self._show_text(entry, image_id, turn.key)
             )
-            answer = await self._service.ask(image_id, turn.question, attention_map=True, conversation=surroundings)
+            selection = Selection(turn.frame, turn.plane, turn.window)
+            answer = await self._service.ask(
+                image_id, turn.question, attention_map=True, conversation=surroundings, selection=selection
+            )
             changes |= {"status": "answered", "answer": answer}
             if turn.region is not None:
-                changes["region_answer"] = await self._ask_about_region(image_id, turn.question, turn.region)
+                changes["region_answer"] = await self._ask_about_region(image_id, turn.question, turn.region, selection)
         except ApiError as error:
             changes |= {"status": "failed", "failure": error.code}
         except Exception:
@@ -284,9 +291,12 @@ class Conversations:
 
         return show_soon
 
-    async def _ask_about_region(self, image_id: str, question: str, region: Region) -> Answer:
+    async def _ask_about_region(self, image_id: str, question: str, region: Region, selection: Selection) -> Answer:
         """Ask the same about the part of the picture: for a model that takes no boxes."""
-        png = await self._service.images.png(image_id)
+        if selection.empty:
+            png = await self._service.images.png(image_id)
+        else:
+            png = await self._service.views.png(image_id, selection, invert=False)
         part = await asyncio.to_thread(_crop, png, region)
         return await self._service.ask_once([Upload(part)], question, client=current_client().queue)
 

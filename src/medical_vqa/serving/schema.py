@@ -416,6 +416,9 @@ class ConversationTurn(Wire):
     text: str | None = Field(None, description="The answer while it is written; null before and afterwards.")
     region: Region | None = Field(None, description="The part of the picture that the question is about.")
     region_answer: Answer | None = Field(None, description="The answer about that part alone.")
+    frame: int | None = Field(None, description="The slice that was asked about, from 0; null: the stored picture.")
+    plane: PlaneName | None = Field(None, description="Its plane.")
+    window: str | None = Field(None, description="The window that it was shown in.")
     rating: TurnRating | None = Field(None, description="What the user says about the answer.")
 
 
@@ -447,6 +450,9 @@ class ConversationQuestion(Wire):
     key: str = Field(description="Chosen by the client; a key is asked once.", min_length=8, max_length=64)
     question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
     region: Region | None = Field(None, description="A part of the picture, about which the same is asked too.")
+    frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
+    plane: PlaneName | None = Field(None, description=_PLANE)
+    window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
 
 
 class StoredImageName(Wire):

@@ -110,6 +110,8 @@ def required_role(method: str, path: str) -> Role | None:
         return "admin"
     if path.startswith(("/ask", "/v1/chat", "/v1/responses")):
         return "ask"
+    if path.startswith("/conversations") and not re.fullmatch(r"/conversations/[^/]+/(images(/[^/]+)?|stored)", path):
+        return "ask"
     return "upload" if method in ("POST", "DELETE") else None
 
 
