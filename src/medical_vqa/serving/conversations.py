@@ -225,8 +225,8 @@ class Conversations:
             await asyncio.to_thread(record, folder, line)
         except DataError as error:
             raise ApiError(503, "not_ready", "the rating cannot be written now; try again later") from error
-        noted = TurnRating(correct=rating.correct, correction=rating.correction)
-        await self._change_turn(entry, rating.image_id, turn.key, {"rating": noted})
+        rating_of_turn = TurnRating(correct=rating.correct, correction=rating.correction)
+        await self._change_turn(entry, rating.image_id, turn.key, {"rating": rating_of_turn})
 
     async def delete_image(self, conversation_id: str, image_id: str) -> None:
         """Delete an image with its questions and answers; raises `ApiError` where it is unknown."""

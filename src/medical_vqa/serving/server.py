@@ -48,8 +48,8 @@ def run(engine: Engine | RemoteEngine, settings: Settings, announce: Callable[[s
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     if announce is not None:
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        announce(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
+        reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        announce(f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}")
     _LOG.info(
         "serving",
         url=f"http://{host}:{port}",
