@@ -1,37 +1,46 @@
 """What is understood of questions that clinicians asked, and what is listed next to an answer.
 
-`python benchmarks/question_terms.py VQA_RAD_FOLDER [SLAKE_ROOT]` with the shipped model. Three measurements:
+`python benchmarks/question_terms.py VQA_RAD_FOLDER [SLAKE_ROOT]` with the shipped model; with `--only-vqa-rad` the
+first two measurements alone. The text encoder of the extra `meaning` is used where it is installed.
 
-- Every third of VQA-RAD's training questions on its own picture: answered, refused by cause, and of these the ones with
-  questions offered that the model answers about the same picture; before (without the table of terms) and after.
-- Of the answered ones, the fraction that is right, with its 95 % Wilson interval.
+- Every third of VQA-RAD's training questions on its own picture: answered, refused by cause, and redirected: a question
+  is offered that the model answers about the same picture and that concerns the same subject (`subject_relation`): the
+  organ or finding that is named, an organ or body part that contains it, or without an organ the same technique.
+- Of the answered ones, the fraction that is right, with a 95 % interval that draws whole images.
 - SLAKE's English validation questions: EM, coverage and EM of the answered ones before and after, and the fraction of
   listed alternatives that are of another type than the answer to the question.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import importlib.util
 import json
-import math
-import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
+from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
 from medical_vqa.models.base import Query
 from medical_vqa.models.compact import question_understanding
 from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.question_understanding import QuestionParser
 from medical_vqa.models.guards.abstention import abstention_decision, calibrated
 from medical_vqa.models.guards.alternatives import YES_NO
+from medical_vqa.models.guards.reasons import PICTURE_CODES
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.meaning import PACKAGE
+from medical_vqa.models.questions.subjects import Relation, subject_relation
 from medical_vqa.models.questions.terms import CanonicalQuestion, medical_terms
 from medical_vqa.pipelines.load import LoadedModel, load
 from medical_vqa.pipelines.queries import queries as queries_of
@@ -45,16 +54,21 @@ EVERY = 3
 
 def main() -> None:
     """Measure and print one JSON object."""
-    folder = Path(sys.argv[1])
-    root = Path(sys.argv[2]) if len(sys.argv) > 2 else default_root()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vqa_rad", type=Path)
+    parser.add_argument("root", type=Path, nargs="?", default=default_root())
+    parser.add_argument("--only-vqa-rad", action="store_true")
+    arguments = parser.parse_args()
     loaded = load("shipped")
     result = {
         "model": loaded.card.name,
         "files": dict(loaded.card.files),
         "terms": len(medical_terms()),
-        "VQA-RAD training questions": vqa_rad(loaded, folder),
-        "SLAKE validation, English": validation(loaded, root),
+        "text encoder": importlib.util.find_spec(PACKAGE) is not None,
+        "VQA-RAD training questions": vqa_rad(loaded, arguments.vqa_rad),
     }
+    if not arguments.only_vqa_rad:
+        result["SLAKE validation, English"] = validation(loaded, arguments.root)
     print(json.dumps(result, ensure_ascii=False, indent=1))
 
 
@@ -67,49 +81,89 @@ def vqa_rad(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     queries = [
         Query(str(n), row["question"], row["image_name"], visuals[row["image_name"]]) for n, row in enumerate(rows)
     ]
-    answered, right, offered, outcomes = 0, 0, 0, dict.fromkeys(("word", "term", "form or entity", "confidence"), 0)
-    redirected = dict.fromkeys(outcomes, 0)
+    right: list[tuple[bool, bool, str]] = []
+    refused: Counter[str] = Counter()
+    redirected: Counter[str] = Counter()
+    relations: Counter[str] = Counter()
+    offered: Counter[int] = Counter()
     examples: list[list[Any]] = []
-    for row, query, guarded in zip(rows, queries, loaded.guards.answer(queries), strict=True):
-        answer, decision = guarded.prediction, guarded.abstention
+    for row, query in zip(rows, queries, strict=True):
+        guarded = loaded.guards.answer([query])[0]
+        answer, decision = guarded.prediction.answer, guarded.abstention
         if not decision.abstained:
-            answered += 1
-            right += squad_normalize(answer.answer) == squad_normalize(str(row["answer"]))
+            gold = str(row["answer"])
+            right.append((exactly(answer, gold), in_plain_words(loaded, answer, gold), row["image_name"]))
             continue
-        cause = cause_of(loaded, query)
-        outcomes[cause] += 1
-        redirected[cause] += bool(decision.suggestions)
-        offered += len(decision.suggestions)
+        cause = CAUSES.get(decision.code or "", "form, premise or type")
+        refused[cause] += 1
+        offered[len(decision.suggestions)] += cause != "picture"
+        found = {subject_relation(query.question, text) for text in decision.suggestions}
+        relation = next((name for name in RELATIONS if name in found), None)
+        redirected[cause] += relation is not None
+        relations[relation or "none"] += 1
         if int(row["qid"]) % 60 == 0:
-            examples.append([query.question, decision.reason, list(decision.suggestions)])
+            examples.append([query.question, decision.reason, relation, list(decision.suggestions)])
     n = len(rows)
-    refused = sum(outcomes.values())
     return {
         "questions": n,
         "images": len(images),
-        "refused for an unknown word before": share(unknown_before(loaded, row["question"]) for row in rows),
-        "answered": round(answered / n, 4),
-        "answered, right by EM": [right, answered, *wilson(right, answered)],
-        "refused, by cause": {cause: round(count / n, 4) for cause, count in outcomes.items()},
+        "refused for an unknown word before the table": share(unknown_before(loaded, row["question"]) for row in rows),
+        "answered": round(len(right) / n, 4),
+        "redirected": round(redirected.total() / n, 4),
+        "answered or redirected": round((len(right) + redirected.total()) / n, 4),
+        "redirected, by what the offered question is about": {
+            name: round(relations[name] / n, 4) for name in RELATIONS
+        },
+        "refused, by cause": {cause: round(count / n, 4) for cause, count in refused.items()},
         "redirected, by cause": {cause: round(count / n, 4) for cause, count in redirected.items()},
-        "answered or redirected": round((answered + sum(redirected.values())) / n, 4),
-        "refused for a word or term that no question is offered for": round(
-            sum(outcomes[c] - redirected[c] for c in ("word", "term")) / n, 4
+        "refused for an unknown word": round(refused["word"] / n, 4),
+        "refused for a term that no question about the same subject is offered for": round(
+            (refused["term"] - redirected["term"]) / n, 4
         ),
-        "questions offered per refusal": round(offered / max(1, refused), 2),
+        "refusals by number of questions offered, pictures that are refused apart": dict(sorted(offered.items())),
+        "answered, right by EM": interval_of([(exact, image) for exact, _, image in right]),
+        "answered, right after the table of terms (axial = transverse)": interval_of(
+            [(plain, image) for _, plain, image in right]
+        ),
         "examples": examples,
     }
 
 
-def cause_of(loaded: LoadedModel, query: Query) -> str:
-    """Why a question is refused: a word that nothing knows, a term of the table, its form or entity, confidence."""
-    parser = parser_of(loaded)
-    if parser.unknown_words(query.question):
-        return "word"
-    if parser.terms_outside(query.question):
-        return "term"
-    reason = loaded.model.abstention_reason(query, Prediction("", ""))
-    return "confidence" if reason is None else "form or entity"
+CAUSES = {
+    "unknown_word": "word",
+    "unknown_words": "word",
+    "unknown_words_and_terms": "word",
+    "untrained_term": "term",
+    "untrained_terms": "term",
+    "low_confidence": "confidence",
+    **dict.fromkeys(PICTURE_CODES, "picture"),
+}
+"""Code of a reason -> why a question is refused: a word that nothing knows, a term that training lacks, the picture."""
+RELATIONS: tuple[Relation, ...] = ("same", "container", "technique", "abnormality")
+
+
+def exactly(answer: str, gold: str) -> bool:
+    """Whether two answers are the same after SQuAD's normalization."""
+    return squad_normalize(answer) == squad_normalize(gold)
+
+
+def in_plain_words(loaded: LoadedModel, answer: str, gold: str) -> bool:
+    """Whether an answer has the words of the gold answer, or these all of its own, after the table of terms."""
+    assert isinstance(loaded.model, CompactAnswering)
+    one, other = (
+        set(squad_normalize(loaded.model.parser.canonical(text).replace("-", " ")).split()) - {"plane", "image"}
+        for text in (answer, gold)
+    )
+    return bool(one and other) and (one <= other or other <= one)
+
+
+def interval_of(judged: Sequence[tuple[bool, str]]) -> dict[str, Any]:
+    """Fraction right of answered questions, with a bootstrap interval that draws whole images."""
+    counts = np.array([[float(right), 1.0] for right, _ in judged])
+    interval = clustered_bootstrap(counts, [image for _, image in judged], lambda totals: totals[:, 0] / totals[:, 1])
+    right = sum(flag for flag, _ in judged)
+    bounds = [None if bound is None else round(bound, 4) for bound in (interval.low, interval.high)]
+    return {"right": right, "of": len(judged), "fraction": share(flag for flag, _ in judged), "95 %": bounds}
 
 
 def unknown_before(loaded: LoadedModel, question: str) -> bool:
@@ -215,15 +269,6 @@ def answers(loaded: LoadedModel, queries: Sequence[Query]) -> list[Prediction]:
     """In batches."""
     batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
     return [prediction for batch in batches for prediction in loaded.model.answer(batch, loaded.card.decoding)]
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> list[float]:
-    """Fraction with its 95 % interval (Wilson 1927)."""
-    if not trials:
-        return [0.0, 0.0, 1.0]
-    p, n = successes / trials, trials
-    center, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return [round(value, 4) for value in (p, (center - half) / (1 + z**2 / n), (center + half) / (1 + z**2 / n))]
 
 
 def share(flags: Iterable[bool]) -> float:

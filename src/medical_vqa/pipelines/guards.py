@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.models.guards.guard import GuardedAnswer, Guards
 from medical_vqa.models.guards.picture import FEWEST_PICTURES, ReferenceFeatures, visual_features
-from medical_vqa.models.guards.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet, reference_pictures
+from medical_vqa.models.guards.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet, modality_of, reference_pictures
 from medical_vqa.models.guards.reliability import is_right, reliability_rows
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.queries import learnable, queries
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from medical_vqa.schema.records import Example, Prediction
 
 _BATCH = 32
-_FEWEST_FINDINGS = 10
 
 
 def build_reference_set(model: VqaModel, data: SelectedDataset, findings: Sequence[str] = ()) -> ReferenceSet:
@@ -55,7 +55,7 @@ def build_reference_set(model: VqaModel, data: SelectedDataset, findings: Sequen
         if isinstance(visual, np.ndarray):
             pictures.setdefault(_image_type(row), []).append(visual)
     return ReferenceSet(
-        features=ReferenceFeatures.fit(points) if points is not None and len(points) >= FEWEST_PICTURES else None,
+        features=_reference_features(points, np.array(types), names),
         point_types=np.array(types, np.int16),
         image_types=tuple(names),
         pictures={name: reference_pictures(images) for name, images in pictures.items()},
@@ -120,7 +120,10 @@ def _thresholds(
     reference: ReferenceSet,
     risk: float,
 ) -> ConfidenceCalibration:
-    """The calibration with thresholds for the answers that pass the guards; findings have one of their own."""
+    """The calibration with thresholds for the answers that pass the guards; findings have one of their own.
+
+    Both keep the risk with 95 % confidence (`choose_threshold`); where no threshold of findings does, none is answered.
+    """
     findings: list[tuple[float, bool, str]] = []
     others: list[tuple[float, bool, str]] = []
     for example, answer in zip(examples, answers, strict=True):
@@ -128,8 +131,8 @@ def _thresholds(
         if confidence is not None and not answer.abstention.abstained:
             group = findings if reference.asks_for_finding(example.question) else others
             group.append((confidence, is_right(answer.prediction, example), example.group))
-    rule = choose_threshold(others, risk)
-    finding = _finding_threshold([(confidence, right) for confidence, right, _ in findings], risk)
+    rule, rule_of_findings = choose_threshold(others, risk), choose_threshold(findings, risk)
+    finding = rule_of_findings.threshold if rule_of_findings else 1.0
     answered = sum(c >= rule.threshold for c, *_ in others) if rule else 0
     answered += sum(c >= finding for c, *_ in findings)
     return calibration.model_copy(
@@ -139,20 +142,6 @@ def _thresholds(
             "finding_threshold": round(finding, 4),
         }
     )
-
-
-def _finding_threshold(outcomes: Sequence[tuple[float, bool]], risk: float) -> float:
-    """The lowest confidence from which at most `risk` of at least ten answers are wrong; 1 where there is none.
-
-    There are too few such questions for a bound as `choose_threshold` takes it, so that this is an estimate.
-    """
-    ranked = sorted(outcomes, reverse=True)
-    lowest, wrong = 1.0, 0
-    for answered, (confidence, right) in enumerate(ranked, 1):
-        wrong += not right
-        if answered >= _FEWEST_FINDINGS and wrong <= risk * answered:
-            lowest = confidence
-    return lowest
 
 
 def reliability(
@@ -180,6 +169,24 @@ def reliability(
         *reliability_rows(examples, predictions, without_picture, by_type, kind="question type"),
         *reliability_rows(examples, predictions, without_picture, by_finding, kind="finding"),
     ]
+
+
+def _reference_features(
+    points: NDArray[np.float32] | None, types: NDArray[np.int64], names: Sequence[str]
+) -> ReferenceFeatures | None:
+    """What pictures are compared by; None for too few pictures, or those of a family without features.
+
+    Args:
+        points: Features of the training pictures (N, D).
+        types: (N,) index into `names` of each picture.
+        names: Names of the image types.
+    """
+    if points is None or len(points) < FEWEST_PICTURES:
+        return None
+    modalities = Counter(modality_of(name) for name in names)
+    unseen = [np.flatnonzero(types == n) for n, name in enumerate(names) if modalities[modality_of(name)] > 1]
+    few_enough = [group for group in unseen if len(points) - len(group) >= FEWEST_PICTURES]
+    return ReferenceFeatures.fit(points, unseen_types=few_enough)
 
 
 def _image_type(row: Example) -> str:

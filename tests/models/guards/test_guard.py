@@ -544,3 +544,14 @@ def test_a_radiograph_that_lies_among_ct_pictures_gets_the_reliability_of_radiog
     card = CARD.model_copy(update={"reliability": (row,)})
     (answer,) = ask(model, "Is there an effusion?", card=card, references=mixed)
     assert answer.abstention.code == "type_not_reliable"
+
+
+def test_a_question_that_shares_only_words_of_form_with_one_for_findings_is_none():
+    known = reference(question_types={"is this abnormal image": "Abnormality"})
+    assert known.question_type("Is this an axial image?") == ""
+    assert not known.asks_for_finding("Is this an axial image?")
+    assert known.asks_for_finding("Is this an abnormal image?")
+
+
+def test_a_comparison_with_the_normal_size_has_no_opposite_of_abnormal_size():
+    assert opposite("Is the heart larger than normal?") is None

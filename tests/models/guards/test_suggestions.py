@@ -70,6 +70,31 @@ def test_the_parts_of_two_questions_are_offered():
     assert suggested_questions(None, query, everything) == ("What plane is this?", "Where is the liver?")
 
 
+def test_where_nothing_is_near_the_commonest_questions_that_are_answered_are_offered():
+    joke = dataclasses.replace(QUERY, question="Tell me a joke")
+    offered = suggested_questions(BANK, joke, everything)
+    assert len(offered) == 3
+    assert offered[0] == "Are there abnormalities in this image?"
+    assert suggested_questions(BANK, joke, lambda queries: [False] * len(queries)) == ()
+
+
+def test_questions_that_are_known_to_be_withheld_are_not_tried():
+    tried = []
+
+    def answered(queries):
+        tried.extend(query.question for query in queries)
+        return [True] * len(queries)
+
+    suggested_questions(BANK, QUERY, answered, lambda text: "abnormal" not in text)
+    assert tried
+    assert not any("abnormal" in text for text in tried)
+
+
+def test_the_question_itself_is_not_offered():
+    question = dataclasses.replace(QUERY, question="Where is the liver?")
+    assert "Where is the liver?" not in suggested_questions(BANK, question, everything)
+
+
 def test_a_model_without_training_questions_offers_none():
     assert suggested_questions(None, QUERY, everything) == ()
 
@@ -136,7 +161,7 @@ def decide(question):
 def test_an_abstention_carries_questions_that_are_answered_without_abstaining():
     answer, decision = decide("Is there a fracture?")
     assert decision.abstained
-    assert decision.suggestions == ("Are there abnormalities in this image?",)
+    assert decision.suggestions[0] == "Are there abnormalities in this image?"
     assert answer.alternatives == (("No", 0.1),)
 
 

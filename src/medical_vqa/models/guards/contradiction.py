@@ -24,7 +24,7 @@ _CHINESE_OPPOSITES = (
     ("正常", "不正常"),
     ("异常", "正常"),
 )
-_FREE_OF = re.compile(r"\bfree of\b|\bin size\b|\bsize\b", re.IGNORECASE)
+_FREE_OF = re.compile(r"\bfree of\b|\bin size\b|\bsize\b|\bthan (?:normal|usual)\b", re.IGNORECASE)
 _YES_NO = frozenset(("yes", "no"))
 
 

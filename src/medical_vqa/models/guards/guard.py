@@ -46,7 +46,7 @@ from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NA
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.steps import Steps
 from medical_vqa.models.guards.suggestions import suggested_questions
-from medical_vqa.models.questions.claims import claim_of
+from medical_vqa.models.questions.claims import claim_of, presupposes_finding
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
@@ -221,12 +221,34 @@ class Guards:
         if not answer.abstention.abstained or answer.abstention.code in PICTURE_CODES:
             return answer
 
-        def are_answered(candidates: Sequence[Query]) -> list[bool]:
-            return [not one.abstention.abstained for one in self.answer(candidates, contexts, suggest=False)]
+        image_type = self._compared(query.visual)[0]
 
-        suggestions = suggested_questions(self.model.question_bank, query, are_answered)
+        names_finding = presupposes_finding(query.question)
+
+        def may_be_answered(question: str) -> bool:
+            offered = dataclasses.replace(query, question=question)
+            return (names_finding or not presupposes_finding(question)) and not self._withholds(offered, image_type)
+
+        suggestions = suggested_questions(
+            self.model.question_bank, query, lambda others: self.are_answered(others, contexts), may_be_answered
+        )
         abstention = dataclasses.replace(answer.abstention, suggestions=suggestions)
         return dataclasses.replace(answer, abstention=abstention)
+
+    def are_answered(
+        self, queries: Sequence[Query], contexts: Mapping[str, PictureContext] | None = None
+    ) -> list[bool]:
+        """Whether each query gets an answer without abstaining.
+
+        Args:
+            queries: The queries.
+            contexts: A query's ``image`` -> what is known of that picture.
+        """
+        return [not answer.abstention.abstained for answer in self.answer(queries, contexts, suggest=False)]
+
+    def _withholds(self, query: Query, image_type: str) -> bool:
+        """Whether questions of this type are withheld about every picture of an image type."""
+        return self._asks_for_finding(query.question) and self._unreliable(query, image_type) is not None
 
     def _guarded(
         self,

@@ -5,8 +5,10 @@ Three checks, each with a reason code and arguments: nothing is visible (a const
 names a modality that the model was not trained on.
 
 The distance is that of Mahalanobis to the nearest training pictures (Lee et al. 2018, arXiv:1807.03888, with neighbors
-in place of class means), with the covariance shrunk toward the identity. The threshold is the largest distance of a
-training picture to the others when it is held out, by cross-validation: no picture of a score's rows chooses anything.
+in place of class means), with the covariance shrunk toward the identity. The threshold comes from training pictures
+that are held out: it is the largest distance of one to the others, by cross-validation, or where that is more, the
+distance that 95 % of the pictures of a type keep to those of the other types of its modality: a radiology picture of a
+body part that training lacks is one all the same. No picture of a score's rows chooses anything.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ _SHRINKAGE = 0.1
 """Weight of the identity in the covariance of standardized features."""
 _NEIGHBORS = 3
 _FOLDS = 10
+_UNSEEN_TYPES = 0.95
+"""Fraction of the pictures of types that are held out as a whole which the threshold accepts."""
 _COARSE, _LEVELS = 12, 16
 """Side of the coarse picture, and number of gray levels, of a family without features."""
 FEWEST_PICTURES = 30
@@ -82,20 +86,31 @@ class ReferenceFeatures:
     """Largest distance of a picture that is taken for one like the training pictures."""
 
     @classmethod
-    def fit(cls, features: Floats, *, seed: int = 0) -> Self:
-        """Learn from the features of training pictures (N, D); raises `DataError` for fewer than 30 pictures."""
+    def fit(cls, features: Floats, *, unseen_types: Sequence[NDArray[np.int64]] = (), seed: int = 0) -> Self:
+        """Learn from the features of training pictures.
+
+        Args:
+            features: Features of the training pictures (N, D).
+            unseen_types: Indices of the pictures of each image type whose modality has other types too. Held out as a
+                whole, they are radiology pictures of a type that training lacks.
+            seed: Seed of the folds.
+
+        Raises:
+            DataError: There are fewer than 30 pictures.
+        """
         if len(features) < FEWEST_PICTURES:
             raise DataError(
                 f"expected at least {FEWEST_PICTURES} training pictures to compare with, got {len(features)}; "
                 "leave the picture guard's features out"
             )
         order = np.random.default_rng(seed).permutation(len(features))
-        held_out = np.empty(len(features), np.float32)
-        for fold in np.array_split(order, _FOLDS):
-            others = np.setdiff1d(order, fold)
-            held_out[fold] = _fitted(features[others]).distances(features[fold])
+        held_out = [_held_out_distances(features, fold) for fold in np.array_split(order, _FOLDS)]
+        threshold = float(np.concatenate(held_out).max())
+        held_out_types = [_held_out_distances(features, group) for group in unseen_types]
+        if held_out_types:
+            threshold = max(threshold, float(np.quantile(np.concatenate(held_out_types), _UNSEEN_TYPES)))
         fitted = _fitted(features)
-        return cls(fitted.mean, fitted.scale, fitted.whitening, fitted.points, float(held_out.max()))
+        return cls(fitted.mean, fitted.scale, fitted.whitening, fitted.points, threshold)
 
     def distances(self, features: Floats) -> Floats:
         """Mean distance of each picture's features (N, D) to those of the nearest training pictures."""
@@ -204,6 +219,12 @@ def header_reason(facts: Mapping[str, str], trained_modalities: Sequence[str]) -
     if MODALITY_NAMES.get(code) in trained or code.lower() in trained:
         return None
     return PictureReason("modality_not_trained", {"modality": code, "trained": ", ".join(sorted(trained_modalities))})
+
+
+def _held_out_distances(features: Floats, group: NDArray[np.int64]) -> Floats:
+    """Distances of a group of pictures (n, D) to all others, of which alone mean and covariance are taken."""
+    others = np.setdiff1d(np.arange(len(features)), group)
+    return _fitted(features[others]).distances(features[group])
 
 
 def _fitted(features: Floats) -> ReferenceFeatures:

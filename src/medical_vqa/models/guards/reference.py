@@ -21,6 +21,7 @@ from PIL import Image
 
 from medical_vqa.errors import BundleError
 from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.models.questions.bank import FORM_WORDS
 from medical_vqa.models.questions.claims import claim_of
 from medical_vqa.text import squad_normalize
 
@@ -73,7 +74,10 @@ class ReferenceSet:
         return self.image_types[int(np.bincount(votes).argmax())]
 
     def question_type(self, question: str) -> str:
-        """The type of the training question with the most words in common; empty where none has enough."""
+        """The type of the training question with the most words in common, one of them a word of content.
+
+        Empty where none has enough of them.
+        """
         normalized = squad_normalize(question)
         if (known := self.question_types.get(normalized)) is not None:
             return known
@@ -81,6 +85,8 @@ class ReferenceSet:
         best, most = "", 0.0
         for other, question_type in self.question_types.items():
             others = set(other.split())
+            if not _content_words(words) & _content_words(others):
+                continue
             common = len(words & others) / len(words | others) if words | others else 0.0
             if common > most:
                 best, most = question_type, common
@@ -148,6 +154,11 @@ class ReferenceSet:
             raise BundleError(
                 f"the reference set of {folder} is damaged ({error}); copy the bundle again, or calibrate it"
             ) from error
+
+
+def _content_words(words: set[str]) -> set[str]:
+    """The words that say what a question is about, or all of them where none does."""
+    return words - FORM_WORDS or words
 
 
 def modality_of(image_type: str) -> str:

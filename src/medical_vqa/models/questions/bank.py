@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.meaning import meaning_similarities
+from medical_vqa.models.questions.subjects import Relation, subject_relation
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.records import Example
 from medical_vqa.text import is_chinese, squad_normalize
 
 _LEAST_SIMILARITY = 0.2
-"""Less similar questions are not offered."""
+"""Less similar questions are not compared."""
+_OTHER_SUBJECT_SIMILARITY = 0.5
+"""From this similarity on, a question about another subject is offered too."""
 _TYPE_SIMILARITY = 0.3
 """From this similarity on, a question is of the type of a training question."""
 _OUTSIDE_WEIGHT = 0.7
 """Weight of a broader subject against that of a word that the question contains."""
 _FORM_BONUS, _FREQUENCY_BONUS = 0.15, 0.02
+_SUBJECT_ORDER: Mapping[Relation | None, int] = {"same": 0, "container": 1, "technique": 2, "abnormality": 2, None: 3}
+"""Questions about the same subject are offered before others, however many words they share."""
 _FORM_TEXT = """
 a about an the is are was were do does did can could has have in on of to this that these there it and or with from by
 for at as be been any some please image picture scan photo show shown shows see seen look observed patient you me which
@@ -30,7 +36,7 @@ what where how why who when many kind type exist existing appear contain main ta
 situated visible would will if s t
 这 张 图 片 像 的 是 吗 么 什 有 在 中 哪 里 个 于 为 及 和 与 请 一 了 上 那 呢 怎 多 少 些
 """
-_FORM_WORDS = frozenset(_FORM_TEXT.split())
+FORM_WORDS = frozenset(_FORM_TEXT.split())
 """Words that do not say what a question is about."""
 _FORM = re.compile(r"how many|what colou?r|how|where|which|what|why|who|when")
 
@@ -88,32 +94,65 @@ class QuestionBank:
         """A JSON array per question: text, type, rows, answers."""
         return [[q.text, q.question_type, q.rows, list(q.answers)] for q in self.questions]
 
-    def nearest(self, question: str, limit: int) -> list[str]:
+    def nearest(self, question: str, limit: int, accept: Callable[[str], bool] | None = None) -> list[str]:
         """Training questions nearest in meaning, in the language of the question, the nearest first.
 
-        Questions are compared by their words, after `canonical_terms`; rare words weigh more than common ones.
-        Questions that share no word of content are not offered, and of those with the same content only the commonest.
+        Questions about the same subject (`subject_relation`) come first. Among them, and among the others, they are
+        compared by their words, after `canonical_terms`, where rare words weigh more than common ones; in English by
+        the text encoder of the extra ``meaning`` instead, where it is installed. Questions that share neither the
+        subject nor most words of content are not offered, and of those with the same content only the commonest.
+
+        Args:
+            question: The question, as typed.
+            limit: Most questions.
+            accept: Whether a training question may be offered; None: all may.
         """
-        ranked = self._ranked(question)
         nearest: list[str] = []
         contents: set[frozenset[str]] = set()
-        for _, place in ranked:
+        for place in self._candidates(question):
             content = frozenset(self._features[place])
-            if content not in contents:
-                contents.add(content)
-                nearest.append(self.questions[place].text)
+            if content in contents or (accept is not None and not accept(self.questions[place].text)):
+                continue
+            contents.add(content)
+            nearest.append(self.questions[place].text)
             if len(nearest) == limit:
                 break
         return nearest
 
-    def commonest(self, limit: int, *, chinese: bool) -> list[str]:
-        """The questions with most training rows in a language, at most two of each type."""
+    def _candidates(self, question: str) -> list[int]:
+        """Places of the questions that may be offered, the nearest first."""
+        chinese = is_chinese(question)
+        similarity = {place: similarity for similarity, place in self._ranked(question)}
+        related = {}
+        for place, candidate in enumerate(self.questions):
+            if is_chinese(candidate.text) == chinese:
+                relation = subject_relation(question, candidate.text)
+                if relation is not None or similarity.get(place, 0.0) >= _OTHER_SUBJECT_SIMILARITY:
+                    related[place] = _SUBJECT_ORDER[relation]
+        meaning = None if chinese else meaning_similarities(question, self._texts)
+        if meaning is not None:
+            similarity = dict(enumerate(meaning))
+        return sorted(
+            related,
+            key=lambda place: (related[place], -similarity.get(place, 0.0), -self.questions[place].rows, place),
+        )
+
+    def commonest(self, limit: int, *, chinese: bool, accept: Callable[[str], bool] | None = None) -> list[str]:
+        """The questions with most training rows in a language, at most two of each type.
+
+        Args:
+            limit: Most questions.
+            chinese: Whether they are in Chinese.
+            accept: Whether a training question may be offered; None: all may.
+        """
         questions: list[TrainingQuestion] = []
         for question in sorted(self.questions, key=lambda question: -question.rows):
             of_type = sum(other.question_type == question.question_type for other in questions)
-            if is_chinese(question.text) == chinese and of_type < 2:
+            if is_chinese(question.text) == chinese and of_type < 2 and (accept is None or accept(question.text)):
                 questions.append(question)
-        return [question.text for question in questions[:limit]]
+            if len(questions) == limit:
+                break
+        return [question.text for question in questions]
 
     def answers_like(self, question: str) -> frozenset[str] | None:
         """Normalized answers to training questions of the same type and form; None where no question is like this."""
@@ -133,6 +172,10 @@ class QuestionBank:
     @cached_property
     def _features(self) -> list[Mapping[str, float]]:
         return [self._weighted(dict.fromkeys(_content(q.text), 1.0)) for q in self.questions]
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        return tuple(question.text for question in self.questions)
 
     @cached_property
     def _frequency(self) -> Counter[str]:
@@ -194,7 +237,7 @@ class QuestionBank:
 
 def _content(question: str) -> list[str]:
     """The words that say what a question is about, in the singular."""
-    return [_stem(word) for word in words(question) if word not in _FORM_WORDS and word.isalnum()]
+    return [_stem(word) for word in words(question) if word not in FORM_WORDS and word.isalnum()]
 
 
 def _stem(word: str) -> str:

@@ -156,6 +156,12 @@ class Claim:
         return is_yes(text) == self.yes_means_normal
 
 
+def presupposes_finding(question: str) -> bool:
+    """Whether a question takes for granted that the picture shows a finding (``How to treat the disease ...?``)."""
+    chinese = re.search(rf"{_CHINESE_FINDING}|异常|疾病|病变", question)
+    return (FINDING.search(question) or chinese) is not None and claim_of(question) is None
+
+
 def is_yes(answer: str) -> bool:
     """Whether an answer is a yes, in English or Chinese."""
     text = answer.strip().lower().rstrip(".。!")

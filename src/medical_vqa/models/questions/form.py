@@ -14,7 +14,11 @@ _AUXILIARY = re.compile(
 _CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
 _CHINESE_YES_NO = re.compile(r"吗|么\W*$|是否|有没有|是不是|能不能|存不存在")
 _END = re.compile(r"(?<=[?\uff1f])")
-_WHY = re.compile(r"^\W*(?:(?:and|but|so|then)\s+)?(?:why\b|how come\b|how do you know\b|为什么|为何)", re.IGNORECASE)
+_WHY = re.compile(
+    r"^\W*(?:(?:and|but|so|then)\s+)?"
+    r"(?:why\b|how come\b|how (?:do|can|did|could) you (?:know|tell)\b|what makes you\b|为什么|为何)",
+    re.IGNORECASE,
+)
 _FOLLOW_UP = re.compile(
     r"^\W*(?:(?:and|then|what about|how about|and what about|and how about)\s+)(?:(?:in|on|for|of)\s+)?"
     r"(?:(?:the|a|an|its|his|her|this|that)\s+)?(?P<topic>[a-z][a-z -]{1,40}?)\W*$",
