@@ -63,4 +63,4 @@ def answerable_questions(
     candidates = [text for text in dict.fromkeys(questions) if text != query.question]
     queries = [dataclasses.replace(query, question=text) for text in candidates]
     answered = are_answered(queries) if queries else ()
-    return tuple(text for text, shown in zip(candidates, answered, strict=True) if shown)[:limit]
+    return tuple(text for text, is_answered in zip(candidates, answered, strict=True) if is_answered)[:limit]

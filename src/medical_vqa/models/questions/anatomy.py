@@ -14,7 +14,7 @@ from medical_vqa.errors import DataError
 
 Kind = Literal["part", "organ", "finding", "system"]
 """What a structure is; the head of ``anatomy.csv`` defines them."""
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+_ALL: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,23 @@ def read_anatomy(text: str) -> Anatomy:
     """Read a table; raises `DataError` on an unknown kind or container, and on a spelling that occurs twice."""
     rows = list(csv.DictReader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
     containers = {row["name"]: [name for name in (row["within"] or "").split("|") if name] for row in rows}
-    kinds: dict[str, Kind] = {}
+    kind_of: dict[str, Kind] = {}
     spellings: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for row in rows:
-        kind = next((known for known in _KINDS if known == row["kind"]), None)
+        kind = next((known for known in _ALL if known == row["kind"]), None)
         if kind is None or not containers.keys() >= set(containers[row["name"]]):
             raise DataError(
-                f"anatomy.csv: expected one of {', '.join(_KINDS)} within names of the table, got {dict(row)}"
+                f"anatomy.csv: expected one of {', '.join(_ALL)} within names of the table, got {dict(row)}"
             )
-        kinds[row["name"]] = kind
+        kind_of[row["name"]] = kind
         for table, column in zip(spellings, ("spellings", "chinese"), strict=True):
             for spelling in filter(None, row[column].split("|")):
                 if table.setdefault(spelling, row["name"]) != row["name"]:
                     raise DataError(f"anatomy.csv: {spelling!r} names two structures; keep one")
     structures = {}
-    for name, kind in kinds.items():
+    for name, kind in kind_of.items():
         within = frozenset(_ancestors(name, containers))
-        parts = {other for other in {name, *within} if kinds[other] == "part"}
+        parts = {other for other in {name, *within} if kind_of[other] == "part"}
         structures[name] = Structure(name, kind, within, frozenset(parts))
     return Anatomy(structures, *spellings)
 
