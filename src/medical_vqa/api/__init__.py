@@ -29,11 +29,11 @@ from medical_vqa.api.evaluation import report as report
 from medical_vqa.api.evaluation import score as score
 from medical_vqa.api.full_evaluation import Evaluation as Evaluation
 from medical_vqa.api.full_evaluation import evaluate as evaluate
-from medical_vqa.api.leaderboard import Leaderboard as Leaderboard
-from medical_vqa.api.leaderboard import leaderboard as leaderboard
 from medical_vqa.api.models import Exported as Exported
 from medical_vqa.api.models import Model as Model
 from medical_vqa.api.models import export as export
 from medical_vqa.api.models import load as load
+from medical_vqa.api.tables import Leaderboard as Leaderboard
+from medical_vqa.api.tables import leaderboard as leaderboard
 from medical_vqa.api.training import load_recipe as load_recipe
 from medical_vqa.api.training import train as train

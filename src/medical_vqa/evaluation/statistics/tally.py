@@ -97,12 +97,11 @@ class AnswerTable:
         self, examples: Sequence[Example], predictions: Mapping[str, Prediction], like: AnswerTable | None = None
     ) -> None:
         rows = [example for example in examples if example.id in predictions]
-        if like is not None and len(rows) == len(like.examples) and all(map(operator.is_, rows, like.examples)):
-            self.examples, self.clusters, self.references = like.examples, like.clusters, like.references
-        else:
-            self.examples = tuple(rows)
-            self.clusters = cluster_numbers([example.group for example in rows])
-            self.references = _reference_numbers(rows)
+        shared = like is not None and len(rows) == len(like.examples) and all(map(operator.is_, rows, like.examples))
+        other = like if shared else None
+        self.examples: tuple[Example, ...] = other.examples if other else tuple(rows)
+        self.clusters = other.clusters if other else cluster_numbers([example.group for example in rows])
+        self.references: list[int] = other.references if other else _reference_numbers(rows)
         self.predictions = [predictions[example.id] for example in rows]
         self.rows = np.arange(len(rows))
         """For each different answer the position of a row that gives it."""
