@@ -1,8 +1,8 @@
-"""How the time and memory of `medical-vqa score` and `audit` grow with the number of rows and images.
+"""How the time and memory of `medical-vqa score` grow with the number of rows.
 
     python benchmarks/score_scale.py [--rows 10000 100000 1000000] [--rounds 1]
 
-Rows are made up as a benchmark of multiple languages and many images would be: eleven questions per image, answers
+Rows are made up: eleven questions per image, answers
 from 180 labels, half of them wrong, 1 in 11 of the texts its own. Each size is a prepared dataset on disk with a
 training split a tenth as large, and a predictions file as `predict` writes it; each measurement is one process of the
 command line, with its peak of memory (goal: a million rows in 15 s).

@@ -100,7 +100,9 @@ class AnswerTable:
         shared = like is not None and len(rows) == len(like.examples) and all(map(operator.is_, rows, like.examples))
         other = like if shared else None
         self.examples: tuple[Example, ...] = other.examples if other else tuple(rows)
-        self.clusters = other.clusters if other else cluster_numbers([example.group for example in rows])
+        self.clusters: NDArray[np.intp] = (
+            other.clusters if other else cluster_numbers([example.group for example in rows])
+        )
         self.references: list[int] = other.references if other else _reference_numbers(rows)
         self.predictions = [predictions[example.id] for example in rows]
         self.rows = np.arange(len(rows))
