@@ -73,7 +73,7 @@ def test_several_lines_are_several_questions(browser, url):
         field = page.locator("#question")
         field.fill("Which organ?")
         field.press("Shift+Enter")
-        field.press_sequentially("Is it healthy?")
+        field.press_sequentially("Which plane?")
         field.press("Enter")
         expect(answers(page)).to_have_count(2)
 
@@ -83,8 +83,8 @@ def test_reload_and_back_keep_the_conversation_and_the_draft(browser, url):
         add(page, png())
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(1)
-        page.locator("#question").press_sequentially("Is there a fr")
-        page.wait_for_response(lambda response: response.url.endswith("/draft"))
+        with page.expect_response(lambda response: response.url.endswith("/draft")):
+            page.locator("#question").fill("Is there a fr")
         page.reload()
         expect(answers(page)).to_have_count(1)
         expect(page.locator("#question")).to_have_value("Is there a fr")
@@ -352,8 +352,8 @@ def test_a_batch_is_corrected_exported_and_compared_with_another_reader(browser,
         (folder / f"{number}.png").write_bytes(png(40 + number))
     with opened(browser, url) as page:
         page.get_by_role("button", name="Batch and annotation").click()
-        page.set_input_files("input[data-testid=folder]", folder)
-        page.get_by_label("Questions").fill("Which organ?\nIs it healthy?")
+        page.set_input_files("input[data-testid=folder]", sorted(folder.iterdir()))
+        page.get_by_label("Questions").fill("Which organ?\nWhich plane?")
         page.get_by_label("Annotation").check()
         page.get_by_role("button", name="Ask all").click()
         expect(page.get_by_role("dialog").locator("tbody tr")).to_have_count(6)

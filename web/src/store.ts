@@ -64,7 +64,7 @@ export async function start(): Promise<void> {
     return;
   }
   online.value = true;
-  await openFromAddress();
+  if (location.hash) await openFromAddress(); // else a picture may have been opened meanwhile
 }
 
 /** Opens the conversation that the address names: at the start, and after "back". */

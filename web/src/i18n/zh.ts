@@ -165,7 +165,7 @@ export const zh: Record<Key, string> = {
   "plane.axial": "轴位",
   "plane.coronal": "冠状位",
   "plane.sagittal": "矢状位",
-  "keys.slices": "滚轮、Page up / Page down 或手指：序列的层面；C 播放",
+  "keys.slices": "滚轮、翻页键或手指：序列的层面；C 播放",
   "keys.region": "B 或 O 后拖动：圈出要提问的区域",
   "preset.header": "文件默认",
   "preset.default": "默认",
