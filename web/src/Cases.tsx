@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Case } from "./api.ts";
 import { pictureBlob } from "./api.ts";
-import { nameOf, t } from "./i18n/index.ts";
+import { captionOf, t } from "./i18n/index.ts";
 import * as store from "./store.ts";
 import { FileButton } from "./Start.tsx";
 
@@ -13,7 +13,7 @@ export function Cases() {
   const [deleting, setDeleting] = useState<string | null>(null);
   const cases = store.conversation.value?.cases ?? [];
   const words = filter.toLowerCase();
-  const matching = cases.filter((item) => `${item.name} ${nameOf(item.name)} ${item.turns.map((turn) => `${turn.question} ${turn.answer?.answer ?? ""}`).join(" ")}`.toLowerCase().includes(words));
+  const matching = cases.filter((item) => `${item.name} ${captionOf(item.name)} ${item.turns.map((turn) => `${turn.question} ${turn.answer?.answer ?? ""}`).join(" ")}`.toLowerCase().includes(words));
   return (
     <nav class="cases" aria-label={t("cases.title")}>
       {cases.length >= SEARCHED_FROM && <input type="search" aria-label={t("cases.search")} placeholder={t("cases.search")} value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />}
@@ -22,17 +22,17 @@ export function Cases() {
           <li key={item.image.image_id} class={item.image.image_id === store.currentId.value ? "current" : ""}>
             <button class="case" aria-current={item.image.image_id === store.currentId.value} onClick={() => store.choose(item.image.image_id)} title={expiry(item)}>
               <Thumbnail item={item} />
-              <span class="name">{nameOf(item.name)}</span>
+              <span class="name">{captionOf(item.name)}</span>
             </button>
-            <button class="delete" aria-label={t("cases.delete", { name: nameOf(item.name) })} title={t("cases.delete", { name: nameOf(item.name) })} onClick={() => setDeleting(item.image.image_id)}>
+            <button class="delete" aria-label={t("cases.delete", { name: captionOf(item.name) })} title={t("cases.delete", { name: captionOf(item.name) })} onClick={() => setDeleting(item.image.image_id)}>
               ×
             </button>
             {item.image.image_id !== store.currentId.value && (
               <button
                 class="beside"
                 aria-pressed={store.secondId.value === item.image.image_id}
-                aria-label={t("cases.compare", { name: nameOf(item.name) })}
-                title={t("cases.compare", { name: nameOf(item.name) })}
+                aria-label={t("cases.compare", { name: captionOf(item.name) })}
+                title={t("cases.compare", { name: captionOf(item.name) })}
                 onClick={() => (store.secondId.value = store.secondId.value === item.image.image_id ? null : item.image.image_id)}
               >
                 ◫
@@ -56,7 +56,7 @@ export function Cases() {
   );
 }
 
-const expiry = (item: Case): string => (item.expires_at ? `${nameOf(item.name)}, ${t("cases.expires", { time: new Date(item.expires_at).toLocaleTimeString() })}` : nameOf(item.name));
+const expiry = (item: Case): string => (item.expires_at ? `${captionOf(item.name)}, ${t("cases.expires", { time: new Date(item.expires_at).toLocaleTimeString() })}` : captionOf(item.name));
 
 function Thumbnail({ item }: { item: Case }) {
   const [url, setUrl] = useState("");

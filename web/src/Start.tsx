@@ -1,7 +1,7 @@
 // What is shown before there is a picture.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { exampleBlob } from "./api.ts";
-import { duration, language, nameOf, t } from "./i18n/index.ts";
+import { captionOf, duration, t } from "./i18n/index.ts";
 import * as store from "./store.ts";
 
 export function FileButton({ label }: { label: string }) {
@@ -24,9 +24,6 @@ export function FileButton({ label }: { label: string }) {
     </>
   );
 }
-
-/** A caption such as "MRI, Brain", word by word in the page's language. */
-const captionOf = (caption: string): string => caption.split(", ").map(nameOf).join(language.value === "zh" ? "，" : ", ");
 
 export function Start() {
   const limits = store.model.value?.limits;

@@ -2,7 +2,7 @@
 import type { Turn } from "./api.ts";
 import { percent } from "./Conversation.tsx";
 import { Dialog } from "./Dialog.tsx";
-import { nameOf, t } from "./i18n/index.ts";
+import { captionOf, t } from "./i18n/index.ts";
 import { csv, download } from "./report.ts";
 import * as store from "./store.ts";
 
@@ -27,7 +27,7 @@ export function Table({ close }: { close: () => void }) {
           <thead>
             <tr>
               <th>{t("table.question")}</th>
-              {cases.map((item) => <th key={item.image.image_id}>{nameOf(item.name)}</th>)}
+              {cases.map((item) => <th key={item.image.image_id}>{captionOf(item.name)}</th>)}
             </tr>
           </thead>
           <tbody>

@@ -1,7 +1,7 @@
 // A session as a report to print or to keep, a table, or data.
 import type { Answer, Case, Turn } from "./api.ts";
 import { pictureBlob } from "./api.ts";
-import { language, nameOf, t } from "./i18n/index.ts";
+import { captionOf, language, nameOf, t } from "./i18n/index.ts";
 import { reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
@@ -80,7 +80,7 @@ async function section(item: Case): Promise<string> {
   const outlined = [...new Set(item.turns.flatMap((turn) => turn.answer?.evidence.map((one) => nameOf(one.name)) ?? []))];
   const details = [`${t("report.digest")}: <code>${digestOf(item)}</code>`, `${item.image.width} × ${item.image.height}`, ...frame, ...facts.map(escaped), ...(outlined.length ? [`${t("viewer.evidence")}: ${escaped(outlined.join(", "))}`] : [])];
   const head = [t("table.question"), t("work.answer"), t("report.confidence"), t("viewer.slice"), t("report.asked")].map((text) => `<th>${text}</th>`).join("");
-  return `<section><h2>${escaped(nameOf(item.name))}</h2>${picture && `<img src="${picture}" alt="">`}<p>${details.join(", ")}</p><table><tr>${head}</tr>${item.turns.filter((turn) => turn.answer).map(turnRow).join("")}</table></section>`;
+  return `<section><h2>${escaped(captionOf(item.name))}</h2>${picture && `<img src="${picture}" alt="">`}<p>${details.join(", ")}</p><table><tr>${head}</tr>${item.turns.filter((turn) => turn.answer).map(turnRow).join("")}</table></section>`;
 }
 
 async function reportBody(): Promise<string> {

@@ -23,6 +23,12 @@ export const hasText = (key: string): key is Key => key in en;
 /** An organ, a finding or another name of the server in the page's language; unchanged where it is not known. */
 export const nameOf = (text: string): string => NAMES[language.value]?.[text.toLowerCase()] ?? text;
 
+/** A caption such as "MRI, Brain_Tissue", part by part in the page's language. */
+export const captionOf = (caption: string): string => {
+  const parts = caption.split(", ");
+  return parts.every((part) => /^[A-Z][\w -]*$/.test(part)) ? parts.map((part) => nameOf(part).replaceAll("_", " ")).join(language.value === "zh" ? "，" : ", ") : caption;
+};
+
 /** Everything that a name is called, in any language. */
 export const wordingsOf = (name: string): string[] => [name.toLowerCase(), ...Object.values(NAMES).flatMap((names) => names[name.toLowerCase()] ?? [])];
 

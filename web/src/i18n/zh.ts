@@ -259,6 +259,16 @@ export const zh: Record<Key, string> = {
 
 /** What the server names in English, in lower case. */
 export const zhNames: Record<string, string> = {
+  "abdomen": "腹部",
+  "chest_heart": "胸部（心脏）",
+  "chest_lung": "胸部（肺）",
+  "brain_tissue": "脑组织",
+  "brain_face": "头面部",
+  "brain": "脑",
+  "neck": "颈部",
+  "pelvic cavity": "盆腔",
+  "mri": "磁共振",
+  "x-ray": "X 光",
   "english": "英文",
   "english and chinese": "英文和中文",
   "yes": "是",

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Case, Evidence, Plane, Region } from "../api.ts";
-import { hasText, nameOf, t } from "../i18n/index.ts";
+import { captionOf, hasText, nameOf, t } from "../i18n/index.ts";
 import { namesPlace } from "../localizable.ts";
 import * as store from "../store.ts";
 import { applyWindow, draggedWindow, PERCENTILE_PRESETS, percentileWindow, type Pixels, type Window } from "./pixels.ts";
@@ -298,7 +298,7 @@ export function Viewer({ item, answer, question, main }: Props) {
         tabIndex={0}
         role="application"
         aria-roledescription={t("viewer.tools")}
-        aria-label={t("viewer.label", { name: nameOf(item.name) })}
+        aria-label={t("viewer.label", { name: captionOf(item.name) })}
         onKeyDown={onKey}
         onPointerDown={onPointerDown}
         onPointerMove={onPointerMove}
