@@ -105,6 +105,11 @@ GROUPS: dict[Group, _Contents] = {
             "bleu1": "medical_vqa.evaluation.metrics.bleu:bleu_1",
             "bleu4": "medical_vqa.evaluation.metrics.bleu:bleu_4",
             "choice": "medical_vqa.evaluation.metrics.multiple_choice:multiple_choice",
+            "synonyms": "medical_vqa.evaluation.metrics.clinical:synonym_match",
+            "sensitivity": "medical_vqa.evaluation.metrics.clinical:sensitivity",
+            "specificity": "medical_vqa.evaluation.metrics.clinical:specificity",
+            "numeric": "medical_vqa.evaluation.metrics.numeric:numeric_match",
+            "vqa_soft": "medical_vqa.evaluation.protocols.soft_accuracy:soft_accuracy",
         },
     ),
     "protocols": _Contents(  # the first is the default

@@ -99,7 +99,7 @@ def test_details_are_computed_only_on_request(examples, predictions, score):
     assert (headline_only.additional_metrics, headline_only.calibration, headline_only.consistency) == ((), None, None)
     assert detailed.calibration.n == 5
     assert {metric.name for metric in detailed.additional_metrics} == {
-        "closed", "open_recall", "laterality", "rouge_l", "bleu1", "bleu4",
+        "closed", "open_recall", "laterality", "rouge_l", "bleu1", "bleu4", "synonyms", "sensitivity", "specificity",
     }  # fmt: skip
 
 

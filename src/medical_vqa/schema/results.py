@@ -355,7 +355,7 @@ class Results(SchemaModel):
     breakdowns: tuple[Breakdown, ...] = ()
     """The metrics by fact; empty unless details or breakdowns were requested."""
     additional_metrics: tuple[MetricResult, ...] = ()
-    """Closed accuracy, open recall, lists, laterality, ROUGE-L, BLEU; empty unless details were requested."""
+    """Closed accuracy, lists, laterality, sensitivity, BLEU and others; empty unless details were requested."""
     calibration: Calibration | None = None
     """How reliable the confidence is; null if the model gives none, or unless details were requested."""
     consistency: Consistency | None = None
