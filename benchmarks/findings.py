@@ -33,7 +33,9 @@ def main() -> None:
     rows = data.rows("validation")
     store = data.dataset.regions
     asked = {query.image: (query.visual, row) for query, row in zip(queries(data, rows, model), rows, strict=True)}
-    found = {image: model.vision.encode([visual])[0]["regions"].float().numpy() for image, (visual, _) in asked.items()}
+    found = {
+        image: model.to_numpy(model.vision.encode([visual])[0]["regions"]) for image, (visual, _) in asked.items()
+    }
     radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
     kinds = {}
     for place, name in enumerate(model.settings.regions):

@@ -1,6 +1,6 @@
 """The exported model against the model: every validation question of SLAKE, answered by both, image by image in turn.
 
-    python benchmarks/onnx_same_answers.py [--model BUNDLE] [--root DIR]
+    python benchmarks/onnx_same_answers.py [--model BUNDLE] [--root DIR] [--out FILE]
 
 Counts equal answers, and how far apart logits are at most, and for the first question about each image also attention
 and doubts; and takes the time of both, each image encoded anew and all its questions answered at once. Needs SLAKE
@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=shipped_bundle())
     parser.add_argument("--root", type=Path, default=default_root())
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "onnx_same_answers.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder, _ = export_onnx(arguments.model, Path(place) / "onnx")
@@ -46,7 +47,7 @@ def main() -> None:
         **compared(model, graphs, questions(PreparedDataset.open("slake", arguments.root), model.picture)),
     }
     print(json.dumps({k: v for k, v in results.items() if not k.endswith("_per_image")}, indent=2))
-    (HERE / "results" / "onnx_same_answers.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def questions(prepared, picture):

@@ -100,16 +100,16 @@ def region_of(model: Any, store: RegionStore, query: Query) -> Map | None:
 
 def grown(attention_map: Map) -> Map:
     """A map brought to (GRID, GRID), its sum kept."""
-    times = GRID // len(attention_map)
-    larger: Map = np.kron(attention_map, np.ones((times, times), np.float32)) / times**2
-    return larger
+    cells = (np.arange(GRID) * len(attention_map)) // GRID
+    larger: Map = attention_map[np.ix_(cells, cells)]
+    return larger / larger.sum()
 
 
 def hit(attention_map: Map, region: Map) -> bool:
     """Whether the middle of the map's brightest cell lies in the region."""
     row, column = np.unravel_index(attention_map.argmax(), attention_map.shape)
-    times = GRID // len(attention_map)
-    return bool(region[int(row) * times + times // 2, int(column) * times + times // 2] > 0.5)
+    times = GRID / len(attention_map)
+    return bool(region[int((row + 0.5) * times), int((column + 0.5) * times)] > 0.5)
 
 
 def other_hits(games: Sequence[tuple[Query, Map]], attention_maps: Sequence[Map]) -> Iterator[bool]:

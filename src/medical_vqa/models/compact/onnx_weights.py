@@ -138,6 +138,8 @@ class _Sharing:
             shift = self._values[f"{norm}.bias"] - self._values[f"{norm}.running_mean"] * scale
             if shift.shape == value.shape and np.allclose(shift, value, rtol=1e-5, atol=1e-6):
                 yield from self._scale(norm)
+                for part in ("bias", "running_mean"):
+                    yield from self._tensor(f"{norm}.{part}")
                 yield helper.make_node("Mul", [f"{norm}.running_mean", f"{norm}.scale"], [f"{initializer}.mean"])
                 yield helper.make_node("Sub", [f"{norm}.bias", f"{initializer}.mean"], [initializer])
                 return
@@ -163,7 +165,7 @@ class _Sharing:
         if f"{norm}.scale" in self._widened:
             return
         self._widened.add(f"{norm}.scale")
-        for part in ("weight", "bias", "running_mean", "running_var"):
+        for part in ("weight", "running_var"):
             yield from self._tensor(f"{norm}.{part}")
         constants: dict[str, NDArray[Any]] = {
             "epsilon": np.array(self._epsilons[norm], np.float32),
