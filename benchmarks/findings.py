@@ -1,11 +1,14 @@
 """How well the compact model tells which organs and findings a picture shows: `python benchmarks/findings.py [BUNDLE]`.
 
+``--dataset`` and ``--root`` name other prepared pictures than SLAKE's, such as a fold of `tools/cross_validate.py`.
+
 For every kind of region whose masks or boxes are known in SLAKE's English validation pictures: the area under the ROC
 curve (Mann-Whitney) of the highest share that the network gives it in any cell, in all pictures and in radiographs.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -26,16 +29,19 @@ FEWEST = 2  # pictures with it, and without
 
 def main() -> None:
     """Look at every picture once, and print one JSON object."""
-    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("--dataset", default="slake")
+    parser.add_argument("--root", type=Path, default=default_root())
+    arguments = parser.parse_args()
     model: Any
-    model, card = load_model(find_bundle(bundle), "cpu")
-    data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
+    model, card = load_model(find_bundle(arguments.bundle), "cpu")
+    selection = Selection(dataset=arguments.dataset, root=arguments.root, where={"language": "en"})
+    data = SelectedDataset.open(selection)
     rows = data.rows("validation")
     store = data.dataset.regions
     asked = {query.image: (query.visual, row) for query, row in zip(queries(data, rows, model), rows, strict=True)}
-    found = {
-        image: model.to_numpy(model.vision.encode([visual])[0]["regions"]) for image, (visual, _) in asked.items()
-    }
+    found = {image: model.to_numpy(model.vision.encode([visual])[0]["regions"]) for image, (visual, _) in asked.items()}
     radiographs = {image for image, (_, row) in asked.items() if row.facts["modality"] == "X-Ray"}
     kinds = {}
     for place, name in enumerate(model.settings.regions):
@@ -48,7 +54,14 @@ def main() -> None:
         }
         if areas["all"] is not None:
             kinds[name] = {"pictures": len(known), **areas}
-    json.dump({"model": card.name, "files": dict(card.files), "kinds": kinds}, sys.stdout, indent=1)
+    in_radiographs = [areas["radiographs"] for areas in kinds.values() if areas["radiographs"] is not None]
+    found_areas = {
+        "model": card.name,
+        "files": dict(card.files),
+        "mean of radiographs": round(float(np.mean(in_radiographs)), 3) if in_radiographs else None,
+        "kinds": kinds,
+    }
+    json.dump(found_areas, sys.stdout, indent=1)
 
 
 def area(scores: Sequence[float], there: Sequence[bool]) -> float | None:

@@ -1,8 +1,9 @@
 """Make the shipped model again: `python tools/make_shipped.py --source SLAKE`, about an hour.
 
-Prepares SLAKE, trains ``recipes/slake-compact.yaml`` (a run that was cut short goes on), stores the bundle with 16 bits
-a weight in the package, answers the validation split with what is stored, and writes temperature, thresholds and guards
-into it. `python tools/make_shipped.py --calibrate-only [--root DATA]` does the last two alone, in about two minutes.
+Prepares SLAKE, trains ``recipes/slake-compact.yaml`` or ``--recipe`` (an interrupted run resumes), stores the bundle
+with 16 bits a weight in the package, answers the validation split with what is stored, and writes temperature,
+thresholds and guards into it. `python tools/make_shipped.py --calibrate-only [--root DATA]` does the last two alone, in
+about two minutes.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ def main() -> None:
     what.add_argument("--source", type=Path, help="SLAKE in the authors' layout, with its masks")
     what.add_argument("--calibrate-only", action="store_true", help="calibrate the model in the package")
     parser.add_argument("--root", type=Path, help="folder of prepared datasets; that of the recipe by default")
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/slake-compact.yaml"), help="what is trained")
     arguments = parser.parse_args()
     if arguments.source is not None:
         command("prepare", "slake", "--source", arguments.source, "--partial")
-        if not (RUN / "finished.json").is_file():
-            command("train", "recipes/slake-compact.yaml", "--run", RUN)
-        ship(RUN, shipped_bundle())
+        run = Path("runs") / arguments.recipe.stem
+        if not (run / "finished.json").is_file():
+            command("train", arguments.recipe, "--run", run)
+        ship(run, shipped_bundle())
     shipped = shipped_bundle()
     command("score", calibrated(shipped, arguments.root))
     sys.stdout.write(f"shipped: {shipped}, {sum(f.stat().st_size for f in shipped.iterdir()):,} bytes\n")
