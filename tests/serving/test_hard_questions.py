@@ -67,3 +67,14 @@ def test_suggested_questions_are_chinese_on_request(client):
     assert len(chinese) > 3
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in question) for question in chinese)
     assert client.get(address, params={"language": "xx"}).status_code == 422
+
+
+def test_every_suggested_question_is_answered_and_none_about_a_picture_that_is_refused(client):
+    uploaded = client.post("/upload_image", files={"image_file": ("a.jpg", LIVER.read_bytes())}).json()
+    questions = client.get(f"/images/{uploaded['image_id']}/questions").json()["questions"]
+    assert 3 <= len(questions) <= 6
+    assert not any(ask(client, question).json()["abstained"] for question in questions)
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(data, "PNG")
+    red = client.post("/upload_image", files={"image_file": ("red.png", data.getvalue())}).json()
+    assert client.get(f"/images/{red['image_id']}/questions").json()["questions"] == []

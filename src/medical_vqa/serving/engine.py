@@ -328,6 +328,35 @@ class Engine:
             presence |= {int(q.id): value for q, value in zip(part, values, strict=True) if value is not None}
         return presence
 
+    async def answerable(
+        self,
+        image: str,
+        visual: Any,
+        questions: Sequence[str],
+        *,
+        context: PictureContext | None = None,
+        received: float | None = None,
+    ) -> list[str]:
+        """The questions that the model answers about a picture without abstaining, in order.
+
+        Args:
+            image: Key of the picture.
+            visual: The picture as the model needs it, or its features.
+            questions: In words.
+            context: What is known of the picture apart from its pixels; None: nothing.
+            received: When the request arrived (`time.monotonic`); None: now.
+
+        Raises:
+            ApiError: Too much is queued, or the deadline has passed.
+        """
+        queries = [Query(str(number), question, image, visual) for number, question in enumerate(questions)]
+
+        def decide() -> list[bool]:
+            return self.guards.are_answered(queries, {image: context or NO_CONTEXT})
+
+        answered = await self._submit("", None, None, False, received, call=decide)
+        return [question for question, is_answered in zip(questions, answered, strict=True) if is_answered]
+
     async def _submit(
         self,
         image: str,

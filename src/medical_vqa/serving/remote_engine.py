@@ -130,6 +130,18 @@ class RemoteEngine:
         """Empty: a remote model localizes nothing."""
         return {}
 
+    async def answerable(
+        self,
+        image: str,  # noqa: ARG002 - as every engine
+        visual: Any,  # noqa: ARG002
+        questions: Sequence[str],
+        *,
+        context: PictureContext | None = None,  # noqa: ARG002
+        received: float | None = None,  # noqa: ARG002
+    ) -> list[str]:
+        """All of the questions: every question to a remote model costs, so that none is tried."""
+        return list(questions)
+
     async def ask(
         self,
         image: str,

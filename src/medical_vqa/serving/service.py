@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "DICOM", "NIFTI"]
 """Supported file formats."""
 _LOG = structlog.get_logger("medical_vqa.serving")
+_TRIED, _SUGGESTED = 12, 6  # common questions that are tried about an image, and suggested at most
 _SERIES_QUEUE = 8  # requests with series that may wait for their decoder
 _PART_OF_SERIES_MEMORY = 5  # the files, the values, and two copies of them on their way to the server
 _STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
@@ -272,6 +273,29 @@ class Service:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return Answers(image_id=image_id, answers=[task.result() for task in tasks])
+
+    async def suggested_questions(self, image_id: str, questions: Sequence[str], *, chinese: bool) -> list[str]:
+        """Questions that the model answers about an uploaded image without abstaining; none for a refused picture.
+
+        Args:
+            image_id: Of the image.
+            questions: Questions to begin with, in the language.
+            chinese: Whether the model's own common questions in Chinese follow, or those in English.
+
+        Raises:
+            ApiError: There is no such image, too much is queued, or the deadline has passed.
+        """
+        start = time.monotonic()
+        image = await self.images.get(image_id)
+        bank = self.engine.model.question_bank
+        common = bank.commonest(_TRIED, chinese=chinese) if bank is not None else []
+        candidates = list(dict.fromkeys([*questions, *common]))
+        if not candidates:
+            return []
+        answerable = await self.engine.answerable(
+            image.digest, image.visual, candidates, context=image.context, received=start
+        )
+        return answerable[:_SUGGESTED]
 
     async def ask_once(
         self,

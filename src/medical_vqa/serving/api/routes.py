@@ -61,8 +61,6 @@ ImageId = Annotated[
     str, Path(description="As POST /upload_image returned it.", examples=[IMAGE_ID_EXAMPLE], max_length=64)
 ]
 router = APIRouter()
-_SUGGESTED = 6
-"""Suggested questions about one image."""
 json_router = APIRouter(route_class=BoundedJsonRoute)
 
 
@@ -194,12 +192,10 @@ async def suggested_questions(
     service: ServiceDependency,
     language: Annotated[Literal["en", "zh"], Query(description="Language of the questions.")] = "en",
 ) -> Suggestions:
-    """Suggested questions about an uploaded image; in Chinese none where the model was not trained on Chinese."""
-    await service.images.get(image_id)
-    if language == "en":
-        return Suggestions(questions=bundled_examples().examples.questions)
-    bank = service.engine.model.question_bank
-    return Suggestions(questions=bank.commonest(_SUGGESTED, chinese=True) if bank is not None else [])
+    """Questions that the model answers about an uploaded image without abstaining, the commonest first."""
+    chinese = language == "zh"
+    common = [] if chinese else bundled_examples().examples.questions
+    return Suggestions(questions=await service.suggested_questions(image_id, common, chinese=chinese))
 
 
 # --- about this server ------------------------------------------------------------------------------------------------
