@@ -1,22 +1,32 @@
-"""A synthetic CT of 300 slices, by folder and by zip archive: time to the first answer, to a slice, and memory.
+"""A synthetic CT of 300 slices: time to the first answer, to a slice, and memory.
 
-python benchmarks/series.py        # writes results/series.json
+    python benchmarks/series.py        # writes results/series.json
+
+By folder and by zip archive in this process, by folder on the command line, and by zip archive over HTTP, where a slice
+is shown as PNG (`/view`) and as values (`/values`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
+import psutil
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -26,6 +36,8 @@ from medical_vqa.data.imaging.series import read_series
 RESULTS = Path(__file__).parent / "results" / "series.json"
 QUESTION = "What modality is used to take this image?"
 SLICES, SIDE = 300, 512
+_LISTENING = re.compile(r"http://[\w.]+:(\d+)")
+_VIEWS = range(100, 140)
 
 
 def write_slice(path: Path, values: np.ndarray, number: int) -> None:
@@ -68,6 +80,81 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+class PeakMemory(threading.Thread):
+    """The largest resident memory of a process and its children, in bytes, while it runs."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process(process)
+        self.bytes = 0
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        """Look every 20 ms."""
+        while not self.stopped.wait(0.02):
+            try:
+                parts = [self._process, *self._process.children(recursive=True)]
+                self.bytes = max(self.bytes, sum(part.memory_info().rss for part in parts))
+            except psutil.NoSuchProcess:
+                return
+
+
+def over_http(archive: Path) -> dict[str, Any]:
+    """Upload, first answer and slices by a server in its own process, with the settings that it has by default."""
+    command = [sys.executable, "-m", "medical_vqa", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        port = next(match[1] for line in server.stderr if (match := _LISTENING.search(line)))
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # or the server waits for it to be read
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            before = psutil.Process(server.pid).memory_info().rss
+            memory = PeakMemory(server.pid)
+            memory.start()
+            start = time.perf_counter()
+            with archive.open("rb") as file:
+                uploaded = client.post("/series", files={"files": ("ct.zip", file)}).raise_for_status().json()
+            upload = time.perf_counter() - start
+            identifier = uploaded["series"][0]["image_id"]
+            answer = client.post("/ask_question", data={"image_id": identifier, "question": QUESTION})
+            first_answer = time.perf_counter() - start
+            results = {
+                "upload_seconds": round(upload, 2),
+                "upload_to_first_answer_seconds": round(first_answer, 2),
+                "slices_asked": len(answer.raise_for_status().json()["slices"]),
+                "peak_memory_megabytes": round(memory.bytes / 1e6),
+                "memory_before_megabytes": round(before / 1e6),
+            }
+            for plane in ("axial", "coronal", "sagittal"):
+                for kind in ("view", "values"):
+
+                    def show(index: int, plane: str = plane, kind: str = kind) -> None:
+                        parameters: dict[str, Any] = {"frame": index, "plane": plane}
+                        client.get(f"/images/{identifier}/{kind}", params=parameters).raise_for_status()
+
+                    times = sorted(seconds(lambda i=i, show=show: show(i)) for i in _VIEWS)
+                    results[f"{plane}_{kind}_ms_median"] = round(1000 * statistics.median(times), 1)
+                    results[f"{plane}_{kind}_ms_95th"] = round(1000 * times[int(0.95 * len(times))], 1)
+            memory.stopped.set()
+            results["memory_after_megabytes"] = round(psutil.Process(server.pid).memory_info().rss / 1e6)
+        server.terminate()
+    return results
+
+
+def on_the_command_line(folder: Path) -> dict[str, Any]:
+    """`medical-vqa ask FOLDER`, from its start to its answer."""
+    command = [sys.executable, "-m", "medical_vqa", "ask", str(folder), QUESTION, "--model", "shipped"]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ) as process:
+        memory = PeakMemory(process.pid)
+        memory.start()
+        code = process.wait()
+    assert code == 0, f"ask ended with {code}"
+    return {
+        "cli_folder_seconds": round(time.perf_counter() - start, 2),
+        "cli_peak_memory_megabytes": round(memory.bytes / 1e6),
+    }
+
+
 def main() -> None:
     """Measure and write the results."""
     model = mv.load("shipped")
@@ -81,6 +168,8 @@ def main() -> None:
             for path in sorted(folder.iterdir()):
                 file.write(path, path.name)
         results["zip_megabytes"] = round(archive.stat().st_size / 1e6, 1)
+        results |= on_the_command_line(folder)
+        results["http"] = over_http(archive)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for source in (folder, archive):
             kind = source.suffix.lstrip(".") or "folder"

@@ -42,6 +42,10 @@ class UnsupportedImageError(ImageError):
     """An image seems undamaged, but its format or encoding is not supported."""
 
 
+class DicomwebError(DataError):
+    """A DICOMweb server does not answer, refuses, or has nothing under an address."""
+
+
 class IncompleteError(DataError):
     """Part of a dataset is missing; preparing with ``partial=True`` uses the rest."""
 

@@ -30,7 +30,7 @@ def described():
 def operations():
     return [
         "POST /ask_question", "POST /ask_question/stream", "POST /ask_questions", "POST /ask", "POST /upload_image",
-        "POST /series", "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
+        "POST /series", "POST /images/dicomweb", "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
         "GET /images/{image_id}", "GET /images/{image_id}/view", "GET /images/{image_id}/values",
         "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
         "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medical_vqa.cli.dicom_outputs import DicomOutputs, dicom_output_options
 from medical_vqa.cli.options import (
     allow_http_option,
     api_key_option,
@@ -24,10 +25,11 @@ from medical_vqa.errors import ConfigError, MedicalVqaError, MissingDependencyEr
 if TYPE_CHECKING:
     from medical_vqa import api
     from medical_vqa.pipelines.ask import Answer
+    from medical_vqa.pipelines.ask_series import SeriesAnswer
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image")
 @click.argument("question")
 @click.option(
     "--model",
@@ -60,9 +62,10 @@ if TYPE_CHECKING:
     "--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Plane of them.  [default: as stored]"
 )
 @image_dependence_option
+@dicom_output_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 def ask(
-    image: Path,
+    image: str,
     question: str,
     models: tuple[str, ...],
     all_models: bool,
@@ -77,15 +80,18 @@ def ask(
     plane: str | None,
     image_dependence: bool | None,
     as_json: bool,
+    **dicom_options: Any,
 ) -> None:
     """Ask one question about one image or series.
 
     IMAGE is a JPEG, PNG, BMP, TIFF, WebP, DICOM or NIfTI file; or a series: a folder, a zip archive or a DICOMDIR of
-    DICOM files, or, with --slices or --plane, a file of many slices. Two questions in QUESTION get two answers.
+    DICOM files, or, with --slices or --plane, a file of many slices; or dicomweb://HOST/PATH/studies/UID with
+    /series/UID. Two questions in QUESTION get two answers.
     """
     from medical_vqa import api
-    from medical_vqa.data.imaging.series import is_series
+    from medical_vqa.pipelines.dicomweb import local_files
 
+    outputs = DicomOutputs(**dicom_options, address=image)
     names = [*models, *(_all_models() if all_models else [])]
     where = {
         "device": device,
@@ -94,29 +100,63 @@ def ask(
         "allow_http": allow_http,
         "image_dependence": image_dependence,
     }
-    series = slices is not None or plane is not None or is_series(image)
+    if len(names) > 1 and outputs:
+        raise ConfigError("a DICOM report is of one model; name one --model")
+    with local_files(image) as path:
+        if _is_series(path, names, frame, others, slices, plane):
+            loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
+            answers = _ask_series(loaded, path, image, question, slices, plane, window, as_json=as_json)
+            outputs.write(loaded, answers, path)
+            return
+        if len(names) > 1:
+            results = {name: _answers_of(name, path, question, where, frame, window, others) for name in names}
+            click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))
+            click.echo(DISCLAIMER, err=True)
+            return
+        loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
+        _ask_image(loaded, path, image, question, frame, window, others, outputs, as_json=as_json)
+
+
+def _is_series(
+    path: Path, names: list[str], frame: int | None, others: tuple[Path, ...], slices: int | None, plane: str | None
+) -> bool:
+    from medical_vqa.data.imaging.series import is_series
+
+    series = slices is not None or plane is not None or is_series(path)
     if series and (frame is not None or others):
         raise ConfigError("--frame and --and are for one image, and this is a series; leave them out")
     if series and len(names) > 1:
         raise ConfigError("several models are for one image, and this is a series; name one --model")
-    if len(names) > 1:
-        results = {name: _answers_of(name, image, question, where, frame, window, others) for name in names}
-        click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))
-        click.echo(DISCLAIMER, err=True)
-        return
-    loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
-    if series:
-        _ask_series(loaded, image, question, slices, plane, window, as_json=as_json)
-        return
-    answers = loaded.ask_many(image, question, frame=frame, window=window, others=others)
+    return series
+
+
+def _ask_image(
+    loaded: api.Model,
+    path: Path,
+    source: str,
+    question: str,
+    frame: int | None,
+    window: tuple[float, float] | None,
+    others: tuple[Path, ...],
+    outputs: DicomOutputs,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the answers about one image; `source` is what the user called it."""
+    answers = loaded.ask_many(path, question, frame=frame, window=window, others=others)
     for answer in answers:
         if as_json:
-            click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+            content = answer.to_dict()
+            content["image"] = content["seen"]["file"] = source
+            click.echo(json.dumps(content, ensure_ascii=False))
             continue
         first, *further_lines = answer_lines(answer)
         click.secho(first, bold=not answer.abstained)
         for line in further_lines:
             click.echo(line)
+    outputs.write(loaded, answers, path)
+    if outputs.capture is not None:
+        outputs.write_capture(loaded, loaded.attention_map(path, answers[0].question, frame=frame, window=window))
     if not as_json:
         for line in view_lines(answers[0].seen):
             click.echo(line)
@@ -128,25 +168,33 @@ def ask(
 def _ask_series(
     model: api.Model,
     series: Path,
+    source: str,
     question: str,
     slices: int | None,
     plane: str | None,
     window: tuple[float, float] | None,
     *,
     as_json: bool,
-) -> None:
-    """Print the answers about a series."""
+) -> list[SeriesAnswer]:
+    """Print the answers about a series; `source` is what the user called it."""
     from medical_vqa.models.questions.form import questions_in
     from medical_vqa.models.slices import DEFAULT_SLICES
 
+    answers = []
     for text in questions_in(question):
-        answered = model.ask_series(series, text, slices=slices or DEFAULT_SLICES, plane=plane, window=window)
+        answer = model.ask_series(
+            series, text, slices=DEFAULT_SLICES if slices is None else slices, plane=plane, window=window
+        )
+        answers.append(answer)
         if as_json:
-            click.echo(json.dumps(answered.to_dict(), ensure_ascii=False))
+            content = answer.to_dict()
+            content["series"] = content["seen"]["file"] = source
+            click.echo(json.dumps(content, ensure_ascii=False))
         else:
-            click.echo("\n".join(series_lines(answered)))
+            click.echo("\n".join(series_lines(answer)))
     if not as_json:
         click.echo(f"{model.name}, {model.family}. {DISCLAIMER}", err=True)
+    return answers
 
 
 def _all_models() -> list[str]:

@@ -80,6 +80,8 @@ class SeriesAnswer:
     """The series; frame and window are those of the slice in the middle of the chosen ones."""
     model: str
     """Name of the model."""
+    files: tuple[tuple[int, int], ...] = ()
+    """Number of the file and of the frame in it of each slice that the model received, from 0; empty: not known."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -153,6 +155,11 @@ class _Pictures:
         """One slice as a person sees it."""
         return self._get(index)[0]
 
+    def files(self, indices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Where slices are stored; empty in planes that were resampled."""
+        known = self._volume.files if self.plane == self._volume.acquired else ()
+        return tuple(known[index] for index in indices) if known else ()
+
     def query(self, index: int, question: str) -> Query:
         """A question about one slice."""
         return Query(str(index), question, str(index), self._get(index)[1])
@@ -217,6 +224,7 @@ def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> Se
         tuple(indices),
         ImageView.of(source, pictures.frame(indices[len(indices) // 2])),
         loaded.card.name,
+        pictures.files(indices),
     )
 
 

@@ -34,7 +34,7 @@ from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.data.imaging.stack import read_stack, storable
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.data.imaging.windowed_channels import windowed_image
-from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
+from medical_vqa.errors import DicomwebError, ImageError, MedicalVqaError, TooLargeError, UnsupportedImageError
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
 from medical_vqa.serving.fair_queue import FairQueue
@@ -355,13 +355,16 @@ class DecoderPool:
 
 
 def to_api_error(error: MedicalVqaError) -> ApiError:
-    """413 for what is too large, 415 for a known format that is not supported, 400 for anything else."""
+    """413 for what is too large, 415 for a known format that is not supported, 422 where another server failed, 400 for
+    anything else."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, TooLargeError):
         return ApiError(413, "too_large", str(error))
     if isinstance(error, UnsupportedImageError):
         return ApiError(415, "unsupported_media_type", str(error))
+    if isinstance(error, DicomwebError):
+        return ApiError(422, "source_failed", str(error))
     return ApiError(400, "not_an_image", str(error))
 
 

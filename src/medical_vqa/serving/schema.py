@@ -12,6 +12,7 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     GET    /images/{id}                                                                      -> ImageItem
     GET    /images/{id}/view       frame, plane, window, invert                              -> PNG bytes of a slice
     GET    /images/{id}/values     frame, plane                                              -> the slice's values
+    POST   /images/dicomweb        JSON RetrieveRequest                                      -> SeriesUpload
     POST   /series                 multipart files (repeated), or one archive                -> SeriesUpload
     DELETE /images/{id}                                                                      -> 204
     POST   /conversations                                                                    -> Conversation
@@ -64,6 +65,7 @@ ErrorCode = Literal[
     "too_large",  # 413
     "unsupported_media_type",  # 415
     "invalid",  # 422: a field is missing, too long or of the wrong type
+    "source_failed",  # 422: the DICOMweb server does not answer, or has nothing there
     "rate_limited",  # 429: too many requests with this key
     "quota_exceeded",  # 429: the tenant stores as many images as it may
     "overloaded",  # 429: the queue is full; the header Retry-After says when to come back
@@ -153,6 +155,16 @@ class AskManyRequest(Wire):
     frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
     plane: PlaneName | None = Field(None, description=_PLANE)
     window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
+
+
+class RetrieveRequest(Wire):
+    """Images of a DICOMweb server."""
+
+    address: str = Field(
+        description="A study, a series or one instance of a server that this one may retrieve from.",
+        max_length=500,
+        examples=["dicomweb://pacs.example.org/dicom-web/studies/1.2.3/series/1.2.3.4"],
+    )
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

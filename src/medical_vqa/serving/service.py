@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.dicomweb import DicomwebAddress
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
@@ -42,7 +43,7 @@ from medical_vqa.serving.schema import (
     UploadedImage,
 )
 from medical_vqa.serving.series.answers import SliceAnswers
-from medical_vqa.serving.series.decode import SeriesJob
+from medical_vqa.serving.series.decode import DicomwebJob, SeriesJob
 from medical_vqa.serving.series.views import Selection, SliceViews, facts_of, frame_of
 from medical_vqa.serving.settings import Settings
 
@@ -195,6 +196,25 @@ class Service:
     async def upload_series(self, files: Sequence[bytes], *, client: str = "") -> SeriesUpload:
         """Sort a client's files into series and single pictures, and store each; raises `ApiError`."""
         job = SeriesJob(tuple(files), self._series_limits, self.engine.model.picture)
+        return await self._add_series(job, client)
+
+    async def retrieve_series(self, address: str, *, client: str = "") -> SeriesUpload:
+        """Retrieve a study or series from a DICOMweb server that the settings name, and store it like an upload.
+
+        Raises `ApiError`: 403 for another server, 422 where the address makes no sense or the server has nothing there.
+        """
+        try:
+            parsed = DicomwebAddress.parse(address)
+        except ConfigError as error:
+            raise ApiError(422, "invalid", str(error)) from None
+        if parsed.host not in {host.lower() for host in self.settings.dicomweb_hosts}:
+            message = (
+                "images of this DICOMweb host may not be retrieved; MEDICAL_VQA_DICOMWEB_HOSTS lists those that may"
+            )
+            raise ApiError(403, "forbidden", message)
+        return await self._add_series(DicomwebJob(parsed, self._series_limits, self.engine.model.picture), client)
+
+    async def _add_series(self, job: SeriesJob | DicomwebJob, client: str) -> SeriesUpload:
         decoded = await self._series_decoders.decode(job, client=client)
         stored: list[StoredImage] = []
         try:

@@ -31,9 +31,11 @@ _READ_ELSEWHERE = {  # variables of other parts of the package
     "BACKEND",
     "COMPARE",
     "API_KEY",
+    "DICOMWEB_TOKENS",
     "MODELS",
 }
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
+_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
 _LEAST_MEMORY = 512 * MEBIBYTE
@@ -174,6 +176,8 @@ class Settings(BaseSettings):
     """Addresses whose X-Forwarded-For header is trusted."""
     cors_origins: CommaSeparated = ()
     """Origins whose pages may call this server from a browser; empty: none."""
+    dicomweb_hosts: CommaSeparated = ()
+    """HOST or HOST:PORT of the DICOMweb servers that POST /images/dicomweb may retrieve from; empty: none."""
     remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
@@ -198,7 +202,7 @@ class Settings(BaseSettings):
     otel: bool = False
     """Whether spans go to the OpenTelemetry collector that the OTEL_* variables name."""
 
-    @field_validator("api_keys", "trusted_proxies", "cors_origins", mode="before")
+    @field_validator("api_keys", "trusted_proxies", "cors_origins", "dicomweb_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -238,6 +242,14 @@ class Settings(BaseSettings):
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"expected origins such as https://app.example.org, got {origin!r}")
+        return value
+
+    @field_validator("dicomweb_hosts")
+    @classmethod
+    def _check_dicomweb_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"expected hosts such as pacs.example.org or 127.0.0.1:8042, got {host!r}")
         return value
 
     @field_validator("store")

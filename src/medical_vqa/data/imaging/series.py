@@ -125,7 +125,7 @@ def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_L
     name = str(source) if isinstance(source, Path) else "the series"
     try:
         with suppress_warnings("pydicom"):
-            return series_of(_files(source, limits, name), name, limits=limits)
+            return series_of(series_files(source, limits), name, limits=limits)
     except ModuleNotFoundError as error:
         raise UnsupportedImageError(
             f"{name}: reading a series needs the package {error.name}; run: pip install 'medical-vqa[dicom]'"
@@ -229,7 +229,9 @@ def _volume(slices: list[_Slice], name: str, limits: DecodeLimits, report: _Repo
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _files(source: Path | Sequence[Path], limits: DecodeLimits, name: str) -> Iterator[Callable[[], bytes]]:
+def series_files(source: Path | Sequence[Path], limits: DecodeLimits = LOCAL_LIMITS) -> Iterator[Callable[[], bytes]]:
+    """Functions that return the bytes of each file, in the order of `Volume.files`; takes what `read_series` takes."""
+    name = str(source) if isinstance(source, Path) else "the series"
     if not isinstance(source, Path):
         yield from (path.read_bytes for path in source)
         return
@@ -240,7 +242,7 @@ def _files(source: Path | Sequence[Path], limits: DecodeLimits, name: str) -> It
         return
     data = source.read_bytes()
     if is_dicom_directory(data):
-        yield from _files(source.parent, limits, name)
+        yield from series_files(source.parent, limits)
     elif is_zip(data):
         yield from zip_members(data, name, limits)
     else:
@@ -401,8 +403,10 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
             values = values.astype(np.float32)
         values[place] = decoded
     middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
-    turned, order = oriented(values, _directions(slices))
-    steps = np.linalg.norm(_directions(slices), axis=0)
+    directions = _directions(slices)
+    turned, order = oriented(values, directions)
+    steps = np.linalg.norm(directions, axis=0)
+    files = tuple((one.file, one.frame) for one in slices)
     return Volume(
         turned,
         (float(steps[order[0]]), float(steps[order[1]]), float(steps[order[2]])),
@@ -414,6 +418,7 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
         burned_in_annotation=middle.burned_in_annotation,
         located=all(one.position is not None and one.orientation is not None for one in slices),
         notes=(*report.codes, *(["header"] if reader.warnings else [])),
+        files=files[::-1] if directions[order.index(0), 0] < 0 else files,
     )
 
 

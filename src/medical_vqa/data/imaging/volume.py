@@ -57,6 +57,9 @@ class Volume:
     notes: tuple[str, ...] = ()
     """Codes of the warnings: ``gaps``, ``localizers_left_out`` ..."""
 
+    files: tuple[tuple[int, int], ...] = ()
+    """Number of the file and of the frame in it, from 0, of each slice of the acquired plane; empty: not known."""
+
     @property
     def slices(self) -> dict[Plane, int]:
         """Number of slices in each plane that can be shown."""

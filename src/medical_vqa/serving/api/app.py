@@ -78,6 +78,7 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
     leave_errors_to_the_outermost_layer(app)
     app.include_router(routes.router)
     app.include_router(routes.json_router)
+    app.include_router(series.json_router)
     app.include_router(series.router)
     app.include_router(openai.router)
     app.include_router(responses.router)

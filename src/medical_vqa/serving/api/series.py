@@ -6,16 +6,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from medical_vqa.serving.api.requests import ClientDependency, ServiceDependency, while_connected
+from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, ServiceDependency, while_connected
 from medical_vqa.serving.api.routes import IMAGE_ERRORS, UPLOAD_ERRORS, ImageId, errors
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.outer import PRIVATE_CACHE
-from medical_vqa.serving.schema import MAX_FRAME, WINDOW, ImageItem, PlaneName, SeriesUpload
+from medical_vqa.serving.schema import MAX_FRAME, WINDOW, ImageItem, PlaneName, RetrieveRequest, SeriesUpload
 from medical_vqa.serving.series.views import Selection
 
 MAX_FILES = 1000
 """Files in one request; more go into an archive."""
 router = APIRouter(tags=["images"])
+json_router = APIRouter(tags=["images"], route_class=BoundedJsonRoute)
 _CACHED = {PRIVATE_CACHE[0].decode(): PRIVATE_CACHE[1].decode()}
 _FILES = {
     "type": "object",
@@ -68,6 +69,17 @@ async def upload_series(request: Request, service: ServiceDependency, client: Cl
             raise ApiError(422, "invalid", "expected the field files with one file or more, and no other field")
         files = [await part.read() for part in parts if not isinstance(part, str)]
     return await while_connected(request, service.upload_series(files, client=client))
+
+
+@json_router.post("/images/dicomweb", status_code=201, responses=errors(401, 403, 408, 413, 415, 422, 429, 503, 400))
+async def retrieve_images(
+    request: Request, body: RetrieveRequest, service: ServiceDependency, client: ClientDependency
+) -> SeriesUpload:
+    """Retrieve a study, a series or one instance from a DICOMweb server; then as POST /series.
+
+    The server must be one of those that a setting names; its token is a setting too.
+    """
+    return await while_connected(request, service.retrieve_series(body.address, client=client))
 
 
 @router.get("/images/{image_id}", responses=errors(*IMAGE_ERRORS))

@@ -26,7 +26,7 @@ def write_values(volume: Volume, *, name: str) -> bytes:
         name: Of the blob in the store.
     """
     described = {field.name: getattr(volume, field.name) for field in dataclasses.fields(volume)}
-    del described["values"]
+    del described["values"], described["files"]
     described["facts"] = dict(volume.facts)
     content = save({"values": volume.values.transpose(2, 1, 0)}, metadata={"volume": json.dumps(described)})
     return seal(name, content)

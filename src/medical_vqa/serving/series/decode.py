@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.dicomweb import DicomwebAddress, retrieve
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.recognition import is_zip
 from medical_vqa.data.imaging.series import LeftOut, nifti_volume, sort_files, volume_of, zip_members
@@ -56,6 +57,28 @@ class SeriesJob:
             raise UnsupportedImageError(
                 f"{_NAME}: this server lacks the package {error.name}, which reads series; install medical-vqa[dicom]"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DicomwebJob:
+    """A study or series to retrieve from a DICOMweb server, and then to sort."""
+
+    address: DicomwebAddress
+    """Where it is."""
+    limits: DecodeLimits
+    """Bounds on bytes, slices and values."""
+    spec: PictureSpec | None
+    """How the model needs its pictures; None for a model that uses no image."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held in the server for it."""
+        return 0
+
+    def run(self) -> DecodedSeries:
+        """Retrieve and decode in this process; raises `DicomwebError` or `ImageError`."""
+        files = retrieve(self.address, limits=self.limits)
+        return SeriesJob(tuple(files), self.limits, self.spec).run()
 
 
 @dataclass(slots=True)
