@@ -89,5 +89,6 @@ def secondary_capture(
             series_description="Attention map of a model",
         )
     capture.PatientOrientation = _orientation(source)
+    capture.Laterality = None  # 2C: not known
     capture.SpecificCharacterSet = "ISO_IR 192"
     return capture
