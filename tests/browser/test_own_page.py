@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from echo_model import Echo, make_engine
 from live import serving, settings
@@ -381,3 +383,81 @@ def test_the_report_names_everything(browser, url, tmp_path):
         text = path.read_text(encoding="utf-8")
         for part in ("scan.png", "Which organ?", "80 %", "Not a medical device", "echo-1", "data:image/png"):
             assert part in text
+
+
+@pytest.fixture(scope="module")
+def ct_zip():
+    """A CT of 24 slices of 128 by 128 pixels, as a zip archive of DICOM files."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(24):
+            dataset = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+            uid = f"1.2.3.{number + 1}"
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
+            dataset.SeriesInstanceUID, dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.4", "1.2.5", "1.2.6"
+            dataset.Modality, dataset.BodyPartExamined, dataset.PatientName = "CT", "ABDOMEN", "Doe^Jane"
+            dataset.Rows = dataset.Columns = 128
+            dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+            dataset.BitsAllocated = dataset.BitsStored = 16
+            dataset.HighBit, dataset.PixelRepresentation = 15, 1
+            dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+            dataset.WindowCenter, dataset.WindowWidth = 40, 400
+            dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 2
+            dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            dataset.ImagePositionPatient = [0, 0, 2 * number]
+            dataset.InstanceNumber = number + 1
+            rows, columns = np.mgrid[0:128, 0:128]
+            body = np.hypot(rows - 64, columns - 64) < 20 + number
+            dataset.PixelData = np.where(body, 40, -1000).astype(np.int16).tobytes()
+            file = io.BytesIO()
+            dataset.save_as(file, enforce_file_format=True)
+            archive.writestr(f"{number}.dcm", file.getvalue())
+    return out.getvalue()
+
+
+def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url, ct_zip):
+    with opened(browser, url) as page:
+        page.set_input_files("input[data-testid=files]", {"name": "ct.zip", "mimeType": "", "buffer": ct_zip})
+        stage = page.locator(".stage")
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        assert "Doe" not in page.content()
+        stage.focus()
+        page.keyboard.press("PageDown")
+        expect(page.locator(".status b")).to_have_text("14 / 24")
+        stage.hover()
+        page.mouse.wheel(0, -100)
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        expect(page.locator(".status")).to_contain_text("Window 40 / 400")
+        options = page.get_by_label("Window", exact=True).locator("option").all_inner_texts()
+        assert any("Lung" in option for option in options)
+        expect(page.locator(".side.left")).to_have_text("R")
+        expect(page.locator(".scale-bar")).to_contain_text("mm")
+        page.get_by_label("Plane").select_option("coronal")
+        expect(page.locator(".status b")).to_contain_text("/ 128")
+        page.get_by_label("Plane").select_option("axial")
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("() => document.querySelector('.stage').dataset.shown.endsWith(' 16')")
+        page.get_by_role("button", name="Stop").click()
+        ask(page, "Which plane?")
+        expect(page.locator(".turn .card summary", has_text="Slices that were asked about")).to_have_count(1)
+
+
+def test_two_pictures_side_by_side_scroll_together(browser, url, ct_zip):
+    with opened(browser, url) as page:
+        for name in ("prior.zip", "current.zip"):
+            page.set_input_files("input[data-testid=files]", {"name": name, "mimeType": "", "buffer": ct_zip})
+            expect(page.locator(".cases .case")).to_have_count(1 if name == "prior.zip" else 2)
+        page.locator(".beside").first.click()
+        expect(page.locator(".status b")).to_have_text(["13 / 24", "13 / 24"])
+        page.locator(".stage").first.focus()
+        page.keyboard.press("PageDown")
+        expect(page.locator(".status b")).to_have_text(["14 / 24", "14 / 24"])
+        page.get_by_label("Scroll together").uncheck()
+        page.locator(".stage").first.focus()
+        page.keyboard.press("PageDown")
+        expect(page.locator(".status b")).to_have_text(["15 / 24", "14 / 24"])

@@ -132,8 +132,6 @@ def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
     [
         (b"%PDF-1.7", "a PDF; convert it to PNG"),
         (b"PK\x03\x04", "a zip archive; unpack it, or ask about the series"),
-        (b"\0\0\0\x18ftypheic", "a HEIC picture; convert it to PNG"),
-        (b"\0\0\0\x18ftypmif1", "a HEIC picture; convert it to PNG"),
         (b"a" * 257 + b"ustar\x0000", "a tar archive; unpack it"),
         (b'<?xml version="1.0"?>\n<!-- a drawing -->\n<svg xmlns="x">', "an SVG drawing; convert it to PNG"),
         (b"<!DOCTYPE html><html>", "a web page; save the picture itself"),
@@ -145,6 +143,30 @@ def test_a_tiff_whose_pages_run_in_a_circle_is_read() -> None:
 def test_a_known_format_that_is_not_read_is_named(start: bytes, words: str) -> None:
     with pytest.raises(UnsupportedImageError, match=rf"scan\.png: expected a JPEG.*, got {words}"):
         decode_image(start + bytes(100), name="scan.png")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_a_heic_picture_without_its_extra_is_told_how_to_be_read(monkeypatch: pytest.MonkeyPatch, brand: bytes) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif.as_plugin", None)
+    with pytest.raises(
+        UnsupportedImageError, match=r"a HEIC picture; convert it to PNG, or run: .*medical-vqa\[heic\]"
+    ):
+        decode_image(b"\0\0\0\x18ftyp" + brand + bytes(100), name="scan.heic")
+
+
+def test_a_photograph_of_an_iphone_is_read() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    picture = Image.new("RGB", (64, 48), (10, 10, 10))
+    picture.paste((200, 200, 200), (0, 0, 32, 48))
+    pillow_heif.from_pillow(picture).save(out)
+    assert out.getvalue()[4:8] == b"ftyp"
+    decoded = decode_image(out.getvalue(), name="photo.heic")
+    assert decoded.pixels.shape[:2] == (48, 64)
+    assert abs(int(decoded.pixels[24, 10, 0]) - 200) < 12
+    assert abs(int(decoded.pixels[24, 50, 0]) - 10) < 12
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(out.getvalue()[:200], name="cut.heic")
 
 
 def test_an_empty_file_is_said_to_be_empty() -> None:

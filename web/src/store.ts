@@ -233,7 +233,16 @@ async function addGroup(group: NamedFile[]): Promise<api.Case[]> {
     }
   }
   if (limit && file.size > limit) throw new api.Failure("too_large", "");
-  return [await api.addImage(await openConversation(), file, name)];
+  const id = await openConversation();
+  const single = await api.addImage(id, file, name);
+  if (single.image.frames <= 1) return [single];
+  try {
+    const { cases } = await api.addSeries(id, group, name); // a file of many slices
+    await api.deleteImage(id, single.image.image_id);
+    return cases.length ? cases : [single];
+  } catch {
+    return [single];
+  }
 }
 
 export async function openExample(path: string, caption: string): Promise<void> {

@@ -16,6 +16,7 @@ import structlog
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress
+from medical_vqa.data.imaging.raster import heic_plugin
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
@@ -526,7 +527,7 @@ class Service:
                 max_pixels=settings.max_pixels,
                 max_question_characters=MAX_QUESTION,
                 max_questions=MAX_QUESTIONS,
-                formats=FORMATS,
+                formats=[*FORMATS, "HEIC"] if heic_plugin() is not None else FORMATS,
                 image_ttl_seconds=settings.store_ttl,
                 deadline_seconds=self.engine.options.deadline,
             ),

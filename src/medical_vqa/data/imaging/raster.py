@@ -1,4 +1,4 @@
-"""Decoding of raster images: JPEG, PNG, BMP, TIFF, WebP and GIF.
+"""Decoding of raster images: JPEG, PNG, BMP, TIFF, WebP and GIF, and HEIC where the extra ``heic`` is installed.
 
 Every image of the project, of a dataset, of `medical-vqa ask` or of the server, is decoded here (or as DICOM or NIfTI,
 see `decode`) and resized by `preprocessing.prepare_picture`, so training and use cannot differ.
@@ -6,6 +6,7 @@ see `decode`) and resized by `preprocessing.prepare_picture`, so training and us
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import sys
@@ -25,7 +26,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from medical_vqa.data.imaging.containers import end_of, tiff_at_page, tiff_page_size, tiff_pages, webp_size
-from medical_vqa.data.imaging.recognition import describe_unsupported
+from medical_vqa.data.imaging.recognition import describe_unsupported, is_heic
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
@@ -94,7 +95,7 @@ class RasterImage:
     pixels: NDArray[np.uint8]
     """(height, width, channels), upright; one channel for gray, three for RGB."""
     format: str
-    """``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP`` or ``GIF``."""
+    """``JPEG``, ``PNG``, ``BMP``, ``TIFF``, ``WEBP``, ``GIF`` or ``HEIF``."""
     pages: int
     """Number of pages of a TIFF; 1 otherwise, also for an animation."""
     removed_metadata: tuple[str, ...]
@@ -259,9 +260,22 @@ def _opened(data: bytes, name: str, max_pixels: int, advice: str = "") -> ImageF
             return image
     if not data:
         raise ImageError(f"{name}: expected {_EXPECTED}, got an empty file; get the file again")
+    if is_heic(data) and (heic := heic_plugin()) is not None:
+        photograph = heic(io.BytesIO(data))
+        check_size(photograph.size, name, max_pixels, advice)
+        return photograph
     if known := describe_unsupported(data):
         raise UnsupportedImageError(f"{name}: expected {_EXPECTED}, got {known[0]}; {known[1]}")
     raise ImageError(f"{name}: expected {_EXPECTED}, got something else; convert it to PNG")
+
+
+def heic_plugin() -> type[ImageFile.ImageFile] | None:
+    """Pillow's plugin for HEIC, the default of iPhones; None where the extra ``heic`` is not installed."""
+    try:
+        plugin: type[ImageFile.ImageFile] = importlib.import_module("pillow_heif.as_plugin").HeifImageFile
+    except ImportError:
+        return None
+    return plugin
 
 
 def check_size(size: tuple[int, int], name: str, max_pixels: int, advice: str = "") -> None:

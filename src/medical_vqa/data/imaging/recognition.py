@@ -16,6 +16,7 @@ _ELEMENTS_READ = 5
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 
 _ADVICE = "convert it to PNG"
+_HEIC_ADVICE = f"{_ADVICE}, or run: pip install 'medical-vqa[heic]'"
 _UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF", _ADVICE),
     (0, b"PK\x03\x04", "a zip archive", "unpack it, or ask about the series of pictures in it"),
@@ -32,8 +33,8 @@ _UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\x0a", "a JPEG XL stream", _ADVICE),
     (4, b"ftypavif", "an AVIF picture", _ADVICE),
     (4, b"ftypavis", "an AVIF animation", _ADVICE),
-    (4, b"ftyphe", "a HEIC picture", _ADVICE),
-    (4, b"ftypmif1", "a HEIC picture", _ADVICE),
+    (4, b"ftyphe", "a HEIC picture", _HEIC_ADVICE),
+    (4, b"ftypmif1", "a HEIC picture", _HEIC_ADVICE),
     (4, b"ftypmsf1", "a HEIC animation", _ADVICE),
     (4, b"ftyp", "a film", "export one picture of it"),
     (0, b"\x1a\x45\xdf\xa3", "a film", "export one picture of it"),
@@ -54,6 +55,11 @@ _META_IMAGE = re.compile(rb"^(?:\w+ *= *[^\n]*\n)*?(ObjectType|NDims) *=", re.I)
 def is_dicom(data: bytes) -> bool:
     """Whether these are the bytes of a DICOM file: with its preamble, with its meta header alone, or a bare dataset."""
     return data[128:132] == b"DICM" or _is_meta_header(data) or bare_encoding(data) is not None
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether these are the bytes of a HEIC picture."""
+    return data[4:10] == b"ftyphe" or data[4:12] == b"ftypmif1"
 
 
 def is_nifti(data: bytes) -> bool:
