@@ -10,6 +10,7 @@
 # make shipped SLAKE=DIR  trains the model in the package again: about an hour
 # make images every container, built and run without a Docker engine (needs root and Debian's buildah, podman, debootstrap)
 # make clients client libraries of OpenAI's protocol, installed apart, ask a running server
+# make page   builds the page from web/ into the package, types checked and tested (needs Node 20)
 # make bench  every benchmark, both sides of each ratio in one run
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -23,7 +24,7 @@ COVERAGE := .cache/coverage.json
 COVERAGE_GATE := 95
 SAMPLE := src/medical_vqa/assets/slake-mini
 
-.PHONY: demo app test quick coverage check docs dist lowest shipped images clients bench clean
+.PHONY: demo app page test quick coverage check docs dist lowest shipped images clients bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/medical-vqa prepare slake-mini
@@ -38,6 +39,9 @@ demo: $(VENV)/.train
 
 app: $(VENV)/.app
 	$(BIN)/medical-vqa app
+
+page:
+	cd web && npm ci && npm run check && npm test && npm run build
 
 test: check coverage
 

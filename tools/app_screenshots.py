@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -27,7 +28,7 @@ from medical_vqa.app.launch import free_port
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EXAMPLE = "MRI, Abdomen"
-QUESTIONS = ["Does the patient like music?", "Does the picture contain liver?"]
+QUESTIONS = ["Where is the liver?", "Does the patient like music?"]
 SAMPLE = Path(__file__).resolve().parents[1] / "src/medical_vqa/assets/slake-mini/imgs"
 GUARDS = {  # name of the screenshot -> file, question
     "guard-drawing": ("house.png", "Is there a fracture?"),
@@ -62,8 +63,8 @@ def page_screenshots(browser: Browser, url: str, out: Path) -> None:
     desktop = open_page(browser, url, 1400, 900)
     ask(desktop, EXAMPLE, QUESTIONS)
     save_screenshot(desktop, out / "app.png")
-    phone = open_page(browser, f"{url}?lang=zh", 390, 844)
-    ask(phone, EXAMPLE, ["图片中包含肝脏吗?"])
+    phone = open_page(browser, url, 390, 844, locale="zh-CN", color_scheme="dark")
+    ask(phone, "磁共振，腹部", ["图片中包含肝脏吗?"])
     save_screenshot(phone, out / "app-phone.png")
 
 
@@ -71,9 +72,8 @@ def guard_screenshots(browser: Browser, url: str, out: Path) -> None:
     """Refusals with their reasons, and an answer with its evidence."""
     for name, (file, question) in GUARDS.items():
         page = open_page(browser, url, 1180, 720)
-        page.set_input_files("input[type=file]", {"name": file, "mimeType": "", "buffer": content_of(file)})
-        page.wait_for_selector(".st-key-image-column")
-        page.wait_for_timeout(1000)
+        page.set_input_files("input[data-testid=files]", {"name": file, "mimeType": "", "buffer": content_of(file)})
+        page.wait_for_selector(".stage[data-shown]")
         ask_questions(page, [question])
         save_screenshot(page, out / f"{name}.png", colors=128)
         page.close()
@@ -133,11 +133,12 @@ def ultrasound() -> bytes:
 def app() -> Iterator[str]:
     """``medical-vqa app`` on a free port."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "medical_vqa", "app", "--port", str(port)])
+    command = [sys.executable, "-m", "medical_vqa", "app", "--port", str(port), "--store", "memory://"]
+    process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(f"{url}/_stcore/health")
-        yield url
+        wait_for(f"{url}/readyz")
+        yield f"{url}/page"
     finally:
         process.terminate()
         process.wait()
@@ -155,31 +156,33 @@ def wait_for(address: str) -> None:
     raise TimeoutError(address)
 
 
-def open_page(browser: Browser, url: str, width: int, height: int) -> Page:
+def open_page(browser: Browser, url: str, width: int, height: int, **options: Any) -> Page:
     """Open the page and wait for its examples."""
-    page = browser.new_page(viewport={"width": width, "height": height}, locale="en-GB")
+    page = browser.new_page(viewport={"width": width, "height": height}, **{"locale": "en-GB", **options})
     page.goto(url)
-    page.wait_for_selector(".st-key-example-tiles button", timeout=60_000)
-    page.wait_for_timeout(1500)
+    page.wait_for_selector(".examples li:last-child img", timeout=60_000)
+    page.wait_for_timeout(500)
     return page
 
 
 def ask(page: Page, example: str, questions: list[str]) -> None:
     """Open an example and ask questions about it."""
     page.get_by_role("button", name=example).click()
+    page.wait_for_selector(".stage[data-shown]")
     ask_questions(page, questions)
 
 
 def ask_questions(page: Page, questions: list[str]) -> None:
     """Ask questions about the open image."""
     for number, question in enumerate(questions, 1):
-        field = page.get_by_role("textbox").last
+        field = page.locator("#question")
         field.fill(question)
         field.press("Enter")
-        page.wait_for_function(
-            "n => document.querySelectorAll('.mv-card:not(.mv-unfinished)').length === n", arg=number
-        )
-    page.wait_for_timeout(1500)
+        page.wait_for_function("n => document.querySelectorAll('.card:not(.thinking)').length === n", arg=number)
+    show = page.get_by_role("button", name="Show in the picture")
+    if show.count():
+        show.first.click()
+    page.wait_for_timeout(500)
 
 
 def save_screenshot(page: Page, path: Path, colors: int | None = None) -> None:
