@@ -461,3 +461,37 @@ def test_two_pictures_side_by_side_scroll_together(browser, url, ct_zip):
         page.locator(".stage").first.focus()
         page.keyboard.press("PageDown")
         expect(page.locator(".status b")).to_have_text(["15 / 24", "14 / 24"])
+
+
+def test_a_picture_whose_time_is_over_leaves_the_page_too(browser, url):
+    with opened(browser, url) as page:
+        page.clock.install()
+        page.reload()
+        page.wait_for_selector(".safety")
+        add(page, png())
+        page.clock.fast_forward("01:01:00")
+        expect(page.locator(".start")).to_be_visible()
+        expect(page.locator(".notices")).to_contain_text("scan.png was deleted: its time on the server is over.")
+
+
+def test_the_map_is_offered_only_where_the_question_names_something_with_a_place(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which plane?")
+        expect(answers(page)).to_have_count(1)
+        expect(page.get_by_role("button", name="Attention map")).to_have_count(0)
+        ask(page, "Where is the liver?")
+        expect(answers(page)).to_have_count(2)
+        expect(page.get_by_role("button", name="Attention map")).to_be_visible()
+
+
+def test_a_rating_with_a_correction_is_sent(browser, tmp_path):
+    folder = tmp_path / "feedback"
+    with serving(make_engine(), settings(page=True, feedback=folder)) as url, opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which plane?")
+        page.get_by_role("button", name="Wrong").click()
+        page.get_by_label("What is the right answer?").fill("Axial")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator(".notices")).to_contain_text("Thank you")
+        assert '"correction": "Axial"' in (folder / "ratings.jsonl").read_text()

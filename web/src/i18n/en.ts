@@ -217,7 +217,7 @@ export const en = {
   "model.cannot_text": "Find what it was not trained on, give reasons, compare with earlier pictures, or replace a radiologist. It withholds answers where it is not better than guessing without the picture.",
   "model.scores": "Accuracy by type of question",
   "model.scores_head": "Type|Right|Without the picture|Questions",
-  "model.scores_note": "Measured on the split on which its training was chosen, so slightly optimistic.",
+  "model.scores_note": "Measured on the split on which its training was chosen, so slightly optimistic. Colored rows: not reliably better than without the picture.",
   "model.training": "{rows} questions about {images} pictures of {title}",
   "model.exact": "{percent} exact match on {split}",
   "work.title": "Work on many pictures",

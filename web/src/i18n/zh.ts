@@ -218,7 +218,7 @@ export const zh: Record<Key, string> = {
   "model.cannot_text": "不能发现训练数据以外的内容、不能说明理由、不能与既往图像比较，也不能替代放射科医生。若不优于不看图像的猜测，它不作回答。",
   "model.scores": "各类问题的正确率",
   "model.scores_head": "类型|正确|不看图像|问题数",
-  "model.scores_note": "在选择训练方案所用的划分上测得，因此略偏乐观。",
+  "model.scores_note": "在选择训练方案所用的划分上测得，因此略偏乐观。着色的行：不比不看图像可靠。",
   "model.training": "{title} 的 {images} 幅图像、{rows} 个问题",
   "model.exact": "{split} 上精确匹配 {percent}",
   "work.title": "批量处理",
