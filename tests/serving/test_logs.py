@@ -2,11 +2,21 @@
 
 import io
 import json
+import logging
 
 import pytest
 import structlog
 
 from medical_vqa.serving.logs import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def former_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 class Terminal(io.StringIO):
