@@ -1,11 +1,14 @@
 """Conversations live on the server: nothing is lost with a connection, and nothing is asked twice."""
 
 import hashlib
+import io
 import json
 import time
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 from echo_model import Echo, make_engine
 from live import serving, settings
 
@@ -40,6 +43,14 @@ def wait_for_answers(client: httpx2.Client, conversation: str, count: int) -> di
 def client(echo):
     with httpx2.Client(base_url=echo, timeout=60) as client:
         yield client
+
+
+def test_a_large_file_is_no_json_with_too_many_values(client):
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG")
+    assert out.getvalue().count(b",") > 10_000
+    add(client, begin(client), out.getvalue())
 
 
 def test_a_question_is_answered_in_a_later_version(client, scan):

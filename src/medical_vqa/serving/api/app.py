@@ -83,6 +83,7 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
     app.include_router(openai.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)
+    app.include_router(conversations.upload_router)
     if settings.page:
         app.include_router(page.router)
     if settings.metrics:

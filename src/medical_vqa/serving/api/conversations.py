@@ -25,6 +25,8 @@ from medical_vqa.serving.schema import (
 )
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=BoundedJsonRoute)
+upload_router = APIRouter(prefix="/conversations", tags=["conversations"])
+"""The route whose body is no JSON."""
 _QUESTION_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 
 ConversationId = Annotated[str, Path(description="As POST /conversations returned it.", max_length=64)]
@@ -57,7 +59,7 @@ async def read(
     return await while_connected(request, conversations.read(conversation_id, after=after))
 
 
-@router.post("/{conversation_id}/images", status_code=201, responses=errors(*_QUESTION_ERRORS))
+@upload_router.post("/{conversation_id}/images", status_code=201, responses=errors(*_QUESTION_ERRORS))
 async def add_image(
     conversation_id: ConversationId,
     conversations: ConversationsDependency,
