@@ -8,9 +8,9 @@ import time
 import httpx2
 import numpy as np
 import pytest
-from PIL import Image
 from echo_model import Echo, make_engine
 from live import serving, settings
+from PIL import Image
 
 from medical_vqa.serving.schema import Conversation
 
