@@ -10,11 +10,11 @@ import medical_vqa
 
 FUNCTIONS = [
     "audit", "calibrate", "compare", "convert", "evaluate", "export",
-    "leaderboard", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
+    "judge", "leaderboard", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score", "train",
 ]  # fmt: skip
 TYPES = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Evaluation", "Examination",
-    "Example", "Exported", "ImageView", "Leaderboard",
+    "Example", "Exported", "ImageView", "Judged", "Leaderboard",
     "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset", "Recipe", "Report", "Scores",
     "TrainedRun", "WrittenProbe",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medical_vqa.api import convert as convert
     from medical_vqa.api import evaluate as evaluate
     from medical_vqa.api import export as export
+    from medical_vqa.api import judge as judge
     from medical_vqa.api import leaderboard as leaderboard
     from medical_vqa.api import load as load
     from medical_vqa.api import load_recipe as load_recipe
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import Answer as Answer
     from medical_vqa.pipelines.ask import AttentionMap as AttentionMap
     from medical_vqa.pipelines.ask import ImageView as ImageView
+    from medical_vqa.pipelines.judge import Judged as Judged
     from medical_vqa.pipelines.predict import Predictions as Predictions
     from medical_vqa.pipelines.probe import WrittenProbe as WrittenProbe
     from medical_vqa.pipelines.score import Estimate as Estimate
@@ -56,10 +58,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer", "AttentionMap", "Audit", "Calibration", "Comparison", "Estimate", "Evaluation", "Examination", "Example",
-    "Exported", "ImageView", "Leaderboard", "MedicalVqaError", "Model", "Prediction", "Predictions", "PreparedDataset",
-    "Recipe", "Report", "Scores", "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare", "convert", "evaluate",
-    "export", "leaderboard", "load", "load_recipe", "predict", "prepare", "probe", "referee", "report", "score",
-    "train",
+    "Exported", "ImageView", "Judged", "Leaderboard", "MedicalVqaError", "Model", "Prediction", "Predictions",
+    "PreparedDataset", "Recipe", "Report", "Scores", "TrainedRun", "WrittenProbe", "audit", "calibrate", "compare",
+    "convert", "evaluate", "export", "judge", "leaderboard", "load", "load_recipe", "predict", "prepare", "probe",
+    "referee", "report", "score", "train",
 ]  # fmt: skip
 
 _OUTSIDE_API = {
@@ -71,6 +73,7 @@ _OUTSIDE_API = {
     "Estimate": "pipelines.score",
     "Example": "schema.records",
     "ImageView": "pipelines.ask",
+    "Judged": "pipelines.judge",
     "MedicalVqaError": "errors",
     "Prediction": "schema.records",
     "Predictions": "pipelines.predict",

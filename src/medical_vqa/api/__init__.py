@@ -29,6 +29,7 @@ from medical_vqa.api.evaluation import report as report
 from medical_vqa.api.evaluation import score as score
 from medical_vqa.api.full_evaluation import Evaluation as Evaluation
 from medical_vqa.api.full_evaluation import evaluate as evaluate
+from medical_vqa.api.judging import judge as judge
 from medical_vqa.api.models import Exported as Exported
 from medical_vqa.api.models import Model as Model
 from medical_vqa.api.models import export as export

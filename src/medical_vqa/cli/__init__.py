@@ -43,6 +43,7 @@ for _command in (
     evaluate.compare,
     evaluate.referee,
     evaluate.leaderboard,
+    evaluate.judge,
     evaluate.calibrate,
     full_evaluation.evaluate,
     data.audit,

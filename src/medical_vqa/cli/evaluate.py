@@ -255,6 +255,58 @@ def referee(
 
 
 @click.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--judge", "judge_model", required=True, help="openai:MODEL and the like, or a name in models.yaml.")
+@click.option("--out", type=click.Path(path_type=Path), help="File with judgments.  [default: judged-SPLIT.jsonl]")
+@base_url_option
+@api_key_option
+@allow_http_option
+@click.option("--concurrency", type=int, help="Requests at once.  [default: 8]")
+@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
+@split_option
+@map_option
+@row_options
+def judge(
+    predictions: Path,
+    judge_model: str,
+    out: Path | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    allow_http: bool,
+    concurrency: int | None,
+    price: tuple[float, float] | None,
+    split: str | None,
+    columns: str | None,
+    rows: Rows,
+) -> None:
+    """Ask a language model whether each answer says the same as its reference.
+
+    Both orders of the two answers are asked, and an answer is right only if both judgments are; prints the number next
+    to exact match, and the agreement with judgments that the file has. The same command resumes after an interruption.
+    """
+    from medical_vqa import api
+
+    judged = api.judge(
+        predictions,
+        judge_model,
+        out=out,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        allow_http=allow_http,
+        concurrency=concurrency,
+        split=split,
+        columns=columns,
+        **rows,
+    )
+    click.echo(judged)
+    usage, price = judged.usage, price or judged.price
+    cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
+    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+    click.echo(f"spent: {usage.requests:,} requests, {tokens}{cost}")
+    click.echo(f"judgments: {judged.path}; score them with: medical-vqa score {judged.path} --protocol judge")
+
+
+@click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: leaderboard.html]")
 def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
