@@ -120,3 +120,11 @@ def test_with_the_extra_the_text_encoder_orders_questions_about_the_same_subject
 def test_without_the_extra_nothing_is_compared_in_meaning(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert meaning_similarities("Where is the liver?", ("Liver?",)) is None
+
+
+def test_a_training_question_with_an_error_of_wording_is_not_offered():
+    questions = bank(
+        "What organ is the on the right of the image?", "What organ is on the right?", "Is the the organ big?"
+    )
+    assert questions.nearest("Which organ is right?", 3) == ["What organ is on the right?"]
+    assert questions.commonest(3, chinese=False) == ["What organ is on the right?"]

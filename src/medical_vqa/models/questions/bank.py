@@ -38,6 +38,8 @@ situated visible would will if s t
 """
 FORM_WORDS = frozenset(_FORM_TEXT.split())
 """Words that do not say what a question is about."""
+_BADLY_WORDED = re.compile(r"\b(?:the|an?) (?:on|in|at|of|the|an?)\b|\b([a-z]+) \1\b", re.IGNORECASE)
+"""An article before a preposition, and a word twice: errors of the datasets, in which no question is offered."""
 _FORM = re.compile(r"how many|what colou?r|how|where|which|what|why|who|when")
 
 
@@ -111,10 +113,11 @@ class QuestionBank:
         contents: set[frozenset[str]] = set()
         for place in self._candidates(question):
             content = frozenset(self._features[place])
-            if content in contents or (accept is not None and not accept(self.questions[place].text)):
+            text = self.questions[place].text
+            if content in contents or _BADLY_WORDED.search(text) or (accept is not None and not accept(text)):
                 continue
             contents.add(content)
-            nearest.append(self.questions[place].text)
+            nearest.append(text)
             if len(nearest) == limit:
                 break
         return nearest
@@ -147,8 +150,10 @@ class QuestionBank:
         """
         questions: list[TrainingQuestion] = []
         for question in sorted(self.questions, key=lambda question: -question.rows):
+            if is_chinese(question.text) != chinese or _BADLY_WORDED.search(question.text):
+                continue
             of_type = sum(other.question_type == question.question_type for other in questions)
-            if is_chinese(question.text) == chinese and of_type < 2 and (accept is None or accept(question.text)):
+            if of_type < 2 and (accept is None or accept(question.text)):
                 questions.append(question)
             if len(questions) == limit:
                 break
