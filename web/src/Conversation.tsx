@@ -6,11 +6,15 @@ import { language, nameOf, t } from "./i18n/index.ts";
 import { isUnsure, reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
+/** The choice of all models; no model has this name. */
+const ALL = "*";
+
 export function Conversation({ item }: { item: Case }) {
   const [text, setText] = useState(item.draft);
   const [suggestions, setSuggestions] = useState<string[]>([]);
   const [everywhere, setEverywhere] = useState(false);
   const [wholeSeries, setWholeSeries] = useState(true);
+  const [model, setModel] = useState("");
   const turns = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   const imageId = item.image.image_id;
@@ -35,9 +39,12 @@ export function Conversation({ item }: { item: Case }) {
   const send = (words: string) => {
     const questions = words.split("\n").map((line) => line.trim()).filter(Boolean);
     const about = slice && (region || !wholeSeries) ? slice : null;
+    const models: (string | null)[] = model === ALL ? store.modelNames.value : [model || null];
     for (const question of questions) {
-      void store.ask(imageId, question, { region, slice: about });
-      if (everywhere) for (const other of cases) if (other.image.image_id !== imageId) void store.ask(other.image.image_id, question);
+      for (const name of models) {
+        void store.ask(imageId, question, { region, slice: about, model: name });
+        if (everywhere) for (const other of cases) if (other.image.image_id !== imageId) void store.ask(other.image.image_id, question, { model: name });
+      }
     }
     store.region.value = null;
     setText("");
@@ -108,6 +115,15 @@ export function Conversation({ item }: { item: Case }) {
               <select value={wholeSeries ? "series" : "slice"} onChange={(event) => setWholeSeries(event.currentTarget.value === "series")}>
                 <option value="series">{t("ask.whole_series")}</option>
                 <option value="slice">{t("ask.this_slice")}</option>
+              </select>
+            </label>
+          )}
+          {store.modelNames.value.length > 1 && (
+            <label>
+              {t("report.model")}{" "}
+              <select value={model} onChange={(event) => setModel(event.currentTarget.value)}>
+                {store.modelNames.value.map((name, index) => <option key={name} value={index ? name : ""}>{name}</option>)}
+                <option value={ALL}>{t("ask.all_models")}</option>
               </select>
             </label>
           )}

@@ -8,8 +8,10 @@ import * as store from "./store.ts";
 
 export function Table({ close }: { close: () => void }) {
   const cases = store.conversation.value?.cases ?? [];
-  const questions = [...new Set(cases.flatMap((item) => item.turns.map((turn) => turn.question)))];
-  const latest = (turns: Turn[], question: string) => turns.findLast((turn) => turn.question === question);
+  const several = new Set(cases.flatMap((item) => item.turns.map((turn) => turn.model ?? ""))).size > 1;
+  const rowOf = (turn: Turn) => (several ? `${turn.question} · ${turn.answer?.model.name ?? turn.model ?? ""}` : turn.question);
+  const questions = [...new Set(cases.flatMap((item) => item.turns.map(rowOf)))];
+  const latest = (turns: Turn[], row: string) => turns.findLast((turn) => rowOf(turn) === row);
   const cell = (turn: Turn | undefined): string => {
     if (!turn) return "";
     if (!turn.answer) return turn.status === "failed" ? store.failureText(turn.failure ?? "internal") : "…";

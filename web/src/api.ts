@@ -89,6 +89,8 @@ export type Turn = {
   region?: Region | null;
   region_answer?: Answer | null;
   rating?: Rating | null;
+  /** Which of several models was asked; null: the default one. */
+  model?: string | null;
   /** Milliseconds since the epoch. */
   asked_at: number;
 };
@@ -167,6 +169,16 @@ const json = (body: unknown): RequestInit => ({
 });
 
 export const model = async (): Promise<ModelInfo> => (await request("/model")).json();
+/** Names of the models that may be asked, the default one first; none where the server has one. */
+export async function modelNames(): Promise<string[]> {
+  try {
+    const { models } = (await (await request("/models")).json()) as { models: { name: string; is_default: boolean; ready: boolean }[] };
+    const ready = models.filter((one) => one.ready);
+    return ready.length > 1 ? [...ready].sort((a, b) => Number(b.is_default) - Number(a.is_default)).map((one) => one.name) : [];
+  } catch {
+    return []; // an older server
+  }
+}
 export const examples = async (): Promise<Examples> => (await request("/examples")).json();
 export const createConversation = async (): Promise<Conversation> => (await request("/conversations", json({}))).json();
 export const readConversation = async (id: string): Promise<Conversation> => (await request(`/conversations/${id}`)).json();
@@ -179,7 +191,7 @@ export async function addImage(id: string, file: Blob, name: string): Promise<Ca
 }
 
 export async function askQuestion(id: string, imageId: string, turn: Turn, slice: Slice | null): Promise<Turn> {
-  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(slice ?? {}) };
+  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(turn.model ? { model: turn.model } : {}), ...(slice ?? {}) };
   return (await request(`/conversations/${id}/questions`, json(body))).json();
 }
 

@@ -5,6 +5,8 @@ import { hasText, t } from "./i18n/index.ts";
 
 export const conversation = signal<api.Conversation | null>(null);
 export const model = signal<api.ModelInfo | null>(null);
+/** The models that may be asked, where there are several. */
+export const modelNames = signal<string[]>([]);
 export const examples = signal<api.Examples | null>(null);
 export const currentId = signal<string | null>(null);
 /** The picture next to the current one, such as the prior examination. */
@@ -64,6 +66,7 @@ export async function start(): Promise<void> {
     return;
   }
   online.value = true;
+  void api.modelNames().then((names) => (modelNames.value = names));
   if (location.hash) await openFromAddress(); // else a picture may have been opened meanwhile
 }
 
@@ -256,12 +259,12 @@ export async function openExample(path: string, caption: string): Promise<void> 
 const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Asks at once; the turn is shown before the server has confirmed it. */
-export async function ask(imageId: string, question: string, options: { region?: api.Region | null; slice?: api.Slice | null } = {}): Promise<void> {
+export async function ask(imageId: string, question: string, options: { region?: api.Region | null; slice?: api.Slice | null; model?: string | null } = {}): Promise<void> {
   const now = conversation.value;
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
-  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null };
+  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
   if (imageId === currentId.value) shownTurn.value = turn.key;
   for (;;) {

@@ -186,6 +186,7 @@ export const en = {
   "ask.many": "One question per line asks them all at once (Shift + Enter).",
   "ask.whole_series": "whole series",
   "ask.this_slice": "this slice",
+  "ask.all_models": "all models",
   "ask.scope": "Ask about",
   "turn.unsure": "Not sure",
   "turn.cancel": "Cancel",

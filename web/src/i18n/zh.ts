@@ -187,6 +187,7 @@ export const zh: Record<Key, string> = {
   "ask.many": "每行一个问题，可一次提问多个（Shift + Enter）。",
   "ask.whole_series": "整个序列",
   "ask.this_slice": "当前层面",
+  "ask.all_models": "全部模型",
   "ask.scope": "提问范围",
   "turn.unsure": "不确定",
   "turn.cancel": "取消",
