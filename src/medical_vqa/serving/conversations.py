@@ -177,8 +177,10 @@ class Conversations:
             plane=question.plane,
             window=question.window,
         )
-        await self._change_case(entry, question.image_id, {"turns": [*case.turns, turn], "draft": ""})
-        self._start(entry, question.image_id, turn)
+        asking = {"turns": [*case.turns, turn], "draft": ""}
+        self._replace(entry, _with_case(entry.conversation, question.image_id, asking))
+        self._start(entry, question.image_id, turn)  # before the disk: whoever asked has no confirmation yet
+        await self._save(entry)
         return turn
 
     async def cancel(self, conversation_id: str, image_id: str, key: str) -> None:
@@ -336,15 +338,14 @@ class Conversations:
         await self._change(entry, _with_turn(entry.conversation, image_id, key, update))
 
     async def _change_case(self, entry: _Open, image_id: str, update: dict[str, object], *, wake: bool = True) -> None:
-        cases = [
-            case.model_copy(update=update) if case.image.image_id == image_id else case
-            for case in entry.conversation.cases
-        ]
-        await self._change(entry, cases, wake=wake)
+        await self._change(entry, _with_case(entry.conversation, image_id, update), wake=wake)
 
     async def _change(self, entry: _Open, cases: list[ConversationImage], *, wake: bool = True) -> None:
         """Replace the images of a conversation, wake its readers, and write it to the store."""
         self._replace(entry, cases, wake=wake)
+        await self._save(entry)
+
+    async def _save(self, entry: _Open) -> None:
         async with entry.writing:  # in order: an older version must not overwrite a newer one
             await self._write(entry)
 
@@ -358,6 +359,11 @@ class Conversations:
     async def _write(self, entry: _Open) -> None:
         blob = entry.conversation.model_dump_json().encode()
         await asyncio.to_thread(self._store.put, entry.name, blob)
+
+
+def _with_case(conversation: Conversation, image_id: str, update: dict[str, object]) -> list[ConversationImage]:
+    """The images of a conversation with one of them changed."""
+    return [case.model_copy(update=update) if case.image.image_id == image_id else case for case in conversation.cases]
 
 
 def _with_turn(

@@ -1,6 +1,6 @@
 // The picture: slices, window, zoom, pan, flip, rotation, measuring, regions, and what the model localized.
 import { signal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Case, Evidence, Plane, Region } from "../api.ts";
 import { captionOf, hasText, nameOf, t } from "../i18n/index.ts";
 import { namesPlace } from "../localizable.ts";
@@ -87,7 +87,8 @@ export function Viewer({ item, answer, question, main }: Props) {
     };
   }, [item.image.image_id]);
 
-  useEffect(() => {
+  // Layout effects from here on: they run at once, others after the next frame of the screen.
+  useLayoutEffect(() => {
     if (!source || source.imageId !== item.image.image_id) return;
     let stale = false;
     source
@@ -116,7 +117,7 @@ export function Viewer({ item, answer, question, main }: Props) {
     return () => observer.disconnect();
   }, []);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!pixels || !window) return;
     const image = new ImageData(pixels.width, pixels.height);
     applyWindow(pixels, window, inverted, image.data);
@@ -124,7 +125,7 @@ export function Viewer({ item, answer, question, main }: Props) {
     buffer.current.getContext("2d")!.putImageData(image, 0, 0);
   }, [pixels, window, inverted]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const target = canvas.current!;
     const ratio = devicePixelRatio;
     target.width = Math.round(size.width * ratio);
