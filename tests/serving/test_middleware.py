@@ -13,6 +13,7 @@ import pytest
 from echo_model import make_engine
 from starlette.types import Message
 
+from medical_vqa.serving.api import openai
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.middleware.outer import OuterMiddleware
@@ -33,7 +34,7 @@ def broken(monkeypatch):
         raise KeyError("a secret of the server")
 
     monkeypatch.setattr(Service, "info", fail)
-    monkeypatch.setattr(Service, "model", property(fail, lambda *_: None), raising=False)
+    monkeypatch.setattr(openai, "_entry", fail)
     with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
         yield client
 

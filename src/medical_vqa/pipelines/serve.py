@@ -10,6 +10,7 @@ from medical_vqa.pipelines.load import SHIPPED, LoadedModel, load
 
 if TYPE_CHECKING:
     from medical_vqa.serving.engine import Engine
+    from medical_vqa.serving.metrics import Metrics
     from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.settings import Settings
 
@@ -37,11 +38,23 @@ def serve(settings: Settings, announce: Callable[[str], None] | None = None) -> 
     engine = build_engine(settings)
     if isinstance(engine, RemoteEngine):
         engine.check()  # before anything listens, so that a wrong key or name is one sentence
-    run(engine, settings, announce)
+
+    def load_model(name: str, metrics: Metrics) -> Engine | RemoteEngine:
+        return build_engine(settings.model_copy(update={"model": name, "base_url": None}), metrics)
+
+    run(engine, settings, announce, load_model)
 
 
-def build_engine(settings: Settings) -> Engine | RemoteEngine:
-    """The engine of a model: a local one with the batch size of its device, or one in front of a remote model."""
+def build_engine(settings: Settings, metrics: Metrics | None = None) -> Engine | RemoteEngine:
+    """The engine of a model: a local one with the batch size of its device, or one in front of a remote model.
+
+    Args:
+        settings: Which model, where it runs, and the sizes of batches and queues.
+        metrics: Where its work is counted; None: metrics of its own.
+
+    Raises:
+        MedicalVqaError: The model cannot be loaded.
+    """
     loaded = load(
         settings.model or SHIPPED,
         device=settings.device,
@@ -51,10 +64,12 @@ def build_engine(settings: Settings) -> Engine | RemoteEngine:
         concurrency=settings.remote_concurrency,
         tries=REMOTE_TRIES,
     )
-    return local_engine(loaded, settings) if loaded.usage is None else remote_engine(loaded, settings)
+    if loaded.usage is None:
+        return local_engine(loaded, settings, metrics)
+    return remote_engine(loaded, settings, metrics)
 
 
-def local_engine(loaded: LoadedModel, settings: Settings) -> Engine:
+def local_engine(loaded: LoadedModel, settings: Settings, metrics: Metrics | None = None) -> Engine:
     """The engine that runs a model in this process."""
     from medical_vqa.runtime.devices import choose_device
     from medical_vqa.serving.engine import Engine, EngineOptions
@@ -71,10 +86,10 @@ def local_engine(loaded: LoadedModel, settings: Settings) -> Engine:
         answer_cache_size=settings.answer_cache_size,
         answer_ttl=settings.store_ttl,
     )
-    return Engine(loaded.model, loaded.card, options, guards=loaded.guards)
+    return Engine(loaded.model, loaded.card, options, metrics=metrics, guards=loaded.guards)
 
 
-def remote_engine(loaded: LoadedModel, settings: Settings) -> RemoteEngine:
+def remote_engine(loaded: LoadedModel, settings: Settings, metrics: Metrics | None = None) -> RemoteEngine:
     """The engine that asks a model behind an endpoint."""
     from medical_vqa.models.remote.model import RemoteModel
     from medical_vqa.serving.engine import EngineOptions
@@ -87,4 +102,4 @@ def remote_engine(loaded: LoadedModel, settings: Settings) -> RemoteEngine:
         answer_cache_size=settings.answer_cache_size,
         answer_ttl=settings.store_ttl,
     )
-    return RemoteEngine(loaded.model, loaded.card, options)
+    return RemoteEngine(loaded.model, loaded.card, options, metrics=metrics)

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 Role = Literal["ask", "upload", "admin"]
 ROLES: frozenset[Role] = frozenset(get_args(Role))
-"""ask: questions; upload: upload and delete images; admin: metrics."""
+"""ask: questions; upload: upload and delete images; admin: metrics, and the models of the server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,10 +72,15 @@ class _Open:
 class Conversations:
     """Conversations by id; used from the event loop alone."""
 
-    def __init__(self, service: Service, store: ImageStore) -> None:
-        self._service = service
+    def __init__(self, service: Callable[[], Service], store: ImageStore) -> None:
+        """Keep conversations in a store; `service` returns what answers at present."""
+        self._current_service = service
         self._store = store
         self._open: LRUCache[str, _Open] = LRUCache(_OPEN_CONVERSATIONS)
+
+    @property
+    def _service(self) -> Service:
+        return self._current_service()
 
     async def create(self) -> Conversation:
         """An empty conversation under an id that cannot be guessed."""

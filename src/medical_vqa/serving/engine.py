@@ -206,7 +206,6 @@ class Engine:
         self._seconds_per_item = 0.0
         self._closed = False
         self._threads: list[threading.Thread] = []
-        self.metrics.queue_size.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
         """Answer one question, so that the first client does not wait for it, and accept work from now on."""
@@ -219,6 +218,11 @@ class Engine:
         self._threads = [threading.Thread(target=self._run, name=f"model-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Questions and pictures in the queue."""
+        return len(self._queue)
 
     @property
     def ready(self) -> bool:
@@ -281,14 +285,33 @@ class Engine:
             )
         attention_map = attention_map and self.has_attention_map
         context = context or NO_CONTEXT
-        image = f"{image}/{context.digest}"  # equal pixels may have unequal headers
-        with self._cache_lock:
-            cached = self._cache.get((image, question))
-        if cached is not None and (cached.attention_map is not None or not attention_map):
-            self.metrics.answer_cache.labels("hit").inc()
+        cached = self.cached(image, question, context, attention_map=attention_map)
+        if cached is not None:
             return EngineAnswer(cached)
+        image = f"{image}/{context.digest}"  # equal pixels may have unequal headers
         self.metrics.answer_cache.labels("miss").inc()
         answer: EngineAnswer = await self._submit(image, visual, question, attention_map, received, context)
+        return answer
+
+    def cached(
+        self, image: str, question: str, context: PictureContext, *, attention_map: bool = False
+    ) -> ModelAnswer | None:
+        """The answer to a question that was answered before.
+
+        Args:
+            image: Key of the picture.
+            question: In words.
+            context: What is known of the picture apart from its pixels.
+            attention_map: Whether the answer needs its attention map.
+
+        Returns:
+            None where it must be computed.
+        """
+        with self._cache_lock:
+            answer = self._cache.get((f"{image}/{context.digest}", question))
+        if answer is None or (attention_map and self.has_attention_map and answer.attention_map is None):
+            return None
+        self.metrics.answer_cache.labels("hit").inc()
         return answer
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:
@@ -518,20 +541,23 @@ class Engine:
         """Add what is next in turn, with more of the same: either questions, about one image first, or pictures."""
         if not len(self._queue):
             return
-        size = self._largest_batch()
-        cost = max(self._seconds_per_item, _LEAST_COST) if size > 1 else 0.0
+        size, interruptible = self._largest_batch(), self.options.step_seconds is not None
+        # One that is interrupted pays as it goes, and is of one client; of others each pays in advance for its work.
+        cost = 0.0 if interruptible else max(self._seconds_per_item, _LEAST_COST)
         _, first = self._queue.pop(cost)
         batch.work.append(first)
         if first.call is not None:
             batch.charged = cost
             return
+
+        def fits(work: _Work) -> bool:
+            same_client = (work.tenant, work.client) == batch.sender
+            same_kind = work.call is None and (work.question is None) == (first.question is None)
+            return same_kind and (same_client or not interruptible)
+
         with contextlib.suppress(LookupError):
             while len(batch.work) < size:
-                _, work = self._queue.pop(
-                    cost,
-                    fits=lambda work: work.call is None and (work.question is None) == (first.question is None),
-                    prefer=lambda work: work.image == first.image,
-                )
+                _, work = self._queue.pop(cost, fits=fits, prefer=lambda work: work.image == first.image)
                 batch.work.append(work)
         batch.charged = cost * len(batch.work)
 

@@ -5,8 +5,10 @@ One JSON object per line, or, where a person reads them in a terminal, one short
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -14,6 +16,37 @@ import structlog
 # Without the values of variables, for a question may be among them.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _CHATTY_LOGGERS = ("uvicorn.access", "httpx", "httpx2", "botocore", "PIL")
+
+
+_as_json = True
+
+
+class AccessLog:
+    """Writes one line for each request to where the logs go, as cheaply as possible: without a record of `logging`."""
+
+    def __init__(self) -> None:
+        self._lines = logging.getLogger("medical_vqa.access")
+
+    def write(self, **fields: Any) -> None:
+        """Write a line, with the context of the request."""
+        if not self._lines.isEnabledFor(logging.INFO):
+            return
+        if not _as_json:
+            structlog.get_logger("medical_vqa.access").info("request", **fields)
+            return
+        handlers = self._lines.handlers or logging.getLogger().handlers
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line = json.dumps(
+            {"event": "request", **structlog.contextvars.get_contextvars(), **fields, "level": "info", "timestamp": now}
+        )
+        for handler in handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.acquire()
+                try:
+                    handler.stream.write(line + handler.terminator)
+                    handler.flush()
+                finally:
+                    handler.release()
 
 
 def configure_logging(level: str, stream: TextIO | None = None, *, style: str = "auto") -> None:
@@ -25,7 +58,9 @@ def configure_logging(level: str, stream: TextIO | None = None, *, style: str = 
         style: ``json``, ``text``, or ``auto``: text in a terminal and JSON elsewhere.
     """
     stream = stream or sys.stderr
+    global _as_json  # noqa: PLW0603 - logging is configured for the process
     as_text = style == "text" or (style == "auto" and stream.isatty())
+    _as_json = not as_text
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,  # the request id
         structlog.processors.add_log_level,

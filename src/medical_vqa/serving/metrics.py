@@ -24,6 +24,12 @@ class Metrics:
         )
         self.http_in_progress = Gauge("http_requests_in_progress", "Requests being answered", registry=self.registry)
         self.queue_size = Gauge("medical_vqa_queue", "Questions and uploads in the queue", registry=self.registry)
+        self.model_queue = Gauge(
+            "medical_vqa_model_queue", "Questions and uploads in a model's queue", ["model"], registry=self.registry
+        )
+        self.model_memory = Gauge(
+            "medical_vqa_model_memory_bytes", "Memory of a model when it was loaded", ["model"], registry=self.registry
+        )
         self.queue_seconds = self._histogram("medical_vqa_wait_seconds", "Time in the queue", _MODEL_BUCKETS)
         self.batch_size = self._histogram(
             "medical_vqa_batch_size", "Questions or images in one model call", _BATCH_BUCKETS, "work"

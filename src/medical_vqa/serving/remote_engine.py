@@ -83,7 +83,6 @@ class RemoteEngine:
         self._up = False
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
-        self.metrics.queue_size.set_function(lambda: self._waiting)
 
     def start(self) -> None:
         """Ask about a probe picture; an endpoint that is down is tried again until it answers.
@@ -93,6 +92,11 @@ class RemoteEngine:
         self.check()
         self._watch = threading.Thread(target=self._watch_endpoint, name="endpoint-watch", daemon=True)
         self._watch.start()
+
+    @property
+    def waiting(self) -> int:
+        """Questions that are being answered."""
+        return self._waiting
 
     @property
     def ready(self) -> bool:
@@ -115,6 +119,17 @@ class RemoteEngine:
         self._running = {request: key for request, key in self._running.items() if not names(key)}
         for key in [key for key in self._cache if names(key)]:
             del self._cache[key]
+
+    def cached(
+        self,
+        image: str,  # noqa: ARG002 - as every engine
+        question: str,  # noqa: ARG002
+        context: PictureContext,  # noqa: ARG002
+        *,
+        attention_map: bool = False,  # noqa: ARG002
+    ) -> ModelAnswer | None:
+        """None: `ask` looks, for an answer depends on more than image and question."""
+        return None
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> None:  # noqa: ARG002 - as every engine
         """None: the endpoint encodes the pictures."""

@@ -20,6 +20,10 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     POST   /conversations/{id}/images     multipart image_file, name                         -> ConversationImage
     POST   /conversations/{id}/questions  JSON ConversationQuestion                          -> ConversationTurn
     GET    /model                                                                            -> ModelInfo
+    GET    /models                                                                           -> ServedModels
+    PUT    /models/{name}          LoadModelRequest (role admin)                             -> ServedModelInfo
+    POST   /models/{name}/share    ShareRequest (role admin)                                 -> ServedModelInfo
+    DELETE /models/{name}          (role admin)                                              -> 204
     GET    /examples                                                                         -> Examples
     GET    /examples/{id}/image                                                              -> JPEG bytes
     GET    /healthz /readyz /metrics
@@ -96,6 +100,11 @@ Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION, pattern=Q
 """A question in words."""
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=200)]
+"""Name of a model on a server."""
+CHOSEN_MODEL = "Which model answers, as GET /models lists it; null: the default one, or a canary."
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +146,7 @@ class AskRequest(Wire):
     frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
     plane: PlaneName | None = Field(None, description=_PLANE)
     window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
+    model: ModelName | None = Field(None, description=CHOSEN_MODEL)
 
 
 class AskManyRequest(Wire):
@@ -155,6 +165,7 @@ class AskManyRequest(Wire):
     frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
     plane: PlaneName | None = Field(None, description=_PLANE)
     window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
+    model: ModelName | None = Field(None, description=CHOSEN_MODEL)
 
 
 class RetrieveRequest(Wire):
@@ -165,6 +176,26 @@ class RetrieveRequest(Wire):
         max_length=500,
         examples=["dicomweb://pacs.example.org/dicom-web/studies/1.2.3/series/1.2.3.4"],
     )
+
+
+class LoadModelRequest(Wire):
+    """A model to load."""
+
+    model: str = Field(
+        description="What `serve --model` may name: a run folder, a bundle, hub:USER/NAME ...",
+        min_length=1,
+        max_length=500,
+        examples=["runs/next"],
+    )
+    share: float = Field(
+        0.0, ge=0, lt=1, description="Part of the images that it answers where a request names no model."
+    )
+
+
+class ShareRequest(Wire):
+    """A canary's part."""
+
+    share: float = Field(ge=0, le=1, description="Part of the images; 1 makes it the default model.", examples=[0.05])
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -558,6 +589,29 @@ class ModelInfo(Wire):
     )
     collects_ratings: bool = Field(False, description="Whether ratings of answers are kept for training.")
     limits: Limits = Field(description="The limits of the server.")
+
+
+class ServedModelInfo(Wire):
+    """One model of the server."""
+
+    name: str = Field(description="By which requests choose it.", examples=["next"])
+    family: str = Field(description="The model family.", examples=["compact"])
+    id: str = Field(description="SHA-256 over the bundle's files, shortened, as in every answer.")
+    version: str = Field(description="Version of the package that trained the model.")
+    is_default: bool = Field(description="Whether it answers requests that name no model.")
+    share: float = Field(description="Part of the images that it answers for such requests.", examples=[0.05])
+    ready: bool = Field(description="Whether it answers now.")
+    queue: int = Field(description="Questions and pictures that wait for it.")
+    memory_bytes: int | None = Field(
+        None, description="Memory by which the process grew when it was loaded; null: not measured."
+    )
+    loaded_at: float = Field(description="Unix time.")
+
+
+class ServedModels(Wire):
+    """The models of the server."""
+
+    models: list[ServedModelInfo] = Field(description="The one that the server was started with comes first.")
 
 
 class Health(Wire):

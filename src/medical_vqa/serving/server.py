@@ -19,6 +19,7 @@ from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.http_protocol import limited_protocol
 from medical_vqa.serving.logs import configure_logging
+from medical_vqa.serving.models import LoadModel
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.settings import Settings
 
@@ -30,20 +31,26 @@ _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
-def run(engine: Engine | RemoteEngine, settings: Settings, announce: Callable[[str], None] | None = None) -> None:
+def run(
+    engine: Engine | RemoteEngine,
+    settings: Settings,
+    announce: Callable[[str], None] | None = None,
+    load_model: LoadModel | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
     Args:
         engine: Answers the questions.
         settings: Where to listen, and the limits.
         announce: Receives the server's address once it listens there.
+        load_model: Loads further models; None: there will be none.
 
     Raises:
         ConfigError: The address is in use or the store is unavailable.
     """
     configure_logging(settings.log_level, style=settings.log_format)
     _return_freed_memory()
-    app = create_app(engine, settings)
+    app = create_app(engine, settings, load_model=load_model)
     app.state.service.store.check()
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -21,7 +22,7 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
-from medical_vqa.serving.engine import Engine, EngineAnswer
+from medical_vqa.serving.engine import Engine, EngineAnswer, ModelAnswer
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
@@ -33,6 +34,7 @@ from medical_vqa.serving.schema import (
     Alternative,
     Answer,
     Answers,
+    AskRequest,
     AttentionMap,
     ImageItem,
     LeftOutFile,
@@ -103,14 +105,7 @@ class Service:
         self.settings = settings
         self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
         self.store = store or open_store(settings.store, ttl=settings.store_ttl, max_bytes=settings.store_bytes)
-        self.images = ImageRepository(
-            self.store,
-            engine,
-            ttl=settings.store_ttl,
-            cache_bytes=settings.image_cache_bytes,
-            values_cache_bytes=settings.series_cache_bytes,
-            keep_originals=settings.keep_originals,
-        )
+        self.images = self._repository(engine)
         self.views = SliceViews(self.images)
         self._slice_answers = SliceAnswers(self.images, engine)
         self._decoders = DecoderPool(
@@ -149,6 +144,26 @@ class Service:
             settings={"file_bytes": "MEDICAL_VQA_MAX_SERIES_BYTES", "pixels": memory, "inflated_bytes": memory},
         )
         self._sweeper: asyncio.Task[None] | None = None
+
+    def _repository(self, engine: Engine | RemoteEngine) -> ImageRepository:
+        return ImageRepository(
+            self.store,
+            engine,
+            ttl=self.settings.store_ttl,
+            cache_bytes=self.settings.image_cache_bytes,
+            values_cache_bytes=self.settings.series_cache_bytes,
+            keep_originals=self.settings.keep_originals,
+        )
+
+    def with_engine(self, engine: Engine | RemoteEngine) -> Self:
+        """A service with another model, which shares the store, the decoders and the audit log; its engine runs."""
+        other = copy.copy(self)
+        other.engine = engine
+        other.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
+        other.images = other._repository(engine)
+        other.views = SliceViews(other.images)
+        other._slice_answers = SliceAnswers(other.images, engine)
+        return other
 
     async def check_store(self) -> None:
         """Raise `ApiError` (503) when the store does not answer; asks it at most every few seconds."""
@@ -262,6 +277,35 @@ class Service:
         image = await self.images.get(image_id)
         others = [await self.images.get(other) for other in around.other_image_ids]
         return await self._answer_selection(image, question, attention_map, start, around, others, selection)
+
+    def cached_answer(self, request: AskRequest, received: float) -> Answer | None:
+        """The answer to a question that was answered before, without waiting for anything.
+
+        Args:
+            request: What is asked.
+            received: When it arrived (`time.monotonic`).
+
+        Returns:
+            None where `ask` must be called: something must be loaded, computed or written.
+
+        Raises:
+            ApiError: The image's id is none (404).
+        """
+        if self._audit_log is not None or request.other_image_ids or request.turns or request.check_image:
+            return None
+        if request.frame is not None or request.plane is not None or request.window is not None:
+            return None
+        image = self.images.get_cached(request.image_id)
+        if image is None or facts_of(image).series:
+            return None
+        question = request.question.strip()
+        cached = self.engine.cached(image.digest, question, image.context, attention_map=request.attention_map)
+        if cached is None:
+            return None
+        self.engine.metrics.image_cache.labels("hit").inc()
+        self._count(cached, question)
+        result = EngineAnswer(cached)
+        return self._wire_answer(image, question, result, start=received, attention_map=request.attention_map)
 
     async def ask_many(
         self,
@@ -431,10 +475,7 @@ class Service:
     ) -> Answer:
         """An answer, counted and written into the audit log, as the client receives it."""
         prediction, abstention = result.answer.prediction, result.answer.abstention
-        if abstention.abstained:
-            self.engine.metrics.abstained.inc()
-        if self.settings.log_content:
-            _LOG.info("answered", question=question, answer=prediction.answer)
+        self._count(result.answer, question)
         await self._audit(
             "answer",
             image.digest,
@@ -445,28 +486,53 @@ class Service:
             model=self.model.name,
             model_id=self.model.id,
         )
-        return Answer(
+        turns_read = min(len(around.turns), self.engine.model.max_turns)
+        return self._wire_answer(
+            image, question, result, start=start, attention_map=attention_map, turns_read=turns_read
+        )
+
+    def _count(self, answer: ModelAnswer, question: str) -> None:
+        if answer.abstention.abstained:
+            self.engine.metrics.abstained.inc()
+        if self.settings.log_content:
+            _LOG.info("answered", question=question, answer=answer.prediction.answer)
+
+    def _wire_answer(
+        self,
+        image: StoredImage,
+        question: str,
+        result: EngineAnswer,
+        *,
+        start: float,
+        attention_map: bool,
+        turns_read: int = 0,
+    ) -> Answer:
+        """An answer as the client receives it, not validated again: every part of it was made here."""
+        answer = result.answer
+        prediction, abstention = answer.prediction, answer.abstention
+        return Answer.model_construct(
             image_id=image.id or None,
             question=question,
             answer=prediction.answer,
             confidence=prediction.confidence,
             confidence_basis=prediction.confidence_basis,
-            turns_read=min(len(around.turns), self.engine.model.max_turns),
+            turns_read=turns_read,
             alternatives=[
-                Alternative(answer=answer, confidence=confidence) for answer, confidence in prediction.alternatives
+                Alternative.model_construct(answer=other, confidence=confidence)
+                for other, confidence in prediction.alternatives
             ],
             abstained=abstention.abstained,
             reason=abstention.reason,
             suggestions=list(abstention.suggestions),
             reason_code=abstention.code,
             reason_arguments=dict(abstention.arguments),
-            image_dependence=result.answer.image_dependence,
-            source=result.answer.source,
-            side=result.answer.side,
-            evidence=list(result.answer.evidence),
-            attention_map=_attention_map(result.answer.attention_map) if attention_map else None,
+            image_dependence=answer.image_dependence,
+            source=answer.source,
+            side=answer.side,
+            evidence=list(answer.evidence),
+            attention_map=_attention_map(answer.attention_map) if attention_map else None,
             model=self.model,
-            timings=Timings(
+            timings=Timings.model_construct(
                 queue_ms=_milliseconds(result.queue_seconds),
                 model_ms=_milliseconds(result.model_seconds),
                 total_ms=_milliseconds(time.monotonic() - start),

@@ -38,6 +38,8 @@ _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
+_FURTHER_MODEL = re.compile(r"([A-Za-z0-9][\w.:-]{0,63})=([^@]+?)(?:@(\d*\.?\d+))?")
+
 _LEAST_MEMORY = 512 * MEBIBYTE
 _UNLIMITED = 1 << 60  # version 1 of control groups says 2^63 rounded to pages, version 2 says "max"
 _DEFAULT_MEMORY = 4096 * MEBIBYTE
@@ -88,6 +90,17 @@ def _pixels(settings: dict[str, Any]) -> int:
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
+def parse_further_model(entry: str) -> tuple[str, str, float]:
+    """Name, model and share of NAME=MODEL or NAME=MODEL@SHARE; raises `ValueError`."""
+    match = _FURTHER_MODEL.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"expected NAME=MODEL or NAME=MODEL@SHARE, got {entry!r}")
+    share = float(match[3] or 0)
+    if not 0 <= share < 1:
+        raise ValueError(f"expected a share in [0, 1), got {share:g}")
+    return match[1], match[2], share
+
+
 class Settings(BaseSettings):
     """All settings of the server."""
 
@@ -103,6 +116,8 @@ class Settings(BaseSettings):
     """Variable that holds the key of a remote model; None: ``OPENAI_API_KEY``, or what ``models.yaml`` says."""
     allow_http: bool = False
     """Whether that key may be sent to another machine without encryption."""
+    further_models: CommaSeparated = ()
+    """Models that requests may name, as NAME=MODEL; with @SHARE also for a part of the images, as a canary."""
     remote_concurrency: int = Field(64, ge=1, le=4096)
     """Requests to a remote model that run at once."""
     remote_deadline: float = Field(120.0, gt=0)
@@ -202,7 +217,7 @@ class Settings(BaseSettings):
     otel: bool = False
     """Whether spans go to the OpenTelemetry collector that the OTEL_* variables name."""
 
-    @field_validator("api_keys", "trusted_proxies", "cors_origins", "dicomweb_hosts", mode="before")
+    @field_validator("api_keys", "trusted_proxies", "cors_origins", "dicomweb_hosts", "further_models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -250,6 +265,14 @@ class Settings(BaseSettings):
         for host in value:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"expected hosts such as pacs.example.org or 127.0.0.1:8042, got {host!r}")
+        return value
+
+    @field_validator("further_models")
+    @classmethod
+    def _check_further_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        shares = [parse_further_model(entry)[2] for entry in value]
+        if sum(shares) >= 1:
+            raise ValueError("expected shares with a sum below 1, for the default model has the rest")
         return value
 
     @field_validator("store")

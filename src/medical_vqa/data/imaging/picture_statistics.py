@@ -65,6 +65,7 @@ class PictureContext:
     """Header facts: Modality, BodyPartExamined ..."""
     geometry: PictureGeometry | None = None
     """Size and spacing of the decoded picture; None where they are not known: then there is no evidence."""
+    _digest: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, frame: DecodedFrame) -> Self:
@@ -74,11 +75,15 @@ class PictureContext:
     @property
     def digest(self) -> str:
         """Equal for equal contexts."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        if self._digest is None:  # once: it is the key of every answer about the picture
+            object.__setattr__(self, "_digest", hashlib.sha256(self.to_json().encode()).hexdigest()[:16])
+        return str(self._digest)
 
     def to_json(self) -> str:
         """The fields above as JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        del values["_digest"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

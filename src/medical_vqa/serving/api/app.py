@@ -14,12 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.api import conversations, openai, page, responses, routes, series
+from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.middleware.outer import Draining
 from medical_vqa.serving.middleware.stack import middleware_stack
+from medical_vqa.serving.models import LoadModel, Models
 from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.remote_engine import RemoteEngine
@@ -31,26 +33,34 @@ DESCRIPTION = """Upload an image once, ask many questions about it. The image is
 Research software: not a medical device and not for diagnosis."""
 
 
-def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageStore | None = None) -> FastAPI:
+def create_app(
+    engine: Engine | RemoteEngine,
+    settings: Settings,
+    store: ImageStore | None = None,
+    *,
+    load_model: LoadModel | None = None,
+) -> FastAPI:
     """The application; it starts the engine when it starts, and closes it when it ends.
 
     Args:
         engine: Answers the questions; not yet started.
         settings: Limits, keys, and what is served.
         store: Where uploads live; None: the one that `settings.store` names.
+        load_model: Loads further models; None: there will be none.
 
     Raises:
         ConfigError: The store's address makes no sense.
         MissingDependencyError: A package for the store or for tracing is not installed.
     """
     service = Service(engine, settings, store)
+    models = Models(service, load_model)
     rate_limiter = RateLimiter(settings.rate_limit, settings.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        await models.start(settings.further_models)
         yield
-        await service.close()
+        await models.close()
         await rate_limiter.close()
 
     draining = Draining()
@@ -71,15 +81,18 @@ def create_app(engine: Engine | RemoteEngine, settings: Settings, store: ImageSt
         else [],  # for the description; `access` checks the key
         middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
     )
+    app.state.models = models
     app.state.service = service
-    app.state.conversations = Conversations(service, service.store)
+    app.state.conversations = Conversations(lambda: models.default, service.store)
     app.state.draining = draining
     app.state.rate_limiter = rate_limiter
     leave_errors_to_the_outermost_layer(app)
+    app.include_router(routes.direct_router)
     app.include_router(routes.router)
     app.include_router(routes.json_router)
     app.include_router(series.json_router)
     app.include_router(series.router)
+    app.include_router(model_routes.router)
     app.include_router(openai.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)

@@ -25,12 +25,13 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 from medical_vqa.serving.api.requests import (
     BoundedJsonRoute,
     ClientDependency,
-    ServiceDependency,
+    choose_service,
     while_connected,
 )
 from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.models import DEFAULT
 from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.remote_images import fetch_image
 from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
@@ -236,29 +237,22 @@ def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/models", responses=error_replies(401, 429))
-async def models(service: ServiceDependency) -> ModelList:
+async def models(request: Request) -> ModelList:
     """The models that can be asked."""
-    return ModelList(data=[_entry(service)])
+    return ModelList(data=[_entry(model.name, model.service) for model in request.app.state.models])
 
 
 @router.get("/models/{name:path}", responses=error_replies(401, 404, 422, 429))
-async def model(name: str, service: ServiceDependency) -> ModelEntry:
+async def model(request: Request, name: str) -> ModelEntry:
     """One model."""
-    require_model(name, service)
-    return _entry(service)
+    service = choose_service(request, name)
+    return _entry(service.model.name if name == DEFAULT else name, service)
 
 
-def _entry(service: Service) -> ModelEntry:
+def _entry(name: str, service: Service) -> ModelEntry:
     created = service.engine.card.created
     timestamp = int(datetime.fromisoformat(created).timestamp()) if created else 0
-    return ModelEntry(id=service.model.name, created=timestamp)
-
-
-def require_model(name: str, service: Service) -> None:
-    """Raise `ApiError` (404) for a model that is not served."""
-    if name not in (service.model.name, "medical-vqa"):
-        message = f"this server serves {service.model.name} and no other model"
-        raise ApiError(404, "not_found", message, param="model")
+    return ModelEntry(id=name, created=timestamp)
 
 
 @router.post(
@@ -269,8 +263,9 @@ def require_model(name: str, service: Service) -> None:
         **error_replies(*DESCRIPTIONS),
     },
 )
-async def chat(request: Request, body: ChatRequest, service: ServiceDependency, client: ClientDependency) -> Any:
+async def chat(request: Request, body: ChatRequest, client: ClientDependency) -> Any:
     """Ask about the image in a conversation, as OpenAI's clients do."""
+    service = choose_service(request, body.model)
     schema = body.output_schema
     if body.functions:
         raise _no_tools("functions")
@@ -389,9 +384,8 @@ async def prepare(
         field: Name of the field with the conversation, for errors.
 
     Raises:
-        ApiError: 404 for another model, 400 for tools, too many images, or no question.
+        ApiError: 400 for tools, too many images, or no question.
     """
-    require_model(body.model, service)
     if body.tools:
         raise _no_tools("tools")
     engine_model = service.engine.model

@@ -12,13 +12,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from pydantic_core import from_json
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.rate_limit import RateLimiter
-from medical_vqa.serving.schema import MAX_PICTURES, AskRequest
+from medical_vqa.serving.schema import MAX_PICTURES, AskRequest, Wire
 from medical_vqa.serving.service import Service, Upload
 
 FORM_LIMITS: dict[str, Any] = {"max_files": MAX_PICTURES, "max_fields": 8, "max_part_size": 8192}
@@ -34,12 +36,27 @@ T = TypeVar("T")
 
 
 async def get_service(request: Request) -> Service:
-    """The service of the application that received a request."""
-    service: Service = request.app.state.service
+    """The service of the application's default model."""
+    service: Service = request.app.state.models.default
     return service
 
 
 ServiceDependency = Annotated[Service, Depends(get_service)]
+
+
+def choose_service(request: Request, model: str | None, image: str = "") -> Service:
+    """The service of the model that answers a request.
+
+    Args:
+        request: The request.
+        model: That it names; None: none.
+        image: Id of its image.
+
+    Raises:
+        ApiError: There is no such model (404).
+    """
+    service: Service = request.app.state.models.choose(model, image)
+    return service
 
 
 async def get_client() -> str:
@@ -94,6 +111,23 @@ class BoundedJsonRoute(APIRoute):
             return await handle(request)
 
         return handle_checked
+
+
+class DirectRoute(APIRoute):
+    """A route whose function reads the request itself and returns the wire type: FastAPI describes it, and no more.
+
+    Resolving dependencies, exit stacks and the validation of what this server made itself cost more than an answer from
+    the cache.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if self.methods and scope["method"] not in self.methods:
+            raise HTTPException(405, headers={"Allow": ", ".join(self.methods)})
+        request = Request(scope, receive, send)
+        result: Wire = await self.endpoint(request, request.app.state.models.default)
+        response = Response(result.model_dump_json(), media_type="application/json")
+        await response(scope, receive, send)
 
 
 def check_json(body: bytes) -> None:

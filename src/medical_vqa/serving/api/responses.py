@@ -30,7 +30,7 @@ from medical_vqa.serving.api.openai import (
     error_replies,
     usage_of,
 )
-from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, ServiceDependency
+from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema import Answer
@@ -158,8 +158,9 @@ class ResponseReply(BaseModel):
         **error_replies(*DESCRIPTIONS),
     },
 )
-async def respond(request: Request, body: ResponseRequest, service: ServiceDependency, client: ClientDependency) -> Any:
+async def respond(request: Request, body: ResponseRequest, client: ClientDependency) -> Any:
     """Ask about the image in a conversation, as OpenAI's agents do."""
+    service = choose_service(request, body.model)
     if body.previous_response_id:
         message = "this server stores no conversations; send the earlier turns in input"
         raise ApiError(400, "invalid", message, param="previous_response_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Awaitable
 from typing import Annotated, Any, Literal
@@ -14,9 +15,11 @@ from medical_vqa.serving.api.examples import bundled_examples
 from medical_vqa.serving.api.requests import (
     BoundedJsonRoute,
     ClientDependency,
+    DirectRoute,
     ServiceDependency,
     UploadDependency,
     ask_request_openapi,
+    choose_service,
     count_questions,
     read_ask_request,
     while_connected,
@@ -24,6 +27,7 @@ from medical_vqa.serving.api.requests import (
 from medical_vqa.serving.api.streams import OnText, answer_events
 from medical_vqa.serving.errors import ApiError, shutting_down
 from medical_vqa.serving.schema import (
+    CHOSEN_MODEL,
     IMAGE_ID_EXAMPLE,
     QUESTION_EXAMPLE,
     Answer,
@@ -62,6 +66,7 @@ ImageId = Annotated[
 ]
 router = APIRouter()
 json_router = APIRouter(route_class=BoundedJsonRoute)
+direct_router = APIRouter(route_class=DirectRoute)
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -72,13 +77,16 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 # --- questions --------------------------------------------------------------------------------------------------------
 
 
-@router.post(
+@direct_router.post(
     "/ask_question", tags=["questions"], responses=errors(*_QUESTION_ERRORS), openapi_extra=ask_request_openapi()
 )
 async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     """Ask a question about an uploaded image. The body is JSON or a form."""
     received = time.monotonic()
     body = await read_ask_request(request)
+    service = choose_service(request, body.model, body.image_id)
+    if (answer := service.cached_answer(body, received)) is not None:
+        return answer
     work = service.ask(
         body.image_id,
         body.question,
@@ -99,11 +107,12 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
         **errors(*_QUESTION_ERRORS),
     },
 )
-async def stream_question(body: AskRequest, service: ServiceDependency) -> StreamingResponse:
+async def stream_question(request: Request, body: AskRequest) -> StreamingResponse:
     """Ask a question and receive the answer while it is written; closing the connection cancels it.
 
     Each event `text` has the whole text so far; the event `answer` has an `Answer`, the event `problem` a `Problem`.
     """
+    service = choose_service(request, body.model, body.image_id)
     await service.images.get(body.image_id)
     service.require_pictures(1 + len(body.other_image_ids))
 
@@ -130,8 +139,9 @@ def _selection(body: AskRequest | AskManyRequest) -> Selection:
 
 
 @json_router.post("/ask_questions", tags=["questions"], responses=errors(*_QUESTION_ERRORS))
-async def ask_questions(request: Request, body: AskManyRequest, service: ServiceDependency) -> Answers:
+async def ask_questions(request: Request, body: AskManyRequest) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
+    service = choose_service(request, body.model, body.image_id)
     await count_questions(request, len(body.questions))
     work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map, selection=_selection(body))
     return await while_connected(request, work)
@@ -140,7 +150,6 @@ async def ask_questions(request: Request, body: AskManyRequest, service: Service
 @router.post("/ask", tags=["questions"], responses=errors(*UPLOAD_ERRORS))
 async def ask(
     request: Request,
-    service: ServiceDependency,
     client: ClientDependency,
     upload: UploadDependency,
     question: Annotated[Question, Form(description="In words.", examples=[QUESTION_EXAMPLE])],
@@ -150,8 +159,10 @@ async def ask(
     other_files: Annotated[
         list[UploadFile] | None, File(description="Further images of the question, for models that take several.")
     ] = None,
+    model: Annotated[str | None, Form(max_length=200, description=CHOSEN_MODEL)] = None,
 ) -> Answer:
     """Ask a question about an image in one request; the image is not stored."""
+    service = choose_service(request, model, hashlib.sha256(upload.data).hexdigest())
     others = other_files or []
     service.require_pictures(1 + len(others))
     uploads = [upload, *[Upload(await other.read()) for other in others]]
@@ -169,9 +180,10 @@ async def upload_image(service: ServiceDependency, client: ClientDependency, upl
 
 
 @router.delete("/images/{image_id}", tags=["images"], status_code=204, responses=errors(*IMAGE_ERRORS))
-async def delete_image(image_id: ImageId, service: ServiceDependency) -> Response:
+async def delete_image(request: Request, image_id: ImageId, service: ServiceDependency) -> Response:
     """Delete an uploaded image, on every server of the store."""
     await service.delete(image_id)
+    request.app.state.models.forget(image_id)
     return Response(status_code=204)
 
 

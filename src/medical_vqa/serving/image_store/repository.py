@@ -172,6 +172,13 @@ class ImageRepository:
             raise unknown_image()
         return image
 
+    def get_cached(self, image_id: str) -> StoredImage | None:
+        """The client's image, where it is in memory and known to exist still; raises `ApiError` (404) for no id."""
+        image = self._cached(stored_name(image_id, current_client().owner))
+        if image is None or (image.expires_at is not None and time.time() > image.expires_at):
+            return None
+        return image
+
     async def png(self, image_id: str) -> bytes:
         """The picture of an image as it was decoded, before it was prepared for the model; raises `ApiError` (404)."""
         await self.get(image_id)
@@ -191,6 +198,11 @@ class ImageRepository:
         if not await self._call_store(lambda: self._store.delete(name)):
             raise unknown_image()
         self._quotas.release(owner, image_id)
+        self._engine.forget(image_id[:ID_HEAD])
+
+    def forget(self, image_id: str) -> None:
+        """Remove from memory the client's image, which was deleted, and the answers about it."""
+        self._cache.pop(stored_name(image_id, current_client().owner), None)
         self._engine.forget(image_id[:ID_HEAD])
 
     async def sweep(self) -> None:

@@ -106,7 +106,7 @@ class ApiKeys:
 
 def required_role(method: str, path: str) -> Role | None:
     """The role that a route needs; None: any key will do."""
-    if path == "/metrics":
+    if path == "/metrics" or (path.startswith("/models/") and method != "GET"):
         return "admin"
     if path.startswith(("/ask", "/v1/chat", "/v1/responses")):
         return "ask"

@@ -145,7 +145,8 @@ class _LimitedBody:
         if self._complete:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                message = await self._receive()
         except TimeoutError:
             return self._refuse(_too_slow(self._timeout))
         self._complete = not message.get("more_body", False)

@@ -11,17 +11,18 @@ The log has no query string, no header and no body. One layer, because each furt
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
 from dataclasses import dataclass
 
 import structlog
-from starlette.datastructures import Headers
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.logs import AccessLog
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.page_files import PAGE_PATHS, PAGE_POLICY
 from medical_vqa.serving.problems import problem_response, to_api_error
@@ -75,6 +76,8 @@ class OuterMiddleware:
         self._metrics = metrics
         self._draining = draining or Draining()
         self._log = structlog.get_logger("medical_vqa.access")
+        self._access_log = AccessLog()
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # by route, method and status
         headers = {**_SECURITY_HEADERS, "Content-Security-Policy": _DOCS_POLICY if docs else _API_POLICY}
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         page_headers = {**headers, "Content-Security-Policy": PAGE_POLICY}
@@ -87,7 +90,7 @@ class OuterMiddleware:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
-        request_id = _request_id(Headers(scope=scope))
+        request_id = _request_id(scope)
         bind_contextvars(request_id=request_id)  # never unbound: the server gives every request a context of its own
 
         async def send_response(message: Message) -> None:
@@ -136,13 +139,17 @@ class OuterMiddleware:
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = route_template(scope), scope["method"]
-        self._metrics.http_requests.labels(route, method, status).inc()
-        self._metrics.http_seconds.labels(route, method).observe(seconds)
+        counted = self._counters.get((route, method, status))
+        if counted is None:
+            labeled = self._metrics.http_requests.labels(route, method, status)
+            counted = self._counters[route, method, status] = labeled, self._metrics.http_seconds.labels(route, method)
+        counted[0].inc()
+        counted[1].observe(seconds)
         if scope["path"] in PROBES and status < 400:
             return
         client = {"client": scope["client_name"]} if "client_name" in scope else {}
-        self._log.info(
-            "request", method=method, route=route, status=status, duration_ms=round(1000 * seconds, 2), **client
+        self._access_log.write(
+            method=method, route=route, status=status, duration_ms=round(1000 * seconds, 2), **client
         )
 
 
@@ -151,10 +158,14 @@ def route_template(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", None) or "unmatched"
 
 
-def _request_id(headers: Headers) -> str:
+def _request_id(scope: Scope) -> str:
     """The client's `X-Request-ID`, else the trace id of its `traceparent`, else a new one."""
-    received = headers.get("x-request-id", "")
-    if _REQUEST_ID.fullmatch(received):
-        return received
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return trace[1] if trace else uuid.uuid4().hex
+    trace_id = None
+    for name, value in scope["headers"]:  # in lower case, as ASGI says
+        if name == b"x-request-id":
+            received = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(received):
+                return str(received)
+        elif name == b"traceparent" and (trace := _TRACEPARENT.fullmatch(value.decode("latin-1"))):
+            trace_id = trace[1]
+    return trace_id or secrets.token_hex(16)

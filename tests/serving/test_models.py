@@ -1,0 +1,139 @@
+"""Several models in one server: chosen by name, loaded and replaced while it runs, canaries by share."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import live
+import pytest
+import uvicorn
+import yaml
+from echo_model import Echo, make_engine
+from live import png
+
+from medical_vqa.errors import BundleError
+from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.serving.api.app import create_app
+from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.server import uvicorn_config
+
+
+class Loud(Echo):
+    """Answers in capitals."""
+
+    def _words(self, query):
+        return super()._words(query).upper()
+
+
+def load_model(source, metrics):
+    if source == "missing":
+        raise BundleError("there is no bundle; name another")
+    card = BundleCard(family="echo", name=source, decoding={"max_tokens": len(source)})
+    model = Loud()
+    model.vision.fingerprint = source
+    engine = make_engine(model, card)
+    engine.metrics = metrics
+    return engine
+
+
+@contextlib.contextmanager
+def serving(tmp_path, **options):
+    keys = [{"name": "boss", "sha256": hash_key("boss"), "tenant": "t"}]
+    keys.append({"name": "asker", "sha256": hash_key("asker"), "tenant": "t", "roles": ["ask", "upload"]})
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(keys))
+    settings = live.settings(keys_file=tmp_path / "keys.yaml", **options)
+    app = create_app(make_engine(), settings, load_model=load_model)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn_config(app, settings))
+    server.capture_signals = contextlib.nullcontext
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.005)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with (
+        live.client_of(base_url=url, headers={"Authorization": "Bearer boss"}) as boss,
+        live.client_of(base_url=url, headers={"Authorization": "Bearer asker"}) as asker,
+    ):
+        yield boss, asker
+    server.should_exit = True
+    thread.join(live.PATIENCE)
+    listening.close()
+
+
+def uploaded(client, gray=100):
+    return client.post("/upload_image", files={"image_file": png(gray)}).json()["image_id"]
+
+
+def ask(client, image_id, question="What?", **options):
+    return client.post("/ask_question", json={"image_id": image_id, "question": question, **options})
+
+
+def test_a_request_chooses_its_model_and_the_answer_names_it(tmp_path):
+    with serving(tmp_path, further_models="loud=runs/loud") as (_, asker):
+        image_id = uploaded(asker)
+        assert ask(asker, image_id).json()["answer"] == "100 What?"
+        reply = ask(asker, image_id, model="loud").json()
+        assert (reply["answer"], reply["model"]["name"]) == ("100 WHAT?", "runs/loud")
+        assert reply["model"]["id"] != ask(asker, image_id).json()["model"]["id"]
+        many = asker.post("/ask_questions", json={"image_id": image_id, "questions": ["a"], "model": "loud"}).json()
+        assert many["answers"][0]["answer"] == "100 A"
+        once = asker.post("/ask", files={"image_file": png()}, data={"question": "What?", "model": "loud"}).json()
+        assert once["answer"] == "100 WHAT?"
+        assert {model["id"] for model in asker.get("/v1/models").json()["data"]} == {"echo-1", "loud"}
+        unknown = ask(asker, image_id, model="other")
+        assert (unknown.status_code, unknown.json()["detail"]["code"]) == (404, "not_found")
+
+
+def test_a_model_is_loaded_replaced_and_removed_while_the_server_runs(tmp_path):
+    with serving(tmp_path) as (boss, asker):
+        image_id = uploaded(asker)
+        assert asker.put("/models/next", json={"model": "first"}).status_code == 403
+        first = boss.put("/models/next", json={"model": "first"}).json()
+        second = boss.put("/models/next", json={"model": "the second"}).json()
+        assert first["id"] != second["id"]
+        assert ask(asker, image_id, model="next").json()["model"]["id"] == second["id"]
+        assert 'medical_vqa_model_queue{model="next"} 0.0' in boss.get("/metrics").text
+        assert boss.put("/models/next", json={"model": "missing"}).status_code == 422
+        assert ask(asker, image_id, model="next").json()["model"]["id"] == second["id"]
+        assert boss.delete("/models/next").status_code == 204
+        assert ask(asker, image_id, model="next").status_code == 404
+        assert boss.delete("/models/echo-1").status_code == 422
+
+
+def test_a_canary_answers_its_share_of_the_images_and_becomes_the_default(tmp_path):
+    with serving(tmp_path, further_models="next=next@0.3") as (boss, asker):
+        images = [uploaded(asker, gray) for gray in range(60)]
+        models = [ask(asker, image).json()["model"]["name"] for image in images]
+        assert models == [ask(asker, image, "Again?").json()["model"]["name"] for image in images]
+        assert 6 <= models.count("next") <= 32
+        shares = {model["name"]: model["share"] for model in asker.get("/models").json()["models"]}
+        assert shares == {"echo-1": 0.7, "next": 0.3}
+        assert boss.post("/models/next/share", json={"share": 1}).json()["is_default"]
+        assert {ask(asker, image).json()["model"]["name"] for image in images} == {"next"}
+        assert ask(asker, images[0], model="echo-1").json()["model"]["name"] == "echo-1"
+
+
+def test_a_deleted_image_is_unknown_to_every_model(tmp_path):
+    with serving(tmp_path, further_models="loud=loud", store=str(tmp_path / "store")) as (_, asker):
+        image_id = uploaded(asker)
+        assert ask(asker, image_id, model="loud").status_code == 200
+        assert asker.delete(f"/images/{image_id}").status_code == 204
+        assert [ask(asker, image_id, model=name).status_code for name in ("loud", "echo-1")] == [404, 404]
+
+
+def test_without_keys_nobody_changes_the_models():
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        assert client.put("/models/next", json={"model": "first"}).status_code == 403
+        assert [model["name"] for model in client.get("/models").json()["models"]] == ["echo-1"]
+
+
+@pytest.mark.parametrize("value", ["next", "a=b@1.5", "a=b@0.6,c=d@0.5", "/x=y"])
+def test_further_models_that_make_no_sense_stop_the_start(value):
+    from medical_vqa.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="FURTHER_MODELS"):
+        live.settings(further_models=value)
