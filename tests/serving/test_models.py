@@ -1,4 +1,4 @@
-"""Several models in one server: chosen by name, loaded and replaced while it runs, canaries by share."""
+"""Several models in one server: chosen by name, loaded and replaced while it runs, canaries by fraction."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def test_a_canary_answers_its_share_of_the_images_and_becomes_the_default(tmp_pa
         models = [ask(asker, image).json()["model"]["name"] for image in images]
         assert models == [ask(asker, image, "Again?").json()["model"]["name"] for image in images]
         assert 6 <= models.count("next") <= 32
-        shares = {model["name"]: model["share"] for model in asker.get("/models").json()["models"]}
-        assert shares == {"echo-1": 0.7, "next": 0.3}
-        assert boss.post("/models/next/share", json={"share": 1}).json()["is_default"]
+        fractions = {model["name"]: model["fraction"] for model in asker.get("/models").json()["models"]}
+        assert fractions == {"echo-1": 0.7, "next": 0.3}
+        assert boss.post("/models/next/fraction", json={"fraction": 1}).json()["is_default"]
         assert {ask(asker, image).json()["model"]["name"] for image in images} == {"next"}
         assert ask(asker, images[0], model="echo-1").json()["model"]["name"] == "echo-1"
 

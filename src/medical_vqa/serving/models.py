@@ -1,6 +1,6 @@
 """The models of one server: chosen for each request, loaded, replaced and removed while it runs.
 
-All share the image store, the decoders and the audit log; each has its own queue, threads and caches. A request that
+All use one image store, the same decoders and one audit log; each has its own queue, threads and caches. A request that
 names no model is answered by the default model or, for a part of the images, by a canary: the same image always by the
 same one.
 """
@@ -40,7 +40,7 @@ class ServedModel:
     """By which requests choose it."""
     service: Service
     """Answers with it."""
-    share: float = 0.0
+    fraction: float = 0.0
     """Part of the images whose questions it answers where a request names no model; of the default model, the rest."""
     memory_bytes: int | None = None
     """Memory by which the process grew when it was loaded; None: not measured."""
@@ -97,22 +97,22 @@ class Models:
         return self._served[name].service
 
     def _default_or_canary(self, image: str) -> Service:
-        canaries = [model for model in self._served.values() if model.share > 0 and not self.is_default(model)]
+        canaries = [model for model in self._served.values() if model.fraction > 0 and not self.is_default(model)]
         if canaries:
             point = int.from_bytes(hashlib.sha256(image.encode()).digest()[:6], "big") / 2**48
             for model in canaries:
-                if point < model.share:
+                if point < model.fraction:
                     return model.service
-                point -= model.share
+                point -= model.fraction
         return self.default
 
-    async def load(self, name: str, source: str, share: float = 0.0) -> ServedModel:
+    async def load(self, name: str, source: str, fraction: float = 0.0) -> ServedModel:
         """Load a model, or replace the one of this name; requests that the old one has accepted are answered by it.
 
         Args:
             name: By which requests choose it.
             source: What `--model` may name.
-            share: Part of the images that it answers as a canary.
+            fraction: Part of the images that it answers as a canary.
 
         Raises:
             ApiError: 422 where the model cannot be loaded, 409 where there are too many.
@@ -122,9 +122,9 @@ class Models:
         async with self._loading:
             if name not in self._served and len(self._served) >= _MOST:
                 raise ApiError(422, "invalid", f"this server has {_MOST} models; remove one first")
-            others = sum(model.share for model in self._served.values() if model.name != name)
-            if others + share > 1:
-                raise ApiError(422, "invalid", "the canaries' shares have a sum above 1; choose a smaller one")
+            others = sum(model.fraction for model in self._served.values() if model.name != name)
+            if others + fraction > 1:
+                raise ApiError(422, "invalid", "the canaries' fractions have a sum above 1; choose a smaller one")
             before = _resident_bytes()
             try:
                 engine = await asyncio.to_thread(self._load, source, self._metrics)
@@ -134,45 +134,45 @@ class Models:
             after = _resident_bytes()
             memory = max(0, after - before) if after is not None and before is not None else None
             old = self._served.get(name)
-            self._served[name] = ServedModel(name, self.default.with_engine(engine), share, memory)
+            self._served[name] = ServedModel(name, self.default.with_engine(engine), fraction, memory)
             self._show(self._served[name])
             if old is not None:
                 self._close_later(old)
             return self._served[name]
 
-    def set_share(self, name: str, share: float) -> ServedModel:
+    def set_fraction(self, name: str, fraction: float) -> ServedModel:
         """Change a canary's part; 1 makes it the default model.
 
         Args:
             name: Of the model.
-            share: In [0, 1].
+            fraction: In [0, 1].
 
         Raises:
             ApiError: There is no such model (404), or the parts have a sum above 1 (422).
         """
         self.choose(name)
         model = self._served[name]
-        if share >= 1:
+        if fraction >= 1:
             self._default_name = name
             for other in self._served.values():
-                other.share = 0.0
+                other.fraction = 0.0
             return model
-        if sum(other.share for other in self._served.values() if other is not model) + share > 1:
-            raise ApiError(422, "invalid", "the canaries' shares have a sum above 1; choose a smaller one")
-        model.share = share
+        if sum(other.fraction for other in self._served.values() if other is not model) + fraction > 1:
+            raise ApiError(422, "invalid", "the canaries' fractions have a sum above 1; choose a smaller one")
+        model.fraction = fraction
         return model
 
     def remove(self, name: str) -> None:
         """Remove a model; raises `ApiError` (404, or 422 for the default one)."""
         self.choose(name)
         if name in (self._default_name, DEFAULT):
-            raise ApiError(422, "invalid", "this is the default model; give another one the share 1 first")
+            raise ApiError(422, "invalid", "this is the default model; give another one the fraction 1 first")
         self._close_later(self._served.pop(name))
         self._metrics.model_queue.remove(name)
         self._metrics.model_memory.remove(name)
 
     async def start(self, further: tuple[str, ...] = ()) -> None:
-        """Start the default model, and load others given as NAME=MODEL or NAME=MODEL@SHARE."""
+        """Start the default model, and load others given as NAME=MODEL or NAME=MODEL@FRACTION."""
         before = _resident_bytes()
         await self.default.start()
         after = _resident_bytes()
@@ -180,9 +180,9 @@ class Models:
             self._served[self._default_name].memory_bytes = max(0, after - before)
         self._show(self._served[self._default_name])
         for entry in further:
-            name, source, share = parse_further_model(entry)
+            name, source, fraction = parse_further_model(entry)
             try:
-                await self.load(name, source, share)
+                await self.load(name, source, fraction)
             except ApiError as error:
                 raise ConfigError(f"setting FURTHER_MODELS: {name}: {error}; correct it") from None
 

@@ -22,7 +22,7 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     GET    /model                                                                            -> ModelInfo
     GET    /models                                                                           -> ServedModels
     PUT    /models/{name}          LoadModelRequest (role admin)                             -> ServedModelInfo
-    POST   /models/{name}/share    ShareRequest (role admin)                                 -> ServedModelInfo
+    POST   /models/{name}/fraction FractionRequest (role admin)                              -> ServedModelInfo
     DELETE /models/{name}          (role admin)                                              -> 204
     GET    /examples                                                                         -> Examples
     GET    /examples/{id}/image                                                              -> JPEG bytes
@@ -187,15 +187,17 @@ class LoadModelRequest(Wire):
         max_length=500,
         examples=["runs/next"],
     )
-    share: float = Field(
+    fraction: float = Field(
         0.0, ge=0, lt=1, description="Part of the images that it answers where a request names no model."
     )
 
 
-class ShareRequest(Wire):
+class FractionRequest(Wire):
     """A canary's part."""
 
-    share: float = Field(ge=0, le=1, description="Part of the images; 1 makes it the default model.", examples=[0.05])
+    fraction: float = Field(
+        ge=0, le=1, description="Part of the images; 1 makes it the default model.", examples=[0.05]
+    )
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -599,7 +601,7 @@ class ServedModelInfo(Wire):
     id: str = Field(description="SHA-256 over the bundle's files, shortened, as in every answer.")
     version: str = Field(description="Version of the package that trained the model.")
     is_default: bool = Field(description="Whether it answers requests that name no model.")
-    share: float = Field(description="Part of the images that it answers for such requests.", examples=[0.05])
+    fraction: float = Field(description="Part of the images that it answers for such requests.", examples=[0.05])
     ready: bool = Field(description="Whether it answers now.")
     queue: int = Field(description="Questions and pictures that wait for it.")
     memory_bytes: int | None = Field(

@@ -91,14 +91,14 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
 def parse_further_model(entry: str) -> tuple[str, str, float]:
-    """Name, model and share of NAME=MODEL or NAME=MODEL@SHARE; raises `ValueError`."""
+    """Name, model and fraction of NAME=MODEL or NAME=MODEL@FRACTION; raises `ValueError`."""
     match = _FURTHER_MODEL.fullmatch(entry)
     if match is None:
-        raise ValueError(f"expected NAME=MODEL or NAME=MODEL@SHARE, got {entry!r}")
-    share = float(match[3] or 0)
-    if not 0 <= share < 1:
-        raise ValueError(f"expected a share in [0, 1), got {share:g}")
-    return match[1], match[2], share
+        raise ValueError(f"expected NAME=MODEL or NAME=MODEL@FRACTION, got {entry!r}")
+    fraction = float(match[3] or 0)
+    if not 0 <= fraction < 1:
+        raise ValueError(f"expected a fraction in [0, 1), got {fraction:g}")
+    return match[1], match[2], fraction
 
 
 class Settings(BaseSettings):
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     allow_http: bool = False
     """Whether that key may be sent to another machine without encryption."""
     further_models: CommaSeparated = ()
-    """Models that requests may name, as NAME=MODEL; with @SHARE also for a part of the images, as a canary."""
+    """Models that requests may name, as NAME=MODEL; with @FRACTION also for a part of the images, as a canary."""
     remote_concurrency: int = Field(64, ge=1, le=4096)
     """Requests to a remote model that run at once."""
     remote_deadline: float = Field(120.0, gt=0)
@@ -270,9 +270,9 @@ class Settings(BaseSettings):
     @field_validator("further_models")
     @classmethod
     def _check_further_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        shares = [parse_further_model(entry)[2] for entry in value]
-        if sum(shares) >= 1:
-            raise ValueError("expected shares with a sum below 1, for the default model has the rest")
+        fractions = [parse_further_model(entry)[2] for entry in value]
+        if sum(fractions) >= 1:
+            raise ValueError("expected fractions with a sum below 1, for the default model has the rest")
         return value
 
     @field_validator("store")

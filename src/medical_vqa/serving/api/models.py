@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.models import MODEL_NAME, Models, ServedModel
-from medical_vqa.serving.schema import LoadModelRequest, Problem, ServedModelInfo, ServedModels, ShareRequest
+from medical_vqa.serving.schema import FractionRequest, LoadModelRequest, Problem, ServedModelInfo, ServedModels
 
 router = APIRouter(tags=["models"])
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -47,14 +47,14 @@ async def served_models(models: ModelsDependency) -> ServedModels:
 async def load_model(name: Name, body: LoadModelRequest, models: ModelsDependency) -> ServedModelInfo:
     """Load a model, or replace the one of this name without interrupting anyone."""
     _require_keys(models)
-    return _info(models, await models.load(name, body.model, body.share))
+    return _info(models, await models.load(name, body.model, body.fraction))
 
 
-@router.post("/models/{name}/share", responses=_ERRORS)
-async def set_share(name: Name, body: ShareRequest, models: ModelsDependency) -> ServedModelInfo:
+@router.post("/models/{name}/fraction", responses=_ERRORS)
+async def set_fraction(name: Name, body: FractionRequest, models: ModelsDependency) -> ServedModelInfo:
     """Change a canary's part of the images; 1 makes it the default model."""
     _require_keys(models)
-    return _info(models, models.set_share(name, body.share))
+    return _info(models, models.set_fraction(name, body.fraction))
 
 
 @router.delete("/models/{name}", status_code=204, responses=_ERRORS)
@@ -67,14 +67,14 @@ async def remove_model(name: Name, models: ModelsDependency) -> Response:
 
 def _info(models: Models, model: ServedModel) -> ServedModelInfo:
     engine = model.service.engine
-    others = sum(other.share for other in models if not models.is_default(other))
+    others = sum(other.fraction for other in models if not models.is_default(other))
     return ServedModelInfo(
         name=model.name,
         family=engine.card.family,
         id=engine.id,
         version=engine.card.version,
         is_default=models.is_default(model),
-        share=1 - others if models.is_default(model) else model.share,
+        fraction=1 - others if models.is_default(model) else model.fraction,
         ready=engine.ready,
         queue=engine.waiting,
         memory_bytes=model.memory_bytes,
