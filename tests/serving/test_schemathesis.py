@@ -11,7 +11,7 @@ from echo_model import make_engine
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-UPLOADS = ("/upload_image", "/ask", "/series")
+UPLOADS = ("/upload_image", "/ask", "/series", "/conversations/{conversation_id}/images")
 PROTOCOL = ("/v1/chat/completions", "/v1/responses")
 # A schema cannot express "bytes that are an image, with as many frames as this", nor "a schema that an answer fits".
 INEXPRESSIBLE = [positive_data_acceptance]
@@ -35,6 +35,11 @@ def operations():
         "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
         "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}",
         "POST /v1/chat/completions", "POST /v1/responses",
+        "POST /conversations", "GET /conversations/{conversation_id}", "POST /conversations/{conversation_id}/images",
+        "POST /conversations/{conversation_id}/stored", "POST /conversations/{conversation_id}/questions",
+        "DELETE /conversations/{conversation_id}/images/{image_id}/questions/{key}",
+        "POST /conversations/{conversation_id}/ratings", "PUT /conversations/{conversation_id}/draft",
+        "DELETE /conversations/{conversation_id}/images/{image_id}",
     ]  # fmt: skip
 
 
