@@ -242,6 +242,7 @@ export const en = {
   "work.kappa_undefined": "All {n} answers of both readers are the same one: kappa is not defined.",
   "work.no_common": "The file has no answer to the same questions about the same pictures.",
   "work.close": "Close",
+  "failure.source_failed": "The archive or PACS gives no pictures at the moment. Try again, or upload the files.",
   "failure.not_an_image": "This file is not a picture that can be read. Try JPEG, PNG, TIFF or DICOM.",
   "failure.unauthorized": "The key is missing or wrong.",
   "failure.unknown_image": "The server no longer has this picture. Upload it again.",

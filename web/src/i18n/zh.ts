@@ -243,6 +243,7 @@ export const zh: Record<Key, string> = {
   "work.kappa_undefined": "两位阅片者的 {n} 个答案全部相同：kappa 无定义。",
   "work.no_common": "该文件没有针对相同图像与问题的答案。",
   "work.close": "关闭",
+  "failure.source_failed": "影像归档系统（PACS）暂时没有返回图像。请重试，或直接上传文件。",
   "failure.not_an_image": "该文件不是可以读取的图像。请使用 JPEG、PNG、TIFF 或 DICOM。",
   "failure.unauthorized": "密钥缺失或错误。",
   "failure.unknown_image": "服务器上已没有这张图像，请重新上传。",
