@@ -29,7 +29,7 @@ from medical_vqa.app.launch import free_port
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EXAMPLE = "MRI, Abdomen"
-QUESTIONS = ["Where is the liver?", "Does the patient like music?"]
+QUESTIONS = ["Does the picture contain liver?", "Does the patient like music?"]
 SAMPLE = Path(__file__).resolve().parents[1] / "src/medical_vqa/assets/slake-mini/imgs"
 GUARDS = {  # name of the screenshot -> file, question
     "guard-drawing": ("house.png", "Is there a fracture?"),

@@ -238,7 +238,7 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
         <button class="quiet" onClick={copy}>{copied ? t("turn.copied") : t("turn.copy")}</button>
         <span class="model">{answer.model.name}</span>
       </footer>
-      {!part && store.model.value?.collects_ratings && <Rate imageId={imageId} turn={turn} />}
+      {!part && !answer.abstained && store.model.value?.collects_ratings && <Rate imageId={imageId} turn={turn} />}
     </div>
   );
 }
