@@ -137,3 +137,22 @@ def test_further_models_that_make_no_sense_stop_the_start(value):
 
     with pytest.raises(ConfigError, match="FURTHER_MODELS"):
         live.settings(further_models=value)
+
+
+def test_a_conversation_asks_the_model_that_a_question_names(tmp_path):
+    with serving(tmp_path) as (boss, asker):
+        assert boss.put("/models/loud", json={"model": "loud"}).is_success
+        conversation = f"/conversations/{asker.post('/conversations', json={}).json()['id']}"
+        files = {"image_file": ("x.png", png())}
+        image = asker.post(f"{conversation}/images", files=files).json()["image"]["image_id"]
+        for key, model in (("question-1", None), ("question-2", "loud")):
+            question = {"image_id": image, "key": key, "question": "Which organ?", "model": model}
+            assert asker.post(f"{conversation}/questions", json=question).status_code == 202
+        unknown = {"image_id": image, "key": "question-3", "question": "Which organ?", "model": "unknown"}
+        assert asker.post(f"{conversation}/questions", json=unknown).status_code == 404
+        turns, version = [], -1
+        while not turns or any(turn["status"] == "pending" for turn in turns):
+            body = asker.get(conversation, params={"after": version}).json()
+            turns, version = body["cases"][0]["turns"], body["version"]
+        assert [turn["answer"]["answer"].endswith("WHICH ORGAN?") for turn in turns] == [False, True]
+        assert [turn["model"] for turn in turns] == [None, "loud"]

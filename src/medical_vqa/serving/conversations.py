@@ -72,15 +72,15 @@ class _Open:
 class Conversations:
     """Conversations by id; used from the event loop alone."""
 
-    def __init__(self, service: Callable[[], Service], store: ImageStore) -> None:
-        """Keep conversations in a store; `service` returns what answers at present."""
-        self._current_service = service
+    def __init__(self, choose: Callable[[str | None], Service], store: ImageStore) -> None:
+        """Keep conversations in a store; `choose` returns what answers with a model, None the default one."""
+        self._choose = choose
         self._store = store
         self._open: LRUCache[str, _Open] = LRUCache(_OPEN_CONVERSATIONS)
 
     @property
     def _service(self) -> Service:
-        return self._current_service()
+        return self._choose(None)
 
     async def create(self) -> Conversation:
         """An empty conversation under an id that cannot be guessed."""
@@ -170,6 +170,7 @@ class Conversations:
         for turn in case.turns:
             if turn.key == question.key:
                 return turn
+        self._choose(question.model)  # an unknown one is refused at once
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
         turn = ConversationTurn(
@@ -181,6 +182,7 @@ class Conversations:
             frame=question.frame,
             plane=question.plane,
             window=question.window,
+            model=question.model,
         )
         asking = {"turns": [*case.turns, turn], "draft": ""}
         self._replace(entry, _with_case(entry.conversation, question.image_id, asking))
@@ -257,16 +259,18 @@ class Conversations:
     async def _answer(self, entry: _Open, image_id: str, turn: ConversationTurn) -> None:
         changes: dict[str, object] = {"text": None}
         try:
+            service = self._choose(turn.model)
             surroundings = services.Conversation(
-                turns=self._earlier_turns(entry, image_id, turn), on_text=self._show_text(entry, image_id, turn.key)
+                turns=self._earlier_turns(service, entry, image_id, turn),
+                on_text=self._show_text(entry, image_id, turn.key),
             )
             selection = Selection(turn.frame, turn.plane, turn.window)
-            answer = await self._service.ask(
+            answer = await service.ask(
                 image_id, turn.question, attention_map=True, conversation=surroundings, selection=selection
             )
             changes |= {"status": "answered", "answer": answer}
             if turn.region is not None:
-                changes["region_answer"] = await self._ask_about_region(image_id, turn.question, turn.region, selection)
+                changes["region_answer"] = await self._ask_about_region(service, image_id, turn, turn.region)
         except ApiError as error:
             changes |= {"status": "failed", "failure": error.code}
         except Exception:
@@ -274,9 +278,11 @@ class Conversations:
             changes |= {"status": "failed", "failure": "internal"}
         await self._change_turn(entry, image_id, turn.key, changes)
 
-    def _earlier_turns(self, entry: _Open, image_id: str, turn: ConversationTurn) -> Sequence[tuple[str, str]]:
+    def _earlier_turns(
+        self, service: Service, entry: _Open, image_id: str, turn: ConversationTurn
+    ) -> Sequence[tuple[str, str]]:
         """The answered questions before this one, of a model that reads them."""
-        most = self._service.engine.model.max_turns
+        most = service.engine.model.max_turns
         case = _case(entry.conversation, image_id)
         before = [other for other in case.turns if other.asked_at < turn.asked_at and other.answer is not None]
         return [(other.question, other.answer.answer) for other in before if other.answer][-most:] if most else []
@@ -298,14 +304,17 @@ class Conversations:
 
         return show_soon
 
-    async def _ask_about_region(self, image_id: str, question: str, region: Region, selection: Selection) -> Answer:
+    async def _ask_about_region(
+        self, service: Service, image_id: str, turn: ConversationTurn, region: Region
+    ) -> Answer:
         """Ask the same about the part of the picture: for a model that takes no boxes."""
+        selection = Selection(turn.frame, turn.plane, turn.window)
         if selection.empty:
-            png = await self._service.images.png(image_id)
+            png = await service.images.png(image_id)
         else:
-            png = await self._service.views.png(image_id, selection, invert=False)
+            png = await service.views.png(image_id, selection, invert=False)
         part = await asyncio.to_thread(_crop, png, region)
-        return await self._service.ask_once([Upload(part)], question, client=current_client().queue)
+        return await service.ask_once([Upload(part)], turn.question, client=current_client().queue)
 
     async def _get(self, conversation_id: str) -> _Open:
         """The client's conversation, without the images whose time is over; raises `ApiError` (404)."""

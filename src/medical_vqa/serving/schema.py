@@ -464,6 +464,7 @@ class ConversationTurn(Wire):
     frame: int | None = Field(None, description="The slice that was asked about, from 0; null: the stored picture.")
     plane: PlaneName | None = Field(None, description="Its plane.")
     window: str | None = Field(None, description="The window that it was shown in.")
+    model: str | None = Field(None, description="Which model was asked; null: the default one.")
     rating: TurnRating | None = Field(None, description="What the user says about the answer.")
 
 
@@ -498,6 +499,7 @@ class ConversationQuestion(Wire):
     frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
     plane: PlaneName | None = Field(None, description=_PLANE)
     window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
+    model: ModelName | None = Field(None, description=CHOSEN_MODEL)
 
 
 class StoredImageName(Wire):

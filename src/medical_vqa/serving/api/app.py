@@ -83,7 +83,7 @@ def create_app(
     )
     app.state.models = models
     app.state.service = service
-    app.state.conversations = Conversations(lambda: models.default, service.store)
+    app.state.conversations = Conversations(models.choose, service.store)
     app.state.draining = draining
     app.state.rate_limiter = rate_limiter
     leave_errors_to_the_outermost_layer(app)
