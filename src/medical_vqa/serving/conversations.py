@@ -184,7 +184,7 @@ class Conversations:
             window=question.window,
             model=question.model,
         )
-        asking = {"turns": [*case.turns, turn], "draft": ""}
+        asking: dict[str, object] = {"turns": [*case.turns, turn], "draft": ""}
         self._replace(entry, _with_case(entry.conversation, question.image_id, asking))
         self._start(entry, question.image_id, turn)  # before the disk: whoever asked has no confirmation yet
         await self._save(entry)

@@ -22,11 +22,13 @@ def opened(browser: Browser, url: str, *, width: int = 1440, height: int = 900, 
     around.set_default_timeout(TIMEOUT)
     around.on("weberror", lambda error: errors.append(str(error.error)))
     around.on("request", lambda request: foreign.append(request.url) if not is_local(request.url) else None)
-    page = around.new_page()
-    page.goto(f"{url}/page")
-    page.wait_for_selector(".safety")
-    yield page
-    around.close()
+    try:
+        page = around.new_page()
+        page.goto(f"{url}/page")
+        page.wait_for_selector(".safety")
+        yield page
+    finally:
+        around.close()
     assert errors == []
     assert foreign == []
 
