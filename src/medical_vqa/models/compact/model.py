@@ -29,7 +29,7 @@ from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
-from medical_vqa.models.compact.trunk import EfficientNetLite, published_weights
+from medical_vqa.models.compact.trunk import LICENSE, VARIANTS, EfficientNetLite, published_weights
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.memory import count_parameters
 from medical_vqa.models.questions.bank import QuestionBank
@@ -306,12 +306,15 @@ class Compact(CompactAnswering, CompactFamily):
         return model
 
     def describe(self) -> dict[str, Any]:
-        """Parameters, answers, words and sizes."""
+        """Parameters, answers, words and sizes; of a pretrained trunk also where its weights are from."""
+        trunk = self.settings.trunk
+        origin = {"trunk": trunk, "trunk_source": VARIANTS[trunk].package, "trunk_license": LICENSE} if trunk else {}
         return {
             "parameters": count_parameters(self.module),
             "answers": len(self.answers),
             "words": len(self.settings.words),
             **dataclasses.asdict(self.settings.sizes),
+            **origin,
         }
 
 

@@ -367,7 +367,7 @@ class QuestionEncoder(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Words (N, L), 0 pads -> vectors of the words alone (M, D), question by question."""
         if len(words) == 1 and bool(words.all()):
-            vectors, _ = self.gru(self.drop(self.embedding(words)))
+            vectors: Tensor = self.gru(self.drop(self.embedding(words)))[0]
             return vectors[0]
         return self.padded(words)[words != 0]
 
@@ -377,9 +377,9 @@ class QuestionEncoder(nn.Module):
         packed = nn.utils.rnn.pack_padded_sequence(
             self.drop(self.embedding(words)), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
         )
-        vectors, _ = nn.utils.rnn.pad_packed_sequence(
+        vectors: Tensor = nn.utils.rnn.pad_packed_sequence(
             self.gru(packed)[0], batch_first=True, total_length=words.shape[1]
-        )
+        )[0]
         return vectors
 
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError
 
+LICENSE = "Apache-2.0"
+"""License of the published weights, which a fine-tuned trunk is derived from."""
 _EPSILON = 1e-3
 _STAGES = (
     (3, 1, 1, 16, 1),
