@@ -445,6 +445,9 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         page.get_by_role("button", name="Stop").click()
         ask(page, "Which plane?")
         expect(page.locator(".turn .card summary", has_text="Slices that were asked about")).to_have_count(1)
+        page.locator(".options select").select_option("slice")
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(2)
 
 
 def test_two_pictures_side_by_side_scroll_together(browser, url, ct_zip):

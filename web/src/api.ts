@@ -89,6 +89,8 @@ export type Turn = {
   region?: Region | null;
   region_answer?: Answer | null;
   rating?: Rating | null;
+  /** The window of the slice that was asked about, as CENTER,WIDTH. */
+  window?: string | null;
   /** Which of several models was asked; null: the default one. */
   model?: string | null;
   /** Milliseconds since the epoch. */
@@ -191,7 +193,7 @@ export async function addImage(id: string, file: Blob, name: string): Promise<Ca
 }
 
 export async function askQuestion(id: string, imageId: string, turn: Turn, slice: Slice | null): Promise<Turn> {
-  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(turn.model ? { model: turn.model } : {}), ...(slice ?? {}) };
+  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(turn.model ? { model: turn.model } : {}), ...(slice ?? {}), ...(slice && turn.window ? { window: turn.window } : {}) };
   return (await request(`/conversations/${id}/questions`, json(body))).json();
 }
 

@@ -69,8 +69,10 @@ function turnRow(turn: Turn): string {
   const answer = turn.answer!;
   const confidence = answer.confidence === null ? "" : `${Math.round(100 * answer.confidence)} %`;
   const place = answer.frame != null && answer.plane ? t("report.slice", { number: answer.frame + 1, plane: t(`plane.${answer.plane}`) }) : "";
+  const [center = "", width = ""] = turn.window?.split(",") ?? [];
+  const window = turn.window ? `<br>${t("report.window", { center, width })}` : "";
   const part = turn.region_answer ? `<br>${t("turn.part")}: ${escaped(words(turn.region_answer))}` : "";
-  return `<tr><td>${escaped(turn.question)}</td><td>${escaped(words(answer))}${part}</td><td>${confidence}</td><td>${place}</td><td>${new Date(turn.asked_at).toLocaleString(language.value)}</td></tr>`;
+  return `<tr><td>${escaped(turn.question)}</td><td>${escaped(words(answer))}${part}</td><td>${confidence}</td><td>${place}${window}</td><td>${new Date(turn.asked_at).toLocaleString(language.value)}</td></tr>`;
 }
 
 async function section(item: Case): Promise<string> {

@@ -264,7 +264,7 @@ export async function ask(imageId: string, question: string, options: { region?:
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
-  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null };
+  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null, window: options.slice ? windowText() : null };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
   if (imageId === currentId.value) shownTurn.value = turn.key;
   for (;;) {
@@ -284,6 +284,12 @@ export async function ask(imageId: string, question: string, options: { region?:
       return;
     }
   }
+}
+
+/** The window that the viewer shows, as a question names it. */
+function windowText(): string | null {
+  const window = shownWindow.value;
+  return window ? `${Math.round(window.center)},${Math.max(1, Math.round(window.width))}` : null;
 }
 
 function replaceTurn(imageId: string, turn: api.Turn): void {
