@@ -30,6 +30,7 @@ from medical_vqa.models.guards.image_dependence import ImageDependence, answer_s
 from medical_vqa.models.guards.picture import statistics_reason
 from medical_vqa.models.guards.reasons import sentence
 from medical_vqa.models.guards.sides import meant_side
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
@@ -183,7 +184,7 @@ class RemoteEngine:
             others: Digest and picture of further images of the question.
             turns: Earlier questions of the conversation with their answers.
             on_text: Receives what of the answer may be shown while it is written.
-            check_image: Whether to ask about an even gray picture too, and compare.
+            check_image: Whether to ask about an even gray picture too, and which body part the picture shows.
 
         Raises:
             ApiError: The endpoint is down, refuses the question, or does not answer within the deadline.
@@ -232,24 +233,34 @@ class RemoteEngine:
         if check_image:
             gray = dataclasses.replace(query, visual=np.full_like(query.visual, _GRAY))
             requests.append(asyncio.wrap_future(self.model.submit(gray)))
-        raw, *about_gray = await asyncio.gather(*requests)
+            body_part = dataclasses.replace(query, question=BODY_PART_QUESTION, other_visuals=(), turns=())
+            requests.append(asyncio.wrap_future(self.model.submit(body_part)))
+        raw, *checks = await asyncio.gather(*requests)
         prediction = calibrated(raw, self.card)
-        dependence = _dependence(raw, about_gray)
+        dependence = _dependence(raw, checks[:1])
+        shown = checks[1].answer if checks else ""
         return ModelAnswer(
             prediction,
-            self._abstention(query, prediction, context),
+            self._abstention(query, prediction, context, shown),
             dependence.score if dependence else None,
             answer_source(dependence, about_image=True),
             meant_side(prediction.answer),
         )
 
-    def _abstention(self, query: Query, prediction: Prediction, context: PictureContext) -> AbstentionDecision:
+    def _abstention(
+        self, query: Query, prediction: Prediction, context: PictureContext, shown: str
+    ) -> AbstentionDecision:
+        """Whether to withhold an answer; `shown` is what the model says the picture shows; empty: it was not asked."""
         if context.statistics is not None:
             reason = statistics_reason(context.statistics, gray_only=False)
             if reason is not None:
                 return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
         if not prediction.answer:
             return AbstentionDecision(True, sentence("empty_answer", {}), "empty_answer")
+        if (impossible := impossible_structure(query.question, prediction.answer, shown)) is not None:
+            code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
+            arguments = {"entity": impossible.name}
+            return AbstentionDecision(True, sentence(code, arguments), code, arguments)
         return abstention_decision(self.model, self.card, query, prediction)
 
     def check(self) -> None:

@@ -555,3 +555,47 @@ def test_a_question_that_shares_only_words_of_form_with_one_for_findings_is_none
 
 def test_a_comparison_with_the_normal_size_has_no_opposite_of_abnormal_size():
     assert opposite("Is the heart larger than normal?") is None
+
+
+class HeadWriter(Fake):
+    """Writes answers about pictures that are not encoded, and takes each for one of the head."""
+
+    vision, has_closed_answers = None, False
+
+    def answer(self, queries, decoding):
+        self.batches.append([query.question for query in queries])
+        head = "This is an axial slice of the head."
+        texts = [head if "part of the body" in query.question else "Yes." for query in queries]
+        return [Prediction(query.id, text, text) for query, text in zip(queries, texts, strict=True)]
+
+
+def test_any_family_is_asked_once_which_body_part_a_picture_shows():
+    model = HeadWriter()
+    liver, spleen, brain = ask(
+        model, "Is there a tumor in the liver?", "Where is the spleen?", "Is there a tumor in the brain?"
+    )
+    assert (liver.abstention.code, liver.abstention.arguments) == ("organ_not_in_image_type", {"entity": "liver"})
+    assert spleen.abstention.code == "organ_not_in_image_type"
+    assert not brain.abstention.abstained
+    assert sum("part of the body" in batch[0] for batch in model.batches) == 1
+
+
+def test_a_question_without_an_organ_costs_no_further_question():
+    model = HeadWriter()
+    ask(model, "Is there a tumor?")
+    assert not any("part of the body" in question for batch in model.batches for question in batch)
+
+
+def test_a_model_whose_questions_cost_is_asked_for_the_body_part_on_request():
+    model = HeadWriter()
+    model.usage = object()
+    query = Query("q", "Where is the liver?", "image", picture(120))
+    (unchecked,) = Guards(model, CARD).answer([query])
+    (checked,) = Guards(model, CARD, image_dependence=True).answer([query])
+    assert not unchecked.abstention.abstained
+    assert checked.abstention.code == "organ_not_in_image_type"
+
+
+def test_the_type_of_the_nearest_training_pictures_says_the_body_part():
+    (answer,) = ask(Fake(), "Where is the brain?", references=reference())
+    assert answer.abstention.code == "organ_not_in_image_type"

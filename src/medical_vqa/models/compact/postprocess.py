@@ -19,6 +19,7 @@ from medical_vqa.models.compact.question_understanding import (
 )
 from medical_vqa.models.questions.claims import FINDING, is_yes
 from medical_vqa.models.questions.form import asks_yes_or_no, form_reason
+from medical_vqa.models.questions.premises import is_knowledge
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
@@ -104,7 +105,7 @@ def scope_abstention_reason(
         return reason
     question = parser.canonical(query.question)
     entities = parser.premises(question)
-    if not entities and is_yes(prediction.answer) and asks_yes_or_no(question) and not parser.is_knowledge(question):
+    if not entities and is_yes(prediction.answer) and asks_yes_or_no(question) and not is_knowledge(question):
         entities = parser.entities_in(question)
     if entities and image_types.entities:
         type_query = dataclasses.replace(query, question=image_types.question)

@@ -16,7 +16,8 @@ from functools import lru_cache
 from rapidfuzz.distance import OSA
 
 from medical_vqa.models.base import Query
-from medical_vqa.models.questions.claims import FINDING, claim_of
+from medical_vqa.models.questions.claims import FINDING
+from medical_vqa.models.questions.premises import EXISTENCE, takes_for_granted
 from medical_vqa.models.questions.terms import CanonicalQuestion, Term, canonical_terms
 from medical_vqa.models.vocabulary import WordVocabulary, words
 from medical_vqa.schema.records import Example
@@ -37,11 +38,6 @@ _MIN_LETTERS = 4
 """Shorter words are not corrected: too many known words are within one letter of them."""
 _LONG_WORD_LETTERS = 8
 """From this length on a word may have two typing errors."""
-_EXISTENCE = re.compile(  # questions with these words do not presuppose an entity
-    r"\b(contains?|includes?|exists?|existing|there|visible|visuali[sz]ed|observed|seen|see|appears?|presented?|present|any|"
-    r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
-)
-
 _DENIALS = frozenset(("no", "none", "否", "不是", "没有", "无", "不存在", "不包含", "不包括", "不"))
 _CHINESE_NAMES = {  # what SLAKE's Chinese questions call the entities whose masks and boxes have English names
     "肝脏": "liver", "肝癌": "liver cancer", "肺": "lung", "左肺": "left lung", "右肺": "right lung",
@@ -55,17 +51,6 @@ _CHINESE_NAMES = {  # what SLAKE's Chinese questions call the entities whose mas
     "肝": "liver", "脾": "spleen", "肾": "kidney", "大脑": "brain", "脑": "brain", "脑肿瘤": "brain", "脑瘤": "brain",
     "耳": "ear", "牙": "tooth", "股骨头": "femoral head", "肱骨头": "humerus head",
 }  # fmt: skip
-_PATIENT_HAS = re.compile(
-    r"\b(?:do|does|did) (?:the|this|that) (?:patient|person|man|woman|child) have\b|(?:病人|患者)有"
-)
-_CHINESE_EXISTENCE = re.compile(
-    r"包含|包括|存在|有|看到|看见|观察|显示|出现|可见|几|多少|最大|最小|更大|更小|较大|较小"
-)
-_KNOWLEDGE = re.compile(
-    r"\b(?:functions?|effects?|roles?|systems?|prevent\w*|treat\w*|cures?|caused?|causes|symptoms?)\b"
-    r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
-)
-"""Questions with these words are about an organ or finding in general, whatever the picture shows."""
 _SITES = {
     "atelectasis": "lung", "pneumonia": "lung", "pneumothorax": "lung", "effusion": "lung", "infiltrate": "lung",
     "cardiomegaly": "heart",
@@ -169,7 +154,7 @@ class QuestionParser:
 
     def presupposed_entity(self, question: str) -> str | None:
         """The entity whose presence an English question presupposes (``Where is the liver?``), if any."""
-        return None if _EXISTENCE.search(question.lower()) else self.entity_in(question)
+        return None if EXISTENCE.search(question.lower()) else self.entity_in(question)
 
     def premises(self, question: str) -> list[str]:
         """The organs and findings that a picture must be able to show for a question to have an answer, as entities.
@@ -178,19 +163,7 @@ class QuestionParser:
         healthy, or has a finding, presupposes it (``Is there a tumor in the liver?``), and a finding presupposes
         pictures in which it can be seen (``Does this patient have pneumonia?``).
         """
-        text = question.lower()
-        if self.is_knowledge(text):
-            return []
-        claim = claim_of(question)
-        existence = _CHINESE_EXISTENCE if is_chinese(question) else _EXISTENCE
-        if claim is None and existence.search(text) and not _PATIENT_HAS.search(text):
-            return []
-        return self.entities_in(question)
-
-    @staticmethod
-    def is_knowledge(question: str) -> bool:
-        """Whether a question is about an organ or finding in general, whatever the picture shows."""
-        return _KNOWLEDGE.search(question.lower()) is not None
+        return self.entities_in(question) if takes_for_granted(question) else []
 
     def entities_in(self, text: str) -> list[str]:
         """All entities that a text mentions, in English or Chinese, by their English names, each once."""

@@ -46,7 +46,10 @@ from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NA
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.steps import Steps
 from medical_vqa.models.guards.suggestions import suggested_questions
-from medical_vqa.models.questions.claims import claim_of, presupposes_finding
+from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.claims import presupposes_finding
+from medical_vqa.models.questions.findings import concerns_finding
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
@@ -116,6 +119,7 @@ class Guards:
         self._reference_visuals: dict[str, list[Visual]] = {}
         self.steps = Steps()
         self._pictures: LRUCache[bytes, tuple[str, bool]] = LRUCache(_CACHED_PICTURES)
+        self._body_parts: LRUCache[bytes, str] = LRUCache(_CACHED_PICTURES)
         self._reference_answers: LRUCache[tuple[str, str], list[Prediction]] = LRUCache(_CACHED_QUESTIONS)
 
     @classmethod
@@ -274,8 +278,35 @@ class Guards:
         if picture_reason is not None:
             decision = _abstain(picture_reason.code, picture_reason.arguments)
         elif not decision.abstained or low_confidence:
-            decision = self._finding_decision(query, answer, dependence, related, image_type) or decision
+            decision = (
+                self._premise_decision(query, answer, image_type)
+                or self._finding_decision(query, answer, dependence, related, image_type)
+                or decision
+            )
         return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer), raw=prediction)
+
+    def _premise_decision(self, query: Query, answer: Prediction, image_type: str) -> AbstentionDecision | None:
+        """Abstain where the question is about what pictures of this body part cannot show."""
+        if not anatomy().structures_in(query.question):
+            return None
+        shown = image_type or self._body_part(query)
+        impossible = impossible_structure(query.question, answer.answer, shown)
+        if impossible is None:
+            return None
+        code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
+        return _abstain(code, {"entity": impossible.name})
+
+    def _body_part(self, query: Query) -> str:
+        """What the model takes the picture for; empty where it sees none, or a question costs and is not requested."""
+        if self.model.picture is None or (self.model.usage is not None and not self.measures_dependence):
+            return ""
+        if not isinstance(query.visual, np.ndarray) and visual_features(query.visual) is None:
+            return ""
+        key = _visual_key(query.visual)
+        if key not in self._body_parts:
+            probe = dataclasses.replace(query, question=BODY_PART_QUESTION, turns=(), other_visuals=())
+            self._body_parts[key] = self.model.answer([probe], self.card.decoding)[0].answer
+        return self._body_parts[key]
 
     def _finding_decision(
         self,
@@ -347,7 +378,7 @@ class Guards:
 
     def _asks_for_finding(self, question: str) -> bool:
         if self.reference is None:
-            return claim_of(question) is not None
+            return concerns_finding(question)
         return self.reference.asks_for_finding(question)
 
     def _question_type(self, query: Query) -> str:
@@ -417,6 +448,14 @@ class Guards:
         pictures = {q.image: q.visual for q in queries if isinstance(q.visual, np.ndarray)}
         features = dict(zip(pictures, self.model.vision.encode(list(pictures.values())), strict=True))
         return [dataclasses.replace(q, visual=features.get(q.image, q.visual)) for q in queries]
+
+
+def _visual_key(visual: Visual) -> bytes:
+    """Equal for equal pictures."""
+    if isinstance(visual, np.ndarray):
+        return hashlib.sha256(visual.tobytes()).digest()
+    features = visual_features(visual)
+    return b"" if features is None else features.tobytes()
 
 
 def _abstain(code: str, arguments: Mapping[str, str]) -> AbstentionDecision:

@@ -22,7 +22,7 @@ from PIL import Image
 from medical_vqa.errors import BundleError
 from medical_vqa.models.guards.picture import ReferenceFeatures
 from medical_vqa.models.questions.bank import FORM_WORDS
-from medical_vqa.models.questions.claims import claim_of
+from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.text import squad_normalize
 
 ARRAYS_FILE, NAMES_FILE = "guards.npz", "guards.json"
@@ -100,7 +100,7 @@ class ReferenceSet:
 
     def asks_for_finding(self, question: str) -> bool:
         """Whether a question asks if something is abnormal, or for a finding, in whatever words."""
-        if claim_of(question) is not None or self.question_type(question).lower() in FINDING_TYPES:
+        if concerns_finding(question) or self.question_type(question).lower() in FINDING_TYPES:
             return True
         return bool(self.finding(question))
 

@@ -27,16 +27,18 @@ _FINDING_TEXT = (
 )
 FINDING = re.compile(rf"\b(?:{_FINDING_TEXT})\b", re.IGNORECASE)
 """English words for findings."""
-_CHINESE_FINDING = (
+CHINESE_FINDING = (
     "肿瘤|癌|脑瘤|瘤|炎|积液|水肿|肥大|肿大|气胸|结节|肿块|不张|浸润|骨折|出血|梗死|梗塞|病变|病灶|囊肿|结石|积水"
 )
-_NORMAL = "normal|healthy|unremarkable|intact"
+"""Pattern of Chinese words for findings."""
+_NORMAL = "normal|healthy|unremarkable|intact|clear|fine|ok|okay|all right"
 _ABNORMAL = "not normal|not healthy|abnormal|unhealthy|diseased|pathologic(?:al)?|sick"
 _STATE = rf"(?P<word>{_ABNORMAL}|{_NORMAL})(?: (?:appearing|looking|in appearance))?"
 _SEEM = r"(?:looks?|appears?|seems?)(?: to be)?"
 _ABNORMALITY = (
     r"(?:any |some |an? |signs? of |evidence of )*"
-    r"(?:abnormalit(?:y|ies)|abnormal (?:findings?|areas?)|anything (?:abnormal|wrong)|patholog(?:y|ies)|diseases?)"
+    r"(?:abnormalit(?:y|ies)|abnormal (?:findings?|areas?)|(?:any|some)thing (?:abnormal|wrong)|patholog(?:y|ies)|"
+    r"diseases?|problems?)"
 )
 _IN = r"(?: (?:in|on|of|within|with|at|inside) (?P<subject>.+))?"
 _HAVE = r"(?:have|has|shows?|contains?|exhibits?|demonstrates?|suffers? from)"
@@ -111,16 +113,17 @@ _CHINESE_ASKS = re.compile(r"吗|么$|嘛$|是否|是不是|有没有|能否|能
 _CHINESE_OPEN = re.compile(r"哪|什么(?!异常|病变)|还是|或|怎|几|多少|为何|谁")
 _CHINESE_ABNORMALITY = re.compile(
     r"^(?P<subject>.*?)(?:是否|是不是|能否|可以|能够?)*(?P<no>没有?|无)?"
-    r"(?:有没有|患有|存在|出现|观察到|看到|看见|发现|可见|显示|有|任何|什么|的)+(?:异常|疾病|病变)$"
+    r"(?:有没有|患有|存在|出现|观察到|看到|看见|发现|可见|显示|有|任何|什么|的)+(?:异常|疾病|病变|问题)$"
 )
 _CHINESE_STATE = re.compile(
     r"^(?P<subject>.*?)(?:是否|是不是|看起来|看上去|显得|属于|是|很)*"
     r"(?P<word>不健康|不正常|健康|正常|异常|患病|有病)的?$"
 )
 _CHINESE_FINDINGS = re.compile(
-    r"^(?P<subject>.*?)(?:是否|是不是|能否|能不能|可以|能够?|中|里|上|内)*(?P<no>没有(?=.)|无)?"
-    r"(?:有没有|患有|患|得了|存在|出现|观察到|看到|看见|发现|可见|显示|包含|有)(?:任何|什么)?(?:的)?"
-    rf"(?P<finding>[\u4e00-\u9fff]{{0,5}}(?:{_CHINESE_FINDING}))$"
+    r"^(?P<subject>.*?)(?:是否|是不是|能否|能不能|可以|能够?|中|里|上|内)*"
+    r"(?:有没有|(?P<no>没有|无)(?:患有|患|得|存在|出现|观察到|看到|看见|发现|可见|显示)?|"
+    r"(?:患有|患|得了|存在|出现|观察到|看到|看见|发现|可见|显示|包含|有))(?:任何|什么)?(?:的)?"
+    rf"(?P<finding>[\u4e00-\u9fff]{{0,5}}(?:{CHINESE_FINDING}))$"
 )
 
 
@@ -158,7 +161,7 @@ class Claim:
 
 def presupposes_finding(question: str) -> bool:
     """Whether a question takes for granted that the picture shows a finding (``How to treat the disease ...?``)."""
-    chinese = re.search(rf"{_CHINESE_FINDING}|异常|疾病|病变", question)
+    chinese = re.search(rf"{CHINESE_FINDING}|异常|疾病|病变", question)
     return (FINDING.search(question) or chinese) is not None and claim_of(question) is None
 
 

@@ -1,0 +1,37 @@
+"""Whether a question asks if something is abnormal, in whatever words: claims, short forms, and mixed languages."""
+
+from __future__ import annotations
+
+import re
+
+from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of
+from medical_vqa.models.questions.premises import is_knowledge
+
+_OPEN = re.compile(
+    r"\b(?:which|what|where|how|why|who|when|describe)\b|哪|什么|怎|几个|几种|多少|为何|谁",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(r"\bor\b|还是|或者", re.IGNORECASE)
+_STATE = re.compile(
+    r"\b(?:normal|abnormal|healthy|unhealthy|clear|malignant|benign|cancerous|metastatic|wrong|problems?|issues?|sick|ill|"
+    r"enlarged|swollen|inflamed|infected|damaged|broken|fractured|ruptured|collapsed|diseased|unremarkable|intact|ok|okay|"
+    r"fine|bleeding|suspicious|dangerous|serious)\b"
+    r"|正常|异常|健康|问题|良性|恶性|肿大|发炎|损伤|破裂|患病|有病|严重",
+    re.IGNORECASE,
+)
+
+
+def concerns_finding(question: str) -> bool:
+    """Whether a question for yes or no, or without a verb, is about a finding or about being normal.
+
+    Open questions (``Where is the tumor?``) and those of general knowledge are not. A question with a choice is where
+    the choice is one of states (``normal or abnormal``).
+    """
+    if claim_of(question) is not None:
+        return True
+    if _OPEN.search(question) is not None or is_knowledge(question):
+        return False
+    if _STATE.search(question) is not None:
+        return True
+    names = FINDING.search(question) is not None or re.search(CHINESE_FINDING, question) is not None
+    return names and _CHOICE.search(question) is None

@@ -1,0 +1,82 @@
+"""What a question takes for granted: that the picture can show the organs and findings that it names.
+
+"Where is the liver?" and "Is the liver healthy?" are about a picture of the abdomen; "Is the liver visible?" may be
+asked of any picture. Families that learn from training rows which organs occur in which type of picture check that
+themselves; for every other, `impossible_structure` compares with the body part that the picture shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from medical_vqa.models.questions.anatomy import Structure, anatomy
+from medical_vqa.models.questions.claims import claim_of, is_yes
+from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.text import is_chinese
+
+BODY_PART_QUESTION = "Which part of the body does this image belong to?"
+"""Asked of a model about a picture whose body part nothing else says."""
+EXISTENCE = re.compile(
+    r"\b(contains?|includes?|exists?|existing|there|visible|visuali[sz]ed|observed|seen|see|appears?|presented?|present|any|"
+    r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
+)
+"""English questions with these words do not take an organ for granted."""
+_PATIENT_HAS = re.compile(
+    r"\b(?:do|does|did) (?:the|this|that) (?:patient|person|man|woman|child) have\b|(?:病人|患者)有"
+)
+_CHINESE_EXISTENCE = re.compile(
+    r"包含|包括|存在|有|看到|看见|观察|显示|出现|可见|几|多少|最大|最小|更大|更小|较大|较小"
+)
+_KNOWLEDGE = re.compile(
+    r"\b(?:functions?|effects?|roles?|systems?|prevent\w*|treat\w*|cures?|caused?|causes|symptoms?)\b"
+    r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
+)
+"""Questions with these words are about an organ or finding in general, whatever the picture shows."""
+_SHOWN_WITH: Mapping[str, frozenset[str]] = {
+    "head": frozenset(("head", "neck")),
+    "neck": frozenset(("head", "neck", "chest")),
+    "chest": frozenset(("neck", "chest", "abdomen")),
+    "abdomen": frozenset(("chest", "abdomen", "pelvis")),
+    "pelvis": frozenset(("abdomen", "pelvis")),
+}
+"""Body part -> those that a picture of it may show as well, at its edge."""
+
+
+def is_knowledge(question: str) -> bool:
+    """Whether a question is about an organ or finding in general, whatever the picture shows."""
+    return _KNOWLEDGE.search(question.lower()) is not None
+
+
+def takes_for_granted(question: str) -> bool:
+    """Whether a question presupposes that the picture can show what it names.
+
+    Whether an organ is in the picture can be asked of any picture (``Is the liver visible?``). Whether it is healthy,
+    or has a finding, presupposes it (``Is there a tumor in the liver?``), and a finding presupposes pictures that can
+    show it (``Does this patient have pneumonia?``).
+    """
+    text = question.lower()
+    if is_knowledge(text):
+        return False
+    existence = _CHINESE_EXISTENCE if is_chinese(question) else EXISTENCE
+    is_existence = claim_of(question) is None and existence.search(text) is not None
+    return not is_existence or _PATIENT_HAS.search(text) is not None
+
+
+def impossible_structure(question: str, answer: str, shown: str) -> Structure | None:
+    """What a question takes for granted, or its answer affirms, that the picture cannot show; None for nothing.
+
+    Args:
+        question: The question.
+        answer: Its answer: a yes affirms what the question names.
+        shown: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
+    """
+    affirmed = is_yes(answer) and asks_yes_or_no(question) and not is_knowledge(question)
+    if not takes_for_granted(question) and not affirmed:
+        return None
+    parts = anatomy().body_parts_in(shown.replace("_", " "))
+    if not parts:
+        return None
+    visible = frozenset().union(*(_SHOWN_WITH[part] for part in parts))
+    named = anatomy().structures_in(question)
+    return next((one for one in named if one.body_parts and not one.body_parts & visible), None)

@@ -1,0 +1,44 @@
+"""A question about an organ is withheld where the picture shows another part of the body."""
+
+import pytest
+
+from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, takes_for_granted
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "shown", "name"),
+    [
+        ("Where is the liver?", "Left", "MRI, Brain_Tissue", "liver"),
+        ("Is there a tumor in the liver?", "No", "An axial CT of the head.", "liver"),
+        ("Does the patient have pneumonia?", "No", "MRI of the pelvis", "pneumonia"),
+        ("Is the liver visible?", "Yes", "brain", "liver"),
+        ("脑部正常吗?", "是", "CT, Abdomen", "brain"),
+        ("Are there gallstones?", "Yes", "Head", "gallstone"),
+    ],
+)
+def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
+    assert impossible_structure(question, answer, shown).name == name
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "shown"),
+    [
+        ("Is the liver visible?", "No", "brain"),
+        ("Is there a tumor in the liver?", "Yes", "Chest X-ray"),
+        ("Does the patient have pneumonia?", "No", "an abdominal CT"),
+        ("What is the function of the liver?", "Metabolism", "head"),
+        ("Is there a tumor?", "Yes", "head"),
+        ("Is the spinal cord normal?", "Yes", "Neck"),
+        ("Where is the liver?", "Left", "I cannot say"),
+        ("Where is the liver?", "Left", ""),
+    ],
+)
+def test_what_a_picture_may_show_at_its_edge_or_nothing_is_known_of_passes(question, answer, shown):
+    assert impossible_structure(question, answer, shown) is None
+
+
+def test_presence_and_knowledge_take_nothing_for_granted():
+    assert not takes_for_granted("Is the liver in this picture visible?")
+    assert not takes_for_granted("What does the liver do to prevent disease?")
+    assert takes_for_granted("Is the liver healthy?")
+    assert is_knowledge("肝脏的功能是什么?")
