@@ -220,7 +220,8 @@ def test_all_that_is_asked_of_the_model_goes_in_one_batch_after_the_modality_of_
 def test_what_two_questions_share_is_asked_once():
     model = Fake()
     ask(model, "Is the lung healthy?", "Is the lung abnormal?", "Does the lung look normal?")
-    assert model.batches == [3 + len({"healthy?", "unhealthy?", "abnormal?", "normal?", "look abnormal?"})]
+    body_part = 1
+    assert model.batches == [3 + len({"healthy?", "unhealthy?", "abnormal?", "normal?", "look abnormal?"}), body_part]
 
 
 @pytest.mark.parametrize(
@@ -599,3 +600,12 @@ def test_a_model_whose_questions_cost_is_asked_for_the_body_part_on_request():
 def test_the_type_of_the_nearest_training_pictures_says_the_body_part():
     (answer,) = ask(Fake(), "Where is the brain?", references=reference())
     assert answer.abstention.code == "organ_not_in_image_type"
+
+
+@pytest.mark.parametrize("question", ["How many tumors are there?", "Where is the tumor?", "What color is the tumor?"])
+def test_an_open_question_about_a_finding_is_withheld_where_every_picture_gets_its_answer(question):
+    (same,) = ask(Fake(**{question.strip("?").lower().replace(" ", "_"): "2"}), question, references=reference())
+    assert same.abstention.code == "picture_does_not_matter"
+    changing = Fake(**{question.strip("?").lower().replace(" ", "_"): ("2", "3")})
+    (answer,) = ask(changing, question, references=reference())
+    assert not answer.abstention.abstained

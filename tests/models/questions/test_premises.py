@@ -14,6 +14,9 @@ from medical_vqa.models.questions.premises import impossible_structure, is_knowl
         ("Is the liver visible?", "Yes", "brain", "liver"),
         ("脑部正常吗?", "是", "CT, Abdomen", "brain"),
         ("Are there gallstones?", "Yes", "Head", "gallstone"),
+        ("How many kidneys are there?", "2", "MRI, Brain", "kidney"),
+        ("图中有几个肾脏?", "2", "脑部", "kidney"),
+        ("What color does the left lung show in the picture?", "Black", "CT, Brain_Tissue", "lung"),
     ],
 )
 def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
@@ -24,6 +27,7 @@ def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
     ("question", "answer", "shown"),
     [
         ("Is the liver visible?", "No", "brain"),
+        ("How many kidneys are there?", "0", "MRI, Brain"),
         ("Is there a tumor in the liver?", "Yes", "Chest X-ray"),
         ("Does the patient have pneumonia?", "No", "an abdominal CT"),
         ("What is the function of the liver?", "Metabolism", "head"),

@@ -49,7 +49,7 @@ from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure, is_knowledge
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
@@ -320,13 +320,18 @@ class Guards:
             if code := disagreement(query.question, answer.answer, text, other.answer):
                 return _abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
         if not self._asks_for_finding(query.question):
-            return None
+            assumes = presupposes_finding(query.question) and not is_knowledge(query.question)
+            return self._dependence_decision(dependence, image_type) if assumes else None
         if (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
-        if dependence is not None and not dependence.changes_answer:
-            no_reference = self.reference is None or not self._visuals_of(image_type)
-            return _abstain("same_answer_without_picture" if no_reference else "picture_does_not_matter", {})
-        return None
+        return self._dependence_decision(dependence, image_type)
+
+    def _dependence_decision(self, dependence: ImageDependence | None, image_type: str) -> AbstentionDecision | None:
+        """Abstain where every reference picture gets the same answer."""
+        if dependence is None or dependence.changes_answer:
+            return None
+        no_reference = self.reference is None or not self._visuals_of(image_type)
+        return _abstain("same_answer_without_picture" if no_reference else "picture_does_not_matter", {})
 
     def _unreliable(self, query: Query, image_type: str) -> TypeReliability | None:
         """The row of the question's finding or type on this modality that is not above its baseline."""

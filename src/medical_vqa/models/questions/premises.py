@@ -33,6 +33,14 @@ _KNOWLEDGE = re.compile(
     r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
 )
 """Questions with these words are about an organ or finding in general, whatever the picture shows."""
+_ATTRIBUTE = re.compile(
+    r"^\W*(?:where\b|(?:what|which|in what|in which) (?:colou?rs?|shapes?|sizes?|density|densities|position|place)\b)"
+    r"|颜色|形状|大小|密度|在哪|位置",
+    re.IGNORECASE,
+)
+"""Questions for an attribute of what they name, whatever their verb (``What color does the lung show?``)."""
+_COUNT = re.compile(r"\bhow many\b|\bnumber of\b|几|多少", re.IGNORECASE)
+_NONE = frozenset(("0", "zero", "none", "no", "零", "没有", "无"))
 _SHOWN_WITH: Mapping[str, frozenset[str]] = {
     "head": frozenset(("head", "neck")),
     "neck": frozenset(("head", "neck", "chest")),
@@ -58,9 +66,20 @@ def takes_for_granted(question: str) -> bool:
     text = question.lower()
     if is_knowledge(text):
         return False
+    if _ATTRIBUTE.search(text) is not None:
+        return True
     existence = _CHINESE_EXISTENCE if is_chinese(question) else EXISTENCE
     is_existence = claim_of(question) is None and existence.search(text) is not None
     return not is_existence or _PATIENT_HAS.search(text) is not None
+
+
+def _affirms(question: str, answer: str) -> bool:
+    """Whether an answer says that what the question names is in the picture."""
+    if is_knowledge(question):
+        return False
+    if _COUNT.search(question) is not None:
+        return answer.strip().lower().rstrip(".。") not in _NONE
+    return is_yes(answer) and asks_yes_or_no(question)
 
 
 def impossible_structure(question: str, answer: str, shown: str) -> Structure | None:
@@ -68,11 +87,10 @@ def impossible_structure(question: str, answer: str, shown: str) -> Structure | 
 
     Args:
         question: The question.
-        answer: Its answer: a yes affirms what the question names.
+        answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names.
         shown: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
     """
-    affirmed = is_yes(answer) and asks_yes_or_no(question) and not is_knowledge(question)
-    if not takes_for_granted(question) and not affirmed:
+    if not takes_for_granted(question) and not _affirms(question, answer):
         return None
     parts = anatomy().body_parts_in(shown.replace("_", " "))
     if not parts:
