@@ -238,26 +238,26 @@ class RemoteEngine:
         raw, *checks = await asyncio.gather(*requests)
         prediction = calibrated(raw, self.card)
         dependence = _dependence(raw, checks[:1])
-        shown = checks[1].answer if checks else ""
+        description = checks[1].answer if checks else ""
         return ModelAnswer(
             prediction,
-            self._abstention(query, prediction, context, shown),
+            self._abstention(query, prediction, context, description),
             dependence.score if dependence else None,
             answer_source(dependence, about_image=True),
             meant_side(prediction.answer),
         )
 
     def _abstention(
-        self, query: Query, prediction: Prediction, context: PictureContext, shown: str
+        self, query: Query, prediction: Prediction, context: PictureContext, description: str
     ) -> AbstentionDecision:
-        """Whether to withhold an answer; `shown` is what the model says the picture shows; empty: it was not asked."""
+        """Whether to withhold an answer; `description` is what the model says it shows; empty: not asked."""
         if context.statistics is not None:
             reason = statistics_reason(context.statistics, gray_only=False)
             if reason is not None:
                 return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
         if not prediction.answer:
             return AbstentionDecision(True, sentence("empty_answer", {}), "empty_answer")
-        if (impossible := impossible_structure(query.question, prediction.answer, shown)) is not None:
+        if (impossible := impossible_structure(query.question, prediction.answer, description)) is not None:
             code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
             arguments = {"entity": impossible.name}
             return AbstentionDecision(True, sentence(code, arguments), code, arguments)

@@ -289,8 +289,8 @@ class Guards:
         """Abstain where the question is about what pictures of this body part cannot show."""
         if not anatomy().structures_in(query.question):
             return None
-        shown = image_type or self._body_part(query)
-        impossible = impossible_structure(query.question, answer.answer, shown)
+        description = image_type or self._body_part(query)
+        impossible = impossible_structure(query.question, answer.answer, description)
         if impossible is None:
             return None
         code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"

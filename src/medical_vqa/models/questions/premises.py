@@ -82,17 +82,17 @@ def _affirms(question: str, answer: str) -> bool:
     return is_yes(answer) and asks_yes_or_no(question)
 
 
-def impossible_structure(question: str, answer: str, shown: str) -> Structure | None:
+def impossible_structure(question: str, answer: str, picture: str) -> Structure | None:
     """What a question takes for granted, or its answer affirms, that the picture cannot show; None for nothing.
 
     Args:
         question: The question.
         answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names.
-        shown: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
+        picture: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
     """
     if not takes_for_granted(question) and not _affirms(question, answer):
         return None
-    parts = anatomy().body_parts_in(shown.replace("_", " "))
+    parts = anatomy().body_parts_in(picture.replace("_", " "))
     if not parts:
         return None
     visible = frozenset().union(*(_SHOWN_WITH[part] for part in parts))
