@@ -1,15 +1,19 @@
-"""Names, birth dates and identifiers planted in a DICOM header are in no file that the commands write."""
+"""Names, birth dates and identifiers planted in DICOM headers are in no file that commands or the server write."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
+sys.path.insert(0, str(Path(__file__).parent / "serving"))
+import live
 from dicom_files import made
 
 PLANTED = {
@@ -52,6 +56,8 @@ def test_nothing_planted_is_in_a_file_or_an_output(call, source, tmp_path):
         ("predict", "shipped", "--dataset", "mine", "--root", root, "--split", "test", "--out", tmp_path / "p.jsonl"),
         ("score", tmp_path / "p.jsonl"),
         ("report", tmp_path / "p.jsonl", "--out", tmp_path / "report.html"),
+        ("convert", "mine", "--root", root, "--to", "llava-json", "--out", tmp_path / "llava"),
+        ("convert", "mine", "--root", root, "--to", "csv", "--out", tmp_path / "csv"),
         ("ask", source / "Zyxw_Planted" / "0.dcm", "Is this a CT?", "--model", "shipped", "--json"),
         ("ask", source / "Zyxw_Planted", "Is this a CT?", "--model", "shipped", "--json"),
     ):
@@ -69,3 +75,55 @@ def test_nothing_planted_is_in_a_file_or_an_output(call, source, tmp_path):
     for word in WORDS:
         assert not [text for text in outputs if word in text], word
         assert not [path for path in written if word.encode() in path.read_bytes()], word
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1", "localhost"])
+def test_nothing_planted_is_in_the_servers_store_logs_audit_feedback_or_answers(source, tmp_path):
+    files = sorted((source / "Zyxw_Planted").iterdir())
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in files:
+            out.write(path, f"Zyxw_Planted/{path.name}")
+    written = tmp_path / "server"
+    settings = {"audit_log": written / "audit", "feedback": written / "feedback", "log_level": "debug"}
+    replies: list[str] = []
+    server = live.Instance("shipped", store=str(written / "store"), **settings)  # type: ignore[arg-type]
+    with server, live.client_of(base_url=server.url) as client:
+
+        def send(method: str, path: str, **body: object) -> dict[str, object]:
+            reply = client.request(method, path, **body)
+            replies.append(f"{reply.headers} {reply.content!r}")
+            assert reply.status_code < 300, reply.text
+            return reply.json() if "json" in reply.headers.get("content-type", "") else {}
+
+        name = "Zyxw_Planted.dcm"
+        image = send("POST", "/upload_image", files={"image_file": (name, files[0].read_bytes())})["image_id"]
+        uploaded = send("POST", "/series", files={"files": ("Zyxw_Planted.zip", archive.getvalue())})
+        series = uploaded["series"][0]["image_id"]
+        for identifier in (image, series):
+            for path in ("", "/view", "/values", "/picture"):
+                send("GET", f"/images/{identifier}{path}")
+            send("POST", "/ask_question", json={"image_id": identifier, "question": "Is this a CT?"})
+        send("POST", "/ask", files={"image_file": (name, files[0].read_bytes())}, data={"question": "Is this a CT?"})
+        conversation = send("POST", "/conversations")["id"]
+        path = f"/conversations/{conversation}"
+        send("POST", f"{path}/stored", json={"image_id": image})
+        question = {"image_id": image, "key": "question-1", "question": "Is this a CT?"}
+        send("POST", f"{path}/questions", json=question)
+        version = -1
+        while True:
+            state = send("GET", f"{path}?after={version}")
+            version = state["version"]
+            if state["cases"][0]["turns"][0]["status"] == "answered":
+                break
+        rating = {"image_id": image, "key": "question-1", "correct": False, "correction": "CT", "keep_picture": True}
+        send("POST", f"{path}/ratings", json=rating)
+        refused = client.post("/upload_image", files={"image_file": (name, files[0].read_bytes()[:900])})
+        replies += [refused.text, server.logs()]
+    paths = [path for path in written.rglob("*") if path.is_file()]
+    assert {path.relative_to(written).parts[0] for path in paths} == {"store", "audit", "feedback"}
+    for word in WORDS:
+        assert not [reply for reply in replies if word in reply], word
+        assert not [path for path in paths if word.encode() in path.read_bytes()], word

@@ -52,8 +52,10 @@ def dicom_slice(z: int, *, level: int = 0, series: str = "1.2.3", rows: int = 12
     return made(values, **(header | elements))
 
 
-def enhanced() -> bytes:
-    """An enhanced CT: three frames with their positions in functional groups, as PS3.3, A.38 lays them out."""
+def enhanced(values: np.ndarray | None = None) -> bytes:
+    """An enhanced CT: frames from head to feet, their positions in functional groups, as PS3.3, A.38 lays them out."""
+    if values is None:
+        values = np.stack([np.full((12, 16), 100 * z, np.int16) for z in (2, 1, 0)])
 
     def group(**elements: Any) -> Sequence:
         item = Dataset()
@@ -64,11 +66,10 @@ def enhanced() -> bytes:
     shared, frames = Dataset(), []
     shared.PixelMeasuresSequence = group(PixelSpacing=[0.5, 0.5])
     shared.PlaneOrientationSequence = group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    for z in (2, 1, 0):
+    for z in reversed(range(len(values))):
         frame = Dataset()
         frame.PlanePositionSequence = group(ImagePositionPatient=[0, 0, 5 * z])
         frames.append(frame)
-    values = np.stack([np.full((12, 16), 100 * z, np.int16) for z in (2, 1, 0)])
     return made(
         values,
         SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
@@ -403,6 +404,20 @@ def test_a_stored_series_has_nothing_of_its_headers(tmp_path):
     stored = [path.read_bytes() for path in tmp_path.rglob("*.image")]
     assert len(stored) == 2
     assert not [data for data in stored if b"Doe" in data or b"1.2.3" in data]
+
+
+@pytest.mark.slow
+def test_an_enhanced_ct_of_60_megabytes_works_by_default():
+    values = np.zeros((120, 512, 512), np.int16)
+    values[:, 100:400, 100:400] = 900
+    data = enhanced(values)
+    assert len(data) > 60_000_000
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        reply = client.post("/upload_image", files={"image_file": ("ct", data)})
+        assert (reply.status_code, reply.json()["frames"], reply.json()["frame"]) == (200, 120, 60)
+        (item,) = upload(client, data).series
+        assert item.planes == {"axial": 120, "coronal": 512, "sagittal": 512}
+        assert pixels(client.get(f"/images/{item.image_id}/view?frame=7")).shape == (512, 512)
 
 
 @pytest.mark.slow

@@ -363,7 +363,8 @@ def _sorted(slices: list[_Slice], report: _Report) -> list[_Slice]:
         report.add("order_by_number", "positions are missing; the slices are in the order of their numbers")
         return sorted(slices, key=lambda one: one.number)
     ordered = sorted(slices, key=lambda one: (_distance(one), one.number))
-    distinct, repeated = ordered[:1], []
+    distinct = ordered[:1]
+    repeated: list[_Slice] = []
     for one in ordered[1:]:
         (distinct if _distance(one) - _distance(distinct[-1]) > _SAME_PLACE else repeated).append(one)
     if repeated:

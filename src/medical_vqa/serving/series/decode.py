@@ -139,7 +139,11 @@ def _members(job: SeriesJob) -> Iterator[Callable[[], bytes]]:
         if is_zip(data):
             yield from zip_members(data, _NAME, job.limits)
         else:
-            yield lambda data=data: data
+            yield _reader(data)
+
+
+def _reader(data: bytes) -> Callable[[], bytes]:
+    return lambda: data
 
 
 def _add(decoded: DecodedSeries, volume: Volume, spec: PictureSpec | None) -> int:
