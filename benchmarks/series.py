@@ -102,41 +102,49 @@ class PeakMemory(threading.Thread):
 def over_http(archive: Path) -> dict[str, Any]:
     """Upload, first answer and slices by a server in its own process, with the settings that it has by default."""
     command = [sys.executable, "-m", "medical_vqa", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
         assert server.stderr is not None
         port = next(match[1] for line in server.stderr if (match := _LISTENING.search(line)))
         threading.Thread(target=server.stderr.read, daemon=True).start()  # or the server waits for it to be read
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            before = psutil.Process(server.pid).memory_info().rss
-            memory = PeakMemory(server.pid)
-            memory.start()
-            start = time.perf_counter()
-            with archive.open("rb") as file:
-                uploaded = client.post("/series", files={"files": ("ct.zip", file)}).raise_for_status().json()
-            upload = time.perf_counter() - start
-            identifier = uploaded["series"][0]["image_id"]
-            answer = client.post("/ask_question", data={"image_id": identifier, "question": QUESTION})
-            first_answer = time.perf_counter() - start
-            results = {
-                "upload_seconds": round(upload, 2),
-                "upload_to_first_answer_seconds": round(first_answer, 2),
-                "slices_asked": len(answer.raise_for_status().json()["slices"]),
-                "peak_memory_megabytes": round(memory.bytes / 1e6),
-                "memory_before_megabytes": round(before / 1e6),
-            }
-            for plane in ("axial", "coronal", "sagittal"):
-                for kind in ("view", "values"):
-
-                    def show(index: int, plane: str = plane, kind: str = kind) -> None:
-                        parameters: dict[str, Any] = {"frame": index, "plane": plane}
-                        client.get(f"/images/{identifier}/{kind}", params=parameters).raise_for_status()
-
-                    times = sorted(seconds(lambda i=i, show=show: show(i)) for i in _VIEWS)
-                    results[f"{plane}_{kind}_ms_median"] = round(1000 * statistics.median(times), 1)
-                    results[f"{plane}_{kind}_ms_95th"] = round(1000 * times[int(0.95 * len(times))], 1)
-            memory.stopped.set()
-            results["memory_after_megabytes"] = round(psutil.Process(server.pid).memory_info().rss / 1e6)
+            return measured_over_http(client, server.pid, archive)
+    finally:
         server.terminate()
+        server.wait()
+
+
+def measured_over_http(client: httpx2.Client, process: int, archive: Path) -> dict[str, Any]:
+    """Times and memory of a server."""
+    before = psutil.Process(process).memory_info().rss
+    memory = PeakMemory(process)
+    memory.start()
+    start = time.perf_counter()
+    with archive.open("rb") as file:
+        uploaded = client.post("/series", files={"files": ("ct.zip", file)}).raise_for_status().json()
+    upload = time.perf_counter() - start
+    identifier = uploaded["series"][0]["image_id"]
+    answer = client.post("/ask_question", data={"image_id": identifier, "question": QUESTION})
+    first_answer = time.perf_counter() - start
+    results = {
+        "upload_seconds": round(upload, 2),
+        "upload_to_first_answer_seconds": round(first_answer, 2),
+        "slices_asked": len(answer.raise_for_status().json()["slices"]),
+        "peak_memory_megabytes": round(memory.bytes / 1e6),
+        "memory_before_megabytes": round(before / 1e6),
+    }
+    for plane in ("axial", "coronal", "sagittal"):
+        for kind in ("view", "values"):
+
+            def show(index: int, plane: str = plane, kind: str = kind) -> None:
+                parameters: dict[str, Any] = {"frame": index, "plane": plane}
+                client.get(f"/images/{identifier}/{kind}", params=parameters).raise_for_status()
+
+            times = sorted(seconds(lambda i=i, show=show: show(i)) for i in _VIEWS)
+            results[f"{plane}_{kind}_ms_median"] = round(1000 * statistics.median(times), 1)
+            results[f"{plane}_{kind}_ms_95th"] = round(1000 * times[int(0.95 * len(times))], 1)
+    memory.stopped.set()
+    results["memory_after_megabytes"] = round(psutil.Process(process).memory_info().rss / 1e6)
     return results
 
 

@@ -23,6 +23,7 @@ from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
 
 if TYPE_CHECKING:
+    from highdicom import sr
     from pydicom.dataset import Dataset
 
 _SCHEME = "99MVQA"  # a private coding scheme begins with 99: PS3.16, section 8.2
@@ -110,17 +111,17 @@ def structured_report(
     return report
 
 
-def _observer(model: str, device_uid: str) -> Dataset:
+def _observer(model: str, device_uid: str) -> sr.ObserverContext:
     from highdicom import sr  # noqa: PLC0415
     from pydicom.sr.codedict import codes  # noqa: PLC0415
 
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid, name=model[:_LONGEST_NAME], manufacturer_name=_MANUFACTURER
     )
-    return sr.ObserverContext(sr.CodedConcept.from_code(codes.DCM.Device), device)  # type: ignore[no-any-return]
+    return sr.ObserverContext(sr.CodedConcept.from_code(codes.DCM.Device), device)
 
 
-def _findings(answer: ReportedAnswer, sources: Sequence[Dataset]) -> Dataset:
+def _findings(answer: ReportedAnswer, sources: Sequence[Dataset]) -> sr.ContainerContentItem:
     """The container of one question."""
     from highdicom import sr  # noqa: PLC0415
 
@@ -150,4 +151,4 @@ def _findings(answer: ReportedAnswer, sources: Sequence[Dataset]) -> Dataset:
             )
         )
     container.ContentSequence = items
-    return container  # type: ignore[no-any-return]
+    return container
