@@ -20,6 +20,11 @@ A client needs this module alone (it imports pydantic, the type of evidence and 
     POST   /conversations/{id}/images     multipart image_file, name                         -> ConversationImage
     POST   /conversations/{id}/questions  JSON ConversationQuestion                          -> ConversationTurn
     GET    /model                                                                            -> ModelInfo
+    POST   /jobs                   JSON lines of JobQuestion                                 -> JobInfo
+    GET    /jobs                                                                             -> JobList
+    GET    /jobs/{id}                                                                        -> JobInfo
+    GET    /jobs/{id}/output                                                                 -> JSON lines
+    DELETE /jobs/{id}                                                                        -> 204
     GET    /models                                                                           -> ServedModels
     PUT    /models/{name}          LoadModelRequest (role admin)                             -> ServedModelInfo
     POST   /models/{name}/fraction FractionRequest (role admin)                              -> ServedModelInfo
@@ -176,6 +181,15 @@ class RetrieveRequest(Wire):
         max_length=500,
         examples=["dicomweb://pacs.example.org/dicom-web/studies/1.2.3/series/1.2.3.4"],
     )
+
+
+class JobQuestion(Wire):
+    """One line of a job's input."""
+
+    id: str | int | None = Field(None, description="Repeated in the answer's line.", examples=[1])
+    image_id: str = Field(description="As POST /upload_image returned it.", max_length=64, examples=[IMAGE_ID_EXAMPLE])
+    question: Question = Field(description="In words; no control characters.", examples=[QUESTION_EXAMPLE])
+    model: ModelName | None = Field(None, description=CHOSEN_MODEL)
 
 
 class LoadModelRequest(Wire):
@@ -616,6 +630,25 @@ class ServedModels(Wire):
     """The models of the server."""
 
     models: list[ServedModelInfo] = Field(description="The one that the server was started with comes first.")
+
+
+JobState = Literal["waiting", "running", "complete"]
+
+
+class JobInfo(Wire):
+    """A job."""
+
+    id: str = Field(description="Identifies the job.")
+    state: JobState = Field(description="running: on this server; waiting: on another one, or on none yet.")
+    total: int = Field(description="Questions.", examples=[20000])
+    done: int = Field(description="Lines of the output.", examples=[512])
+    created_at: float = Field(description="Unix time.")
+
+
+class JobList(Wire):
+    """Jobs."""
+
+    jobs: list[JobInfo] = Field(description="The newest first.")
 
 
 class Health(Wire):

@@ -25,7 +25,6 @@ from medical_vqa.serving.settings import Settings
 
 _LOG = structlog.get_logger("medical_vqa.serving")
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
-_KEEP_ALIVE = 30  # seconds that an idle connection stays open
 _BACKLOG = 2048
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
@@ -94,7 +93,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies) or None,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=max(1, round(settings.keep_alive)),
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
     )
 

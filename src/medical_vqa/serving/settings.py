@@ -157,6 +157,8 @@ class Settings(BaseSettings):
     """Seconds within which a body of POST /series must arrive, and then again be decoded."""
     max_connections: int = Field(default_factory=_part_of_memory(512 * 1024, 8192), ge=1)
     """Connections at once; further ones are refused."""
+    keep_alive: float = Field(30.0, gt=0, le=3600)
+    """Seconds that an idle connection stays open; longer than that of a proxy in front, or it meets closed ones."""
     decoder_processes: int = Field(1, ge=0, le=64)
     """Processes that decode uploads; 0: a thread of the server, without a memory limit."""
     decoder_memory_bytes: int = Field(default_factory=_decoder_memory, ge=64 * MEBIBYTE)
@@ -196,6 +198,8 @@ class Settings(BaseSettings):
     remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
+    jobs: Path | None = None
+    """A folder for jobs, which servers may share; None: POST /jobs is refused."""
     audit_log: Path | None = None
     """A folder for the audit log, which one server writes; None: none is written."""
     audit_text: bool = False

@@ -14,11 +14,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.api import conversations, openai, page, responses, routes, series
+from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
 from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.jobs import Jobs
 from medical_vqa.serving.middleware.outer import Draining
 from medical_vqa.serving.middleware.stack import middleware_stack
 from medical_vqa.serving.models import LoadModel, Models
@@ -54,12 +56,17 @@ def create_app(
     """
     service = Service(engine, settings, store)
     models = Models(service, load_model)
+    jobs = Jobs(settings.jobs, models) if settings.jobs is not None else None
     rate_limiter = RateLimiter(settings.rate_limit, settings.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await models.start(settings.further_models)
+        if jobs is not None:
+            jobs.start()
         yield
+        if jobs is not None:
+            await jobs.close()
         await models.close()
         await rate_limiter.close()
 
@@ -82,6 +89,7 @@ def create_app(
         middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
     )
     app.state.models = models
+    app.state.jobs = jobs
     app.state.service = service
     app.state.conversations = Conversations(models.choose, service.store)
     app.state.draining = draining
@@ -93,6 +101,7 @@ def create_app(
     app.include_router(series.json_router)
     app.include_router(series.router)
     app.include_router(model_routes.router)
+    app.include_router(job_routes.router)
     app.include_router(openai.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)

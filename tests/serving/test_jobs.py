@@ -1,0 +1,134 @@
+"""Jobs: every question answered once, through cancellation, other tenants and the death of the server."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+
+import live
+import pytest
+from echo_model import Echo, make_engine
+from live import Instance, png
+
+from medical_vqa.serving.middleware.access import hash_key
+
+
+def lines(image_id, count):
+    return "\n".join(json.dumps({"id": n, "image_id": image_id, "question": f"Question {n}?"}) for n in range(count))
+
+
+def uploaded(client):
+    return client.post("/upload_image", files={"image_file": png()}).json()["image_id"]
+
+
+def wait(client, job_id, done=None):
+    until = time.monotonic() + 20 * live.PATIENCE
+    while time.monotonic() < until:
+        job = client.get(f"/jobs/{job_id}").json()
+        if job["state"] == "complete" or (done is not None and job["done"] >= done):
+            return job
+        time.sleep(0.02)
+    raise AssertionError(job)
+
+
+def output(client, job_id):
+    return [json.loads(line) for line in client.get(f"/jobs/{job_id}/output").text.splitlines()]
+
+
+def test_a_job_answers_every_line_in_order_and_reports_errors_in_their_place(tmp_path):
+    with live.serving(make_engine(), live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
+        image_id = uploaded(client)
+        bad = {"id": "bad", "image_id": "f" * 24 + "-" + "x" * 22, "question": "What?"}
+        job = client.post("/jobs", content=lines(image_id, 30) + "\n\n" + json.dumps(bad) + "\n")
+        assert job.status_code == 202 and job.json()["total"] == 31
+        job_id = job.json()["id"]
+        assert wait(client, job_id)["done"] == 31
+        *answers, last = output(client, job_id)
+        assert [(line["id"], line["answer"]["answer"]) for line in answers] == [
+            (n, f"100 Question {n}?") for n in range(30)
+        ]
+        assert (last["id"], last["error"]["code"]) == ("bad", "unknown_image")
+        assert client.delete(f"/jobs/{job_id}").status_code == 204
+        assert client.get(f"/jobs/{job_id}").status_code == 404
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_runs_can_be_canceled(tmp_path):
+    engine = make_engine(Echo(seconds=0.01))
+    with live.serving(engine, live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
+        image_id = uploaded(client)
+        job_id = client.post("/jobs", content=lines(image_id, 200)).json()["id"]
+        assert client.delete(f"/jobs/{job_id}").status_code == 204
+        assert client.get("/jobs").json() == {"jobs": []}
+        assert client.get(f"/jobs/{job_id}/output").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "expected one JSON object"),
+        ('{"image_id": "x"}', "line 1: question: field required"),
+        ('{"image_id": "x", "question": "a"}\nno', "line 2"),
+    ],
+)
+def test_a_body_that_is_no_job_names_the_line(tmp_path, body, message):
+    with live.serving(make_engine(), live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
+        reply = client.post("/jobs", content=body)
+        assert reply.status_code == 422 and message in reply.json()["detail"]["message"]
+
+
+def test_another_tenants_job_is_unknown(tmp_path):
+    keys = ",".join(f"{name}:{hash_key(name)}" for name in ("anna", "boris"))
+    settings = live.settings(jobs=tmp_path, api_keys=keys)
+    with live.serving(make_engine(), settings) as url, live.client_of(base_url=url) as client:
+        anna, boris = ({"Authorization": f"Bearer {name}"} for name in ("anna", "boris"))
+        image_id = client.post("/upload_image", files={"image_file": png()}, headers=anna).json()["image_id"]
+        job_id = client.post("/jobs", content=lines(image_id, 3), headers=anna).json()["id"]
+        unknown = "0" * 32
+        for method, path in (("GET", ""), ("GET", "/output"), ("DELETE", "")):
+            reply, other = (client.request(method, f"/jobs/{id_}{path}", headers=boris) for id_ in (job_id, unknown))
+            assert (reply.status_code, reply.content) == (other.status_code, other.content) == (404, other.content)
+        assert client.get("/jobs", headers=boris).json() == {"jobs": []}
+        stolen = client.post("/jobs", content=lines(image_id, 1), headers=boris).json()["id"]
+        until = time.monotonic() + live.PATIENCE
+        while client.get(f"/jobs/{stolen}", headers=boris).json()["state"] != "complete":
+            assert time.monotonic() < until
+        assert "unknown_image" in client.get(f"/jobs/{stolen}/output", headers=boris).text
+
+
+def test_a_server_without_a_folder_takes_no_jobs(echo):
+    with live.client_of(base_url=echo) as client:
+        assert client.post("/jobs", content="{}").status_code == 404
+
+
+def through_kills(run, tmp_path, count, kills):
+    """A job whose server is killed some times; its output."""
+    chance = random.Random(1)
+    options = {"jobs": tmp_path / "jobs", "store": str(tmp_path / "store")}
+    with Instance(run, **options) as instance, live.client_of(base_url=instance.url) as client:
+        image_id = uploaded(client)
+        job_id = client.post("/jobs", content=lines(image_id, count)).json()["id"]
+        done = wait(client, job_id, done=count // (2 * kills))["done"]
+        instance.stop(signal.SIGKILL)
+    for _ in range(kills - 1):
+        with Instance(run, **options) as instance, live.client_of(base_url=instance.url) as client:
+            done = wait(client, job_id, done=done + chance.randint(1, count // kills))["done"]
+            instance.stop(signal.SIGKILL)
+    with Instance(run, **options) as instance, live.client_of(base_url=instance.url) as client:
+        assert wait(client, job_id)["done"] == count
+        return output(client, job_id)
+
+
+def test_a_job_through_kills_of_the_server_is_complete_without_duplicates(run, tmp_path):
+    answers = through_kills(run, tmp_path, 300, 2)
+    assert [line["id"] for line in answers] == list(range(300))
+    assert all(line["answer"]["answer"] for line in answers)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_questions_through_kills_of_the_server(run, tmp_path):
+    answers = through_kills(run, tmp_path, 20_000, 4)
+    assert [line["id"] for line in answers] == list(range(20_000))
+    assert all(line["answer"]["answer"] for line in answers)
