@@ -26,6 +26,7 @@ from medical_vqa.serving.settings import Settings
 _LOG = structlog.get_logger("medical_vqa.serving")
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 2048
+_SWITCH_SECONDS = 0.001  # for which a thread in Python may keep the event loop waiting
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
@@ -49,6 +50,7 @@ def run(
     """
     configure_logging(settings.log_level, style=settings.log_format)
     _return_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(engine, settings, load_model=load_model)
     app.state.service.store.check()
     listener = _listen(settings.host, settings.port)

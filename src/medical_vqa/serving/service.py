@@ -530,6 +530,7 @@ class Service:
             source=answer.source,
             side=answer.side,
             evidence=list(answer.evidence),
+            slices=[],  # a default that is made by a call costs more than all else here
             attention_map=_attention_map(answer.attention_map) if attention_map else None,
             model=self.model,
             timings=Timings.model_construct(
