@@ -380,6 +380,37 @@ class Engine:
         answered = await self._submit("", None, None, False, received, call=decide)
         return [question for question, is_answered in zip(questions, answered, strict=True) if is_answered]
 
+    async def compare(
+        self,
+        question: str,
+        slices: Sequence[tuple[str, Any, PictureContext]],
+        *,
+        received: float | None = None,
+    ) -> list[EngineAnswer]:
+        """Answers about several slices without suggestions, evidence and attention maps, which cost more than they do.
+
+        Args:
+            question: In words.
+            slices: Key of each, the picture as the model needs it or its features, and what is known of it.
+            received: When the request arrived (`time.monotonic`); None: now.
+
+        Raises:
+            ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
+        """
+        queries = [Query(str(n), question, key, visual) for n, (key, visual, _) in enumerate(slices)]
+        contexts = {key: context for key, _, context in slices}
+
+        def answer() -> list[ModelAnswer]:
+            return [
+                ModelAnswer(one.prediction, one.abstention, None, one.source, one.side)
+                for one in self.guards.answer(queries, contexts, suggest=False)
+            ]
+
+        start = time.monotonic()
+        answers: list[ModelAnswer] = await self._submit("", None, None, False, received, call=answer)
+        seconds = time.monotonic() - start
+        return [EngineAnswer(one, 0.0, seconds, len(answers)) for one in answers]
+
     async def _submit(
         self,
         image: str,

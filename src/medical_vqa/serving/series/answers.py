@@ -93,6 +93,8 @@ class SliceAnswers:
         else:
             results = await self._ask_each(slices, question, options)
         result, place = _combined(results)
+        if isinstance(self._engine, Engine) and together <= 1:
+            result = _with_evidence(result, await self._ask(slices[place], question, options))
         answers = tuple(
             SliceAnswer(
                 frame=index,
@@ -110,6 +112,9 @@ class SliceAnswers:
     async def _ask_each(
         self, slices: Sequence[StoredImage], question: str, options: dict[str, Any]
     ) -> list[EngineAnswer]:
+        if isinstance(self._engine, Engine):
+            parts = [(one.digest, one.visual, one.context) for one in slices]
+            return await self._engine.compare(question, parts, received=options.get("received"))
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._ask(one, question, options)) for one in slices]
@@ -189,6 +194,15 @@ def _combined(results: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
         max(part.batch_size for part in results),
     )
     return combined, best
+
+
+def _with_evidence(result: EngineAnswer, complete: EngineAnswer) -> EngineAnswer:
+    """A combined answer with the suggestions, evidence and attention map of the slice that it rests on."""
+    prediction, abstention = result.answer.prediction, result.answer.abstention
+    if abstention.abstained and complete.answer.abstention.abstained:
+        abstention = complete.answer.abstention
+    answer = dataclasses.replace(complete.answer, prediction=prediction, abstention=abstention)
+    return dataclasses.replace(result, answer=answer, model_seconds=result.model_seconds + complete.model_seconds)
 
 
 def _ranked(predictions: Sequence[Prediction]) -> tuple[str, float | None, tuple[tuple[str, float], ...]]:
