@@ -1,10 +1,12 @@
 """The server in front of a remote model against asking the engine directly, and what happens when the engine dies.
 
 The engine answers after a fixed delay (`fixed_delay_engine.py`), so that the difference is the server's: HTTP twice,
-validation, guards, the client, the picture in base64. Turns of both alternate. Then 200 clients ask at once, each for
-an answer of its own; and the engine is killed with -9 while 64 clients wait.
+validation, guards, the client, the picture in base64. Turns of both alternate. `checked` measures the same with
+`check_image`, which asks about a gray picture as well. `two_hundred`: 200 clients ask at once, each for an answer of
+its own. `killed`: the engine is killed with -9 while 64 clients wait. Every part adds its figures to the same file.
 
-    python benchmarks/remote_overhead.py
+    python benchmarks/remote_overhead.py                              # all parts
+    python benchmarks/remote_overhead.py --part plain --clients 32
 """
 
 from __future__ import annotations
@@ -37,24 +39,36 @@ from live import Connection, Instance, post, question, request, upload  # noqa: 
 PROMPT = (
     "Answer the question about this medical image with one word or a short phrase, without explanation.\nQuestion: {}"
 )
+PARTS = ("plain", "checked", "two_hundred", "killed")
 CLIENTS = (1, 8, 32)
 DEADLINE = 20.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument("--clients", type=int, action="append", help="of plain and checked; default: 1, 8 and 32")
     parser.add_argument("--delay", type=float, default=500.0, help="of the engine, milliseconds")
     parser.add_argument("--turns", type=int, default=4, help="of each side, alternating")
     parser.add_argument("--requests", type=int, default=4, help="per client in each turn")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "remote_overhead.json")
     arguments = parser.parse_args()
-    with engine(arguments.delay) as (port, process), server(port) as url:
-        figures: dict[str, Any] = {"delay_ms": arguments.delay, "picture": "512 x 512, noise, PNG"}
-        figures["clients"] = asyncio.run(compare(port, url, arguments.turns, arguments.requests))
-        figures["two_hundred_clients"] = asyncio.run(two_hundred(url))
-        figures["engine_killed"] = asyncio.run(killed(url, process))
-    text = json.dumps(figures, indent=2) + "\n"
-    print(text)
-    (HERE / "results" / "remote_overhead.json").write_text(text, encoding="utf-8")
+    figures = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    figures["picture"] = "512 x 512, noise, PNG (1.05 MB in base64)"
+    for part in arguments.part or PARTS:
+        with engine(arguments.delay) as (port, process), server(port) as url:
+            if part in ("plain", "checked"):
+                for clients in arguments.clients or CLIENTS:
+                    row = asyncio.run(
+                        compare(port, url, clients, arguments.turns, arguments.requests, check_image=part == "checked")
+                    )
+                    figures.setdefault(part, {})[str(clients)] = {"delay_ms": arguments.delay, **row}
+            elif part == "two_hundred":
+                figures[part] = {"delay_ms": arguments.delay, **asyncio.run(two_hundred(url))}
+            else:
+                figures[part] = {"delay_ms": arguments.delay, **asyncio.run(killed(url, process))}
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2))
 
 
 @contextlib.contextmanager
@@ -97,42 +111,45 @@ def direct_request(words: str, data_url: str) -> bytes:
     return post("/v1/chat/completions", json.dumps(body).encode(), "application/json")
 
 
-async def compare(port: int, url: str, turns: int, requests: int) -> dict[str, Any]:
+async def compare(port: int, url: str, clients: int, turns: int, requests: int, *, check_image: bool) -> dict[str, Any]:
     async with Connection(url) as connection:
         _, _, body = await connection.send(upload(picture()))
         image_id = json.loads(body)["image_id"]
     rgb = io.BytesIO()
     Image.open(io.BytesIO(picture())).convert("RGB").save(rgb, "PNG", compress_level=1)
     data_url = "data:image/png;base64," + base64.b64encode(rgb.getvalue()).decode()
+
+    def server_request(words: str) -> bytes:
+        fields = {"image_id": image_id, "question": words, "check_image": check_image}
+        return post("/ask_question", json.dumps(fields).encode(), "application/json")
+
     sides = {
         "direct": (f"http://127.0.0.1:{port}", lambda words: direct_request(words, data_url)),
-        "server": (url, lambda words: question(image_id, words)),
+        "server": (url, server_request),
     }
-    number, figures = 0, {}
-    for clients in CLIENTS:
-        latencies: dict[str, list[float]] = {name: [] for name in sides}
-        seconds = dict.fromkeys(sides, 0.0)
-        for turn in range(turns + 1):  # the first warms up
-            for name, (address, make) in sides.items():
-                start = time.perf_counter()
-                results = await asyncio.gather(
-                    *(one_client(address, make, requests, number + k * requests) for k in range(clients))
-                )
-                number += clients * requests
-                if turn:
-                    seconds[name] += time.perf_counter() - start
-                    latencies[name] += [value for result in results for value in result]
-        count = clients * requests * turns
-        rates = {name: count / seconds[name] for name in sides}
-        medians = {name: 1000 * statistics.median(values) for name, values in latencies.items()}
-        figures[str(clients)] = {
-            "requests": count,
-            "per_second": {name: round(rate, 2) for name, rate in rates.items()},
-            "throughput_overhead": round(1 - rates["server"] / rates["direct"], 4),
-            "median_ms": {name: round(value, 2) for name, value in medians.items()},
-            "median_difference_ms": round(medians["server"] - medians["direct"], 2),
-        }
-    return figures
+    number = 0
+    latencies: dict[str, list[float]] = {name: [] for name in sides}
+    seconds = dict.fromkeys(sides, 0.0)
+    for turn in range(turns + 1):  # the first warms up
+        for name, (address, make) in sides.items():
+            start = time.perf_counter()
+            results = await asyncio.gather(
+                *(one_client(address, make, requests, number + k * requests) for k in range(clients))
+            )
+            number += clients * requests
+            if turn:
+                seconds[name] += time.perf_counter() - start
+                latencies[name] += [value for result in results for value in result]
+    count = clients * requests * turns
+    rates = {name: count / seconds[name] for name in sides}
+    medians = {name: 1000 * statistics.median(values) for name, values in latencies.items()}
+    return {
+        "requests": count,
+        "per_second": {name: round(rate, 2) for name, rate in rates.items()},
+        "throughput_overhead": round(1 - rates["server"] / rates["direct"], 4),
+        "median_ms": {name: round(value, 2) for name, value in medians.items()},
+        "median_difference_ms": round(medians["server"] - medians["direct"], 2),
+    }
 
 
 async def one_client(address: str, make: Any, requests: int, first: int) -> list[float]:

@@ -229,12 +229,12 @@ class RemoteEngine:
     async def _answer(
         self, query: Query, context: PictureContext, on_text: OnText | None, check_image: bool
     ) -> ModelAnswer:
-        requests = [asyncio.wrap_future(self.model.submit(query, on_text))]
+        requests = [self.model.ask(query, on_text)]
         if check_image:
             gray = dataclasses.replace(query, visual=np.full_like(query.visual, _GRAY))
-            requests.append(asyncio.wrap_future(self.model.submit(gray)))
+            requests.append(self.model.ask(gray))
             body_part = dataclasses.replace(query, question=BODY_PART_QUESTION, other_visuals=(), turns=())
-            requests.append(asyncio.wrap_future(self.model.submit(body_part)))
+            requests.append(self.model.ask(body_part))
         raw, *checks = await asyncio.gather(*requests)
         prediction = calibrated(raw, self.card)
         dependence = _dependence(raw, checks[:1])

@@ -1,15 +1,17 @@
-"""The one client of OpenAI-compatible endpoints: a loop in a thread of its own, with one pool of connections.
+"""The one client of OpenAI-compatible endpoints: a pool of connections for every loop that asks.
 
-Callers in other threads and other loops submit questions and wait, or cancel, which closes the request and lets the
-engine stop. The `openai` library repeats requests that fail for a temporary reason, with increasing waits and
-``Retry-After``. What an endpoint does not take (``logprobs``, ``max_tokens`` …) is left out from then on.
+Callers without a loop submit questions to the client's own loop, in a thread, and wait, or cancel, which closes the
+request and lets the engine stop. A server awaits them in its own loop, because two threads would wait for each other.
+The `openai` library repeats requests that fail for a temporary reason, with increasing waits and ``Retry-After``. What
+an endpoint does not take (``logprobs``, ``max_tokens`` …) is left out from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -19,10 +21,12 @@ from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.remote import failures
 from medical_vqa.models.remote.answer_text import LONGEST_RAW, visible
 from medical_vqa.models.remote.endpoint import Endpoint
-from medical_vqa.models.remote.usage import Usage
+from medical_vqa.models.remote.usage import Usage, prompt_tokens
+from medical_vqa.models.remote.wire import content_text, reply_object, request_body
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import httpx2
+    from openai import AsyncOpenAI, AsyncStream
 
 OnText = Callable[[str], None]
 """Receives what of the answer may be shown so far, without its chain of thought."""
@@ -30,6 +34,7 @@ OnText = Callable[[str], None]
 _TOP_LOGPROBS = 5  # yes and no are among them where the question is closed; LM Studio and others refuse more
 _SAMPLE_TEMPERATURE = 0.7
 _LIST_SECONDS = 10.0
+_PATH = "/chat/completions"
 
 
 @dataclass(slots=True)
@@ -46,6 +51,14 @@ class Reply:
     """Tokens of question and pictures; None where the endpoint does not count."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Connections of one loop, which another cannot use."""
+
+    openai: AsyncOpenAI
+    slots: asyncio.Semaphore
+
+
 class EndpointClient:
     """Requests to one endpoint."""
 
@@ -55,7 +68,7 @@ class EndpointClient:
         Args:
             endpoint: Address and request settings.
             api_key: Key of the endpoint; empty where it needs none.
-            concurrency: Requests that run at once.
+            concurrency: Requests that run at once in one loop.
 
         Raises:
             ConfigError: `concurrency` is less than one, or the key would be sent without encryption.
@@ -75,16 +88,13 @@ class EndpointClient:
         self.usage = Usage()
         self.notes: list[str] = []
         self.concurrency = concurrency
-        self._openai: AsyncOpenAI = AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=api_key or "none",
-            timeout=endpoint.timeout,
-            max_retries=endpoint.tries - 1,
+        self._create = functools.partial(
+            AsyncOpenAI, api_key=api_key or "none", timeout=endpoint.timeout, max_retries=endpoint.tries - 1
         )
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._omitted: set[str] = set() if endpoint.logprobs else {"logprobs", "top_logprobs"}
         self._renamed: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
-        self._slots = asyncio.Semaphore(concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
 
@@ -96,6 +106,9 @@ class EndpointClient:
         """Close the connections and end the thread."""
         if self._loop.is_closed() or threading.current_thread() is self._thread:
             return
+        for loop in list(self._pools):
+            if loop is not self._loop and loop.is_running():
+                asyncio.run_coroutine_threadsafe(self._pools[loop].openai.close(), loop).result()
         self.submit(self._shut_down()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -106,7 +119,16 @@ class EndpointClient:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._openai.close()
+        await self._pool().openai.close()
+
+    def _pool(self) -> _Pool:
+        """The connections of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._pools:
+            self._pools[loop] = _Pool(
+                self._create(base_url=self.endpoint.base_url), asyncio.Semaphore(self.concurrency)
+            )
+        return self._pools[loop]
 
     async def complete(
         self, messages: Sequence[Any], *, on_text: OnText | None = None, sample: bool = False, brief: bool = False
@@ -123,7 +145,7 @@ class EndpointClient:
             EndpointDownError: No answer after all tries.
             ModelError: The endpoint refuses the request, lacks the model, or does not speak the protocol.
         """
-        async with self._slots:
+        async with self._pool().slots:
             while True:
                 options = self._options(stream=on_text is not None, sample=sample, brief=brief)
                 try:
@@ -136,7 +158,7 @@ class EndpointClient:
         import openai  # noqa: PLC0415
 
         try:
-            page = await self._openai.with_options(max_retries=0, timeout=_LIST_SECONDS).models.list()
+            page = await self._pool().openai.with_options(max_retries=0, timeout=_LIST_SECONDS).models.list()
             return [str(model.id) for model in page.data]
         except (openai.OpenAIError, AttributeError, TypeError, ValueError):
             return []
@@ -146,19 +168,21 @@ class EndpointClient:
     ) -> Reply:
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415
-        from openai.types.chat import ChatCompletion  # noqa: PLC0415
 
         address = self.endpoint.base_url
+        client = self._pool().openai
+        content = request_body({"model": self.endpoint.model, "messages": messages, **options})
         try:
-            raw = await self._openai.chat.completions.with_raw_response.create(
-                model=self.endpoint.model, messages=list(messages), **options
-            )
             if on_text is None:
-                return self._read(raw.parse, raw, answers, address)
-            if "event-stream" in raw.headers.get("content-type", ""):
-                return await self._read_stream(raw, on_text)
-            content = await raw.http_response.aread()  # it does not stream, and answers as a whole
-            return self._read(lambda: ChatCompletion.construct(**json.loads(content)), raw, answers, address)
+                reply = await client.post(_PATH, cast_to=httpx2.Response, content=content)
+                return self._read(reply, answers, address)
+            stream = await client.post(
+                _PATH, cast_to=object, content=content, stream=True, stream_cls=openai.AsyncStream[object]
+            )
+            if "event-stream" in stream.response.headers.get("content-type", ""):
+                return await self._read_stream(stream, on_text)
+            await stream.response.aread()  # it does not stream, and answers as a whole
+            return self._read(stream.response, answers, address)
         except openai.APIStatusError as error:
             return await self._failed(error, list(options), address)
         except openai.APIConnectionError as error:
@@ -182,42 +206,40 @@ class EndpointClient:
         supported = {name: value for name, value in options.items() if name not in self._omitted}
         return {self._renamed.get(name, name): value for name, value in supported.items()}
 
-    def _read(self, parse: Callable[[], Any], raw: Any, answers: int, address: str) -> Reply:
+    def _read(self, response: httpx2.Response, answers: int, address: str) -> Reply:
         try:
-            completion = parse()
+            completion = reply_object(response.json())
             choice = completion.choices[0]
-            text = choice.message.content or ""
+            text = content_text(choice.message.content)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             if self._use_version(address):
                 raise _AdaptedError from None
-            raise failures.not_compatible(self.endpoint, raw.text) from error
+            raise failures.not_compatible(self.endpoint, response.text) from error
         finish_reason = getattr(choice, "finish_reason", None)
         usage = getattr(completion, "usage", None)
         filtered = finish_reason == "content_filter"
-        self.usage.add(usage, answers=answers, retries=raw.retries_taken, filtered=filtered)
-        logprobs = getattr(choice, "logprobs", None)
-        tokens = list(getattr(logprobs, "content", None) or ())
-        return Reply(text[:LONGEST_RAW], tokens, finish_reason, getattr(usage, "prompt_tokens", None))
+        self.usage.add(usage, answers=answers, retries=_retries(response), filtered=filtered)
+        return Reply(text[:LONGEST_RAW], _tokens(choice), finish_reason, prompt_tokens(usage))
 
-    async def _read_stream(self, raw: Any, on_text: OnText) -> Reply:
+    async def _read_stream(self, stream: AsyncStream[object], on_text: OnText) -> Reply:
         reply, usage, last_text = Reply(), None, ""
-        async for chunk in raw.parse():
+        async for event in stream:
+            chunk = reply_object(event)
             usage = getattr(chunk, "usage", None) or usage
-            if not chunk.choices:
+            if not (choices := getattr(chunk, "choices", None)):
                 continue
-            choice = chunk.choices[0]
-            reply.finish_reason = choice.finish_reason or reply.finish_reason
-            logprobs = getattr(choice, "logprobs", None)
-            reply.tokens.extend(getattr(logprobs, "content", None) or ())
-            delta = getattr(choice.delta, "content", None)
-            if delta and len(reply.text) < LONGEST_RAW:
-                reply.text += delta
+            choice = choices[0]
+            reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
+            reply.tokens.extend(_tokens(choice))
+            text = content_text(getattr(getattr(choice, "delta", None), "content", None))
+            if text and len(reply.text) < LONGEST_RAW:
+                reply.text += text
                 now = visible(reply.text)
                 if now != last_text:
                     last_text = now
                     on_text(now)
-        self.usage.add(usage, retries=raw.retries_taken, filtered=reply.finish_reason == "content_filter")
-        reply.prompt_tokens = getattr(usage, "prompt_tokens", None)
+        self.usage.add(usage, retries=_retries(stream.response), filtered=reply.finish_reason == "content_filter")
+        reply.prompt_tokens = prompt_tokens(usage)
         return reply
 
     async def _failed(self, error: Any, options: Sequence[str], address: str) -> Reply:
@@ -263,9 +285,19 @@ class EndpointClient:
         if address.rpartition("/")[2].lstrip("v").isdigit():
             return False
         self.endpoint = replace(self.endpoint, base_url=f"{address}/v1")
-        self._openai.base_url = self.endpoint.base_url
+        for pool in list(self._pools.values()):
+            pool.openai.base_url = self.endpoint.base_url
         self.notes.append(f"{address} answers at {self.endpoint.base_url}; write --base-url with /v1")
         return True
+
+
+def _tokens(choice: Any) -> list[Any]:
+    return list(getattr(getattr(choice, "logprobs", None), "content", None) or ())
+
+
+def _retries(response: httpx2.Response) -> int:
+    """How often the request of a response had been sent before."""
+    return int(response.request.headers.get("x-stainless-retry-count", "0"))
 
 
 class _AdaptedError(ModelError):

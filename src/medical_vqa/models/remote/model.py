@@ -32,6 +32,7 @@ from medical_vqa.models.remote.confidence import Confidence, agreement, token_co
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.family import RemoteFamily, read_endpoint, write_endpoint
 from medical_vqa.models.remote.usage import Usage
+from medical_vqa.models.remote.wire import DataUrl
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -154,17 +155,15 @@ class RemoteModel(RemoteFamily):
             query: The question.
             on_text: Receives what of the answer may be shown while it is written, in the client's thread.
         """
-        return self._client.submit(self._answer(query, on_text))
+        return self._client.submit(self.ask(query, on_text))
 
-    def check(self) -> None:
-        """Ask about a probe picture; raises `ModelError` when the endpoint is down or the model sees no pictures."""
-        self._client.submit(self._probe()).result()
+    async def ask(self, query: Query, on_text: OnText | None = None) -> Prediction:
+        """Ask one question in the running loop; canceling the task closes the request.
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    async def _answer(self, query: Query, on_text: OnText | None) -> Prediction:
+        Args:
+            query: The question.
+            on_text: Receives what of the answer may be shown while it is written.
+        """
         messages = await self._messages(query)
         await self._probe_once()
         reply = await self._client.complete(messages, on_text=on_text)
@@ -175,6 +174,14 @@ class RemoteModel(RemoteFamily):
         return Prediction(
             query.id, answer, reply.text, certainty.value, certainty.alternatives, confidence_basis=certainty.basis
         )
+
+    def check(self) -> None:
+        """Ask about a probe picture; raises `ModelError` when the endpoint is down or the model sees no pictures."""
+        self._client.submit(self._probe()).result()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     async def _agreement(self, messages: Sequence[Any], answer: str) -> Confidence:
         requests = [self._client.complete(messages, sample=True) for _ in range(self.endpoint.samples)]
@@ -199,15 +206,17 @@ class RemoteModel(RemoteFamily):
                 messages.append({"role": "assistant", "content": turns[number][1]})
         return messages
 
-    async def _url(self, visual: Any) -> str:
+    async def _url(self, visual: Any) -> DataUrl:
         if not isinstance(visual, np.ndarray):
             raise ModelError("a remote model takes pictures, not features; ask it without a feature cache")
         url = self._urls.known(visual)
         return await asyncio.to_thread(self._urls.encode, visual) if url is None else url
 
     async def _probe_once(self) -> None:
-        if self._probed:
-            return
+        if not self._probed:
+            await asyncio.wrap_future(self._client.submit(self._locked_probe()))
+
+    async def _locked_probe(self) -> None:
         if self._probing is None:
             self._probing = asyncio.Lock()
         async with self._probing:
@@ -245,21 +254,21 @@ class _PictureUrls:
     """Data URLs of recently sent pictures, by the identity of their arrays: questions about a picture share it."""
 
     def __init__(self) -> None:
-        self._urls: OrderedDict[int, tuple[weakref.ref[NDArray[np.uint8]], str]] = OrderedDict()
+        self._urls: OrderedDict[int, tuple[weakref.ref[NDArray[np.uint8]], DataUrl]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def known(self, picture: NDArray[np.uint8]) -> str | None:
+    def known(self, picture: NDArray[np.uint8]) -> DataUrl | None:
         """The URL of a picture that was encoded before."""
         with self._lock:
             entry = self._urls.get(id(picture))
         return entry[1] if entry is not None and entry[0]() is picture else None
 
-    def encode(self, picture: NDArray[np.uint8]) -> str:
+    def encode(self, picture: NDArray[np.uint8]) -> DataUrl:
         """The picture as PNG in a data URL."""
         out = io.BytesIO()
         image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
         image.save(out, "PNG", compress_level=1)
-        url = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+        url = DataUrl(b"data:image/png;base64," + base64.b64encode(out.getvalue()))
         with self._lock:
             self._urls[id(picture)] = (weakref.ref(picture), url)
             while len(self._urls) > _CACHED_PICTURES:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_PROMPT = ("prompt_tokens", "input_tokens")  # the second name of each is that of the Responses protocol
+_COMPLETION = ("completion_tokens", "output_tokens")
 
 
 @dataclass(slots=True)
@@ -36,8 +41,8 @@ class Usage:
             self.requests += answers
             self.retries += retries
             self.filtered += filtered
-            self.prompt_tokens += _count(tokens, "prompt_tokens")
-            self.completion_tokens += _count(tokens, "completion_tokens")
+            self.prompt_tokens += _count(tokens, _PROMPT) or 0
+            self.completion_tokens += _count(tokens, _COMPLETION) or 0
 
     def add_retries(self, count: int) -> None:
         """Count the repetitions of a request that got no answer."""
@@ -54,6 +59,11 @@ class Usage:
         return (self.prompt_tokens * per_million_in + self.completion_tokens * per_million_out) / 1e6
 
 
-def _count(tokens: Any, name: str) -> int:
-    value = getattr(tokens, name, None)
-    return value if isinstance(value, int) else 0
+def prompt_tokens(usage: Any) -> int | None:
+    """Tokens of question and pictures in an endpoint's ``usage``; None where it does not count them."""
+    return _count(usage, _PROMPT)
+
+
+def _count(usage: Any, names: Sequence[str]) -> int | None:
+    values = (getattr(usage, name, None) for name in names)
+    return next((int(value) for value in values if isinstance(value, int | float) and math.isfinite(value)), None)
