@@ -33,7 +33,7 @@ PICTURES, QUESTIONS, CONCURRENCY = 100, 100, 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--delay", type=float, default=20.0, help="of the engine, milliseconds")
+    parser.add_argument("--delay", type=float, default=0.0, help="of the engine, milliseconds")
     parser.add_argument("--kill-after", type=int, default=4000, help="answers after which predict is killed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, engine(arguments.delay) as (port, _):
@@ -60,7 +60,7 @@ def measure(folder: Path, port: int, kill_after: int) -> dict[str, Any]:
     partial = out.with_name(out.name + ".partial")
     while not partial.is_file() or partial.read_bytes().count(b"\n") < kill_after:
         assert first.poll() is None, "predict ended before it was killed"
-        time.sleep(0.02)
+        time.sleep(0.2)
     first.kill()
     first.wait()
     before_kill = partial.read_bytes().count(b"\n")

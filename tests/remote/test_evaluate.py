@@ -18,16 +18,19 @@ def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: 
 
     fake.answer = answer
     command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
-    command += ["--where", "content_type=Size", "--out", tmp_path / "out"]
+    command += ["--where", "content_type=Size", "--out", tmp_path / "out", "--probe-images", 3]
     status, out, err = call(*command)
     assert status == 0, err
     assert "squad_v2" in out
     assert "llava_med" in out
     results = json.loads((tmp_path / "out" / "results-validation.json").read_text())
     assert "image-shuffled" in json.dumps(results)
-    assert (tmp_path / "out" / "report-validation.html").is_file()
+    assert "Uses the image for" in out
+    assert "Does it use the image?" in (tmp_path / "out" / "report-validation.html").read_text()
     questions = len((tmp_path / "out" / "predictions-validation.jsonl").read_text().splitlines())
-    assert f"{2 * questions} requests" in out
+    probed = len((tmp_path / "out" / "probe-validation.answers.jsonl").read_text().splitlines()) - 1
+    assert probed > questions // 2
+    assert f"{2 * questions + probed} requests" in out
     before = len(fake.asked)
     status, _, err = call(*command)
     assert status == 0, err

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import RISK, StrPath, as_split
 from medical_vqa.api.evaluation import predict, report, score
+from medical_vqa.api.evaluation import probe as ask_probe
 from medical_vqa.api.models import Model, load
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.predict import Predictions
+    from medical_vqa.pipelines.probe import WrittenProbe
     from medical_vqa.pipelines.score import Scores
 
 
@@ -25,6 +27,8 @@ class Evaluation:
     """The answers."""
     shuffled: Predictions | None
     """The answers to the same questions about other images, which are a baseline; None where they were left out."""
+    probe: WrittenProbe | None
+    """Whether the answers depend on the picture and agree with each other; None where it was left out."""
     scores: Scores
     """Scores by all published protocols, with baselines."""
     results: Path
@@ -34,9 +38,18 @@ class Evaluation:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Requests and tokens of a remote model, both runs together; empty for a local model."""
-        spent = [one.usage.to_json() for one in (self.predictions, self.shuffled) if one is not None and one.usage]
+        """Requests and tokens of a remote model, all runs together; empty for a local model."""
+        runs = (self.predictions, self.shuffled, self.probe)
+        spent = [run.usage.to_json() for run in runs if run is not None and run.usage]
         return {name: sum(usage[name] for usage in spent) for name in (spent[0] if spent else ())}
+
+    @property
+    def cost(self) -> float | None:
+        """What a remote model cost, all runs together; None where ``models.yaml`` has no price."""
+        if self.predictions.price is None or not self.usage:
+            return None
+        price_in, price_out = self.predictions.price
+        return (self.usage["prompt_tokens"] * price_in + self.usage["completion_tokens"] * price_out) / 1e6
 
 
 def evaluate(
@@ -48,6 +61,8 @@ def evaluate(
     root: StrPath | None = None,
     where: Mapping[str, str] | None = None,
     shuffle_images: bool = True,
+    probe: bool = True,
+    probe_images: int | None = None,
     risk: float = RISK,
     device: str = "auto",
     base_url: str | None = None,
@@ -56,7 +71,7 @@ def evaluate(
     concurrency: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Answer a split, answer it about other images, score by every protocol with baselines, and write a report.
+    """Answer a split, also about other images, probe the model, score by every protocol, and write a report.
 
     The same call resumes an interrupted one: no question is asked again whose answer is in the file.
 
@@ -68,6 +83,9 @@ def evaluate(
         root: Folder of prepared datasets, for a name.
         where: Facts that rows must have.
         shuffle_images: Whether to ask every question about another row's image too, as a baseline; doubles the cost.
+        probe: Whether to probe the model, as `probe` does, which asks every question about ten times more; the report
+            shows the result.
+        probe_images: Probe so many images, drawn at random; all by default.
         risk: Tolerated fraction of wrong answers, from which the abstention threshold is computed.
         device: As in `load`; ignored for a loaded model, as the following four.
         base_url: As in `load`.
@@ -77,7 +95,7 @@ def evaluate(
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
-        The answers, the scores and the report.
+        The answers, the probe, the scores and the report.
 
     Raises:
         MedicalVqaError: As in `predict` and `score`.
@@ -113,6 +131,18 @@ def evaluate(
 
     predictions = answer("predictions", other_images=False)
     shuffled = answer("shuffled", other_images=True) if shuffle_images else None
+    probed = None
+    if probe:
+        probed = ask_probe(
+            model,
+            split=split,
+            out=predictions.path.with_name(f"probe-{predictions.split}.json"),
+            dataset=dataset,
+            root=root,
+            where=where,
+            limit=probe_images,
+            progress=progress,
+        )
     scores = score(predictions, protocol="all", risk=risk)
     results = scores.write()
-    return Evaluation(predictions, shuffled, scores, results, report(predictions, risk=risk).page)
+    return Evaluation(predictions, shuffled, probed, scores, results, report(predictions, risk=risk).page)

@@ -1,4 +1,4 @@
-"""The evaluate command: predictions, baselines, all protocols and the report at once."""
+"""The evaluate command: predictions, baselines, the probe, all protocols and the report at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from medical_vqa.cli.options import Rows, allow_http_option, api_key_option, bas
 @click.option(
     "--shuffle-images/--no-shuffle-images", default=True, help="Also ask about another row's image: a baseline."
 )
+@click.option("--probe/--no-probe", default=True, help="Also measure whether the answers depend on the picture.")
+@click.option("--probe-images", type=int, metavar="N", help="Probe so many images, drawn at random.  [default: all]")
 @device_option
 @base_url_option
 @api_key_option
@@ -27,6 +29,8 @@ def evaluate(
     split: str,
     out: Path | None,
     shuffle_images: bool,
+    probe: bool,
+    probe_images: int | None,
     device: str,
     base_url: str | None,
     api_key_env: str | None,
@@ -34,7 +38,7 @@ def evaluate(
     concurrency: int | None,
     rows: Rows,
 ) -> None:
-    """Answer a split, score the answers by every protocol with baselines, and write the report.
+    """Answer a split, probe the model, score by every protocol with baselines, and write the report.
 
     MODEL is a run folder, a bundle, shipped, hub:USER/NAME, a remote model (openai:MODEL, vllm:MODEL ...) or a name in
     models.yaml. An interrupted evaluation resumes with the same command.
@@ -50,9 +54,21 @@ def evaluate(
         allow_http=allow_http,
         concurrency=concurrency,
     )
-    evaluation = api.evaluate(loaded, split=split, out=out, shuffle_images=shuffle_images, **rows)
+    evaluation = api.evaluate(
+        loaded,
+        split=split,
+        out=out,
+        shuffle_images=shuffle_images,
+        probe=probe,
+        probe_images=probe_images,
+        **rows,
+    )
     click.echo(evaluation.scores)
+    if evaluation.probe is not None:
+        click.echo(evaluation.probe)
     click.echo(f"\n{protocol_table(evaluation.scores.results.protocols)}")
     if spent := evaluation.usage:
-        click.echo("spent: " + ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in spent.items()))
+        counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in spent.items())
+        cost = f", cost {evaluation.cost:.4f}" if evaluation.cost is not None else ""
+        click.echo(f"spent: {counts}{cost}")
     click.echo(f"predictions: {evaluation.predictions.path}\nresults: {evaluation.results}\nreport: {evaluation.page}")

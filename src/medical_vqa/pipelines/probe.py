@@ -34,6 +34,7 @@ from medical_vqa.evaluation.reporting.probe_report import headline, write_probe_
 from medical_vqa.io import describe_disk_errors
 from medical_vqa.models.base import Query
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.pipelines.predict import record_usage
 from medical_vqa.pipelines.score import dataset_ref
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.prediction_card import AnsweringModel
@@ -43,6 +44,7 @@ from medical_vqa.schema.results import Bootstrap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medical_vqa.models.remote.usage import Usage
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.runtime import ProgressCallback
     from medical_vqa.schema.records import Split
@@ -61,6 +63,8 @@ class WrittenProbe:
     """The same as a self-contained HTML page."""
     answers: Path
     """Every answer; the same probe again asks only what is missing here."""
+    usage: Usage | None = None
+    """What a remote model spent on these answers, interrupted runs included; None for a local model."""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -113,7 +117,11 @@ def probe(
     pictures = _Pictures(data, loaded, same, different, seed)
     pictures.prepare({question.image_id for question in planned.questions.values()})
     answers_file = path.with_suffix(".answers.jsonl")
-    answers = _answers(loaded, planned, pictures, answers_file, _key(loaded, data, split, seed), progress)
+    before = loaded.usage.to_json() if loaded.usage is not None else {}
+    try:
+        answers = _answers(loaded, planned, pictures, answers_file, _key(loaded, data, split, seed), progress)
+    finally:
+        spent = record_usage(answers_file, before, loaded.usage) if loaded.usage is not None else None
     bootstrap = Bootstrap()
     sides, without_side = mirrored_in(planned, answers, bootstrap)
     groups = groups_of(planned, answers, bootstrap)
@@ -138,7 +146,7 @@ def probe(
     write_probe(path, result)
     page = path.with_suffix(".html")
     write_probe_page(page, result)
-    return WrittenProbe(result, path, page, answers_file)
+    return WrittenProbe(result, path, page, answers_file, spent)
 
 
 class _Pictures:
@@ -194,17 +202,15 @@ def _answers(
     with file.open("a" if answers else "w", encoding="utf-8") as lines:
         if not answers:
             _write_line(lines, {"probe": key})
-        for batch in _batches(missing, loaded.batch_size):
-            queries = [
-                Query(question.id, question.question, _picture_name(question), pictures[question]) for question in batch
-            ]
-            for question, prediction in zip(batch, loaded.model.answer(queries, loaded.card.decoding), strict=True):
-                answers[question.id] = prediction.answer
-                _write_line(
-                    lines, {"id": question.id, "answer": prediction.answer, "confidence": prediction.confidence}
-                )
+        batches = (
+            [Query(question.id, question.question, _picture_name(question), pictures[question]) for question in batch]
+            for batch in _batches(missing, loaded.batch_size)
+        )
+        for prediction in loaded.model.answer_batches(batches, loaded.card.decoding):
+            answers[prediction.id] = prediction.answer
+            _write_line(lines, {"id": prediction.id, "answer": prediction.answer, "confidence": prediction.confidence})
             lines.flush()
-            done += len(batch)
+            done += 1
             if progress is not None:
                 progress(done, total)
     return answers
