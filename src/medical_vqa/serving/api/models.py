@@ -12,6 +12,7 @@ from medical_vqa.serving.schema import FractionRequest, LoadModelRequest, Proble
 
 router = APIRouter(tags=["models"])
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "the body is not JSON"},
     401: {"model": Problem, "description": "no key, or an unknown one"},
     403: {"model": Problem, "description": "the key lacks the role admin, or the server has no keys"},
     404: {"model": Problem, "description": "no such model"},
