@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 MOST_SUGGESTIONS = 3
 _NEAREST, _COMMONEST = 12, 6
-"""Questions that are tried, near ones and common ones; each costs an answer, in one batch."""
+"""Questions that are tried at most, near ones and common ones; each costs an answer."""
+_BATCH = 4
+"""Questions that are tried together, until enough of them are answered."""
 
 
 def suggested_questions(
@@ -61,6 +63,11 @@ def answerable_questions(
         limit: Most questions.
     """
     candidates = [text for text in dict.fromkeys(questions) if text != query.question]
-    queries = [dataclasses.replace(query, question=text) for text in candidates]
-    answered = are_answered(queries) if queries else ()
-    return tuple(text for text, is_answered in zip(candidates, answered, strict=True) if is_answered)[:limit]
+    answerable: list[str] = []
+    for start in range(0, len(candidates), _BATCH):
+        part = candidates[start : start + _BATCH]
+        answered = are_answered([dataclasses.replace(query, question=text) for text in part])
+        answerable += [text for text, is_answered in zip(part, answered, strict=True) if is_answered]
+        if len(answerable) >= limit:  # most answers come with the first batch, and the rest need not be tried
+            break
+    return tuple(answerable[:limit])
