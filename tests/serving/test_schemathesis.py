@@ -79,6 +79,8 @@ def test_the_server_keeps_to_its_description(described, operation, mode):
                     case.body["files"] = [live.png()]
                 else:
                     case.body["image_file"] = live.png()
-            case.call_and_validate(excluded_checks=INEXPRESSIBLE if path in (*UPLOADS, *PROTOCOL, *ADDRESSES, *LINES) else [])
+            case.call_and_validate(
+                excluded_checks=INEXPRESSIBLE if path in (*UPLOADS, *PROTOCOL, *ADDRESSES, *LINES) else []
+            )
 
     check()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ import numpy as np
 from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write, describe_disk_errors
+from medical_vqa.io import describe_disk_errors
 from medical_vqa.pipelines.queries import answer_coverage, queries
+from medical_vqa.pipelines.usage_record import UsageRecord
 from medical_vqa.schema.records import Example, GuardRecord, Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
 
@@ -82,7 +82,7 @@ def predict(
     from medical_vqa.evaluation.predicting import predict as write_predictions
     from medical_vqa.schema.prediction_card import AnsweringModel, PredictionCard
 
-    card, usage = loaded.card, loaded.usage
+    card = loaded.card
     if selection is None:
         if card.data is None:
             raise ConfigError(f"{card.name} names no dataset of its own; pass one (--dataset) to ask about")
@@ -106,7 +106,7 @@ def predict(
     questions = queries(selected, rows, loaded.model)
     if shuffle_images:
         questions.images = other_images(questions.images)
-    before = usage.to_json() if usage is not None else {}
+    record = UsageRecord(path, loaded.usage)
     try:
         write_predictions(
             GuardedAnswers(loaded, selected, rows) if guards else loaded.model,
@@ -115,10 +115,10 @@ def predict(
             path=path,
             card=prediction_card,
             batch_size=loaded.batch_size,
-            progress=progress,
+            progress=record.watched(progress),
         )
     finally:
-        spent = record_usage(path, before, usage) if usage is not None else None
+        spent = record.write()
     return Predictions(path, split, coverage, spent, loaded.price)
 
 
@@ -167,16 +167,3 @@ def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
     random.Random(seed).shuffle(distinct)
     following = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))
     return [following[image] for image in images]
-
-
-def record_usage(predictions: Path, before: Mapping[str, int], usage: Usage) -> Usage:
-    """Add what was spent since `before` to ``….usage.json`` next to the predictions; returns the total of the file."""
-    from medical_vqa.models.remote.usage import Usage
-
-    path = predictions.with_name(predictions.name.removesuffix(".jsonl") + ".usage.json")
-    recorded: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    total = Usage()
-    for name, n in usage.to_json().items():
-        setattr(total, name, recorded.get(name, 0) + n - before[name])
-    atomic_write(path, json.dumps(total.to_json(), indent=2) + "\n")
-    return total

@@ -34,8 +34,8 @@ from medical_vqa.evaluation.reporting.probe_report import headline, write_probe_
 from medical_vqa.io import describe_disk_errors
 from medical_vqa.models.base import Query
 from medical_vqa.models.queries import NO_PICTURE
-from medical_vqa.pipelines.predict import record_usage
 from medical_vqa.pipelines.score import dataset_ref
+from medical_vqa.pipelines.usage_record import UsageRecord
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.probe import Probe, probe_path, write_probe
@@ -117,11 +117,12 @@ def probe(
     pictures = _Pictures(data, loaded, same, different, seed)
     pictures.prepare({question.image_id for question in planned.questions.values()})
     answers_file = path.with_suffix(".answers.jsonl")
-    before = loaded.usage.to_json() if loaded.usage is not None else {}
+    record = UsageRecord(answers_file, loaded.usage)
     try:
-        answers = _answers(loaded, planned, pictures, answers_file, _key(loaded, data, split, seed), progress)
+        key = _key(loaded, data, split, seed)
+        answers = _answers(loaded, planned, pictures, answers_file, key, record.watched(progress))
     finally:
-        spent = record_usage(answers_file, before, loaded.usage) if loaded.usage is not None else None
+        spent = record.write()
     bootstrap = Bootstrap()
     sides, without_side = mirrored_in(planned, answers, bootstrap)
     groups = groups_of(planned, answers, bootstrap)
