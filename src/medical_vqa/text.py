@@ -86,3 +86,25 @@ def plain_letters(text: str) -> str:
     """
     composed = unicodedata.normalize("NFKC", text).translate(_REPLACEMENTS)
     return "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")
+
+
+THOUGHT_TAGS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+    ("<unused94>", "<unused95>"),  # MedGemma
+)
+"""What reasoning models put around their chain of thought: opening and closing."""
+
+
+def without_thoughts(text: str) -> str:
+    """The text after the chain of thought; empty where the thought was interrupted before an answer."""
+    for opening, closing in THOUGHT_TAGS:
+        lower = text.lower()
+        if closing in lower:  # some templates open the thought in the prompt, so that only its end is in the text
+            text = text[lower.rfind(closing) + len(closing) :]
+            lower = text.lower()
+        if opening in lower:
+            text = text[: lower.find(opening)]
+    return text

@@ -21,6 +21,13 @@ from medical_vqa.schema.records import Prediction
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("<answer>\\boxed{B}</answer>", "B"),
         ("<think>never ends", ""),
+        ("<think>is it <answer>MRI</answer> or", ""),
+        ("<think>so <answer>MRI</answer></think>", "MRI"),
+        ("<think>so</think>", ""),
+        ("<think>one <think>two</think> three</think>CT", "CT"),
+        ("<Thinking>hm</Thinking>CT", "CT"),
+        ("◁think▷hm◁/think▷CT", "CT"),
+        ("<unused94>thought\nhm<unused95>CT", "CT"),
         ("<answer>CT", "CT"),
         ("CT", "CT"),
         ("x < y and y > 3", "x < y and y > 3"),
@@ -37,7 +44,7 @@ def reasoned(predictions):
 def test_reasoning_costs_nothing_and_is_reported(examples, predictions, score):
     plain, results = score(examples, predictions), score(examples, reasoned(predictions))
     assert results.metrics[0].score.value == plain.metrics[0].score.value
-    assert results.metrics[0].signature.startswith("em|extract:final-answer|v:1|")
+    assert results.metrics[0].signature.startswith("em|extract:final-answer|v:2|")
     assert (results.reasoning.rows.n, results.reasoning.complete_texts["em"]) == (6, 0.0)
     assert plain.reasoning is None
     assert any("6 answers hold reasoning" in sentence for sentence in plain_words(results))

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.text import THOUGHT_TAGS, without_thoughts
 
-NAME = "extract:final-answer|v:1"
+NAME = "extract:final-answer|v:2"
 """The step, as it appears in signatures."""
-_TAGS = ("<answer>", "</think>", "<think>", "\\boxed{", "◁/think▷")
+_TAGS = ("<answer>", "\\boxed{", *(tag for tags in THOUGHT_TAGS for tag in tags))
 _ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
 _OPEN_ANSWER = re.compile(r"<answer>\s*(.*)$", re.DOTALL | re.IGNORECASE)
-_THOUGHT = re.compile(r"^.*(?:</think(?:ing)?>|◁/think▷)", re.DOTALL | re.IGNORECASE)
 _LEAD_IN = re.compile(
     r"^\s*(?:\*\*)?(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:\uff1a]?\s*(?:\*\*)?"
     r"\s*(.+?)\s*$",
@@ -51,7 +51,7 @@ def extract_answers(examples: Sequence[Example], answers: Mapping[str, Predictio
     for example in examples:
         prediction = answers[example.id]
         text = prediction.answer
-        if not any(mark in text for mark in _TAGS):
+        if not _has_tag(text):
             continue
         answer = final_answer(text)
         if answer != text:
@@ -62,6 +62,11 @@ def extract_answers(examples: Sequence[Example], answers: Mapping[str, Predictio
     return Extraction(final, tuple(changed), tuple(unfinished))
 
 
+def _has_tag(text: str) -> bool:
+    lower = text.lower()
+    return any(tag in lower for tag in _TAGS)
+
+
 @lru_cache(maxsize=1 << 14)
 def final_answer(text: str) -> str:
     """The answer that a reasoning model ends with; the text itself where it has no such marks, empty if it has no end.
@@ -69,15 +74,17 @@ def final_answer(text: str) -> str:
     In this order: what is in the last ``<answer>``; what is in the last ``boxed``; what follows the reasoning, without
     a lead-in such as ``Final answer:``.
     """
-    if not any(mark in text for mark in _TAGS):
+    if not _has_tag(text):
         return text
-    if tagged := _ANSWER.findall(text) or _OPEN_ANSWER.findall(text):
+    rest = without_thoughts(text).strip()
+    if not rest and any(closing in text.lower() for _, closing in THOUGHT_TAGS):  # the thought holds the answer
+        rest = text
+    if tagged := _ANSWER.findall(rest) or _OPEN_ANSWER.findall(rest):
         return _without_box(tagged[-1]).strip()
-    if "\\boxed{" in text:
-        return _without_box(text).strip()
-    rest = _THOUGHT.sub("", text).strip()
-    if rest == text.strip():  # <think> without an end
-        return "" if "<think>" in text else text
+    if "\\boxed{" in rest:
+        return _without_box(rest).strip()
+    if rest is text:
+        return ""
     if led := _LEAD_IN.findall(rest):
         return str(led[-1]).strip()
     return rest

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 
+from medical_vqa.text import THOUGHT_TAGS, without_thoughts
+
 LONGEST_ANSWER = 2_000
 """Characters of an answer; what follows is left out, and an ellipsis says so."""
 LONGEST_RAW = 20_000
 """Characters of the model's text that are recorded."""
 
-_THOUGHT_TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<reasoning>", "</reasoning>"),
-    ("◁think▷", "◁/think▷"),  # Kimi-VL
-    ("<unused94>", "<unused95>"),  # MedGemma
-)
 _FINAL_TAGS = re.compile(r"</?(?:answer|final|response)>", re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+", re.MULTILINE)
@@ -25,20 +20,10 @@ _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}?\}")
 _LABEL = re.compile(r"^\s*(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[::])\s*", re.IGNORECASE)
 
 
-def without_thoughts(text: str) -> str:
-    """The text after the chain of thought; empty where the thought was interrupted before an answer."""
-    for opening, closing in _THOUGHT_TAGS:
-        if closing in text:  # some templates open the thought in the prompt, so that only its end is in the text
-            text = text[text.rfind(closing) + len(closing) :]
-        if opening in text:
-            text = text[: text.find(opening)]
-    return text
-
-
 def visible(text: str) -> str:
     """What of an unfinished text may be shown already: no thought, and no beginning of a tag at its end."""
     beginning = without_thoughts(text).lstrip()
-    for tag in (tag for tags in _THOUGHT_TAGS for tag in tags):
+    for tag in (tag for tags in THOUGHT_TAGS for tag in tags):
         for length in range(len(tag) - 1, 0, -1):
             if beginning.endswith(tag[:length]):
                 return beginning[:-length]
