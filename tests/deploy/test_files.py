@@ -264,6 +264,7 @@ def test_an_engine_is_a_service_that_the_backend_alone_asks(engine, address):
     assert services["backend"]["environment"]["MEDICAL_VQA_BASE_URL"] == address
     assert services["backend"]["environment"]["MEDICAL_VQA_MODEL"] == "openai:google/medgemma-4b-it"
     assert "ports" not in services["engine"]
+    assert services["backend"]["stop_grace_period"] == "130s"  # an answer may take 120 s, and a stop loses none
     waits_for = services["backend"]["depends_on"]
     assert waits_for in (
         {"engine": {"condition": "service_healthy"}},

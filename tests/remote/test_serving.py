@@ -19,6 +19,8 @@ from medical_vqa.app.client import Backend
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.serve import remote_engine
+from medical_vqa.serving.api.app import create_app
+from medical_vqa.serving.server import drain_seconds
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1", "localhost"])]
 
@@ -248,3 +250,11 @@ def test_a_real_engine_behind_the_server_is_killed_and_comes_back(llava):
         assert refused.json()["detail"]["code"] == "engine_unavailable"
         llava.start()
         assert ask(url, image_id=image, question="And now?").status_code == 200
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(120.0, 121), (3.0, 8)])
+def test_a_stop_waits_as_long_as_a_remote_model_may_take(fake, deadline, seconds):
+    settings = live.settings(remote_deadline=deadline, deadline=7, drain_timeout=8)
+    engine = remote_engine(remote(Endpoint("m", fake.url)), settings)
+    assert drain_seconds(create_app(engine, settings), settings) == seconds
+    engine.model.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import math
 import signal
 import socket
 import sys
@@ -96,8 +97,14 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies) or None,
         timeout_keep_alive=max(1, round(settings.keep_alive)),
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+        timeout_graceful_shutdown=drain_seconds(app, settings),
     )
+
+
+def drain_seconds(app: FastAPI, settings: Settings) -> int:
+    """Seconds for the running requests at a stop: `settings.drain_timeout`, and more where a remote model needs it."""
+    deadline: float = app.state.service.engine.options.deadline
+    return max(1, round(settings.drain_timeout), math.ceil(deadline) + 1)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     remote_concurrency: int = Field(64, ge=1, le=4096)
     """Requests to a remote model that run at once."""
     remote_deadline: float = Field(120.0, gt=0)
-    """Seconds in which a remote model answers or its question is refused."""
+    """Seconds in which a remote model answers or its question is refused; a stop waits as long."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``mps``, or the best available."""
     host: str = "127.0.0.1"
