@@ -16,6 +16,7 @@ import live
 
 from medical_vqa.app.case import finish_asking, open_case, start_asking
 from medical_vqa.app.client import Backend
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.serve import remote_engine
@@ -131,6 +132,20 @@ def test_how_much_the_picture_matters_is_measured_on_request(server, fake):
     assert ask(server, image_id=image).json()["image_dependence"] is None
     answer = ask(server, image_id=image, check_image=True).json()
     assert (answer["image_dependence"], answer["source"]) == (0.0, "usual")
+
+
+def test_the_body_part_of_a_picture_is_asked_once_and_the_gray_picture_is_encoded_once(server, fake):
+    fake.say("Yes")
+    image = upload(server)
+    for question in ("Is it?", "Is it large?"):
+        ask(server, image_id=image, question=question, check_image=True)
+    texts = [json.dumps(body["messages"]) for body in fake.asked]
+    assert sum(BODY_PART_QUESTION in text for text in texts) == 1
+    assert len(texts) == 5  # two questions, each about the picture and about gray, and the body part
+    live.request("DELETE", f"{server}/images/{image}")
+    fake.asked.clear()
+    ask(server, image_id=upload(server), check_image=True)
+    assert len(fake.asked) == 3  # nothing about a deleted picture is kept
 
 
 def test_when_the_asker_leaves_the_request_is_closed(server, fake):

@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,6 +81,8 @@ class RemoteEngine:
         self._seconds = 0.0
         ttl = math.inf if self.options.answer_ttl is None else self.options.answer_ttl
         self._cache: TTLCache[Any, ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
+        self._body_parts: TTLCache[str, str] = TTLCache(self.options.answer_cache_size, ttl)
+        """Picture -> the body part that the model sees in it, asked once for all questions about the picture."""
         self._running: dict[object, Any] = {}  # cache keys of the questions that are being answered
         self._up = False
         self._closed = threading.Event()
@@ -120,6 +123,8 @@ class RemoteEngine:
         self._running = {request: key for request, key in self._running.items() if not names(key)}
         for key in [key for key in self._cache if names(key)]:
             del self._cache[key]
+        for picture in [picture for picture in self._body_parts if picture.startswith(image)]:
+            del self._body_parts[picture]
 
     def cached(
         self,
@@ -207,7 +212,7 @@ class RemoteEngine:
         self._running[request] = key
         try:
             async with asyncio.timeout(deadline - start):
-                answer = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
+                answer, body_part = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
         except TimeoutError:
             raise deadline_exceeded(self._seconds) from None
         except EndpointError as error:
@@ -224,28 +229,35 @@ class RemoteEngine:
         self.metrics.model_seconds.labels("answer").observe(seconds)
         if still_stored:
             self._cache[key] = answer
+            if body_part is not None:
+                self._body_parts[image] = body_part
         return EngineAnswer(answer, 0.0, seconds, 1)
 
     async def _answer(
         self, query: Query, context: PictureContext, on_text: OnText | None, check_image: bool
-    ) -> ModelAnswer:
+    ) -> tuple[ModelAnswer, str | None]:
+        """An answer, and the body part that the model sees in the picture; None where that is not checked."""
         requests = [self.model.ask(query, on_text)]
+        body_part = self._body_parts.get(query.image) if check_image else None
         if check_image:
-            gray = dataclasses.replace(query, visual=np.full_like(query.visual, _GRAY))
-            requests.append(self.model.ask(gray))
-            body_part = dataclasses.replace(query, question=BODY_PART_QUESTION, other_visuals=(), turns=())
-            requests.append(self.model.ask(body_part))
+            assert isinstance(query.visual, np.ndarray)  # a remote model takes pictures, not features
+            requests.append(self.model.ask(dataclasses.replace(query, visual=_gray_picture(query.visual.shape))))
+            if body_part is None:
+                about_body_part = dataclasses.replace(query, question=BODY_PART_QUESTION, other_visuals=(), turns=())
+                requests.append(self.model.ask(about_body_part))
         raw, *checks = await asyncio.gather(*requests)
+        if len(checks) == 2:
+            body_part = checks[1].answer
         prediction = calibrated(raw, self.card)
         dependence = _dependence(raw, checks[:1])
-        description = checks[1].answer if checks else ""
-        return ModelAnswer(
+        answer = ModelAnswer(
             prediction,
-            self._abstention(query, prediction, context, description),
+            self._abstention(query, prediction, context, body_part or ""),
             dependence.score if dependence else None,
             answer_source(dependence, about_image=True),
             meant_side(prediction.answer),
         )
+        return answer, body_part
 
     def _abstention(
         self, query: Query, prediction: Prediction, context: PictureContext, description: str
@@ -278,6 +290,12 @@ class RemoteEngine:
             if not self._up:
                 with contextlib.suppress(ModelError):  # a model that is gone is named in the answer to a question
                     self.check()
+
+
+@lru_cache(maxsize=32)
+def _gray_picture(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An even gray picture; the same array for equal shapes, so that it is encoded for a request once."""
+    return np.full(shape, _GRAY, np.uint8)
 
 
 def _dependence(answer: Prediction, about_gray: Sequence[Prediction]) -> ImageDependence | None:
