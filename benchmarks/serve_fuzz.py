@@ -31,7 +31,10 @@ from medical_vqa.serving.schema import Problem  # noqa: E402
 
 MEBIBYTE = 1 << 20
 # Small caches, which fill soon, and deadlines that a slow machine meets.
-BOUNDS = {"store_bytes": 64 * MEBIBYTE, "image_cache_bytes": 16 * MEBIBYTE, "deadline": 60, "drain_timeout": 61}
+BOUNDS = {
+    "store_bytes": 64 * MEBIBYTE, "max_upload_bytes": 32 * MEBIBYTE, "image_cache_bytes": 16 * MEBIBYTE,
+    "deadline": 60, "drain_timeout": 61,
+}  # fmt: skip
 
 
 def main() -> None:

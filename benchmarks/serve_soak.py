@@ -27,7 +27,8 @@ from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
 
 MEBIBYTE = 1 << 20
 BOUNDS = {
-    "store_bytes": 33 * MEBIBYTE, "image_cache_bytes": 8 * MEBIBYTE, "answer_cache_size": 500, "store_ttl": 2,
+    "store_bytes": 33 * MEBIBYTE, "max_upload_bytes": 32 * MEBIBYTE, "image_cache_bytes": 8 * MEBIBYTE,
+    "answer_cache_size": 500, "store_ttl": 2,
 }  # fmt: skip
 WORDS = ("liver", "lung", "heart", "brain", "kidney", "spleen", "chest", "abdomen")
 

@@ -20,6 +20,7 @@ from medical_vqa.io import (
     retry,
     sha256,
     sha256_file,
+    try_lock,
     without_garbage_collection,
 )
 
@@ -127,3 +128,12 @@ def test_garbage_collection_goes_on_after_an_error() -> None:
         assert not gc.isenabled()
         raise DataError("damaged")
     assert gc.isenabled()
+
+
+def test_a_lock_that_is_held_is_not_waited_for(tmp_path: Path) -> None:
+    with try_lock(tmp_path / "lock") as first, try_lock(tmp_path / "lock") as second:
+        assert (first, second) == (True, False)
+    with try_lock(tmp_path / "lock") as again:
+        assert again
+    with try_lock(tmp_path / "gone" / "lock") as gone:
+        assert not gone

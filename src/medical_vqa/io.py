@@ -150,6 +150,33 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock between threads and processes if nobody else does; the system releases that of a process that dies.
+
+    Args:
+        path: The lock file, in a folder that exists.
+
+    Yields:
+        Whether the lock is held; False too where the folder is gone.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - as above
+
+    if not path.parent.is_dir():
+        yield False
+        return
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ def test_a_click_while_the_model_thinks_asks_nothing_twice(browser):
         page.get_by_role("button", name="Edit and ask again").click()
         model.release()
         expect(answers(page)).to_have_count(1)
-        assert model.questions == ["Which organ?"]
+        assert model.questions.count("Which organ?") == 1  # the others are tried as suggestions
 
 
 def test_four_questions_within_fifty_milliseconds_are_all_answered(browser, url):
@@ -106,7 +106,7 @@ def test_a_reload_mid_answer_loses_nothing(browser):
         expect(page.locator(".thinking")).to_be_visible()
         model.release()
         expect(answers(page)).to_have_count(1)
-        assert model.questions == ["Which organ?"]
+        assert model.questions.count("Which organ?") == 1  # the others are tried as suggestions
 
 
 def test_a_restart_of_the_server_loses_nothing_and_an_ended_session_is_reported(browser, tmp_path):

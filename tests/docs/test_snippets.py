@@ -46,7 +46,7 @@ FENCE = re.compile(
     re.M | re.S,
 )
 LANGUAGES = {"sh": "bash", "bash": "bash", "python": "python"}
-NOT_CODE = {"text", "yaml", "json", "toml", "csv"}
+NOT_CODE = {"text", "yaml", "json", "toml", "csv", "js"}
 MINUTES = 10
 TINY = "--set model.picture.side=32 --set model.channels=[8,16] --set model.width=16 --set model.heads=2"
 

@@ -101,7 +101,9 @@ class Instance:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return self
             time.sleep(0.05)
-        raise AssertionError(self.logs())
+        logs = self.logs()
+        self.stop(signal.SIGKILL)
+        raise AssertionError(logs)
 
     def logs(self) -> str:
         self.errors.flush()

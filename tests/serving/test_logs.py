@@ -7,7 +7,7 @@ import logging
 import pytest
 import structlog
 
-from medical_vqa.serving.logs import configure_logging
+from medical_vqa.serving.logs import AccessLog, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,10 @@ def test_a_terminal_gets_a_line_for_people(stream, style):
     assert "8501" in text
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
+
+
+def test_a_closed_stream_of_logs_fails_no_request():
+    stream = io.StringIO()
+    configure_logging("info", stream, style="json")
+    stream.close()
+    AccessLog().write(status=200)

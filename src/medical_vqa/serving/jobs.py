@@ -29,17 +29,12 @@ import structlog
 from pydantic import ValidationError
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write
+from medical_vqa.io import atomic_write, try_lock
 from medical_vqa.serving.clients import Client, current_client, set_current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import store_unavailable
 from medical_vqa.serving.models import Models
 from medical_vqa.serving.schema import JobInfo, JobQuestion, JobState
-
-try:
-    import fcntl
-except ImportError:  # Windows: one server per folder
-    fcntl = None  # type: ignore[assignment]
 
 MAX_JOBS = 100
 """Jobs of one tenant at once."""
@@ -214,7 +209,7 @@ class Jobs:
         task.add_done_callback(ended)
 
     async def _run(self, job: Job) -> None:
-        with _locked(job.folder / "lock") as locked:
+        with try_lock(job.folder / "lock") as locked:
             if not locked:
                 return
             set_current_client(job.client)
@@ -303,21 +298,3 @@ def _remove_half_line(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether this server alone works on a job; the system releases the lock of one that dies."""
-    try:
-        file = path.open("w")
-    except OSError:  # the job was deleted
-        yield False
-        return
-    with file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True

@@ -45,6 +45,8 @@ class AccessLog:
                 try:
                     handler.stream.write(line + handler.terminator)
                     handler.flush()
+                except (OSError, ValueError):  # where the logs go is closed or full; requests are answered all the same
+                    continue
                 finally:
                     handler.release()
 
