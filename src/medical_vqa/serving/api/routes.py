@@ -147,7 +147,7 @@ async def ask_questions(request: Request, body: AskManyRequest) -> Answers:
     return await while_connected(request, work)
 
 
-@router.post("/ask", tags=["questions"], responses=errors(*UPLOAD_ERRORS))
+@router.post("/ask", tags=["questions"], responses=errors(404, *UPLOAD_ERRORS))
 async def ask(
     request: Request,
     client: ClientDependency,
