@@ -227,6 +227,18 @@ def _seconds_to_wait(retry_after: str | None, backoff: float, longest: float) ->
         return min(backoff, longest)
 
 
+def remove_half_line(path: Path) -> None:
+    """Remove what a crash has left of the last line of a file that is appended to; a missing file is left missing."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def file_name(text: str) -> str:
+    """A text as part of a file's name: a dash for each character that is no letter, digit, dot or dash."""
+    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in text)
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from fake_endpoint import FakeEndpoint
 from medical_vqa.errors import ConfigError, MedicalVqaError
 from medical_vqa.evaluation.statistics.agreement import cohen_kappa
 from medical_vqa.pipelines.inputs import AnsweredRows
-from medical_vqa.pipelines.judge import judge, read_judgment
+from medical_vqa.pipelines.judge import judge, judgment_file, read_judgment
 from medical_vqa.schema.records import Example, Prediction, read_predictions, write_jsonl
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -87,6 +87,16 @@ def test_judgments_are_not_asked_again_after_an_interruption(fake: FakeEndpoint,
     asked_before = len(fake.asked)
     assert run(fake, file, {"the lung": "same"}).usage.requests == 0
     assert len(fake.asked) == asked_before
+
+
+def test_a_judgment_that_a_crash_cut_off_is_asked_again(fake: FakeEndpoint, file: Path) -> None:
+    run(fake, file, {})
+    judgments = judgment_file(file.with_name("judged.jsonl"), "m")
+    judgments.write_bytes(judgments.read_bytes()[:-10])
+    fake.asked.clear()
+    run(fake, file, {})
+    assert len(fake.asked) == 2
+    assert len(judgments.read_text().splitlines()) == 2
 
 
 def test_earlier_judgments_are_compared_by_kappa(fake: FakeEndpoint, file: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medical_vqa.errors import DataError
+from medical_vqa.io import remove_half_line
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.bundle_card import Decoding
@@ -141,8 +142,7 @@ def _resumable(partial: Path, card: PredictionCard) -> list[Prediction]:
         same = False
     if not same:
         return []
-    text = partial.read_text(encoding="utf-8")
-    partial.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")  # an interrupted run may end within a line
+    remove_half_line(partial)
     return read_predictions(partial)
 
 

@@ -21,7 +21,7 @@ from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.protocols.judge import PROTOCOL
 from medical_vqa.evaluation.statistics.agreement import cohen_kappa
 from medical_vqa.evaluation.statistics.tally import tally
-from medical_vqa.io import atomic_write
+from medical_vqa.io import atomic_write, file_name, remove_half_line
 from medical_vqa.pipelines.inputs import answered_rows, read_answers
 from medical_vqa.pipelines.load import CONCURRENCY, remote_named
 from medical_vqa.pipelines.runs import output_path
@@ -191,12 +191,13 @@ def _judgments(
     """Key of each pair -> judgments of both orders; those in the file of judgments are not asked again."""
     from medical_vqa.models.remote.client import EndpointClient
 
-    known = dict(_known(judgment_file(path, endpoint.model)))
+    file = judgment_file(path, endpoint.model)
+    remove_half_line(file)
+    known = dict(_known(file))
     key = os.environ.get(endpoint.api_key_env, "") if api_key is None else api_key
     client = EndpointClient(endpoint, api_key=key, concurrency=concurrency or CONCURRENCY)
     try:
         missing = [pair for pair in pairs if pair.key not in known]
-        file = judgment_file(path, endpoint.model)
         file.parent.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
@@ -212,8 +213,7 @@ def _judgments(
 
 def judgment_file(path: Path, judge_name: str) -> Path:
     """The file that keeps every judgment of a judge on the answers of a judged file."""
-    name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in judge_name)
-    return path.with_name(f"{path.stem}.{name}.judgments.jsonl")
+    return path.with_name(f"{path.stem}.{file_name(judge_name)}.judgments.jsonl")
 
 
 def _known(file: Path) -> Iterator[tuple[str, list[str | None]]]:

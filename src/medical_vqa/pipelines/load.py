@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import BundleError, ConfigError, ModelError, OfflineError
-from medical_vqa.io import as_path
+from medical_vqa.io import as_path, file_name
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.runs import RUNS
@@ -170,7 +170,7 @@ def remote(
     card = BundleCard(
         family=model.family, name=endpoint.model, facts=ModelFacts.of(model.describe()), prompt=endpoint.prompt
     )
-    folder = RUNS / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in endpoint.model)
+    folder = RUNS / file_name(endpoint.model)
     bundle = folder / "bundle"
     if (calibrated := calibrated_card(bundle, card)) is None:
         guards = Guards(model, card, image_dependence=image_dependence)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.io import remove_half_line
 
 MAX_FILE_BYTES = 64 << 20
 """Size at which the next file begins."""
@@ -151,7 +152,4 @@ def _salt(folder: Path) -> str:
 def _remove_half_line(folder: Path) -> None:
     """Remove what a crash has left of a line that was being written: its request was not answered."""
     for path in _files(folder)[-1:]:
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with path.open("rb+") as file:
-                file.truncate(content.rfind(b"\n") + 1)
+        remove_half_line(path)

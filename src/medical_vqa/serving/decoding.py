@@ -132,6 +132,24 @@ class DecodedImage:
     """What can be shown of the image, where it is stored."""
 
 
+def info_of(frame: DecodedFrame, header_fields: Mapping[str, str]) -> ImageInfo:
+    """Facts about a file, from its decoded frame; `header_fields` are those that a client sees."""
+    return ImageInfo(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        frames=frame.frames,
+        removed_metadata=list(frame.removed_metadata),
+        header_fields=dict(header_fields),
+        burned_in_annotation=frame.burned_in_annotation,
+        spacing=frame.spacing,
+        frame=frame.frame,
+        window_source=frame.window_source,
+        plane=frame.plane,
+        warnings=list(frame.warnings),
+    )
+
+
 def decode(job: DecodeJob) -> DecodedImage:
     """Decode one upload in this process; raises `ImageError`."""
     frame = decode_image(job.data, limits=job.limits, frame=job.frame, window=job.window, name=_UPLOAD_NAME)
@@ -141,20 +159,7 @@ def decode(job: DecodeJob) -> DecodedImage:
     if frame.window is not None:  # so that a client can offer another one
         center, width = frame.window
         header_fields |= {"WindowCenter": f"{center:g}", "WindowWidth": f"{width:g}"}
-    info = ImageInfo(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        frames=frame.frames,
-        removed_metadata=list(frame.removed_metadata),
-        header_fields=header_fields,
-        burned_in_annotation=frame.burned_in_annotation,
-        spacing=frame.spacing,
-        frame=frame.frame,
-        window_source=frame.window_source,
-        plane=frame.plane,
-        warnings=list(frame.warnings),
-    )
+    info = info_of(frame, header_fields)
     picture = prepare_for_model(_for_model(job, frame), job.spec)
     stack = read_stack(job.data, frame, limits=job.limits) if job.keep_values else None
     volume = None if stack is None else storable(stack)

@@ -29,7 +29,7 @@ import structlog
 from pydantic import ValidationError
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write, try_lock
+from medical_vqa.io import atomic_write, remove_half_line, try_lock
 from medical_vqa.serving.clients import Client, current_client, set_current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import store_unavailable
@@ -221,7 +221,7 @@ class Jobs:
     async def _answer(self, job: Job) -> None:
         """Answer what has no line in the output yet, and append the lines in order."""
         questions = await asyncio.to_thread(job.questions)
-        _remove_half_line(job.output)
+        remove_half_line(job.output)
         done = self._done[job.id] = _complete_lines(job.output)
         with job.output.open("ab") as file:
             ahead: list[asyncio.Task[dict[str, Any]]] = []
@@ -291,10 +291,3 @@ def _complete_lines(path: Path) -> int:
         return path.read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
-
-
-def _remove_half_line(path: Path) -> None:
-    """Remove what a crash has left of a line."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)

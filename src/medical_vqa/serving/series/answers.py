@@ -12,7 +12,7 @@ from cachetools import LRUCache
 
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.errors import ImageError
-from medical_vqa.models.slices import CANDIDATES, DEFAULT_SLICES, ranking, showing_slices, spread
+from medical_vqa.models.slices import CANDIDATES, DEFAULT_SLICES, combined, ranking, showing_slices, spread
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.decoding import prepared_slice
 from medical_vqa.serving.engine import Engine, EngineAnswer
@@ -187,13 +187,13 @@ def _combined(results: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
     prediction = dataclasses.replace(
         one.answer.prediction, answer=text, confidence=confidence, alternatives=alternatives
     )
-    combined = EngineAnswer(
+    over_slices = EngineAnswer(
         dataclasses.replace(one.answer, prediction=prediction),
         max(part.queue_seconds for part in results),
         sum(part.model_seconds / max(1, part.batch_size) for part in results),
         max(part.batch_size for part in results),
     )
-    return combined, best
+    return over_slices, best
 
 
 def _with_evidence(result: EngineAnswer, complete: EngineAnswer) -> EngineAnswer:
@@ -207,8 +207,8 @@ def _with_evidence(result: EngineAnswer, complete: EngineAnswer) -> EngineAnswer
 
 def _ranked(predictions: Sequence[Prediction]) -> tuple[str, float | None, tuple[tuple[str, float], ...]]:
     """The combined answer, its confidence and the next best ones."""
-    if any(one.confidence is None for one in predictions):
-        texts = [one.answer for one in predictions]
-        return max(texts, key=texts.count), None, ()
-    (text, confidence), *others = ranking(predictions)
+    text, confidence = combined(predictions)
+    if confidence is None:
+        return text, None, ()
+    others = ranking(predictions)[1:]
     return text, confidence, tuple(others[: max(len(one.alternatives) for one in predictions)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress, retrieve
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.recognition import is_zip
@@ -19,7 +19,7 @@ from medical_vqa.data.imaging.stack import storable
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.decoding import DecodedImage, DecodeJob, ImageInfo, decode, png_of, prepared_slice
+from medical_vqa.serving.decoding import DecodedImage, DecodeJob, decode, info_of, png_of, prepared_slice
 from medical_vqa.serving.image_facts import facts_of_volume
 
 if TYPE_CHECKING:
@@ -158,27 +158,10 @@ def _add(decoded: DecodedSeries, volume: Volume, spec: PictureSpec | None) -> in
             digest.hexdigest(),
             png_of(frame.image),
             picture,
-            _info(frame),
+            info_of(frame, frame.header_fields),
             PictureContext.of(frame),
             stored,
             facts_of_volume(stored),
         )
     )
     return int(stored.values.nbytes)
-
-
-def _info(frame: DecodedFrame) -> ImageInfo:
-    return ImageInfo(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        frames=frame.frames,
-        removed_metadata=list(frame.removed_metadata),
-        header_fields=dict(frame.header_fields),
-        burned_in_annotation=frame.burned_in_annotation,
-        spacing=frame.spacing,
-        frame=frame.frame,
-        window_source=frame.window_source,
-        plane=frame.plane,
-        warnings=list(frame.warnings),
-    )
