@@ -301,6 +301,24 @@ def test_everything_is_reached_by_the_keyboard_alone(browser, url):
         expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
 
 
+def test_a_picture_stays_when_an_older_version_of_the_conversation_arrives_after_it(browser, url):
+    """The page asks for the conversation's changes while it uploads; the answer may be older than the picture."""
+    with opened(browser, url) as page:
+        held = []
+
+        def hold(route):
+            held.append((route, route.fetch()))
+
+        page.route("**/conversations/*after=-1", hold)
+        add(page, png())
+        wait(page, lambda: bool(held))
+        route, response = held[0]
+        with page.expect_request("**/conversations/*after=0"):
+            route.fulfill(response=response)
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+
+
 def test_the_window_is_dragged_and_chosen_by_number(browser, url):
     with opened(browser, url) as page:
         add(page, png())

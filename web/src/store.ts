@@ -122,24 +122,31 @@ export function choose(imageId: string | null): void {
   if (id) history.replaceState(null, "", imageId ? `#${id}/${imageId}` : `#${id}`);
 }
 
-/** Takes the server's version over, with the questions that it does not have yet. */
+/** Pictures that the server has accepted and that no version of the conversation from it holds yet. */
+const unconfirmed = new Set<string>();
+
+/** Takes the server's version over, with the pictures and questions that it does not have yet: it may be older than they are. */
 function show(next: api.Conversation): void {
   const now = conversation.value;
   if (now?.id !== next.id) {
+    unconfirmed.clear();
     conversation.value = next;
     return;
   }
   if (now.version > next.version) return;
+  for (const item of next.cases) unconfirmed.delete(item.image.image_id);
+  const newer = now.cases.filter((c) => unconfirmed.has(c.image.image_id));
   const unsent = (item: api.Case) => {
     const local = now.cases.find((c) => c.image.image_id === item.image.image_id)?.turns ?? [];
     const keys = new Set(item.turns.map((turn) => turn.key));
     return local.filter((turn) => !keys.has(turn.key));
   };
-  conversation.value = { ...next, cases: next.cases.map((item) => ({ ...item, turns: [...item.turns, ...unsent(item)] })) };
-  if (currentId.value && !next.cases.some((c) => c.image.image_id === currentId.value)) {
+  const cases = [...next.cases.map((item) => ({ ...item, turns: [...item.turns, ...unsent(item)] })), ...newer];
+  conversation.value = { ...next, cases };
+  if (currentId.value && !cases.some((c) => c.image.image_id === currentId.value)) {
     const gone = now.cases.find((c) => c.image.image_id === currentId.value);
     if (gone?.expires_at && gone.expires_at <= Date.now()) notify(t("cases.expired", { name: gone.name }));
-    choose(next.cases.at(-1)?.image.image_id ?? null);
+    choose(cases.at(-1)?.image.image_id ?? null);
   }
 }
 
@@ -149,6 +156,7 @@ export function dropExpired(): void {
   if (!now) return;
   const expired = now.cases.filter((c) => c.expires_at && c.expires_at <= Date.now());
   if (!expired.length) return;
+  for (const item of expired) unconfirmed.delete(item.image.image_id);
   const cases = now.cases.filter((c) => !expired.includes(c));
   conversation.value = { ...now, cases };
   for (const item of expired) notify(t("cases.expired", { name: item.name }));
@@ -188,7 +196,9 @@ function addCases(added: api.Case[]): void {
   const now = conversation.value;
   if (!now) return;
   const known = new Set(now.cases.map((c) => c.image.image_id));
-  conversation.value = { ...now, cases: [...now.cases, ...added.filter((c) => !known.has(c.image.image_id))] };
+  const missing = added.filter((c) => !known.has(c.image.image_id));
+  for (const item of missing) unconfirmed.add(item.image.image_id);
+  conversation.value = { ...now, cases: [...now.cases, ...missing] };
 }
 
 /** Uploads files one after the other; each failure is reported by name, and the others follow. */
@@ -326,6 +336,7 @@ export async function removeCase(item: api.Case): Promise<void> {
     notify(t("cases.delete_failed", { name: item.name, reason: failureOf(error) }), true);
     return;
   }
+  unconfirmed.delete(item.image.image_id);
   const latest = conversation.value ?? now;
   const cases = latest.cases.filter((c) => c.image.image_id !== item.image.image_id);
   conversation.value = { ...latest, cases };
