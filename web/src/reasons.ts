@@ -11,4 +11,4 @@ export function reasonText(answer: Pick<Answer, "reason_code" | "reason_argument
 }
 
 /** Whether the confidence is too low for an answer, and not the question or the picture unsuitable. */
-export const isUnsure = (answer: Answer): boolean => answer.abstained && (answer.reason_code === null || answer.reason_code === "low_confidence");
+export const isUnsure = (answer: Answer): boolean => answer.abstained && [null, "low_confidence", "never_sure_enough"].includes(answer.reason_code);

@@ -119,13 +119,19 @@ ENGLISH: Mapping[str, str] = {
     "this type get the same answer.",
     "reason_same_answer_without_picture": "The model gives the same answer about a black picture and about this one "
     "with its parts out of order, so it does not come from this picture.",
-    "reason_type_not_reliable": "On questions of this type ({type}) the model is not reliably better than guessing "
-    "without the picture: {accuracy} right against {baseline}, n={questions}{auc}.",
+    "reason_type_not_reliable": "On questions of this type ({type}) it is not shown that the picture helps "
+    "the model: {accuracy} right with it and {baseline} without it, 95 % interval of the difference {difference} "
+    "points, n={questions}{auc}.",
+    "reason_never_sure_enough": "The model is {confidence} sure, and on questions about findings no confidence is high "
+    "enough: for none is it shown that at most {risk} of its answers are wrong.",
     "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
     "{risk} of its answers are wrong.",
     "reason_foreign_language": "The model reads {languages} only; ask again in that.",
     "reason_asks_why": "The model cannot say why: it chooses among the answers of its training rows and gives no "
     "reasons. Ask about the picture itself.",
+    "reason_asks_description": "The model writes no descriptions and no reports: it chooses one answer to one "
+    "question. Ask about one thing, such as the modality or an organ.",
+    "reason_negated_question": "A yes to a question with a negation can be read both ways; ask without {negation}.",
     "reason_question_too_long": "The question has {number} words, of which the model reads {limit}; ask a shorter one.",
     "reason_several_questions": "These are {number} questions; ask one at a time.",
     "reason_incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
@@ -298,12 +304,16 @@ CHINESE: Mapping[str, str] = {
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
     "reason_same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，"
     "因此答案并非来自这张图像。",
-    "reason_type_not_reliable": "对于这类问题（{type}），模型并不稳定地优于不看图像的猜测：正确率 {accuracy}，对照 "
-    "{baseline}，"
-    "n={questions}{auc}。",
+    "reason_type_not_reliable": "对于这类问题（{type}），没有证据表明图像对模型有帮助：看图像时正确率 "
+    "{accuracy}，不看时 {baseline}，差值的 95% 区间为 {difference} 个百分点，n={questions}{auc}。",
+    "reason_never_sure_enough": "模型的把握为 {confidence}，但对于病变问题，任何把握都不够："
+    "没有证据表明错误的回答不超过 {risk}。",
     "reason_low_confidence": "模型没有把握：置信度为 {confidence}；低于 {threshold} 时，超过 {risk} 的答案是错的。",
     "reason_foreign_language": "模型只能读懂{languages}，请用该语言提问。",
     "reason_asks_why": "模型无法说明原因：它只从训练数据的答案中选择，不给出理由。请就图像本身提问。",
+    "reason_asks_description": "模型不写描述，也不写报告：它对一个问题选择一个答案。"
+    "请问一件事，例如成像方式或某个器官。",
+    "reason_negated_question": "对否定问题回答“是”有两种理解，请去掉 {negation} 再问。",
     "reason_question_too_long": "问题有 {number} 个词，模型最多读 {limit} 个，请提一个短一些的问题。",
     "reason_several_questions": "这里有 {number} 个问题，请一次只问一个。",
     "reason_incomplete_question": "不清楚您想了解 {topic} 的什么，请提出完整的问题。",
@@ -418,7 +428,9 @@ class Texts:
 
     def abstained(self, code: str | None) -> str:
         """Heading of an abstention: "Not sure" where the confidence is low, otherwise "No answer"."""
-        return self("abstained" if code in (None, "low_confidence", "question_scope") else "no_answer")
+        return self(
+            "abstained" if code in (None, "low_confidence", "never_sure_enough", "question_scope") else "no_answer"
+        )
 
     def name(self, text: str) -> str:
         """An organ, a finding or another value of the backend in this language; unchanged where it is not known."""

@@ -125,7 +125,7 @@ class TypeReliability(SchemaModel):
     difference_high: float
     """Upper end of it."""
     auc: Fraction | None = None
-    """Area under the ROC curve of the probability of yes; null where the answers are not both yes and no."""
+    """Area under the ROC curve of the probability of yes; null where fewer than 5 answers are yes, or no."""
     above_baseline: bool
     """Whether difference and AUC (where there is one) are above guessing, each with 90 % confidence, one-sided."""
 

@@ -1,5 +1,7 @@
 """Every answer passes the guards: a fake model whose answers are a table shows what each guard withholds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -354,6 +356,18 @@ def test_auc_is_a_half_for_guessing_and_counts_ties_half():
     assert area_under_roc([0.5], [0.5]) == 0.5
     assert area_under_roc([0.1, 0.9], [0.1, 0.9]) == 0.5
     assert area_under_roc([], [0.5]) is None
+
+
+def test_the_auc_of_few_answers_of_a_kind_is_not_stated():
+    examples = [
+        replace(e, answers=("No",)) if i in (1, 3, 5) else replace(e, answers=("Yes",)) for i, e in enumerate(rows(30))
+    ]
+    types = {e.id: "X-Ray, Organ" for e in examples}
+    (row,) = reliability_rows(
+        examples, answers(examples, lambda i: True), answers(examples, lambda i: i > 20), types, kind="question type"
+    )
+    assert row.auc is None
+    assert row.above_baseline
 
 
 def rows(n):

@@ -74,6 +74,44 @@ def test_questions_for_a_reason(question):
     assert "cannot say why" in form_reason(question)
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["Describe the image", "Please describe this chest x-ray.", "What does this image show?", "What do you see?",
+     "Write a report", "Give me a short impression", "Summarise the findings", "What can you see in this scan?",
+     "请描述这张图片", "写一份报告"],
+)  # fmt: skip
+def test_descriptions_are_declined_as_such(question):
+    assert form_reason(question).code == "asks_description"
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["What organ does this image show?", "Does this image show the liver?", "What does the report say?",
+     "Which part of the body do you see?", "What do the kidneys look like?"],
+)  # fmt: skip
+def test_questions_about_one_thing_are_no_descriptions(question):
+    assert form_reason(question) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "negation"),
+    [("Is there no pneumothorax?", "no"), ("Isn't there an effusion?", "n't"), ("Doesn’t it show the liver?", "n’t"),
+     ("Is this not a CT?", "not"), ("Is the lung without a mass?", "without")],
+)  # fmt: skip
+def test_a_negated_question_is_declined_with_its_negation(question, negation):
+    reason = form_reason(question)
+    assert reason.code == "negated_question"
+    assert reason.arguments == {"negation": repr(negation)}
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Is the liver not healthy?", "Is the lung normal or not?", "Is it a CT or not a CT?", "What is not normal?"],
+)
+def test_other_negations_are_left_to_the_claims(question):
+    assert form_reason(question) is None
+
+
 def test_forms_that_a_closed_list_cannot_answer():
     assert form_reason("What modality is this? Which organ?") == "These are 2 questions; ask one at a time."
     assert "'spleen'; ask a whole question" in form_reason("and the spleen?")

@@ -8,7 +8,7 @@ from medical_vqa.models.questions.terms import canonical_terms, medical_terms, r
 WORDS = """
 is this a an the in of there where what x ray chest transverse section plane liver kidney heart cardiomegaly ct mri
 abnormality abnormalities lung normal on image tumor brain edema pleural effusion shown 2 lobe
-图 中 肺 张 不 断 横 面 心 脏 肥 大 有 是 什 么
+图 中 肺 张 不 断 横 面 心 脏 肥 大 有 是 什 么 成 像 方 式 扫 描 平
 """
 KNOWN = frozenset(WORDS.split())
 
@@ -27,6 +27,9 @@ KNOWN = frozenset(WORDS.split())
         ("Are the lungs unremarkable?", "Are the lungs normal?"),
         ("What is most likely shown?", "What is  shown?"),
         ("这是轴位吗", "这是横断面吗"),
+        ("这是什么模态", "这是什么成像方式"),
+        ("这张图像的成像模态是什么", "这张图像的成像方式是什么"),
+        ("扫描切面是什么", "扫描平面是什么"),
         ("有肺萎陷吗", "有肺不张吗"),
     ],
 )

@@ -59,4 +59,5 @@ def abstention_decision(
     if threshold is None or confidence >= threshold:
         return AbstentionDecision(False)
     arguments = {"confidence": f"{confidence:.0%}", "threshold": f"{threshold:.0%}", "risk": f"{calibration.risk:.0%}"}
-    return AbstentionDecision(True, sentence("low_confidence", arguments), "low_confidence", arguments)
+    code = "low_confidence" if threshold < 1 else "never_sure_enough"
+    return AbstentionDecision(True, sentence(code, arguments), code, arguments)

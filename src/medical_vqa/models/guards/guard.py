@@ -41,7 +41,7 @@ from medical_vqa.models.guards.picture import (
     statistics_reason,
     visual_features,
 )
-from medical_vqa.models.guards.reasons import PICTURE_CODES, sentence
+from medical_vqa.models.guards.reasons import LOW_CONFIDENCE_CODES, PICTURE_CODES, sentence
 from medical_vqa.models.guards.reference import ARRAYS_FILE, KNOWLEDGE_TYPES, NAMES_FILE, ReferenceSet, modality_of
 from medical_vqa.models.guards.sides import Side, meant_side
 from medical_vqa.models.guards.steps import Steps
@@ -274,7 +274,7 @@ class Guards:
         )
         finding = self._asks_for_finding(query.question)
         decision = abstention_decision(self.model, self.card, query, answer, finding=finding)
-        low_confidence = decision.code == "low_confidence"
+        low_confidence = decision.code in LOW_CONFIDENCE_CODES
         if picture_reason is not None:
             decision = _abstain(picture_reason.code, picture_reason.arguments)
         elif not decision.abstained or low_confidence:
@@ -473,5 +473,6 @@ def _reliability_arguments(row: TypeReliability) -> dict[str, str]:
         "accuracy": f"{row.accuracy:.0%}",
         "baseline": f"{row.baseline_accuracy:.0%}",
         "questions": str(row.questions),
+        "difference": f"{100 * row.difference_low:.0f} to {100 * row.difference_high:.0f}",
         "auc": "" if row.auc is None else f", AUC {row.auc:.2f}",
     }

@@ -14,6 +14,10 @@ SENTENCES: Mapping[str, str] = {
     "low_confidence": (
         "I am not sure: my confidence is {confidence}, and below {threshold} more than {risk} of my answers are wrong."
     ),
+    "never_sure_enough": (
+        "I am {confidence} sure, and on questions about findings no confidence is high enough: for none is it shown "
+        "that at most {risk} of my answers are wrong."
+    ),
     "constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the window.",
     "not_radiology_colors": (
         "This does not look like a radiology picture, because it has colors. I was trained on {trained} only."
@@ -45,11 +49,14 @@ SENTENCES: Mapping[str, str] = {
         "come from this picture."
     ),
     "type_not_reliable": (
-        "On questions of this type ({type}) I am no better than guessing without the picture: {accuracy} right against "
-        "{baseline}, n={questions}{auc}."
+        "On questions of this type ({type}) it is not shown that the picture helps me: {accuracy} right with it and "
+        "{baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}."
     ),
 }
 
+
+LOW_CONFIDENCE_CODES = frozenset(("low_confidence", "never_sure_enough"))
+"""Reasons of the confidence: the question and the picture are suitable."""
 
 PICTURE_CODES = frozenset(
     (

@@ -19,11 +19,13 @@ from medical_vqa.text import squad_normalize
 
 FEWEST_QUESTIONS = 20
 """Types with fewer validation questions have no row: too few to withhold answers by."""
+FEWEST_OF_EACH_ANSWER = 5
+"""An AUC of fewer questions with the answer yes, or with no, is not stated: one pair decides about 0.00 or 1.00."""
 _RESAMPLES = 1000
 _AREA_RESAMPLES = 300
 _ONE_SIDED = 0.10
 """A type counts as above its baseline when the difference is above 0, and the AUC above 0.5 where there is one, each
-with 90 % confidence, one-sided."""
+with 90 % confidence, one-sided. The AUC counts for this where it is not stated, too."""
 
 
 def reliability_rows(
@@ -76,6 +78,7 @@ def _row(
     draws = np.random.default_rng(0).integers(0, len(sums), (_RESAMPLES, len(sums)))
     differences = sums[draws].sum(1) / counts[draws].sum(1)
     area, area_low = _area_with_bound(examples, predictions, groups, draws)
+    stated = _fewest_of_an_answer(examples) >= FEWEST_OF_EACH_ANSWER
     above = bool(np.quantile(differences, _ONE_SIDED) > 0) and (area_low is None or area_low > 0.5)
     low, high = np.quantile(differences, [0.025, 0.975])
     return TypeReliability(
@@ -87,7 +90,7 @@ def _row(
         baseline_accuracy=round(float(without_picture.mean()), 4),
         difference_low=round(float(low), 4),
         difference_high=round(float(high), 4),
-        auc=None if area is None else round(area, 4),
+        auc=round(area, 4) if area is not None and stated else None,
         above_baseline=above,
     )
 
@@ -112,6 +115,12 @@ def _area_with_bound(
         resampled = area_under_roc(scores[rows][yes[rows]].tolist(), scores[rows][no[rows]].tolist())
         areas += [] if resampled is None else [resampled]
     return area, float(np.quantile(areas, _ONE_SIDED)) if areas else None
+
+
+def _fewest_of_an_answer(examples: Sequence[Example]) -> int:
+    """Number of questions whose answer is yes, or of those with no, whichever is smaller."""
+    gold = [squad_normalize(example.answers[0]) for example in examples]
+    return min(gold.count("yes"), gold.count("no"))
 
 
 def is_right(prediction: Prediction, example: Example) -> bool:

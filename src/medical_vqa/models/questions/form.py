@@ -19,6 +19,21 @@ _WHY = re.compile(
     r"(?:why\b|how come\b|how (?:do|can|did|could) you (?:know|tell)\b|what makes you\b|为什么|为何)",
     re.IGNORECASE,
 )
+_DESCRIPTION = re.compile(
+    r"^\W*(?:(?:please|can you|could you|would you|will you)\s+)*"
+    r"(?:describe|summari[sz]e|caption|interpret|explain|tell me about|"
+    r"(?:write|give|make|generate|draft|provide|produce)\s+(?:me\s+)?(?:an?|the|your)?\s*(?:\w+\s+)?(?:report|description|summary|caption|impression|interpretation))\b"
+    r"|^\W*what (?:does|do) (?:this|the|these) (?:image|picture|scan|x-?ray|film|slice|study)s? (?:show|depict)\W*$"
+    r"|^\W*what (?:can|do) you see(?: (?:in|on) (?:this|the|it)(?: \w+)?)?\W*$"
+    r"|^\W*(?:请)?(?:描述|总结|解读|解释|概括|写.{0,4}报告|生成.{0,4}报告)",
+    re.IGNORECASE,
+)
+_AUXILIARY_WORD = r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have)"
+_NEGATION = re.compile(
+    rf"{_AUXILIARY_WORD}(?P<short>n['\u2019]t)\b"
+    rf"|{_AUXILIARY_WORD}\b.*?\b(?P<word>not(?! normal| healthy| enlarged)|no|without|never|none)\b(?!\W*$)",
+    re.IGNORECASE,
+)
 _FOLLOW_UP = re.compile(
     r"^\W*(?:(?:and|then|what about|how about|and what about|and how about)\s+)(?:(?:in|on|for|of)\s+)?"
     r"(?:(?:the|a|an|its|his|her|this|that)\s+)?(?P<topic>[a-z][a-z -]{1,40}?)\W*$",
@@ -47,6 +62,19 @@ def questions_in(text: str) -> list[str]:
 def asks_why(question: str) -> bool:
     """Whether a question asks for a reason (``Why?``)."""
     return _WHY.search(question) is not None
+
+
+def asks_description(question: str) -> bool:
+    """Whether a text requests a description or a report (``Describe the image``)."""
+    return _DESCRIPTION.search(question) is not None
+
+
+def negation_in(question: str) -> str | None:
+    """The negation of a yes/no question (``Is there no effusion?`` -> ``no``); None where it has none, or a choice."""
+    match = _NEGATION.search(question)
+    if match is None or _CHOICE.search(question) or re.search(r"\bor not\b", question, re.IGNORECASE):
+        return None
+    return (match.group("short") or match.group("word")).lower()
 
 
 def follow_up_topic(question: str) -> str | None:
@@ -82,6 +110,10 @@ def form_reason(question: str) -> Reason | None:
     """Why a model that chooses from a closed list cannot take a question of this form; None where it can."""
     if asks_why(question):
         return Reason("asks_why")
+    if asks_description(question):
+        return Reason("asks_description")
+    if (negation := negation_in(question)) is not None:
+        return Reason("negated_question", negation=repr(negation))
     if len(parts := questions_in(question)) > 1:
         return Reason("several_questions", number=str(len(parts)))
     topic = follow_up_topic(question)

@@ -11,6 +11,11 @@ SCOPE_SENTENCES: Mapping[str, str] = {
         "I cannot say why: I choose among the answers of my training rows and give no reasons; "
         "ask about the picture itself."
     ),
+    "asks_description": (
+        "I write no descriptions and no reports: I choose one answer to one question; ask about one thing, such as the "
+        "modality or an organ."
+    ),
+    "negated_question": ("A yes to a question with a negation can be read both ways; ask without {negation}."),
     "question_too_long": "Your question has {number} words; I read {limit} of them at most: ask a shorter one.",
     "several_questions": "These are {number} questions; ask one at a time.",
     "incomplete_question": "I do not know what you want to know about {topic}; ask a whole question.",
