@@ -24,6 +24,7 @@ class FakeEndpoint:
     def __init__(self) -> None:
         self.failures: list[int] = []
         self.error: Any = {"error": "no such luck"}
+        self.location = ""
         self.limit = 10**9
         self.path = "/v1"
         self.models: list[str] | None = ["m"]
@@ -87,6 +88,8 @@ class FakeEndpoint:
                 content = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
                 self.send_response(status)
                 self.send_header("retry-after-ms", "1")
+                if fake.location:
+                    self.send_header("location", fake.location)
                 self.send_header("content-type", "text/html" if isinstance(reply, str) else "application/json")
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()

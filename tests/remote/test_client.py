@@ -21,6 +21,7 @@ from medical_vqa.errors import ConfigError, EndpointDownError, MissingDependency
 from medical_vqa.models.base import Query
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.model import RemoteModel
+from medical_vqa.models.remote.retries import seconds_before_retry
 from medical_vqa.pipelines.load import remote, remote_named
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.schema.bundle_card import Decoding
@@ -39,7 +40,7 @@ def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):
     assert (body["model"], body["temperature"], body["logprobs"]) == ("m", 0, True)
     assert text["text"].endswith("Question: Is it 0?")
     picture_sent = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
-    assert (picture_sent.size, picture_sent.getpixel((0, 0))) == ((6, 8), (7, 7, 7))
+    assert (picture_sent.size, picture_sent.mode, picture_sent.getpixel((0, 0))) == ((6, 8), "L", 7)
     assert {k.lower(): v for k, v in fake.headers[0].items()}["authorization"] == "Bearer k"
     counts = {"requests": 1, "retries": 0, "prompt_tokens": 10, "completion_tokens": 2, "filtered": 0}
     assert model.usage.to_json() == counts
@@ -67,15 +68,15 @@ def test_an_endpoint_that_stays_unavailable_is_given_up_with_what_to_do(connect,
 
 
 def test_no_endpoint_at_all(monkeypatch):
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    monkeypatch.setattr("medical_vqa.models.remote.client.seconds_before_retry", lambda *_: 0.0)
     model = RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1", tries=2))
-    with pytest.raises(ModelError, match=r"did not answer in 2 tries \(ConnectError"):
+    with pytest.raises(ModelError, match=r"did not answer in 2 tries \(no connection: Connection refused\)"):
         model.answer(questions(1), Decoding())
     model.close()
 
 
 def test_without_the_client_library_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'medical-vqa\[remote\]'"):
         RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1"))
 
@@ -85,7 +86,7 @@ def test_an_endpoint_that_needs_no_key_gets_none_of_the_users(fake, monkeypatch)
     model = RemoteModel(Endpoint("m", fake.url), probe=False)
     model.answer(questions(1), Decoding())
     model.close()
-    assert "secret" not in json.dumps(fake.headers)
+    assert "authorization" not in {name.lower() for name in fake.headers[0]}
 
 
 @pytest.mark.parametrize(("status", "advice"), [(401, "OPENAI_API_KEY"), (404, "--base-url"), (400, "--no-logprobs")])
@@ -200,6 +201,30 @@ def test_this_machine_needs_no_encryption(host):
     assert Endpoint("m", f"http://{host}:8000/v1").is_local
 
 
+@pytest.mark.parametrize(
+    ("address", "proxy"),
+    [("https://x.org/v1", "http://proxy:3128"), ("https://in.house:8443/v1", None), ("http://127.0.0.1:8000/v1", None)],
+)
+def test_the_proxy_of_the_environment_is_used_for_other_machines(monkeypatch, address, proxy):
+    for name in ("https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", ".house")
+    assert Endpoint("m", address).proxy == proxy
+
+
+@pytest.mark.parametrize("key", ["sk-first\nsk-second", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_refused(key):
+    with pytest.raises(ConfigError, match="MY_KEY has characters that no HTTP header can carry"):
+        RemoteModel(Endpoint("m", "https://x/v1", api_key_env="MY_KEY"), api_key=key)
+
+
+def test_a_key_is_not_sent_on_to_where_the_endpoint_redirects(ask, fake):
+    fake.failures, fake.location = [307], "https://elsewhere.example.org/v1/chat/completions"
+    with pytest.raises(ModelError, match=r"redirects to https://elsewhere\.example\.org/v1; write --base-url"):
+        ask()
+    assert len(fake.asked) == 1
+
+
 def test_a_missing_model_names_those_that_are_there(ask, fake):
     fake.models, fake.error = ["medgemma-4b-it", "llava"], {"error": {"message": "The model `m` does not exist."}}
     fake.failures = [404]
@@ -298,7 +323,7 @@ def test_several_pictures_and_the_conversation_are_sent_in_order(connect, fake):
     sent = [
         Image.open(io.BytesIO(base64.b64decode(p["image_url"]["url"].partition(",")[2]))) for p in first["content"][:2]
     ]
-    assert [image.getpixel((0, 0))[0] for image in sent] == [1, 2]
+    assert [image.getpixel((0, 0)) for image in sent] == [1, 2]
     assert first["content"][2]["text"].endswith("Is it CT?")
     assert reply == {"role": "assistant", "content": "Yes"}
     assert last["content"][0]["text"].endswith("And now?")
@@ -391,6 +416,25 @@ def test_without_either_there_is_no_confidence_and_no_basis(ask, fake):
 # --- streams and cancellation -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "7", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "3600"}, None),  # longer than anyone waits
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_repetition_waits_as_long_as_the_endpoint_says_or_longer_each_time(headers, seconds):
+    waits = [seconds_before_retry(number, headers) for number in range(8)]
+    if seconds is not None:
+        assert waits == [seconds] * 8
+        return
+    longest = [0.5, 1, 2, 4, 8, 8, 8, 8]
+    assert all(0.75 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
+
+
 @pytest.mark.parametrize("last", ["[DONE]", ""])
 def test_an_answer_is_shown_while_it_is_written_and_never_the_thought(connect, fake, last):
     fake.stream("<thi", "nk>hm</think>", "Left", " lung", last=last)
@@ -406,6 +450,12 @@ def test_an_endpoint_that_does_not_stream_answers_as_a_whole(connect, fake):
 
 def test_a_stream_that_breaks_off_is_an_endpoint_that_is_down(connect, fake):
     fake.events = [json.dumps({"choices": [{"index": 0, "delta": {"content": "Le"}}]}), '{"error": "out of memory"}']
+    with pytest.raises(EndpointDownError, match="broke off"):
+        connect().submit(questions(1)[0], [].append).result()
+
+
+def test_a_stream_of_something_else_is_an_endpoint_that_is_down(connect, fake):
+    fake.events = ["<html>"]
     with pytest.raises(EndpointDownError, match="broke off"):
         connect().submit(questions(1)[0], [].append).result()
 

@@ -2,14 +2,14 @@
 
 Callers without a loop submit questions to the client's own loop, in a thread, and wait, or cancel, which closes the
 request and lets the engine stop. A server awaits them in its own loop, because two threads would wait for each other.
-The `openai` library repeats requests that fail for a temporary reason, with increasing waits and ``Retry-After``. What
-an endpoint does not take (``logprobs``, ``max_tokens`` …) is left out from then on.
+Requests that fail for a temporary reason are repeated, with increasing waits and as ``Retry-After`` says. What an
+endpoint does not take (``logprobs``, ``max_tokens`` …) is left out from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import json
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,12 +21,13 @@ from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.remote import failures
 from medical_vqa.models.remote.answer_text import LONGEST_RAW, visible
 from medical_vqa.models.remote.endpoint import Endpoint
+from medical_vqa.models.remote.failures import Refusal
+from medical_vqa.models.remote.retries import seconds_before_retry
 from medical_vqa.models.remote.usage import Usage, prompt_tokens
-from medical_vqa.models.remote.wire import content_text, reply_object, request_body
+from medical_vqa.models.remote.wire import BodyParts, content_text, events, reply_object, request_body
 
 if TYPE_CHECKING:
-    import httpx2
-    from openai import AsyncOpenAI, AsyncStream
+    from aiohttp import ClientResponse, ClientSession
 
 OnText = Callable[[str], None]
 """Receives what of the answer may be shown so far, without its chain of thought."""
@@ -34,7 +35,7 @@ OnText = Callable[[str], None]
 _TOP_LOGPROBS = 5  # yes and no are among them where the question is closed; LM Studio and others refuse more
 _SAMPLE_TEMPERATURE = 0.7
 _LIST_SECONDS = 10.0
-_PATH = "/chat/completions"
+_LONGEST_LINE = 1 << 18  # bytes of a stream's line, of which aiohttp reads twice as many
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class Reply:
 class _Pool:
     """Connections of one loop, which another cannot use."""
 
-    openai: AsyncOpenAI
+    session: ClientSession
     slots: asyncio.Semaphore
 
 
@@ -71,26 +72,27 @@ class EndpointClient:
             concurrency: Requests that run at once in one loop.
 
         Raises:
-            ConfigError: `concurrency` is less than one, or the key would be sent without encryption.
-            MissingDependencyError: The package `openai` is not installed.
+            ConfigError: `concurrency` is less than one, the key cannot be sent, or would be without encryption.
+            MissingDependencyError: The package `aiohttp` is not installed.
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; at least one request must run")
+        api_key = api_key.strip()
         endpoint.check_key(api_key)
         try:
-            from openai import AsyncOpenAI  # noqa: PLC0415
+            import aiohttp  # noqa: F401, PLC0415
         except ImportError as error:
             raise MissingDependencyError(
-                "a model behind an endpoint needs the package openai, which is not installed; "
+                "a model behind an endpoint needs the package aiohttp, which is not installed; "
                 "run: pip install 'medical-vqa[remote]'"
             ) from error
         self.endpoint = endpoint
         self.usage = Usage()
         self.notes: list[str] = []
         self.concurrency = concurrency
-        self._create = functools.partial(
-            AsyncOpenAI, api_key=api_key or "none", timeout=endpoint.timeout, max_retries=endpoint.tries - 1
-        )
+        self._headers = {"Content-Type": "application/json", "User-Agent": "medical-vqa"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._omitted: set[str] = set() if endpoint.logprobs else {"logprobs", "top_logprobs"}
         self._renamed: dict[str, str] = {}
@@ -108,7 +110,7 @@ class EndpointClient:
             return
         for loop in list(self._pools):
             if loop is not self._loop and loop.is_running():
-                asyncio.run_coroutine_threadsafe(self._pools[loop].openai.close(), loop).result()
+                asyncio.run_coroutine_threadsafe(self._pools[loop].session.close(), loop).result()
         self.submit(self._shut_down()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -119,15 +121,21 @@ class EndpointClient:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._pool().openai.close()
+        await self._pool().session.close()
 
     def _pool(self) -> _Pool:
         """The connections of the running loop."""
+        import aiohttp  # noqa: PLC0415
+
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
-            self._pools[loop] = _Pool(
-                self._create(base_url=self.endpoint.base_url), asyncio.Semaphore(self.concurrency)
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
+                headers=self._headers,
+                read_bufsize=_LONGEST_LINE,
+                proxy=self.endpoint.proxy,
             )
+            self._pools[loop] = _Pool(session, asyncio.Semaphore(self.concurrency))
         return self._pools[loop]
 
     async def complete(
@@ -155,44 +163,59 @@ class EndpointClient:
 
     async def models(self) -> list[str]:
         """The models that the endpoint lists; empty where it lists none."""
-        import openai  # noqa: PLC0415
+        import aiohttp  # noqa: PLC0415
 
+        limit = aiohttp.ClientTimeout(total=_LIST_SECONDS)
         try:
-            page = await self._pool().openai.with_options(max_retries=0, timeout=_LIST_SECONDS).models.list()
+            async with self._pool().session.get(f"{_root(self.endpoint)}/models", timeout=limit) as response:
+                page = reply_object(json.loads(await response.read()))
             return [str(model.id) for model in page.data]
-        except (openai.OpenAIError, AttributeError, TypeError, ValueError):
+        except (aiohttp.ClientError, TimeoutError, AttributeError, TypeError, ValueError):
             return []
 
     async def _attempt(
         self, messages: Sequence[Any], options: dict[str, Any], on_text: OnText | None, *, answers: int
     ) -> Reply:
-        import httpx2  # noqa: PLC0415
-        import openai  # noqa: PLC0415
+        """One answer to one wording of the request, which is repeated while it fails for a temporary reason."""
+        import aiohttp  # noqa: PLC0415
 
-        address = self.endpoint.base_url
-        client = self._pool().openai
-        content = request_body({"model": self.endpoint.model, "messages": messages, **options})
-        try:
-            if on_text is None:
-                reply = await client.post(_PATH, cast_to=httpx2.Response, content=content)
-                return self._read(reply, answers, address)
-            stream = await client.post(
-                _PATH, cast_to=object, content=content, stream=True, stream_cls=openai.AsyncStream[object]
-            )
-            if "event-stream" in stream.response.headers.get("content-type", ""):
-                return await self._read_stream(stream, on_text)
-            await stream.response.aread()  # it does not stream, and answers as a whole
-            return self._read(stream.response, answers, address)
-        except openai.APIStatusError as error:
-            return await self._failed(error, list(options), address)
-        except openai.APIConnectionError as error:
-            self.usage.add_retries(self.endpoint.tries - 1)
-            cause = error.__cause__ or error
-            raise failures.down(self.endpoint, f"{type(cause).__name__}: {cause}") from error
-        except openai.APIError as error:  # an error within a stream
-            raise failures.down(self.endpoint, f"the answer broke off: {error.message}") from error
-        except httpx2.HTTPError as error:
-            raise failures.down(self.endpoint, f"the answer broke off: {type(error).__name__}") from error
+        endpoint = self.endpoint
+        body = request_body({"model": endpoint.model, "messages": messages, **options})
+        for retries in range(endpoint.tries):
+            is_last = retries + 1 == endpoint.tries
+            try:
+                async with self._post(body, stream=on_text is not None) as response:
+                    if response.status < 300:
+                        return await self._read(response, on_text, answers, retries, endpoint.base_url)
+                    location = response.headers.get("location", "")
+                    refusal = Refusal(response.status, await response.text(errors="replace"), location)
+                    delay = seconds_before_retry(retries, response.headers)
+            except failures.BrokenOffError as error:
+                raise failures.down(endpoint, f"the answer broke off: {error}") from error
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if is_last:
+                    self.usage.add_retries(retries)
+                    raise failures.down(endpoint, failures.connection_problem(error, endpoint.timeout)) from error
+                delay = seconds_before_retry(retries)
+            else:
+                if is_last or not failures.is_temporary(refusal):
+                    return await self._failed(refusal, list(options), endpoint.base_url, retries)
+            await asyncio.sleep(delay)
+        raise AssertionError("an endpoint has at least one try")
+
+    def _post(self, body: BodyParts, *, stream: bool) -> Any:
+        """Send a request; a whole answer has `Endpoint.timeout` seconds, and so has each piece of a stream."""
+        import aiohttp  # noqa: PLC0415
+
+        seconds = self.endpoint.timeout
+        limit = aiohttp.ClientTimeout(total=None if stream else seconds, sock_connect=seconds, sock_read=seconds)
+        return self._pool().session.post(
+            f"{_root(self.endpoint)}/chat/completions",
+            data=body.pieces(),
+            headers={"Content-Length": str(body.length)},
+            timeout=limit,
+            allow_redirects=False,  # the key goes to no other address
+        )
 
     def _options(self, *, stream: bool, sample: bool, brief: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -206,66 +229,78 @@ class EndpointClient:
         supported = {name: value for name, value in options.items() if name not in self._omitted}
         return {self._renamed.get(name, name): value for name, value in supported.items()}
 
-    def _read(self, response: httpx2.Response, answers: int, address: str) -> Reply:
+    async def _read(
+        self, response: ClientResponse, on_text: OnText | None, answers: int, retries: int, address: str
+    ) -> Reply:
+        """The answer in a response: a stream, or a whole where that was requested or the endpoint does not stream."""
+        if on_text is not None and response.content_type == "text/event-stream":
+            return await self._read_stream(response, on_text, retries)
+        content = await response.read()
         try:
-            completion = reply_object(response.json())
+            completion = reply_object(json.loads(content))
             choice = completion.choices[0]
             text = content_text(choice.message.content)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             if self._use_version(address):
                 raise _AdaptedError from None
-            raise failures.not_compatible(self.endpoint, response.text) from error
+            raise failures.not_compatible(self.endpoint, content.decode(errors="replace")) from error
         finish_reason = getattr(choice, "finish_reason", None)
         usage = getattr(completion, "usage", None)
         filtered = finish_reason == "content_filter"
-        self.usage.add(usage, answers=answers, retries=_retries(response), filtered=filtered)
+        self.usage.add(usage, answers=answers, retries=retries, filtered=filtered)
         return Reply(text[:LONGEST_RAW], _tokens(choice), finish_reason, prompt_tokens(usage))
 
-    async def _read_stream(self, stream: AsyncStream[object], on_text: OnText) -> Reply:
+    async def _read_stream(self, response: ClientResponse, on_text: OnText, retries: int) -> Reply:
+        import aiohttp  # noqa: PLC0415
+
         reply, usage, last_text = Reply(), None, ""
-        async for event in stream:
-            chunk = reply_object(event)
-            usage = getattr(chunk, "usage", None) or usage
-            if not (choices := getattr(chunk, "choices", None)):
-                continue
-            choice = choices[0]
-            reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
-            reply.tokens.extend(_tokens(choice))
-            text = content_text(getattr(getattr(choice, "delta", None), "content", None))
-            if text and len(reply.text) < LONGEST_RAW:
-                reply.text += text
-                now = visible(reply.text)
-                if now != last_text:
-                    last_text = now
-                    on_text(now)
-        self.usage.add(usage, retries=_retries(stream.response), filtered=reply.finish_reason == "content_filter")
+        try:
+            async for event in events(response.content):
+                failures.check_event(event)
+                chunk = reply_object(event)
+                usage = getattr(chunk, "usage", None) or usage
+                if not (choices := getattr(chunk, "choices", None)):
+                    continue
+                choice = choices[0]
+                reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
+                reply.tokens.extend(_tokens(choice))
+                text = content_text(getattr(getattr(choice, "delta", None), "content", None))
+                if text and len(reply.text) < LONGEST_RAW:
+                    reply.text += text
+                    now = visible(reply.text)
+                    if now != last_text:
+                        last_text = now
+                        on_text(now)
+        except (aiohttp.ClientError, TimeoutError, TypeError, ValueError) as error:
+            raise failures.BrokenOffError(failures.connection_problem(error, self.endpoint.timeout)) from error
+        self.usage.add(usage, retries=retries, filtered=reply.finish_reason == "content_filter")
         reply.prompt_tokens = prompt_tokens(usage)
         return reply
 
-    async def _failed(self, error: Any, options: Sequence[str], address: str) -> Reply:
-        """The empty answer of a content filter; otherwise raises what the failure means."""
-        if failures.is_filtered(error):
-            self.usage.add(None, filtered=True)
+    async def _failed(self, refusal: Refusal, options: Sequence[str], address: str, retries: int) -> Reply:
+        """The empty answer of a content filter; otherwise raises what the refusal means."""
+        if failures.is_filtered(refusal):
+            self.usage.add(None, retries=retries, filtered=True)
             return Reply(finish_reason="content_filter")
-        if (option := failures.unsupported_option(error, options)) is not None:
+        self.usage.add_retries(retries)
+        if (option := failures.unsupported_option(refusal, options)) is not None:
             self._adapt(option)
-            raise _AdaptedError from error
-        if failures.has_no_vision(error):
-            raise failures.no_vision(self.endpoint) from error
-        if failures.is_unknown_model(error):
-            raise failures.unknown_model(self.endpoint, await self.models()) from error
-        if error.status_code in (404, 405):
+            raise _AdaptedError
+        if failures.has_no_vision(refusal):
+            raise failures.no_vision(self.endpoint)
+        if failures.is_unknown_model(refusal):
+            raise failures.unknown_model(self.endpoint, await self.models())
+        if refusal.status in (404, 405):
             if self._use_version(address):
-                raise _AdaptedError from error
+                raise _AdaptedError
             models = await self.models()
             if models and self.endpoint.model not in models:
-                raise failures.unknown_model(self.endpoint, models) from error
-            raise failures.not_compatible(self.endpoint, failures.reply_text(error)) from error
-        if failures.is_temporary(error):
-            self.usage.add_retries(self.endpoint.tries - 1)
-            words = failures.reply_text(error)
-            raise failures.down(self.endpoint, f"HTTP {error.status_code}{f': {words}' if words else ''}") from error
-        raise failures.refusal(error, self.endpoint) from error
+                raise failures.unknown_model(self.endpoint, models)
+            raise failures.not_compatible(self.endpoint, refusal.words)
+        if failures.is_temporary(refusal):
+            words = f": {refusal.words}" if refusal.words else ""
+            raise failures.down(self.endpoint, f"HTTP {refusal.status}{words}")
+        raise failures.refused(refusal, self.endpoint)
 
     def _adapt(self, option: str) -> None:
         """Leave an option out from now on; ``max_tokens`` has a newer name."""
@@ -285,8 +320,6 @@ class EndpointClient:
         if address.rpartition("/")[2].lstrip("v").isdigit():
             return False
         self.endpoint = replace(self.endpoint, base_url=f"{address}/v1")
-        for pool in list(self._pools.values()):
-            pool.openai.base_url = self.endpoint.base_url
         self.notes.append(f"{address} answers at {self.endpoint.base_url}; write --base-url with /v1")
         return True
 
@@ -295,9 +328,8 @@ def _tokens(choice: Any) -> list[Any]:
     return list(getattr(getattr(choice, "logprobs", None), "content", None) or ())
 
 
-def _retries(response: httpx2.Response) -> int:
-    """How often the request of a response had been sent before."""
-    return int(response.request.headers.get("x-stainless-retry-count", "0"))
+def _root(endpoint: Endpoint) -> str:
+    return endpoint.base_url.rstrip("/")
 
 
 class _AdaptedError(ModelError):

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from medical_vqa.errors import ConfigError
 
@@ -82,8 +83,21 @@ class Endpoint:
         except ValueError:
             return host == "localhost" or host.endswith(".localhost")
 
+    @property
+    def proxy(self) -> str | None:
+        """Address of the proxy that the environment names for this endpoint; None on this machine, or without one."""
+        parts = urlsplit(self.base_url)
+        if self.is_local or proxy_bypass(parts.netloc):
+            return None
+        return getproxies().get(parts.scheme)
+
     def check_key(self, api_key: str) -> None:
-        """Raise `ConfigError` when a key would be sent to another machine without encryption."""
+        """Raise `ConfigError` when a key cannot be sent, or would be to another machine without encryption."""
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigError(
+                f"the key in {self.api_key_env} has characters that no HTTP header can carry; set the variable to the "
+                "key alone, on one line"
+            )
         if api_key and self.base_url.startswith("http://") and not self.is_local and not self.allow_http:
             raise ConfigError(
                 f"{self.base_url} is not encrypted, and the key would be readable on the way; use https://, or allow "

@@ -6,16 +6,17 @@ OpenAI, which agree on the status codes less than on the words.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
-
     from medical_vqa.models.remote.endpoint import Endpoint
 
 TEMPORARY = frozenset({408, 409, 429})
@@ -40,58 +41,114 @@ _PICTURES = re.compile(r"at most (\d+) image", re.IGNORECASE)
 _OPTIONAL = ("top_logprobs", "logprobs", "stream_options", "temperature", "max_tokens", "n")
 
 
-def reply_text(error: APIStatusError) -> str:
-    """The words of an endpoint's refusal, on one line, at most 300 characters."""
-    body = error.body
-    if isinstance(body, str):
-        return " ".join(body.split())[:300]
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        words = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-        if words:
-            return " ".join(str(words).split())[:300]
-    return " ".join(error.response.text.split())[:300]
+class Refusal:
+    """A reply with an HTTP status of 300 or more."""
+
+    def __init__(self, status: int, text: str, location: str = "") -> None:
+        """Read what was received.
+
+        Args:
+            status: HTTP status.
+            text: The reply's body, in whatever format.
+            location: Address that a redirection names.
+        """
+        self.status = status
+        self.location = location
+        self._text = text
+
+    @cached_property
+    def _error(self) -> Any:
+        try:
+            body = json.loads(self._text)
+        except ValueError:
+            return self._text
+        return body.get("error", body) if isinstance(body, dict) else body
+
+    @cached_property
+    def words(self) -> str:
+        """The words of the refusal, on one line, at most 300 characters."""
+        error = self._error
+        if isinstance(error, dict):
+            error = error.get("message") or error.get("detail") or self._text
+        return " ".join(str(error).split())[:300]
+
+    @property
+    def code(self) -> str | None:
+        """The endpoint's name of the refusal, such as ``content_filter``."""
+        return self._error.get("code") if isinstance(self._error, dict) else None
 
 
-def unsupported_option(error: APIStatusError, options: Sequence[str]) -> str | None:
+class BrokenOffError(ModelError):
+    """A stream that ended before the answer was complete."""
+
+
+def check_event(event: Any) -> None:
+    """Raise `BrokenOffError` for the event by which a stream reports an error."""
+    error = event.get("error") if isinstance(event, dict) else None
+    if error:
+        raise BrokenOffError(str(error.get("message", error) if isinstance(error, dict) else error))
+
+
+def connection_problem(error: Exception, timeout: float) -> str:
+    """What happened to a connection, in a few words."""
+    import aiohttp  # noqa: PLC0415
+
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {timeout:g} s"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        return f"no connection: {reason or error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | aiohttp.ClientOSError):
+        return "it closed the connection"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def unsupported_option(refusal: Refusal, options: Sequence[str]) -> str | None:
     """The optional parameter of a request that an endpoint does not take; None where it objects to something else."""
-    if error.status_code not in (400, 422, 501):
+    if refusal.status not in (400, 422, 501):
         return None
-    words = reply_text(error)
+    words = refusal.words
     return next((name for name in _OPTIONAL if name in options and re.search(rf"\b{name}\b", words)), None)
 
 
-def is_unknown_model(error: APIStatusError) -> bool:
+def is_unknown_model(refusal: Refusal) -> bool:
     """Whether the endpoint does not have the model."""
-    return error.status_code in (400, 404, 422) and _MODEL.search(reply_text(error)) is not None
+    return refusal.status in (400, 404, 422) and _MODEL.search(refusal.words) is not None
 
 
-def has_no_vision(error: APIStatusError) -> bool:
+def has_no_vision(refusal: Refusal) -> bool:
     """Whether the model takes no pictures."""
-    return _NO_VISION.search(reply_text(error)) is not None
+    return _NO_VISION.search(refusal.words) is not None
 
 
-def is_temporary(error: APIStatusError) -> bool:
+def is_temporary(refusal: Refusal) -> bool:
     """Whether the same request may succeed later."""
-    return error.status_code in TEMPORARY or error.status_code >= 500
+    if has_no_vision(refusal):  # llama.cpp's server says so with 500
+        return False
+    return refusal.status in TEMPORARY or refusal.status >= 500
 
 
-def is_filtered(error: APIStatusError) -> bool:
+def is_filtered(refusal: Refusal) -> bool:
     """Whether a content filter refused the question."""
-    return error.status_code in (400, 403, 451) and (
-        error.code == "content_filter" or _FILTER.search(reply_text(error)) is not None
+    return refusal.status in (400, 403, 451) and (
+        refusal.code == "content_filter" or _FILTER.search(refusal.words) is not None
     )
 
 
-def refusal(error: APIStatusError, endpoint: Endpoint) -> ModelError:
+def refused(refusal: Refusal, endpoint: Endpoint) -> ModelError:
     """The sentence for a refusal that repeating does not help."""
-    words, address = reply_text(error), endpoint.base_url
-    if error.status_code in (401, 403):
+    words, address = refusal.words, endpoint.base_url
+    if refusal.status < 400:
+        target = refusal.location.removesuffix("/chat/completions") or "another address"
+        return EndpointError(f"{address} redirects to {target}; write --base-url {target} if you trust it")
+    if refusal.status in (401, 403):
         return EndpointError(
-            f"{address} refused the key (HTTP {error.status_code}: {words}); set the variable {endpoint.api_key_env}, "
+            f"{address} refused the key (HTTP {refusal.status}: {words}); set the variable {endpoint.api_key_env}, "
             "or name another one with --api-key-env"
         )
-    if has_no_vision(error):
+    if has_no_vision(refusal):
         return no_vision(endpoint)
     if _CONTEXT.search(words):
         return ModelError(
@@ -104,7 +161,7 @@ def refusal(error: APIStatusError, endpoint: Endpoint) -> ModelError:
             "raise the engine's limit (vLLM: --limit-mm-per-prompt)"
         )
     return ModelError(
-        f"{address} refused the question (HTTP {error.status_code}: {words}); try --no-logprobs, a smaller side, or "
+        f"{address} refused the question (HTTP {refusal.status}: {words}); try --no-logprobs, a smaller side, or "
         "see what the endpoint takes"
     )
 
