@@ -88,7 +88,7 @@ def test_the_command_line_answers_about_a_folder_and_names_the_slices(study, cal
 
 
 def test_arguments_that_make_no_sense_are_refused(shipped, study):
-    with pytest.raises(ConfigError, match="slices: expected a number from 1 to 64, got 0"):
+    with pytest.raises(ConfigError, match="slices: expected a number from 1 to 100, got 0"):
         shipped.ask_series(study, "Is it?", slices=0)
     with pytest.raises(ConfigError, match="plane: expected axial, coronal or sagittal, got 'top'"):
         shipped.ask_series(study, "Is it?", plane="top")

@@ -91,20 +91,37 @@ def plain_letters(text: str) -> str:
 THOUGHT_TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
+    ("[think]", "[/think]"),  # Magistral
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("◁think▷", "◁/think▷"),  # Kimi-VL
     ("<unused94>", "<unused95>"),  # MedGemma
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
 )
-"""What reasoning models put around their chain of thought: opening and closing."""
+"""What reasoning models put around their chain of thought: opening and closing, in lower case."""
+_OPENINGS = frozenset(opening for opening, _ in THOUGHT_TAGS)
+_ANY_TAG = re.compile("|".join(re.escape(tag) for tags in THOUGHT_TAGS for tag in tags), re.IGNORECASE)
 
 
 def without_thoughts(text: str) -> str:
-    """The text after the chain of thought; empty where the thought was interrupted before an answer."""
-    for opening, closing in THOUGHT_TAGS:
-        lower = text.lower()
-        if closing in lower:  # some templates open the thought in the prompt, so that only its end is in the text
-            text = text[lower.rfind(closing) + len(closing) :]
-            lower = text.lower()
-        if opening in lower:
-            text = text[: lower.find(opening)]
-    return text
+    """The text outside of chains of thought; empty where a thought was interrupted before an answer.
+
+    Thoughts may be nested. A closing tag without its opening ends a thought that the prompt's template has opened.
+    """
+    parts: list[str] = []
+    depth, position = 0, 0
+    for tag in _ANY_TAG.finditer(text):
+        if depth == 0:
+            parts.append(text[position : tag.start()])
+        if tag[0].lower() in _OPENINGS:
+            depth += 1
+        elif depth:
+            depth -= 1
+        else:
+            parts.clear()
+        position = tag.end()
+    if depth == 0:
+        parts.append(text[position:])
+    return "".join(parts)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from ct_file import dicom
-from page_process import PageProcess
+from live import PATIENCE, Instance
+from own_page import add, answers, ask, opened
 from playwright.sync_api import expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
@@ -18,7 +21,7 @@ import tiny_hub
 from fake_endpoint import FakeEndpoint
 from real_engine import Engine
 
-TIMEOUT = 60_000  # milliseconds
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -31,58 +34,67 @@ def engine(tmp_path_factory):
         engine.kill()
 
 
-@pytest.fixture(scope="module")
-def address(engine, browser, tmp_path_factory):
-    options = [f"openai:{engine.model}", "--base-url", engine.url]
-    with PageProcess(options, tmp_path_factory.mktemp("page")) as url:
-        yield url
+@contextmanager
+def page_of(model, address, **environ):
+    """The page in front of a remote model, as the command line starts it."""
+    options = ["--base-url", address]
+    with Instance(Path(model), command="app", options=options, remote_deadline=PATIENCE, **environ) as instance:
+        yield instance.url
+
+
+def add_ct(page):
+    """A DICOM file of three slices, which the page names by its header."""
+    page.set_input_files("input[data-testid=files]", {"name": "ct.dcm", "mimeType": "", "buffer": dicom()})
+    expect(page.locator(".cases li.current .name")).to_have_text("CT, ABDOMEN")
+    page.wait_for_selector(".stage[data-shown]")
 
 
 @pytest.fixture
-def picture(page_of, tmp_path):
+def picture(tmp_path):
     """Saves a screenshot, in the folder that a variable names."""
     folder = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
     return lambda page, name: page.screenshot(path=folder / f"remote-{name}.png")
 
 
-@pytest.fixture
-def page_of(open_page):
-    def open_with_file(address):
-        page = open_page(address)
-        page.set_input_files("input[type=file]", {"name": "chest", "mimeType": "", "buffer": dicom()})
-        expect(page.locator(".mv-facts")).to_contain_text("ABDOMEN")
-        return page
-
-    return open_with_file
-
-
-def ask(page, question: str) -> None:
-    field = page.get_by_role("textbox").last
-    field.fill(question)
-    field.press("Enter")
-
-
-def test_a_dicom_file_is_asked_about_and_followed_up_and_the_engine_dies_and_returns(page_of, address, engine, picture):
-    page = page_of(address)
-    ask(page, "What is shown in this scan?")
-    expect(page.locator(".mv-footer")).to_have_count(1, timeout=TIMEOUT)
-    expect(page.get_by_text("remembers the last 8 questions")).to_be_visible()
-    expect(page.get_by_text("no map of where it looked")).to_be_visible()
-    expect(page.locator(".mv-card", has_text="gives no confidence").or_(page.locator(".mv-abstained"))).to_have_count(1)
-    ask(page, "And on the left?")
-    expect(page.locator(".mv-footer")).to_have_count(2, timeout=TIMEOUT)
-    picture(page, "conversation")
-    engine.kill()
-    ask(page, "Is anything else visible?")
-    expect(page.locator(".mv-failed")).to_contain_text("engine gives no answer", timeout=TIMEOUT)
-    picture(page, "engine-down")
-    engine.start()
-    page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".mv-failed")).to_have_count(0)
-    expect(page.locator(".mv-footer")).to_have_count(3, timeout=TIMEOUT)
+def test_a_dicom_file_is_asked_about_and_followed_up_and_the_engine_dies_and_returns(browser, engine):
+    with page_of(f"openai:{engine.model}", engine.url) as url, opened(browser, url) as page:
+        add_ct(page)
+        expect(page.get_by_text("remembers the last 8 questions")).to_be_visible()
+        ask(page, "What is shown in this scan?")
+        expect(page.locator(".turn .card footer")).to_have_count(1)
+        expect(page.get_by_text("No confidence is known").or_(page.locator(".abstained"))).to_have_count(1)
+        ask(page, "And on the left?")
+        expect(page.locator(".turn .card footer")).to_have_count(2)
+        engine.kill()
+        ask(page, "Is anything else visible?")
+        expect(page.locator(".failed")).to_contain_text("engine gives no answer")
+        engine.start()
+        page.get_by_role("button", name="Ask again", exact=True).click()
+        expect(page.locator(".turn .card footer")).to_have_count(3)
 
 
-def slow_endpoint(name: str, **models) -> FakeEndpoint:
+def test_an_answer_of_the_real_engine_is_shown_while_it_is_written_and_canceled(browser, engine, tmp_path, monkeypatch):
+    named = f"models: {{tiny: {{model: {engine.model!r}, base_url: {engine.url!r}, max_tokens: 30000}}}}"
+    (tmp_path / "models.yaml").write_text(named)
+    monkeypatch.setenv("MEDICAL_VQA_MODELS", str(tmp_path / "models.yaml"))
+    with (
+        Instance(Path("tiny"), command="app", remote_deadline=PATIENCE) as instance,
+        opened(browser, instance.url) as page,
+    ):
+        add_ct(page)
+        ask(page, "What is shown in this scan?")
+        expect(page.locator(".unfinished")).not_to_be_empty()
+        expect(page.locator(".thinking")).to_contain_text(re.compile(r"… \d+ s"))
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".failed")).to_contain_text("You canceled this question")
+
+
+# --- what only an engine that is told what to answer can show ---------------------------------------------------------
+
+
+@contextmanager
+def scripted_engine(name):
+    """An engine that answers as it is told, in English; it sees pictures."""
     fake = FakeEndpoint()
     fake.models = [name]
 
@@ -92,41 +104,55 @@ def slow_endpoint(name: str, **models) -> FakeEndpoint:
         return 200, fake.reply | {"usage": {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}}
 
     fake.answer = answer
-    return fake
+    try:
+        yield fake
+    finally:
+        fake.close()
 
 
-def test_a_slow_answer_is_shown_while_it_is_written_and_canceled(page_of, picture, tmp_path):
-    fake = slow_endpoint("m")
-    with PageProcess(["openai:m", "--base-url", fake.url], tmp_path) as address:
-        page = page_of(address)
-        fake.stream("The left ", "lung is ", endless=True)
-        ask(page, "What is shown in this scan?")
-        expect(page.locator(".mv-unfinished")).to_contain_text("The left lung is")
-        expect(page.get_by_text(re.compile(r"^\d+ s$"))).to_be_visible()
-        expect(page.locator("img.picture")).to_be_visible()
+def chest() -> bytes:
+    """A radiograph of the shipped sample."""
+    return (files("medical_vqa") / "assets/slake-mini/imgs/xmlab166/source.jpg").read_bytes()
+
+
+def test_the_conversation_the_unfinished_answer_and_the_canceled_one(browser, picture):
+    with (
+        scripted_engine("medgemma-4b-it") as fake,
+        page_of("openai:medgemma-4b-it", fake.url) as url,
+        opened(browser, url) as page,
+    ):
+        add(page, chest(), "chest.jpg")
+        fake.stream("The picture is ", "a radiograph of the chest.")
+        ask(page, "What is shown?")
+        expect(answers(page)).to_have_text(["The picture is a radiograph of the chest."])
+        fake.stream("No ", "effusion on the left.")
+        ask(page, "And is there an effusion on the left?")
+        expect(answers(page)).to_have_count(2)
+        assert [message["role"] for message in fake.asked[-1]["messages"]] == ["user", "assistant", "user"]
+        picture(page, "conversation")
+        fake.stream("The heart is of ", "normal size, and", endless=True)
+        ask(page, "Describe the heart.")
+        expect(page.locator(".unfinished")).to_contain_text("The heart is of normal size, and")
+        expect(page.locator(".stage")).to_be_visible()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
         picture(page, "streaming")
         page.get_by_role("button", name="Cancel").click()
-        expect(page.locator(".mv-failed")).to_contain_text("You canceled this question")
-        assert fake.left.wait(60)
-        picture(page, "canceled")
-        page.close()
-    fake.close()
+        expect(page.locator(".failed")).to_contain_text("You canceled this question")
+        assert fake.left.wait(PATIENCE)
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "sentence"),
+    ("name", "status", "words", "sentence"),
     [
-        (401, "invalid api key", "refused the key"),
-        (404, "The model `m` does not exist", "has no model m; it has renamed"),
+        ("key", 401, "invalid api key", "refused the key (HTTP 401: invalid api key); set the variable OPENAI_API_KEY"),
+        ("renamed", 404, "The model `m` does not exist", "has no model m; it has renamed"),
+        ("context", 400, "This model's maximum context length is 2048 tokens.", "longer than m can read"),
     ],
 )
-def test_a_missing_key_and_a_renamed_model_are_one_sentence(page_of, picture, tmp_path, status, words, sentence):
-    fake = slow_endpoint("renamed")
-    with PageProcess(["openai:m", "--base-url", fake.url], tmp_path) as address:
-        page = page_of(address)
+def test_what_the_engine_refuses_is_one_sentence(browser, picture, name, status, words, sentence):
+    with scripted_engine("renamed") as fake, page_of("openai:m", fake.url) as url, opened(browser, url) as page:
+        add(page, chest(), "chest.jpg")
         fake.answer = lambda _: (status, {"error": {"message": words}})
         ask(page, "What is shown in this scan?")
-        expect(page.locator(".mv-failed")).to_contain_text(sentence)
-        picture(page, f"status-{status}")
-        page.close()
-    fake.close()
+        expect(page.locator(".failed")).to_contain_text(sentence)
+        picture(page, name)

@@ -348,6 +348,14 @@ def test_more_turns_and_pictures_than_the_model_takes(connect, fake):
         ("It could be no.</think>Yes", "Yes"),  # the template opened the thought in the prompt
         ("<unused94>thought\nhm<unused95>Pneumonia", "Pneumonia"),  # MedGemma
         ("<think>I wonder", ""),  # cut off before an answer
+        ("<think>a<think>b</think>c</think>Yes", "Yes"),
+        ("<think>a<think>b</think>c", ""),  # the outer thought is cut off
+        ("Yes<think>That was right.</think>", "Yes"),
+        ("hm</think>Yes<think>That was right.", "Yes"),
+        ("[THINK]hm[/THINK]Yes", "Yes"),  # Magistral
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes", "Yes"),  # gpt-oss
+        ("<think>hm</think><|begin_of_box|>Yes<|end_of_box|>", "Yes"),  # GLM-4.1V
+        ("Ye\x00s\x1b[31m", "Yes[31m"),  # what a terminal or a file must not receive
         ("**Answer:** Yes", "Yes"),
         ("The final answer is: \\boxed{\\text{Left lung}}", "Left lung"),
         ("## Finding\n- `CT` of the **chest**", "Finding\nCT of the chest"),

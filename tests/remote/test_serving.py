@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import openai
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import live
+from dicom_files import made
 
 from medical_vqa.app.case import finish_asking, open_case, start_asking
 from medical_vqa.app.client import Backend
@@ -27,7 +33,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1", "
 
 
 def serving(url: str, model: str = "m", **settings):
-    endpoint = {name: settings.pop(name) for name in ("max_pictures", "turns", "tries") if name in settings}
+    endpoint = {name: settings.pop(name) for name in ("max_pictures", "turns", "tries", "windows") if name in settings}
     loaded = remote(Endpoint(model, url, **{"tries": 1, "max_tokens": 8, **endpoint}), concurrency=300)
     chosen = live.settings(**{"remote_deadline": live.PATIENCE, **settings})
     return live.serving(remote_engine(loaded, chosen), chosen)
@@ -60,11 +66,6 @@ def upload(url: str, gray: int = 100) -> str:
 
 
 def textured(seed: int = 0) -> bytes:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32), np.uint8)).save(out, "PNG")
     return out.getvalue()
@@ -178,7 +179,7 @@ def test_a_wrong_key_or_name_is_the_engines_failure_and_not_the_questions(server
     image, fake.models = upload(server), ["renamed"]
     fake.answer = lambda _: (status, {"error": {"message": words}})
     problem = ask(server, image_id=image).json()["detail"]
-    assert problem["code"] == "engine_unavailable"
+    assert problem["code"] == "engine_refused"
     assert sentence in problem["message"]
 
 
@@ -273,3 +274,79 @@ def test_a_stop_waits_as_long_as_a_remote_model_may_take(fake, deadline, seconds
     engine = remote_engine(remote(Endpoint("m", fake.url)), settings)
     assert drain_seconds(create_app(engine, settings), settings) == seconds
     engine.model.close()
+
+
+# --- series -----------------------------------------------------------------------------------------------------------
+
+MEDGEMMA_WINDOWS = ((0.0, 2048.0), (40.0, 350.0), (40.0, 80.0))
+
+
+def ct(slices: int) -> bytes:
+    """A zip archive of CT slices whose values rise from -1000 HU to 1000 HU within each."""
+    values = np.linspace(-1000, 1000, 32 * 32).reshape(32, 32).astype(np.int16)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for z in range(slices):
+            header = {
+                "ImagePositionPatient": [0, 0, 3 * z],
+                "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                "PixelSpacing": [1.0, 1.0],
+                "SeriesInstanceUID": "1.2.3",
+                "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+                "Modality": "CT",
+                "RescaleSlope": "1",
+                "RescaleIntercept": "0",
+            }
+            archive.writestr(f"{z}.dcm", made(values + z, **header))
+    return out.getvalue()
+
+
+def series_of(url: str, slices: int) -> str:
+    files = {"files": ("ct.zip", ct(slices))}
+    return live.request("POST", f"{url}/series", files=files).json()["series"][0]["image_id"]
+
+
+def sent_pictures(body) -> list[Image.Image]:
+    urls = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_a_volume_is_sent_as_all_its_slices_with_the_plane_named_and_each_in_three_windows(fake):
+    with serving(counted(fake).url, max_pictures=85, windows=MEDGEMMA_WINDOWS) as server:
+        image = series_of(server, 85)
+        assert ask(server, image_id=image).json()["answer"] == "Yes"
+        pictures = sent_pictures(fake.asked[-1])
+        assert (len(pictures), {picture.mode for picture in pictures}) == (85, {"RGB"})
+        red, green, blue = np.asarray(pictures[0]).reshape(-1, 3).T
+        assert [int((band == 0).mean() * 100) for band in (red, green, blue)] == [0, 43, 50]  # below each window
+        text = fake.asked[-1]["messages"][0]["content"][-1]["text"]
+        assert text.startswith("The pictures are all 85 axial slices of one series, in the order of their position.\n")
+        answer = ask(server, image_id=image, plane="coronal").json()
+        assert len(answer["slices"]) == 32
+        assert "all 32 coronal slices" in fake.asked[-1]["messages"][0]["content"][-1]["text"]
+
+
+def test_of_a_larger_volume_as_many_slices_are_sent_as_the_model_takes(server, fake):
+    answer = ask(server, image_id=series_of(server, 40)).json()
+    assert [one["frame"] for one in answer["slices"]] == [5, 15, 25, 35]
+    assert "4 of the 40 axial slices" in fake.asked[-1]["messages"][0]["content"][-1]["text"]
+    one = ask(server, image_id=answer["image_id"], frame=7).json()
+    assert (one["frame"], len(sent_pictures(fake.asked[-1]))) == (7, 1)
+
+
+def test_a_stream_that_pauses_is_shown_up_to_the_pause(fake):
+    with serving(counted(fake).url, page=True) as server, live.client_of(base_url=server) as client:
+        conversation = client.post("/conversations").json()["id"]
+        files = {"image_file": ("a.png", textured())}
+        image = client.post(f"/conversations/{conversation}/images", files=files).json()["image"]["image_id"]
+        fake.stream("The left ", "lung", endless=True)
+        question = {"image_id": image, "key": "12345678", "question": "What is shown?"}
+        client.post(f"/conversations/{conversation}/questions", json=question)
+        version, text = -1, None
+        while text != "The left lung":
+            state = client.get(f"/conversations/{conversation}", params={"after": version}).json()
+            version, turn = state["version"], state["cases"][0]["turns"][0]
+            text = turn["text"]
+            assert turn["status"] == "pending"
+        client.delete(f"/conversations/{conversation}/images/{image}/questions/12345678")
+        assert fake.left.wait(live.PATIENCE)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,25 @@ def serving(
 
 
 class Instance:
-    """`medical-vqa serve` in a separate process."""
+    """`medical-vqa serve` in a separate process, or another command that serves, such as ``app``."""
 
-    def __init__(self, model: Path, *, store: str = "memory://", **environ: Any) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        store: str = "memory://",
+        command: str = "serve",
+        options: Sequence[str] = (),
+        **environ: Any,
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "medical_vqa", "serve", "--model", str(model), "--port", str(self.port)]
+        words = [sys.executable, "-m", "medical_vqa", command, "--model", str(model), "--port", str(self.port)]
         named = {f"MEDICAL_VQA_{name.upper()}": str(value) for name, value in environ.items()}
         self.errors = (Path(os.environ.get("TMPDIR", "/tmp")) / f"serve-{self.port}.log").open("w+")
         self.process = subprocess.Popen(
-            [*command, "--store", store],
+            [*words, "--store", store, *options],
             env={
                 **os.environ,
                 "PYTHONPATH": str(SOURCE),

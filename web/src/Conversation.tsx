@@ -152,7 +152,8 @@ function TurnCard({ imageId, turn, ask, edit }: CardProps) {
       {turn.status === "pending" && <Thinking imageId={imageId} turn={turn} />}
       {turn.status === "failed" && (
         <div class="card failed">
-          <p>{store.failureText(turn.failure ?? "internal")}</p>
+          <p>{store.failureText(turn.failure ?? "internal", turn.failure_message ?? "")}</p>
+          {turn.failure === "engine_refused" && <p class="small" lang="en">{turn.failure_message}</p>}
           <button onClick={() => ask(turn.question)}>{t("turn.retry")}</button>
         </div>
       )}

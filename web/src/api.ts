@@ -84,6 +84,7 @@ export type Turn = {
   status: "pending" | "answered" | "failed";
   answer: Answer | null;
   failure: string | null;
+  failure_message?: string | null;
   /** The answer while it is written. */
   text?: string | null;
   region?: Region | null;

@@ -290,7 +290,7 @@ export async function ask(imageId: string, question: string, options: { region?:
         if (conversation.value?.id === now.id) continue;
         return;
       }
-      replaceTurn(imageId, { ...turn, status: "failed", failure: code });
+      replaceTurn(imageId, { ...turn, status: "failed", failure: code, failure_message: error instanceof api.Failure ? error.message : null });
       return;
     }
   }

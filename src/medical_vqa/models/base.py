@@ -56,6 +56,8 @@ class Query:
     """Further pictures of the question, after `visual`; only for models with `max_pictures` above 1."""
     turns: tuple[tuple[str, str], ...] = ()
     """Earlier questions of the conversation with their answers, oldest first; read by models with `max_turns`."""
+    note: str = ""
+    """What the pictures are, such as slices of a plane; read by remote models, before the question."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SLICES = 5
 """Slices that a question is asked about."""
-MAX_SLICES = 64
+MAX_SLICES = 100
 """Most slices that a question is asked about."""
 CANDIDATES = 32
 """Evenly spread slices in which the entity of a question is searched for."""
@@ -26,6 +26,17 @@ def spread(count: int, number: int) -> list[int]:
     """Evenly spread slices, without the ends: the middle of each of `number` equal parts of `count` slices."""
     parts = min(number, count)
     return [int((part + 0.5) * count / parts) for part in range(parts)]
+
+
+def slices_at_once(max_pictures: int) -> int:
+    """How many slices a model receives where nobody says: as many as it takes in a question, if that is several."""
+    return min(max_pictures, MAX_SLICES) if max_pictures > 1 else DEFAULT_SLICES
+
+
+def slices_note(number: int, count: int, plane: str) -> str:
+    """What a chat model reads about its pictures: `number` of the `count` slices of a plane."""
+    which = "all" if number == count else f"{number} of the"
+    return f"The pictures are {which} {count} {plane} slices of one series, in the order of their position."
 
 
 def presence_in(model: VqaModel, query: Query) -> float | None:

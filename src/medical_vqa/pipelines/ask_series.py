@@ -22,6 +22,7 @@ from medical_vqa.models.slices import (
     combined,
     presence_in,
     showing_slices,
+    slices_note,
     spread,
 )
 from medical_vqa.pipelines.ask import ImageView
@@ -191,7 +192,8 @@ def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> Se
     if together > 1:
         indices = [indices[int((part + 0.5) * len(indices) / together)] for part in range(together)]
         first, *further = (pictures.query(index, question) for index in indices)
-        queries = [replace(first, other_visuals=tuple(query.visual for query in further))]
+        note = slices_note(len(indices), pictures.count, pictures.plane)
+        queries = [replace(first, other_visuals=tuple(query.visual for query in further), note=note)]
     else:
         queries = [pictures.query(index, question) for index in indices]
     contexts = {query.image: PictureContext.of(pictures.frame(int(query.image))) for query in queries}

@@ -272,7 +272,7 @@ class Conversations:
             if turn.region is not None:
                 changes["region_answer"] = await self._ask_about_region(service, image_id, turn, turn.region)
         except ApiError as error:
-            changes |= {"status": "failed", "failure": error.code}
+            changes |= {"status": "failed", "failure": error.code, "failure_message": error.message}
         except Exception:
             _LOG.exception("a question of a conversation failed")
             changes |= {"status": "failed", "failure": "internal"}
@@ -290,13 +290,21 @@ class Conversations:
     def _show_text(self, entry: _Open, image_id: str, key: str) -> Callable[[str], None]:
         """A function that shows unfinished text to the conversation's readers, from any thread."""
         loop = asyncio.get_running_loop()
-        shown_at = 0.0
+        latest = ""
+        next_show: asyncio.TimerHandle | None = None
+
+        def show_latest() -> None:
+            nonlocal next_show
+            next_show = None
+            turns = (turn for case in entry.conversation.cases for turn in case.turns)
+            if any(turn.key == key and turn.status == "pending" for turn in turns):
+                self._replace(entry, _with_turn(entry.conversation, image_id, key, {"text": latest}))
 
         def show(text: str) -> None:
-            nonlocal shown_at
-            if loop.time() - shown_at >= _TEXT_INTERVAL:
-                shown_at = loop.time()
-                self._replace(entry, _with_turn(entry.conversation, image_id, key, {"text": text}))
+            nonlocal latest, next_show
+            latest = text
+            if next_show is None:  # what comes within the interval is shown at its end
+                next_show = loop.call_later(_TEXT_INTERVAL, show_latest)
 
         def show_soon(text: str) -> None:
             if not loop.is_closed():

@@ -36,6 +36,7 @@ from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
 from medical_vqa.serving.metrics import Metrics
+from medical_vqa.serving.schema import ErrorCode
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class RemoteEngine:
         turns: Sequence[tuple[str, str]] = (),
         on_text: OnText | None = None,
         check_image: bool = False,
+        note: str = "",
     ) -> EngineAnswer:
         """The answer to a question.
 
@@ -190,6 +192,7 @@ class RemoteEngine:
             turns: Earlier questions of the conversation with their answers.
             on_text: Receives what of the answer may be shown while it is written.
             check_image: Whether to ask about an even gray picture too, and which body part the picture shows.
+            note: What the pictures are, for the model to read.
 
         Raises:
             ApiError: The endpoint is down, refuses the question, or does not answer within the deadline.
@@ -199,7 +202,9 @@ class RemoteEngine:
         if self._waiting >= self.options.queue_size:
             raise overloaded(self._seconds)
         kept_turns = tuple(turns[-self.model.max_turns :]) if self.model.max_turns else ()
-        query = Query("q", question, image, visual, other_visuals=tuple(other for _, other in others), turns=kept_turns)
+        query = Query(
+            "q", question, image, visual, other_visuals=tuple(other for _, other in others), turns=kept_turns, note=note
+        )
         key = (image, question, kept_turns, tuple(digest for digest, _ in others), check_image)
         cached = self._cache.get(key)
         self.metrics.answer_cache.labels("miss" if cached is None else "hit").inc()
@@ -217,7 +222,8 @@ class RemoteEngine:
             raise deadline_exceeded(self._seconds) from None
         except EndpointError as error:
             self._up = False
-            raise ApiError(503, "engine_unavailable", str(error), {"Retry-After": "5"}) from None
+            code: ErrorCode = "engine_unavailable" if isinstance(error, EndpointDownError) else "engine_refused"
+            raise ApiError(503, code, str(error), {"Retry-After": "5"}) from None
         except ModelError as error:
             raise ApiError(422, "invalid", str(error)) from None
         finally:
@@ -243,7 +249,9 @@ class RemoteEngine:
             assert isinstance(query.visual, np.ndarray)  # a remote model takes pictures, not features
             requests.append(self.model.ask(dataclasses.replace(query, visual=_gray_picture(query.visual.shape))))
             if body_part is None:
-                about_body_part = dataclasses.replace(query, question=BODY_PART_QUESTION, other_visuals=(), turns=())
+                about_body_part = dataclasses.replace(
+                    query, question=BODY_PART_QUESTION, other_visuals=(), turns=(), note=""
+                )
                 requests.append(self.model.ask(about_body_part))
         raw, *checks = await asyncio.gather(*requests)
         if len(checks) == 2:

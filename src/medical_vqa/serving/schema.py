@@ -82,6 +82,7 @@ ErrorCode = Literal[
     "internal",  # 500: a bug of the server
     "not_ready",  # 503
     "engine_unavailable",  # 503: the remote model behind this server does not answer
+    "engine_refused",  # 503: it answers, but refuses the key, lacks the model, or sees no pictures
 ]
 
 QUESTION_EXAMPLE = "What modality is used to take this image?"
@@ -471,6 +472,7 @@ class ConversationTurn(Wire):
     status: Literal["pending", "answered", "failed"] = Field(description="How far it is.")
     answer: Answer | None = Field(None, description="The answer, once there is one.")
     failure: str | None = Field(None, description="The error code, where it failed.")
+    failure_message: str | None = Field(None, description="What the server says about the failure, in English.")
     asked_at: int = Field(description="When it was asked, in milliseconds since 1970-01-01 UTC.")
     text: str | None = Field(None, description="The answer while it is written; null before and afterwards.")
     region: Region | None = Field(None, description="The part of the picture that the question is about.")

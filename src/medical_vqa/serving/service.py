@@ -434,6 +434,7 @@ class Service:
             received=start,
             turns=around.turns,
             check_image=around.check_image,
+            on_text=around.on_text,
         )
         answer = await self._finished(image, question, attention_map, start, around, series.result)
         return answer.model_copy(update={"frame": series.frame, "plane": series.plane, "slices": list(series.slices)})

@@ -133,6 +133,7 @@ export const en = {
   "failure.forbidden": "This page's key does not allow that. Its operator must use another key.",
   "failure.quota_exceeded": "This page may store no more pictures now. Delete some, or try again later.",
   "failure.engine_unavailable": "The model's engine gives no answer. Try again in a moment; the server does so too.",
+  "failure.engine_refused": "The model's engine does not work with this server as it is set up. Its operator must correct that:",
   "failure.canceled": "You canceled this question.",
   "failure.not_found": "The server does not know this page's request. Its version may be too old.",
   "failure.method_not_allowed": "The server does not know this page's request. Its version may be too old.",

@@ -134,6 +134,7 @@ export const zh: Record<Key, string> = {
   "failure.forbidden": "本页面的密钥不允许此操作，请管理员更换密钥。",
   "failure.quota_exceeded": "本页面目前不能再保存更多图像。请删除一些，或稍后再试。",
   "failure.engine_unavailable": "模型引擎没有响应。服务器会继续尝试，请稍后再试。",
+  "failure.engine_refused": "模型引擎的设置有误，需要管理员更正：",
   "failure.canceled": "您取消了这个问题。",
   "failure.not_found": "服务器不认识本页面的请求，其版本可能过旧。",
   "failure.method_not_allowed": "服务器不认识本页面的请求，其版本可能过旧。",

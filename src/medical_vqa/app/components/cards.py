@@ -11,7 +11,7 @@ from medical_vqa.serving.schema import Answer
 from medical_vqa.text import per_cent
 
 _MAX_ALTERNATIVES = 3
-_EXPLAINED = frozenset({"engine_unavailable", "invalid"})
+_EXPLAINED = frozenset({"engine_unavailable", "engine_refused", "invalid"})
 """Failures whose own sentence says more than the page's: which engine, and what it wrote."""
 
 

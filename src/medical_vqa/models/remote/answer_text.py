@@ -11,7 +11,8 @@ LONGEST_ANSWER = 2_000
 LONGEST_RAW = 20_000
 """Characters of the model's text that are recorded."""
 
-_FINAL_TAGS = re.compile(r"</?(?:answer|final|response)>", re.IGNORECASE)
+_FINAL_TAGS = re.compile(r"</?(?:answer|final|response)>|<\|(?:begin|end)_of_box\|>", re.IGNORECASE)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+", re.MULTILINE)
 _BULLET = re.compile(r"^\s*[*+-]\s+", re.MULTILINE)
@@ -22,7 +23,7 @@ _LABEL = re.compile(r"^\s*(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[::])\s*
 
 def visible(text: str) -> str:
     """What of an unfinished text may be shown already: no thought, and no beginning of a tag at its end."""
-    beginning = without_thoughts(text).lstrip()
+    beginning = _CONTROLS.sub("", without_thoughts(text)).lstrip()
     for tag in (tag for tags in THOUGHT_TAGS for tag in tags):
         for length in range(len(tag) - 1, 0, -1):
             if beginning.endswith(tag[:length]):
@@ -32,7 +33,7 @@ def visible(text: str) -> str:
 
 def answer_text(text: str) -> str:
     """The answer, as it is shown and scored."""
-    answer = _FINAL_TAGS.sub("", without_thoughts(text))
+    answer = _CONTROLS.sub("", _FINAL_TAGS.sub("", without_thoughts(text)))
     answer = _BOXED.sub(r"\1", answer)
     answer = _FENCE.sub("", answer)
     answer = _HEADING.sub("", answer)

@@ -199,7 +199,10 @@ class RemoteModel(RemoteFamily):
         questions = [question for question, _ in turns] + [check_question(query.question)]
         messages: list[dict[str, Any]] = []
         for number, question in enumerate(questions):
-            text = {"type": "text", "text": self.endpoint.prompt.replace("{question}", question)}
+            words = self.endpoint.prompt.replace("{question}", question)
+            if query.note and not number:
+                words = f"{query.note}\n{words}"
+            text = {"type": "text", "text": words}
             content = [text] if number else [*pictures, text]
             messages.append({"role": "user", "content": content})
             if number < len(turns):

@@ -12,7 +12,15 @@ from cachetools import LRUCache
 
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.errors import ImageError
-from medical_vqa.models.slices import CANDIDATES, DEFAULT_SLICES, combined, ranking, showing_slices, spread
+from medical_vqa.models.slices import (
+    CANDIDATES,
+    combined,
+    ranking,
+    showing_slices,
+    slices_at_once,
+    slices_note,
+    spread,
+)
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.decoding import prepared_slice
 from medical_vqa.serving.engine import Engine, EngineAnswer
@@ -80,18 +88,21 @@ class SliceAnswers:
             )
         volume = await self._images.volume(image.id)
         presence = await self._presence(image, volume, question, plane, window, options.get("received"))
-        showing = showing_slices(presence, DEFAULT_SLICES)
-        indices = showing or spread(facts.planes[plane], DEFAULT_SLICES)
+        number = slices_at_once(self._engine.model.max_pictures)
+        showing = showing_slices(presence, number)
+        indices = showing or spread(facts.planes[plane], number)
         together = min(len(indices), self._engine.model.max_pictures)
         if together > 1:
             indices = [indices[place] for place in spread(len(indices), together)]
         slices = [await self._slice(image, volume, index, plane, window) for index in indices]
         if together > 1:
             first, *others = slices
-            pairs = [(other.digest, other.visual) for other in others]
-            results = [await self._ask(first, question, {**options, "others": pairs})] * len(indices)
+            options["others"] = [(other.digest, other.visual) for other in others]
+            if isinstance(self._engine, RemoteEngine):
+                options["note"] = slices_note(len(indices), facts.planes[plane], plane)
+            results = [await self._ask(first, question, options)] * len(indices)
         else:
-            results = await self._ask_each(slices, question, options)
+            results = await self._ask_each(slices, question, {**options, "on_text": None})
         result, place = _combined(results)
         if isinstance(self._engine, Engine) and together <= 1:
             result = _with_evidence(result, await self._ask(slices[place], question, options))
