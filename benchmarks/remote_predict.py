@@ -1,7 +1,8 @@
 """`predict` of 10,000 questions with a remote model, killed with -9 on the way and resumed.
 
 The engine answers after a fixed delay and counts how often each question is asked. Shown are the answers in the file,
-the questions that were asked twice (those that were on their way when the process was killed), tokens and cost.
+the questions that were asked twice (those that were on their way when the process was killed), and the requests,
+tokens and cost that `predict` reports, which lack the answers that were on their way.
 
     python benchmarks/remote_predict.py
 """
@@ -75,6 +76,7 @@ def measure(folder: Path, port: int, kill_after: int) -> dict[str, Any]:
         "answers": len(ids),
         "distinct_answers": len(set(ids)),
         "asked_twice": sum(n > 1 for n in counts.values()),
+        "requests_at_engine": sum(counts.values()),
         "never_asked": PICTURES * QUESTIONS - len(counts),
         "seconds": round(seconds, 1),
         "reported": re.findall(r"spent: (.*)", second.stdout)[0],

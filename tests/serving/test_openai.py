@@ -182,6 +182,23 @@ def test_base64_may_have_line_breaks(client):
     assert reply.choices[0].message.content == "60 What is it?"
 
 
+@pytest.mark.parametrize(
+    "image_url",
+    [
+        {"url": DATA, "detail": "low"},
+        DATA,
+        {"url": DATA.replace("data:image/png;base64", "DATA:;BASE64")},
+        {"url": DATA.rstrip("=")},
+        {"url": f"data:image/png;base64,{base64.urlsafe_b64encode(png(60)).decode()}"},
+        {"url": DATA.replace("+", "%2B").replace("=", "%3D")},
+    ],
+)
+def test_the_address_of_an_image_may_have_each_form_that_clients_send(client, image_url):
+    content = [{"type": "image_url", "image_url": image_url}, {"type": "text", "text": "What is it?"}]
+    reply = client.chat.completions.create(model="echo-1", messages=[{"role": "user", "content": content}])
+    assert reply.choices[0].message.content == "60 What is it?"
+
+
 def test_what_the_model_does_not_read_is_named(client):
     turns = [
         *messages("First?"),
@@ -281,7 +298,8 @@ def test_a_refused_response_names_the_parameter(client, changes, param):
         ({"messages": messages(url="data:image/png,raw")}, 400, "expected an image as data:"),
         ({"messages": messages(url="data:image/png;base64,AAAA")}, 400, "expected"),
         ({"messages": messages(url="https://example.org/a.png")}, 400, "fetches no remote images"),
-        ({"messages": messages(url="file:///etc/passwd")}, 400, "fetches no remote images"),
+        ({"messages": messages(url=DATA.partition(",")[2])}, 400, "expected the image as data:image/...;base64"),
+        ({"messages": messages(url="file:///etc/passwd")}, 400, "expected the image as data:image/...;base64"),
         ({"n": 3}, 422, "n:"),
         ({"messages": []}, 422, "messages"),
     ],

@@ -98,7 +98,8 @@ def connection_problem(error: Exception, timeout: float) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror
         return f"no connection: {reason or error.os_error}"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | aiohttp.ClientOSError):
         return "it closed the connection"

@@ -21,7 +21,7 @@ def seconds_before_retry(retries: int, headers: Mapping[str, str] | None = None)
     requested = _requested_seconds(headers or {})
     if requested is not None and 0 <= requested <= _MOST_REQUESTED:
         return requested
-    longest = min(_FIRST_SECONDS * 2**retries, _MOST_SECONDS)
+    longest = min(_FIRST_SECONDS * float(2**retries), _MOST_SECONDS)
     return longest * random.uniform(0.75, 1.0)  # so that clients do not come back together
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -39,6 +40,7 @@ from medical_vqa.serving.service import Conversation, Service, Upload
 
 _EVENTS = "text/event-stream"
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
+_URL_SAFE = str.maketrans("-_", "+/")
 _BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every piece decodes by itself
 DESCRIPTIONS: dict[int, str] = {
     400: "a request that cannot be answered",
@@ -81,7 +83,12 @@ class ImagePart(_RequestPart):
     """An image in a message."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: ImageUrl | str = Field(description="Its address, alone or in an object.")
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
 
 
 class TextPart(_RequestPart):
@@ -420,9 +427,7 @@ def read_messages(
         ApiError: There is no question, or one message has more images than the model takes (400).
     """
     user_messages = [message for message in messages if message.role == "user"]
-    images = [
-        [part.image_url.url for part in message.parts if isinstance(part, ImagePart)] for message in user_messages
-    ]
+    images = [[part.url for part in message.parts if isinstance(part, ImagePart)] for message in user_messages]
     newest = next((urls for urls in reversed(images) if urls), [])
     if len(newest) > most_pictures:
         takes = "one image" if most_pictures == 1 else f"at most {most_pictures} images"
@@ -466,25 +471,30 @@ async def read_image_url(url: str, service: Service, field: str = "messages") ->
     Raises:
         ApiError: The image cannot be read.
     """
-    if url.startswith("data:"):
+    scheme = url.partition(":")[0].lower()
+    if scheme == "data":
         header, comma, content = url.partition(",")
-        if not comma or not header.endswith(";base64"):
+        if not comma or not header.lower().endswith(";base64"):
             raise ApiError(400, "not_an_image", "expected an image as data:image/...;base64,...", param=field)
         try:
             return await asyncio.to_thread(decode_base64, content)
         except ValueError:
             raise ApiError(400, "not_an_image", "the image's base64 is damaged; encode it again", param=field) from None
+    if scheme not in ("http", "https"):
+        message = "expected the image as data:image/...;base64,..., got neither that nor an http(s) URL"
+        raise ApiError(400, "not_an_image", message, param=field)
     if not service.settings.remote_images:
         raise ApiError(400, "not_an_image", "this server fetches no remote images; send a data URL", param=field)
     return await fetch_image(url, max_bytes=service.settings.max_upload_bytes, timeout=service.settings.deadline)
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of base64 with or without line breaks; raises `ValueError`.
+    """The bytes of base64, in either alphabet, with or without line breaks and padding; raises `ValueError`.
 
     Decoded in pieces, between which other threads run.
     """
-    text = "".join(text.split())
+    text = "".join((unquote(text) if "%" in text else text).split()).translate(_URL_SAFE)
+    text += "=" * (-len(text) % 4)
     pieces = range(0, len(text), _BASE64_PIECE)
     return b"".join(base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in pieces)
 
