@@ -102,26 +102,64 @@ THOUGHT_TAGS = (
 )
 """What reasoning models put around their chain of thought: opening and closing, in lower case."""
 _OPENINGS = frozenset(opening for opening, _ in THOUGHT_TAGS)
-_ANY_TAG = re.compile("|".join(re.escape(tag) for tags in THOUGHT_TAGS for tag in tags), re.IGNORECASE)
+_TAGS = tuple(tag for tags in THOUGHT_TAGS for tag in tags)
+_ANY_TAG = re.compile("|".join(map(re.escape, _TAGS)), re.IGNORECASE)
+_LONGEST_TAG = max(map(len, _TAGS))
 
 
 def without_thoughts(text: str) -> str:
-    """The text outside of chains of thought; empty where a thought was interrupted before an answer.
+    """The text outside of chains of thought; empty where a thought was interrupted before an answer."""
+    thoughts = ThoughtFilter()
+    thoughts.add(text)
+    return thoughts.complete
+
+
+class ThoughtFilter:
+    """Separates an answer from chains of thought, also while it is written; each piece is read once.
 
     Thoughts may be nested. A closing tag without its opening ends a thought that the prompt's template has opened.
     """
-    parts: list[str] = []
-    depth, position = 0, 0
-    for tag in _ANY_TAG.finditer(text):
-        if depth == 0:
-            parts.append(text[position : tag.start()])
-        if tag[0].lower() in _OPENINGS:
-            depth += 1
-        elif depth:
-            depth -= 1
-        else:
-            parts.clear()
-        position = tag.end()
-    if depth == 0:
-        parts.append(text[position:])
-    return "".join(parts)
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._depth = 0
+        self._tag_beginning = ""  # what may be the beginning of a tag
+
+    def add(self, piece: str) -> None:
+        """Read the next piece."""
+        text = self._tag_beginning + piece
+        position = 0
+        for tag in _ANY_TAG.finditer(text):
+            self._append(text[position : tag.start()])
+            if tag[0].lower() in _OPENINGS:
+                self._depth += 1
+            elif self._depth:
+                self._depth -= 1
+            else:
+                self._parts.clear()
+            position = tag.end()
+        rest = text[position:]
+        length = _beginning_of_tag(rest)
+        self._append(rest[: len(rest) - length])
+        self._tag_beginning = rest[len(rest) - length :]
+
+    @property
+    def so_far(self) -> str:
+        """The answer so far: no thought, and no beginning of a tag at its end."""
+        return "".join(self._parts)
+
+    @property
+    def complete(self) -> str:
+        """The answer, where nothing follows."""
+        return self.so_far + ("" if self._depth else self._tag_beginning)
+
+    def _append(self, text: str) -> None:
+        if text and not self._depth:
+            self._parts.append(text)
+
+
+def _beginning_of_tag(text: str) -> int:
+    """Characters at the end of a text that begin a tag, and do not complete it."""
+    end = text[-_LONGEST_TAG + 1 :].lower()
+    starts = (start for start in range(len(end)) if any(tag.startswith(end[start:]) for tag in _TAGS))
+    return len(end) - next(starts, len(end))

@@ -379,7 +379,32 @@ def test_an_endless_answer_is_bounded(ask, fake):
     _, (prediction,) = ask()
     assert len(prediction.answer) <= 2_002
     assert prediction.answer.endswith("word …")
-    assert len(prediction.raw) == 20_000
+    assert len(prediction.raw) <= 20_000
+
+
+def test_the_answer_after_a_thought_of_ten_thousand_tokens_is_not_lost(connect, fake):
+    thought = "word " * 10_000
+    fake.say(f"<think>{thought}</think>Left lung")
+    (prediction,) = connect().answer(questions(1), Decoding())
+    assert prediction.answer == "Left lung"
+    assert prediction.raw.endswith("</think>Left lung")
+    fake.stream("<think>", *[thought[:50]] * 1000, "</think>", "Left", " lung")
+    shown: list[str] = []
+    assert connect().submit(questions(1)[0], shown.append).result().answer == "Left lung"
+    assert shown == ["Left", "Left lung"]
+
+
+def test_a_long_answer_is_not_sent_again_with_every_token(connect, fake):
+    fake.stream(*["word "] * 3000)
+    shown: list[str] = []
+    assert connect().submit(questions(1)[0], shown.append).result().answer.endswith("word …")
+    assert len(shown) < 500
+
+
+def test_a_refusal_in_a_field_of_its_own_is_shown(ask, fake):
+    fake.reply = {"choices": [{"message": {"content": None, "refusal": "I can't help with that."}}]}
+    _, (answer,) = ask()
+    assert answer.answer == "I can't help with that."
 
 
 def token(text, probability, **top):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from medical_vqa.text import THOUGHT_TAGS, without_thoughts
+from medical_vqa.text import ThoughtFilter, without_thoughts
 
 LONGEST_ANSWER = 2_000
 """Characters of an answer; what follows is left out, and an ellipsis says so."""
@@ -21,14 +21,21 @@ _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}?\}")
 _LABEL = re.compile(r"^\s*(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[::])\s*", re.IGNORECASE)
 
 
-def visible(text: str) -> str:
-    """What of an unfinished text may be shown already: no thought, and no beginning of a tag at its end."""
-    beginning = _CONTROLS.sub("", without_thoughts(text)).lstrip()
-    for tag in (tag for tags in THOUGHT_TAGS for tag in tags):
-        for length in range(len(tag) - 1, 0, -1):
-            if beginning.endswith(tag[:length]):
-                return beginning[:-length]
-    return beginning
+class UnfinishedAnswer:
+    """What of an answer may be shown while it is written, at most `LONGEST_ANSWER` characters."""
+
+    def __init__(self) -> None:
+        self._thoughts = ThoughtFilter()
+        self._shown = ""
+
+    def add(self, piece: str) -> str | None:
+        """Read the next piece; returns what may be shown now, None where that has not changed."""
+        self._thoughts.add(piece)
+        now = _bounded(_CONTROLS.sub("", self._thoughts.so_far).lstrip())
+        if now == self._shown:
+            return None
+        self._shown = now
+        return now
 
 
 def answer_text(text: str) -> str:
@@ -40,6 +47,18 @@ def answer_text(text: str) -> str:
     answer = _BULLET.sub("", answer)
     answer = _EMPHASIS.sub(r"\2", answer).strip()
     answer = _LABEL.sub("", answer).strip()
+    return _bounded(answer)
+
+
+def recorded(text: str) -> str:
+    """The model's text as it is recorded: of a very long one the beginning, and the end, where its answer is."""
+    if len(text) <= LONGEST_RAW:
+        return text
+    half = LONGEST_RAW // 2 - 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def _bounded(answer: str) -> str:
     if len(answer) <= LONGEST_ANSWER:
         return answer
     return answer[:LONGEST_ANSWER].rsplit(maxsplit=1)[0] + " …"

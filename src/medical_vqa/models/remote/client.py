@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.remote import failures
-from medical_vqa.models.remote.answer_text import LONGEST_RAW, visible
+from medical_vqa.models.remote.answer_text import UnfinishedAnswer
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.failures import Refusal
 from medical_vqa.models.remote.retries import seconds_before_retry
 from medical_vqa.models.remote.usage import Usage, prompt_tokens
-from medical_vqa.models.remote.wire import BodyParts, content_text, events, reply_object, request_body
+from medical_vqa.models.remote.wire import BodyParts, events, message_text, reply_object, request_body
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -35,6 +35,7 @@ OnText = Callable[[str], None]
 _TOP_LOGPROBS = 5  # yes and no are among them where the question is closed; LM Studio and others refuse more
 _SAMPLE_TEMPERATURE = 0.7
 _LIST_SECONDS = 10.0
+_LONGEST_TEXT = 1 << 20  # characters of an answer, chain of thought included
 _LONGEST_LINE = 1 << 18  # bytes of a stream's line, of which aiohttp reads twice as many
 
 
@@ -239,7 +240,7 @@ class EndpointClient:
         try:
             completion = reply_object(json.loads(content))
             choice = completion.choices[0]
-            text = content_text(choice.message.content)
+            text = message_text(choice.message)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             if self._use_version(address):
                 raise _AdaptedError from None
@@ -248,12 +249,12 @@ class EndpointClient:
         usage = getattr(completion, "usage", None)
         filtered = finish_reason == "content_filter"
         self.usage.add(usage, answers=answers, retries=retries, filtered=filtered)
-        return Reply(text[:LONGEST_RAW], _tokens(choice), finish_reason, prompt_tokens(usage))
+        return Reply(text[:_LONGEST_TEXT], _tokens(choice), finish_reason, prompt_tokens(usage))
 
     async def _read_stream(self, response: ClientResponse, on_text: OnText, retries: int) -> Reply:
         import aiohttp  # noqa: PLC0415
 
-        reply, usage, last_text = Reply(), None, ""
+        reply, usage, unfinished, pieces, length = Reply(), None, UnfinishedAnswer(), list[str](), 0
         try:
             async for event in events(response.content):
                 failures.check_event(event)
@@ -264,16 +265,16 @@ class EndpointClient:
                 choice = choices[0]
                 reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
                 reply.tokens.extend(_tokens(choice))
-                text = content_text(getattr(getattr(choice, "delta", None), "content", None))
-                if text and len(reply.text) < LONGEST_RAW:
-                    reply.text += text
-                    now = visible(reply.text)
-                    if now != last_text:
-                        last_text = now
+                text = message_text(getattr(choice, "delta", None))
+                if text and length < _LONGEST_TEXT:
+                    pieces.append(text)
+                    length += len(text)
+                    if (now := unfinished.add(text)) is not None:
                         on_text(now)
         except (aiohttp.ClientError, TimeoutError, TypeError, ValueError) as error:
             raise failures.BrokenOffError(failures.connection_problem(error, self.endpoint.timeout)) from error
         self.usage.add(usage, retries=retries, filtered=reply.finish_reason == "content_filter")
+        reply.text = "".join(pieces)
         reply.prompt_tokens = prompt_tokens(usage)
         return reply
 

@@ -26,7 +26,7 @@ from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, Vision, check_question
 from medical_vqa.models.remote import failures
-from medical_vqa.models.remote.answer_text import answer_text
+from medical_vqa.models.remote.answer_text import answer_text, recorded
 from medical_vqa.models.remote.client import EndpointClient, OnText, Reply
 from medical_vqa.models.remote.confidence import Confidence, agreement, token_confidence
 from medical_vqa.models.remote.endpoint import Endpoint
@@ -172,7 +172,12 @@ class RemoteModel(RemoteFamily):
         if certainty.value is None and self.endpoint.samples and reply.finish_reason != "content_filter":
             certainty = await self._agreement(messages, answer)
         return Prediction(
-            query.id, answer, reply.text, certainty.value, certainty.alternatives, confidence_basis=certainty.basis
+            query.id,
+            answer,
+            recorded(reply.text),
+            certainty.value,
+            certainty.alternatives,
+            confidence_basis=certainty.basis,
         )
 
     def check(self) -> None:

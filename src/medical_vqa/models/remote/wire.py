@@ -80,10 +80,16 @@ def reply_object(value: Any) -> Any:
     return [reply_object(part) for part in value] if isinstance(value, list) else value
 
 
-def content_text(content: Any) -> str:
-    """The text of a message's ``content``: a string, null, or a list of parts; raises `TypeError` for anything else."""
+def message_text(message: Any) -> str:
+    """The text of a message, or of a piece of one; the refusal where there is no text.
+
+    Its ``content`` is a string, null, or a list of parts. Raises `TypeError` for anything else, and for no message.
+    """
+    if not isinstance(message, SimpleNamespace):
+        raise TypeError("there is no message")
+    content = getattr(message, "content", None)
     if content is None:
-        return ""
+        return str(getattr(message, "refusal", None) or "")
     if isinstance(content, list):
         return "".join(str(getattr(part, "text", None) or "") for part in content)
     if not isinstance(content, str):
