@@ -62,14 +62,14 @@ def test_requests_that_fail_for_a_temporary_reason_are_repeated_and_counted(ask,
 def test_an_endpoint_that_stays_unavailable_is_given_up_with_what_to_do(connect, fake):
     fake.failures = [503] * 9
     model = connect()
-    with pytest.raises(EndpointDownError, match=r"in 3 tries \(HTTP 503: no such luck\); answers so far are saved"):
+    with pytest.raises(EndpointDownError, match=r"in 3 tries \(HTTP 503: no such luck\); start the engine"):
         model.answer(questions(1), Decoding())
     assert (len(fake.asked), model.usage.requests, model.usage.retries) == (3, 0, 2)
 
 
 def test_no_endpoint_at_all(monkeypatch):
     monkeypatch.setattr("medical_vqa.models.remote.client.seconds_before_retry", lambda *_: 0.0)
-    model = RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1", tries=2))
+    model = RemoteModel(Endpoint("m", "http://127.0.0.1:1/v1", tries=6))
     with pytest.raises(ModelError, match=r"did not answer in 2 tries \(no connection: Connection refused\)"):
         model.answer(questions(1), Decoding())
     model.close()
@@ -144,7 +144,7 @@ def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: P
     n, out = len(SelectedDataset.open(selection).rows("validation")), tmp_path / "run" / "predictions-validation.jsonl"
     fake.limit = 20
     loaded = remote(Endpoint("m", fake.url, tries=1), concurrency=2, probe=False)
-    with pytest.raises(ModelError, match="run the same command again"):
+    with pytest.raises(ModelError, match="what was saved is not asked again"):
         predict(loaded, split="validation", selection=selection, out=out)
     assert not out.exists()
     fake.limit, before = 10**9, len(fake.asked)

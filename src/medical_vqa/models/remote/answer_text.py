@@ -31,6 +31,8 @@ class UnfinishedAnswer:
     def add(self, piece: str) -> str | None:
         """Read the next piece; returns what may be shown now, None where that has not changed."""
         self._thoughts.add(piece)
+        if len(self._shown) > LONGEST_ANSWER // 2 and self._shown.endswith(" …"):  # nothing more is shown
+            return None
         now = _bounded(_CONTROLS.sub("", self._thoughts.so_far).lstrip())
         if now == self._shown:
             return None

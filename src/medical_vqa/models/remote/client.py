@@ -35,6 +35,7 @@ OnText = Callable[[str], None]
 _TOP_LOGPROBS = 5  # yes and no are among them where the question is closed; LM Studio and others refuse more
 _SAMPLE_TEMPERATURE = 0.7
 _LIST_SECONDS = 10.0
+_PROBE_TRIES = 2  # to reach an endpoint at all, before the first question
 _LONGEST_TEXT = 1 << 20  # characters of an answer, chain of thought included
 _LONGEST_LINE = 1 << 18  # bytes of a stream's line, of which aiohttp reads twice as many
 
@@ -192,11 +193,13 @@ class EndpointClient:
                     refusal = Refusal(response.status, await response.text(errors="replace"), location)
                     delay = seconds_before_retry(retries, response.headers)
             except failures.BrokenOffError as error:
-                raise failures.down(endpoint, f"the answer broke off: {error}") from error
+                raise failures.down(endpoint, f"the answer broke off: {error}", tries=retries + 1) from error
             except (aiohttp.ClientError, TimeoutError) as error:
-                if is_last:
+                is_unreachable = isinstance(error, aiohttp.ClientConnectorError)
+                if is_last or (is_unreachable and not answers and retries + 1 >= _PROBE_TRIES):
                     self.usage.add_retries(retries)
-                    raise failures.down(endpoint, failures.connection_problem(error, endpoint.timeout)) from error
+                    problem = failures.connection_problem(error, endpoint.timeout)
+                    raise failures.down(endpoint, problem, tries=retries + 1) from error
                 delay = seconds_before_retry(retries)
             else:
                 if is_last or not failures.is_temporary(refusal):
@@ -300,7 +303,7 @@ class EndpointClient:
             raise failures.not_compatible(self.endpoint, refusal.words)
         if failures.is_temporary(refusal):
             words = f": {refusal.words}" if refusal.words else ""
-            raise failures.down(self.endpoint, f"HTTP {refusal.status}{words}")
+            raise failures.down(self.endpoint, f"HTTP {refusal.status}{words}", tries=retries + 1)
         raise failures.refused(refusal, self.endpoint)
 
     def _adapt(self, option: str) -> None:

@@ -196,10 +196,9 @@ def not_compatible(endpoint: Endpoint, reply: str) -> EndpointError:
     )
 
 
-def down(endpoint: Endpoint, problem: str) -> EndpointDownError:
-    """The endpoint does not answer, after all tries."""
-    tries = "1 try" if endpoint.tries == 1 else f"{endpoint.tries} tries"
+def down(endpoint: Endpoint, problem: str, *, tries: int) -> EndpointDownError:
+    """The endpoint does not answer, after a number of tries."""
     return EndpointDownError(
-        f"{endpoint.base_url} did not answer in {tries} ({problem}); answers so far are saved: start the engine, or "
-        "run the same command again when it is available"
+        f"{endpoint.base_url} did not answer in {'1 try' if tries == 1 else f'{tries} tries'} ({problem}); start the "
+        "engine, or try again when it is available: what was saved is not asked again"
     )
