@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: 
     fake.answer = answer
     command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
     command += ["--where", "content_type=Size", "--out", tmp_path / "out", "--probe-images", 3]
+    command += ["--price", 1e6, 0]
     status, out, err = call(*command)
     assert status == 0, err
     assert "squad_v2" in out
@@ -31,6 +33,8 @@ def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: 
     probed = len((tmp_path / "out" / "probe-validation.answers.jsonl").read_text().splitlines()) - 1
     assert probed > questions // 2
     assert f"{2 * questions + probed} requests" in out
+    prompt_tokens = int(re.findall(r"([\d,]+) prompt tokens", out)[0].replace(",", ""))
+    assert f"cost {prompt_tokens:.4f}" in out
     before = len(fake.asked)
     status, _, err = call(*command)
     assert status == 0, err

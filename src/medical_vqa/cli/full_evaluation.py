@@ -23,6 +23,7 @@ from medical_vqa.cli.options import Rows, allow_http_option, api_key_option, bas
 @api_key_option
 @allow_http_option
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
+@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @row_options
 def evaluate(
     model: str,
@@ -36,6 +37,7 @@ def evaluate(
     api_key_env: str | None,
     allow_http: bool,
     concurrency: int | None,
+    price: tuple[float, float] | None,
     rows: Rows,
 ) -> None:
     """Answer a split, probe the model, score by every protocol with baselines, and write the report.
@@ -69,6 +71,9 @@ def evaluate(
     click.echo(f"\n{protocol_table(evaluation.scores.results.protocols)}")
     if spent := evaluation.usage:
         counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in spent.items())
-        cost = f", cost {evaluation.cost:.4f}" if evaluation.cost is not None else ""
+        total = evaluation.cost
+        if price:
+            total = (spent["prompt_tokens"] * price[0] + spent["completion_tokens"] * price[1]) / 1e6
+        cost = f", cost {total:.4f}" if total is not None else ""
         click.echo(f"spent: {counts}{cost}")
     click.echo(f"predictions: {evaluation.predictions.path}\nresults: {evaluation.results}\nreport: {evaluation.page}")

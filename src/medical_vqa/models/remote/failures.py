@@ -154,7 +154,7 @@ def refused(refusal: Refusal, endpoint: Endpoint) -> ModelError:
     if _CONTEXT.search(words):
         return ModelError(
             f"question and picture are longer than {endpoint.model} can read ({words}); use a smaller picture side, "
-            "fewer turns, or serve the model with a longer context"
+            "fewer turns, fewer max_tokens, or serve the model with a longer context"
         )
     if (most := _PICTURES.search(words)) is not None:
         return ModelError(
