@@ -60,6 +60,7 @@ def test_a_dicom_file_is_asked_about_and_followed_up_and_the_engine_dies_and_ret
     with page_of(f"openai:{engine.model}", engine.url) as url, opened(browser, url) as page:
         add_ct(page)
         expect(page.get_by_text("remembers the last 8 questions")).to_be_visible()
+        expect(page.get_by_text("does not mark where in the picture")).to_be_visible()
         ask(page, "What is shown in this scan?")
         expect(page.locator(".turn .card footer")).to_have_count(1)
         expect(page.get_by_text("No confidence is known").or_(page.locator(".abstained"))).to_have_count(1)
@@ -110,12 +111,12 @@ def scripted_engine(name):
         fake.close()
 
 
-def chest() -> bytes:
+def chest(name: str = "xmlab166") -> bytes:
     """A radiograph of the shipped sample."""
-    return (files("medical_vqa") / "assets/slake-mini/imgs/xmlab166/source.jpg").read_bytes()
+    return (files("medical_vqa") / f"assets/slake-mini/imgs/{name}/source.jpg").read_bytes()
 
 
-def test_the_conversation_the_unfinished_answer_and_the_canceled_one(browser, picture):
+def test_a_conversation_an_unfinished_answer_a_canceled_one_and_two_pictures(browser, picture):
     with (
         scripted_engine("medgemma-4b-it") as fake,
         page_of("openai:medgemma-4b-it", fake.url) as url,
@@ -139,6 +140,15 @@ def test_the_conversation_the_unfinished_answer_and_the_canceled_one(browser, pi
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator(".failed")).to_contain_text("You canceled this question")
         assert fake.left.wait(PATIENCE)
+        fake.endless.clear()
+        fake.stream("The effusion is new.")
+        add(page, chest("xmlab195"), "current.jpg")
+        page.locator(".together").get_by_label("chest.jpg").check()
+        ask(page, "What changed since the earlier picture?")
+        expect(answers(page)).to_have_text(["The effusion is new."])
+        expect(page.locator(".turn .part")).to_have_text("Together with chest.jpg")
+        assert [part["type"] for part in fake.asked[-1]["messages"][0]["content"]] == ["image_url", "image_url", "text"]
+        picture(page, "together")
 
 
 @pytest.mark.parametrize(

@@ -334,19 +334,47 @@ def test_of_a_larger_volume_as_many_slices_are_sent_as_the_model_takes(server, f
     assert (one["frame"], len(sent_pictures(fake.asked[-1]))) == (7, 1)
 
 
-def test_a_stream_that_pauses_is_shown_up_to_the_pause(fake):
+@pytest.fixture
+def page(fake):
+    """A conversation of the page, and a function that uploads a picture into it."""
     with serving(counted(fake).url, page=True) as server, live.client_of(base_url=server) as client:
-        conversation = client.post("/conversations").json()["id"]
-        files = {"image_file": ("a.png", textured())}
-        image = client.post(f"/conversations/{conversation}/images", files=files).json()["image"]["image_id"]
-        fake.stream("The left ", "lung", endless=True)
-        question = {"image_id": image, "key": "12345678", "question": "What is shown?"}
-        client.post(f"/conversations/{conversation}/questions", json=question)
-        version, text = -1, None
-        while text != "The left lung":
-            state = client.get(f"/conversations/{conversation}", params={"after": version}).json()
-            version, turn = state["version"], state["cases"][0]["turns"][0]
-            text = turn["text"]
-            assert turn["status"] == "pending"
-        client.delete(f"/conversations/{conversation}/images/{image}/questions/12345678")
-        assert fake.left.wait(live.PATIENCE)
+        conversation = f"/conversations/{client.post('/conversations').json()['id']}"
+
+        def add(seed: int) -> str:
+            files = {"image_file": ("a.png", textured(seed))}
+            return client.post(f"{conversation}/images", files=files).json()["image"]["image_id"]
+
+        yield client, conversation, add
+
+
+def test_a_question_of_the_page_about_two_pictures(page, fake):
+    client, conversation, add = page
+    prior, current = add(1), add(2)
+    body = {"image_id": current, "key": "12345678", "question": "What changed?", "other_image_ids": [prior]}
+    assert client.post(f"{conversation}/questions", json=body).json()["other_image_ids"] == [prior]
+    version, status = -1, "pending"
+    while status == "pending":
+        state = client.get(conversation, params={"after": version}).json()
+        version, status = state["version"], state["cases"][1]["turns"][0]["status"]
+    assert status == "answered"
+    assert len(sent_pictures(fake.asked[-1])) == 2
+    unknown = client.post(f"{conversation}/questions", json=body | {"key": "23456789", "other_image_ids": ["x"]})
+    assert (unknown.status_code, unknown.json()["detail"]["code"]) == (404, "unknown_image")
+    many = client.post(f"{conversation}/questions", json=body | {"key": "34567890", "other_image_ids": [prior] * 4})
+    assert "takes at most 4 pictures in one question, got 5" in many.json()["detail"]["message"]
+
+
+def test_a_stream_that_pauses_is_shown_up_to_the_pause(page, fake):
+    client, conversation, add = page
+    image = add(0)
+    fake.stream("The left ", "lung", endless=True)
+    question = {"image_id": image, "key": "12345678", "question": "What is shown?"}
+    client.post(f"{conversation}/questions", json=question)
+    version, text = -1, None
+    while text != "The left lung":
+        state = client.get(conversation, params={"after": version}).json()
+        version, turn = state["version"], state["cases"][0]["turns"][0]
+        text = turn["text"]
+        assert turn["status"] == "pending"
+    client.delete(f"{conversation}/images/{image}/questions/12345678")
+    assert fake.left.wait(live.PATIENCE)

@@ -15,10 +15,13 @@ export function Conversation({ item }: { item: Case }) {
   const [everywhere, setEverywhere] = useState(false);
   const [wholeSeries, setWholeSeries] = useState(true);
   const [model, setModel] = useState("");
+  const [together, setTogether] = useState<string[]>([]);
   const turns = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   const imageId = item.image.image_id;
   const cases = store.conversation.value?.cases ?? [];
+  const otherCases = cases.filter((other) => other.image.image_id !== imageId);
+  const takesMore = (store.model.value?.max_pictures ?? 1) - 1;
   const slice = store.slice.value;
   const region = store.region.value;
 
@@ -38,12 +41,13 @@ export function Conversation({ item }: { item: Case }) {
 
   const send = (words: string) => {
     const questions = words.split("\n").map((line) => line.trim()).filter(Boolean);
-    const about = slice && (region || !wholeSeries) ? slice : null;
+    const others = together.filter((id) => otherCases.some((other) => other.image.image_id === id));
+    const about = slice && (region || !wholeSeries || others.length) ? slice : null;
     const models: (string | null)[] = model === ALL ? store.modelNames.value : [model || null];
     for (const question of questions) {
       for (const name of models) {
-        void store.ask(imageId, question, { region, slice: about, model: name });
-        if (everywhere) for (const other of cases) if (other.image.image_id !== imageId) void store.ask(other.image.image_id, question, { model: name });
+        void store.ask(imageId, question, { region, slice: about, model: name, others });
+        if (everywhere) for (const other of otherCases) void store.ask(other.image.image_id, question, { model: name });
       }
     }
     store.region.value = null;
@@ -127,12 +131,28 @@ export function Conversation({ item }: { item: Case }) {
               </select>
             </label>
           )}
+          {takesMore > 0 && otherCases.length > 0 && (
+            <fieldset class="together">
+              <legend>{t("ask.together")}</legend>
+              {otherCases.map(({ image, name }) => (
+                <label key={image.image_id}>
+                  <input
+                    type="checkbox"
+                    checked={together.includes(image.image_id)}
+                    disabled={!together.includes(image.image_id) && together.length >= takesMore}
+                    onChange={(event) => setTogether(event.currentTarget.checked ? [...together, image.image_id] : together.filter((id) => id !== image.image_id))}
+                  />{" "}
+                  {name}
+                </label>
+              ))}
+            </fieldset>
+          )}
           {cases.length > 1 && (
             <label>
               <input type="checkbox" checked={everywhere} onChange={(event) => setEverywhere(event.currentTarget.checked)} /> {t("ask.all", { n: cases.length })}
             </label>
           )}
-          <p class="small">{lines > 1 ? t("ask.many") : memory > 0 ? t("ask.remembers", { turns: memory }) : t("ask.memory")}</p>
+          <p class="small">{lines > 1 ? t("ask.many") : memory > 0 ? t("ask.remembers", { turns: memory }) : t("ask.memory")} {store.model.value?.has_attention_map === false && t("ask.no_map")}</p>
         </div>
       </form>
     </section>
@@ -149,6 +169,7 @@ function TurnCard({ imageId, turn, ask, edit }: CardProps) {
         <h2>{turn.question}</h2>
         <button class="quiet" onClick={() => edit(turn.question)}>{t("turn.edit")}</button>
       </header>
+      {(turn.other_image_ids?.length ?? 0) > 0 && <p class="part">{t("turn.together", { names: namesOf(turn.other_image_ids!) })}</p>}
       {turn.status === "pending" && <Thinking imageId={imageId} turn={turn} />}
       {turn.status === "failed" && (
         <div class="card failed">
@@ -171,6 +192,9 @@ function TurnCard({ imageId, turn, ask, edit }: CardProps) {
     </article>
   );
 }
+
+const namesOf = (ids: string[]): string =>
+  ids.map((id) => store.conversation.value?.cases.find((item) => item.image.image_id === id)?.name ?? t("turn.gone")).join(", ");
 
 function Thinking({ imageId, turn }: { imageId: string; turn: Turn }) {
   const [now, setNow] = useState(Date.now());

@@ -94,6 +94,8 @@ export type Turn = {
   window?: string | null;
   /** Which of several models was asked; null: the default one. */
   model?: string | null;
+  /** Further pictures of the question. */
+  other_image_ids?: string[];
   /** Milliseconds since the epoch. */
   asked_at: number;
 };
@@ -118,6 +120,7 @@ export type ModelInfo = {
   intended_use: string;
   has_attention_map: boolean;
   max_turns: number;
+  max_pictures: number;
   streams: boolean;
   collects_ratings?: boolean;
   checkpoint_selection: { split?: string; scores?: Record<string, number> };
@@ -194,7 +197,7 @@ export async function addImage(id: string, file: Blob, name: string): Promise<Ca
 }
 
 export async function askQuestion(id: string, imageId: string, turn: Turn, slice: Slice | null): Promise<Turn> {
-  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(turn.model ? { model: turn.model } : {}), ...(slice ?? {}), ...(slice && turn.window ? { window: turn.window } : {}) };
+  const body = { image_id: imageId, key: turn.key, question: turn.question, ...(turn.region ? { region: turn.region } : {}), ...(turn.model ? { model: turn.model } : {}), ...(turn.other_image_ids?.length ? { other_image_ids: turn.other_image_ids } : {}), ...(slice ?? {}), ...(slice && turn.window ? { window: turn.window } : {}) };
   return (await request(`/conversations/${id}/questions`, json(body))).json();
 }
 

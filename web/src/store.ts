@@ -269,12 +269,12 @@ export async function openExample(path: string, caption: string): Promise<void> 
 const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Asks at once; the turn is shown before the server has confirmed it. */
-export async function ask(imageId: string, question: string, options: { region?: api.Region | null; slice?: api.Slice | null; model?: string | null } = {}): Promise<void> {
+export async function ask(imageId: string, question: string, options: { region?: api.Region | null; slice?: api.Slice | null; model?: string | null; others?: string[] } = {}): Promise<void> {
   const now = conversation.value;
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
-  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null, window: options.slice ? windowText() : null };
+  const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null, other_image_ids: options.others ?? [], window: options.slice ? windowText() : null };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
   if (imageId === currentId.value) shownTurn.value = turn.key;
   for (;;) {

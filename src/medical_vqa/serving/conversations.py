@@ -170,7 +170,10 @@ class Conversations:
         for turn in case.turns:
             if turn.key == question.key:
                 return turn
-        self._choose(question.model)  # an unknown one is refused at once
+        service = self._choose(question.model)  # an unknown one is refused at once
+        for other in question.other_image_ids:
+            _case(entry.conversation, other)
+        service.require_pictures(1 + len(question.other_image_ids))
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
         turn = ConversationTurn(
@@ -183,6 +186,7 @@ class Conversations:
             plane=question.plane,
             window=question.window,
             model=question.model,
+            other_image_ids=question.other_image_ids,
         )
         asking: dict[str, object] = {"turns": [*case.turns, turn], "draft": ""}
         self._replace(entry, _with_case(entry.conversation, question.image_id, asking))
@@ -261,6 +265,7 @@ class Conversations:
         try:
             service = self._choose(turn.model)
             surroundings = services.Conversation(
+                other_image_ids=turn.other_image_ids,
                 turns=self._earlier_turns(service, entry, image_id, turn),
                 on_text=self._show_text(entry, image_id, turn.key),
             )

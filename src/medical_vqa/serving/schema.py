@@ -481,6 +481,7 @@ class ConversationTurn(Wire):
     plane: PlaneName | None = Field(None, description="Its plane.")
     window: str | None = Field(None, description="The window that it was shown in.")
     model: str | None = Field(None, description="Which model was asked; null: the default one.")
+    other_image_ids: list[str] = Field(default_factory=list, description="Further images of the question.")
     rating: TurnRating | None = Field(None, description="What the user says about the answer.")
 
 
@@ -516,6 +517,11 @@ class ConversationQuestion(Wire):
     plane: PlaneName | None = Field(None, description=_PLANE)
     window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
     model: ModelName | None = Field(None, description=CHOSEN_MODEL)
+    other_image_ids: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list,
+        max_length=MAX_PICTURES - 1,
+        description="Further images of the conversation, for models that take several.",
+    )
 
 
 class StoredImageName(Wire):
