@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("xllamacpp", reason="needs llama.cpp's server: pip install xllamacpp")
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+import live
 from llama_engine import CONTEXT, LlamaEngine
 
 from medical_vqa.errors import EndpointDownError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.model import RemoteModel
+from medical_vqa.pipelines.load import remote
+from medical_vqa.pipelines.serve import remote_engine
 from medical_vqa.schema.bundle_card import Decoding
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -123,3 +133,28 @@ def test_killed_while_it_answers_and_back_again(own_engine, connect):
         model.answer([query(1)], Decoding())
     own_engine.start()
     assert len(model.answer([query(1)], Decoding())) == 1
+
+
+@pytest.mark.slow
+def test_a_server_in_front_of_it_ends_every_request_when_it_is_killed_under_load(own_engine):
+    loaded = remote(Endpoint("tiny", own_engine.url, max_tokens=64, tries=2), concurrency=32)
+    settings = live.settings(remote_deadline=live.PATIENCE)
+    with live.serving(remote_engine(loaded, settings), settings) as url, ThreadPoolExecutor(16) as clients:
+        out = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8)).save(out, "PNG")
+        uploaded = live.request("POST", f"{url}/upload_image", files={"image_file": ("a.png", out.getvalue())})
+        answered = threading.Event()
+
+        def ask(number: int) -> tuple[int, str]:
+            body = {"image_id": uploaded.json()["image_id"], "question": f"Is it {number}?"}
+            reply = live.request("POST", f"{url}/ask_question", json=body)
+            if reply.status_code == 200:
+                answered.set()
+            return reply.status_code, reply.json().get("detail", {}).get("code", "")
+
+        requests = [clients.submit(ask, number) for number in range(64)]
+        assert answered.wait(live.PATIENCE)
+        own_engine.kill()
+        outcomes = Counter(request.result() for request in requests)
+    assert set(outcomes) == {(200, ""), (503, "engine_unavailable")}
+    assert outcomes.total() == 64
