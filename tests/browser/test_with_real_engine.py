@@ -151,6 +151,19 @@ def test_a_conversation_an_unfinished_answer_a_canceled_one_and_two_pictures(bro
         picture(page, "together")
 
 
+def test_a_confidence_that_is_the_agreement_of_several_answers_is_marked_so(browser, tmp_path, monkeypatch):
+    with scripted_engine("m") as fake:
+        settings = f"{{model: m, base_url: {fake.url!r}, logprobs: false, samples: 4}}"
+        (tmp_path / "models.yaml").write_text(f"models: {{m: {settings}}}")
+        monkeypatch.setenv("MEDICAL_VQA_MODELS", str(tmp_path / "models.yaml"))
+        fake.say("Left lung")
+        with Instance(Path("m"), command="app") as instance, opened(browser, instance.url) as page:
+            add(page, chest(), "chest.jpg")
+            ask(page, "Which lung is affected?")
+            expect(answers(page)).to_have_text(["Left lung"])
+            expect(page.locator(".facts")).to_contain_text("100 % of further answers say the same")
+
+
 @pytest.mark.parametrize(
     ("name", "status", "words", "sentence"),
     [

@@ -245,7 +245,7 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
         <>
           <p class="answer">{answer.answer}</p>
           <p class="facts">
-            <span>{answer.confidence === null ? t("turn.no_confidence") : t("turn.confidence", { percent: percent(answer.confidence) })}</span>
+            <span>{answer.confidence === null ? t("turn.no_confidence") : t(answer.confidence_basis === "agreement" ? "turn.agreement" : "turn.confidence", { percent: percent(answer.confidence) })}</span>
             {answer.source && <span>{t(`source.${answer.source}`)}</span>}
             {answer.side && <span>{t(`side.${answer.side}`)}</span>}
           </p>

@@ -15,6 +15,8 @@ export type Answer = {
   question: string;
   answer: string;
   confidence: number | null;
+  /** Token probabilities, or the agreement of several answers. */
+  confidence_basis?: "probability" | "agreement" | null;
   alternatives: { answer: string; confidence: number }[];
   abstained: boolean;
   reason: string | null;

@@ -29,11 +29,11 @@ export const csv = (table: readonly (readonly unknown[])[]): string => `\ufeff${
 export const digestOf = (item: Case): string => item.image.image_id.slice(0, 24);
 
 export function downloadCsv(): void {
-  const head = ["picture", "digest", "question", "answer", "confidence", "abstained", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
+  const head = ["picture", "digest", "question", "answer", "confidence", "confidence_basis", "abstained", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
   const lines = rows().map(({ item, turn }) => {
     const a = turn.answer;
     const region = turn.region ? [turn.region.left, turn.region.top, turn.region.right, turn.region.bottom].map(Math.round).join(" ") : "";
-    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.abstained, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
+    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.confidence_basis, a?.abstained, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
   });
   download("medical-vqa.csv", "text/csv;charset=utf-8", csv([head, ...lines]));
 }

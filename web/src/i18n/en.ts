@@ -60,6 +60,7 @@ export const en = {
   "turn.copied": "Copied",
   "turn.thinking": "Looking at the picture … {seconds} s",
   "turn.confidence": "Confidence {percent}",
+  "turn.agreement": "{percent} of further answers say the same",
   "turn.no_confidence": "No confidence is known.",
   "turn.alternatives": "Other answers",
   "turn.withheld": "No answer",

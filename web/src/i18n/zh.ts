@@ -61,6 +61,7 @@ export const zh: Record<Key, string> = {
   "turn.copied": "已复制",
   "turn.thinking": "正在查看图像……{seconds} 秒",
   "turn.confidence": "置信度 {percent}",
+  "turn.agreement": "重复回答中有 {percent} 一致",
   "turn.no_confidence": "置信度未知。",
   "turn.alternatives": "其他答案",
   "turn.withheld": "不作回答",
