@@ -131,12 +131,23 @@ def test_confidence_ignores_log_probabilities_that_are_no_finite_number(ask, fak
     [
         ({"model": "", "base_url": "http://x/v1"}, "needs a name"),
         ({"model": "m", "base_url": "x/v1"}, "expected http"),
+        ({"model": "m", "base_url": "ftp://x/v1"}, "expected http"),
+        ({"model": "m", "base_url": "http://x:port/v1"}, "expected http"),
+        ({"model": "m", "base_url": "http://[::1/v1"}, "expected http"),
+        ({"model": "m", "base_url": "http://x y/v1"}, "expected http"),
+        ({"model": "m", "base_url": "https://x/v1?api-version=1"}, "without"),
         ({"model": "m", "base_url": "http://x/v1", "prompt": "hello"}, "{question}"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         Endpoint(**settings)
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown():
+    with pytest.raises(ConfigError, match=r"of host\.example:8000 holds a user or a password") as refused:
+        Endpoint("m", "https://user:secret@host.example:8000/v1")
+    assert "secret" not in str(refused.value)
 
 
 def test_a_dataset_is_answered_resumed_and_counted(fake, root: Path, tmp_path: Path):

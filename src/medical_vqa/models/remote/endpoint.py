@@ -63,8 +63,7 @@ class Endpoint:
     """Environment variable that holds the key."""
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")) or not urlsplit(self.base_url).hostname:
-            raise ConfigError(f"--base-url {self.base_url!r}: expected http://HOST or https://HOST, up to and with /v1")
+        _check_address(self.base_url)
         if "{question}" not in self.prompt:
             raise ConfigError(
                 f"the prompt {self.prompt!r} does not say where the question goes; put {{question}} in it"
@@ -107,6 +106,25 @@ class Endpoint:
     def to_json(self) -> dict[str, Any]:
         """The settings above; an answer depends on nothing else of this side."""
         return asdict(self)
+
+
+def _check_address(address: str) -> None:
+    """Raise `ConfigError` unless it is an address to which a path can be added, and that may be shown."""
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:  # a port that is no number, or half of a bracket
+        is_address = False
+    if not is_address or any(letter.isspace() for letter in address):
+        raise ConfigError(f"--base-url {address!r}: expected http://HOST or https://HOST, up to and with /v1")
+    if "@" in parts.netloc:
+        host = parts.netloc.rpartition("@")[2]
+        raise ConfigError(
+            f"the --base-url of {host} holds a user or a password, which messages would show; leave them out, and set "
+            "the key in its variable"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"--base-url {address!r}: expected an address without ? and #, up to and with /v1")
 
 
 def split_name(name: str) -> tuple[str, str] | None:
