@@ -139,3 +139,8 @@ class FakeEndpoint:
 
 def questions(n: int, text: str = "Is it {}?") -> list[Query]:
     return [Query(str(i), text.format(i), "image", np.full((8, 6, 3), 7, np.uint8)) for i in range(n)]
+
+
+def printable(text: str) -> str:
+    """The letters of a random model's text that are shown: it also writes control characters."""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
