@@ -319,6 +319,16 @@ def test_a_picture_stays_when_an_older_version_of_the_conversation_arrives_after
         expect(answers(page)).to_have_count(1)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_newest_answer_is_in_view(browser, url, width, height):
+    with opened(browser, url, width=width, height=height) as page:
+        add(page, png())
+        for number in range(5):
+            ask(page, f"Which organ is number {number}?")
+            expect(answers(page)).to_have_count(number + 1)
+        expect(answers(page).last).to_be_in_viewport(ratio=0.95)
+
+
 def test_the_window_is_dragged_and_chosen_by_number(browser, url):
     with opened(browser, url) as page:
         add(page, png())

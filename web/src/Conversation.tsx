@@ -29,6 +29,8 @@ export function Conversation({ item }: { item: Case }) {
     api.suggestedQuestions(imageId, language.value).then(setSuggestions).catch(() => setSuggestions([]));
   }, [imageId, language.value]);
   useEffect(() => turns.current?.lastElementChild?.scrollIntoView({ block: "start" }), [item.turns.length]);
+  // an answer is longer than the line that stood for it: as much of it is brought into view as fits
+  useEffect(() => turns.current?.lastElementChild?.scrollIntoView({ block: "nearest" }), [item.turns.at(-1)?.status]);
   useEffect(() => {
     const focusField = (event: KeyboardEvent) => {
       if (event.key !== "/" || event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement) return;
