@@ -209,3 +209,10 @@ def test_a_coronal_series_stored_from_the_back_is_turned(tmp_path: Path) -> None
     volume = read_series(tmp_path)
     assert volume.acquired == "coronal"
     assert np.array_equal(volume.values, values)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_slice_is_taken_out_of_the_volume_without_a_copy_of_all_its_values(plane: Any, folder: Any) -> None:
+    volume = read_series(folder())
+    section, _, _ = volume.section(plane=plane)
+    assert np.shares_memory(section, volume.values)

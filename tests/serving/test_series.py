@@ -23,7 +23,7 @@ from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.models.base import Localization
 from medical_vqa.serving import schema
 from medical_vqa.serving.decoding import DecoderLimits, DecoderPool
-from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.errors import ApiError, deadline_exceeded
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.series.decode import SeriesJob
 
@@ -334,6 +334,29 @@ def test_a_model_that_takes_several_pictures_receives_the_slices_in_one_question
         assert received == [4]
         assert len({one["answer"] for one in answer["slices"]}) == 1
         assert len(answer["slices"]) == 4
+
+
+def test_a_question_about_several_slices_that_takes_too_long_says_what_to_do():
+    engine = make_engine()
+
+    async def compare(*_: Any, **__: Any) -> Any:
+        raise deadline_exceeded(2)
+
+    engine.compare = compare  # type: ignore[method-assign]
+    with live.serving(engine) as url, live.client_of(base_url=url) as client:
+        (item,) = upload(client, *[dicom_slice(z) for z in range(3)]).series
+        reply = client.post("/ask_question", json={"image_id": item.image_id, "question": "Is it?"})
+        assert "ask again later, about one slice (frame), or raise MEDICAL_VQA_DEADLINE" in problem(
+            reply, 429, "deadline"
+        )
+        assert reply.headers["Retry-After"] == "2"
+
+
+def test_a_question_about_several_slices_counts_once_towards_the_rate():
+    with live.serving(make_engine(), live.settings(rate_limit="3/hour")) as url, live.client_of(base_url=url) as client:
+        (item,) = upload(client, *[dicom_slice(z) for z in range(9)]).series
+        body = {"image_id": item.image_id, "question": "Is it?"}
+        assert [client.post("/ask_question", json=body).status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_a_deleted_series_is_gone_with_its_values(client):

@@ -126,6 +126,7 @@ class _Work:
     loop: asyncio.AbstractEventLoop
     question: str | None = None  # None: encode the picture
     call: Callable[[], Any] | None = None  # what to compute in place of both, alone
+    count: int = 1  # questions that the call answers: it takes the time of as many
     attention_map: bool = False
     picture_context: PictureContext = NO_CONTEXT
     tenant: str = ""
@@ -347,7 +348,7 @@ class Engine:
             def localize(part: Sequence[Query] = part) -> list[float | None]:
                 return [presence_in(self.model, query) for query in part]
 
-            values = await self._submit("", None, None, False, received, call=localize)
+            values = await self._submit("", None, None, False, received, call=localize, count=len(part))
             presence |= {int(q.id): value for q, value in zip(part, values, strict=True) if value is not None}
         return presence
 
@@ -377,7 +378,7 @@ class Engine:
         def decide() -> list[bool]:
             return self.guards.are_answered(queries, {image: context or NO_CONTEXT})
 
-        answered = await self._submit("", None, None, False, received, call=decide)
+        answered = await self._submit("", None, None, False, received, call=decide, count=len(queries))
         return [question for question, is_answered in zip(questions, answered, strict=True) if is_answered]
 
     async def compare(
@@ -407,7 +408,9 @@ class Engine:
             ]
 
         start = time.monotonic()
-        answers: list[ModelAnswer] = await self._submit("", None, None, False, received, call=answer)
+        answers: list[ModelAnswer] = await self._submit(
+            "", None, None, False, received, call=answer, count=len(queries)
+        )
         seconds = time.monotonic() - start
         return [EngineAnswer(one, 0.0, seconds, len(answers)) for one in answers]
 
@@ -420,12 +423,22 @@ class Engine:
         received: float | None,
         context: PictureContext = NO_CONTEXT,
         call: Callable[[], Any] | None = None,
+        count: int = 1,
     ) -> Any:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         deadline = (now if received is None else received) + self.options.deadline
         client = current_client()
         work = _Work(
-            image, visual, deadline, loop.create_future(), loop, question, call, attention_map, picture_context=context
+            image,
+            visual,
+            deadline,
+            loop.create_future(),
+            loop,
+            question,
+            call,
+            max(1, count),
+            attention_map,
+            picture_context=context,
         )
         work.tenant, work.client = client.queue, client.name
         with self._work_arrived:
@@ -607,7 +620,8 @@ class Engine:
         with self._work_arrived:
             self._charge(current, complete=True)
         seconds = current.seconds
-        self._seconds_per_item += _SMOOTHING * (seconds / len(batch) - self._seconds_per_item)
+        items = sum(work.count for work in batch)
+        self._seconds_per_item += _SMOOTHING * (seconds / items - self._seconds_per_item)
         self.metrics.batch_size.labels(operation).observe(len(batch))
         self.metrics.model_seconds.labels(operation).observe(seconds)
         for work in batch:

@@ -79,6 +79,18 @@ class SliceAnswers:
         Raises:
             ApiError: There is no such plane, or the question cannot be answered (in time).
         """
+        try:
+            return await self._ask_over_slices(image, question, selection, options)
+        except ApiError as error:
+            if error.code != "deadline":
+                raise
+            advice = "ask again later, about one slice (frame), or raise MEDICAL_VQA_DEADLINE"
+            message = f"no answer about several slices was ready within the deadline; {advice}"
+            raise ApiError(error.status, error.code, message, error.headers) from None
+
+    async def _ask_over_slices(
+        self, image: StoredImage, question: str, selection: Selection, options: dict[str, Any]
+    ) -> SeriesResult:
         facts = facts_of(image)
         window = chosen_window(facts, selection.window)
         plane = selection.plane or facts.plane
