@@ -146,6 +146,9 @@ class VqaModel(Protocol):
     def entity_in(self, text: str) -> str | None:
         """As in `ModelFamily`."""
 
+    def question_reason(self, question: str) -> str | None:
+        """As in `ModelFamily`."""
+
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """As in `ModelFamily`."""
 
@@ -288,6 +291,11 @@ class ModelFamily:
 
     def entity_in(self, text: str) -> str | None:  # noqa: ARG002
         """The organ or finding that a text names, in lower case; None for none, and for a family without a list."""
+        return None
+
+    def question_reason(self, question: str) -> str | None:  # noqa: ARG002
+        """Why a question cannot be answered about any picture: the part of `abstention_reason` that follows from its
+        words alone; None where it is understood."""
         return None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002

@@ -108,7 +108,8 @@ def _answers(
     answers: list[GuardedAnswer] = []
     for start in range(0, len(held_out_queries), _BATCH):
         answers += guards.answer(
-            [held_out_queries[number] for number in range(start, min(start + _BATCH, len(held_out_queries)))]
+            [held_out_queries[number] for number in range(start, min(start + _BATCH, len(held_out_queries)))],
+            suggest=False,
         )
     return answers
 

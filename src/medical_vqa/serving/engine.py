@@ -248,6 +248,7 @@ class Engine:
                     work.cacheable = False
             for key in [key for key in self._cache if key[0].startswith(image)]:
                 del self._cache[key]
+            self.guards.forget(image)
 
     async def ask(
         self,

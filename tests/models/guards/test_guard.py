@@ -60,8 +60,11 @@ class Fake:
             predictions.append(Prediction(query.id, text, text, 0.9, ((other, 0.1),)))
         return predictions
 
+    def question_reason(self, question):
+        return "I do not know the word zxqv." if "zxqv" in question else None
+
     def abstention_reason(self, query, prediction):
-        return "I do not know the word zxqv." if "zxqv" in query.question else None
+        return self.question_reason(query.question)
 
     def localizations(self, query, prediction):
         return []
@@ -217,6 +220,22 @@ def test_all_that_is_asked_of_the_model_goes_in_one_batch_after_the_modality_of_
     assert model.batches == [1, 2 + (2 + 2) + 2 * 6]
     guards.answer(queries)  # what reference pictures answer is cached, and so is the modality
     assert model.batches[2:] == [2 + (2 + 2)]
+
+
+def test_reference_pictures_are_not_asked_about_where_the_question_is_not_understood():
+    model = Fake()
+    (answer,) = ask(model, "Is it zxqv?", references=reference())
+    assert (answer.dependence, answer.source) == (None, None)
+    assert model.batches == [1, 1]  # the modality of the picture, and the question
+
+
+def test_reference_pictures_decide_about_findings_alone():
+    model = Fake(which_organ_is_this="Lung")
+    guards = Guards(model, CARD, reference())
+    queries = [Query(text, text, "image", picture(120)) for text in ("Which organ is this?", "Is there an effusion?")]
+    assert guards.are_answered(queries) == [True, False]
+    modality, batch = model.batches
+    assert (modality, batch) == (1, 2 + len(related_questions("Is there an effusion?")) + 6)
 
 
 def test_what_two_questions_share_is_asked_once():

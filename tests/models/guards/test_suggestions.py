@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.alternatives import listed_alternatives
@@ -143,6 +144,9 @@ class Model:
             for q in queries
         ]
 
+    def question_reason(self, question):
+        return None
+
     def abstention_reason(self, query, prediction):
         return None if any(query.question == known.text for known in BANK.questions) else "I do not know that."
 
@@ -178,3 +182,32 @@ def test_the_commonest_questions_of_a_language_are_at_most_two_of_each_type():
     ]
     assert len(BANK.commonest(20, chinese=False)) == 8  # all of them: no type has three
     assert BANK.commonest(4, chinese=True) == ["肺是异常的吗?"]
+
+
+def test_a_training_question_is_tried_once_about_a_picture_and_a_persons_words_are_not_kept(monkeypatch):
+    from medical_vqa.data.imaging.preprocessing import prepare_picture
+    from medical_vqa.pipelines.load import load
+
+    loaded = load("shipped")
+    guards, tried = loaded.guards, []
+    monkeypatch.setattr(
+        guards, "are_answered", lambda queries, _: tried.extend(q.question for q in queries) or [True] * len(queries)
+    )
+    spec = loaded.model.picture
+    noise = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
+    first, second = (prepare_picture(Image.fromarray(pixels), spec) for pixels in noise)
+
+    def offer(visual, question="What modality is used to take this image?", image="a"):
+        return guards._can_be_offered([Query("1", question, image, visual)], None)
+
+    assert offer(first) == offer(first) == [True]
+    assert len(tried) == 1
+    offer(second)  # another picture under the same name
+    offer(first, image="b")  # the same picture of somebody else
+    assert len(tried) == 3
+    guards.forget("a")
+    offer(first)
+    assert len(tried) == 4
+    offer(first, "What about my scan of Tuesday?")
+    offer(first, "What about my scan of Tuesday?")
+    assert len(tried) == 6

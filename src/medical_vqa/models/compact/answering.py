@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.models.base import MAX_QUESTION_CHARACTERS, Localization, Query, Vision
 from medical_vqa.models.compact.localization import exact_regions, localization_maps, picture_maps
 from medical_vqa.models.compact.postprocess import (
+    absent_entity_reason,
     encode_questions,
+    question_reason,
     rank_answers,
-    scope_abstention_reason,
     with_features,
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
@@ -29,6 +34,9 @@ from medical_vqa.schema.records import Prediction
 if TYPE_CHECKING:
     from medical_vqa.models.base import Features, Visual
 
+_CACHED_PICTURES = 1024
+"""Pictures whose image type is kept."""
+
 
 class CompactAnswering(ABC):
     """Answers, abstention and attention maps of a compact model, however its network is run."""
@@ -36,6 +44,8 @@ class CompactAnswering(ABC):
     def __init__(self, settings: CompactSettings) -> None:
         self.settings = settings
         self.parser = QuestionParser(settings.words, entity_names(settings.regions, settings.answers.answers))
+        self._image_types: LRUCache[bytes, str] = LRUCache(_CACHED_PICTURES)
+        self._image_types_lock = threading.Lock()
 
     @property
     def picture(self) -> PictureSpec:
@@ -81,12 +91,35 @@ class CompactAnswering(ABC):
         """The organ or finding that an English text names."""
         return self.parser.entity_in(self.parser.canonical(text))
 
-    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
-        """Why the answer means nothing: a language or words that training never used, or an entity that is absent."""
+    def question_reason(self, question: str) -> str | None:
+        """Why a question is not understood: its length, or a language, form or words that training never used."""
         limit = self.settings.sizes.question_words
-        if (number := len(self.parser.encode(query.question, limit=MAX_QUESTION_CHARACTERS))) > limit:
+        if (number := len(self.parser.encode(question, limit=MAX_QUESTION_CHARACTERS))) > limit:
             return Reason("question_too_long", number=str(number), limit=str(limit))
-        return scope_abstention_reason(query, prediction, self.parser, self.settings.image_types, self.answer)
+        return question_reason(question, self.parser)
+
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
+        """Why the answer means nothing: the question is not understood, or about an entity that is absent."""
+        if (reason := self.question_reason(query.question)) is not None:
+            return reason
+        return absent_entity_reason(query, prediction, self.parser, self.settings.image_types, self._image_type)
+
+    def _image_type(self, query: Query) -> str:
+        """What the model answers to the question for the type of a query's picture, computed once per picture."""
+        (encoded,) = with_features([query], self.features_of)
+        features: Mapping[str, Any] = encoded.visual  # type: ignore[assignment]
+        key = hashlib.sha256(query.image.encode())
+        for name in ("token_mean", "token_deviation") if "token_deviation" in features else sorted(features):
+            key.update(self.to_numpy(features[name]).tobytes())
+        digest = key.digest()
+        with self._image_types_lock:
+            image_type = self._image_types.get(digest)
+        if image_type is None:
+            probe = dataclasses.replace(encoded, question=self.settings.image_types.question)
+            image_type = self.answer([probe], Decoding(alternatives=0))[0].answer
+            with self._image_types_lock:
+                self._image_types[digest] = image_type
+        return image_type
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
         """Where in the picture each answer comes from, one map (rows, columns) each that sums to 1.

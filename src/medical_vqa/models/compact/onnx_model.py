@@ -41,7 +41,7 @@ class CompactOnnx(CompactAnswering, ModelFamily):
         """Open the graphs in `folder`."""
         super().__init__(settings)
         self._folder = folder
-        self._answer_graph = _open_session(folder / ANSWER_GRAPH)
+        self._answer_graph = _open_session(folder / ANSWER_GRAPH, threads=1)  # too small to gain by a second one
         inputs = (graph_input.name for graph_input in self._answer_graph.get_inputs())
         self._run_options = onnxruntime_module().RunOptions()
         self._run_options.only_execute_path_to_fetches = True  # no attention weights where logits are read
@@ -118,7 +118,7 @@ class OnnxVision:
     frozen = False  # it cannot train, but encoding takes milliseconds: nothing is gained by keeping features on disk
 
     def __init__(self, folder: Path, picture: PictureSpec) -> None:
-        self._session = _open_session(folder / IMAGE_GRAPH)
+        self._session = _open_session(folder / IMAGE_GRAPH, threads=cores())
         self._outputs = [output.name for output in self._session.get_outputs()]
         content = (folder / IMAGE_GRAPH).read_bytes() + (folder / WEIGHTS_FILE).read_bytes()
         self.fingerprint = hashlib.sha256(picture.key.encode() + content).hexdigest()
@@ -146,9 +146,9 @@ def onnxruntime_module() -> Any:
     return onnxruntime
 
 
-def _open_session(path: Path) -> Any:
+def _open_session(path: Path, *, threads: int) -> Any:
     onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes want the cores too
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

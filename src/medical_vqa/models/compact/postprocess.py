@@ -22,19 +22,17 @@ from medical_vqa.models.questions.form import asks_yes_or_no, form_reason
 from medical_vqa.models.questions.premises import is_knowledge
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
-from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 from medical_vqa.text import is_chinese
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
 
-    Answer = Callable[[Sequence[Query], Decoding], list[Prediction]]
-
 
 def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: int) -> NDArray[np.int64]:
     """Word indices (N, L) of the first `limit` words, padded with 0 to the longest question of the batch."""
-    rows = [parser.encode(check_question(question), limit=limit) for question in questions]
+    encoded = {question: parser.encode(check_question(question), limit=limit) for question in dict.fromkeys(questions)}
+    rows = [encoded[question] for question in questions]
     length = max(map(len, rows))
     return np.array([row + [0] * (length - len(row)) for row in rows], np.int64)
 
@@ -56,9 +54,10 @@ def rank_answers(
     questions = [query.question for query in queries]
     probabilities = probabilities * _in_readable_language(questions, answers) * _among_choices(questions, answers)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : alternatives + 1]
+    highest = np.minimum(np.take_along_axis(probabilities, best, axis=1), 1.0)
     predictions = []
-    for query, row, indices in zip(queries, probabilities, best, strict=True):
-        ranked = [(answers.answers[index], min(float(row[index]), 1.0)) for index in indices]
+    for query, row, indices in zip(queries, highest.tolist(), best.tolist(), strict=True):
+        ranked = [(answers.answers[index], probability) for index, probability in zip(indices, row, strict=True)]
         (answer, confidence), *others = ranked
         predictions.append(Prediction(query.id, answer, answer, confidence, tuple(others)))
     return predictions
@@ -77,16 +76,28 @@ def _in_readable_language(questions: Sequence[str], answers: AnswerVocabulary) -
 def _among_choices(questions: Sequence[str], answers: AnswerVocabulary) -> NDArray[np.bool_]:
     """Which answers (N, answers) are among the choices of the question; all of them where it offers none."""
     eligible = np.ones((len(questions), len(answers)), bool)
+    choices_of = {question: choices_in(question, answers.normalized) for question in set(questions)}
     for row, question in zip(eligible, questions, strict=True):
-        if choices := choices_in(question, answers.normalized):
+        if choices := choices_of[question]:
             row[:] = [name in choices or name in UNLISTED_ANSWERS for name in answers.normalized]
     return eligible
 
 
-def scope_abstention_reason(
-    query: Query, prediction: Prediction, parser: QuestionParser, image_types: ImageTypes, answer: Answer
+def question_reason(question: str, parser: QuestionParser) -> Reason | None:
+    """Why a question is not understood: a language, form or words that training never used; None where it is."""
+    if parser.is_foreign(question):
+        return Reason("foreign_language", languages=parser.languages())
+    return form_reason(question) or words_reason(question, parser)
+
+
+def absent_entity_reason(
+    query: Query,
+    prediction: Prediction,
+    parser: QuestionParser,
+    image_types: ImageTypes,
+    image_type_of: Callable[[Query], str],
 ) -> Reason | None:
-    """Why an answer means nothing: a language, form or words that training never used, or an entity that is absent.
+    """Why an answer means nothing although the question is understood: an entity that such a picture does not show.
 
     An organ that no training picture of the image's type shows may be said to be absent, and not to be present.
 
@@ -95,21 +106,14 @@ def scope_abstention_reason(
         prediction: The answer to it.
         parser: Knows the training questions' words and the entities.
         image_types: Which entities the training rows mention in which type of image.
-        answer: Answers questions; it is called to find out the type of the image.
+        image_type_of: The type of a query's image.
     """
-    if parser.is_foreign(query.question):
-        return Reason("foreign_language", languages=parser.languages())
-    if (reason := form_reason(query.question)) is not None:
-        return reason
-    if (reason := words_reason(query.question, parser)) is not None:
-        return reason
     question = parser.canonical(query.question)
     entities = parser.premises(question)
     if not entities and is_yes(prediction.answer) and asks_yes_or_no(question) and not is_knowledge(question):
         entities = parser.entities_in(question)
     if entities and image_types.entities:
-        type_query = dataclasses.replace(query, question=image_types.question)
-        image_type = answer([type_query], Decoding(alternatives=0))[0].answer
+        image_type = image_type_of(query)
         unfamiliar = next((entity for entity in entities if image_types.is_unfamiliar(entity, image_type)), None)
         if unfamiliar is not None:
             kind = "finding" if FINDING.search(unfamiliar) else "organ"

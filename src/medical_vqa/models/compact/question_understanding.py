@@ -195,7 +195,13 @@ class QuestionParser:
 
     def canonical_queries(self, queries: Sequence[Query]) -> list[Query]:
         """The queries with `canonical` questions."""
-        return [dataclasses.replace(query, question=self.canonical(query.question)) for query in queries]
+        canonical = {question: self.canonical(question) for question in {query.question for query in queries}}
+        return [
+            query
+            if canonical[query.question] == query.question
+            else dataclasses.replace(query, question=canonical[query.question])
+            for query in queries
+        ]
 
     def _uncached_canonical(self, question: str) -> CanonicalQuestion:
         return canonical_terms(question, self._known)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -64,6 +66,8 @@ _ALTERNATIVES = 20
 """Alternatives that a distribution over answers is read from."""
 _CACHED_QUESTIONS = 4096
 """Questions whose answers about the reference pictures are kept: other pictures of the type get them too."""
+_CACHED_OFFERS = 8192
+"""Training questions about a picture of which is kept whether they can be offered."""
 _CACHED_PICTURES = 1024
 """Pictures whose image type and distance to the training pictures are kept."""
 _MODALITY_QUESTION = "What modality is used to take this image?"
@@ -121,6 +125,9 @@ class Guards:
         self._pictures: LRUCache[bytes, tuple[str, bool]] = LRUCache(_CACHED_PICTURES)
         self._body_parts: LRUCache[bytes, str] = LRUCache(_CACHED_PICTURES)
         self._reference_answers: LRUCache[tuple[str, str], list[Prediction]] = LRUCache(_CACHED_QUESTIONS)
+        self._offered: LRUCache[tuple[str, bytes, str, str], bool] = LRUCache(_CACHED_OFFERS)
+        self._offered_lock = threading.Lock()  # a server forgets pictures while it answers
+        self._related_questions = lru_cache(maxsize=_CACHED_QUESTIONS)(self._uncached_related_questions)
 
     @classmethod
     def load(
@@ -163,6 +170,31 @@ class Guards:
             contexts: A query's ``image`` -> what is known of that picture.
             suggest: Whether an abstention carries questions near in meaning that are answered, and an answer its
                 evidence.
+
+        Returns:
+            One per query, in order. How much the picture moves an answer is not measured where the question is not
+            understood.
+        """
+        guarded = self._decided(queries, contexts, lambda query: self.model.question_reason(query.question) is None)
+        if not suggest:
+            return [answer for _, answer in guarded]
+        return [
+            self._with_suggestions(query, self._with_evidence(query, answer, contexts), contexts)
+            for query, answer in guarded
+        ]
+
+    def _decided(
+        self,
+        queries: Sequence[Query],
+        contexts: Mapping[str, PictureContext] | None,
+        measured: Callable[[Query], bool],
+    ) -> list[tuple[Query, GuardedAnswer]]:
+        """Each query with its picture encoded, and its answer.
+
+        Args:
+            queries: The queries.
+            contexts: A query's ``image`` -> what is known of that picture.
+            measured: Whether to measure how much the picture moves the answer to a query.
         """
         pictures = {q.image: q.visual for q in queries if isinstance(q.visual, np.ndarray)}
         queries = self._encoded(queries)
@@ -175,13 +207,14 @@ class Guards:
         }
         names = {image: self._reference_name(types[image], pictures.get(image)) for image in images}
         keys = [(names[query.image], query.question) for query in queries]
-        fresh = {
-            key: self._reference_queries(q, types[q.image], pictures.get(q.image))
-            for key, q in zip(keys, queries, strict=True)
-        }
         # held here, for other questions may be answered between two steps, and the cache forgets
-        reference = {key: self._reference_answers[key] for key in fresh if key in self._reference_answers}
-        fresh = {key: group for key, group in fresh.items() if key not in reference}
+        reference: dict[tuple[str, str], list[Prediction]] = {}
+        fresh: dict[tuple[str, str], list[Query]] = {}
+        for key, query in zip(keys, queries, strict=True):
+            if key in self._reference_answers:
+                reference[key] = self._reference_answers[key]
+            elif key not in fresh and measured(query):
+                fresh[key] = self._reference_queries(query, types[query.image], pictures.get(query.image))
         batch = [*queries, *related.values(), *(q for group in fresh.values() for q in group)]
         decoding = self.card.decoding.model_copy(update={"alternatives": _ALTERNATIVES})
         answers = iter(self.steps.run(lambda part: self.model.answer(part, decoding), batch))
@@ -189,24 +222,19 @@ class Guards:
         related_answers = {key: next(answers) for key in related}
         for key, group in fresh.items():
             reference[key] = self._reference_answers[key] = [next(answers) for _ in group]
-        reference_answers = [reference[key] for key in keys]
         own_queries = {query.image: query for query in queries}
         reasons = {
             image: self._picture_reason(query.visual, (contexts or {}).get(image, PictureContext()), query)
             for image, query in own_queries.items()
         }
         guarded = []
-        for query, prediction, others in zip(queries, own, reference_answers, strict=True):
+        for key, query, prediction in zip(keys, queries, own, strict=True):
             self.steps.pause()
             opposites = {text: related_answers[query.image, text] for text in self._related_questions(query.question)}
             reason, image_type = reasons[query.image], types[query.image]
-            guarded.append(self._guarded(query, prediction, others, opposites, reason, image_type))
-        if not suggest:
-            return guarded
-        return [
-            self._with_suggestions(q, self._with_evidence(q, answer, contexts), contexts)
-            for q, answer in zip(queries, guarded, strict=True)
-        ]
+            answer = self._guarded(query, prediction, reference.get(key, []), opposites, reason, image_type)
+            guarded.append((query, answer))
+        return guarded
 
     def _with_evidence(
         self, query: Query, answer: GuardedAnswer, contexts: Mapping[str, PictureContext] | None
@@ -234,7 +262,7 @@ class Guards:
             return (names_finding or not presupposes_finding(question)) and not self._withholds(offered, image_type)
 
         suggestions = suggested_questions(
-            self.model.question_bank, query, lambda others: self.are_answered(others, contexts), may_be_answered
+            self.model.question_bank, query, lambda others: self._can_be_offered(others, contexts), may_be_answered
         )
         abstention = dataclasses.replace(answer.abstention, suggestions=suggestions)
         return dataclasses.replace(answer, abstention=abstention)
@@ -248,7 +276,36 @@ class Guards:
             queries: The queries.
             contexts: A query's ``image`` -> what is known of that picture.
         """
-        return [not answer.abstention.abstained for answer in self.answer(queries, contexts, suggest=False)]
+        decided = self._decided(queries, contexts, lambda query: self._must_depend_on_image(query.question))
+        return [not answer.abstention.abstained for _, answer in decided]
+
+    def _can_be_offered(self, queries: Sequence[Query], contexts: Mapping[str, PictureContext] | None) -> list[bool]:
+        """`are_answered`, which asks a training question about a picture once: many refusals offer the same ones."""
+        bank = self.model.question_bank
+        keys = [self._offer_key(query, (contexts or {}).get(query.image)) for query in queries]
+        with self._offered_lock:
+            known = {key: self._offered[key] for key in keys if key in self._offered}
+        missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
+        answered = self.are_answered(list(missing.values()), contexts) if missing else []
+        for (key, query), is_answered in zip(missing.items(), answered, strict=True):
+            known[key] = is_answered
+            if key[1] and bank is not None and query.question in bank:  # a person's own words are not kept
+                with self._offered_lock:
+                    self._offered[key] = is_answered
+        return [known[key] for key in keys]
+
+    def _offer_key(self, query: Query, context: PictureContext | None) -> tuple[str, bytes, str, str]:
+        """The picture by name and by content, for a name may be used again; what is known of it; and the question."""
+        visual = query.visual
+        content = visual if isinstance(visual, np.ndarray) else visual_features(visual)
+        digest = b"" if content is None else hashlib.sha256(content.tobytes()).digest()[:16]
+        return query.image, digest, context.digest if context is not None else "", query.question
+
+    def forget(self, image: str) -> None:
+        """Remove what is kept of pictures whose key begins so."""
+        with self._offered_lock:
+            for key in [key for key in self._offered if key[0].startswith(image)]:
+                del self._offered[key]
 
     def _withholds(self, query: Query, image_type: str) -> bool:
         """Whether questions of this type are withheld about every picture of an image type."""
@@ -319,12 +376,14 @@ class Guards:
         for text, other in related.items():
             if code := disagreement(query.question, answer.answer, text, other.answer):
                 return _abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
-        if not self._asks_for_finding(query.question):
-            assumes = presupposes_finding(query.question) and not is_knowledge(query.question)
-            return self._dependence_decision(dependence, image_type) if assumes else None
-        if (row := self._unreliable(query, image_type)) is not None:
+        if self._asks_for_finding(query.question) and (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
-        return self._dependence_decision(dependence, image_type)
+        must_depend = self._must_depend_on_image(query.question)
+        return self._dependence_decision(dependence, image_type) if must_depend else None
+
+    def _must_depend_on_image(self, question: str) -> bool:
+        """Whether an answer is withheld that every reference picture gets."""
+        return self._asks_for_finding(question) or (presupposes_finding(question) and not is_knowledge(question))
 
     def _dependence_decision(self, dependence: ImageDependence | None, image_type: str) -> AbstentionDecision | None:
         """Abstain where every reference picture gets the same answer."""
@@ -371,7 +430,7 @@ class Guards:
             return PictureReason("modality_contradicts_header", {"modality": modality, "answer": answer})
         return None
 
-    def _related_questions(self, question: str) -> tuple[str, ...]:
+    def _uncached_related_questions(self, question: str) -> tuple[str, ...]:
         """Related questions in words that the model knows: the question's own, and those of its training questions."""
         if self.model.usage is not None:  # every question to a remote model costs
             return ()

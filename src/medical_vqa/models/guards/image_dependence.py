@@ -73,8 +73,8 @@ def total_variation(one: Mapping[str, float], other: Mapping[str, float]) -> flo
 
     What is missing from 1 is taken for one further answer that both share; the result is a lower bound.
     """
-    names = {*one, *other}
-    known = sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in names)
+    known = sum(abs(probability - other.get(name, 0.0)) for name, probability in one.items())
+    known += sum(probability for name, probability in other.items() if name not in one)
     rest = abs(max(0.0, 1 - sum(one.values())) - max(0.0, 1 - sum(other.values())))
     return min(1.0, (known + rest) / 2)
 

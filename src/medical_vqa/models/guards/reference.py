@@ -12,8 +12,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ _NEAREST_QUESTION = 0.6
 Picture = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReferenceSet:
     """Training pictures and questions that a new picture and question are compared with."""
 
@@ -78,25 +79,13 @@ class ReferenceSet:
 
         Empty where none has enough of them.
         """
-        normalized = squad_normalize(question)
-        if (known := self.question_types.get(normalized)) is not None:
-            return known
-        words = set(normalized.split())
-        best, most = "", 0.0
-        for other, question_type in self.question_types.items():
-            others = set(other.split())
-            if not _content_words(words) & _content_words(others):
-                continue
-            common = len(words & others) / len(words | others) if words | others else 0.0
-            if common > most:
-                best, most = question_type, common
-        return best if most >= _NEAREST_QUESTION else ""
+        question_type: str = self._type_of(squad_normalize(question))
+        return question_type
 
     def finding(self, question: str) -> str:
         """The finding that a question names, the longest name first; empty for none."""
         padded = f" {squad_normalize(question)} "
-        names = sorted(self.findings, key=lambda name: (-len(name), name))
-        return next((name for name in names if f" {name} " in padded or f" {name}s " in padded), "")
+        return next((name for name in self._longest_first if f" {name} " in padded or f" {name}s " in padded), "")
 
     def asks_for_finding(self, question: str) -> bool:
         """Whether a question asks if something is abnormal, or for a finding, in whatever words."""
@@ -111,6 +100,40 @@ class ReferenceSet:
             return question_type
         types = Counter(name for name in self.question_types.values() if name.lower() in FINDING_TYPES)
         return types.most_common(1)[0][0] if types else question_type
+
+    @cached_property
+    def _longest_first(self) -> Sequence[str]:
+        return sorted(self.findings, key=lambda name: (-len(name), name))
+
+    @cached_property
+    def _typed_questions(self) -> Sequence[tuple[frozenset[str], str]]:
+        """Words and type of each training question."""
+        return [(frozenset(question.split()), name) for question, name in self.question_types.items()]
+
+    @cached_property
+    def _places_of_word(self) -> Mapping[str, Sequence[int]]:
+        """Word of content -> places of the training questions that contain it."""
+        places: dict[str, list[int]] = {}
+        for place, (words, _) in enumerate(self._typed_questions):
+            for word in _content_words(words):
+                places.setdefault(word, []).append(place)
+        return places
+
+    @cached_property
+    def _type_of(self) -> Any:
+        return lru_cache(maxsize=1 << 10)(self._uncached_type_of)
+
+    def _uncached_type_of(self, normalized: str) -> str:
+        if (known := self.question_types.get(normalized)) is not None:
+            return known
+        words = frozenset(normalized.split())
+        best, most = "", 0.0
+        for place in sorted({place for word in _content_words(words) for place in self._places_of_word.get(word, ())}):
+            others, question_type = self._typed_questions[place]
+            common = len(words & others) / len(words | others)
+            if common > most:
+                best, most = question_type, common
+        return best if most >= _NEAREST_QUESTION else ""
 
     def save(self, folder: Path) -> None:
         """Write ``guards.npz`` and ``guards.json`` into an existing folder."""
@@ -156,7 +179,7 @@ class ReferenceSet:
             ) from error
 
 
-def _content_words(words: set[str]) -> set[str]:
+def _content_words(words: frozenset[str]) -> frozenset[str]:
     """The words that say what a question is about, or all of them where none does."""
     return words - FORM_WORDS or words
 

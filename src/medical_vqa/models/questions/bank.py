@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
-from medical_vqa.models.questions.subjects import Relation, subject_relation
+from medical_vqa.models.questions.subjects import Relation, Subject
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.records import Example
@@ -112,12 +112,11 @@ class QuestionBank:
         nearest: list[str] = []
         contents: set[frozenset[str]] = set()
         for place in self._candidates(question):
-            content = frozenset(self._features[place])
-            text = self.questions[place].text
-            if content in contents or _BADLY_WORDED.search(text) or (accept is not None and not accept(text)):
+            entry = self._entries[place]
+            if entry.content in contents or entry.is_badly_worded or (accept is not None and not accept(entry.text)):
                 continue
-            contents.add(content)
-            nearest.append(text)
+            contents.add(entry.content)
+            nearest.append(entry.text)
             if len(nearest) == limit:
                 break
         return nearest
@@ -127,9 +126,10 @@ class QuestionBank:
         chinese = is_chinese(question)
         similarity = {place: similarity for similarity, place in self._ranked(question)}
         related = {}
-        for place, candidate in enumerate(self.questions):
-            if is_chinese(candidate.text) == chinese:
-                relation = subject_relation(question, candidate.text)
+        subject = Subject.of(question)
+        for place, entry in enumerate(self._entries):
+            if entry.is_chinese == chinese:
+                relation = subject.relation_to(entry.subject)
                 if relation is not None or similarity.get(place, 0.0) >= _OTHER_SUBJECT_SIMILARITY:
                     related[place] = _SUBJECT_ORDER[relation]
         meaning = None if chinese else meaning_similarities(question, self._texts)
@@ -149,8 +149,9 @@ class QuestionBank:
             accept: Whether a training question may be offered; None: all may.
         """
         questions: list[TrainingQuestion] = []
-        for question in sorted(self.questions, key=lambda question: -question.rows):
-            if is_chinese(question.text) != chinese or _BADLY_WORDED.search(question.text):
+        for place in self._places_by_rows:
+            question, entry = self.questions[place], self._entries[place]
+            if entry.is_chinese != chinese or entry.is_badly_worded:
                 continue
             of_type = sum(other.question_type == question.question_type for other in questions)
             if of_type < 2 and (accept is None or accept(question.text)):
@@ -166,8 +167,12 @@ class QuestionBank:
 
     def answers_with(self, answer: str) -> frozenset[str]:
         """Normalized answers to training questions of the types that have this answer too."""
-        types = {q.question_type for q in self.questions if squad_normalize(answer) in q.answers}
-        return frozenset(other for q in self.questions if q.question_type in types for other in q.answers)
+        result: frozenset[str] = self._answers_with(squad_normalize(answer))
+        return result
+
+    def __contains__(self, question: object) -> bool:
+        """Whether a text is a training question, apart from case and punctuation."""
+        return isinstance(question, str) and squad_normalize(question) in self._places
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -175,8 +180,21 @@ class QuestionBank:
         return frozenset(word for question in self.questions for word in words(question.text))
 
     @cached_property
-    def _features(self) -> list[Mapping[str, float]]:
-        return [self._weighted(dict.fromkeys(_content(q.text), 1.0)) for q in self.questions]
+    def _entries(self) -> list[_Entry]:
+        return [_Entry.of(q, self._weighted(dict.fromkeys(_content(q.text), 1.0))) for q in self.questions]
+
+    @cached_property
+    def _places_by_rows(self) -> list[int]:
+        return sorted(range(len(self.questions)), key=lambda place: -self.questions[place].rows)
+
+    @cached_property
+    def _places_of_word(self) -> Mapping[str, Sequence[int]]:
+        """Word of content -> places of the questions that contain it, in order."""
+        places: dict[str, list[int]] = {}
+        for place, entry in enumerate(self._entries):
+            for word in entry.weights:
+                places.setdefault(word, []).append(place)
+        return places
 
     @cached_property
     def _texts(self) -> tuple[str, ...]:
@@ -194,6 +212,14 @@ class QuestionBank:
     def _answers_like(self) -> Any:
         return lru_cache(maxsize=1 << 10)(self._uncached_answers_like)
 
+    @cached_property
+    def _answers_with(self) -> Any:
+        return lru_cache(maxsize=1 << 10)(self._uncached_answers_with)
+
+    def _uncached_answers_with(self, answer: str) -> frozenset[str]:
+        types = {q.question_type for q in self.questions if answer in q.answers}
+        return frozenset(other for q in self.questions if q.question_type in types for other in q.answers)
+
     def _uncached_answers_like(self, question: str) -> frozenset[str] | None:
         place = self._places.get(squad_normalize(question))
         if place is None:
@@ -205,10 +231,8 @@ class QuestionBank:
         form, chinese = _form(model.text), is_chinese(model.text)
         alike = [
             other
-            for other in self.questions
-            if other.question_type == model.question_type
-            and is_chinese(other.text) == chinese
-            and _form(other.text) == form
+            for other, entry in zip(self.questions, self._entries, strict=True)
+            if other.question_type == model.question_type and entry.is_chinese == chinese and entry.form == form
         ]
         return frozenset(answer for other in alike for answer in other.answers)
 
@@ -219,25 +243,56 @@ class QuestionBank:
         for term in canonical.outside:
             for word in words(term.target):
                 present[word] = max(present.get(word, 0.0), _OUTSIDE_WEIGHT)
-        features = self._weighted({word: weight for word, weight in present.items() if word in self._frequency})
-        length = math.sqrt(sum(weight**2 for weight in features.values()))
+        weights = self._weighted({word: weight for word, weight in present.items() if word in self._frequency})
+        length = math.sqrt(sum(weight**2 for weight in weights.values()))
         form, chinese = _form(question), is_chinese(question)
+        products: dict[int, float] = {}
+        for word, weight in weights.items():
+            for place in self._places_of_word.get(word, ()):
+                products[place] = products.get(place, 0.0) + weight * self._entries[place].weights[word]
         ranked = []
-        for place, (other, candidate) in enumerate(zip(self._features, self.questions, strict=True)):
-            common = sum(features[word] * other[word] for word in features.keys() & other.keys())
-            if not common or is_chinese(candidate.text) != chinese:
+        for place, product in products.items():
+            entry = self._entries[place]
+            if not product or entry.is_chinese != chinese:
                 continue
-            similarity = common / (length * math.sqrt(sum(weight**2 for weight in other.values())))
-            if similarity < _LEAST_SIMILARITY:
-                continue
-            bonus = _FORM_BONUS * (form == _form(candidate.text)) + _FREQUENCY_BONUS * math.log(candidate.rows)
-            ranked.append((similarity + bonus, place))
+            similarity = round(product / (length * entry.length), 9)  # equal for equal words, in whatever order
+            if similarity >= _LEAST_SIMILARITY:
+                ranked.append((similarity + _FORM_BONUS * (form == entry.form) + entry.frequency_bonus, place))
         return sorted(ranked, key=lambda pair: (-pair[0], pair[1]))
 
     def _weighted(self, present: Mapping[str, float]) -> Mapping[str, float]:
         """Words with their weights, by how few of the questions have them."""
         total = len(self.questions) + 1
         return {word: weight * math.log(total / (1 + self._frequency[word])) for word, weight in present.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a search needs of a training question, computed once."""
+
+    text: str
+    weights: Mapping[str, float]
+    length: float
+    content: frozenset[str]
+    form: str
+    is_chinese: bool
+    is_badly_worded: bool
+    frequency_bonus: float
+    subject: Subject
+
+    @classmethod
+    def of(cls, question: TrainingQuestion, weights: Mapping[str, float]) -> Self:
+        return cls(
+            text=question.text,
+            weights=weights,
+            length=math.sqrt(sum(weight**2 for weight in weights.values())),
+            content=frozenset(weights),
+            form=_form(question.text),
+            is_chinese=is_chinese(question.text),
+            is_badly_worded=_BADLY_WORDED.search(question.text) is not None,
+            frequency_bonus=_FREQUENCY_BONUS * math.log(question.rows),
+            subject=Subject.of(question.text),
+        )
 
 
 def _content(question: str) -> list[str]:

@@ -7,10 +7,10 @@ the model can be asked.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from medical_vqa.models.questions.anatomy import Structure, anatomy
+from medical_vqa.models.questions.anatomy import anatomy
 
 Relation = Literal["same", "container", "technique", "abnormality"]
 """How an offered question is about a question's subject: it names the same organ or finding (``same``), an organ or
@@ -35,6 +35,52 @@ _ABNORMALITY = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a question is about, as far as `subject_relation` compares it."""
+
+    names: frozenset[str]
+    """Organs, body parts and findings that it names."""
+    containers: frozenset[str]
+    """Names of all that contains one of them."""
+    names_organ: bool
+    """Whether it names more than a body part."""
+    techniques: frozenset[Literal["modality", "plane"]]
+    """Aspects of the technique that it is about."""
+    names_abnormality: bool
+    """Whether it is about what is abnormal, in general words."""
+
+    @classmethod
+    def of(cls, question: str) -> Self:
+        """The subject of a question as typed."""
+        structures = anatomy().structures_in(question)
+        techniques: list[Literal["modality", "plane"]] = []
+        if _MODALITY.search(question):
+            techniques.append("modality")
+        if _PLANE.search(question):
+            techniques.append("plane")
+        return cls(
+            names=frozenset(structure.name for structure in structures),
+            containers=frozenset().union(*(structure.within for structure in structures)),
+            names_organ=any(structure.kind != "part" for structure in structures),
+            techniques=frozenset(techniques),
+            names_abnormality=_ABNORMALITY.search(question) is not None,
+        )
+
+    def relation_to(self, offered: Subject) -> Relation | None:
+        """As `subject_relation`."""
+        if self.names & offered.names:
+            return "same"
+        if self.containers & offered.names:
+            return "container"
+        if self.names_organ or offered.names:
+            return None
+        if self.techniques & offered.techniques:
+            return "technique"
+        both_abnormal = self.names_abnormality and offered.names_abnormality
+        return "abnormality" if both_abnormal and not self.names else None
+
+
 def subject_relation(question: str, offered: str) -> Relation | None:
     """How an offered question is about the subject of a question; None where it is about something else.
 
@@ -42,21 +88,4 @@ def subject_relation(question: str, offered: str) -> Relation | None:
         question: The question as typed.
         offered: The question that is offered in its place.
     """
-    structures, others = _structures(question), {structure.name for structure in _structures(offered)}
-    if any(structure.name in others for structure in structures):
-        return "same"
-    if any(structure.within & others for structure in structures):
-        return "container"
-    if any(structure.kind != "part" for structure in structures):
-        return None
-    for aspect in (_MODALITY, _PLANE):
-        if aspect.search(question) and aspect.search(offered) and not others:
-            return "technique"
-    if not structures and not others and _ABNORMALITY.search(question) and _ABNORMALITY.search(offered):
-        return "abnormality"
-    return None
-
-
-@lru_cache(maxsize=1 << 13)
-def _structures(question: str) -> tuple[Structure, ...]:
-    return tuple(anatomy().structures_in(question))
+    return Subject.of(question).relation_to(Subject.of(offered))
