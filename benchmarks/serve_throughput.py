@@ -1,10 +1,15 @@
 """Questions per second over HTTP: a typical small backend and this one; same model, same decoding, same questions.
 
 The typical one keeps uploads in a dictionary and, for every question, decodes and encodes the image and generates one
-answer in the event loop. The other is `medical_vqa.serving` without answer cache, so that every question is computed.
-Both run in separate processes; 1, 8 and 32 clients each ask, wait, and ask again, eight questions per image. With
-``same`` all ask about one image; with ``different`` every client uploads a new one after eight questions, and the time
-of the uploads counts.
+answer in the event loop, without guards. The other is `medical_vqa.serving` without answer cache, so that every
+question is computed; with the shipped model it is what `medical-vqa serve` runs, guards and suggestions included. Both
+run in separate processes; 1, 8 and 32 clients each ask, wait, and ask again, eight questions per image. With ``same``
+all ask about one image; with ``different`` every client uploads a new one after eight questions, and the time of the
+uploads counts.
+
+Every question is asked in words of its own: ``What is shown in this image 17?``, which the shipped model refuses for a
+word that it does not know, so that each costs suggestions too. With the shipped model the same is measured with
+questions that it understands, those of the shipped sample in turn.
 
     python benchmarks/serve_throughput.py                                    # CPU: BLIP-2 small, and the shipped model
     python benchmarks/serve_throughput.py --model blip2 --size xl --device cuda
@@ -40,7 +45,7 @@ from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.imaging.raster import open_image
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
-from medical_vqa.pipelines.serve import CPU_BATCH_SIZE, GPU_BATCH_SIZE
+from medical_vqa.pipelines.serve import CPU_BATCH_SIZE, GPU_BATCH_SIZE, build_engine
 from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.serving.engine import Engine, EngineOptions
@@ -52,7 +57,9 @@ from live import Connection, post, question, upload
 
 CLIENTS = (1, 8, 32)
 PER_IMAGE = 8
+SAMPLE = SlakeMini().bundled()
 DESIGNS = ("typical", "serving")
+QUESTIONS = ("unknown words", "understood")
 
 
 def main() -> None:
@@ -86,8 +93,14 @@ def serve(arguments: argparse.Namespace) -> None:
         uvicorn.run(typical(model, card), port=arguments.port, log_level="error", access_log=False)
         return
     batch_size = CPU_BATCH_SIZE if arguments.device == "cpu" else GPU_BATCH_SIZE
+    settings = read_settings(
+        port=arguments.port, log_level="error", deadline=29.0, drain_timeout=30.0, answer_cache_size=0
+    )
+    if arguments.model == ["shipped"]:
+        run(build_engine(settings), settings)
+        return
     engine = Engine(model, card, EngineOptions(batch_size=batch_size, deadline=29.0, answer_cache_size=0))
-    run(engine, read_settings(port=arguments.port, log_level="error", deadline=29.0, drain_timeout=30.0))
+    run(engine, settings)
 
 
 def load(arguments: argparse.Namespace) -> tuple[Any, BundleCard]:
@@ -130,7 +143,12 @@ def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
         if model == "blip2":
             load(argparse.Namespace(**{**vars(arguments), "hub": hub, "model": ["blip2"]}))  # written once, read twice
         urls = {design: stack.enter_context(started(arguments, model, design, hub)) for design in DESIGNS}
-        cells = [cell(arguments, urls, images, clients) for images in ("same", "different") for clients in CLIENTS]
+        cells = [
+            cell(arguments, urls, questions, images, clients)
+            for questions in (QUESTIONS if model == "shipped" else QUESTIONS[:1])
+            for images in ("same", "different")
+            for clients in CLIENTS
+        ]
     return {
         "machine": shared.machine(torch.device(arguments.device)),
         "model": model if model == "shipped" else f"blip2 {arguments.size}",
@@ -160,17 +178,19 @@ def started(arguments: argparse.Namespace, model: str, design: str, hub: str) ->
         process.wait(30)
 
 
-def cell(arguments: argparse.Namespace, urls: dict[str, str], images: str, clients: int) -> dict[str, Any]:
+def cell(
+    arguments: argparse.Namespace, urls: dict[str, str], questions: str, images: str, clients: int
+) -> dict[str, Any]:
     """One number of clients, both designs in turn."""
     latencies_by_design: dict[str, list[float]] = {design: [] for design in DESIGNS}
     seconds = dict.fromkeys(DESIGNS, 0.0)
     for design in DESIGNS * arguments.turns:
-        latencies, took = asyncio.run(turn(urls[design], design, images, clients, arguments.seconds))
+        latencies, took = asyncio.run(turn(urls[design], design, questions, images, clients, arguments.seconds))
         latencies_by_design[design] += latencies
         seconds[design] += took
     summaries = {design: summary(latencies_by_design[design], seconds[design]) for design in DESIGNS}
     figures = {
-        "images": images, "clients": clients, **summaries,
+        "questions": questions, "images": images, "clients": clients, **summaries,
         "throughput_ratio": round(summaries["serving"]["per_second"] / summaries["typical"]["per_second"], 2),
         "p50_ratio": round(summaries["typical"]["p50_ms"] / summaries["serving"]["p50_ms"], 2),
     }  # fmt: skip
@@ -184,9 +204,11 @@ def summary(latencies: list[float], seconds: float) -> dict[str, float]:
             "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}  # fmt: skip
 
 
-async def turn(url: str, design: str, images: str, clients: int, seconds: float) -> tuple[list[float], float]:
+async def turn(
+    url: str, design: str, questions: str, images: str, clients: int, seconds: float
+) -> tuple[list[float], float]:
     """Let the clients ask for some seconds; the latencies of their questions, and the seconds until the last answer."""
-    pictures, words = itertools.cycle(_pictures()), itertools.count(time.time_ns() % 10**9)
+    pictures, words = itertools.cycle(_pictures()), texts(questions)
     shared_id = await new_image(url, next(pictures)) if images == "same" else None
     latencies: list[float] = []
     began = time.perf_counter()
@@ -198,7 +220,7 @@ async def turn(url: str, design: str, images: str, clients: int, seconds: float)
                 for _ in range(PER_IMAGE):
                     if time.perf_counter() - began >= seconds:
                         return
-                    latencies.append(await ask(connection, design, id_, f"What is shown in this image {next(words)}?"))
+                    latencies.append(await ask(connection, design, id_, next(words)))
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return latencies, time.perf_counter() - began
@@ -221,6 +243,14 @@ async def ask(connection: Connection, design: str, id_: str, words: str) -> floa
     return time.perf_counter() - began
 
 
+def texts(questions: str) -> Iterator[str]:
+    """Questions without end: each with a number of its own, or those of the shipped sample in turn."""
+    if questions == "unknown words":
+        return (f"What is shown in this image {number}?" for number in itertools.count(time.time_ns() % 10**9))
+    rows = [row for name in ("train", "validation") for row in json.loads((SAMPLE / f"{name}.json").read_text("utf-8"))]
+    return itertools.cycle(list(dict.fromkeys(row["question"] for row in rows)))
+
+
 def _form(id_: str, words: str) -> bytes:
     return post(
         "/ask_question", urlencode({"image_id": id_, "question": words}).encode(), "application/x-www-form-urlencoded"
@@ -228,8 +258,7 @@ def _form(id_: str, words: str) -> bytes:
 
 
 def _pictures() -> list[bytes]:
-    folder = SlakeMini().bundled() / "imgs"
-    return [path.read_bytes() for path in sorted(folder.glob("*/source.jpg"))[:64]]
+    return [path.read_bytes() for path in sorted((SAMPLE / "imgs").glob("*/source.jpg"))[:64]]
 
 
 if __name__ == "__main__":

@@ -374,10 +374,12 @@ class Engine:
         Raises:
             ApiError: Too much is queued, or the deadline has passed.
         """
-        queries = [Query(str(number), question, image, visual) for number, question in enumerate(questions)]
+        context = context or NO_CONTEXT
+        name = f"{image}/{context.digest}"  # as in `ask`
+        queries = [Query(str(number), question, name, visual) for number, question in enumerate(questions)]
 
         def decide() -> list[bool]:
-            return self.guards.are_answered(queries, {image: context or NO_CONTEXT})
+            return self.guards.can_be_offered(queries, {name: context})
 
         answered = await self._submit("", None, None, False, received, call=decide, count=len(queries))
         return [question for question, is_answered in zip(questions, answered, strict=True) if is_answered]

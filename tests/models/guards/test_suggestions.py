@@ -198,7 +198,7 @@ def test_a_training_question_is_tried_once_about_a_picture_and_a_persons_words_a
     first, second = (prepare_picture(Image.fromarray(pixels), spec) for pixels in noise)
 
     def offer(visual, question="What modality is used to take this image?", image="a"):
-        return guards._can_be_offered([Query("1", question, image, visual)], None)
+        return guards.can_be_offered([Query("1", question, image, visual)], None)
 
     assert offer(first) == offer(first) == [True]
     assert len(tried) == 1

@@ -262,7 +262,7 @@ class Guards:
             return (names_finding or not presupposes_finding(question)) and not self._withholds(offered, image_type)
 
         suggestions = suggested_questions(
-            self.model.question_bank, query, lambda others: self._can_be_offered(others, contexts), may_be_answered
+            self.model.question_bank, query, lambda others: self.can_be_offered(others, contexts), may_be_answered
         )
         abstention = dataclasses.replace(answer.abstention, suggestions=suggestions)
         return dataclasses.replace(answer, abstention=abstention)
@@ -279,8 +279,15 @@ class Guards:
         decided = self._decided(queries, contexts, lambda query: self._must_depend_on_image(query.question))
         return [not answer.abstention.abstained for _, answer in decided]
 
-    def _can_be_offered(self, queries: Sequence[Query], contexts: Mapping[str, PictureContext] | None) -> list[bool]:
-        """`are_answered`, which asks a training question about a picture once: many refusals offer the same ones."""
+    def can_be_offered(
+        self, queries: Sequence[Query], contexts: Mapping[str, PictureContext] | None = None
+    ) -> list[bool]:
+        """`are_answered`, which asks a training question about a picture once: many refusals offer the same ones.
+
+        Args:
+            queries: The questions that might be offered.
+            contexts: A query's ``image`` -> what is known of that picture.
+        """
         bank = self.model.question_bank
         keys = [self._offer_key(query, (contexts or {}).get(query.image)) for query in queries]
         with self._offered_lock:
