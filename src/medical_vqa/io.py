@@ -62,7 +62,8 @@ def atomic_write(path: Path, content: bytes | str, *, durable: bool = False, pri
     Args:
         path: The file; its folder is created.
         content: Bytes, or text that is written as UTF-8 with its line ends unchanged.
-        durable: Whether to wait until the disk has the data (fsync), so that it survives a power failure.
+        durable: Whether to wait until the disk has the data (fsync), so that it survives a power failure, in a folder
+            that does.
         private: Whether only this user may read the file, and a folder that is created for it.
 
     Raises:
@@ -86,7 +87,8 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: The file to appear; its folder is created.
-        durable: Whether to wait until the disk has the data (fsync) before the rename, and the name after it.
+        durable: Whether to wait until the disk has the data (fsync) before the rename, and the name after it; not
+            the name of a folder that is created.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +99,16 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder; Windows has no such call, and keeps them in its journal."""
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder; Windows has no such call, and keeps them in its journal.
+
+    A folder that was created is a name in the one above it, which must be synced too.
+    """
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

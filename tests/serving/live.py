@@ -124,6 +124,10 @@ class Instance:
         own = psutil.Process(self.process.pid)
         return sum(p.memory_info().rss for p in [own, *own.children(recursive=True)])
 
+    def kill(self) -> None:
+        """End the process at once, and wait until it and its decoders are gone."""
+        self.stop(signal.SIGKILL)
+
     def stop(self, how: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)

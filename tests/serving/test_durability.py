@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import live
+import power_loss
 import pytest
 from echo_model import make_engine, wait_until
 from live import Connection, png
@@ -113,21 +114,61 @@ def test_the_image_that_is_asked_about_most_is_not_the_first_to_go():
 # --- durability -------------------------------------------------------------------------------------------------------
 
 
-def test_the_disk_has_content_and_name_before_a_write_returns(tmp_path, monkeypatch):
-    """What a power failure would leave: the content at the time of its fsync, and the names at the folder's."""
-    on_disk: dict[str, bytes] = {}
+def test_the_disk_has_content_and_every_name_before_a_write_returns(tmp_path, monkeypatch):
+    """What a power failure would leave: a content at the time of its fsync, and names at those of their folders."""
     contents: dict[int, bytes] = {}
+    names: dict[Path, set[str]] = {}
 
     def fsync(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.is_dir():
-            on_disk.update({entry.name: contents.get(entry.stat().st_ino, b"") for entry in path.iterdir()})
+            names[path] = {entry.name for entry in path.iterdir()}
         else:
             contents[path.stat().st_ino] = path.read_bytes()
 
     monkeypatch.setattr(io.os, "fsync", fsync)
-    FolderStore(tmp_path, ttl=None, max_bytes=100).put("aa1", b"blob")
-    assert on_disk == {"aa1.image": b"blob"}
+    store = FolderStore(tmp_path / "store", ttl=None, max_bytes=100)
+    store.check()
+    store.put("aa1", b"blob")
+    file = tmp_path / "store" / "aa" / "aa1.image"
+    assert contents[file.stat().st_ino] == b"blob"
+    assert all(path.name in names[path.parent] for path in (file, file.parent, file.parent.parent))
+    store.delete("aa1")
+    assert names[file.parent] == set()  # a power failure does not bring back what was deleted
+
+
+USE = """
+import sys
+from pathlib import Path
+from medical_vqa.serving.image_store.folder import FolderStore
+store = FolderStore(Path(sys.argv[1]), ttl=None, max_bytes=1 << 30)
+sys.stdin.readline()
+for n in range(12):
+    store.put(f"{n % 5 + 10}-{n}", b"%d" % n * 500)
+    print("HTTP/1.1 200 OK", flush=True)  # what the recording takes for an acknowledgment
+"""
+
+
+@pytest.mark.skipif(not power_loss.available(), reason="needs strace and the right to trace: apt-get install strace")
+def test_no_acknowledged_write_is_lost_or_torn_by_a_power_failure_at_any_moment(tmp_path):
+    root = tmp_path / "store"
+    root.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", USE, str(root)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as writer:
+        assert writer.stdin is not None
+        disk, recording = power_loss.Disk(root), power_loss.Recording(writer.pid, tmp_path / "calls")
+        writer.stdin.write("\n")
+    lines = recording.lines()
+    acknowledged = [line for line, _, _ in power_loss.responses(lines)]
+    assert len(acknowledged) == 12
+    for moment in disk.replay(lines, range(0, len(lines), 5)):
+        left = tmp_path / f"left{moment}"
+        disk.leave(left, root, random.Random(moment))
+        store = FolderStore(left, ttl=None, max_bytes=1 << 30)
+        count = sum(line < moment for line in acknowledged)
+        assert all(store.get(f"{n % 5 + 10}-{n}") == b"%d" % n * 500 for n in range(count))
+        assert all(path.read_bytes() == (root / path.relative_to(left)).read_bytes() for path in left.rglob("*.image"))
 
 
 WRITER = """

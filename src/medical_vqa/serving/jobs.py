@@ -29,7 +29,7 @@ import structlog
 from pydantic import ValidationError
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import atomic_write, remove_half_line, try_lock
+from medical_vqa.io import atomic_write, remove_half_line, sync_folder, try_lock
 from medical_vqa.serving.clients import Client, current_client, set_current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import store_unavailable
@@ -132,6 +132,7 @@ class Jobs:
 
     def _write(self, folder: Path, client: Client, questions: Sequence[JobQuestion]) -> None:
         folder.mkdir(mode=0o700)
+        sync_folder(folder.parent)
         lines = b"".join(question.model_dump_json().encode() + b"\n" for question in questions)
         atomic_write(folder / "input.jsonl", lines, durable=True, private=True)
         record = {
@@ -163,11 +164,17 @@ class Jobs:
     async def delete(self, job_id: str) -> None:
         """Cancel a job, and remove it with its answers; raises `ApiError` (404)."""
         job = self._own(job_id)
-        (job.folder / "job.json").unlink(missing_ok=True)  # whoever works on it notices
+        await asyncio.to_thread(self._forget, job.folder)
         if (task := self._running.get(job.id)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+
+    def _forget(self, folder: Path) -> None:
+        """Remove what makes a folder a job: whoever works on it notices, and a power failure does not bring it back."""
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "job.json").unlink()
+            sync_folder(folder)
 
     def _own(self, job_id: str) -> Job:
         job = _read(self._folder / job_id) if _ID.fullmatch(job_id) else None

@@ -1,6 +1,7 @@
 """Uploads in a folder, perhaps on a disk that several servers mount; a file appears completely or not at all.
 
-It is on the disk, and not only in the system's cache, before its id is returned.
+It is on the disk, and not only in the system's cache, before its id is returned; and it is no longer there before a
+deletion is acknowledged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Self
 from urllib.parse import unquote
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import PARTIAL, atomic_write
+from medical_vqa.io import PARTIAL, atomic_write, sync_folder
 from medical_vqa.serving.image_store.base import SUFFIX, store_unavailable
 
 DAMAGED = ".damaged"
@@ -31,6 +32,7 @@ class FolderStore:
         self._folder = folder
         self._ttl = ttl
         self._max_bytes = max_bytes
+        self._durable_folders: set[Path] = set()
 
     @classmethod
     def from_url(cls, url: str, *, ttl: float | None, max_bytes: int) -> Self:
@@ -39,10 +41,19 @@ class FolderStore:
 
     def put(self, image_id: str, blob: bytes) -> None:
         """Write the file; raises `ApiError` (503) where the disk is full."""
+        path = self._path(image_id)
         try:
-            atomic_write(self._path(image_id), blob, durable=True, private=True)
-        except DataError as error:
+            self._make_durable(path.parent)
+            atomic_write(path, blob, durable=True, private=True)
+        except (DataError, OSError) as error:
             raise store_unavailable() from error
+
+    def _make_durable(self, folder: Path) -> None:
+        """Create a subfolder, and wait for the disk even where another server has created it a moment ago."""
+        if folder not in self._durable_folders:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_folder(self._folder)
+            self._durable_folders.add(folder)
 
     def get(self, image_id: str) -> bytes | None:
         """The file's bytes."""
@@ -61,9 +72,12 @@ class FolderStore:
         return self._ttl is None or age <= self._ttl
 
     def delete(self, image_id: str) -> bool:
-        """Remove the file."""
+        """Remove the file; a power failure does not bring it back."""
         existed = self.contains(image_id)
-        self._path(image_id).unlink(missing_ok=True)
+        path = self._path(image_id)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
         return existed
 
     def quarantine(self, image_id: str) -> None:
@@ -99,6 +113,7 @@ class FolderStore:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(PermissionError):  # of another owner, who decides
                 self._folder.chmod(0o700)
+            sync_folder(self._folder.parent)
         except OSError as error:
             raise ConfigError(
                 f"store {self._folder}: cannot be created ({error.strerror}); choose another folder"
