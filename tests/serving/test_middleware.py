@@ -83,12 +83,15 @@ def test_security_headers_are_on_every_response(client):
         assert reply.headers["cache-control"] == "no-store"
 
 
-def test_the_policy_allows_scripts_only_where_the_description_is_served():
-    for docs in (True, False):
-        with live.serving(make_engine(), live.settings(docs=docs)) as url:
-            policy = live.request("GET", f"{url}/healthz").headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
-        assert ("script-src" in policy) is docs
+def test_the_policy_allows_scripts_only_on_pages():
+    with live.serving(make_engine(), live.settings(page=True)) as url:
+        policies = {
+            path: live.request("GET", f"{url}/{path}").headers["content-security-policy"]
+            for path in ("healthz", "docs", "page")
+        }
+    assert all(policy.startswith("default-src 'none'") for policy in policies.values())
+    assert [path for path, policy in policies.items() if "script-src" in policy] == ["docs", "page"]
+    assert all("frame-ancestors 'none'; base-uri 'none'" in policy for policy in policies.values())
 
 
 @pytest.mark.parametrize("path", ["/model", "/v1/models"])

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import conversations, openai, page, responses, routes, series
+from medical_vqa.serving.api import conversations, docs, openai, page, responses, routes, series
 from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
@@ -77,7 +77,7 @@ def create_app(
         description=DESCRIPTION,
         version=package_version(),
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,  # FastAPI's own page loads its scripts from another host
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -106,6 +106,8 @@ def create_app(
     app.include_router(responses.router)
     app.include_router(conversations.router)
     app.include_router(conversations.upload_router)
+    if settings.docs:
+        app.include_router(docs.router)
     if settings.page:
         app.include_router(page.router)
     if settings.metrics:

@@ -21,14 +21,14 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.serving.clients import Client, Role, set_current_client
 from medical_vqa.serving.errors import ApiError, forbidden
 from medical_vqa.serving.key_file import read_key_file
-from medical_vqa.serving.page_files import PAGE_PATHS
+from medical_vqa.serving.page_files import DOCS_PATHS, PAGE_PATHS
 from medical_vqa.serving.rate_limit import RateLimiter
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that a platform's probes request, without a key and without a rate."""
 _LOG = structlog.get_logger("medical_vqa.serving")
 _RECHECK_SECONDS = 1.0  # between two looks at the keys file
-_PATHS_WITHOUT_KEY = frozenset({"/", "/docs", "/openapi.json", *PAGE_PATHS})
+_PATHS_WITHOUT_KEY = frozenset({"/", "/openapi.json", *DOCS_PATHS, *PAGE_PATHS})
 
 
 _SLICE_PATH = re.compile(r"/images/[^/]+/(view|values)")  # a wheel through a series asks for dozens in a second

@@ -24,7 +24,7 @@ from structlog.contextvars import bind_contextvars
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.logs import AccessLog
 from medical_vqa.serving.metrics import Metrics
-from medical_vqa.serving.page_files import PAGE_PATHS, PAGE_POLICY
+from medical_vqa.serving.page_files import DOCS_PATHS, DOCS_POLICY, PAGE_PATHS, PAGE_POLICY
 from medical_vqa.serving.problems import problem_response, to_api_error
 
 CLIENT_CLOSED_REQUEST = 499
@@ -45,11 +45,6 @@ _SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
-_CDN = "https://cdn.jsdelivr.net"  # from which FastAPI's page /docs loads its script and style sheet
-_DOCS_POLICY = (
-    f"{_API_POLICY}; script-src 'self' 'unsafe-inline' {_CDN}; style-src 'self' 'unsafe-inline' {_CDN}; "
-    "img-src 'self' data: https://fastapi.tiangolo.com; connect-src 'self'"
-)
 
 
 @dataclass
@@ -63,13 +58,12 @@ class Draining:
 class OuterMiddleware:
     """Ids, errors, headers, metrics and the access log."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, docs: bool = False, draining: Draining | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Draining | None = None) -> None:
         """Set the layer up.
 
         Args:
             app: The application behind this middleware.
             metrics: Where requests and refusals are counted.
-            docs: Whether the server has the page /docs, whose scripts the content security policy must allow.
             draining: Whether the server is about to stop; None: it never is.
         """
         self._app = app
@@ -78,10 +72,11 @@ class OuterMiddleware:
         self._log = structlog.get_logger("medical_vqa.access")
         self._access_log = AccessLog()
         self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # by route, method and status
-        headers = {**_SECURITY_HEADERS, "Content-Security-Policy": _DOCS_POLICY if docs else _API_POLICY}
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        page_headers = {**headers, "Content-Security-Policy": PAGE_POLICY}
-        self._page_headers = [(name.lower().encode(), value.encode()) for name, value in page_headers.items()]
+        self._headers = _security_headers(_API_POLICY)
+        self._page_headers = {
+            **dict.fromkeys(PAGE_PATHS, _security_headers(PAGE_POLICY)),
+            **dict.fromkeys(DOCS_PATHS, _security_headers(DOCS_POLICY)),
+        }
         self._names = frozenset(name for name, _ in self._headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +98,7 @@ class OuterMiddleware:
                     if header[0].lower() not in self._names or header == PRIVATE_CACHE
                 ]
                 headers += [
-                    *(self._page_headers if scope["path"] in PAGE_PATHS else self._headers),
+                    *self._page_headers.get(scope["path"], self._headers),
                     (b"x-request-id", request_id.encode()),
                 ]
                 if PRIVATE_CACHE in headers:
@@ -156,6 +151,11 @@ class OuterMiddleware:
 def route_template(scope: Scope) -> str:
     """The path of the matched route, with its parameters as names: an image id in a log would be as good as a key."""
     return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def _security_headers(policy: str) -> list[tuple[bytes, bytes]]:
+    headers = {**_SECURITY_HEADERS, "Content-Security-Policy": policy}
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 def _request_id(scope: Scope) -> str:

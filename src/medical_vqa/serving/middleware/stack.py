@@ -35,7 +35,7 @@ def middleware_stack(
     one_body = max(settings.max_upload_bytes, settings.max_series_bytes)
     budget = BodyBudget(settings.body_bytes, max(one_body, settings.body_bytes // _CLIENTS_PER_BUDGET))
     stack = [
-        Middleware(OuterMiddleware, metrics=metrics, docs=settings.docs, draining=draining),
+        Middleware(OuterMiddleware, metrics=metrics, draining=draining),
         Middleware(AccessMiddleware, keys=ApiKeys(settings.api_keys, settings.keys_file), rate_limiter=rate_limiter),
         Middleware(
             BodyLimitsMiddleware,
