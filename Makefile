@@ -81,7 +81,7 @@ images: $(VENV)/.dev
 	tools/try_images.sh
 
 clients: $(VENV)/.app
-	python3 -m venv .cache/clients && .cache/clients/bin/pip install --quiet -r tests/clients/requirements.txt
+	$(PYTHON) -m venv .cache/clients && .cache/clients/bin/pip install --quiet --no-deps -r tests/clients/requirements.txt
 	PORT=8765 $(BIN)/medical-vqa serve & server=$$!; trap "kill $$server" EXIT; \
 	until curl --silent --fail localhost:8765/readyz >/dev/null; do sleep 1; done; \
 	.cache/clients/bin/python tests/clients/ask.py http://localhost:8765 $(SAMPLE)/imgs/xmlab112/source.jpg
