@@ -5,7 +5,7 @@
     python benchmarks/serve_durability.py job         # a job of 20,000 questions, killed at random times
 
 Each runs `medical-vqa serve` on a folder in which everything is synced before it is acknowledged. The job is answered
-by the shipped model without its guards, which would take ten times as long and say nothing about durability.
+by the shipped model without its guards, which take ten times as long and say nothing about durability.
 """
 
 from __future__ import annotations
@@ -363,21 +363,29 @@ async def upload_sample(server: Instance) -> list[str]:
     return ids
 
 
+def sample_questions() -> list[str]:
+    """The different questions of the shipped sample in English."""
+    folder = SlakeMini().bundled()
+    rows = [row for split in ("train", "validation") for row in json.loads((folder / f"{split}.json").read_bytes())]
+    return list(dict.fromkeys(row["question"] for row in rows if row["q_lang"] == "en"))
+
+
 def job_lines(ids: list[str], count: int) -> bytes:
-    """Questions about the images in turn, no pair twice."""
-    rows = (
-        {"id": n, "image_id": ids[n % len(ids)], "question": f"Is organ number {n // len(ids)} healthy?"}
-        for n in range(count)
-    )
+    """The sample's questions about the images in turn, no pair twice."""
+    questions = sample_questions()
+    assert count <= len(ids) * len(questions)
+    rows = ({"id": n, "image_id": ids[n % len(ids)], "question": questions[n // len(ids)]} for n in range(count))
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def model_without_guards(folder: Path) -> Path:
+    """The shipped model as it answers everything."""
     target = folder / "model"
     if not target.exists():
         shutil.copytree(shipped_bundle(), target, ignore=shutil.ignore_patterns("guards.*"))
         card = json.loads((target / "card.json").read_text(encoding="utf-8"))
         card["files"] = {name: digest for name, digest in card["files"].items() if not name.startswith("guards.")}
+        card["calibration"] = None  # nothing is abstained from, so that no other questions are tried
         (target / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return target
 

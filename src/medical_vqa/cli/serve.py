@@ -248,6 +248,7 @@ def _as_json(answers: Mapping[str, list[Answer] | MedicalVqaError]) -> dict[str,
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
 @click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
+@click.option("--workers", type=int, help="Processes, about one for each core; they need a --store.  [default: 1]")
 @click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
 @click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
 def serve(
@@ -258,6 +259,7 @@ def serve(
     host: str | None,
     port: int | None,
     store: str | None,
+    workers: int | None,
     device: str | None,
     new_key: bool,
 ) -> None:
@@ -284,6 +286,7 @@ def serve(
             host=host,
             port=port,
             store=store,
+            workers=workers,
             device=device,
         )
     )

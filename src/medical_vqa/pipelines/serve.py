@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from medical_vqa import registry
+from medical_vqa.errors import MedicalVqaError
 from medical_vqa.pipelines.load import SHIPPED, LoadedModel, load
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 
 REMOTE_TRIES = 2  # somebody waits: an engine that is down is better said at once
+STOP_SECONDS = 5.0  # beyond the drain timeout, for a worker to close its model and its decoders
 STEP_SECONDS = 0.015  # of a model that chooses among answers; one that writes them is slow without batches
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64  # on a few cores a larger batch only makes each question wait longer
 
@@ -32,6 +36,36 @@ def serve(settings: Settings, announce: Callable[[str], None] | None = None) -> 
         ConfigError: The address is in use or the image store is unavailable.
         EndpointError: A remote model cannot be asked; one that is merely down is waited for.
     """
+    if settings.workers > 1:
+        _serve_in_workers(settings, announce)
+    else:
+        _serve_here(settings, announce)
+
+
+def _serve_in_workers(settings: Settings, announce: Callable[[str], None] | None) -> None:
+    from medical_vqa.serving.logs import configure_logging
+    from medical_vqa.serving.server import address_of, listen
+    from medical_vqa.serving.workers import Workers
+
+    configure_logging(settings.log_level, style=settings.log_format)
+    listener = listen(settings)
+    address = address_of(listener)
+    workers = Workers(_work, settings.for_one_worker(), listener, settings.workers)
+    stop_seconds = max(settings.drain_timeout, settings.remote_deadline) + STOP_SECONDS
+    workers.run(on_ready=lambda: announce(address) if announce is not None else None, stop_seconds=stop_seconds)
+
+
+def _work(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """What each process of a server with several does; a mistake of the user is one sentence, as in the first."""
+    try:
+        _serve_here(settings, lambda _: ready(), listener)
+    except MedicalVqaError as error:
+        sys.exit(f"medical-vqa: {error}")
+
+
+def _serve_here(
+    settings: Settings, announce: Callable[[str], None] | None, listener: socket.socket | None = None
+) -> None:
     from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.server import run
 
@@ -42,7 +76,7 @@ def serve(settings: Settings, announce: Callable[[str], None] | None = None) -> 
     def load_model(name: str, metrics: Metrics) -> Engine | RemoteEngine:
         return build_engine(settings.model_copy(update={"model": name, "base_url": None}), metrics)
 
-    run(engine, settings, announce, load_model)
+    run(engine, settings, announce, load_model, listener=listener)
 
 
 def build_engine(settings: Settings, metrics: Metrics | None = None) -> Engine | RemoteEngine:

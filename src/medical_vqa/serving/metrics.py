@@ -1,10 +1,14 @@
-"""The Prometheus metrics of one server, in a registry of their own."""
+"""The Prometheus metrics of one server, in a registry of their own; those of several processes are added up."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from medical_vqa.runtime.environment import package_version
+from medical_vqa.serving.workers import METRICS_FOLDER
 
 _MODEL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -16,19 +20,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.of_several_processes = METRICS_FOLDER in os.environ
+        """Whether this process counts together with others."""
         ProcessCollector(registry=self.registry)  # memory, processor time and open files of the server, on Linux
         Info("medical_vqa_build", "The server's version", registry=self.registry).info({"version": package_version()})
         self.http_requests = self._counter("http_requests", "Requests answered", "handler", "method", "status")
         self.http_seconds = self._histogram(
             "http_request_duration_seconds", "From a request to its response", _HTTP_BUCKETS, "handler", "method"
         )
-        self.http_in_progress = Gauge("http_requests_in_progress", "Requests being answered", registry=self.registry)
-        self.queue_size = Gauge("medical_vqa_queue", "Questions and uploads in the queue", registry=self.registry)
-        self.model_queue = Gauge(
-            "medical_vqa_model_queue", "Questions and uploads in a model's queue", ["model"], registry=self.registry
-        )
-        self.model_memory = Gauge(
-            "medical_vqa_model_memory_bytes", "Memory of a model when it was loaded", ["model"], registry=self.registry
+        self.http_in_progress = self._gauge("http_requests_in_progress", "Requests being answered")
+        self.queue_size = self._gauge("medical_vqa_queue", "Questions and uploads in the queue")
+        self.model_queue = self._gauge("medical_vqa_model_queue", "Questions and uploads in a model's queue", "model")
+        self.model_memory = self._gauge(
+            "medical_vqa_model_memory_bytes", "Memory of a model when it was loaded", "model"
         )
         self.queue_seconds = self._histogram("medical_vqa_wait_seconds", "Time in the queue", _MODEL_BUCKETS)
         self.batch_size = self._histogram(
@@ -43,6 +47,17 @@ class Metrics:
         self.dropped = self._counter("medical_vqa_dropped", "Work dropped before it was computed", "reason")
         self.damaged = self._counter("medical_vqa_damaged_blobs", "Stored images whose checksum did not fit")
         self.abstained = self._counter("medical_vqa_abstained", "Answers from which the model abstained")
+
+    def text(self) -> bytes:
+        """What GET /metrics answers; of several processes the sum, without those of the process itself."""
+        if not self.of_several_processes:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
+
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        return Gauge(name, description, labels, registry=self.registry, multiprocess_mode="livesum")
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(name, description, labels, registry=self.registry)

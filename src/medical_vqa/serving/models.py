@@ -30,6 +30,7 @@ MODEL_NAME = r"^[A-Za-z0-9][\w.:-]{0,63}$"
 DEFAULT = "medical-vqa"
 """A name of the default model, whatever its own."""
 _MOST = 16  # models at once
+_SHOW_SECONDS = 1.0  # between two values of a gauge that several processes share
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Models:
         self._served = {default.model.name: ServedModel(default.model.name, default)}
         self._loading = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._showing: asyncio.Task[None] | None = None
         self._metrics = default.engine.metrics
         self._metrics.queue_size.set_function(lambda: sum(model.service.engine.waiting for model in self))
 
@@ -175,6 +177,8 @@ class Models:
         """Start the default model, and load others given as NAME=MODEL or NAME=MODEL@FRACTION."""
         before = _resident_bytes()
         await self.default.start()
+        if self._metrics.of_several_processes:
+            self._showing = asyncio.create_task(self.show_queues())
         after = _resident_bytes()
         if before is not None and after is not None:
             self._served[self._default_name].memory_bytes = max(0, after - before)
@@ -188,12 +192,20 @@ class Models:
 
     async def close(self) -> None:
         """Finish the queued work of every model, and stop."""
-        for task in self._closing:
+        for task in (*self._closing, *([] if self._showing is None else [self._showing])):
             task.cancel()
         for model in self:
             if not self.is_default(model):
                 await asyncio.to_thread(model.service.engine.close)
         await self.default.close()
+
+    async def show_queues(self) -> None:
+        """Keep the gauges of queues up to date where they are not computed when they are read, until canceled."""
+        while True:
+            self._metrics.queue_size.set(sum(model.service.engine.waiting for model in self))
+            for model in self:
+                self._metrics.model_queue.labels(model.name).set(model.service.engine.waiting)
+            await asyncio.sleep(_SHOW_SECONDS)
 
     def forget(self, image_id: str) -> None:
         """Remove a deleted image, and the answers about it, from the memory of every model."""

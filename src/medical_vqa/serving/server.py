@@ -37,6 +37,8 @@ def run(
     settings: Settings,
     announce: Callable[[str], None] | None = None,
     load_model: LoadModel | None = None,
+    *,
+    listener: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
@@ -45,6 +47,7 @@ def run(
         settings: Where to listen, and the limits.
         announce: Receives the server's address once it listens there.
         load_model: Loads further models; None: there will be none.
+        listener: Where to accept connections; None: at the address of the settings.
 
     Raises:
         ConfigError: The address is in use or the store is unavailable.
@@ -54,14 +57,12 @@ def run(
     sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(engine, settings, load_model=load_model)
     app.state.service.store.check()
-    listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
+    listener = listener or listen(settings)
     if announce is not None:
-        reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        announce(f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}")
+        announce(address_of(listener))
     _LOG.info(
         "serving",
-        url=f"http://{host}:{port}",
+        url=address_of(listener),
         model=engine.card.name,
         model_id=engine.id,
         batch_size=engine.options.batch_size,
@@ -107,7 +108,9 @@ def drain_seconds(app: FastAPI, settings: Settings) -> int:
     return max(1, round(settings.drain_timeout), math.ceil(deadline) + 1)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the address of the settings; raises `ConfigError` where it is in use."""
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -115,6 +118,13 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
         ) from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address under which this machine reaches a socket."""
+    host, port = listener.getsockname()[:2]
+    reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _return_freed_memory() -> None:

@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     """Address to listen on; ``0.0.0.0`` inside a container."""
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("port", PREFIX + "PORT", "PORT"))
     """Port to listen on; 0: any free one."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes of the server, which divide the memory among them; several need a store outside of memory."""
 
     memory_bytes: int = Field(default_factory=container_memory, ge=_LEAST_MEMORY)
     """Memory of server and decoders, of which the limits below are shares; None: the container's limit, else 4 GiB."""
@@ -302,7 +304,31 @@ class Settings(BaseSettings):
             raise ValueError("body_bytes must not be below max_upload_bytes")
         if self.max_series_bytes > self.body_bytes:
             raise ValueError("body_bytes must not be below max_series_bytes")
+        if self.workers > 1:
+            self._check_workers()
         return self
+
+    def _check_workers(self) -> None:
+        """Refuse what one process would not know of another."""
+        scheme = store_scheme(self.store)
+        if scheme == "memory":
+            raise ValueError("workers share no store in memory; set store to a folder, redis://, s3:// or gs://")
+        if self.rate_limit is not None and not scheme.startswith("redis"):
+            raise ValueError("workers count rates together in a redis:// store alone; set that, or one worker")
+        for name in ("page", "audit_log"):
+            if getattr(self, name):
+                raise ValueError(f"{name} needs one process; set one worker, and start further servers for the rest")
+        if self.memory_bytes // self.workers < _LEAST_MEMORY:
+            raise ValueError(
+                f"each worker needs {_LEAST_MEMORY // MEBIBYTE} MiB of memory_bytes, which allow "
+                f"{self.memory_bytes // _LEAST_MEMORY}"
+            )
+
+    def for_one_worker(self) -> Self:
+        """The settings of one of the processes: its part of the memory, and the limits that follow from it."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        one = type(self)(**{**values, "memory_bytes": self.memory_bytes // self.workers, "workers": 1})
+        return one.model_copy(update={"workers": self.workers})
 
 
 def read_settings(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI, Response
 from fastapi.security import HTTPBearer
 from fastapi.telemetry import TelemetryConfig
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
@@ -114,7 +114,7 @@ def create_app(
 
         @app.get("/metrics", include_in_schema=False)
         def metrics() -> Response:
-            return Response(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+            return Response(engine.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

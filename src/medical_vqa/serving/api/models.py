@@ -31,9 +31,11 @@ async def get_models(request: Request) -> Models:
 ModelsDependency = Annotated[Models, Depends(get_models)]
 
 
-def _require_keys(models: Models) -> None:
+def _require_change(models: Models) -> None:
     """Without keys everyone would have the role admin, and could load any file as a model."""
     settings = models.default.settings
+    if settings.workers > 1:
+        raise ApiError(403, "forbidden", "several workers serve, and a change would reach one; restart the server")
     if not settings.api_keys and settings.keys_file is None:
         raise ApiError(403, "forbidden", "models are changed with a key of the role admin, and this server has no keys")
 
@@ -47,21 +49,21 @@ async def served_models(models: ModelsDependency) -> ServedModels:
 @router.put("/models/{name}", responses=_ERRORS)
 async def load_model(name: Name, body: LoadModelRequest, models: ModelsDependency) -> ServedModelInfo:
     """Load a model, or replace the one of this name without interrupting anyone."""
-    _require_keys(models)
+    _require_change(models)
     return _info(models, await models.load(name, body.model, body.fraction))
 
 
 @router.post("/models/{name}/fraction", responses=_ERRORS)
 async def set_fraction(name: Name, body: FractionRequest, models: ModelsDependency) -> ServedModelInfo:
     """Change a canary's part of the images; 1 makes it the default model."""
-    _require_keys(models)
+    _require_change(models)
     return _info(models, models.set_fraction(name, body.fraction))
 
 
 @router.delete("/models/{name}", status_code=204, responses=_ERRORS)
 async def remove_model(name: Name, models: ModelsDependency) -> Response:
     """Remove a model; questions that it has accepted are still answered."""
-    _require_keys(models)
+    _require_change(models)
     models.remove(name)
     return Response(status_code=204)
 
