@@ -1,8 +1,9 @@
-"""The page in a real browser: Chromium, the page as a separate process, and a fake backend."""
+"""The page in a real browser: Chromium or Firefox, the page as a separate process, and a fake backend."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "app" / "support"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+import firefox
 from fake_backend import FakeBackend
 from page_process import PageProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+ENGINE = os.environ.get("TEST_BROWSER", "chromium")
+"""In which browser the tests of this folder run: TEST_BROWSER=firefox pytest tests/browser/test_own_page.py."""
 TIMEOUT = 60_000  # milliseconds; the machine may be busy
 
 
@@ -27,17 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1"]))
-            if CHROMIUM is None:
+            if CHROMIUM is None and ENGINE == "chromium":
                 item.add_marker(pytest.mark.skip(reason="needs chromium: apt-get install chromium"))
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One per file: while Playwright runs, its event loop occupies this thread, and tests with their own fail."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+        if ENGINE == "firefox":
+            chosen = firefox.launch(playwright, tmp_path_factory.mktemp("firefox"))
+        else:
+            chosen = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chosen
+        chosen.close()
     with pytest.raises(RuntimeError, match="no running event loop"):
         asyncio.get_running_loop()
 

@@ -1,30 +1,19 @@
-"""The page of the server in Chromium: what the former page got wrong, each as a test."""
+"""The page of the server in a browser: what the former page got wrong, each as a test."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from importlib.resources import files
 
 import numpy as np
 import pytest
 from echo_model import Echo, make_engine
 from live import serving, settings
-from own_page import add, answers, ask, opened, wait
-from PIL import Image
+from own_page import add, answers, ask, is_local, opened, png, serious, wait
 from playwright.sync_api import expect
 
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
 expect.set_options(timeout=60_000)
-
-
-def png(side: int = 64, gray: int = 100) -> bytes:
-    out = io.BytesIO()
-    picture = Image.new("L", (side, side), gray)
-    picture.paste(200, (0, 0, side // 2, side // 2))
-    picture.save(out, "PNG")
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -258,17 +247,6 @@ def test_axe_reports_nothing_serious(browser, url, theme, width):
         assert serious(page) == []
 
 
-def serious(page) -> list[str]:
-    """Serious and critical violations that axe reports."""
-    page.evaluate(AXE)
-    report = page.evaluate("axe.run()")
-    return [
-        f"{violation['id']}: {violation['nodes'][0]['html']}"
-        for violation in report["violations"]
-        if violation["impact"] in ("serious", "critical")
-    ]
-
-
 def test_the_dark_theme_follows_the_system_and_can_be_chosen(browser, url):
     def ground(page) -> str:
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -280,6 +258,22 @@ def test_the_dark_theme_follows_the_system_and_can_be_chosen(browser, url):
         page.reload()
         page.wait_for_selector(".safety")
         assert ground(page) == "rgb(245, 247, 248)"
+
+
+def test_the_description_of_the_api_is_shown_under_its_policy_and_tries_a_route(browser, url):
+    context = browser.new_context()
+    page = context.new_page()
+    problems, requests = [], []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(f"{url}/docs")
+    page.get_by_role("button", name="get /healthz").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
+    assert problems == []
+    assert all(map(is_local, requests))
+    context.close()
 
 
 def test_everything_is_reached_by_the_keyboard_alone(browser, url):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 TIMEOUT = 60_000  # milliseconds; the machine may be busy
 
 
@@ -62,3 +66,23 @@ def wait(page: Page, condition: Callable[[], bool]) -> None:
     """Wait until a condition outside the browser holds."""
     while not condition():
         page.wait_for_timeout(20)
+
+
+def png(side: int = 64, gray: int = 100) -> bytes:
+    """A picture with a light quarter."""
+    out = io.BytesIO()
+    picture = Image.new("L", (side, side), gray)
+    picture.paste(200, (0, 0, side // 2, side // 2))
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def serious(page: Page) -> list[str]:
+    """Serious and critical violations that axe reports."""
+    page.evaluate(AXE)
+    report = page.evaluate("axe.run()")
+    return [
+        f"{violation['id']}: {violation['nodes'][0]['html']}"
+        for violation in report["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
