@@ -56,6 +56,20 @@ def test_every_command_explains_itself(command):
     assert len(result.output.splitlines()) > 5
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Is it?", "scan.png"), 'the image comes first: medical-vqa ask scan.png "Is it?"'),
+        (("https://example.org/scan.png", "Is it?"), "expected a file, a folder or a dicomweb:// address"),
+        (("scan2.png", "Is it? " * 100), "expected a picture, but it does not exist"),
+    ],
+)
+def test_an_image_that_is_none_is_one_sentence(call, tmp_path, arguments, message):
+    (tmp_path / "scan.png").write_bytes(b"")
+    code, _, errors = call("ask", *arguments)
+    assert code == 2 and message in errors and errors.count("\n") == 1
+
+
 def test_prepare_prints_counts_and_where_it_is(call, tmp_path):
     code, out, _ = call("prepare", "slake-mini", "--root", tmp_path / "data")
     assert code == 0

@@ -178,6 +178,12 @@ def test_a_question_that_is_invalid_is_422_and_is_not_repeated(client, question,
     assert "\x1b" not in message and "xxxx" not in message
 
 
+def test_a_field_that_does_not_exist_is_named_only_where_it_can_be_a_name(client):
+    body = {"image_id": "x", "question": "q", "frames": 3, "Has Anna Smith a tumor?": 1}
+    message = refused(client.post("/ask_question", json=body), 422, "invalid")
+    assert message == "frames: there is no such field; body: there is no such field"
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "status", "code"),
     [
@@ -189,6 +195,7 @@ def test_a_question_that_is_invalid_is_422_and_is_not_repeated(client, question,
         (b"\xff\xfe=%ff", "application/x-www-form-urlencoded", 422, "invalid"),
         (b"--b\r\nnonsense", "multipart/form-data; boundary=b", 422, "invalid"),
         (b"x", "multipart/form-data", 400, "invalid"),
+        (b'{"image_id": "x", "question": "q"}', "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
         (b"<a/>", "text/xml", 415, "unsupported_media_type"),
         (b"x", "", 415, "unsupported_media_type"),
     ],

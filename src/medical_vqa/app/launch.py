@@ -156,7 +156,7 @@ def require_free_port(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
+            f"cannot listen on {host}:{port} ({str(error.strerror or error).partition(' (')[0]}); choose another --port"
         ) from error
 
 

@@ -102,6 +102,7 @@ def ask(
     }
     if len(names) > 1 and outputs:
         raise ConfigError("a DICOM report is of one model; name one --model")
+    _check_image(image, question)
     with local_files(image) as path:
         if _is_series(path, names, frame, others, slices, plane):
             loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
@@ -115,6 +116,14 @@ def ask(
             return
         loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
         _ask_image(loaded, path, image, question, frame, window, others, outputs, as_json=as_json)
+
+
+def _check_image(image: str, question: str) -> None:
+    """Say what to do where IMAGE is an address, or the arguments are exchanged."""
+    if image.startswith(("http://", "https://")):
+        raise ConfigError(f"{image}: expected a file, a folder or a dicomweb:// address; download the picture first")
+    if not os.path.exists(image) and os.path.exists(question):  # noqa: PTH110 - Path.exists raises for a long text
+        raise ConfigError(f'the image comes first: medical-vqa ask {question} "{image}"')
 
 
 def _is_series(

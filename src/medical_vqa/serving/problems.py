@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _MESSAGES = {
     405: "this path does not support that method; see /docs",
     413: "the body is larger than this server accepts; send a smaller image",
 }
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -86,8 +88,11 @@ def validated_field(errors: Sequence[Any]) -> str | None:
 
 
 def _place(error: Any) -> list[str | int]:
-    """Where the error is, without pydantic's names of a union's members."""
-    return [part for part in error["loc"][1:] if part != "str" and "[" not in str(part)]
+    """Where the error is, without pydantic's names of a union's members, and without a key that is no field's name."""
+    place = [part for part in error["loc"][1:] if part != "str" and "[" not in str(part)]
+    if error["type"] == "extra_forbidden" and place and not _FIELD_NAME.fullmatch(str(place[-1])):
+        place.pop()  # perhaps a question, where the body is not what its content type says
+    return place
 
 
 def _without_alternatives(errors: Sequence[Any]) -> list[Any]:
@@ -97,6 +102,8 @@ def _without_alternatives(errors: Sequence[Any]) -> list[Any]:
 
 
 def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field"
     if error["type"] == "union_tag_invalid":
         return f"expected type {error['ctx']['expected_tags']}"
     if error["type"] == "union_tag_not_found":

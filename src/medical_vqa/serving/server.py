@@ -116,7 +116,7 @@ def listen(settings: Settings) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
+            f"cannot listen on {host}:{port} ({str(error.strerror or error).partition(' (')[0]}); choose another --port"
         ) from error
 
 

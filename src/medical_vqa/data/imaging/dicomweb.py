@@ -187,7 +187,12 @@ def _errors(address: DicomwebAddress) -> Iterator[None]:
         raise
     except Exception as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        what = f"answered {status}" if status else f"does not answer as DICOMweb does ({type(error).__name__})"
+        if status:
+            what = f"answered {status}"
+        elif isinstance(error, OSError):  # of the system, or of the HTTP client, whose errors are derived from it
+            what = f"cannot be reached ({type(error).__name__})"
+        else:
+            what = f"does not answer as DICOMweb does ({type(error).__name__})"
         advice = (
             f"check the token in {TOKENS_VARIABLE}" if status in (401, 403) else "check the address and the service"
         )

@@ -163,6 +163,10 @@ async def read_ask_request(request: Request) -> AskRequest:
         if content_type in _FORM_TYPES:
             async with request.form(**FORM_LIMITS) as form:
                 fields = form.multi_items()
+                if fields and fields[0][0].lstrip().startswith("{"):
+                    raise ApiError(
+                        415, "unsupported_media_type", "the body is JSON; send it with Content-Type: application/json"
+                    )
                 if len(dict(fields)) < len(fields):
                     raise ApiError(422, "invalid", "a field occurs twice; send each once")
                 return AskRequest.model_validate(dict(fields))
