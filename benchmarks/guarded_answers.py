@@ -1,4 +1,4 @@
-"""Whether two versions of the code answer alike: every guarded answer about SLAKE's validation pictures, and a comparison.
+"""Whether two versions of the code answer alike: guarded answers about SLAKE's validation pictures, and a comparison.
 
     git checkout BEFORE && python benchmarks/guarded_answers.py write before.jsonl [--root ROOT]
     git checkout AFTER && python benchmarks/guarded_answers.py write after.jsonl [--root ROOT]
@@ -31,6 +31,7 @@ from medical_vqa.schema.selection import Selection
 
 TOLERANCE = 2e-5
 REFUSED = ("Is there a fracture of the clavicle?", "What is shown in this image 17?", "Is the gallbladder inflamed?")
+NOT_UNDERSTOOD = ("unknown_word", "unknown_words", "untrained_term", "untrained_terms", "unknown_words_and_terms")
 MEASURED_OF_UNDERSTOOD = ("dependence", "source")
 
 
@@ -58,20 +59,20 @@ def write(file: Path, root: Path, every: int) -> None:
     """Ask every n-th question alone, and write one JSON object per answer."""
     loaded = load("shipped")
     data = SelectedDataset.open(Selection(dataset="slake", root=root))
-    asked = list(queries(data, data.rows("validation"), loaded.model))[::every]
-    pictures = {query.image: query for query in asked}
-    asked += [
+    rows = list(queries(data, data.rows("validation"), loaded.model))[::every]
+    pictures = {query.image: query for query in rows}
+    rows += [
         Query(f"{image}/{number}", question, image, query.visual)
         for image, query in pictures.items()
         for number, question in enumerate(REFUSED)
     ]
     start = time.perf_counter()
     with file.open("w", encoding="utf-8") as lines:
-        for query in asked:
+        for query in rows:
             (answer,) = loaded.guards.answer([query])
             lines.write(json.dumps(record(query, answer), ensure_ascii=False) + "\n")
     seconds = time.perf_counter() - start
-    sys.stdout.write(f"{len(asked)} questions, {1000 * seconds / len(asked):.1f} ms each\n")
+    sys.stdout.write(f"{len(rows)} questions, {1000 * seconds / len(rows):.1f} ms each\n")
 
 
 def record(query: Query, answer: GuardedAnswer) -> dict[str, Any]:
@@ -107,20 +108,20 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
         different += bool(names)
         if names and len(examples) < 5:
             examples.append([{name: row[name] for name in ("id", "question", *names)} for row in (first, second)])
+    no_longer = [a["dependence"] is not None and b["dependence"] is None for a, b in zip(one, other, strict=True)]
     return {
         "questions": len(one),
         "refused": sum(row["abstained"] for row in one),
         "different": different,
         "fields": dict(fields),
-        "not measured any more": sum(a["dependence"] is not None and b["dependence"] is None for a, b in zip(one, other, strict=True)),
+        "not measured any more": sum(no_longer),
         "examples": examples,
-    }  # fmt: skip
+    }
 
 
 def same(name: str, first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether two answers agree in a field."""
-    not_understood = first["code"] in ("unknown_word", "unknown_words", "untrained_term", "untrained_terms", "unknown_words_and_terms")  # fmt: skip
-    if name in MEASURED_OF_UNDERSTOOD and not_understood and None in (first[name], second[name]):
+    if name in MEASURED_OF_UNDERSTOOD and first["code"] in NOT_UNDERSTOOD and None in (first[name], second[name]):
         return True
     return close(first[name], second[name])
 
