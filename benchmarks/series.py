@@ -126,6 +126,8 @@ def measured_over_http(client: httpx2.Client, process: int, archive: Path) -> di
     identifier = uploaded["series"][0]["image_id"]
     answer = client.post("/ask_question", data={"image_id": identifier, "question": QUESTION})
     first_answer = time.perf_counter() - start
+    memory.stopped.set()  # it would take time from the slices
+    memory.join()
     results = {
         "upload_seconds": round(upload, 2),
         "upload_to_first_answer_seconds": round(first_answer, 2),
@@ -143,7 +145,6 @@ def measured_over_http(client: httpx2.Client, process: int, archive: Path) -> di
             times = sorted(seconds(lambda i=i, show=show: show(i)) for i in _VIEWS)
             results[f"{plane}_{kind}_ms_median"] = round(1000 * statistics.median(times), 1)
             results[f"{plane}_{kind}_ms_95th"] = round(1000 * times[int(0.95 * len(times))], 1)
-    memory.stopped.set()
     results["memory_after_megabytes"] = round(psutil.Process(process).memory_info().rss / 1e6)
     return results
 
