@@ -289,13 +289,17 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
 
 def _headers(read: Callable[[], bytes], data: bytes, number: int) -> list[_Slice]:
     """The slices of one file; none where it has no picture or its header cannot be read."""
-    from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements  # noqa: PLC0415 - pydicom is an extra
+    from medical_vqa.data.imaging.dicom.dataset import (  # noqa: PLC0415 - pydicom is an extra
+        DICOM_ERRORS,
+        Frame,
+        read_elements,
+    )
 
     try:
         dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
         size = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
-    except (*DECODER_ERRORS, ImageError):
+    except (*DICOM_ERRORS, ImageError):
         return []
     slices = []
     for index in range(frames):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
@@ -31,6 +31,8 @@ from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 
+DICOM_ERRORS = (*DECODER_ERRORS, InvalidDicomError, BytesLengthException)
+"""What pydicom raises on damaged files, some of it only when an element is used; the texts may quote the header."""
 PLAIN_SYNTAXES = {
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -96,7 +98,7 @@ class Frame:
         try:
             value = module.get(keyword)
             values = [float(part) for part in np.ravel([] if value is None else value)]
-        except DECODER_ERRORS:
+        except DICOM_ERRORS:
             values = [np.nan]
         if values and not np.isfinite(values).all():
             self.warn(f"{keyword} is not a number and was not used")
@@ -136,7 +138,7 @@ def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: list[Any] 
             is_little_endian=syntax != ExplicitVRBigEndian,
             specific_tags=tags,
         )
-    except (*DECODER_ERRORS, InvalidDicomError) as error:  # its text may quote the header
+    except DICOM_ERRORS as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a DICOM header, but an element of it is damaged ({type(error).__name__} in the "
             f"{len(body):,} bytes after the file meta information); export the file again"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
-from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame, read_elements
 from medical_vqa.data.imaging.dicom.defined_terms import defined_term
 from medical_vqa.data.imaging.planes import plane_of
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.errors import ImageError
 
@@ -40,7 +38,7 @@ def read_facts(data: bytes, limits: DecodeLimits, frame: int | None = None) -> F
         with suppress_warnings("pydicom"):
             dataset = read_elements(data, "", limits, _TAGS)
             return FileFacts(_terms(dataset, frame), _identity(dataset))
-    except (*DECODER_ERRORS, InvalidDicomError, ImageError):  # reported where the picture is read
+    except (*DICOM_ERRORS, ImageError):  # reported where the picture is read
         return FileFacts()
 
 
@@ -62,7 +60,7 @@ def term_of(dataset: Dataset, keyword: str) -> str | None:
     """The value of a header field where it is a term that the standard defines."""
     try:
         return defined_term(keyword, str(dataset.get(keyword) or ""))
-    except DECODER_ERRORS:
+    except DICOM_ERRORS:
         return None
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from medical_vqa.data.imaging.dicom.dataset import Frame
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame
 from medical_vqa.data.imaging.dicom.lookup_tables import LookupTable, read_table, scale_of
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
 from medical_vqa.data.imaging.windowing import Ramp, percentile_range, ramp, sigmoid, to_8_bits
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def rescaling(frame: Frame) -> Rescaling:
     if luts := _items(frame, module, "ModalityLUTSequence"):
         try:
             return Rescaling(table=_table(luts[0], frame, signed=_signed(frame)), stated=True)
-        except DECODER_ERRORS:
+        except DICOM_ERRORS:
             frame.warn("ModalityLUTSequence cannot be used and was ignored")
     slope, intercept = frame.numbers(module, "RescaleSlope"), frame.numbers(module, "RescaleIntercept")
     stated = "RescaleSlope" in module
@@ -100,7 +99,7 @@ def _padding_value(frame: Frame, keyword: str, dtype: np.dtype[Any]) -> int | No
         return None
     try:
         value = int(np.ravel(element)[0])
-    except DECODER_ERRORS:
+    except DICOM_ERRORS:
         frame.warn(f"{keyword} is not a number and was not used")
         return None
     limits = np.iinfo(dtype)
@@ -116,7 +115,7 @@ def _items(frame: Frame, module: Dataset, keyword: str) -> list[Dataset]:
     """The items of an optional sequence that hold a table."""
     try:
         return [item for item in module.get(keyword) or [] if "LUTDescriptor" in item and "LUTData" in item]
-    except DECODER_ERRORS:
+    except DICOM_ERRORS:
         frame.warn(f"{keyword} cannot be used and was ignored")
         return []
 
@@ -167,7 +166,7 @@ def _voi_lut(frame: Frame, module: Dataset, rescale: Rescaling) -> Ramp | None:
         return None
     try:
         table = _table(luts[0], frame, signed=_signed(frame) or rescale.intercept < 0)
-    except DECODER_ERRORS:
+    except DICOM_ERRORS:
         frame.warn("VOILUTSequence cannot be used and was ignored")
         return None
     white, differs = scale_of([table])

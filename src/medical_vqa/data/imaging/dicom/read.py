@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
-from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame, read_elements
 from medical_vqa.data.imaging.dicom.facts import HEADER_FIELDS, plane_of_frame, term_of
 from medical_vqa.data.imaging.dicom.grayscale import gray_pixels
 from medical_vqa.data.imaging.dicom.lookup_tables import colors
 from medical_vqa.data.imaging.dicom.values import check_dataset, stored_values
 from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
 from medical_vqa.data.imaging.planes import squared
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
 from medical_vqa.data.imaging.recognition import is_dicom_directory
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits
@@ -66,7 +64,7 @@ def read_dicom(
     try:
         with suppress_warnings("pydicom"):
             return _read(data, name, limits, frame, window)
-    except (*DECODER_ERRORS, InvalidDicomError) as error:  # its text may quote the header
+    except DICOM_ERRORS as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a whole DICOM picture, but its {len(data):,} bytes cannot be decoded "
             f"({type(error).__name__}); export the file again"

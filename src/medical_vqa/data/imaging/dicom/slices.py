@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medical_vqa.data.imaging.dicom.dataset import Frame, read_elements
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame, read_elements
 from medical_vqa.data.imaging.dicom.grayscale import header_window, rescaling
 from medical_vqa.data.imaging.dicom.read import burned_in, header_fields
 from medical_vqa.data.imaging.dicom.values import check_dataset, stored_values
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
 from medical_vqa.errors import ImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class SliceReader:
                     f"{self._name}: expected a series of gray slices, got colors; ask about one"
                 )
             values = rescaling(frame)(stored)
-        except DECODER_ERRORS as error:
+        except DICOM_ERRORS as error:
             raise ImageError(f"{self._name}: a slice cannot be decoded; export the series again") from error
         self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]
         limits = np.iinfo(np.int16)

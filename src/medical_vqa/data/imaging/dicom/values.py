@@ -30,8 +30,14 @@ from pydicom.uid import (
 )
 
 from medical_vqa.data.imaging.containers import stream_size
-from medical_vqa.data.imaging.dicom.dataset import PIXEL_KEYWORDS, PLAIN_SYNTAXES, Frame, transfer_syntax_name
-from medical_vqa.data.imaging.raster import DECODER_ERRORS, check_size
+from medical_vqa.data.imaging.dicom.dataset import (
+    DICOM_ERRORS,
+    PIXEL_KEYWORDS,
+    PLAIN_SYNTAXES,
+    Frame,
+    transfer_syntax_name,
+)
+from medical_vqa.data.imaging.raster import check_size
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -102,7 +108,7 @@ def _needed(dataset: Dataset, keyword: str, name: str) -> int:
     try:
         value = dataset.get(keyword)
         return int(value)
-    except DECODER_ERRORS as error:
+    except DICOM_ERRORS as error:
         state = "has no usable value" if keyword in dataset else "is absent"
         raise ImageError(f"{name}: the DICOM element {keyword} {state}; export the file again") from error
 
@@ -111,7 +117,7 @@ def _frame_count(dataset: Dataset) -> int:
     """The number of frames; 1 where the header has no usable one, as of a picture that needs none."""
     try:
         return max(1, int(dataset.get("NumberOfFrames") or 1))
-    except DECODER_ERRORS:
+    except DICOM_ERRORS:
         del dataset["NumberOfFrames"]
         return 1
 
@@ -190,7 +196,7 @@ def _decoded(frame: Frame, plugin: str) -> NDArray[Any]:
     try:
         return pixel_array(dataset, index=frame.index, decoding_plugin=plugin)
     except BaseException as error:
-        if isinstance(error, DECODER_ERRORS) or type(error).__name__ == "PanicException":  # of a decoder in Rust
+        if isinstance(error, DICOM_ERRORS) or type(error).__name__ == "PanicException":  # of a decoder in Rust
             size = len(next(dataset[key].value or b"" for key in PIXEL_KEYWORDS if key in dataset))
             raise ImageError(
                 f"{frame.name}: frame {frame.index} cannot be decoded from the {size:,} bytes of pixels "
@@ -228,7 +234,7 @@ def _check_stream(frame: Frame) -> bytes:
         if dataset.file_meta.TransferSyntaxUID == RLELossless:
             return stream  # its decoder allocates by the header alone
         width, height, components = stream_size(stream)
-    except DECODER_ERRORS as error:
+    except DICOM_ERRORS as error:
         raise ImageError(
             f"{name}: frame {frame.index} cannot be decoded: there is no {dataset.file_meta.TransferSyntaxUID.name} "
             f"stream for it in the {len(dataset.PixelData):,} bytes of PixelData; export the file again"

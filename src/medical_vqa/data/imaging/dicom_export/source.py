@@ -13,7 +13,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medical_vqa.data.imaging.raster import DECODER_ERRORS
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.errors import ImageError
 
@@ -32,7 +32,7 @@ def read_source(data: bytes, name: str = "the file") -> Dataset:
         with suppress_warnings("pydicom"):
             dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=tags, force=True)
             return source(**{key: dataset.get(key) for key in _KEYWORDS if dataset.get(key) is not None})
-    except DECODER_ERRORS as error:
+    except DICOM_ERRORS as error:
         raise ImageError(
             f"{name}: expected a DICOM file with its UIDs, but the header cannot be used; export the file again"
         ) from error
