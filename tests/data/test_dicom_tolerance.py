@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -37,6 +38,32 @@ def dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
     source.write_bytes(data)
     subprocess.run(["dcm2pnm", "--write-raw-pnm", *options, source, target], check=True, capture_output=True)
     return np.asarray(Image.open(target))
+
+
+# --- elements whose length their type does not allow ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "BitsAllocated", "SamplesPerPixel"])
+def test_an_element_of_an_impossible_length_is_refused_without_its_bytes(keyword: str) -> None:
+    data = with_three_bytes(made(RAMP, **WINDOW), keyword)
+    with pytest.raises(ImageError) as failure:
+        decode_image(data)
+    assert "export the file again" in str(failure.value)
+    assert "JON" not in str(failure.value)
+
+
+def test_an_optional_element_of_an_impossible_length_is_not_used() -> None:
+    data = with_three_bytes(made(RAMP, LossyImageCompression="00", RepresentativeFrameNumber=1, **WINDOW),
+                            "RepresentativeFrameNumber")  # fmt: skip
+    assert np.array_equal(decode_image(data).pixels, decode_image(made(RAMP, **WINDOW)).pixels)
+
+
+def with_three_bytes(file: bytes, keyword: str) -> bytes:
+    """The file, with ``JON`` for the two bytes of an unsigned short."""
+    tag = tag_for_keyword(keyword)
+    element = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + b"US"
+    start = file.index(element + b"\x02\x00")
+    return file[:start] + element + b"\x03\x00JON" + file[start + 10 :]
 
 
 # --- files without a Part 10 header -----------------------------------------------------------------------------------
