@@ -142,6 +142,13 @@ def test_a_zip_archive_and_a_directory_file_are_the_same_series_as_the_folder(fo
         assert np.array_equal(read_series(source).values, patient())
 
 
+def test_a_file_that_states_two_billion_frames_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "frames.dcm"
+    file.write_bytes(made(np.zeros((2, 4, 4), np.uint16), NumberOfFrames=2_000_000_000))
+    with pytest.raises(TooLargeError, match="has more than 4,096 slices"):
+        read_series([file], limits=DecodeLimits())
+
+
 def test_limits_are_kept_and_say_what_raises_them(folder: Any, tmp_path: Path) -> None:
     with pytest.raises(TooLargeError, match="has more than 3 slices; give a part of it or raise SLICES"):
         read_series(folder(), limits=DecodeLimits(frames=3, settings={"frames": "SLICES"}))

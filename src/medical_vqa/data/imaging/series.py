@@ -146,7 +146,7 @@ def series_of(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decode
         data = read()
         if is_nifti(data) and not slices:
             return nifti_volume(data, name, limits)
-        headers = _headers(read, data, number) if is_dicom(data) and not is_dicom_directory(data) else []
+        headers = _headers(read, data, number, limits) if is_dicom(data) and not is_dicom_directory(data) else []
         slices += headers
         others += not headers
         _check_count(slices, name, limits)
@@ -177,7 +177,7 @@ def sort_files(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decod
         if is_nifti(data):
             sorted_files.volumes.append((number, data))
         elif is_dicom(data):
-            headers = _headers(read, data, number)
+            headers = _headers(read, data, number, limits)
             slices += headers
             if not headers:
                 sorted_files.left_out.append(LeftOut(number, "the file is DICOM without a picture"))
@@ -287,8 +287,11 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 
-def _headers(read: Callable[[], bytes], data: bytes, number: int) -> list[_Slice]:
-    """The slices of one file; none where it has no picture or its header cannot be read."""
+def _headers(read: Callable[[], bytes], data: bytes, number: int, limits: DecodeLimits) -> list[_Slice]:
+    """The slices of one file; none where it has no picture or its header cannot be read.
+
+    Of a header that states more frames than the limit, one more than the limit: `_check_count` refuses them.
+    """
     from medical_vqa.data.imaging.dicom.dataset import (  # noqa: PLC0415 - pydicom is an extra
         DICOM_ERRORS,
         Frame,
@@ -302,7 +305,7 @@ def _headers(read: Callable[[], bytes], data: bytes, number: int) -> list[_Slice
     except (*DICOM_ERRORS, ImageError):
         return []
     slices = []
-    for index in range(frames):
+    for index in range(min(frames, limits.frames + 1)):
         frame = Frame(dataset, index, "")
         spacing = frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing") or [1.0, 1.0]
         position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
