@@ -53,7 +53,7 @@ class Metrics:
         if not self.of_several_processes:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
     def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
