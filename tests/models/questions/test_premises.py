@@ -17,6 +17,10 @@ from medical_vqa.models.questions.premises import impossible_structure, is_knowl
         ("How many kidneys are there?", "2", "MRI, Brain", "kidney"),
         ("图中有几个肾脏?", "2", "脑部", "kidney"),
         ("What color does the left lung show in the picture?", "Black", "CT, Brain_Tissue", "lung"),
+        ("Which is smaller in this image, kidney or liver?", "Kidney", "MRI, Brain_Tissue", "kidney"),
+        ("图中肺和肝脏哪个更大?", "肺", "CT, Brain_Tissue", "lung"),
+        ("What is the largest organ in the picture?", "Liver", "CT, Head", "liver"),
+        ("What diseases are included in the picture?", "Pneumonia", "MRI, Brain", "pneumonia"),
     ],
 )
 def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
@@ -35,6 +39,11 @@ def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
         ("Is the spinal cord normal?", "Yes", "Neck"),
         ("Where is the liver?", "Left", "I cannot say"),
         ("Where is the liver?", "Left", ""),
+        ("Which is bigger, brain or liver?", "Brain", "MRI, Brain"),
+        ("Which organ belongs to the circulatory system?", "Heart", "MRI, Brain"),
+        ("Which part of the body does this image belong to?", "Chest", "CT, Head"),
+        ("What do you see?", "The picture of the head shows no liver.", "CT, Head"),
+        ("What do you see?", "A brain; the liver lies elsewhere in the body.", "CT, Head"),
     ],
 )
 def test_what_a_picture_may_show_at_its_edge_or_nothing_is_known_of_passes(question, answer, shown):

@@ -350,8 +350,9 @@ class Guards:
         return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer), raw=prediction)
 
     def _premise_decision(self, query: Query, answer: Prediction, image_type: str) -> AbstentionDecision | None:
-        """Abstain where the question is about what pictures of this body part cannot show."""
-        if not anatomy().structures_in(query.question):
+        """Abstain where the question, or its answer, is about what pictures of this body part cannot show."""
+        in_answer = bool(image_type) and bool(anatomy().structures_in(answer.answer))  # worth no further question
+        if not in_answer and not anatomy().structures_in(query.question):
             return None
         description = image_type or self._body_part(query)
         impossible = impossible_structure(query.question, answer.answer, description)

@@ -41,6 +41,9 @@ _ATTRIBUTE = re.compile(
 """Questions for an attribute of what they name, whatever their verb (``What color does the lung show?``)."""
 _COUNT = re.compile(r"\bhow many\b|\bnumber of\b|几|多少", re.IGNORECASE)
 _NONE = frozenset(("0", "zero", "none", "no", "零", "没有", "无"))
+_LONGEST_ANSWER = 6
+"""Words of an answer that names what it is about, and says nothing of it."""
+_DENIAL = re.compile(r"\b(?:no|not|none|without|absent|neither|nor)\b|无|没有|不", re.IGNORECASE)
 _SHOWN_WITH: Mapping[str, frozenset[str]] = {
     "head": frozenset(("head", "neck")),
     "neck": frozenset(("head", "neck", "chest")),
@@ -82,19 +85,31 @@ def _affirms(question: str, answer: str) -> bool:
     return is_yes(answer) and asks_yes_or_no(question)
 
 
+def _affirmed_by(answer: str) -> list[Structure]:
+    """Organs and findings that an answer says the picture shows; none of a sentence, which may deny them."""
+    if len(answer.split()) > _LONGEST_ANSWER or _DENIAL.search(answer):
+        return []
+    return [one for one in anatomy().structures_in(answer) if one.kind in ("organ", "finding")]
+
+
 def impossible_structure(question: str, answer: str, picture: str) -> Structure | None:
     """What a question takes for granted, or its answer affirms, that the picture cannot show; None for nothing.
 
     Args:
         question: The question.
-        answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names.
+        answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names; an organ
+            or finding affirms itself (``Which is smaller, kidney or liver?`` of a picture of the head).
         picture: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
     """
-    if not takes_for_granted(question) and not _affirms(question, answer):
+    if is_knowledge(question):
+        return None
+    named = _affirmed_by(answer)
+    if takes_for_granted(question) or _affirms(question, answer):
+        named = [*anatomy().structures_in(question), *named]
+    if not named:
         return None
     parts = anatomy().body_parts_in(picture.replace("_", " "))
     if not parts:
         return None
     visible = frozenset().union(*(_SHOWN_WITH[part] for part in parts))
-    named = anatomy().structures_in(question)
     return next((one for one in named if one.body_parts and not one.body_parts & visible), None)
