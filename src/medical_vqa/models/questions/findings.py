@@ -19,17 +19,29 @@ _STATE = re.compile(
     r"|正常|异常|健康|问题|良性|恶性|肿大|发炎|损伤|破裂|患病|有病|严重",
     re.IGNORECASE,
 )
+_DIAGNOSIS = re.compile(
+    r"\bdiagnos(?:is|es|e|ed|tic)\b|\bdifferentials?\b|\bpatholog(?:y|ies)\b"
+    r"|\bwhat(?:['\u2019]?s| is| seems to be)(?: the)? (?:wrong|matter|problem|trouble|condition|disease|illness)\b"
+    r"|\bwhat does (?:the|this|that) (?:patient|person|man|woman|child) (?:have|suffer)\b"
+    r"|诊断|什么病|得了什么|怎么了|什么毛病",
+    re.IGNORECASE,
+)
+"""Questions for a diagnosis, which name no finding and are no question for yes or no."""
 
 
 def concerns_finding(question: str) -> bool:
-    """Whether a question for yes or no, or without a verb, is about a finding or about being normal.
+    """Whether a question is for a diagnosis, or for yes or no, or without a verb, and about a finding or being normal.
 
-    Open questions (``Where is the tumor?``) and those of general knowledge are not. A question with a choice is where
-    the choice is one of states (``normal or abnormal``).
+    Other open questions (``Where is the tumor?``) and those of general knowledge are not. A question with a choice is
+    where the choice is one of states (``normal or abnormal``).
     """
     if claim_of(question) is not None:
         return True
-    if _OPEN.search(question) is not None or is_knowledge(question):
+    if is_knowledge(question):
+        return False
+    if _DIAGNOSIS.search(question) is not None:
+        return True
+    if _OPEN.search(question) is not None:
         return False
     if _STATE.search(question) is not None:
         return True
