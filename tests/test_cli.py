@@ -108,6 +108,7 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
         "raw",
         "confidence",
         "confidence_basis",
+        "others_seen",
         "alternatives",
         "model",
         "abstained",

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -120,6 +120,17 @@ class FakeEndpoint:
         if tokens is not None:
             choice["logprobs"] = {"content": tokens}
         self.reply = {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+
+    def count_pictures(self) -> Self:
+        """A picture adds tokens from now on, so that the probe finds that the model sees."""
+
+        def answer(body: dict[str, Any]) -> tuple[int, Any]:
+            content = body["messages"][0]["content"]
+            pictures = sum(part["type"] == "image_url" for part in content)
+            return 200, self.reply | {"usage": {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}}
+
+        self.answer = answer
+        return self
 
     def stream(self, *texts: str, last: str = "[DONE]", endless: bool = False) -> None:
         """Stream these pieces; `last` ends the stream; an `endless` one ends when the asker leaves."""

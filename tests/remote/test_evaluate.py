@@ -12,12 +12,7 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
 def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: Path):
-    def answer(body):
-        content = body["messages"][0]["content"]
-        pictures = sum(part["type"] == "image_url" for part in content)
-        return 200, fake.reply | {"usage": {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}}
-
-    fake.answer = answer
+    fake.count_pictures()
     command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
     command += ["--where", "content_type=Size", "--out", tmp_path / "out", "--probe-images", 3]
     command += ["--price", 1e6, 0]

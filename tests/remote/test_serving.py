@@ -39,23 +39,9 @@ def serving(url: str, model: str = "m", **settings):
     return live.serving(remote_engine(loaded, chosen), chosen)
 
 
-def counted(fake):
-    """A picture adds tokens, so that the probe sees that the model sees."""
-
-    def answer(body):
-        content = body["messages"][0]["content"]
-        pictures = sum(part["type"] == "image_url" for part in content)
-        reply = json.loads(json.dumps(fake.reply))
-        reply["usage"] = {"prompt_tokens": 10 + 256 * pictures, "completion_tokens": 1}
-        return 200, reply
-
-    fake.answer = answer
-    return fake
-
-
 @pytest.fixture
 def server(fake):
-    with serving(counted(fake).url) as url:
+    with serving(fake.count_pictures().url) as url:
         fake.asked.clear()
         yield url
 
@@ -127,6 +113,12 @@ def test_an_empty_answer_is_withheld(server, fake):
     assert (answer["abstained"], answer["reason_code"]) == (True, "empty_answer")
 
 
+def test_an_answer_that_declines_in_words_is_withheld(server, fake):
+    fake.say("I'm sorry, but I can't interpret medical images.")
+    answer = ask(server, image_id=upload(server)).json()
+    assert (answer["abstained"], answer["reason_code"]) == (True, "model_declined")
+
+
 def test_how_much_the_picture_matters_is_measured_on_request(server, fake):
     fake.say("Yes")
     image = upload(server)
@@ -190,7 +182,7 @@ def test_a_server_with_a_wrong_name_does_not_start_and_says_why(fake, refused):
 
 
 def test_a_server_starts_before_its_engine_and_is_ready_when_the_engine_is(fake):
-    counted(fake)
+    fake.count_pictures()
     fake.failures = [503, 503]
     with serving(fake.url) as url:
         image = upload(url)
@@ -312,7 +304,7 @@ def sent_pictures(body) -> list[Image.Image]:
 
 
 def test_a_volume_is_sent_as_all_its_slices_with_the_plane_named_and_each_in_three_windows(fake):
-    with serving(counted(fake).url, max_pictures=85, windows=MEDGEMMA_WINDOWS) as server:
+    with serving(fake.count_pictures().url, max_pictures=85, windows=MEDGEMMA_WINDOWS) as server:
         image = series_of(server, 85)
         assert ask(server, image_id=image).json()["answer"] == "Yes"
         pictures = sent_pictures(fake.asked[-1])
@@ -337,7 +329,7 @@ def test_of_a_larger_volume_as_many_slices_are_sent_as_the_model_takes(server, f
 @pytest.fixture
 def page(fake):
     """A conversation of the page, and a function that uploads a picture into it."""
-    with serving(counted(fake).url, page=True) as server, live.client_of(base_url=server) as client:
+    with serving(fake.count_pictures().url, page=True) as server, live.client_of(base_url=server) as client:
         conversation = f"/conversations/{client.post('/conversations').json()['id']}"
 
         def add(seed: int) -> str:

@@ -147,6 +147,7 @@ ENGLISH: Mapping[str, str] = {
     "shows {entity}.",
     "reason_empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the "
     "answer.",
+    "reason_model_declined": "The model declined the question instead of answering it.",
     "reason_question_scope": "The model was not trained to answer this question.",
     "best_guess": "Best guess",
     "withheld_answers": "What it would have guessed",
@@ -326,6 +327,7 @@ CHINESE: Mapping[str, str] = {
     "reason_organ_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
     "reason_finding_not_in_image_type": "模型无法从这类图像判断：训练用的同类图像中没有{entity}。",
     "reason_empty_answer": "模型没有给出答案：答案被过滤，或思考用完了答案的词元。",
+    "reason_model_declined": "模型没有回答这个问题，而是拒绝了它。",
     "reason_question_scope": "模型没有学过回答这个问题。",
     "best_guess": "最可能的答案",
     "withheld_answers": "若一定要回答",

@@ -167,8 +167,10 @@ def _ask_image(
     if outputs.capture is not None:
         outputs.write_capture(loaded, loaded.attention_map(path, answers[0].question, frame=frame, window=window))
     if not as_json:
-        for line in view_lines(answers[0].seen):
-            click.echo(line)
+        views = [answers[0].seen, *answers[0].others_seen]
+        for view in views:
+            for line in view_lines(view, view.file.name if len(views) > 1 else ""):
+                click.echo(line)
         for note in loaded.notes:
             click.echo(f"note: {note}", err=True)
         click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)

@@ -35,8 +35,11 @@ _WINDOW_SOURCES = {
 }
 
 
-def view_lines(view: ImageView) -> list[str]:
-    """What the model received: frame, window and its origin, facts of the header, and what to be careful about."""
+def view_lines(view: ImageView, name: str = "") -> list[str]:
+    """What the model received: frame, window and its origin, facts of the header, and what to be careful about.
+
+    `name` is the file's, where there are several.
+    """
     width, height = view.size
     parts = [f"{view.format}, {width}x{height}"]
     if view.frames > 1:
@@ -48,7 +51,7 @@ def view_lines(view: ImageView) -> list[str]:
         parts.append("window: the lookup table of the header")
     facts = [view.facts.get(key) for key in ("Modality", "BodyPartExamined", "ViewPosition")]
     parts += [fact for fact in (*facts, view.plane) if fact]
-    lines = ["seen: " + "; ".join(parts)]
+    lines = [f"seen{f' of {name}' if name else ''}: " + "; ".join(parts)]
     if view.removed:
         lines.append("not seen: " + ", ".join(view.removed))
     return lines + [f"warning: {sentence}" for sentence in view.warnings]
@@ -57,7 +60,7 @@ def view_lines(view: ImageView) -> list[str]:
 def series_lines(answer: SeriesAnswer) -> list[str]:
     """A combined answer, the slices it comes from with their own answers, and what the model received."""
     lines = [str(answer)]
-    if answer.abstained:
+    if answer.abstained and answer.text:
         lines.append(f"Do not rely on this: {answer.text}")
     if answer.confidence is not None:
         lines.append(f"confidence {per_cent(answer.confidence)}, mean of the slices")
@@ -74,7 +77,7 @@ def series_lines(answer: SeriesAnswer) -> list[str]:
 def answer_lines(answer: Answer) -> list[str]:
     """An answer with its confidence and alternatives; an abstention begins with its reason."""
     lines = [str(answer)]
-    if answer.abstained:
+    if answer.abstained and answer.text:
         lines.append(f"Do not rely on this: {answer.text}")
     if answer.confidence is not None:
         basis = " (agreement of several answers)" if answer.confidence_basis == "agreement" else ""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medical_vqa.config import ModelOptions
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ConfigError, ModelError
+from medical_vqa.models.declined import declined_reason
 from medical_vqa.registry import import_object
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
@@ -300,8 +301,9 @@ class ModelFamily:
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:  # noqa: ARG002
         """Why an answer to this query means nothing: one sentence for the user, or a `questions.reasons.Reason`, which
-        has a code as well; None when the answer may stand."""
-        return None
+        has a code as well; None when the answer may stand. By default an empty answer, and one that declines in words,
+        mean nothing."""
+        return declined_reason(prediction.answer)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:  # noqa: ARG002
         """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""

@@ -132,6 +132,8 @@ class Answer:
 
     confidence_basis: str | None = None
     """What the confidence of a remote model was computed from: ``probability`` or ``agreement``; None for others."""
+    others_seen: tuple[ImageView, ...] = ()
+    """The same as `seen` of the further pictures of the question, in order."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -156,6 +158,7 @@ class Answer:
             "evidence": [item.model_dump(mode="json") for item in self.evidence],
             "confidence_basis": self.confidence_basis,
             "seen": self.seen.to_dict(),
+            "others_seen": [view.to_dict() for view in self.others_seen],
             "model": self.model,
         }
 
@@ -203,7 +206,9 @@ def ask(
     """
     require_pictures(loaded.model, loaded.card.name, 1 + len(others))
     queries, view, context = _queries(loaded, image, questions, frame, window)
-    visuals = tuple(_visual(loaded, path, frame=None, window=None)[0] for path in others)
+    further = [(path, *_visual(loaded, path, frame=None, window=None)) for path in others]
+    visuals = tuple(visual for _, visual, _ in further)
+    others_seen = tuple(ImageView.of(path, decoded) for path, _, decoded in further)
     remembered = tuple(turns) if loaded.model.max_turns else ()
     queries = [replace(query, other_visuals=visuals, turns=remembered) for query in queries]
     card, answers = loaded.card, []
@@ -229,6 +234,7 @@ def ask(
                     suggestions=guarded.abstention.suggestions,
                     evidence=guarded.evidence,
                     confidence_basis=guarded.prediction.confidence_basis,
+                    others_seen=others_seen,
                 )
             )
     return answers

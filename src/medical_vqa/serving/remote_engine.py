@@ -26,6 +26,7 @@ from cachetools import TTLCache
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
 from medical_vqa.models.base import Query
+from medical_vqa.models.declined import declined_reason
 from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
 from medical_vqa.models.guards.image_dependence import ImageDependence, answer_source, image_dependence
 from medical_vqa.models.guards.picture import statistics_reason
@@ -275,8 +276,8 @@ class RemoteEngine:
             reason = statistics_reason(context.statistics, gray_only=False)
             if reason is not None:
                 return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
-        if not prediction.answer:
-            return AbstentionDecision(True, sentence("empty_answer", {}), "empty_answer")
+        if (declined := declined_reason(prediction.answer)) is not None:
+            return AbstentionDecision(True, str(declined), declined.code)
         if (impossible := impossible_structure(query.question, prediction.answer, description)) is not None:
             code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
             arguments = {"entity": impossible.name}

@@ -126,6 +126,7 @@ export const en = {
   "reason.modality_not_trained": "The file says that it is of modality {modality}; the model was trained on {trained} only.",
   "reason.modality_contradicts_header": "The file names the modality {modality}, and it looks like {answer} to the model: it cannot rely on what it sees.",
   "reason.empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
+  "reason.model_declined": "The model declined the question instead of answering it.",
   "reason.contradiction": "The model answers {answer} to this question and {other_answer} to its opposite (“{opposite}”), so neither answer means anything.",
   "reason.paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in other words (“{opposite}”), so neither answer means anything.",
   "reason.picture_does_not_matter": "The picture does not change the answer to this question: other pictures of this type get the same answer.",

@@ -127,6 +127,7 @@ export const zh: Record<Key, string> = {
   "reason.modality_not_trained": "文件注明的成像方式是 {modality}；模型只用 {trained} 训练过。",
   "reason.modality_contradicts_header": "文件注明的成像方式是 {modality}，而模型看来是 {answer}：它不能依靠所看到的内容。",
   "reason.empty_answer": "模型没有给出答案：答案被过滤，或思考用完了答案的词元。",
+  "reason.model_declined": "模型没有回答这个问题，而是拒绝了它。",
   "reason.contradiction": "模型对此问题回答“{answer}”，对相反的问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
   "reason.paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
   "reason.picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",

@@ -32,7 +32,6 @@ SENTENCES: Mapping[str, str] = {
     "modality_contradicts_header": (
         "The file names the modality {modality}, and it looks like {answer} to me: I cannot rely on what I see."
     ),
-    "empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
     "contradiction": (
         "I answer {answer} to this question and {other_answer} to its opposite ({opposite}), so neither answer means "
         "anything."

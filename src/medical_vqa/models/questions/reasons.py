@@ -27,6 +27,8 @@ SCOPE_SENTENCES: Mapping[str, str] = {
         "I do not know {words}, and none of my training questions is about {terms}; ask again without them."
     ),
     "organ_not_in_image_type": ("I cannot tell from this kind of image: nobody showed me the {entity} in one like it."),
+    "empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
+    "model_declined": "The model declined the question instead of answering it.",
     "finding_not_in_image_type": "I cannot tell from this kind of image: nobody showed me {entity} in one like it.",
 }
 """Code -> sentence, with its arguments as placeholders."""
