@@ -72,10 +72,10 @@ def declined_reason(answer: str) -> Reason | None:
         (_DECLINES, _CONTRAST, _ADVICE),
         (_DECLINES_ZH, _CONTRAST_ZH, _ADVICE_ZH),
     ):
-        found = declines.match(text)
-        if found is None:
+        declining = declines.match(text)
+        if declining is None:
             continue
-        answered = contrast.search(text, found.end())
+        answered = contrast.search(text, declining.end())
         if answered is None or advice.match(answered.group(1)):
             return Reason("model_declined")
     return None
