@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.train import train
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # No clock decides a test: on a busy machine drawing an example takes long now and then.
 hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

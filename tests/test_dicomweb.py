@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "serving"))
 import live
 from dicom_files import made
 from echo_model import make_engine
+from ports import free_port
 
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
@@ -78,8 +79,7 @@ SLICES = [ct_slice(z) for z in range(10)]
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A DICOMweb address of an Orthanc that holds one CT series; its host and path alone."""
     folder = tmp_path_factory.mktemp("orthanc")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "index"),
@@ -94,7 +94,7 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
-        until = time.monotonic() + live.PATIENCE
+        until = time.monotonic() + 5 * live.PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

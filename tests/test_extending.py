@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ports import free_port
 
 from medical_vqa import extension
 
@@ -30,7 +31,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "extend.md"
 SOURCE = Path(__file__).parents[1] / "src"
 FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE.read_text(encoding="utf-8"), re.M | re.S))
 COMMANDS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0].splitlines()
-PATIENCE = 120.0
+PATIENCE = 300.0
 pytestmark = pytest.mark.slow
 
 
@@ -59,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(content, encoding="utf-8")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation"]
     command = [*install, "--no-deps", "--no-index", "--target", str(folder / "installed"), "."]
-    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    subprocess.run(command, cwd=folder, check=True, timeout=900)
     write_scans(folder / "data")
     return folder
 
@@ -75,7 +76,7 @@ def run(site: Path, command: str) -> subprocess.CompletedProcess[str]:
     assert program == "medical-vqa"
     return subprocess.run(
         [sys.executable, "-m", "medical_vqa", *words],
-        cwd=site, env=environment(site), capture_output=True, text=True, timeout=300, check=False,
+        cwd=site, env=environment(site), capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 
@@ -147,8 +148,7 @@ def test_a_mistake_in_its_section_of_a_recipe_is_reported_as_any_other(site):
 @pytest.mark.enable_socket
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_its_image_store_serves(site, outputs, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (command,) = [command for command in COMMANDS if " serve " in command]
     words = shlex.split(command.replace("/var/lib", str(tmp_path)))[1:]
     log = (tmp_path / "log").open("w+")
@@ -176,7 +176,7 @@ def test_its_image_store_serves(site, outputs, tmp_path):
 def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
             return
         time.sleep(0.05)
     raise AssertionError(log.read_text())

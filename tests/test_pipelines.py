@@ -245,8 +245,8 @@ def test_a_run_killed_from_outside_goes_on_to_the_same_losses(root, tmp_path):
     subprocess.run([*command, str(complete), *options], check=True, env=environment, capture_output=True)
     process = subprocess.Popen([*command, str(interrupted), *options], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while len(losses(interrupted)) < 40 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while len(losses(interrupted)) < 25 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (interrupted / "finished.json").exists(), "it finished before it could be killed"

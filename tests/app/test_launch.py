@@ -15,7 +15,7 @@ from medical_vqa.app.settings import read_app_settings
 from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.serving.settings import read_settings
 
-SLEEP = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
 
 
 def plan(**changes):
@@ -81,7 +81,7 @@ def test_sigterm_stops_both_and_is_a_normal_end():
         "sys.exit(launch.run([sleep, sleep]))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        killer = threading.Timer(60, process.kill)
+        killer = threading.Timer(300, process.kill)
         killer.start()
         assert [process.stdout.readline() for _ in range(2)] == ["1\n", "1\n"]
         process.send_signal(signal.SIGTERM)

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 import firefox
 from fake_backend import FakeBackend
 from page_process import PageProcess
+from waiting import TIMEOUT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ENGINE = os.environ.get("TEST_BROWSER", "chromium")
 """In which browser the tests of this folder run: TEST_BROWSER=firefox pytest tests/browser/test_own_page.py."""
-TIMEOUT = 60_000  # milliseconds; the machine may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +42,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         if ENGINE == "firefox":
             chosen = firefox.launch(playwright, tmp_path_factory.mktemp("firefox"))
         else:
-            chosen = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            chosen = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=3 * TIMEOUT)
         yield chosen
         chosen.close()
     with pytest.raises(RuntimeError, match="no running event loop"):
@@ -132,7 +132,7 @@ def open_page(browser: Browser, contexts: dict[str, tuple[BrowserContext, Monito
         opened.append((page, monitor))
         page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(TIMEOUT)
-        page.goto(url)
+        page.goto(url, timeout=2 * TIMEOUT)
         page.wait_for_selector(".mv-disclaimer")
         return page
 

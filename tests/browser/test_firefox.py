@@ -9,8 +9,9 @@ import firefox
 import pytest
 from echo_model import make_engine
 from live import serving, settings
-from own_page import add, answers, ask, is_local, opened, png, serious
+from own_page import add, answers, ask, is_local, opened, png
 from playwright.sync_api import expect, sync_playwright
+from waiting import TIMEOUT, drag, expect_accessible, until
 
 pytestmark = pytest.mark.skipif(firefox.FIREFOX is None, reason="needs Firefox: apt-get install firefox-esr")
 
@@ -35,11 +36,7 @@ def test_a_picture_is_asked_about_windowed_and_kept_through_a_reload(browser, ur
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(1)
         expect(page.locator(".status")).to_contain_text("Window 150 / 100")
-        box = page.locator(".stage").bounding_box()
-        page.mouse.move(box["x"] + 100, box["y"] + 100)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 160, box["y"] + 130)
-        page.mouse.up()
+        drag(page, page.locator(".stage"), (100, 100), (160, 130))
         expect(page.locator(".status")).not_to_contain_text("Window 150 / 100")
         page.reload()
         expect(answers(page)).to_have_count(1)
@@ -53,15 +50,17 @@ def test_axe_reports_nothing_serious_in_both_themes(browser, url, width):
         expect(answers(page)).to_have_count(1)
         for theme, ground in (("light", "rgb(245, 247, 248)"), ("dark", "rgb(13, 18, 21)")):
             page.get_by_label("Theme").select_option(theme)
-            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
-            assert serious(page) == []
+            expect(page.locator("body")).to_have_css("background-color", ground)
+            expect_accessible(page)
 
 
 def test_the_description_of_the_api_is_shown_from_this_machine_alone(browser, url):
     page = browser.new_page()
+    page.set_default_timeout(TIMEOUT)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{url}/docs")
     expect(page.get_by_text("/ask_question", exact=True)).to_be_visible()
-    assert len(requests) >= 4 and all(map(is_local, requests))
+    until(page, lambda: len(requests) >= 4)
+    assert all(map(is_local, requests))
     page.close()

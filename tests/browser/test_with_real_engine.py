@@ -21,8 +21,6 @@ import tiny_hub
 from fake_endpoint import FakeEndpoint
 from real_engine import Engine
 
-expect.set_options(timeout=1000 * PATIENCE)
-
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):

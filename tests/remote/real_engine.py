@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from pathlib import Path
+
+from ports import free_port
 
 STARTED = "Uvicorn running on"
 
@@ -19,9 +20,7 @@ class Engine:
 
     def __init__(self, folder: Path, log: Path) -> None:
         self.folder, self.log = folder, log
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.reader: threading.Thread | None = None
 

@@ -508,9 +508,9 @@ def test_canceling_closes_the_request(connect, fake):
     fake.stream("Left", endless=True)
     started = threading.Event()
     future = connect().submit(questions(1)[0], lambda _: started.set())
-    assert started.wait(10)
+    assert started.wait(60)
     future.cancel()
-    assert fake.left.wait(10)
+    assert fake.left.wait(60)
     with pytest.raises(CancelledError):
         future.result()
 

@@ -25,6 +25,7 @@ import httpx2
 import numpy as np
 import uvicorn
 from PIL import Image
+from ports import free_port
 
 from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
@@ -69,7 +70,7 @@ def serving(
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(PATIENCE)
+        thread.join(3 * PATIENCE)
         listening.close()
 
 
@@ -85,8 +86,7 @@ class Instance:
         options: Sequence[str] = (),
         **environ: Any,
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         words = [sys.executable, "-m", "medical_vqa", command, "--model", str(model), "--port", str(self.port)]
         named = {f"MEDICAL_VQA_{name.upper()}": str(value) for name, value in environ.items()}
@@ -98,12 +98,14 @@ class Instance:
                 "PYTHONPATH": str(SOURCE),
                 "OMP_NUM_THREADS": "1",
                 "MEDICAL_VQA_DECODER_PROCESSES": "1",
+                "MEDICAL_VQA_DEADLINE": str(PATIENCE),
+                "MEDICAL_VQA_DRAIN_TIMEOUT": str(2 * PATIENCE),
                 **named,
             },
             stderr=self.errors,
         )
 
-    def wait(self, seconds: float = 2 * PATIENCE) -> Instance:
+    def wait(self, seconds: float = 5 * PATIENCE) -> Instance:
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -128,7 +130,7 @@ class Instance:
         """End the process at once, and wait until it and its decoders are gone."""
         self.stop(signal.SIGKILL)
 
-    def stop(self, how: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
+    def stop(self, how: int = signal.SIGTERM, seconds: float = 3 * PATIENCE) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
         code = self.process.wait(seconds)

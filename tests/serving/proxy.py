@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from live import PATIENCE
+from ports import free_port
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -27,8 +28,7 @@ def nginx(servers: Sequence[str], folder: Path) -> Iterator[str]:
         folder: For its files.
     """
     assert NGINX is not None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     text = CONFIGURATION.read_text(encoding="utf-8").replace("listen 8080;", f"listen 127.0.0.1:{port};")
     line = re.findall(r" +server [\d.:]+ (max_fails.*;)\n", text)[0]
     lines = "".join(f"server {address.removeprefix('http://')} {line}\n" for address in servers)
@@ -57,7 +57,7 @@ def nginx(servers: Sequence[str], folder: Path) -> Iterator[str]:
     try:
         until = time.monotonic() + PATIENCE
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
                 break
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < until

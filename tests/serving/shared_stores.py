@@ -14,16 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 from live import PATIENCE
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+from ports import free_port
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(2400):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+    until = time.monotonic() + 5 * PATIENCE
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
             return
         assert process.poll() is None
         time.sleep(0.05)
@@ -34,7 +31,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 def redis_url() -> Iterator[str]:
     if shutil.which("redis-server") is None:
         pytest.fail("redis-server is missing; apt-get install redis-server (.ci/run does)")
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
         stdout=subprocess.DEVNULL,
@@ -52,7 +49,7 @@ def bucket() -> Iterator[str]:
     """An ``s3://`` URL; the environment has the server's address, as in a deployment."""
     import s3fs
 
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

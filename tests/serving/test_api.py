@@ -251,8 +251,8 @@ def test_a_body_that_arrives_too_slowly_is_408():
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         head = "POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nContent-Type: application/json"
-        writer.write(f"{head}\r\n\r\n".encode())
         start = time.monotonic()
+        writer.write(f"{head}\r\n\r\n".encode())
 
         async def keep_dripping():
             while True:
@@ -429,7 +429,7 @@ def test_a_key_is_checked_before_the_body_is_read():
         connection = live.Connection(url)
         reader, writer = await asyncio.open_connection(connection.host, connection.port)
         writer.write(b"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
-        head = await asyncio.wait_for(reader.readline(), 2)  # nothing of the body was sent
+        head = await asyncio.wait_for(reader.readline(), live.PATIENCE)  # nothing of the body was sent
         await live.hang_up(writer)
         return head
 

@@ -221,10 +221,10 @@ def test_an_image_whose_time_is_over_leaves_the_conversation(tmp_path, scan):
 
 def test_the_page_is_served_with_a_policy_that_allows_nothing_from_outside():
     with serving(make_engine(), settings(page=True)) as url:
-        response = httpx2.get(f"{url}/page")
+        response = httpx2.get(f"{url}/page", timeout=60)
         assert response.status_code == 200
         policy = response.headers["content-security-policy"]
         assert "script-src 'self'" in policy
         assert "unsafe" not in policy
-        assert httpx2.get(f"{url}/page/page.js").headers["content-type"].startswith("text/javascript")
-        assert httpx2.get(f"{url}/page/../settings.py").status_code == 404
+        assert httpx2.get(f"{url}/page/page.js", timeout=60).headers["content-type"].startswith("text/javascript")
+        assert httpx2.get(f"{url}/page/../settings.py", timeout=60).status_code == 404

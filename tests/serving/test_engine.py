@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from echo_model import Echo, make_engine, wait_for_queue, wait_until
+from live import PATIENCE
 
 from medical_vqa.data.imaging.geometry import PictureGeometry
 from medical_vqa.data.imaging.picture_statistics import PictureContext
@@ -158,20 +159,36 @@ def test_a_full_queue_refuses_with_429_while_the_model_is_busy():
 
 def test_work_past_its_deadline_is_refused_and_never_computed():
     model = Echo(hold=True)
-    engine = make_engine(model, deadline=2.0, batch_size=1)
+    engine = make_engine(model, batch_size=1)
 
     async def work():
         first = asyncio.create_task(engine.ask("i", FEATURES, "q0"))
         await model.begun()
-        received = time.monotonic() - 1.9  # a tenth of a second is left to them
+        received = time.monotonic() - PATIENCE + 0.1  # a tenth of a second is left to them
         late = [engine.ask("i", FEATURES, f"q{n}", received=received) for n in (1, 2)]
-        results = await asyncio.gather(first, *late, return_exceptions=True)
+        results = await asyncio.gather(*late, return_exceptions=True)
         model.release()
+        await first
         return results
 
     results = run(engine, work())
     assert all(isinstance(result, ApiError) and result.code == "deadline" for result in results)
-    assert model.questions == ["q0"]  # it had begun
+    assert model.questions == ["q0"]
+
+
+def test_whoever_asked_is_refused_at_the_deadline_although_the_model_has_begun():
+    model = Echo(hold=True)
+    engine = make_engine(model)
+
+    async def work():
+        received = time.monotonic() - PATIENCE + 1.0
+        asked = asyncio.create_task(engine.ask("i", FEATURES, "q0", received=received))
+        refused = await asyncio.gather(asked, return_exceptions=True)
+        model.release()
+        return refused
+
+    (refused,) = run(engine, work())
+    assert isinstance(refused, ApiError) and refused.code == "deadline"
 
 
 def test_a_comparison_of_slices_takes_the_time_of_as_many_questions_in_the_estimate():

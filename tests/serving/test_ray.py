@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -31,10 +32,7 @@ serve.shutdown()
 
 def test_the_same_app_answers_on_ray(run, tmp_path):
     pytest.importorskip("ray", reason="the extra `ray` is not in `dev`: it is large and slow to start")
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     named = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "MEDICAL_VQA_MODEL": str(run), "MEDICAL_VQA_STORE": str(tmp_path)}
     environ = {**os.environ, **named, "MEDICAL_VQA_DECODER_PROCESSES": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     environ.pop("MEDICAL_VQA_HOME", None)

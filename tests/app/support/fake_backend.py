@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from ports import free_port
 
 from medical_vqa.schema.evidence import Evidence, MultiPolygon
 from medical_vqa.serving import schema
@@ -63,7 +64,7 @@ class FakeBackend:
         self.requests: list[str] = []
         """Method and path of every request."""
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
+        self._port = free_port()
         self.start()
 
     @property
@@ -87,7 +88,8 @@ class FakeBackend:
 
     def wait_until_deleted(self, image_id: str | None = None) -> None:
         """Wait for a deletion in the background: of one image, or of all."""
-        for _ in range(1000):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
             if not self.images if image_id is None else image_id not in self.images:
                 return
             time.sleep(0.01)

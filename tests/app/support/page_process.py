@@ -9,15 +9,14 @@ import time
 from pathlib import Path
 
 import httpx2
-
-from medical_vqa.app import launch
+from ports import free_port
 
 
 class PageProcess:
     """``medical-vqa app --streamlit`` with these options, on a free port."""
 
     def __init__(self, options: list[str], folder: Path) -> None:
-        self.url = f"http://127.0.0.1:{launch.free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         command = [
             sys.executable,
             "-m",
@@ -29,11 +28,16 @@ class PageProcess:
             self.url.rpartition(":")[2],
         ]
         self._log = (folder / "log").open("w")
-        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environ = {  # a backend that it starts waits as long as the tests do
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MEDICAL_VQA_DEADLINE": "60",
+            "MEDICAL_VQA_DRAIN_TIMEOUT": "61",
+        }
         self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=self._log, env=environ)
 
     def __enter__(self) -> str:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 if httpx2.get(f"{self.url}/_stcore/health").is_success:
@@ -44,5 +48,5 @@ class PageProcess:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(120)
         self._log.close()

@@ -27,7 +27,7 @@ def launch(playwright: Playwright, folder: Path) -> Browser:
     path = folder / "firefox"
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n', encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return playwright.firefox.launch(executable_path=path, channel="moz-firefox", timeout=60_000)
+    return playwright.firefox.launch(executable_path=path, channel="moz-firefox", timeout=180_000)
 
 
 async def main() -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
-TIMEOUT = 60_000  # milliseconds; the machine may be busy
+from waiting import TIMEOUT
 
 
 @contextmanager
@@ -42,12 +39,9 @@ def is_local(url: str) -> bool:
 
 
 def add(page: Page, data: bytes, name: str = "scan.png") -> None:
-    """Choose one file, and wait until it is shown."""
-    before = page.locator(".cases li.current .name")
-    shown = before.inner_text() if before.count() else None
+    """Choose one file that has another name than the current one, and wait until it is shown."""
     page.set_input_files("input[data-testid=files]", {"name": name, "mimeType": "", "buffer": data})
-    if shown != name:
-        expect(page.locator(".cases li.current .name")).to_have_text(name)
+    expect(page.locator(".cases li.current .name")).to_have_text(name)
     page.wait_for_selector(".stage[data-shown]")
 
 
@@ -62,12 +56,6 @@ def answers(page: Page) -> Any:
     return page.locator(".turn .answer:not(.unfinished)")
 
 
-def wait(page: Page, condition: Callable[[], bool]) -> None:
-    """Wait until a condition outside the browser holds."""
-    while not condition():
-        page.wait_for_timeout(20)
-
-
 def png(side: int = 64, gray: int = 100) -> bytes:
     """A picture with a light quarter."""
     out = io.BytesIO()
@@ -75,14 +63,3 @@ def png(side: int = 64, gray: int = 100) -> bytes:
     picture.paste(200, (0, 0, side // 2, side // 2))
     picture.save(out, "PNG")
     return out.getvalue()
-
-
-def serious(page: Page) -> list[str]:
-    """Serious and critical violations that axe reports."""
-    page.evaluate(AXE)
-    report = page.evaluate("axe.run()")
-    return [
-        f"{violation['id']}: {violation['nodes'][0]['html']}"
-        for violation in report["violations"]
-        if violation["impact"] in ("serious", "critical")
-    ]
