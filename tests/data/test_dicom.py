@@ -221,13 +221,52 @@ def test_a_file_without_a_preamble_is_told_too() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("rtplan.dcm", "is DICOM without a picture; give an object that has pixels"),
+        ("rtplan.dcm", "is DICOM of the class RT Plan, which has no picture of its own; give the image that belongs"),
+        ("rtstruct.dcm", "is DICOM of the class RT Structure Set, which has no picture of its own"),
+        ("test-SR.dcm", "is DICOM of the class Comprehensive SR, which has no picture of its own"),
+        ("reportsi.dcm", "is DICOM of the class Basic Text SR, which has no picture of its own"),
+        ("waveform_ecg.dcm", "is DICOM of the class 12-lead ECG Waveform, which has no picture of its own"),
+        ("liver_1frame.dcm", "is DICOM of the class Segmentation, which has no picture of its own"),
         ("meta_missing_tsyntax.dcm", "without the element TransferSyntaxUID, and its 115 bytes of data are in no"),
     ],
 )
 def test_what_is_not_read_is_named(name: str, words: str) -> None:
     with pytest.raises(UnsupportedImageError, match=words):
         decode_image(shipped(name))
+
+
+@pytest.mark.parametrize(
+    ("identifier", "words"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.11.1", "of the class Grayscale Softcopy Presentation State, which has no picture"),
+        (
+            "1.2.840.10008.5.1.4.1.1.88.59",
+            "of the class Key Object Selection Document, which has no picture of its own",
+        ),
+        ("1.2.840.10008.5.1.4.1.1.104.1", "of the class Encapsulated PDF, which has no picture of its own"),
+        ("1.2.840.10008.5.1.4.1.1.66.5", "of the class Surface Segmentation, which has no picture of its own"),
+        ("1.2.840.10008.5.1.4.1.1.66.7", "of the class Label Map Segmentation, which has no picture of its own"),
+        ("1.2.840.10008.5.1.4.1.1.2", "of the class CT Image without its pixels; get the whole file"),
+        ("1.2.826.0.1.3680043.8.4711", "is DICOM without a picture; give an object that has pixels"),
+    ],
+)
+def test_an_object_without_pixels_is_named_by_its_class(identifier: str, words: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=words) as failure:
+        decode_image(made(RAMP, SOPClassUID=identifier, PixelData=None))
+    assert "4711" not in str(failure.value)
+
+
+@pytest.mark.parametrize("elements", [{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"},
+                                      {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.7"},
+                                      {"SOPClassUID": None, "Modality": "SEG"}])  # fmt: skip
+def test_the_masks_of_a_segmentation_are_no_picture(elements: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedImageError, match="Segmentation, which has no picture of its own"):
+        decode_image(made(RAMP, **elements))
+
+
+def test_a_picture_of_one_bit_is_black_and_white() -> None:
+    bits = shipped("liver_1frame.dcm").replace(b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.1.4.1.1.7.1\0")
+    assert np.unique(decode_image(bits).pixels).tolist() == [0, 255]
 
 
 def test_a_reference_to_pixels_elsewhere_is_not_followed() -> None:

@@ -120,6 +120,86 @@ def test_a_missing_slice_is_reported_as_a_gap(folder: Any) -> None:
     assert "1 gaps: slices are missing, and proportions across them are not true" in read_series(path).warnings
 
 
+def test_a_damaged_slice_is_left_out_and_named_by_a_number(folder: Any) -> None:
+    path = folder()
+    for name, size in (("IM8", -20), ("IM5", 600)):  # slices 4 and 5: pixels that end early, none at all
+        (path / name).write_bytes((path / name).read_bytes()[:size])
+    volume = read_series(path)
+    assert np.array_equal(volume.values, np.delete(patient(), [4, 5], axis=2))
+    assert volume.warnings == (
+        "2 damaged slices were left out: file 8, file 5, counted from 0",
+        "1 gaps: slices are missing, and proportions across them are not true",
+    )
+    assert [file for file, _ in volume.files] == [0, 7, 4, 1, 2, 9, 6, 3]
+
+
+def test_a_damaged_frame_of_a_file_is_left_out(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 100, (4, 16, 12)).astype(np.uint16)
+    file = tmp_path / "frames.dcm"
+    file.write_bytes(made(frames)[:-40])
+    volume = read_series([file])
+    assert volume.slices[volume.acquired] == 3
+    assert "1 damaged slices were left out: frame 3 of file 0, counted from 0" in volume.warnings
+
+
+def test_files_that_cannot_be_read_are_left_out_and_named_by_a_number(folder: Any, tmp_path: Path) -> None:
+    path = folder(name_of_a_patient=slice_of(patient(), 3)[:150] + b"\xff" * 500)
+    volume = read_series([path / "none", *sorted(path.iterdir())])
+    assert np.array_equal(volume.values, patient())
+    assert volume.warnings == (
+        "2 damaged files were left out: number 0, number 11, counted from 0 in the order of the files",
+    )
+
+
+def test_an_archive_with_a_damaged_member_is_read_without_it(folder: Any, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    path = folder()
+    with zipfile.ZipFile(out, "w") as archive:
+        for member in sorted(path.iterdir()):
+            archive.write(member, member.name)
+    damaged = (path / "IM8").read_bytes()[-100:]
+    (tmp_path / "ct.zip").write_bytes(out.getvalue().replace(damaged, b"\x55" * 100, 1))
+    volume = read_series(tmp_path / "ct.zip")
+    assert "1 damaged files were left out: number 8, counted from 0 in the order of the files" in volume.warnings
+    assert volume.slices["axial"] == 9
+
+
+def test_of_a_series_whose_slices_are_all_damaged_the_first_cause_is_named(folder: Any) -> None:
+    path = folder()
+    for file in path.iterdir():
+        file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ImageError, match=r"expected 384 bytes in the DICOM element PixelData .*, got 36\d"):
+        read_series(path)
+
+
+def test_objects_without_a_picture_of_their_own_are_never_the_series(folder: Any) -> None:
+    many = np.zeros((40, 16, 12), np.uint8)
+    segmentation, dose = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.2"
+    others = {
+        "seg": made(many, SOPClassUID=segmentation, SeriesInstanceUID="1.2.5"),
+        "seg_of_the_same_series": made(many, SOPClassUID=segmentation, SeriesInstanceUID="1.2.3"),
+        "dose": made(many.astype(np.uint16), SOPClassUID=dose, SeriesInstanceUID="1.2.6"),
+        "sr": (SHIPPED / "test-SR.dcm").read_bytes(),
+        "struct": (SHIPPED / "rtstruct.dcm").read_bytes(),
+        "wave": (SHIPPED / "waveform_ecg.dcm").read_bytes(),
+    }
+    volume = read_series(folder(**others))
+    assert np.array_equal(volume.values, patient())
+    assert volume.warnings == (
+        "1 files were left out: each is DICOM of the class 12-lead ECG Waveform, which has no picture of its own",
+        "1 files were left out: each is DICOM of the class Comprehensive SR, which has no picture of its own",
+        "1 files were left out: each is DICOM of the class RT Structure Set, which has no picture of its own",
+        "2 files were left out: each is DICOM of the class Segmentation, which has no picture of its own",
+        "2 series are there; the one with the most slices was read",
+    )
+
+
+def test_a_folder_of_reports_alone_is_refused_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "sr").write_bytes((SHIPPED / "test-SR.dcm").read_bytes())
+    with pytest.raises(ImageError, match=r"expected a series of DICOM pictures, but none is there \(1 files .* SR"):
+        read_series(tmp_path)
+
+
 def test_without_positions_the_numbers_decide_and_this_is_reported(tmp_path: Path) -> None:
     values = patient()
     absent = {"ImagePositionPatient": None, "ImageOrientationPatient": None}

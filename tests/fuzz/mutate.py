@@ -96,7 +96,10 @@ def valid_files() -> dict[str, bytes]:
     files["a.nii"] = bytes(volume.to_bytes())
     files["a.nii.gz"] = gzipped(files["a.nii"])
     shipped = Path(pydicom.data.__file__).parent / "test_files"
-    return files | {name: (shipped / name).read_bytes() for name in DICOM_FILES}
+    files |= {name: (shipped / name).read_bytes() for name in DICOM_FILES}
+    # a picture of one bit: a segmentation, which is none, under the class of such pictures
+    one_bit, segmentation = b"1.2.840.10008.5.1.4.1.1.7.1\0", b"1.2.840.10008.5.1.4.1.1.66.4"
+    return files | {"one_bit.dcm": files["liver_1frame.dcm"].replace(segmentation, one_bit)}
 
 
 # --- bombs ------------------------------------------------------------------------------------------------------------

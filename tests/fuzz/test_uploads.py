@@ -16,7 +16,7 @@ from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
-SMALL_OR_WITHOUT_PIXELS = {"SC_rgb_small_odd_jpeg.dcm", "reportsi.dcm", "priv_SQ.dcm"}
+SMALL_OR_WITHOUT_PIXELS = {"SC_rgb_small_odd_jpeg.dcm", "reportsi.dcm", "priv_SQ.dcm", "liver_1frame.dcm"}
 TOO_LARGE = {
     "bits-13000.png", "header-30000.png", "sides-2147483647.png", "column.png", "huge.jpg", "huge.bmp", "canvas.webp",
     "screen.gif", "frame-beyond-screen.gif", "size.tif", "tile.tif", "pages.tif", "deflated.dcm", "rows.dcm",

@@ -211,6 +211,21 @@ def test_several_series_and_pictures_in_one_request_are_apart_and_what_is_neithe
     ]
 
 
+def test_a_damaged_slice_and_objects_without_a_picture_are_left_out_of_a_series(client):
+    masks = made(np.zeros((30, 12, 16), np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", SeriesInstanceUID="1.9")
+    slices = [dicom_slice(z) for z in range(6)]
+    slices[2] = slices[2][:-20]
+    result = upload(client, *slices, masks, dicom_slice(9)[:300])
+    (item,) = result.series
+    assert item.planes["axial"] == 5
+    assert item.notes == ["damaged_left_out", "gaps"]
+    assert [(one.file, one.reason) for one in result.left_out] == [
+        (2, "the slice is damaged; export it again"),
+        (6, "the file is DICOM of the class Segmentation, which has no picture of its own"),
+        (7, "the file is DICOM, but its header is damaged; export it again"),
+    ]
+
+
 def test_a_volume_with_fractions_keeps_them(client):
     values = np.linspace(0, 1, 9 * 8 * 4, dtype=np.float32).reshape(9, 8, 4)
     (item,) = upload(client, nibabel.Nifti1Image(values, np.diag([-1, -1, 2, 1])).to_bytes()).series

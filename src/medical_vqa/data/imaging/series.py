@@ -33,6 +33,7 @@ _HEADER_TAGS: list[Any] = [
 _SAME_PLACE = 0.01  # millimeters
 _GAP = 1.5  # of the usual distance
 _MIN_SLICES = 2
+_LISTED = 8  # damaged files and slices in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class _Slice:
     size: tuple[int, int]
     spacing: tuple[float, float]
     localizer: bool
+    computed: bool
+    """Whether it is no slice of a scanner but one computed from such: a dose, a parametric map."""
 
     @property
     def geometry(self) -> tuple[object, ...]:
@@ -82,18 +85,26 @@ class _Report:
         self.left_out += [LeftOut(one.file, reason) for one in slices]
 
 
+class _NoPictureError(ImageError):
+    """A DICOM object without a picture of its own; the text says which, without the file's name."""
+
+
+class _DamagedError(ImageError):
+    """A file that cannot be read; the text says why, without the file's name."""
+
+
 @dataclass(slots=True)
 class SortedFiles:
     """Files by what they hold; nothing of a picture has been decoded."""
 
     series: list[list[_Slice]] = field(default_factory=list)
-    """Slices of each DICOM series, the largest first."""
+    """Slices of each DICOM series, the largest first, those of scanners before computed ones."""
     volumes: list[tuple[int, bytes]] = field(default_factory=list)
     """Number and bytes of each NIfTI file."""
     pictures: list[tuple[int, Callable[[], bytes]]] = field(default_factory=list)
     """Number of each other file, and what reads it."""
     left_out: list[LeftOut] = field(default_factory=list)
-    """DICOM files without a picture."""
+    """Files without a picture of their own, and damaged ones."""
 
 
 def is_series(path: Path) -> bool:
@@ -111,7 +122,8 @@ def is_series(path: Path) -> bool:
 def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_LIMITS) -> Volume:
     """The volume in a folder, a zip archive, a DICOMDIR, several DICOM files, or one file of many slices.
 
-    Of several series the one with the most slices is read.
+    Of several series the one with the most slices is read; segmentations, reports and other objects that have no
+    picture of their own are none. Damaged slices are left out and reported.
 
     Args:
         source: The path, or the paths of the files.
@@ -120,7 +132,7 @@ def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_L
     Raises:
         TooLargeError: A limit is exceeded.
         UnsupportedImageError: A type of picture that forms no volume.
-        ImageError: There is no series, or a file of it is damaged.
+        ImageError: There is no series, or fewer than two slices of it are whole.
     """
     name = str(source) if isinstance(source, Path) else "the series"
     try:
@@ -141,18 +153,31 @@ def series_of(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decode
         limits: Limits of slices, pixels and bytes.
     """
     slices: list[_Slice] = []
-    others = 0
-    for number, read in enumerate(files):
-        data = read()
-        if is_nifti(data) and not slices:
-            return nifti_volume(data, name, limits)
-        headers = _headers(read, data, number, limits) if is_dicom(data) and not is_dicom_directory(data) else []
-        slices += headers
-        others += not headers
-        _check_count(slices, name, limits)
     report = _Report()
+    others = 0
+    objects: list[str] = []
+    damaged: list[int] = []
+    for number, read in enumerate(files):
+        try:
+            data = read()
+            if is_nifti(data) and not slices:
+                return nifti_volume(data, name, limits)
+            if is_dicom_directory(data) or not is_dicom(data):
+                others += 1
+                continue
+            slices += _headers(read, data, number, limits)
+        except _NoPictureError as error:
+            objects.append(str(error))
+        except _DamagedError:
+            damaged.append(number)
+        _check_count(slices, name, limits)
     if others:
         report.add("files_left_out", f"{others} files hold no slice and were left out")
+    for reason, count in sorted(Counter(objects).items()):
+        report.add("files_left_out", f"{count} files were left out: each {reason}")
+    if damaged:
+        sentence = f"{len(damaged)} damaged files were left out: {_listed([f'number {file}' for file in damaged])}"
+        report.add("damaged_left_out", f"{sentence}, counted from 0 in the order of the files")
     return _volume(_one_series(slices, name, report), name, limits, report)
 
 
@@ -171,23 +196,23 @@ def sort_files(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decod
     slices: list[_Slice] = []
     sorted_files = SortedFiles()
     for number, read in enumerate(files):
-        data = read()
-        if is_dicom_directory(data):
-            continue
-        if is_nifti(data):
-            sorted_files.volumes.append((number, data))
-        elif is_dicom(data):
-            headers = _headers(read, data, number, limits)
-            slices += headers
-            if not headers:
-                sorted_files.left_out.append(LeftOut(number, "the file is DICOM without a picture"))
-        else:
-            sorted_files.pictures.append((number, read))
+        try:
+            data = read()
+            if is_dicom_directory(data):
+                continue
+            if is_nifti(data):
+                sorted_files.volumes.append((number, data))
+            elif is_dicom(data):
+                slices += _headers(read, data, number, limits)
+            else:
+                sorted_files.pictures.append((number, read))
+        except (_NoPictureError, _DamagedError) as error:
+            sorted_files.left_out.append(LeftOut(number, f"the file {error}"))
         _check_count(slices, name, limits)
     by_series: dict[str, list[_Slice]] = {}
     for one in slices:
         by_series.setdefault(one.series, []).append(one)
-    sorted_files.series = sorted(by_series.values(), key=len, reverse=True)
+    sorted_files.series = sorted(by_series.values(), key=_rank)
     return sorted_files
 
 
@@ -202,7 +227,7 @@ def volume_of(slices: list[_Slice], name: str, *, limits: DecodeLimits) -> tuple
     Raises:
         TooLargeError: A limit is exceeded.
         UnsupportedImageError: The slices have colors.
-        ImageError: Fewer than two slices fit together, or one is damaged.
+        ImageError: Fewer than two slices fit together and are whole.
     """
     report = _Report()
     volume = _volume(_without_localizers(slices, report), name, limits, report)
@@ -221,9 +246,10 @@ def _volume(slices: list[_Slice], name: str, limits: DecodeLimits, report: _Repo
     if len(members) < _MIN_SLICES:
         raise ImageError(f"{name}: expected a series of at least two slices of one size and orientation, got "
                          f"{len(members)}; give the folder of the whole series")  # fmt: skip
-    used = {one.file for one in members}
+    volume = _dicom_volume(members, name, limits, report)
+    used = {file for file, _ in volume.files}
     report.left_out = [one for one in {file.file: file for file in report.left_out}.values() if one.file not in used]
-    return _dicom_volume(members, name, limits, report)
+    return volume
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -233,12 +259,13 @@ def series_files(source: Path | Sequence[Path], limits: DecodeLimits = LOCAL_LIM
     """Functions that return the bytes of each file, in the order of `Volume.files`; takes what `read_series` takes."""
     name = str(source) if isinstance(source, Path) else "the series"
     if not isinstance(source, Path):
-        yield from (path.read_bytes for path in source)
+        yield from (_reader(path) for path in source)
         return
     if not source.exists():
         raise ImageError(f"{name}: expected a series, but it does not exist; check the path")
     if source.is_dir():
-        yield from (path.read_bytes for path in sorted(source.rglob("*")) if path.is_file() and not path.is_symlink())
+        paths = sorted(source.rglob("*"))
+        yield from (_reader(path) for path in paths if path.is_file() and not path.is_symlink())
         return
     data = source.read_bytes()
     if is_dicom_directory(data):
@@ -247,6 +274,18 @@ def series_files(source: Path | Sequence[Path], limits: DecodeLimits = LOCAL_LIM
         yield from zip_members(data, name, limits)
     else:
         yield lambda: data
+
+
+def _reader(path: Path) -> Callable[[], bytes]:
+    """A function that returns the bytes of a file."""
+
+    def read() -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _DamagedError(f"cannot be read ({type(error).__name__}); check its permissions") from error
+
+    return read
 
 
 def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callable[[], bytes]]:
@@ -279,7 +318,7 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
             with archive.open(member) as file:
                 return file.read(member.file_size)  # its own size may be a lie
         except (zipfile.BadZipFile, *DECODER_ERRORS) as error:
-            raise ImageError(f"{name}: a file in the archive cannot be unpacked; export it again") from error
+            raise _DamagedError("cannot be unpacked from its archive; export it again") from error
 
     yield from (lambda member=member: read(member) for member in members)
 
@@ -288,22 +327,35 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
 
 
 def _headers(read: Callable[[], bytes], data: bytes, number: int, limits: DecodeLimits) -> list[_Slice]:
-    """The slices of one file; none where it has no picture or its header cannot be read.
+    """The slices of one DICOM file.
 
     Of a header that states more frames than the limit, one more than the limit: `_check_count` refuses them.
+
+    Raises:
+        _NoPictureError: It is a report, a segmentation or another object without a picture of its own.
+        _DamagedError: Its header cannot be read.
     """
     from medical_vqa.data.imaging.dicom.dataset import (  # noqa: PLC0415 - pydicom is an extra
         DICOM_ERRORS,
         Frame,
         read_elements,
     )
+    from medical_vqa.data.imaging.dicom.object_kind import (  # noqa: PLC0415
+        describe_without_picture,
+        is_about_images,
+        is_computed,
+    )
 
     try:
         dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
+        if is_about_images(dataset) or not ("Rows" in dataset or "Columns" in dataset):
+            raise _NoPictureError(f"is {describe_without_picture(dataset)[0]}")
         size = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
-    except (*DICOM_ERRORS, ImageError):
-        return []
+    except _NoPictureError:
+        raise
+    except (*DICOM_ERRORS, ImageError) as error:
+        raise _DamagedError("is DICOM, but its header is damaged; export it again") from error
     slices = []
     for index in range(min(frames, limits.frames + 1)):
         frame = Frame(dataset, index, "")
@@ -323,21 +375,35 @@ def _headers(read: Callable[[], bytes], data: bytes, number: int, limits: Decode
                 size,
                 (spacing[0], spacing[-1]),
                 "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])],
+                is_computed(dataset),
             )
         )
     return slices
+
+
+def _rank(series: list[_Slice]) -> tuple[bool, int]:
+    """Sorts series: those of scanners before computed ones, the largest first."""
+    return series[0].computed, -len(series)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """The first parts, and how many others there are."""
+    further = len(parts) - _LISTED
+    return ", ".join(parts[:_LISTED]) + (f" and {further} others" if further > 0 else "")
 
 
 def _one_series(slices: list[_Slice], name: str, report: _Report) -> list[_Slice]:
     """The slices of the largest series, without localizers."""
     pictures = _without_localizers(slices, report)
     if not pictures:
-        raise ImageError(f"{name}: expected a series of DICOM pictures, but none is there; check the path")
-    counts = Counter(one.series for one in pictures)
-    series, _ = counts.most_common(1)[0]
-    if len(counts) > 1:
-        report.add("series_left_out", f"{len(counts)} series are there; the one with the most slices was read")
-    return [one for one in pictures if one.series == series]
+        reasons = f" ({'; '.join(report.sentences)})" if report.sentences else ""
+        raise ImageError(f"{name}: expected a series of DICOM pictures, but none is there{reasons}; check the path")
+    by_series: dict[str, list[_Slice]] = {}
+    for one in pictures:
+        by_series.setdefault(one.series, []).append(one)
+    if len(by_series) > 1:
+        report.add("series_left_out", f"{len(by_series)} series are there; the one with the most slices was read")
+    return min(by_series.values(), key=_rank)
 
 
 def _without_localizers(slices: list[_Slice], report: _Report) -> list[_Slice]:
@@ -377,10 +443,16 @@ def _sorted(slices: list[_Slice], report: _Report) -> list[_Slice]:
     if repeated:
         sentence = f"{len(repeated)} slices repeat a position and were left out"
         report.add("duplicates_left_out", sentence, repeated, "the slice repeats the position of another one")
-    steps = np.diff([_distance(one) for one in distinct])
+    return distinct
+
+
+def _report_gaps(slices: list[_Slice], report: _Report) -> None:
+    """Report distances along the normal that are larger than usual."""
+    if any(one.position is None or one.orientation is None for one in slices):
+        return
+    steps = np.diff([_distance(one) for one in slices])
     if len(steps) and (gaps := int((steps > _GAP * np.median(steps)).sum())):
         report.add("gaps", f"{gaps} gaps: slices are missing, and proportions across them are not true")
-    return distinct
 
 
 def _distance(one: _Slice) -> float:
@@ -405,11 +477,29 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
         )
     reader = SliceReader(name, limits)
     values = np.empty((len(slices), rows, columns), np.int16)
-    for place, one in enumerate(slices):
-        decoded = reader.values(one.read, one.frame)
+    whole: list[_Slice] = []
+    damaged: list[_Slice] = []
+    first_error: ImageError | None = None
+    for one in slices:
+        try:
+            decoded = reader.values(one.read, one.frame)
+        except TooLargeError:
+            raise
+        except ImageError as error:
+            first_error = first_error or error
+            damaged.append(one)
+            continue
         if not np.can_cast(decoded.dtype, values.dtype) and values.dtype == np.int16:
             values = values.astype(np.float32)
-        values[place] = decoded
+        values[len(whole)] = decoded
+        whole.append(one)
+    if first_error is not None and len(whole) < _MIN_SLICES:
+        raise first_error
+    if damaged:
+        sentence = f"{len(damaged)} damaged slices were left out: {_listed([_place(one, slices) for one in damaged])}"
+        report.add("damaged_left_out", f"{sentence}, counted from 0", damaged, "the slice is damaged; export it again")
+    slices, values = whole, values[: len(whole)]
+    _report_gaps(slices, report)
     middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
     directions = _directions(slices)
     turned, order = oriented(values, directions)
@@ -428,6 +518,12 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
         notes=(*report.codes, *(["header"] if reader.warnings else [])),
         files=files[::-1] if directions[order.index(0), 0] < 0 else files,
     )
+
+
+def _place(one: _Slice, slices: Sequence[_Slice]) -> str:
+    """A neutral name of a slice: the number of its file in the order of the files, and of its frame there."""
+    several = sum(other.file == one.file for other in slices) > 1
+    return f"frame {one.frame} of file {one.file}" if several else f"file {one.file}"
 
 
 def _directions(slices: list[_Slice]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -46,15 +46,20 @@ class SliceReader:
         self.warnings: list[str] = []
 
     def values(self, read: Callable[[], bytes], index: int) -> NDArray[Any]:
-        """Values (rows, columns) in the scanner's units: whole numbers of 16 bits where they fit, else floats."""
-        frame = self._frame(read, index)
+        """Values (rows, columns) in the scanner's units: whole numbers of 16 bits where they fit, else floats.
+
+        Raises:
+            UnsupportedImageError: The slice has colors, or is of a type that is not read.
+            ImageError: It is damaged.
+        """
         try:
-            stored = stored_values(frame)
-            if stored.ndim != 2 or frame.dataset.PhotometricInterpretation == "PALETTE COLOR":
+            frame = self._frame(read, index)
+            colors = int(frame.dataset.SamplesPerPixel) > 1
+            if colors or frame.dataset.PhotometricInterpretation == "PALETTE COLOR":
                 raise UnsupportedImageError(
                     f"{self._name}: expected a series of gray slices, got colors; ask about one"
                 )
-            values = rescaling(frame)(stored)
+            values = rescaling(frame)(stored_values(frame))
         except DICOM_ERRORS as error:
             raise ImageError(f"{self._name}: a slice cannot be decoded; export the series again") from error
         self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]

@@ -37,6 +37,7 @@ from medical_vqa.data.imaging.dicom.dataset import (
     Frame,
     transfer_syntax_name,
 )
+from medical_vqa.data.imaging.dicom.object_kind import describe_without_picture, is_about_images
 from medical_vqa.data.imaging.raster import check_size
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
@@ -79,6 +80,8 @@ def check_dataset(dataset: Dataset, name: str, limits: DecodeLimits, index: int 
         TooLargeError: The header states more than the limits allow.
         ImageError: A needed element is absent, or there is no such frame.
     """
+    if is_about_images(dataset):
+        raise _without_picture(dataset, name)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax not in PLAIN_SYNTAXES and syntax not in _DECODERS:
         raise UnsupportedImageError(
@@ -86,7 +89,7 @@ def check_dataset(dataset: Dataset, name: str, limits: DecodeLimits, index: int 
             "convert it to Explicit VR Little Endian"
         )
     if not any(key in dataset for key in PIXEL_KEYWORDS):
-        raise UnsupportedImageError(f"{name}: is DICOM without a picture; give an object that has pixels")
+        raise _without_picture(dataset, name)
     columns, rows = _needed(dataset, "Columns", name), _needed(dataset, "Rows", name)
     check_size((columns, rows), name, limits.pixels, limits.advice("pixels"))
     _complete(dataset)
@@ -101,6 +104,11 @@ def check_dataset(dataset: Dataset, name: str, limits: DecodeLimits, index: int 
     if not 0 <= selected < frames:
         raise ImageError(f"{name}: has no frame {index}; the frames are 0 to {frames - 1}")
     return selected, frames
+
+
+def _without_picture(dataset: Dataset, name: str) -> UnsupportedImageError:
+    what, advice = describe_without_picture(dataset)
+    return UnsupportedImageError(f"{name}: is {what}; {advice}")
 
 
 def _needed(dataset: Dataset, keyword: str, name: str) -> int:
