@@ -348,7 +348,7 @@ def _headers(read: Callable[[], bytes], data: bytes, number: int, limits: Decode
 
     try:
         dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
-        if is_about_images(dataset) or not ("Rows" in dataset or "Columns" in dataset):
+        if is_about_images(dataset) or dataset.get("Rows") is dataset.get("Columns") is None:
             raise _NoPictureError(f"is {describe_without_picture(dataset)[0]}")
         size = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
