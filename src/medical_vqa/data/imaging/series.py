@@ -132,7 +132,7 @@ def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_L
     Raises:
         TooLargeError: A limit is exceeded.
         UnsupportedImageError: A type of picture that forms no volume.
-        ImageError: There is no series, or fewer than two slices of it are whole.
+        ImageError: There is no series, or fewer than two slices of it are intact.
     """
     name = str(source) if isinstance(source, Path) else "the series"
     try:
@@ -227,7 +227,7 @@ def volume_of(slices: list[_Slice], name: str, *, limits: DecodeLimits) -> tuple
     Raises:
         TooLargeError: A limit is exceeded.
         UnsupportedImageError: The slices have colors.
-        ImageError: Fewer than two slices fit together and are whole.
+        ImageError: Fewer than two slices fit together and are intact.
     """
     report = _Report()
     volume = _volume(_without_localizers(slices, report), name, limits, report)
@@ -477,7 +477,7 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
         )
     reader = SliceReader(name, limits)
     values = np.empty((len(slices), rows, columns), np.int16)
-    whole: list[_Slice] = []
+    intact: list[_Slice] = []
     damaged: list[_Slice] = []
     first_error: ImageError | None = None
     for one in slices:
@@ -491,14 +491,14 @@ def _dicom_volume(slices: list[_Slice], name: str, limits: DecodeLimits, report:
             continue
         if not np.can_cast(decoded.dtype, values.dtype) and values.dtype == np.int16:
             values = values.astype(np.float32)
-        values[len(whole)] = decoded
-        whole.append(one)
-    if first_error is not None and len(whole) < _MIN_SLICES:
+        values[len(intact)] = decoded
+        intact.append(one)
+    if first_error is not None and len(intact) < _MIN_SLICES:
         raise first_error
     if damaged:
         sentence = f"{len(damaged)} damaged slices were left out: {_listed([_place(one, slices) for one in damaged])}"
         report.add("damaged_left_out", f"{sentence}, counted from 0", damaged, "the slice is damaged; export it again")
-    slices, values = whole, values[: len(whole)]
+    slices, values = intact, values[: len(intact)]
     _report_gaps(slices, report)
     middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
     directions = _directions(slices)
