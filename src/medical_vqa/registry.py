@@ -149,7 +149,28 @@ GROUPS: dict[Group, _Contents] = {
         },
     ),
 }
-_EXTRAS = {"openai": "remote", "torch": "train", "safetensors": "train", "transformers": "hub", "peft": "hub"}
+_EXTRAS = {
+    "accelerate": "train",
+    "aiohttp": "remote",
+    "dicomweb_client": "dicomweb",
+    "fastapi": "serve",
+    "highdicom": "dicom",
+    "nibabel": "dicom",
+    "openai": "remote",
+    "openpyxl": "excel",
+    "peft": "hub",
+    "pyarrow": "parquet",
+    "pydicom": "dicom",
+    "safetensors": "train",
+    "torch": "train",
+    "transformers": "hub",
+}
+"""Modules of optional packages, and the extra that brings each."""
+
+
+def extra_of(error: ModuleNotFoundError) -> str | None:
+    """The extra that brings the module which could not be imported; None for a module that no extra brings."""
+    return _EXTRAS.get((error.name or "").partition(".")[0])
 
 
 def names(group: Group) -> list[str]:
@@ -225,7 +246,7 @@ def import_object(target: str, name: str) -> Any:
     try:
         return attrgetter(attribute)(import_module(module))
     except ModuleNotFoundError as error:
-        if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+        if (extra := extra_of(error)) is None:
             raise
         raise MissingDependencyError(
             f"{name} needs {error.name}, which is not installed; run: pip install 'medical-vqa[{extra}]'"

@@ -14,6 +14,7 @@ import click
 from medical_vqa.cli import data, evaluate, export, full_evaluation, serve, train
 from medical_vqa.cli.terminal import DISCLAIMER
 from medical_vqa.errors import MedicalVqaError
+from medical_vqa.registry import extra_of
 from medical_vqa.runtime.devices import wait_passively
 
 
@@ -67,6 +68,12 @@ def main() -> None:
         cli()
     except MedicalVqaError as error:
         click.echo(f"medical-vqa: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (extra := extra_of(error)) is None:
+            raise
+        command = f"pip install 'medical-vqa[{extra}]'"
+        click.echo(f"medical-vqa: this needs {error.name}, which is not installed; run: {command}", err=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from medical_vqa.errors import ConfigError
+from medical_vqa.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from medical_vqa import api
@@ -73,6 +74,13 @@ class DicomOutputs:
         if self.store and not self:
             raise ConfigError("--store-report stores what --dicom-report or --dicom-capture write; give one of them")
 
+        missing = [name for name in ("pydicom", "highdicom") if self and find_spec(name) is None]
+        if missing:  # said before the question is asked
+            raise MissingDependencyError(
+                f"a DICOM object is written with {missing[0]}, which is not installed; run: pip install "
+                "'medical-vqa[dicom]'"
+            )
+
     def __bool__(self) -> bool:
         return self.report is not None or self.capture is not None
 
@@ -84,10 +92,10 @@ class DicomOutputs:
             answers: Its answers.
             source: The image or series.
         """
-        from medical_vqa.pipelines.dicom_report import report_of, store_dicom, write_dicom
-
         if self.report is None:
             return
+        from medical_vqa.pipelines.dicom_report import report_of, store_dicom, write_dicom
+
         report = report_of(answers, source, uids=_uids(self.report_uids), model=loaded.name)
         write_dicom(report, self.report)
         if self.store:
