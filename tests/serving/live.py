@@ -23,14 +23,13 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import uvicorn
 from PIL import Image
 from ports import free_port
 
 from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
-from medical_vqa.serving.server import uvicorn_config
+from medical_vqa.serving.server import Server, uvicorn_config
 from medical_vqa.serving.settings import Settings, read_settings
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -60,7 +59,8 @@ def serving(
     with_settings = with_settings or settings()
     app = create_app(engine, with_settings, store)
     listening = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn_config(app, with_settings))
+    server = Server(uvicorn_config(app, with_settings))
+    server.drain_notice = 0.0
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # no signals in a thread
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -3,15 +3,18 @@
 import hashlib
 import io
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import numpy as np
 import pytest
 from echo_model import Echo, make_engine
-from live import serving, settings
+from live import PATIENCE, serving, settings
 from PIL import Image
 
+from medical_vqa.serving import conversations
 from medical_vqa.serving.schema import Conversation
 
 
@@ -124,6 +127,24 @@ def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp
         body = wait_for_answers(client, conversation, 1)
     assert body["cases"][0]["image"]["image_id"] == image
     assert body["cases"][0]["turns"][0]["status"] == "answered"
+
+
+def test_a_stop_does_not_wait_for_those_who_wait_for_a_change(monkeypatch):
+    monkeypatch.setattr(conversations, "_LONGEST_WAIT", 3600.0)
+    arrived, get = threading.Event(), conversations.Conversations._get
+
+    async def get_and_report(self, conversation_id):
+        entry = await get(self, conversation_id)
+        arrived.set()
+        return entry
+
+    monkeypatch.setattr(conversations.Conversations, "_get", get_and_report)
+    with ThreadPoolExecutor() as pool, httpx2.Client(timeout=2 * PATIENCE) as client:
+        with serving(make_engine(), settings()) as url:
+            created = client.post(f"{url}/conversations", json={}).json()
+            reading = pool.submit(client.get, f"{url}/conversations/{created['id']}", params={"after": 0})
+            assert arrived.wait(PATIENCE)
+        assert reading.result().json()["version"] == 0
 
 
 def test_a_region_is_asked_about_beside_the_whole(client, scan):

@@ -77,6 +77,7 @@ class Conversations:
         self._choose = choose
         self._store = store
         self._open: LRUCache[str, _Open] = LRUCache(_OPEN_CONVERSATIONS)
+        self._stopping = False
 
     @property
     def _service(self) -> Service:
@@ -94,16 +95,22 @@ class Conversations:
         return conversation
 
     async def read(self, conversation_id: str, *, after: int = -1) -> Conversation:
-        """The conversation, as soon as its version is above `after`, or after some seconds as it is.
+        """The conversation, as soon as its version is above `after`, or after some seconds or at a stop as it is.
 
         Raises:
             ApiError: 404.
         """
         entry = await self._get(conversation_id)
-        if entry.conversation.version <= after:
+        if entry.conversation.version <= after and not self._stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.changed.wait(), _LONGEST_WAIT)
         return entry.conversation
+
+    def stop_waiting(self) -> None:
+        """Answer every reader that waits for a change, and those who come: the server is about to stop."""
+        self._stopping = True
+        for entry in self._open.values():
+            entry.changed.set()
 
     async def add_image(self, conversation_id: str, upload: Upload, name: str, *, client: str) -> ConversationImage:
         """Upload an image into the conversation; its name is what the user calls it.

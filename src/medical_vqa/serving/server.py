@@ -29,7 +29,6 @@ _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 2048
 _SWITCH_SECONDS = 0.001  # for which a thread in Python may keep the event loop waiting
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
-_DRAIN_NOTICE = 0.5  # seconds between the signal and the closed socket
 
 
 def run(
@@ -79,11 +78,16 @@ class Server(uvicorn.Server):
     Closing at once would reset the connections that the kernel has accepted and the server has not.
     """
 
+    drain_notice = 0.5
+    """Seconds between the signal and the closed socket."""
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Announce the stop, then close the socket and wait for the running requests."""
         if isinstance(self.config.app, FastAPI):
             self.config.app.state.draining.active = True
-            await asyncio.sleep(_DRAIN_NOTICE)
+            await asyncio.sleep(self.drain_notice)
+            # They continue once the socket is closed, so that an open page does not ask again at once.
+            self.config.app.state.conversations.stop_waiting()
         await super().shutdown(sockets)
 
 
