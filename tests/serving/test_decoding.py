@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-from live import png
+from live import PATIENCE, SOURCE, png
 from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
@@ -79,6 +83,28 @@ def test_a_process_that_dies_costs_one_answer_and_is_replaced():
     assert decoded(pool, job(png(3)))[0].info.width == 16
     pool.close()
     assert process._process is None
+
+
+def test_a_pool_that_is_closed_while_its_processes_start_leaves_none():
+    before = set(multiprocessing.active_children())
+    threads = set(threading.enumerate())
+    make_pool(processes=2).close()
+    for starting in set(threading.enumerate()) - threads:
+        starting.join(PATIENCE)
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_an_interpreter_ends_although_nobody_closes_its_pool():
+    script = (
+        "import test_decoding as t\n"
+        "if __name__ == '__main__':\n"
+        "    pool = t.make_pool()\n"
+        "    assert t.decoded(pool, t.job(t.png(1)))[0].info.width == 16\n"
+    )
+    places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "support"), str(SOURCE)])
+    environ = {**os.environ, "PYTHONPATH": places}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, env=environ, check=True, timeout=3 * PATIENCE)
 
 
 def test_what_takes_too_long_is_refused_and_the_next_is_decoded():

@@ -16,8 +16,9 @@ import os
 import signal
 import threading
 import time
+import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -358,7 +359,7 @@ class DecoderPool:
         """Stop the processes, after the uploads that they are decoding."""
         self._threads.shutdown()
         for process in self._processes:
-            process.stop()
+            process.close()
 
 
 def to_api_error(error: MedicalVqaError) -> ApiError:
@@ -384,12 +385,15 @@ class _DecoderProcess:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
+        self._closed = False
+        self._kill: Callable[[], object] = lambda: None
         if start_early:
             threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
         with contextlib.suppress(OSError, EOFError), self._lock:
-            self._ready_pipe()
+            if not self._closed:
+                self._ready_pipe()
 
     def decode(self, job: Job[Any], remaining: float) -> Any:
         """Decode within the time limit or the `remaining` seconds of its request, whichever is less."""
@@ -422,16 +426,24 @@ class _DecoderProcess:
         self._process = context.Process(target=_decode_jobs, args=(child_end, self._memory_bytes), daemon=True)
         with _environment(_ONE_THREAD):
             self._process.start()
+        # Also where nobody closes the pool: the process ignores the signal by which an interpreter ends its children.
+        self._kill = weakref.finalize(self, self._process.kill)
         child_end.close()
         if not self._pipe.poll(_START_TIMEOUT):
             raise OSError("the decoder does not start")
         self._pipe.recv()  # sent once it is ready: its start must not count as somebody's decoding
         return self._pipe
 
+    def close(self) -> None:
+        """Kill the process, also one that is being started, and start no other."""
+        self._closed = True
+        with self._lock:
+            self.stop()
+
     def stop(self) -> None:
         """Kill the process, if there is one."""
         if self._process is not None:
-            self._process.kill()
+            self._kill()
             self._process.join()
             self._process = None
         if self._pipe is not None:
