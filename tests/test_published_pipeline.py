@@ -123,6 +123,25 @@ def test_a_closed_list_of_answers_says_how_many_it_covers(recipe, tmp_path, watc
         assert read_prediction_card(predictions).answer_coverage == pytest.approx(covered, abs=1e-4)
 
 
+@pytest.mark.parametrize("family", ["blip2", "chat"])
+def test_an_encoder_that_trains_leaves_no_features_behind_and_its_weights_are_in_the_bundle(
+    recipe, hubs, family, root, tmp_path, watcher
+):
+    stores = root / "slake-mini" / "features"
+    before = sorted(stores.rglob("*.safetensors")) if stores.is_dir() else []
+    trained = train(recipe(family, model=VISION), tmp_path / "run", watcher=watcher)
+    predict(load(trained.bundle, device="cpu"), split="validation")
+    assert (sorted(stores.rglob("*.safetensors")) if stores.is_dir() else []) == before
+    published = load_file(hubs[family] / "model.safetensors")
+    learned = load_file(trained.bundle / "adapter_model.safetensors")
+    for part in (
+        ("blocks.0.attn.qkv.weight", "merger.mlp.0.weight") if family == "chat" else ("0.self_attn.qkv.weight",)
+    ):
+        (new,) = (value for name, value in learned.items() if name.endswith(part))
+        (old,) = (value for name, value in published.items() if name.endswith(part))
+        assert 0 < (new - old).abs().max() < 0.1
+
+
 def test_images_are_encoded_once_and_for_all(recipe, root, tmp_path, watcher, monkeypatch):
     encoded: list[int] = []
     encode = Blip2Vision.encode
@@ -149,10 +168,17 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("family", MAKERS)
+VISION = {"lora": {"vision": "full", "projector": True}}
+PROJECTOR = {"lora": {"targets": "none", "projector": True}}
+
+
+@pytest.mark.parametrize(
+    ("family", "model"),
+    [*((family, None) for family in MAKERS), ("blip2", VISION), ("chat", VISION), ("chat", PROJECTOR)],
+)
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher, monkeypatch):
-    settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9}
+def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, watcher, monkeypatch):
+    settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9, "model": model}
     train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)
     steps = losses(tmp_path / "whole")
 
@@ -169,9 +195,12 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, tmp_path, watcher
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["blip2", "chat"])
-def test_two_processes_take_the_steps_of_one(recipe, family, tmp_path):
-    lora = {"lora": {"targets": "both", "dropout": 0.0}} if family == "blip2" else {"lora": {"dropout": 0.0}}
+@pytest.mark.parametrize(
+    ("family", "trained"),
+    [("blip2", {"targets": "both"}), ("chat", {}), ("chat", VISION["lora"]), ("chat", PROJECTOR["lora"])],
+)
+def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path):
+    lora = {"lora": trained | {"dropout": 0.0}}
     settings = {"learning_rate": 1e-2, "grouping": "question", "epochs": 2, "micro_batch": 3}
     rows = len(SelectedDataset.open(select_rows(recipe())).rows("train"))
     whole = next(size for size in range(6, rows, 2) if rows % size == 1)  # one row is left over
@@ -199,8 +228,9 @@ FSDP = {
 
 
 @pytest.mark.slow
-def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(recipe, tmp_path, watcher):
-    settings = {"model": {"lora": {"dropout": 0.0}}, "learning_rate": 1e-2, "epochs": 2}
+@pytest.mark.parametrize("trained", [{}, VISION["lora"]])
+def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(recipe, trained, tmp_path, watcher):
+    settings = {"model": {"lora": trained | {"dropout": 0.0}}, "learning_rate": 1e-2, "epochs": 2}
     one = train(recipe(batch_size=16, **settings), tmp_path / "one", watcher=watcher)
     (tmp_path / "recipe.yaml").write_text(recipe(batch_size=8, **settings).to_yaml(), encoding="utf-8")
     script = Path(__file__).parent / "training" / "sharded.py"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 import tiny_hub
@@ -87,10 +88,11 @@ CONFIG = {
 }
 
 
-def adapter(folder: Path, **changes) -> Path:
+def adapter(folder: Path, layer: str = "model.language_model.layers.0.self_attn.q_proj", **changes) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    weights = {f"base_model.model.{layer}.lora_A.weight": np.zeros((12, 4), np.float32)}
+    save_file(weights, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -107,7 +109,16 @@ def test_vllm_gets_the_adapter_and_the_exact_command(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"use_dora": True}, "DoRA"), ({"revision": None}, "is the folder google"), ({"r": 1024}, "at most 512")],
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"revision": None}, "is the folder google"),
+        ({"r": 1024}, "at most 512"),
+        (
+            {"modules_to_save": ["model.multi_modal_projector"]},
+            r"holds whole trained modules \(model\.multi_modal_projector\), which vLLM .*--to merged",
+        ),
+        ({"layer": "model.vision_tower.encoder.layers.0.self_attn.q_proj"}, "adapts the vision encoder"),
+    ],
 )
 def test_an_adapter_that_vllm_cannot_serve_is_refused(tmp_path, changes, words):
     with pytest.raises(ModelError, match=words):

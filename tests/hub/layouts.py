@@ -484,7 +484,10 @@ def _gemma3() -> tuple[Any, Any]:
         mm_tokens_per_image=4, image_token_index=ids("<image_soft_token>"), boi_token_index=ids("<start_of_image>"),
         eoi_token_index=ids("<end_of_image>"), eos_token_id=[1, ids("<end_of_turn>")],
     )  # fmt: skip
-    return _seeded("Gemma3ForConditionalGeneration", config), tokenizer
+    network = _seeded("Gemma3ForConditionalGeneration", config)
+    projection = network.model.multi_modal_projector.mm_input_projection_weight.data
+    projection.normal_(std=0.3).copy_(projection.to(torch.bfloat16))  # zeros at first: no picture would have an effect
+    return network, tokenizer
 
 
 def _gemma3_files(config: Any, tokenizer: Any) -> dict[str, Any]:

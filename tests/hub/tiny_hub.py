@@ -259,7 +259,9 @@ def _gemma3() -> tuple[Any, Any]:
         Gemma3ImageProcessorPil(size={"height": 28, "width": 28}), tokenizer, image_seq_length=4,
         chat_template=CHAT_TEMPLATE.replace("IMAGE", "<boi>"),
     )  # fmt: skip
-    return seeded(lambda: transformers.Gemma3ForConditionalGeneration(config)), processor
+    network = seeded(lambda: transformers.Gemma3ForConditionalGeneration(config))
+    network.model.multi_modal_projector.mm_input_projection_weight.data.normal_(std=0.3)  # zeros at first
+    return network, processor
 
 
 def _llava() -> tuple[Any, Any]:

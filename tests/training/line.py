@@ -32,6 +32,7 @@ class _Net(nn.Module):
 
 class Line:
     family, picture, vision = "line", None, None
+    partly_unused = False
     learning_rate_factors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, *, dropout: float = 0.0, break_at: int | None = None) -> None:

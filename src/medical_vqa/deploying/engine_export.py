@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ CONVERTER = "convert_hf_to_gguf.py"
 """llama.cpp's converter; no release of it is on PyPI."""
 _ADAPTER = "adapter_config.json"
 _ADAPTER_FILES = (_ADAPTER, "adapter_model.safetensors")
+_VISION = re.compile(r"\.(visual|vision_tower|vision_model)\.")
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's --max-lora-rank
 
 
@@ -27,13 +29,16 @@ def write_vllm(bundle: Path, name: str, out: Path) -> str:
         out: A new folder.
 
     Raises:
-        ModelError: The bundle has no adapter, one that vLLM does not read, or a base that is a folder of this machine.
+        ModelError: The bundle has no adapter, one that vLLM does not read because it is of another kind or changes more
+            than the language model, or a base that is a folder of this machine.
     """
     if not (bundle / _ADAPTER).is_file():
         raise ModelError(f"{bundle} has no adapter, so vLLM cannot load it on top of a base; see --to merged")
     config: dict[str, Any] = json.loads((bundle / _ADAPTER).read_text(encoding="utf-8"))
     if config.get("use_dora"):
         raise ModelError(f"{bundle} is a DoRA adapter, which vLLM does not load; export it with --to merged")
+    if problem := _beyond_language_model(bundle, config):
+        raise ModelError(f"{bundle} {problem}, which vLLM does not load with an adapter; export it with --to merged")
     base, revision = str(config["base_model_name_or_path"]), config.get("revision")
     if not revision or Path(base).is_dir():
         raise ModelError(
@@ -56,6 +61,18 @@ def write_vllm(bundle: Path, name: str, out: Path) -> str:
     )
     (out / "README.md").write_text(text, encoding="utf-8")
     return command
+
+
+def _beyond_language_model(bundle: Path, config: dict[str, Any]) -> str | None:
+    """What an adapter changes outside low-rank updates of the language model, in words; None for nothing."""
+    if modules := config.get("modules_to_save"):
+        return f"holds whole trained modules ({', '.join(modules[:3])}{', ...' if len(modules) > 3 else ''})"
+    from safetensors import safe_open  # noqa: PLC0415 - an extra, which bundles with adapters need anyway
+
+    with safe_open(bundle / "adapter_model.safetensors", framework="np") as weights:
+        if any(_VISION.search(name) for name in weights.keys()):  # noqa: SIM118 - it cannot be iterated
+            return "adapts the vision encoder"
+    return None
 
 
 def write_gguf(merged: Path, out: Path) -> list[Path]:

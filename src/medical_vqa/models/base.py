@@ -174,6 +174,10 @@ class Trainable(VqaModel, Protocol):
     """Factor of the learning rate of the parameters whose names begin so; 1 for the others."""
 
     @property
+    def partly_unused(self) -> bool:
+        """As in `ModelFamily`."""
+
+    @property
     def module(self) -> nn.Module:
         """Called with a collated batch, it returns the loss summed over the batch's supervised items."""
 
@@ -264,6 +268,11 @@ class ModelFamily:
     def fp16_problem(cls, **options: Any) -> str | None:  # noqa: ARG003
         """Why the model of these options cannot be computed in fp16, in words; None where it can."""
         return None
+
+    @property
+    def partly_unused(self) -> bool:
+        """Whether a training step may leave trained parameters without a gradient, which DDP has to expect."""
+        return False
 
     @property
     def max_pictures(self) -> int:

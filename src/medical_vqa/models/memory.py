@@ -66,7 +66,8 @@ class MemoryEstimate:
     trainable: int
     """Parameters that training changes."""
     vision_encoder: int = 0
-    """Parameters of the frozen vision encoder, which a run with cached features loads only to fill the cache."""
+    """Parameters of the frozen vision encoder, which a run with cached features loads only to fill the cache; 0 when it
+    trains."""
     stacks: tuple[LayerStack, ...] = ()
     """Layers that store activations."""
     quantized: int = 0
@@ -131,6 +132,12 @@ def language_model_stacks(config: Any, *, image_tokens: int) -> tuple[LayerStack
         decoder = LayerStack(config.num_decoder_layers, width, ANSWER_TOKENS)
         return (LayerStack(layers, width, image_tokens + PROMPT_TOKENS), decoder)
     return (LayerStack(layers, width, image_tokens + PROMPT_TOKENS + ANSWER_TOKENS),)
+
+
+def vision_stack(config: Any, *, tokens: int) -> LayerStack:
+    """Layers of a vision encoder that trains, by its transformers configuration and the tokens of an image."""
+    layers = getattr(config, "num_hidden_layers", None) or config.depth
+    return LayerStack(layers, config.hidden_size, tokens)
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:

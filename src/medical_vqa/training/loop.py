@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -69,7 +69,10 @@ def fit(
         cpu=settings.device == "cpu",
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(journal.folder)),
-        kwargs_handlers=[process_group_timeout()],
+        kwargs_handlers=[
+            process_group_timeout(),
+            DistributedDataParallelKwargs(find_unused_parameters=model.partly_unused),
+        ],
     )
     seed_everything(settings.seed)
     plan = BatchPlan(images, settings.batch_size, settings.grouping, settings.seed, accelerator.num_processes, lengths)

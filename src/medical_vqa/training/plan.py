@@ -39,12 +39,17 @@ class Plan:
         activations = "unknown" if memory.activations is None else f"at most {_human_size(memory.activations)}"
         available = f"; the device has {_human_size(self.available)}" if self.available else ""
         tokens = f", {estimate.stacks[0].tokens:,} tokens a question" if estimate.stacks else ""
+        encoder = (
+            f"{estimate.vision_encoder:,} parameters run once per image when features are cached"
+            if estimate.vision_encoder
+            else "none that is frozen: nothing is cached"
+        )
         note = (
             f"note         the configuration of {estimate.stand_in} that this package ships; it is not downloaded yet"
         )
         return [
             f"parameters   {estimate.parameters:,}, of which {estimate.trainable:,} are trained ({trained:.2f} %)",
-            f"encoder      {estimate.vision_encoder:,} parameters run once per image when features are cached",
+            f"encoder      {encoder}",
             f"memory       {_human_size(memory.total)}: weights {_human_size(memory.weights)}, "
             f"gradients {_human_size(memory.gradients)}, optimizer {_human_size(memory.optimizer)}, "
             f"activations of one batch {activations}{tokens}{available}",

@@ -1,7 +1,8 @@
 """What BLIP-2 and chat models share: a frozen published network with adapters, which writes its answers.
 
-The network is divided in two. Its vision modules are frozen and taken out of it, so that their output, the features of
-an image, can be cached and reused for every question and epoch. The rest, with the adapters, is an `AdapterNet`.
+The network is divided in two. What is upstream of everything that trains, the vision modules as a rule, is taken out of
+it, so that its output, the features of an image, can be cached and reused for every question and epoch. The rest, with
+the adapters and the modules that train wholly, is an `AdapterNet`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,13 @@ from medical_vqa.models.hf.generation import (
 from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, library_versions, read_config
 from medical_vqa.models.hf.lora import keep_trainable_state
 from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
-from medical_vqa.models.memory import MemoryEstimate, count_parameters, estimate_memory, language_model_stacks
+from medical_vqa.models.memory import (
+    MemoryEstimate,
+    count_parameters,
+    estimate_memory,
+    language_model_stacks,
+    vision_stack,
+)
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
@@ -46,7 +54,7 @@ _COPIED_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 
 
 class AdapterNet(nn.Module, ABC):
-    """The trainable half of a network; its state is the adapters alone."""
+    """The trainable half of a network; its state is what trains alone."""
 
     def __init__(self, peft_model: Any, vision_encoder: nn.Module) -> None:
         super().__init__()
@@ -165,10 +173,15 @@ class AdapterModel(ABC):
     def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
         """Number of tokens that an image takes in the language model, with what surrounds them."""
 
-    @staticmethod
-    def rate_factors(lora: Mapping[str, Any]) -> Mapping[str, float]:  # noqa: ARG004 - for families with it
-        """Factors of the learning rate, by the beginning of the names of the module's parameters."""
-        return {}
+    @classmethod
+    @abstractmethod
+    def vision_parts(cls, network: Any) -> tuple[Sequence[str], Sequence[str]]:
+        """Names of the modules of the vision encoder, and of the projector behind it."""
+
+    @classmethod
+    @abstractmethod
+    def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
+        """Number of tokens that the vision encoder computes of an image."""
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
@@ -222,6 +235,7 @@ class AdapterModel(ABC):
         if initial is not None:
             cls.check_initial(initial, source)
         network = cls.load_network(source, dtype, options | {"attention": attention})
+        rates = cls._rate_factors(network, lora)
         peft_model, cached_modules = cls.adapt(network, lora, initial)
         settings = AdapterSettings(
             checkpoint=source,
@@ -233,10 +247,18 @@ class AdapterModel(ABC):
         )
         processor = cls.load_processor(source.folder, checkpoint, peft_model.get_base_model().config)
         model = cls(peft_model, cached_modules, processor, settings, **options)
-        model.learning_rate_factors = cls.rate_factors(lora)
+        model.learning_rate_factors = rates
         if gradient_checkpointing:
             model.module.base.activation_checkpointing_enable({"use_reentrant": False})
         return model
+
+    @classmethod
+    def _rate_factors(cls, network: Any, lora: Mapping[str, Any]) -> dict[str, float]:
+        """Factors of the learning rate, by the beginning of the names of the module's parameters."""
+        tower, projector = cls.vision_parts(network)
+        factors = dict.fromkeys(projector, lora.get("projector_rate", 1.0))
+        factors |= dict.fromkeys(tower, lora.get("vision_rate", 1.0))
+        return {f"peft_model.base_model.model.{name}.": factor for name, factor in factors.items()}
 
     @classmethod
     def check_initial(cls, folder: Path, checkpoint: Checkpoint) -> None:
@@ -272,12 +294,14 @@ class AdapterModel(ABC):
         with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
             peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
         network = peft_model.get_base_model()
+        stacks = language_model_stacks(config.get_text_config(), image_tokens=cls.image_tokens(source, config, options))
+        if not cached_modules:  # the vision encoder trains
+            tokens = cls.vision_tokens(source, config, options)
+            stacks += (vision_stack(config.vision_config, tokens=tokens),)
         return estimate_memory(
             network,
             vision_encoder=cached_modules,
-            stacks=language_model_stacks(
-                config.get_text_config(), image_tokens=cls.image_tokens(source, config, options)
-            ),
+            stacks=stacks,
             quantized=cls.quantized_parameters(network, options),
             stand_in=checkpoint if source.shipped else None,
         )
@@ -287,6 +311,19 @@ class AdapterModel(ABC):
         """Why the checkpoint of the options cannot be computed in fp16, in words; None where it can."""
         source = find_checkpoint(options["checkpoint"], options.get("revision"), weights=False)
         return fp16_problem(read_config(source))
+
+    @property
+    def partly_unused(self) -> bool:
+        """Whether the vision encoder trains: many networks do not read the output of its last layer."""
+        return not self.cached_modules
+
+    def refuse_stale_features(self, queries: Sequence[Query]) -> None:
+        """Raise `ModelError` when training would read features that an encoder computed before it was trained."""
+        if not self.cached_modules and any(not isinstance(query.visual, np.ndarray) for query in queries):
+            raise ModelError(
+                "the vision encoder trains, and features that were computed before the last step are stale: give it "
+                "pictures"
+            )
 
     @property
     def device(self) -> torch.device:

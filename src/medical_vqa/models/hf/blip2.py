@@ -58,20 +58,25 @@ _RANK_ROWS = 256
 
 
 class Blip2Vision:
-    """The frozen vision encoder with its image processor, as the feature cache uses it."""
+    """The vision encoder with its image processor, as the feature cache uses it."""
 
-    def __init__(self, encoder: Blip2VisionEncoder, processor: Any, fingerprint: str, *, frozen: bool) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, encoder: Blip2VisionEncoder, processor: Any, settings: str, *, frozen: bool) -> None:
         self.frozen = frozen
+        self._settings = settings
         self._encoder = encoder
         self._processor = processor
 
-    @torch.inference_mode()
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over checkpoint and settings, and over the trained weights where the vision encoder has such."""
+        return self._settings if self._encoder.frozen else self._encoder.trained_digest(self._settings)
+
+    @torch.no_grad()  # not inference mode, whose tensors no module can be trained on
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
         """Prepared pictures -> {"tokens": (T, W)} each, on the encoder's device."""
         if not pictures:
             return []
-        weight = next(self._encoder.parameters())
+        weight = self._encoder.weight
         pixels = to_pixels(self._processor, pictures)["pixel_values"].to(weight.device, weight.dtype)
         return [{"tokens": tokens} for tokens in self._encoder(pixels)]
 
@@ -121,7 +126,7 @@ class Blip2(AdapterModel, Blip2Family):
         self.picture = PictureSpec(side=_picture_side(images), mode="RGB", fit="stretch")
         digest = settings.checkpoint.digest()
         fingerprint = fingerprint_of(digest, images, settings.dtype, list(cached_modules), self.picture.key)
-        self.vision = Blip2Vision(encoder, images, fingerprint, frozen=settings.features)
+        self.vision = Blip2Vision(encoder, images, fingerprint, frozen=settings.features and encoder.frozen)
 
     @classmethod
     def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
@@ -131,12 +136,10 @@ class Blip2(AdapterModel, Blip2Family):
         arguments = loading_arguments(dtype, options)
         return load_network(Blip2ForConditionalGeneration, checkpoint.folder, checkpoint.name, **arguments)
 
-    @staticmethod
-    def rate_factors(lora: Mapping[str, Any]) -> Mapping[str, float]:
-        """The projection's own factor, where it trains."""
-        if not lora.get("projector"):
-            return {}
-        return {"peft_model.base_model.model.language_projection.": lora["projector_rate"]}
+    @classmethod
+    def vision_parts(cls, network: Any) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG003 - always the same
+        """The vision model, and the projection behind the Q-Former."""
+        return (blip2_network.VISION,), (blip2_network.PROJECTOR,)
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
@@ -171,6 +174,11 @@ class Blip2(AdapterModel, Blip2Family):
         """The queries of the Q-Former."""
         return int(config.num_query_tokens)
 
+    @classmethod
+    def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003
+        """The patches of a picture, and one token for all of it."""
+        return (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
+
     @staticmethod
     def generating_module(network: Any) -> Any:
         """The language model: the network's own ``generate`` requires pixels."""
@@ -179,6 +187,7 @@ class Blip2(AdapterModel, Blip2Family):
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Input of `Blip2Net.forward`, with labels (N, L) and supervised (), the number of answer tokens."""
         targets = targets_of(queries)
+        self.refuse_stale_features(queries)
         batch = self._images(queries, self.settings.augment)
         prompts = self._prompts(queries)
         if self.module.is_encoder_decoder:

@@ -1,4 +1,4 @@
-"""BLIP-2's network in two halves: the frozen `Blip2VisionEncoder`, and `Blip2Net` with the adapters."""
+"""BLIP-2's network in two halves: the frozen `Blip2VisionEncoder`, and `Blip2Net` with all that trains."""
 
 from __future__ import annotations
 
@@ -12,18 +12,29 @@ from torch import Tensor, nn
 from medical_vqa.errors import ModelError
 from medical_vqa.models.hf.adapter_model import AdapterNet
 from medical_vqa.models.hf.generation import IGNORED_LABEL
-from medical_vqa.models.hf.lora import Lora, adapter_layers, add_lora, continue_lora, matching_layers
+from medical_vqa.models.hf.lora import (
+    LORA_SIZES,
+    Lora,
+    adapter_modules,
+    add_lora,
+    continue_lora,
+    matching_layers,
+    savable_modules,
+    trained_digest,
+)
+from medical_vqa.models.memory import is_within
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
 
-Targets = Literal["qformer", "language", "both"]
+Targets = Literal["qformer", "language", "both", "none"]
 Layers = Literal["attention", "all-linear"]
-_VISION = ("vision_model",)
-_PROJECTOR = "language_projection"
-_CONNECTOR = ("qformer", "query_tokens", _PROJECTOR)
+VISION = "vision_model"
+PROJECTOR = "language_projection"
+_CONNECTOR = ("qformer", "query_tokens", PROJECTOR)
 _QFORMER_LAYERS = r"qformer\..*\.attention\.(query|value)"
 _LANGUAGE_LAYERS = {"t5": r"language_model\..*\.(q|v)", "opt": r"language_model\..*\.(q_proj|v_proj)"}
+_VISION_LAYERS = {"attention": r"vision_model\..*\.qkv", "all-linear": r"vision_model\..*"}
 _ALL_LINEAR = {"qformer": r"qformer\..*", "language": r"language_model\.(?!lm_head).*"}
 
 
@@ -31,7 +42,7 @@ def lora_pattern(targets: Targets, text_model: str, layers: Layers = "attention"
     """The LoRA pattern of a preset for a type of language model.
 
     Args:
-        targets: The parts that get adapters.
+        targets: The parts that get adapters, at least one.
         text_model: ``t5`` or ``opt``.
         layers: The layers of these parts.
 
@@ -51,28 +62,51 @@ def lora_pattern(targets: Targets, text_model: str, layers: Layers = "attention"
 
 
 def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) -> tuple[Any, tuple[str, ...]]:
-    """BLIP-2 with adapters, and the names of the modules whose output can be cached.
+    """BLIP-2 with adapters, and the names of the modules whose output can be cached: those upstream of all that trains.
 
-    The Q-Former and its projection are among them when neither trains.
+    These are the vision model, with the Q-Former and its projection when neither of them trains, and none when the
+    vision model trains.
 
     Args:
         network: The published network.
         lora: Fresh adapters as a recipe describes them.
         initial: A folder with adapters to start from instead.
     """
-    options = dict(lora)
-    targets, custom_pattern = options.pop("targets"), options.pop("modules", None)
-    layers: Layers = options.pop("layers", "attention")
-    options.pop("projector_rate", None)
-    trained_modules = (_PROJECTOR,) if options.pop("projector", False) else ()
-    pattern = custom_pattern or lora_pattern(targets, network.config.text_config.model_type, layers)
-    names = matching_layers(network, pattern) if initial is None else adapter_layers(initial, network)
-    connector_trains = any(name.startswith("qformer.") or name == _PROJECTOR for name in (*names, *trained_modules))
-    cached_modules = _VISION if connector_trains else _VISION + _CONNECTOR
     if initial is not None:
+        changed = adapter_modules(initial, network)
+        cached_modules = _upstream(changed, vision_trains=any(is_within(name, (VISION,)) for name in changed))
         return continue_lora(network, initial, frozen=cached_modules), cached_modules
-    adapters = Lora(pattern=pattern, trained_modules=trained_modules, **options)
+    vision = lora.get("vision", "none")
+    trained_modules = (PROJECTOR,) if lora.get("projector") else ()
+    if vision == "full":
+        trained_modules += savable_modules(network, [VISION])
+    pattern = _pattern(lora, network.config.text_config.model_type)
+    changed = [*trained_modules, *(matching_layers(network, pattern) if pattern else ())]
+    cached_modules = _upstream(changed, vision_trains=vision != "none")
+    sizes = {name: lora[name] for name in LORA_SIZES if name in lora}
+    adapters = Lora(pattern=pattern, trained_modules=trained_modules, **sizes)
     return add_lora(network, adapters, frozen=cached_modules), cached_modules
+
+
+def _upstream(changed: Sequence[str], *, vision_trains: bool) -> tuple[str, ...]:
+    """The modules upstream of all that trains."""
+    if vision_trains:
+        return ()
+    connector_trains = any(is_within(name, ("qformer", PROJECTOR)) for name in changed)
+    return (VISION,) if connector_trains else (VISION, *_CONNECTOR)
+
+
+def _pattern(lora: Mapping[str, Any], text_model: str) -> str | None:
+    """All layers that get adapters; None for none."""
+    layers: Layers = lora.get("layers", "attention")
+    patterns = []
+    if lora.get("modules") is not None:
+        patterns.append(lora["modules"])
+    elif lora["targets"] != "none":
+        patterns.append(lora_pattern(lora["targets"], text_model, layers))
+    if lora.get("vision") == "lora":
+        patterns.append(_VISION_LAYERS[layers])
+    return "|".join(patterns) or None
 
 
 def project(modules: Any, tokens: Tensor) -> Tensor:
@@ -91,21 +125,42 @@ def project(modules: Any, tokens: Tensor) -> Tensor:
 
 
 class Blip2VisionEncoder(nn.Module):
-    """The modules whose output is cached, moved out of the network: frozen, and needed only while it encodes."""
+    """The modules whose output is cached, moved out of the network: frozen, and needed only while it encodes.
+
+    A vision model that trains stays in the network, and this only calls it.
+    """
 
     def __init__(self, network: Any, names: Sequence[str]) -> None:
         super().__init__()
+        self._network = (network,)  # in a tuple: not a submodule of this one
         for name in names:
             setattr(self, name, getattr(network, name))
             setattr(network, name, None)
         self.requires_grad_(False).eval()
 
-    @torch.no_grad()
+    @property
+    def frozen(self) -> bool:
+        """Whether the vision model was moved out of the network."""
+        return hasattr(self, VISION)
+
+    @property
+    def weight(self) -> Tensor:
+        """A frozen weight; its device and type are those of the input."""
+        return next(p for p in self._vision.parameters() if p.is_floating_point())
+
+    def trained_digest(self, prefix: str) -> str:
+        """SHA-256 over a text and the trained weights of the vision model."""
+        return trained_digest(self._network[0], (VISION,), prefix)
+
+    @property
+    def _vision(self) -> Any:
+        return self.vision_model if self.frozen else self._network[0].vision_model
+
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, H, W) -> features (B, tokens, width)."""
-        vision: Any = self.vision_model
-        tokens: Tensor = vision(pixel_values=pixel_values).last_hidden_state
-        return project(self, tokens) if hasattr(self, "qformer") else tokens
+        """(B, 3, H, W) -> features (B, tokens, width), with a graph where the vision model trains."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens: Tensor = self._vision(pixel_values=pixel_values).last_hidden_state
+            return project(self, tokens) if hasattr(self, "qformer") else tokens
 
 
 class Blip2Net(AdapterNet):
@@ -146,7 +201,6 @@ class Blip2Net(AdapterNet):
         if "features" in batch:
             tokens = batch["features"]
         else:
-            device = batch["pixel_values"].device
-            encoder = self.vision_encoder.to(device)
-            tokens = encoder(batch["pixel_values"].to(next(encoder.parameters()).dtype))
+            encoder = self.vision_encoder.to(batch["pixel_values"].device)
+            tokens = encoder(batch["pixel_values"].to(encoder.weight.dtype))
         return tokens if self.base.qformer is None else project(self.base, tokens)

@@ -19,7 +19,7 @@ from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
 from medical_vqa.models.hf import chat_network
 from medical_vqa.models.hf.adapter_model import AdapterModel, AdapterSettings
-from medical_vqa.models.hf.chat_network import ChatNet, ChatVisionEncoder
+from medical_vqa.models.hf.chat_network import ChatNet, ChatVisionEncoder, VisionParts
 from medical_vqa.models.hf.chat_processor import (
     ChatFormat,
     ImageInputs,
@@ -46,27 +46,35 @@ if TYPE_CHECKING:
 
 _RANK_ROWS = 32
 """Candidate answers that are scored at once; each is a whole sequence, image tokens included."""
+_FEATURES = ("tokens", "deepstack", "tower", "input")
+"""What the names of an image's features in `ChatVisionEncoder.encode` begin with."""
 _FEATURES_VERSION = 2
 """Part of the fingerprint; changes with the names of the cached features."""
 
 
 class ChatVision:
-    """The frozen vision modules with the processor, as the feature cache uses them."""
+    """The vision modules with the processor, as the feature cache uses them."""
 
-    def __init__(self, encoder: ChatVisionEncoder, chat_format: ChatFormat, fingerprint: str, *, frozen: bool) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, encoder: ChatVisionEncoder, chat_format: ChatFormat, settings: str, *, frozen: bool) -> None:
         self.frozen = frozen
+        self._settings = settings
         self._encoder = encoder
         self._format = chat_format
         self._device = torch.device("cpu")
 
-    @torch.inference_mode()
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over checkpoint and settings, and over the trained weights where the vision encoder has such."""
+        return self._settings if self._encoder.frozen else self._encoder.trained_digest(self._settings)
+
+    @torch.no_grad()  # not inference mode, whose tensors no module can be trained on
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Mapping[str, Tensor]]:
         """Features and prompt prefix of each picture; one at a time, because pictures differ in size."""
         encoded: list[Mapping[str, Tensor]] = []
+        device = self._device if self._encoder.frozen else self._encoder.weight.device
         for picture in pictures:
             inputs = self._format.image(picture)
-            encoded.append(self._encoder.encode(inputs.pixels, self._device) | _prefix_features(inputs))
+            encoded.append(self._encoder.encode(inputs.pixels, device) | _prefix_features(inputs))
         return encoded
 
     def to(self, device: torch.device) -> None:
@@ -110,7 +118,7 @@ class ChatVlm(AdapterModel, ChatFamily):
         network = peft_model.get_base_model()
         if not splitting:
             stop_splitting(processor, network.config)
-        encoder = ChatVisionEncoder(network.model)
+        encoder = ChatVisionEncoder(network.model, [name.removeprefix("model.") for name in cached_modules])
         self.module = ChatNet(peft_model, encoder)
         self.picture = PictureSpec(side=side, mode="RGB", fit="inside")
         self.format = ChatFormat(processor, settings.prompt, self.end_tokens, splitting=splitting)
@@ -122,9 +130,10 @@ class ChatVlm(AdapterModel, ChatFamily):
             settings.prompt,
             settings.checkpoint.processor_digest(),
             splitting,
+            list(cached_modules),
             _FEATURES_VERSION,
         )
-        self.vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features)
+        self.vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features and encoder.frozen)
 
     @classmethod
     def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
@@ -142,16 +151,36 @@ class ChatVlm(AdapterModel, ChatFamily):
         return AutoModelForImageTextToText.from_config(config)
 
     @classmethod
+    def vision_parts(cls, network: Any) -> tuple[Sequence[str], Sequence[str]]:
+        """The vision encoder, and the projector behind it, by the type of the network."""
+        parts = VisionParts.of(network.model)
+        return parts.prefixed(parts.tower), parts.prefixed(parts.projector)
+
+    @classmethod
+    def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
+        """The patches of one black square picture, its largest size."""
+        vision = config.vision_config
+        if checkpoint.shipped:
+            return shipped_image_tokens(checkpoint, options["side"]) * vision.spatial_merge_size**2
+        size = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+        values = cls._black_picture(checkpoint, config, options).pixels["pixel_values"].numel()
+        return int(values // (3 * size**2 * getattr(vision, "temporal_patch_size", 1)))
+
+    @classmethod
     def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
         """The processor's tokens of one black square picture, its largest size."""
         if checkpoint.shipped:
             return shipped_image_tokens(checkpoint, options["side"])
+        return len(cls._black_picture(checkpoint, config, options).prefix)
+
+    @staticmethod
+    def _black_picture(checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> ImageInputs:
         processor = load_processor(checkpoint.folder, checkpoint.name, config)
         splitting = options.get("splitting", True)
         if not splitting:
             stop_splitting(processor, config)
         picture = np.zeros((options["side"], options["side"], 3), np.uint8)
-        return len(ChatFormat(processor, "{question}", (), splitting=splitting).image(picture).prefix)
+        return ChatFormat(processor, "{question}", (), splitting=splitting).image(picture)
 
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
@@ -161,6 +190,7 @@ class ChatVlm(AdapterModel, ChatFamily):
     def collate(self, queries: Sequence[Query]) -> Batch:
         """Input of `ChatNet.forward`, with labels (N, A) and supervised (), the number of answer tokens."""
         answers = [self.format.answer(target) for target in targets_of(queries)]
+        self.refuse_stale_features(queries)
         return self._with_answers(self._prompts(queries, self.settings.augment), answers)
 
     def _prompts(self, queries: Sequence[Query], augment: Augment | None = None) -> Batch:
@@ -187,7 +217,8 @@ class ChatVlm(AdapterModel, ChatFamily):
             elif kind == "grid":
                 batch[f"row.{name}"] = torch.cat([images[image][key] for image in image_of])
         for number, inputs in enumerate(images):
-            batch |= {f"features.{number}.{name}": inputs[name] for name in ("tokens", "deepstack") if name in inputs}
+            features = {key: value for key, value in inputs.items() if key.partition(".")[0] in _FEATURES}
+            batch |= {f"features.{number}.{name}": value for name, value in features.items()}
             pixels = {key.removeprefix("pixels."): value for key, value in inputs.items() if key.startswith("pixels.")}
             batch |= {f"pixels.{number}.{name}": value for name, value in pixels.items()}
         return batch

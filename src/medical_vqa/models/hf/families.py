@@ -12,14 +12,14 @@ from medical_vqa.models.options import AugmentOptions
 
 
 class LoraOptions(Section):
-    """Low-rank adapters: where they go and how large they are."""
+    """What trains: low-rank adapters, their places and sizes, and the modules that train in addition."""
 
-    targets: Literal["qformer", "language", "both"] = "language"
-    """The Q-Former, the language model, or both."""
+    targets: Literal["qformer", "language", "both", "none"] = "language"
+    """The Q-Former, the language model, or both; none, so that only the projector or the vision encoder trains."""
     layers: Literal["attention", "all-linear"] = "attention"
     """Query and value projections of the targets, or all their linear layers except the head."""
     modules: str | None = None
-    """A regular expression over full dotted layer names, in place of `targets` and `layers`."""
+    """A regular expression over full dotted layer names, in place of `targets` and their `layers`."""
     rank: Count = 8
     """Width of the bottleneck."""
     alpha: Positive = 32.0
@@ -30,22 +30,30 @@ class LoraOptions(Section):
     """Learn magnitudes apart from directions (DoRA)."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) (rank-stabilized LoRA), so that a large rank does not weaken the update."""
-
-
-class Blip2LoraOptions(LoraOptions):
-    """Low-rank adapters of BLIP-2, and its projection."""
-
     projector: bool = False
-    """Train the projection from the Q-Former into the language model as well."""
+    """Train all weights, in fp32, of what projects the vision encoder's output into the language model."""
     projector_rate: Positive = 1.0
-    """Factor of the learning rate for the projection."""
+    """Factor of the learning rate for the projector."""
+    vision: Literal["none", "lora", "full"] = "none"
+    """Train the vision encoder: by adapters (`layers` chooses where), or all its weights, in fp32. Nothing is cached
+    then: it runs in every step, and `--plan` counts its activations."""
+    vision_rate: Positive = 0.2
+    """Factor of the learning rate for the vision encoder; 0.2 is that of LLaVA-OneVision."""
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Self:
+        if self.targets == "none" and self.modules is None and not self.projector and self.vision == "none":
+            raise ValueError(
+                "nothing would train: targets is none; set projector: true, vision: lora or full, or targets: language"
+            )
+        return self
 
 
 class ChatLoraOptions(LoraOptions):
-    """Low-rank adapters of a chat model."""
+    """What trains of a chat model."""
 
-    targets: Literal["language"] = "language"
-    """The language model."""
+    targets: Literal["language", "none"] = "language"
+    """The language model; none, so that only the projector or the vision encoder trains."""
     rank: Count = 16
     """Width of the bottleneck."""
 
@@ -74,7 +82,8 @@ class AdapterOptions(CheckpointOptions):
     """A frozen language model with adapters."""
 
     features: bool = True
-    """Cache the output of the frozen vision part, so that it runs once per image."""
+    """Cache the output of what is frozen of the vision part, so that it runs once per image: all of it, or what
+    precedes a projector that trains, or nothing where the vision encoder trains."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of the frozen weights; auto is the precision of the run. Adapters stay fp32."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -84,7 +93,8 @@ class AdapterOptions(CheckpointOptions):
     `qlora`."""
     initial: str | None = None
     """Adapters to start from in place of fresh ones: a bundle or run of the same family, or a folder with a LoRA
-    adapter in PEFT's format, of the same checkpoint. They keep their places and sizes; `lora` has no effect."""
+    adapter in PEFT's format, of the same checkpoint. They keep their places and sizes; only the rates of `lora` have an
+    effect."""
 
     @model_validator(mode="after")
     def _augment_or_features(self) -> Self:
@@ -103,8 +113,8 @@ class Blip2Options(AdapterOptions):
     """A hub id, or a folder in the hub's layout."""
     prompt: str = "Answer the following question based on the image: {question}"
     """What the language model reads after the image."""
-    lora: Blip2LoraOptions = Blip2LoraOptions()
-    """Adapters."""
+    lora: LoraOptions = LoraOptions()
+    """What trains."""
 
 
 class ChatOptions(AdapterOptions):
@@ -115,7 +125,7 @@ class ChatOptions(AdapterOptions):
     prompt: str = "{question}\nAnswer with a word or a short phrase."
     """The user's turn, after the image."""
     lora: ChatLoraOptions = ChatLoraOptions()
-    """Adapters."""
+    """What trains."""
     side: Annotated[int, Field(ge=28, le=2048)] = 448
     """Longest side of a picture, pixels: more pixels are more tokens."""
     splitting: bool = True

@@ -3,18 +3,23 @@
 ``["q_proj", "v_proj"]``, the usual way to name LoRA's targets, also matches layers of a SigLIP vision tower; cached
 features would then silently be wrong. A pattern here is a regular expression over the whole dotted name of a linear
 layer, and one that matches inside a cached module is refused.
+
+Modules all of whose weights train are PEFT's `modules_to_save`, so that the adapter loads with PEFT alone. They are in
+fp32 whatever the precision of the frozen weights: a small update of a weight would be lost in 16 bits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from medical_vqa.errors import ModelError
@@ -26,12 +31,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LORA_SIZES = ("rank", "alpha", "dropout", "dora", "rslora")
+"""Fields of `Lora` that a recipe's `model.lora` has under the same names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lora:
     """Size and place of low-rank adapters (Hu et al. 2021)."""
 
-    pattern: str
-    """Regular expression that a linear layer's whole dotted name must match."""
+    pattern: str | None
+    """Regular expression that a linear layer's whole dotted name must match; None for no adapters."""
     rank: int = 8
     """Width of the bottleneck."""
     alpha: float = 32.0
@@ -55,16 +64,19 @@ def matching_layers(model: nn.Module, pattern: str) -> list[str]:
     return [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and expression.fullmatch(n)]
 
 
-def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> list[str]:
+def check_targets(
+    model: nn.Module, pattern: str, *, frozen: Sequence[str], trained_modules: Sequence[str] = ()
+) -> list[str]:
     """Names of the layers that a pattern matches.
 
     Args:
         model: The network.
         pattern: Regular expression over whole dotted names.
         frozen: Names of the modules whose output is cached.
+        trained_modules: Names of the modules all of whose weights train.
 
     Raises:
-        ModelError: The pattern matches nothing, or a layer inside a frozen module.
+        ModelError: The pattern matches nothing, or a layer inside a frozen module or one that trains wholly.
     """
     names = matching_layers(model, pattern)
     if not names:
@@ -79,15 +91,24 @@ def check_targets(model: nn.Module, pattern: str, *, frozen: Sequence[str]) -> l
             f"the LoRA pattern {pattern!r} matches {frozen_layers[0]}, which is in a frozen module whose output is "
             r"cached; anchor it at the module that should learn, as in language_model\..*\.(q|v)"
         )
+    if trained := [name for name in names if is_within(name, trained_modules)]:
+        raise ModelError(
+            f"the LoRA pattern {pattern!r} matches {trained[0]}, which is in a module all of whose weights train; "
+            "anchor the pattern at other modules, or set model.lora.projector: false or model.lora.vision: lora"
+        )
     return names
 
 
 def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftModel:
     """Freeze the model and add adapters to the layers that the pattern matches; raises as `check_targets` does."""
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - slow to import, and only this needs it
+    from peft.utils.constants import DUMMY_TARGET_MODULES  # noqa: PLC0415
 
-    names = check_targets(model, lora.pattern, frozen=frozen)
-    exact = len(names) == sum(bool(re.fullmatch(lora.pattern, name)) for name, _ in model.named_modules())
+    targets: str | list[str] = DUMMY_TARGET_MODULES  # PEFT's own name for none
+    if lora.pattern is not None:
+        names = check_targets(model, lora.pattern, frozen=frozen, trained_modules=lora.trained_modules)
+        exact = len(names) == sum(bool(re.fullmatch(lora.pattern, name)) for name, _ in model.named_modules())
+        targets = lora.pattern if exact else names  # PEFT refuses other layers than linear ones
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well as an integer
@@ -95,16 +116,41 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
         use_dora=lora.dora,
         use_rslora=lora.rslora,
         modules_to_save=list(lora.trained_modules) or None,
-        target_modules=lora.pattern if exact else names,  # PEFT refuses other layers than linear ones
+        target_modules=targets,
     )
     with hide_peft_warnings():
         adapted = get_peft_model(model, config)
+    _widen_trained_modules(adapted)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
 
 
+def load_lora(model: nn.Module, folder: Path, *, trainable: bool) -> PeftModel:
+    """Freeze the model and give it the adapters of a folder in PEFT's format.
+
+    Args:
+        model: The network.
+        folder: Holds ``adapter_config.json`` and the weights.
+        trainable: Whether the adapters will be trained further.
+
+    Raises:
+        ModelError: The adapter is of another kind or of another network.
+    """
+    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - slow to import, and only this needs it
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict  # noqa: PLC0415
+
+    with explain_errors(f"the adapter {folder}"), hide_peft_warnings():
+        kind = PeftConfig.from_pretrained(str(folder)).peft_type
+        if kind != "LORA":
+            raise ModelError(f"the adapter {folder} is of the kind {kind} and LORA is expected; start from another one")
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        if _widen_trained_modules(adapted):  # they were read into 16 bits
+            set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+    return adapted
+
+
 def continue_lora(model: nn.Module, folder: Path, *, frozen: Sequence[str]) -> PeftModel:
-    """Freeze the model and give it the adapters of a folder in PEFT's format, to be trained further.
+    """The model with the adapters of a folder, to be trained further.
 
     Args:
         model: The network.
@@ -114,28 +160,86 @@ def continue_lora(model: nn.Module, folder: Path, *, frozen: Sequence[str]) -> P
     Raises:
         ModelError: The adapter is of another kind or of another network, or trains a frozen module.
     """
-    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - slow to import, and only this needs it
-
-    with explain_errors(f"the adapter {folder}"), hide_peft_warnings():
-        kind = PeftConfig.from_pretrained(str(folder)).peft_type
-        if kind != "LORA":
-            raise ModelError(f"the adapter {folder} is of the kind {kind} and LORA is expected; start from another one")
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    adapted = load_lora(model, folder, trainable=True)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
 
 
-def adapter_layers(folder: Path, model: nn.Module) -> list[str]:
-    """Names of the layers of a network that the adapter in a folder changes or replaces; raises `ModelError`."""
+def trained_digest(model: nn.Module, names: Sequence[str], prefix: str) -> str:
+    """SHA-256 over a text and the weights that adapters and wholly trained modules have inside some modules.
+
+    Args:
+        model: The network with its adapters.
+        names: Names of the modules.
+        prefix: The text.
+    """
+    digest = hashlib.sha256(prefix.encode())
+    for name, parameter in model.named_parameters():
+        if is_within(name, names) and (".lora_" in name or ".modules_to_save." in name):
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def savable_modules(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """The modules of these names as PEFT can train them: a list of modules by its members, none without weights."""
+    expanded: list[str] = []
+    for name in names:
+        module = model.get_submodule(name)
+        if isinstance(module, nn.ModuleList):
+            expanded += [f"{name}.{index}" for index in range(len(module))]
+        elif any(True for _ in module.parameters()):
+            expanded.append(name)
+    return tuple(expanded)
+
+
+def _widen_trained_modules(adapted: nn.Module) -> bool:
+    """Keep the wholly trained modules in fp32 among frozen ones of 16 bits; whether there were any."""
+    from peft.utils.other import ModulesToSaveWrapper  # noqa: PLC0415
+
+    widened = False
+    for wrapper in adapted.modules():
+        if not isinstance(wrapper, ModulesToSaveWrapper):
+            continue
+        for trained in wrapper.modules_to_save.values():
+            dtype = next(p.dtype for p in trained.parameters() if p.is_floating_point())
+            if dtype != torch.float32:
+                trained.float()
+                trained.register_forward_pre_hook(_widen_inputs, with_kwargs=True)
+                trained.register_forward_hook(lambda _module, _inputs, output, dtype=dtype: _cast(output, dtype))
+                widened = True
+    return widened
+
+
+def _widen_inputs(_: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, Any]:
+    return _cast(inputs, torch.float32), _cast(named, torch.float32)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """The same nested tuples and mappings, their floating-point tensors of another type."""
+    from accelerate.utils.operations import recursively_apply  # noqa: PLC0415
+
+    return recursively_apply(
+        lambda tensor: tensor.to(dtype),
+        value,
+        test_type=lambda part: isinstance(part, torch.Tensor) and part.is_floating_point(),
+    )
+
+
+def adapter_modules(folder: Path, model: nn.Module) -> list[str]:
+    """Names of the modules of a network that the adapter in a folder changes or replaces; raises `ModelError`."""
     from peft import PeftConfig  # noqa: PLC0415 - slow to import, and only this needs it
 
     with explain_errors(f"the adapter {folder}"):
         config: Any = PeftConfig.from_pretrained(str(folder))
-        targets, trained_modules = config.target_modules, list(config.modules_to_save or ())
+        targets, replacing = config.target_modules, list(config.modules_to_save or ())
         linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
         if isinstance(targets, str):
-            return trained_modules + [name for name in linear if re.fullmatch(targets, name)]
-        return trained_modules + [name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)]
+            adapted = [name for name in linear if re.fullmatch(targets, name)]
+        else:
+            adapted = [name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)]
+        replaced = [name for name, _ in model.named_modules() if any(name.endswith(t) for t in replacing)]
+        return replaced + adapted
 
 
 @contextmanager

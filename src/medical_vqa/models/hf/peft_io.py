@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from medical_vqa.errors import BundleError, MedicalVqaError
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
-from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
-from medical_vqa.models.hf.lora import hide_peft_warnings
+from medical_vqa.models.hf.loading import Dtype, fp16_problem, read_config
+from medical_vqa.models.hf.lora import load_lora
 from medical_vqa.runtime.devices import choose_precision, without_fp16
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
     Raises:
         BundleError: A file is damaged, or the checkpoint is not the one that the adapter was trained on.
     """
-    from peft import PeftModel  # noqa: PLC0415 - slow to import
-
     choice = choose_precision("auto", device)
     try:
         settings = json.loads((folder / settings_name).read_text(encoding="utf-8"))
@@ -59,8 +57,7 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
             )
         dtype = without_fp16(choice, fp16_problem(read_config(checkpoint))).precision
         network = load_network(checkpoint, dtype, settings)
-        with explain_errors("its adapter"), hide_peft_warnings():
-            return AdaptedBundle(settings, checkpoint, PeftModel.from_pretrained(network, folder), dtype)
+        return AdaptedBundle(settings, checkpoint, load_lora(network, folder, trainable=False), dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"the bundle {folder} is damaged ({error}); train or copy it again") from error
     except BundleError:
