@@ -1,11 +1,12 @@
 """How the time and memory of `medical-vqa score` grow with the number of rows.
 
-    python benchmarks/score_scale.py [--rows 10000 100000 1000000] [--rounds 1]
+    python benchmarks/score_scale.py [--rows 10000 100000 1000000] [--rounds 1] [--before ../before/src]
 
 Rows are made up: eleven questions per image, answers
 from 180 labels, half of them wrong, 1 in 11 of the texts its own. Each size is a prepared dataset on disk with a
 training split a tenth as large, and a predictions file as `predict` writes it; each measurement is one process of the
-command line, with its peak of memory (goal: a million rows in 15 s).
+command line, with its peak of memory (goal: a million rows in 15 s). With ``--before``, the sources of an earlier state
+are measured in turn with these, on the same files, and the script fails unless both write the same results.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -92,17 +92,25 @@ def write_data(folder: Path, rows: int) -> Path:
     return predictions
 
 
-def measured(predictions: Path, out: Path) -> dict[str, float]:
-    """Seconds of processor and wall time, and peak memory in MB, of scoring the file."""
+def measured(predictions: Path, out: Path, source: Path) -> dict[str, float]:
+    """Seconds of processor and wall time, and peak memory in MB, of scoring the file with the sources in a folder."""
     command = [sys.executable, "-m", "medical_vqa", "score", str(predictions), "--dataset", "big", "--split", "test"]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([*command, "--root", str(predictions.parent), "--out", str(out)], check=True, capture_output=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "seconds": round(time.perf_counter() - began, 2),
-        "processor_seconds": round(used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime, 2),
-        "peak_mb": round(used.ru_maxrss / 1024),
-    }
+    command += ["--root", str(predictions.parent), "--out", str(out)]
+    script = (
+        "import json, resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    # the process in between has no other child, so that the peak of memory is that of this one
+    process = subprocess.run(
+        [sys.executable, "-c", script, *command], check=True, capture_output=True, text=True, env=environment
+    )
+    seconds = time.perf_counter() - began
+    processor_seconds, peak_mb = json.loads(process.stdout)
+    return {"seconds": round(seconds, 2), "processor_seconds": round(processor_seconds, 2), "peak_mb": round(peak_mb)}
 
 
 def main() -> None:
@@ -110,16 +118,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--before", type=Path, help="Folder src of an earlier state.")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "score_scale.json")
     arguments = parser.parse_args()
-    curve = {}
-    for rows in sorted(arguments.rows):  # ascending, since the peak of memory is that of all children so far
+    sources = {"after": HERE.parent / "src"} | ({"before": arguments.before.resolve()} if arguments.before else {})
+    curve: dict[str, dict[int, dict[str, float]]] = {name: {} for name in sources}
+    for rows in sorted(arguments.rows):
         with tempfile.TemporaryDirectory() as folder:
             predictions = write_data(Path(folder), rows)
-            rounds = [measured(predictions, Path(folder) / "results.json") for _ in range(arguments.rounds)]
-        curve[rows] = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-        print(rows, curve[rows], flush=True)
-    text = json.dumps({"cores": os.cpu_count(), "load": os.getloadavg(), "rows": curve}, indent=2)
+            results = {name: Path(folder) / f"{name}.json" for name in sources}
+            rounds = [
+                {name: measured(predictions, results[name], source) for name, source in sources.items()}
+                for _ in range(arguments.rounds)
+            ]
+            if len({path.read_bytes() for path in results.values()}) > 1:
+                raise SystemExit(f"{rows} rows: the results differ")
+        for name in sources:
+            curve[name][rows] = {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]}
+            print(rows, name, curve[name][rows], flush=True)
+    same = {"same_results": True} if arguments.before else {}
+    text = json.dumps({"cores": os.cpu_count(), "load": os.getloadavg(), **same, "rows": curve}, indent=2)
     arguments.out.write_text(text + "\n", encoding="utf-8")
 
 

@@ -8,16 +8,18 @@ the text as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
-from medical_vqa.schema.records import Example, Prediction
+import numpy as np
+
+from medical_vqa.schema.tables import AnswersById
 from medical_vqa.text import THOUGHT_TAGS, without_thoughts
 
 NAME = "extract:final-answer|v:2"
 """The step, as it appears in signatures."""
 _TAGS = ("<answer>", "\\boxed{", *(tag for tags in THOUGHT_TAGS for tag in tags))
+_START_OF_TAG = re.compile("|".join(re.escape(first) for first in sorted({tag[0] for tag in _TAGS})))
 _ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
 _OPEN_ANSWER = re.compile(r"<answer>\s*(.*)$", re.DOTALL | re.IGNORECASE)
 _LEAD_IN = re.compile(
@@ -32,7 +34,7 @@ _LATEX = re.compile(r"^\\(?:text|mathrm|textbf|mathbf)\{(.*)\}$", re.DOTALL)
 class Extraction:
     """Predictions whose reasoning was removed."""
 
-    answers: Mapping[str, Prediction]
+    answers: AnswersById
     """Example id -> prediction with the final answer."""
     changed: tuple[str, ...]
     """Ids of the rows whose text held more than the answer, in order."""
@@ -40,29 +42,21 @@ class Extraction:
     """Ids of the rows whose reasoning ends without an answer, as when the number of tokens was limited."""
 
 
-def extract_answers(examples: Sequence[Example], answers: Mapping[str, Prediction]) -> Extraction:
-    """The final answers of predictions.
-
-    Args:
-        examples: The scored rows.
-        answers: Example id -> prediction, of at least these rows.
-    """
-    final, changed, unfinished = dict(answers), [], []
-    for example in examples:
-        prediction = answers[example.id]
-        text = prediction.answer
-        if not _has_tag(text):
-            continue
-        answer = final_answer(text)
-        if answer != text:
-            final[example.id] = replace(prediction, answer=answer)
-            changed.append(example.id)
-        if not answer:
-            unfinished.append(example.id)
-    return Extraction(final, tuple(changed), tuple(unfinished))
+def extract_answers(answers: AnswersById) -> Extraction:
+    """The final answers of the predictions of the scored rows; each different text is examined once."""
+    texts = answers.predictions.answers
+    changed = texts.per_row(lambda text: _has_tag(text) and final_answer(text) != text)
+    unfinished = texts.per_row(lambda text: _has_tag(text) and not final_answer(text))
+    if changed.any():
+        answers = AnswersById(answers.examples, answers.predictions.with_answers(final_answer))
+    ids = answers.examples.ids
+    of_changed, of_unfinished = ([ids[row] for row in np.flatnonzero(rows)] for rows in (changed, unfinished))
+    return Extraction(answers, tuple(of_changed), tuple(of_unfinished))
 
 
 def _has_tag(text: str) -> bool:
+    if not _START_OF_TAG.search(text):  # nearly every text
+        return False
     lower = text.lower()
     return any(tag in lower for tag in _TAGS)
 

@@ -6,13 +6,18 @@ and named: it is neither right nor wrong.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import NamedRows
+from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 
 MAX_IDS = 100
 _NO_PREDICTION = "no prediction"
@@ -25,13 +30,13 @@ _NO_EXAMPLE = "prediction for a question that is not in this split"
 class AnsweredQuestions:
     """The questions of a split with the predictions of one model."""
 
-    examples: Sequence[Example]
+    examples: ExampleTable
     """All rows of the split."""
-    predictions: Sequence[Prediction]
+    predictions: PredictionTable
     """All predictions of the file."""
-    scored: list[Example]
+    scored: ExampleTable
     """The rows with an accepted answer and exactly one prediction, in order."""
-    answers: Mapping[str, Prediction]
+    answers: AnswersById
     """Example id -> its prediction; of the scored rows, and of no other row of the split."""
     excluded: list[NamedRows]
     """The other rows and predictions, by reason."""
@@ -54,31 +59,34 @@ def _quoted(ids: Sequence[str]) -> str:
 
 def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> AnsweredQuestions:
     """Join predictions to examples; raises `DataError` if two examples share an id."""
-    answers: dict[str, Prediction] = {}
-    duplicates: set[str] = set()
-    for prediction in predictions:
-        if prediction.id in answers:
-            duplicates.add(prediction.id)
-        answers[prediction.id] = prediction
-    scored: list[Example] = []
-    excluded: dict[str, list[str]] = {reason: [] for reason in (_NO_PREDICTION, _NO_ANSWER, _DUPLICATE, _NO_EXAMPLE)}
-    for example in examples:
-        if not example.answers:
-            excluded[_NO_ANSWER].append(example.id)
-        elif example.id in duplicates:
-            excluded[_DUPLICATE].append(example.id)
-        elif example.id not in answers:
-            excluded[_NO_PREDICTION].append(example.id)
-        else:
-            scored.append(example)
-    ids = {example.id for example in examples}
-    if len(ids) < len(examples):
-        repeated, _ = Counter(example.id for example in examples).most_common(1)[0]
-        raise DataError(f"two examples have the id {repeated!r}; ids must be unique, so prepare the dataset again")
-    excluded[_NO_EXAMPLE] = [id_ for id_ in answers if id_ not in ids]
-    named = [named_rows(reason, rows) for reason, rows in excluded.items() if rows]
-    scored_answers = {example.id: answers[example.id] for example in scored}
-    return AnsweredQuestions(examples, predictions, scored, scored_answers, named)
+    rows, given = ExampleTable.of(examples), PredictionTable.of(predictions)
+    position = dict(zip(given.ids, range(len(given)), strict=True))
+    found = np.fromiter(map(position.get, rows.ids, itertools.repeat(-1)), np.intp, len(rows))
+    has_answer = rows.has_answer()
+    twice = np.zeros(len(rows), bool)
+    if len(position) < len(given):
+        repeated = {id_ for id_, times in Counter(given.ids).items() if times > 1}
+        twice = np.fromiter(map(repeated.__contains__, rows.ids), bool, len(rows))
+    ids = set(rows.ids)
+    if len(ids) < len(rows):
+        repeated_id, _ = Counter(rows.ids).most_common(1)[0]
+        raise DataError(f"two examples have the id {repeated_id!r}; ids must be unique, so prepare the dataset again")
+    is_scored = has_answer & ~twice & (found >= 0)
+    excluded = {
+        _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (found < 0)),
+        _NO_ANSWER: _ids_where(rows, ~has_answer),
+        _DUPLICATE: _ids_where(rows, has_answer & twice),
+        _NO_EXAMPLE: [id_ for id_ in position if id_ not in ids] if (found >= 0).sum() < len(position) else [],
+    }
+    scored, answer_of = rows, found
+    if not is_scored.all():
+        scored, answer_of = rows.take(np.flatnonzero(is_scored)), found[is_scored]
+    named = [named_rows(reason, of_reason) for reason, of_reason in excluded.items() if of_reason]
+    return AnsweredQuestions(rows, given, scored, AnswersById(scored, given.take(answer_of)), named)
+
+
+def _ids_where(rows: ExampleTable, chosen: NDArray[np.bool_]) -> list[str]:
+    return [rows.ids[row] for row in np.flatnonzero(chosen).tolist()]
 
 
 def named_rows(reason: str, ids: Sequence[str]) -> NamedRows:

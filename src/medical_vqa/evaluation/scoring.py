@@ -38,6 +38,7 @@ from medical_vqa.schema.results import (
     Results,
     WithoutLeaks,
 )
+from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 from medical_vqa.text import plain_letters
 
 _EMPTY = "empty answer, scored as wrong"
@@ -110,8 +111,8 @@ def score_answers(
     answered.require_scored()
     check_facts(settings.breakdowns, scored)
     published = answered
-    extraction = extract_answers(scored, answered.answers)
-    metrics: tuple[Metric, ...] = exact_match(), token_f1()
+    extraction = extract_answers(answered.answers)
+    metrics: tuple[Mean, ...] = exact_match(), token_f1()
     if extraction.changed:
         answered = replace(answered, answers=extraction.answers)
         metrics = tuple(after_extraction(metric) for metric in (exact_match(), token_f1()))
@@ -129,11 +130,11 @@ def score_answers(
             examples=len(answered.examples),
             predictions=len(answered.predictions),
             scored=len(scored),
-            images=len({example.image_id for example in scored}),
-            groups=len({example.group for example in scored}),
+            images=scored.images.distinct(),
+            groups=scored.groups.distinct(),
         ),
         excluded=answered.excluded,
-        warnings=answer_warnings(metrics[0], answered),
+        warnings=answer_warnings(metrics[0], table),
         reasoning=_reasoning(extraction, metrics, published) if extraction.changed else None,
         metrics=[
             _metric_result(
@@ -162,22 +163,28 @@ def score_answers(
     )
 
 
-def answer_warnings(metric: Metric, answered: AnsweredQuestions) -> list[NamedRows]:
-    """Wrong answers that are empty, and those that differ from the reference only in characters that look alike."""
-    empty: list[str] = []
-    homoglyphs: list[str] = []
-    for example in answered.scored:
-        prediction = answered.answers[example.id]
-        if not prediction.answer.strip() and any(gold.strip() for gold in example.answers):
-            empty.append(example.id)
-        elif not (prediction.answer.isascii() and all(gold.isascii() for gold in example.answers)):
-            plain_prediction = replace(prediction, answer=plain_letters(prediction.answer))
-            plain_example = replace(example, answers=tuple(plain_letters(gold) for gold in example.answers))
-            is_right = _full_score(metric, prediction, example)
-            if not is_right and _full_score(metric, plain_prediction, plain_example):
-                homoglyphs.append(example.id)
-    reasons = ((_EMPTY, empty), (_HOMOGLYPHS, homoglyphs))
-    return [named_rows(reason, ids) for reason, ids in reasons if ids]
+def answer_warnings(metric: Mean, table: AnswerTable) -> list[NamedRows]:
+    """Wrong answers that are empty, and those that differ from the reference only in characters that look alike.
+
+    Args:
+        metric: A metric of the texts of answer and reference.
+        table: The answers.
+    """
+    texts, golds = table.predictions.answers, table.examples.answers
+    blank = texts.per_row(lambda text: not text.strip())
+    empty = blank & golds.per_row(lambda answers: any(gold.strip() for gold in answers))
+    unusual = ~(texts.per_row(str.isascii) & golds.per_row(lambda answers: all(gold.isascii() for gold in answers)))
+    looks_right = np.zeros(len(table.rows), bool)
+    for number in np.unique(table.answer_of[unusual & ~empty]).tolist():
+        row = int(table.rows[number])
+        prediction, example = table.predictions[row], table.examples[row]
+        plain_prediction = replace(prediction, answer=plain_letters(prediction.answer))
+        plain_example = replace(example, answers=tuple(plain_letters(gold) for gold in example.answers))
+        is_right = _full_score(metric, prediction, example)
+        looks_right[number] = not is_right and _full_score(metric, plain_prediction, plain_example)
+    ids = table.examples.ids
+    reasons = (_EMPTY, empty), (_HOMOGLYPHS, looks_right[table.answer_of])
+    return [named_rows(reason, [ids[row] for row in np.flatnonzero(rows)]) for reason, rows in reasons if rows.any()]
 
 
 def find_metric(name: str, context: Context) -> Metric:
@@ -196,24 +203,29 @@ def find_metric(name: str, context: Context) -> Metric:
     return known[metric_name]
 
 
-def _answers_by_id(name: str, predictions: Sequence[Prediction], scored: Sequence[Example]) -> dict[str, Prediction]:
-    answers = {prediction.id: prediction for prediction in predictions}
-    for example in scored:
-        if example.id not in answers:
-            raise DataError(
-                f"the {name} baseline has no prediction for {example.id!r}; compute it over the same questions"
-            )
-    return answers
+def _answers_by_id(name: str, predictions: Sequence[Prediction], scored: ExampleTable) -> AnswersById:
+    table = PredictionTable.of(predictions)
+    if table.ids == scored.ids:
+        return AnswersById(scored, table)
+    position = dict(zip(table.ids, range(len(table)), strict=True))
+    for id_ in scored.ids:
+        if id_ not in position:
+            raise DataError(f"the {name} baseline has no prediction for {id_!r}; compute it over the same questions")
+    found = np.fromiter(map(position.__getitem__, scored.ids), np.intp, len(scored))
+    return AnswersById(scored, table.take(found))
 
 
 def with_unanswered_rows(counted: Tally, answered: AnsweredQuestions) -> Tally | None:
     """The tally with a zero for every question that has an accepted answer and no prediction; None if there is none."""
-    missing = [row for row in answered.examples if row.answers and row.id not in answered.answers]
-    if not missing or counted.counts.shape[1] != 2:
+    asked = answered.examples
+    has_answer = asked.has_answer()
+    if has_answer.sum() == len(answered.scored) or counted.counts.shape[1] != 2:
         return None
+    is_scored = np.fromiter(map(set(answered.scored.ids).__contains__, asked.ids), bool, len(asked))
+    missing = asked.take(np.flatnonzero(has_answer & ~is_scored))
     zeros = np.tile([0.0, 1.0], (len(missing), 1))
-    rows = (*counted.examples, *missing)
-    clusters = cluster_numbers([row.group for row in rows])
+    rows = counted.examples.followed_by(missing)
+    clusters = cluster_numbers(list(rows.groups))
     return Tally(counted.metric, rows, np.vstack([counted.counts, zeros]), clusters)
 
 
@@ -258,14 +270,16 @@ def _without_leaks(
     bootstrap: Bootstrap,
 ) -> WithoutLeaks | None:
     """The metrics without leaked rows; None if there is none to leave out."""
-    ids = [example.id for example in tallies[0].examples]
+    if not leaks.exact and not leaks.near and not leaks.trained_on:
+        return None
+    ids = tallies[0].examples.ids
     exact, near = sum(id_ in leaks.exact for id_ in ids), sum(id_ in leaks.near for id_ in ids)
     if not exact and not near and not leaks.trained_on:
         return None
     leaked = leaks.exact | leaks.near | (leaks.trained_on or frozenset())
 
     def remaining(counted: Tally) -> Tally:
-        return counted.subset([row for row, example in enumerate(counted.examples) if example.id not in leaked])
+        return counted.subset([row for row, id_ in enumerate(counted.examples.ids) if id_ not in leaked])
 
     return WithoutLeaks(
         exact_duplicates=exact,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
@@ -13,6 +15,7 @@ from medical_vqa.evaluation.scoring import LeakedRows
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
 from medical_vqa.schema.records import Example, Prediction, Split, is_prediction, read_jsonl, read_predictions
 from medical_vqa.schema.selection import Selection
+from medical_vqa.schema.tables import ExampleTable, read_prediction_table
 
 SHUFFLED = "image-shuffled"
 """Name of a model's own baseline: its answers to the same questions about the images of other rows."""
@@ -29,9 +32,9 @@ class AnsweredRows:
     card: PredictionCard | None = None
     """Card of the predictions file; None for a file of another program."""
 
-    def examples(self) -> list[Example]:
+    def examples(self) -> ExampleTable:
         """The rows, in published order."""
-        return self.data.rows(self.split)
+        return self.data.table(self.split)
 
 
 def answered_rows(
@@ -110,7 +113,7 @@ def read_answers(predictions: Path, columns: Mapping[str, str] | None, examples:
         examples: The rows that the file answers.
     """
     if is_own_file(predictions, columns):
-        return ImportedAnswers(read_predictions(predictions), {})
+        return ImportedAnswers(read_prediction_table(predictions), {})
     return import_answers(predictions, columns, examples)
 
 
@@ -152,7 +155,7 @@ def shuffled_baseline(predictions: Path, rows: AnsweredRows) -> list[Prediction]
     if (card.model.files, card.model.facts) != (other.model.files, other.model.facts):
         return []
     answers = read_predictions(shuffled)
-    complete = {example.id for example in rows.examples()} <= {answer.id for answer in answers}
+    complete = set(rows.examples().ids) <= {answer.id for answer in answers}
     return answers if complete else []
 
 
@@ -180,8 +183,16 @@ def rows_in_training(rows: AnsweredRows) -> frozenset[str]:
     held_out_of_training = selection.validation is None and rows.split == "validation"
     if held_out_of_training or "train" not in dataset.splits:
         return frozenset()
-    known = {dataset.images.digest(row.image_id) for row in dataset.examples("train")}
-    return frozenset(row.id for row in rows.examples() if dataset.images.digest(row.image_id) in known)
+    known = {dataset.images.digest(image) for image in dataset.table("train").images.used()}
+    return _rows_that_show(known, rows)
+
+
+def _rows_that_show(digests: Set[str], rows: AnsweredRows) -> frozenset[str]:
+    """Ids of the rows whose image has one of these digests."""
+    examples, digest = rows.examples(), rows.data.dataset.images.digest
+    shown = frozenset(image for image in examples.images.used() if digest(image) in digests)
+    rows_shown = np.flatnonzero(examples.images.per_row(shown.__contains__))
+    return frozenset(examples.ids[row] for row in rows_shown.tolist())
 
 
 def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
@@ -192,8 +203,7 @@ def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
     try:
         trained = rows.data.reselect(training.selection)
         images = trained.dataset.images
-        known = {images.digest(row.image_id) for row in trained.rows("train")}
+        known = {images.digest(image) for image in trained.table("train").images.used()}
     except (DataError, ConfigError):
         return None
-    images = rows.data.dataset.images
-    return frozenset(row.id for row in rows.examples() if images.digest(row.image_id) in known)
+    return _rows_that_show(known, rows)

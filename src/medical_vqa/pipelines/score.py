@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
@@ -17,7 +19,7 @@ from medical_vqa.evaluation.statistics.breakdown import default_crossing, defaul
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
 from medical_vqa.io import without_garbage_collection
 from medical_vqa.models.base import Query
-from medical_vqa.models.baselines import Majority, QuestionLookup, same_answer
+from medical_vqa.models.baselines import Majority, QuestionLookup
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.pipelines.inputs import (
     SHUFFLED,
@@ -29,9 +31,10 @@ from medical_vqa.pipelines.inputs import (
 )
 from medical_vqa.pipelines.runs import output_path
 from medical_vqa.schema.bundle_card import Decoding
-from medical_vqa.schema.records import Example, Prediction, Split, read_predictions
+from medical_vqa.schema.records import Example, Prediction, Split
 from medical_vqa.schema.results import DatasetRef, Facts, Results, write_results
 from medical_vqa.schema.selection import Selection
+from medical_vqa.schema.tables import ExampleTable, PredictionTable, read_prediction_table
 from medical_vqa.text import did_you_mean
 
 
@@ -60,7 +63,7 @@ class Scores:
     """Dataset, selection and split of the rows, and the file's card."""
     answered: AnsweredQuestions
     """The rows with the model's answers."""
-    baselines: Mapping[str, list[Prediction]]
+    baselines: Mapping[str, Sequence[Prediction]]
     """Baseline name -> its answers to the same rows."""
     results: Results
     """The numbers."""
@@ -156,7 +159,9 @@ def score(
             consistency.
     """
     own = is_own_file(predictions, columns)
-    answers = read_predictions(predictions) if own else []  # first: a damaged file is a clearer mistake
+    answers: Sequence[Prediction] = (
+        read_prediction_table(predictions) if own else ()
+    )  # first: a damaged file is a clearer mistake
     rows = rows or answered_rows(predictions, selection, split, where=where)
     imported = ImportedAnswers(answers, {}) if own else import_answers(predictions, columns, rows.examples())
     answered = join(rows.examples(), imported.predictions)
@@ -191,17 +196,18 @@ def score(
     )
 
 
-def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, list[Prediction]]:
+def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, Sequence[Prediction]]:
     """Baseline name -> the answers of the training rows to these questions, without an image."""
-    questions = dict.fromkeys(row.question for row in examples)  # each of them is answered once
+    rows = ExampleTable.of(examples)
+    used, question_of = np.unique(rows.questions.index, return_inverse=True)  # each of them is answered once
+    questions = [rows.questions.values[number] for number in used.tolist()]
     queries = [Query(str(number), question, "", NO_PICTURE) for number, question in enumerate(questions)]
     lookup = QuestionLookup.fit(training_rows)
     majority = Majority(by_question=lookup.by_question, by_prefix=lookup.by_prefix, overall=lookup.overall)
-    answers: dict[str, list[Prediction]] = {}
-    for family in (lookup, majority):
-        answer_to = dict(zip(questions, family.answer(queries, Decoding()), strict=True))
-        answers[family.family] = [same_answer(answer_to[row.question], row.id) for row in examples]
-    return answers
+    return {
+        family.family: PredictionTable.repeated(rows.ids, family.answer(queries, Decoding()), question_of)
+        for family in (lookup, majority)
+    }
 
 
 def dataset_ref(data: SelectedDataset, split: Split) -> DatasetRef:

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -212,15 +213,24 @@ def read_records(path: Path, kind: type[Record]) -> Iterator[Record]:
     Raises:
         DataError: A line is not JSON, or its record has other fields or impossible values.
     """
-    read = TypeAdapter(kind).validator.validate_json
     for number, line in _lines(path):
-        try:
-            record = read(line, strict=True)
-        except ValueError:
-            record = None
-        if record is None or not record.is_plain:  # a rare row, or one with a mistake to name
-            record = kind.from_json(_json_value(line, f"{path}:{number}"))
-        yield record
+        yield read_record(line, kind, f"{path}:{number}")
+
+
+def read_record(line: str, kind: type[Record], place: str) -> Record:
+    """The record of one line; raises `DataError`, with the place, where it is not JSON or not such a record."""
+    try:
+        record: Record | None = _validator(kind).validate_json(line, strict=True)
+    except ValueError:
+        record = None
+    if record is None or not record.is_plain:  # a rare row, or one with a mistake to name
+        record = kind.from_json(_json_value(line, place))
+    return record
+
+
+@lru_cache(maxsize=2)
+def _validator(kind: type[Record]) -> Any:
+    return TypeAdapter(kind).validator
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

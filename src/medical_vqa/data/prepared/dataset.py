@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medical_vqa.data.cache.regions import RegionStore
 from medical_vqa.data.imaging.raster import open_image_file
@@ -14,7 +16,8 @@ from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_man
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime.environment import home
 from medical_vqa.schema.audit import Audit, read_audit
-from medical_vqa.schema.records import SPLITS, Example, Split, read_records
+from medical_vqa.schema.records import SPLITS, Example, Split
+from medical_vqa.schema.tables import ExampleTable, read_examples
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ class PreparedDataset:
         self.manifest = manifest
         self.images = PreparedImages(folder, manifest)
         """Images of the dataset, by id."""
-        self._examples: dict[Split, list[Example]] = {}
+        self._tables: dict[Split, ExampleTable] = {}
 
     @classmethod
     def open(cls, name: str, root: Path | None = None) -> PreparedDataset:
@@ -120,7 +123,11 @@ class PreparedDataset:
             DataError: The dataset has no such split, or its file is damaged.
             ConfigError: No row of the split has such a fact or value.
         """
-        if split not in self._examples:
+        return list(self.table(split, where))
+
+    def table(self, split: Split, where: Mapping[str, str] | None = None) -> ExampleTable:
+        """`examples` by column."""
+        if split not in self._tables:
             if split not in self.manifest.splits:
                 raise DataError(
                     f"{self.manifest.name} was prepared without a {split} split; it has {', '.join(self.splits)}"
@@ -129,20 +136,24 @@ class PreparedDataset:
             path = self.folder / file.file
             if not path.is_file():
                 raise DataError(f"{path}: is missing; prepare {self.manifest.name} again")
-            rows = list(read_records(path, Example))
+            rows = read_examples(path)
             if len(rows) != file.rows:
                 raise DataError(f"{path}: has {len(rows)} of {file.rows} rows; prepare {self.manifest.name} again")
-            self._examples[split] = rows
-        return select(self._examples[split], where or {})
+            self._tables[split] = rows
+        return select(self._tables[split], where or {})
 
 
-def select(examples: Sequence[Example], where: Mapping[str, str]) -> list[Example]:
+def select(examples: ExampleTable, where: Mapping[str, str]) -> ExampleTable:
     """The examples that have all these facts; raises `ConfigError` for a fact or value that none of them has."""
+    if not where:
+        return examples
+    present = examples.facts.used()
     for fact, value in where.items():
-        values = {example.facts[fact] for example in examples if fact in example.facts}
+        values = {facts[fact] for facts in present if fact in facts}
         if not values:
-            known = sorted({key for example in examples for key in example.facts})
+            known = sorted({key for facts in present for key in facts})
             raise ConfigError(f"no question has the fact {fact!r}; {did_you_mean(fact, known)}")
         if value not in values:
             raise ConfigError(f"no question has {fact} {value!r}; {did_you_mean(value, sorted(values))}")
-    return [e for e in examples if all(e.facts.get(fact) == value for fact, value in where.items())]
+    chosen = examples.facts.per_row(lambda facts: all(facts.get(fact) == value for fact, value in where.items()))
+    return examples if chosen.all() else examples.take(np.flatnonzero(chosen))

@@ -9,6 +9,7 @@ from medical_vqa.data.prepared.splits import split_by_group
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.schema.selection import Selection
+from medical_vqa.schema.tables import ExampleTable
 
 
 class SelectedDataset:
@@ -18,7 +19,7 @@ class SelectedDataset:
         self.dataset = dataset
         self.selection = selection.model_copy(update={"root": dataset.root})
         """The selection, with the root where the dataset is."""
-        self._rows: dict[Split, list[Example]] = {}
+        self._tables: dict[Split, ExampleTable] = {}
 
     @classmethod
     def open(cls, selection: Selection) -> SelectedDataset:
@@ -43,25 +44,29 @@ class SelectedDataset:
 
     def rows(self, split: Split) -> list[Example]:
         """The selected rows of a split, in published order; raises `DataError` when there are none."""
-        if split in self._rows:
-            return list(self._rows[split])
+        return list(self.table(split))
+
+    def table(self, split: Split) -> ExampleTable:
+        """`rows` by column."""
+        if split in self._tables:
+            return self._tables[split]
         selection = self.selection
         held_out_of_train = selection.validation is None and split != "test"
         published = selection.train if split == "train" or held_out_of_train else split
-        rows = self.dataset.examples(published, selection.where)
+        rows = self.dataset.table(published, selection.where)
         if held_out_of_train:
-            train, validation = split_by_group(rows, selection.validation_fraction, selection.seed)
-            rows = train if split == "train" else validation
+            train, validation = split_by_group(list(rows), selection.validation_fraction, selection.seed)
+            rows = ExampleTable.of(train if split == "train" else validation)
         if split == "train" and selection.also:
             groups = {row.group for row in rows}
             ids = {row.id for row in rows}
             further = self.dataset.examples(published, selection.also)
-            rows += [row for row in further if row.group in groups and row.id not in ids]
+            rows = ExampleTable.of([*rows, *(row for row in further if row.group in groups and row.id not in ids)])
         if not rows:
             facts = dict(selection.where) or "all facts"
             raise DataError(f"{selection.dataset} has no {split} rows for {facts}; choose another split")
-        self._rows[split] = rows
-        return list(rows)
+        self._tables[split] = rows
+        return rows
 
     def baseline_rows(self) -> list[Example]:
         """The training rows with an answer, from which baselines and labels are counted; empty where there are none.
@@ -72,7 +77,7 @@ class SelectedDataset:
         if self.selection.train not in self.dataset.splits:
             return []
         facts = self.selection.where
-        published = self.dataset.examples(self.selection.train)
-        present = {fact: value for fact, value in facts.items() if any(e.facts.get(fact) == value for e in published)}
+        published = self.dataset.table(self.selection.train).facts.used()
+        present = {fact: value for fact, value in facts.items() if any(row.get(fact) == value for row in published)}
         selection = self.selection.model_copy(update={"where": present})
         return [row for row in SelectedDataset(self.dataset, selection).rows("train") if row.answers]

@@ -25,7 +25,7 @@ from medical_vqa.schema.records import Example, Prediction
 class ImportedAnswers:
     """The answers of another program's file, under the ids of the examples they answer."""
 
-    predictions: list[Prediction]
+    predictions: Sequence[Prediction]
     """One prediction per row and example; a row that matches none has an id of its own, so that scoring names it."""
     columns: Mapping[str, str]
     """Field -> column from which it was read."""

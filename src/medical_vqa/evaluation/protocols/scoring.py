@@ -75,7 +75,6 @@ def changed_rows(published: Tally, repaired: Tally) -> list[str] | None:
     for counted in (repaired, published):
         if len(counted.counts) and counted.counts.shape[1] != 2:
             return None
-        ids = [example.id for example in counted.examples]
-        by_id.append(dict(zip(ids, counted.counts[:, 0].tolist(), strict=True)))
+        by_id.append(dict(zip(counted.examples.ids, counted.counts[:, 0].tolist(), strict=True)))
     after, before = by_id
     return [id_ for id_ in dict.fromkeys([*after, *before]) if before.get(id_) != after.get(id_)]

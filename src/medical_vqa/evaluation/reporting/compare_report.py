@@ -111,7 +111,7 @@ def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:
         parts = {name: by_levels(counted, facts) for name, counted in tallies.items()}
         first = next(iter(parts.values()))
         for levels, part in sorted(first.items(), key=lambda item: -len(item[1].examples)):
-            n, groups = len(part.examples), len({example.group for example in part.examples})
+            n, groups = len(part.examples), part.examples.groups.distinct()
             scores = {name: by_level[levels].total() for name, by_level in parts.items()}
             rows.append(FactRow(facts[0], levels[0], n, is_small(n, groups), scores))
     return rows

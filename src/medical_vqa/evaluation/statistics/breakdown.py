@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.metrics.multiple_choice import CHOICE, OPTIONS
 from medical_vqa.evaluation.statistics.tally import Tally
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.results import Bootstrap, Breakdown, BreakdownRow, Facts
+from medical_vqa.schema.tables import ExampleTable, Numbers
 
 Levels = tuple[str, ...]
 SMALL_ROWS = 20
@@ -36,7 +38,7 @@ def break_down(
         Rows sorted by their number of examples, largest first, then by name. An example without the fact
         counts under ``not stated``.
     """
-    positions: dict[int, dict[Levels, list[int]]] = {}  # the same rows are divided once for all metrics and baselines
+    positions: dict[int, dict[Levels, Numbers]] = {}  # the same rows are divided once for all metrics and baselines
 
     def divided(tally: Tally) -> dict[Levels, Tally]:
         rows = positions.setdefault(id(tally.examples), {}) or level_positions(tally.examples, facts)
@@ -47,7 +49,7 @@ def break_down(
     baseline_parts = {name: [divided(tally) for tally in group] for name, group in baselines.items()}
     rows = []
     for levels, first in sorted(parts[0].items(), key=lambda item: (-len(item[1].examples), item[0])):
-        clusters = len({example.group for example in first.examples})
+        clusters = first.examples.groups.distinct()
         applicable = [part[levels] for part in parts if levels in part]
         rows.append(
             BreakdownRow(
@@ -70,19 +72,25 @@ def by_levels(tally: Tally, facts: Facts) -> dict[Levels, Tally]:
     return {levels: tally.subset(rows) for levels, rows in level_positions(tally.examples, facts).items()}
 
 
-def level_positions(examples: Sequence[Example], facts: Facts) -> dict[Levels, list[int]]:
+def level_positions(examples: ExampleTable, facts: Facts) -> dict[Levels, Numbers]:
     """The positions of the examples for every combination of the facts' values, in order of appearance."""
-    positions: defaultdict[Levels, list[int]] = defaultdict(list)
-    for position, example in enumerate(examples):
-        positions[tuple([example.facts.get(fact) or NOT_STATED for fact in facts])].append(position)
-    return positions
+    numbers: dict[Levels, int] = {}
+    level_of = [
+        numbers.setdefault(tuple([row.get(fact) or NOT_STATED for fact in facts]), len(numbers))
+        for row in examples.facts.values
+    ]
+    rows = np.array(level_of, np.intp)[examples.facts.index]
+    ordered = np.argsort(rows, kind="stable")
+    parts = np.split(ordered, np.flatnonzero(np.diff(rows[ordered])) + 1) if len(rows) else []
+    levels = list(numbers)
+    return {levels[rows[part[0]]]: part for part in sorted(parts, key=lambda part: int(part[0]))}
 
 
 def default_facts(examples: Sequence[Example]) -> list[Facts]:
     """The facts worth a breakdown: those with 2 to 40 values here, in order of appearance."""
     values: dict[str, set[str]] = {}
-    for example in examples:
-        for fact, value in example.facts.items():
+    for facts in ExampleTable.of(examples).facts.used():
+        for fact, value in facts.items():
             if fact in (OPTIONS, CHOICE):  # the choices of one question, which are no property to compare by
                 continue
             values.setdefault(fact, set()).add(value)
@@ -98,7 +106,7 @@ def default_crossing(examples: Sequence[Example]) -> list[Facts]:
 
 def check_facts(facts: Sequence[Facts], examples: Sequence[Example]) -> None:
     """Raise `DataError` for a fact that no example has."""
-    known = {fact for example in examples for fact in example.facts}
+    known = {fact for row in ExampleTable.of(examples).facts.used() for fact in row} if facts else set()
     for names in facts:
         for fact in names:
             if fact not in known:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from medical_vqa.evaluation.statistics.intervals import (
 )
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, Score
+from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Tally:
 
     metric: Metric
     """The metric whose counts these are."""
-    examples: tuple[Example, ...]
+    examples: ExampleTable
     """The examples the metric applies to, in their order."""
     counts: Floats
     """Counts of each example, (examples, k)."""
@@ -58,7 +59,7 @@ class Tally:
             ValueError: If the two do not hold the same examples in the same order.
         """
         same = self.examples is other.examples
-        if not same and [example.id for example in self.examples] != [example.id for example in other.examples]:
+        if not same and list(self.examples.ids) != list(other.examples.ids):
             raise ValueError("a paired difference needs two tallies of the same examples in the same order")
         minuend, subtrahend = self.total(), other.total()
         difference = None if minuend is None or subtrahend is None else minuend - subtrahend
@@ -69,11 +70,10 @@ class Tally:
 
         return self._with_interval(difference, np.hstack([self.counts, other.counts]), differences, bootstrap)
 
-    def subset(self, rows: Sequence[int]) -> Tally:
+    def subset(self, rows: Sequence[int] | NDArray[np.intp]) -> Tally:
         """The rows at these positions, in the given order."""
         index = np.asarray(rows, dtype=np.intp)
-        examples = tuple(self.examples[row] for row in index.tolist())
-        return Tally(self.metric, examples, self.counts[index], self.clusters[index])
+        return Tally(self.metric, self.examples.take(index), self.counts[index], self.clusters[index])
 
     def _with_interval(
         self, value: float | None, counts: Floats, values: Callable[[Floats], Floats], bootstrap: Bootstrap
@@ -96,34 +96,35 @@ class AnswerTable:
     def __init__(
         self, examples: Sequence[Example], predictions: Mapping[str, Prediction], like: AnswerTable | None = None
     ) -> None:
-        rows = [example for example in examples if example.id in predictions]
-        shared = like is not None and len(rows) == len(like.examples) and all(map(operator.is_, rows, like.examples))
-        other = like if shared else None
-        self.examples: tuple[Example, ...] = other.examples if other else tuple(rows)
-        self.clusters: NDArray[np.intp] = (
-            other.clusters if other else cluster_numbers([example.group for example in rows])
-        )
-        self.references: list[int] = other.references if other else _reference_numbers(rows)
-        self.predictions = [predictions[example.id] for example in rows]
-        self.rows = np.arange(len(rows))
-        """For each different answer the position of a row that gives it."""
-        self.answer_of: NDArray[np.intp] = self.rows
+        rows = ExampleTable.of(examples)
+        if isinstance(predictions, AnswersById) and predictions.examples is rows:
+            given = predictions.predictions
+        else:
+            present = np.fromiter(map(predictions.__contains__, rows.ids), bool, len(rows))
+            rows = rows.take(np.flatnonzero(present))
+            given = PredictionTable.of([predictions[id_] for id_ in rows.ids])
+        other = like if like is not None and like.examples is rows else None
+        self.examples: ExampleTable = rows
+        self.clusters: NDArray[np.intp] = other.clusters if other else _cluster_numbers(rows)
+        self.references: NDArray[np.intp] = other.references if other else _reference_numbers(rows)
+        self.predictions: PredictionTable = given
+        pairs = self.references * max(len(given.answers.values), 1) + given.answers.index
+        self.rows: NDArray[np.intp]
+        """For each different answer the position of the first row that gives it."""
+        self.answer_of: NDArray[np.intp]
         """For each row the position of its answer in `rows`."""
-        numbers: dict[tuple[int, str], int] = {}
-        first: list[int] = []
-        answer_of = np.empty(len(self.examples), np.intp)
-        for row, key in enumerate(zip(self.references, [p.answer for p in self.predictions], strict=True)):
-            number = numbers.setdefault(key, len(first))
-            if number == len(first):
-                first.append(row)
-            answer_of[row] = number
-        self.rows, self.answer_of = np.array(first, np.intp), answer_of
+        _, self.rows, self.answer_of = np.unique(pairs, return_index=True, return_inverse=True)
+
+    @cached_property
+    def _different(self) -> list[tuple[Prediction, Example]]:
+        """A row for each different answer."""
+        return [(self.predictions[row], self.examples[row]) for row in self.rows.tolist()]
 
     def tally(self, metric: Metric) -> Tally:
         """Count every row that the metric applies to."""
         once = getattr(metric, "by_text", False)
-        rows = self.rows.tolist() if once else range(len(self.examples))
-        scores = [metric.counts(self.predictions[row], self.examples[row]) for row in rows]
+        pairs = self._different if once else zip(self.predictions, self.examples, strict=True)
+        scores = [metric.counts(prediction, example) for prediction, example in pairs]
         width = next((len(score) for score in scores if score is not None), 1)
         table = np.full((len(scores), width), np.nan)
         for position, score in enumerate(scores):
@@ -135,17 +136,23 @@ class AnswerTable:
         if applies.all():
             return Tally(metric, self.examples, table, self.clusters)
         applicable = np.flatnonzero(applies)
-        examples = tuple(self.examples[row] for row in applicable.tolist())
-        return Tally(metric, examples, table[applicable], self.clusters[applicable])
+        return Tally(metric, self.examples.take(applicable), table[applicable], self.clusters[applicable])
 
 
-def _reference_numbers(examples: Sequence[Example]) -> list[int]:
+def _cluster_numbers(rows: ExampleTable) -> NDArray[np.intp]:
+    """The number of each row's group, in the order of the sorted names of those that have rows."""
+    used, index = np.unique(rows.groups.index, return_inverse=True)
+    return cluster_numbers([rows.groups.values[number] for number in used.tolist()])[index]
+
+
+def _reference_numbers(rows: ExampleTable) -> NDArray[np.intp]:
     """A number for each row, equal for rows with equal accepted answers and equal facts that a score may depend on."""
-    numbers: dict[tuple[object, ...], int] = {}
-    return [
-        numbers.setdefault((example.answers, *map(example.facts.get, SCORED_FACTS)), len(numbers))
-        for example in examples
+    numbers: dict[tuple[str | None, ...], int] = {}
+    of_facts = [
+        numbers.setdefault(tuple([facts.get(fact) for fact in SCORED_FACTS]), len(numbers))
+        for facts in rows.facts.values
     ]
+    return rows.answers.index * max(len(numbers), 1) + np.array(of_facts, np.intp)[rows.facts.index]
 
 
 def tally(metric: Metric, examples: Sequence[Example], predictions: Mapping[str, Prediction]) -> Tally:
