@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from medical_vqa.data.audit.audit import audit, dataset_parts
+from medical_vqa.data.audit.fingerprint_store import FingerprintStore
 from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
-from medical_vqa.data.prepared.dataset import PreparedDataset
+from medical_vqa.data.prepared.dataset import PreparedDataset, PreparedImages
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.reporting.audit_report import audit_text
@@ -229,3 +230,29 @@ def test_turned_mirrored_and_inverted_copies_are_found(change, name):
 def test_a_fingerprint_takes_little_memory():
     one = fingerprint(next(pictures_with_content(1)))
     assert one.hashes.nbytes + one.turned_hashes.nbytes + one.thumbnail.nbytes < 5000
+
+
+def test_an_interrupted_audit_reads_only_the_rest_of_the_images_again(folder, monkeypatch):
+    monkeypatch.setattr("medical_vqa.data.audit.audit._STORED_TOGETHER", 2)
+    rows = [{"image": f"{n}.png", "split": ("train", "test")[n % 2]} for n in range(7)]
+    pictures = {f"{n}.png": noise(n) for n in range(6)} | {"6.png": noise(3)}
+    dataset = folder(rows, pictures)
+    expected = audit(dataset)
+    FingerprintStore(dataset.folder).remove()
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(dataset, progress=interrupt)
+    loaded: list[str] = []
+    load = PreparedImages.load
+    monkeypatch.setattr(PreparedImages, "load", lambda images, id_: loaded.append(id_) or load(images, id_))
+    seen: list[tuple[int, int]] = []
+    assert audit(dataset, progress=lambda *at: seen.append(at)) == expected
+    assert (len(loaded), seen) == (2, [(5, 6), (6, 6)])  # six different pictures, of which four were stored
+    damaged = next(FingerprintStore(dataset.folder).folder.glob("*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert audit_stage.audit(dataset) == expected
+    assert not [path.name for path in dataset.folder.iterdir() if "fingerprints" in path.name]

@@ -17,15 +17,18 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Pr
 
     Args:
         dataset: The dataset.
-        compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder.
+        compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder. Called
+            again after an interruption, it reads no image a second time.
         progress: Called with the number of images that were compared.
     """
     from medical_vqa.data.audit.audit import audit as stage
+    from medical_vqa.data.audit.fingerprint_store import FingerprintStore
     from medical_vqa.schema.audit import write_audit
 
     result = stage(dataset, compare_images=compare_images, progress=progress)
     if compare_images:
         write_audit(dataset.folder, result)
+        FingerprintStore(dataset.folder).remove()
     return result
 
 

@@ -8,17 +8,17 @@ leaks, and with them which rows of each held-out part are clean.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from medical_vqa.data.audit.fingerprint_store import FingerprintStore
 from medical_vqa.data.audit.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import ImageError
 from medical_vqa.runtime import ProgressCallback
+from medical_vqa.runtime.threads import in_threads
 from medical_vqa.schema.audit import (
     Audit,
     AuditedPart,
@@ -32,7 +32,7 @@ from medical_vqa.schema.audit import (
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.text import squad_normalize
 
-_IN_FLIGHT = 64  # images that are decoded at the same time, at most
+_STORED_TOGETHER = 1000  # fingerprints in one file of an interrupted audit
 MAX_IDS = 200
 """Ids that the result names for each finding."""
 
@@ -69,7 +69,8 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Pr
     parts = dataset_parts(dataset)
     training = [part for part in parts if part.is_training]
     held_out = [part for part in parts if not part.is_training]
-    pairs, unreadable = _near_duplicates(parts, dataset.images, progress) if compare_images else ([], 0)
+    store = FingerprintStore(dataset.folder)
+    pairs, unreadable = _near_duplicates(parts, dataset.images, store, progress) if compare_images else ([], 0)
     across = [pair for pair in pairs if set(pair.first_parts) != set(pair.second_parts)]
     repeated = [question for part in parts for question in _repeated_questions(part)]
     duplicates = [question for question in repeated if len(question.answers) == 1]
@@ -185,7 +186,7 @@ def _repeated_questions(part: DatasetPart) -> list[RepeatedQuestion]:
 
 
 def _near_duplicates(
-    parts: Sequence[DatasetPart], images: ImageSource, progress: ProgressCallback | None
+    parts: Sequence[DatasetPart], images: ImageSource, store: FingerprintStore, progress: ProgressCallback | None
 ) -> tuple[list[NearDuplicate], int]:
     """Near-duplicates among the distinct images, and the number of images that cannot be decoded."""
     used_in: defaultdict[str, set[str]] = defaultdict(set)
@@ -194,7 +195,7 @@ def _near_duplicates(
         for row, digest in zip(part.rows, part.digests, strict=True):
             used_in[digest].add(part.name)
             ids.setdefault(digest, row.image_id)
-    prints = _fingerprints(ids, images, progress)
+    prints = _fingerprints(ids, images, store, progress)
     digests = list(prints)
     pairs = [
         NearDuplicate(
@@ -212,9 +213,12 @@ def _near_duplicates(
 
 
 def _fingerprints(
-    ids: Mapping[str, str], images: ImageSource, progress: ProgressCallback | None
+    ids: Mapping[str, str], images: ImageSource, store: FingerprintStore, progress: ProgressCallback | None
 ) -> dict[str, Fingerprint]:
-    """Digest -> fingerprint of the images that can be decoded, by all cores, a few images in memory at once."""
+    """Digest -> fingerprint of the images that can be decoded, in order, by all cores, a few images in memory at once.
+
+    They are stored on the way, so that after an interruption only the rest is decoded.
+    """
 
     def one(image_id: str) -> Fingerprint | None:
         try:
@@ -222,17 +226,20 @@ def _fingerprints(
         except ImageError:
             return None
 
-    prints: dict[str, Fingerprint] = {}
-    digests = list(ids)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and resizing release the interpreter's lock
-        for start in range(0, len(digests), _IN_FLIGHT):
-            part = digests[start : start + _IN_FLIGHT]
-            for digest, result in zip(part, threads.map(one, (ids[digest] for digest in part)), strict=True):
-                if result is not None:
-                    prints[digest] = result
-            if progress is not None:
-                progress(start + len(part), len(digests))
-    return prints
+    known = store.read()
+    rest = [digest for digest in ids if digest not in known]
+    new: dict[str, Fingerprint] = {}
+    for number, (digest, result) in enumerate(zip(rest, in_threads(one, map(ids.__getitem__, rest)), strict=True), 1):
+        if result is not None:
+            new[digest] = result
+        if len(new) >= _STORED_TOGETHER:
+            store.add(new)
+            known |= new
+            new = {}
+        if progress is not None:
+            progress(len(ids) - len(rest) + number, len(ids))
+    known |= new
+    return {digest: known[digest] for digest in ids if digest in known}
 
 
 def _leak(part: DatasetPart, training: Sequence[DatasetPart], pairs: Sequence[NearDuplicate]) -> Leak:

@@ -190,7 +190,7 @@ def _hashes(copies: Floats) -> NDArray[np.uint64]:
     pixels, frequencies = np.arange(_SIDE), np.arange(_FREQUENCIES)
     # (frequencies, pixels): the first rows of the cosine transform (DCT-II)
     basis = np.cos(np.pi * (2 * pixels[None, :] + 1) * frequencies[:, None] / (2 * _SIDE)).astype(np.float32)
-    low = np.einsum("ua,nab,vb->nuv", basis, copies.reshape(-1, _SIDE, _SIDE), basis).reshape(len(copies), -1)
+    low = (basis @ copies.reshape(-1, _SIDE, _SIDE) @ basis.T).reshape(len(copies), -1)
     low[:, 0] = np.median(low[:, 1:], axis=1)  # brightness is no evidence: its bit is always 0
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()

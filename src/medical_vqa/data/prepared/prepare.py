@@ -33,6 +33,7 @@ from medical_vqa.data.prepared.manifest import (
 from medical_vqa.errors import DataError, ImageError, IncompleteError
 from medical_vqa.io import atomic_write, describe_disk_errors, sha256, sha256_file
 from medical_vqa.runtime import StageCallback
+from medical_vqa.runtime.threads import in_threads
 from medical_vqa.schema.records import SPLITS, Example, Split, write_jsonl
 
 if TYPE_CHECKING:
@@ -157,19 +158,28 @@ def _missing_parts(card: DatasetCard, published: Published) -> list[str]:
 
 def _hash_images(task: _Preparation) -> tuple[dict[str, str], dict[str, str]]:
     """Image id -> SHA-256 of its bytes, and image id -> why it cannot be read, for those that cannot."""
-    digests: dict[str, str] = {}
-    unreadable: dict[str, str] = {}
-    for done, (image_id, name) in enumerate(task.published.image_names.items(), 1):
+
+    def check(image_id: str) -> str | ImageError:
+        name = names[image_id]
         try:
             data = task.published.read_image(image_id)
             digest = sha256(data)
             copied = task.folder / _image_file(digest, name, data)
             if not copied.is_file():  # else it was decoded before
                 open_image(data, name)
-            digests[image_id] = digest
         except ImageError as error:
-            unreadable[image_id] = str(error)
-        task.progress("check images", done, len(task.published.image_names))
+            return error
+        return digest
+
+    names = task.published.image_names
+    digests: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for done, (image_id, result) in enumerate(zip(names, in_threads(check, names), strict=True), 1):
+        if isinstance(result, ImageError):
+            unreadable[image_id] = str(result)
+        else:
+            digests[image_id] = result
+        task.progress("check images", done, len(names))
     return digests, unreadable
 
 
@@ -252,8 +262,9 @@ def _write(task: _Preparation, digests: Mapping[str, str], source_digest: str) -
     # Without its manifest the folder counts as unprepared until everything below is written.
     (task.folder / MANIFEST_NAME).unlink(missing_ok=True)
     images = {}
-    for done, (image_id, digest) in enumerate(digests.items(), 1):
-        images[image_id] = _store_image(task, image_id, digest)
+    stored = in_threads(lambda item: _store_image(task, *item), digests.items())
+    for done, (image_id, file) in enumerate(zip(digests, stored, strict=True), 1):
+        images[image_id] = file
         task.progress("copy images", done, len(digests))
     splits = {}
     for split, rows in _ordered(task.published).items():
