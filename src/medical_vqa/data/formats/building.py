@@ -196,6 +196,11 @@ class DatasetBuilder:
             self.notes.append(
                 f"{several:,} questions are about several images; a model of one image receives the first"
             )
+        total = sum(map(len, self._examples.values()))
+        if unanswered := sum(not row.answers for rows in self._examples.values() for row in rows):
+            self.notes.append(
+                f"{unanswered:,} of {total:,} questions have no answer: they can be asked and are not scored"
+            )
         return Published(
             examples=self._examples,
             image_names=self._image_names,

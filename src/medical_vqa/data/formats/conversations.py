@@ -99,7 +99,7 @@ def _turn(turn: Any, place: str) -> tuple[str, str, list[Any]]:
         raise DataError(f"{place}: expected a turn as an object, got {type(turn).__name__}; write role and text")
     role, content = str(turn.get("from", turn.get("role", ""))).lower(), turn.get("value", turn.get("content", ""))
     images: list[Any] = []
-    if isinstance(content, list):
+    if isinstance(content, list) and not all(isinstance(part, str) for part in content):
         parts = [part for part in content if isinstance(part, Mapping)]
         for part in parts:
             image = part.get("image_url", part.get("image"))

@@ -23,7 +23,8 @@ from medical_vqa.errors import DataError, MissingDependencyError
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".arrow", ".txt")
 """Endings of files that `table_rows` reads; each also with ``.gz``."""
 _SEPARATORS = ",;\t|"
-_BATCH = 1024  # rows of parquet that are in memory at once
+_BATCH = 1024  # rows of parquet that are in memory at once, at most
+_BATCH_BYTES = 32 << 20  # of a batch of rows, whose images may have megabytes
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a cell may hold an image in base64
 
@@ -237,8 +238,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                yield from batch.to_pylist()
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                fitting = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+                for batch in file.iter_batches(max(1, min(_BATCH, fitting)), row_groups=[number]):
+                    yield from batch.to_pylist()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error
 

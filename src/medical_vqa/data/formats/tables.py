@@ -11,6 +11,8 @@ Every other column that holds text or numbers is a fact.
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,7 @@ def add_row(
         split: The split that the file's name states; a column of splits has priority.
         place: File and row number.
     """
-    answers = row.get(columns.get("answer", ""))
+    answers = _listed(row.get(columns.get("answer", "")))
     images = row[columns["image"]]
     builder.add(
         _split(row, columns, split, place),
@@ -143,6 +145,20 @@ def add_row(
         group=as_text(row.get(columns.get("group", ""))).strip(),
         facts=other_facts(row, set(columns.values())),
     )
+
+
+def _listed(answers: Any) -> Any:
+    """The items of a list that was written into a cell as text, as ``["yes", "no"]`` by JSON or pandas."""
+    if not isinstance(answers, str) or not (answers.strip().startswith("[") and answers.strip().endswith("]")):
+        return answers
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(answers.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(items, list) and all(isinstance(item, str | int | float) for item in items):
+            return items
+    return answers
 
 
 def other_facts(row: Mapping[str, Any], used: set[str]) -> dict[str, str]:

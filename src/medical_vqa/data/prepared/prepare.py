@@ -39,6 +39,8 @@ from medical_vqa.schema.records import SPLITS, Example, Split, write_jsonl
 if TYPE_CHECKING:
     from medical_vqa.data.formats.base import DatasetCard, Published, VqaDataset
 
+_MAX_LISTED = 100  # images that cannot be read, in one message
+
 
 @dataclass(frozen=True, slots=True)
 class _Preparation:
@@ -193,9 +195,11 @@ def _without_unreadable(task: _Preparation, unreadable: Mapping[str, str]) -> Pu
                   for image_id, reason in unreadable.items()]  # fmt: skip
         if len(listed) == 1:
             raise ImageError(listed[0])
+        if len(listed) > _MAX_LISTED:
+            listed = [*listed[:_MAX_LISTED], f"and {len(listed) - _MAX_LISTED:,} more"]
         lines = "\n  ".join(listed)
         raise ImageError(
-            f"{len(listed):,} images cannot be read; get them again, or leave their {len(skipped):,} rows out with "
+            f"{len(unreadable):,} images cannot be read; get them again, or leave their {len(skipped):,} rows out with "
             f"--skip-unreadable:\n  {lines}"
         )
     examples = {
