@@ -59,34 +59,34 @@ def _quoted(ids: Sequence[str]) -> str:
 
 def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> AnsweredQuestions:
     """Join predictions to examples; raises `DataError` if two examples share an id."""
-    rows, given = ExampleTable.of(examples), PredictionTable.of(predictions)
-    position = dict(zip(given.ids, range(len(given)), strict=True))
-    found = np.fromiter(map(position.get, rows.ids, itertools.repeat(-1)), np.intp, len(rows))
+    rows, table = ExampleTable.of(examples), PredictionTable.of(predictions)
+    position = dict(zip(table.ids, range(len(table)), strict=True))
+    position_of = np.fromiter(map(position.get, rows.ids, itertools.repeat(-1)), np.intp, len(rows))
     has_answer = rows.has_answer()
     twice = np.zeros(len(rows), bool)
-    if len(position) < len(given):
-        repeated = {id_ for id_, times in Counter(given.ids).items() if times > 1}
+    if len(position) < len(table):
+        repeated = {id_ for id_, times in Counter(table.ids).items() if times > 1}
         twice = np.fromiter(map(repeated.__contains__, rows.ids), bool, len(rows))
     ids = set(rows.ids)
     if len(ids) < len(rows):
         repeated_id, _ = Counter(rows.ids).most_common(1)[0]
         raise DataError(f"two examples have the id {repeated_id!r}; ids must be unique, so prepare the dataset again")
-    is_scored = has_answer & ~twice & (found >= 0)
+    is_scored = has_answer & ~twice & (position_of >= 0)
     excluded = {
-        _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (found < 0)),
+        _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (position_of < 0)),
         _NO_ANSWER: _ids_where(rows, ~has_answer),
         _DUPLICATE: _ids_where(rows, has_answer & twice),
-        _NO_EXAMPLE: [id_ for id_ in position if id_ not in ids] if (found >= 0).sum() < len(position) else [],
+        _NO_EXAMPLE: [id_ for id_ in position if id_ not in ids] if (position_of >= 0).sum() < len(position) else [],
     }
-    scored, answer_of = rows, found
+    scored, answer_of = rows, position_of
     if not is_scored.all():
-        scored, answer_of = rows.take(np.flatnonzero(is_scored)), found[is_scored]
+        scored, answer_of = rows.take(np.flatnonzero(is_scored)), position_of[is_scored]
     named = [named_rows(reason, of_reason) for reason, of_reason in excluded.items() if of_reason]
-    return AnsweredQuestions(rows, given, scored, AnswersById(scored, given.take(answer_of)), named)
+    return AnsweredQuestions(rows, table, scored, AnswersById(scored, table.take(answer_of)), named)
 
 
-def _ids_where(rows: ExampleTable, chosen: NDArray[np.bool_]) -> list[str]:
-    return [rows.ids[row] for row in np.flatnonzero(chosen).tolist()]
+def _ids_where(rows: ExampleTable, mask: NDArray[np.bool_]) -> list[str]:
+    return [rows.ids[row] for row in np.flatnonzero(mask).tolist()]
 
 
 def named_rows(reason: str, ids: Sequence[str]) -> NamedRows:

@@ -171,19 +171,19 @@ def answer_warnings(metric: Mean, table: AnswerTable) -> list[NamedRows]:
         table: The answers.
     """
     texts, golds = table.predictions.answers, table.examples.answers
-    blank = texts.per_row(lambda text: not text.strip())
-    empty = blank & golds.per_row(lambda answers: any(gold.strip() for gold in answers))
+    without_text = texts.per_row(lambda text: not text.strip())
+    empty = without_text & golds.per_row(lambda answers: any(gold.strip() for gold in answers))
     unusual = ~(texts.per_row(str.isascii) & golds.per_row(lambda answers: all(gold.isascii() for gold in answers)))
-    looks_right = np.zeros(len(table.rows), bool)
+    resembles = np.zeros(len(table.rows), bool)
     for number in np.unique(table.answer_of[unusual & ~empty]).tolist():
         row = int(table.rows[number])
         prediction, example = table.predictions[row], table.examples[row]
         plain_prediction = replace(prediction, answer=plain_letters(prediction.answer))
         plain_example = replace(example, answers=tuple(plain_letters(gold) for gold in example.answers))
         is_right = _full_score(metric, prediction, example)
-        looks_right[number] = not is_right and _full_score(metric, plain_prediction, plain_example)
+        resembles[number] = not is_right and _full_score(metric, plain_prediction, plain_example)
     ids = table.examples.ids
-    reasons = (_EMPTY, empty), (_HOMOGLYPHS, looks_right[table.answer_of])
+    reasons = (_EMPTY, empty), (_HOMOGLYPHS, resembles[table.answer_of])
     return [named_rows(reason, [ids[row] for row in np.flatnonzero(rows)]) for reason, rows in reasons if rows.any()]
 
 
@@ -211,18 +211,18 @@ def _answers_by_id(name: str, predictions: Sequence[Prediction], scored: Example
     for id_ in scored.ids:
         if id_ not in position:
             raise DataError(f"the {name} baseline has no prediction for {id_!r}; compute it over the same questions")
-    found = np.fromiter(map(position.__getitem__, scored.ids), np.intp, len(scored))
-    return AnswersById(scored, table.take(found))
+    positions = np.fromiter(map(position.__getitem__, scored.ids), np.intp, len(scored))
+    return AnswersById(scored, table.take(positions))
 
 
 def with_unanswered_rows(counted: Tally, answered: AnsweredQuestions) -> Tally | None:
     """The tally with a zero for every question that has an accepted answer and no prediction; None if there is none."""
-    asked = answered.examples
-    has_answer = asked.has_answer()
+    every = answered.examples
+    has_answer = every.has_answer()
     if has_answer.sum() == len(answered.scored) or counted.counts.shape[1] != 2:
         return None
-    is_scored = np.fromiter(map(set(answered.scored.ids).__contains__, asked.ids), bool, len(asked))
-    missing = asked.take(np.flatnonzero(has_answer & ~is_scored))
+    is_scored = np.fromiter(map(set(answered.scored.ids).__contains__, every.ids), bool, len(every))
+    missing = every.take(np.flatnonzero(has_answer & ~is_scored))
     zeros = np.tile([0.0, 1.0], (len(missing), 1))
     rows = counted.examples.followed_by(missing)
     clusters = cluster_numbers(list(rows.groups))

@@ -190,9 +190,9 @@ def rows_in_training(rows: AnsweredRows) -> frozenset[str]:
 def _rows_that_show(digests: Set[str], rows: AnsweredRows) -> frozenset[str]:
     """Ids of the rows whose image has one of these digests."""
     examples, digest = rows.examples(), rows.data.dataset.images.digest
-    shown = frozenset(image for image in examples.images.used() if digest(image) in digests)
-    rows_shown = np.flatnonzero(examples.images.per_row(shown.__contains__))
-    return frozenset(examples.ids[row] for row in rows_shown.tolist())
+    matching = frozenset(image for image in examples.images.used() if digest(image) in digests)
+    rows_matching = np.flatnonzero(examples.images.per_row(matching.__contains__))
+    return frozenset(examples.ids[row] for row in rows_matching.tolist())
 
 
 def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:

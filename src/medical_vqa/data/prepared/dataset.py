@@ -155,5 +155,5 @@ def select(examples: ExampleTable, where: Mapping[str, str]) -> ExampleTable:
             raise ConfigError(f"no question has the fact {fact!r}; {did_you_mean(fact, known)}")
         if value not in values:
             raise ConfigError(f"no question has {fact} {value!r}; {did_you_mean(value, sorted(values))}")
-    chosen = examples.facts.per_row(lambda facts: all(facts.get(fact) == value for fact, value in where.items()))
-    return examples if chosen.all() else examples.take(np.flatnonzero(chosen))
+    matches = examples.facts.per_row(lambda facts: all(facts.get(fact) == value for fact, value in where.items()))
+    return examples if matches.all() else examples.take(np.flatnonzero(matches))

@@ -98,17 +98,17 @@ class AnswerTable:
     ) -> None:
         rows = ExampleTable.of(examples)
         if isinstance(predictions, AnswersById) and predictions.examples is rows:
-            given = predictions.predictions
+            answers = predictions.predictions
         else:
             present = np.fromiter(map(predictions.__contains__, rows.ids), bool, len(rows))
             rows = rows.take(np.flatnonzero(present))
-            given = PredictionTable.of([predictions[id_] for id_ in rows.ids])
+            answers = PredictionTable.of([predictions[id_] for id_ in rows.ids])
         other = like if like is not None and like.examples is rows else None
         self.examples: ExampleTable = rows
         self.clusters: NDArray[np.intp] = other.clusters if other else _cluster_numbers(rows)
         self.references: NDArray[np.intp] = other.references if other else _reference_numbers(rows)
-        self.predictions: PredictionTable = given
-        pairs = self.references * max(len(given.answers.values), 1) + given.answers.index
+        self.predictions: PredictionTable = answers
+        pairs = self.references * max(len(answers.answers.values), 1) + answers.answers.index
         self.rows: NDArray[np.intp]
         """For each different answer the position of the first row that gives it."""
         self.answer_of: NDArray[np.intp]
