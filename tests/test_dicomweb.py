@@ -209,6 +209,45 @@ def test_the_server_retrieves_from_the_hosts_that_it_may(pacs):
 
 
 @needs_orthanc
+@needs_dciodvfy
+def test_a_study_is_opened_by_its_uid_and_the_servers_report_is_stored_read_back_and_valid(pacs, tmp_path):
+    settings = live.settings(dicomweb_service=pacs, dicom_reports=True)
+    with live.serving(make_engine(), settings) as url, live.client_of(base_url=url) as client:
+        reply = client.post("/images/dicomweb", json={"study": STUDY, "series": SERIES})
+        assert reply.status_code == 201, reply.text
+        (item,) = reply.json()["series"]
+        assert (item["planes"]["axial"], item["dicom_report"]) == (10, True)
+        assert client.post("/images/dicomweb", json={"study": STUDY}).status_code == 201
+        body = {"questions": ["Is this a CT?"], "frame": 2, "series_uid": "2.25.920", "instance_uid": "2.25.921"}
+        reply = client.post(f"/images/{item['image_id']}/dicom_report", json=body)
+        assert reply.status_code == 200, reply.text
+        for wrong in ({}, {"series": SERIES}, {"study": STUDY, "address": f"{pacs}/studies/{STUDY}"}):
+            refused = client.post("/images/dicomweb", json=wrong)
+            assert (refused.status_code, refused.json()["detail"]["code"]) == (422, "invalid")
+        other = client.post("/images/dicomweb", json={"address": f"{pacs}/studies/{STUDY}"})
+        assert (other.status_code, other.json()["detail"]["code"]) == (403, "forbidden")
+    (tmp_path / "report.dcm").write_bytes(reply.content)
+    assert errors_of(tmp_path / "report.dcm") == []
+    store(DicomwebAddress.parse(f"{pacs}/studies/{STUDY}"), [pydicom.dcmread(tmp_path / "report.dcm")])
+    address = DicomwebAddress.parse(f"{pacs}/studies/{STUDY}/series/2.25.920/instances/2.25.921")
+    (data,) = retrieve(address, limits=LOCAL_LIMITS)
+    report = pydicom.dcmread(io.BytesIO(data))
+    assert (report.Modality, report.PatientID, report.StudyInstanceUID) == ("SR", "PID-1", STUDY)
+    texts = texts_in(report)
+    assert (texts["Question"], texts["image"]) == (["Is this a CT?"], [f"{SERIES}.7"])
+
+
+def test_a_study_is_opened_only_where_the_settings_name_its_service():
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        reply = client.post("/images/dicomweb", json={"study": "1.2.3"})
+    assert (reply.status_code, reply.json()["detail"]["code"]) == (422, "invalid")
+    assert "MEDICAL_VQA_DICOMWEB_SERVICE" in reply.json()["detail"]["message"]
+    for service in ("https://pacs.example.org", "dicomweb://user@pacs.example.org/x", "dicomweb://a/b?c"):
+        with pytest.raises(ConfigError, match="expected dicomweb://HOST/PATH"):
+            live.settings(dicomweb_service=service)
+
+
+@needs_orthanc
 def test_limits_hold_for_what_is_retrieved(pacs):
     limits = DecodeLimits(file_bytes=20_000, settings={"file_bytes": "BYTES"})
     with pytest.raises(TooLargeError, match="name one series or raise BYTES"):

@@ -12,6 +12,7 @@ from live import serving, settings
 from own_page import add, answers, ask, is_local, opened, png
 from playwright.sync_api import expect
 from ports import free_port
+from pydicom import dcmread
 from waiting import TIMEOUT, drag, expect_accessible, until, wait_for_rectangles, wait_until_nothing_overflows
 
 SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
@@ -460,6 +461,49 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         page.locator(".options select").select_option("slice")
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(2)
+
+
+def test_a_study_is_opened_by_a_link_and_reported_as_dicom(browser, ct_zip, monkeypatch, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(ct_zip)) as archive:
+        files = [archive.read(name) for name in archive.namelist()]
+    retrieved = []
+
+    def retrieve(address, *, limits):
+        retrieved.append(address)
+        return files
+
+    monkeypatch.setattr("medical_vqa.serving.series.decode.retrieve", retrieve)
+    named = settings(page=True, dicomweb_service="dicomweb://127.0.0.1:1/dicom-web", dicom_reports=True)
+    with serving(make_engine(Echo()), named) as url, opened(browser, url, path="/?study=1.2.5&series=1.2.4") as page:
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        assert [(one.prefix, one.study, one.series) for one in retrieved] == [("/dicom-web", "1.2.5", "1.2.4")]
+        assert "1.2.5" not in page.url
+        expect(page.get_by_label("Export")).to_have_count(0)
+        ask(page, "Which plane?")
+        expect(answers(page)).to_have_count(1)
+        with page.expect_download() as download:
+            page.get_by_label("Export").select_option("dicom")
+        download.value.save_as(tmp_path / "report.dcm")
+        report = dcmread(tmp_path / "report.dcm")
+        assert (report.Modality, report.StudyInstanceUID, str(report.PatientName)) == ("SR", "1.2.5", "Doe^Jane")
+        page.reload()
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        assert len(retrieved) == 1
+
+
+def test_a_link_to_a_study_that_cannot_be_opened_is_a_sentence(browser, url):
+    with opened(browser, url, path="/?study=1.2.5") as page:
+        expect(page.locator(".notices .error")).to_contain_text("this server opens no studies by their UID")
+
+
+def test_no_dicom_report_is_offered_where_the_server_stores_no_uids(browser, url, ct_zip):
+    with opened(browser, url) as page:
+        page.set_input_files("input[data-testid=files]", {"name": "ct.zip", "mimeType": "", "buffer": ct_zip})
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        ask(page, "Which plane?")
+        expect(answers(page)).to_have_count(1)
+        expect(page.get_by_label("Export").locator("option[value=html]")).to_have_count(1)
+        expect(page.get_by_label("Export").locator("option[value=dicom]")).to_have_count(0)
 
 
 def test_two_pictures_side_by_side_scroll_together(browser, url, ct_zip):

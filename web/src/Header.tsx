@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { percent } from "./Conversation.tsx";
 import { Dialog } from "./Dialog.tsx";
 import { chooseLanguage, language, LANGUAGES, t, type Language } from "./i18n/index.ts";
-import { downloadCsv, downloadJson, downloadReport, printReport } from "./report.ts";
+import { downloadCsv, downloadDicom, downloadJson, downloadReport, hasDicom, printReport } from "./report.ts";
 import * as store from "./store.ts";
 import { Table } from "./Table.tsx";
 import { workOpen } from "./Work.tsx";
@@ -24,6 +24,7 @@ export function Header() {
     if (form === "table") setTable(true);
     if (form === "print") void printReport();
     if (form === "html") void downloadReport();
+    if (form === "dicom") void downloadDicom();
     if (form === "csv") downloadCsv();
     if (form === "json") downloadJson();
   };
@@ -41,6 +42,7 @@ export function Header() {
           <option value="table">{t("export.table")}</option>
           <option value="print">{t("export.report")}</option>
           <option value="html">{t("report.html")}</option>
+          {hasDicom() && <option value="dicom">{t("report.dicom")}</option>}
           <option value="csv">{t("export.csv")}</option>
           <option value="json">{t("export.json")}</option>
         </select>

@@ -50,6 +50,8 @@ export type UploadedImage = {
   burned_in_annotation: boolean | null;
   spacing: [number, number] | null;
   expires_in_seconds: number | null;
+  /** Whether the server can write its answers as a DICOM report. */
+  dicom_report?: boolean;
 };
 
 export type Plane = "axial" | "coronal" | "sagittal";
@@ -207,6 +209,11 @@ export async function cancelQuestion(id: string, imageId: string, key: string): 
   await request(`/conversations/${id}/images/${imageId}/questions/${key}`, { method: "DELETE" });
 }
 
+/** The answers about an image of a conversation as a DICOM report. */
+export async function dicomReport(id: string, imageId: string): Promise<Blob> {
+  return (await request(`/conversations/${id}/images/${imageId}/dicom_report`, json({}))).blob();
+}
+
 export async function rateAnswer(id: string, imageId: string, key: string, rating: Rating, keepPicture: boolean): Promise<void> {
   await request(`/conversations/${id}/ratings`, json({ image_id: imageId, key, ...rating, keep_picture: keepPicture }));
 }
@@ -215,8 +222,18 @@ export async function rateAnswer(id: string, imageId: string, key: string, ratin
 export async function addSeries(id: string, files: { file: Blob; name: string }[], name: string): Promise<{ cases: Case[]; leftOut: number }> {
   const form = new FormData();
   for (const { file, name: fileName } of files) form.append("files", file, fileName);
-  const answer = await (await request("/series", { method: "POST", body: form })).json();
-  const items: (ImageItem & { description?: string })[] = answer.series;
+  return attachSeries(id, await (await request("/series", { method: "POST", body: form })).json(), name);
+}
+
+/** Retrieves a study, or one of its series, from the archive that the server names; each series is then an image of the conversation. */
+export async function addStudy(id: string, study: string, series: string | null, name: string): Promise<{ cases: Case[]; leftOut: number }> {
+  return attachSeries(id, await (await request("/images/dicomweb", json({ study, ...(series ? { series } : {}) }))).json(), name);
+}
+
+type SeriesUpload = { series: (ImageItem & { description?: string })[]; left_out?: unknown[] };
+
+async function attachSeries(id: string, answer: SeriesUpload, name: string): Promise<{ cases: Case[]; leftOut: number }> {
+  const items = answer.series;
   const cases: Case[] = [];
   for (const [index, item] of items.entries()) {
     const caption = [item.modality, item.body_part, item.description].filter(Boolean).join(", ") || name;

@@ -1,13 +1,13 @@
 // A session as a report to print or to keep, a table, or data.
 import type { Answer, Case, Turn } from "./api.ts";
-import { pictureBlob } from "./api.ts";
+import { dicomReport, pictureBlob } from "./api.ts";
 import { captionOf, language, nameOf, t } from "./i18n/index.ts";
 import { reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
 
-export function download(name: string, type: string, content: string): void {
+export function download(name: string, type: string, content: string | Blob): void {
   const url = URL.createObjectURL(new Blob([content], { type }));
   const link = Object.assign(document.createElement("a"), { href: url, download: name });
   link.click();
@@ -97,6 +97,25 @@ const STYLE = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2
 /** One self-contained file. */
 export async function downloadReport(): Promise<void> {
   download("medical-vqa-report.html", "text/html;charset=utf-8", `<!doctype html><html lang="${language.value}"><meta charset="utf-8"><title>${t("report.title")}</title><style>${STYLE}</style><body>${await reportBody()}</body></html>`);
+}
+
+const reportable = (item: Case): boolean => Boolean(item.image.dicom_report) && item.turns.some((turn) => turn.answer);
+
+/** Whether an answer of the session is about a picture that came as DICOM, where the server keeps what a report must repeat. */
+export const hasDicom = (): boolean => (store.conversation.value?.cases ?? []).some(reportable);
+
+/** A DICOM report of each picture that came as DICOM and was asked about. */
+export async function downloadDicom(): Promise<void> {
+  const id = store.conversation.value?.id;
+  const cases = (store.conversation.value?.cases ?? []).filter(reportable);
+  for (const [index, item] of cases.entries()) {
+    try {
+      const name = cases.length > 1 ? `medical-vqa-report-${index + 1}.dcm` : "medical-vqa-report.dcm";
+      download(name, "application/dicom", await dicomReport(id!, item.image.image_id));
+    } catch (error) {
+      store.notify(`${captionOf(item.name)}: ${store.failureOf(error)}`, true);
+    }
+  }
 }
 
 /** The same, printed: the browser's dialog writes a PDF. */

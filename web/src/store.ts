@@ -68,6 +68,27 @@ export async function start(): Promise<void> {
   online.value = true;
   void api.modelNames().then((names) => (modelNames.value = names));
   if (location.hash) await openFromAddress(); // else a picture may have been opened meanwhile
+  await openStudy();
+}
+
+/** Opens the study that another viewer's link names (?study=UID, with &series=UID for one of its series), once. */
+async function openStudy(): Promise<void> {
+  const link = new URLSearchParams(location.search);
+  const study = link.get("study");
+  if (!study) return;
+  history.replaceState(null, "", `${location.pathname}${location.hash}`); // the UID does not stay in the address
+  const name = t("study.name");
+  uploading.value = [...uploading.value, name];
+  try {
+    const { cases, leftOut } = await api.addStudy(await openConversation(), study, link.get("series"), name);
+    if (leftOut) notify(t("cases.left_out", { n: leftOut }), true);
+    addCases(cases);
+    if (cases.length) choose(cases[0]!.image.image_id);
+  } catch (error) {
+    notify(t("cases.upload_failed", { name, reason: failureOf(error) }), true);
+  }
+  const index = uploading.value.indexOf(name);
+  uploading.value = uploading.value.filter((_, i) => i !== index);
 }
 
 /** Opens the conversation that the address names: at the start, and after "back". */

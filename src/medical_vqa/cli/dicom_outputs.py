@@ -14,9 +14,9 @@ from medical_vqa.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from medical_vqa import api
+    from medical_vqa.data.imaging.dicom_export.uids import ObjectUids
     from medical_vqa.pipelines.ask import Answer, AttentionMap
     from medical_vqa.pipelines.ask_series import SeriesAnswer
-    from medical_vqa.pipelines.dicom_report import ObjectUids
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SCHEME = "dicomweb://"
@@ -113,6 +113,6 @@ class DicomOutputs:
 
 
 def _uids(pair: tuple[str, str] | None) -> ObjectUids:
-    from medical_vqa.pipelines.dicom_report import ObjectUids, new_uid
+    from medical_vqa.data.imaging.dicom_export.uids import ObjectUids
 
-    return ObjectUids(*pair) if pair else ObjectUids(new_uid(), new_uid())
+    return ObjectUids(*pair) if pair else ObjectUids.new()

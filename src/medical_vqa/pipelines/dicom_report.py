@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.dicom_export.capture import attention_picture, secondary_capture
 from medical_vqa.data.imaging.dicom_export.report import ReportedAnswer, structured_report
-from medical_vqa.data.imaging.dicom_export.source import read_source
+from medical_vqa.data.imaging.dicom_export.source import dicom_bytes, read_source
+from medical_vqa.data.imaging.dicom_export.uids import ObjectUids, device_uid
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress, store
 from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.data.imaging.series import is_series, series_files
-from medical_vqa.errors import ConfigError, ImageError
+from medical_vqa.errors import ImageError
 from medical_vqa.io import atomic_write
 
 if TYPE_CHECKING:
@@ -26,29 +22,6 @@ if TYPE_CHECKING:
 
     from medical_vqa.pipelines.ask import Answer, AttentionMap
     from medical_vqa.pipelines.ask_series import SeriesAnswer
-
-
-_UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectUids:
-    """UIDs of an exported object."""
-
-    series: str
-    """SeriesInstanceUID."""
-    instance: str
-    """SOPInstanceUID."""
-
-    def __post_init__(self) -> None:
-        for uid in (self.series, self.instance):
-            if len(uid) > 64 or not _UID.fullmatch(uid):
-                raise ConfigError(f"UID: expected numbers with points, such as 2.25.1, got {uid!r}; correct it")
-
-
-def new_uid() -> str:
-    """A UID that nothing else has. Source: PS3.5, B.2."""
-    return f"2.25.{uuid.uuid4().int}"
 
 
 def report_of(
@@ -75,7 +48,7 @@ def report_of(
         reported,
         sources,
         model=model,
-        device_uid=_device_uid(model),
+        device_uid=device_uid(model),
         series_uid=uids.series,
         instance_uid=uids.instance,
     )
@@ -93,9 +66,7 @@ def capture_of(attention: AttentionMap, *, uids: ObjectUids, model: str) -> Data
 
 def write_dicom(dataset: Dataset, path: Path) -> None:
     """Write a DICOM object, which only its owner may read: it has the patient's elements."""
-    out = io.BytesIO()
-    dataset.save_as(out, enforce_file_format=True)
-    atomic_write(path, out.getvalue(), private=True)
+    atomic_write(path, dicom_bytes(dataset), private=True)
 
 
 def store_dicom(dataset: Dataset, address: str) -> None:
@@ -146,9 +117,3 @@ def _about_series(answers: Sequence[SeriesAnswer], source: Path) -> tuple[list[D
 def _reported(answer: Answer | SeriesAnswer, images: tuple[tuple[int, int | None], ...]) -> ReportedAnswer:
     text = None if answer.abstained else answer.text
     return ReportedAnswer(answer.question, text, answer.confidence, answer.reason, images)
-
-
-def _device_uid(model: str) -> str:
-    """A UID that stands for a model: equal for equal names. Source: PS3.5, B.2."""
-    digest = hashlib.sha256(f"medical-vqa/{model}".encode()).digest()[:16]
-    return f"2.25.{int.from_bytes(digest, 'big')}"

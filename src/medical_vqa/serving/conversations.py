@@ -25,6 +25,7 @@ from medical_vqa.data.feedback import Rating, record
 from medical_vqa.errors import DataError
 from medical_vqa.serving import service as services
 from medical_vqa.serving.clients import current_client
+from medical_vqa.serving.dicom_reports import dicom_report
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.repository import stored_name
@@ -35,12 +36,13 @@ from medical_vqa.serving.schema import (
     ConversationImage,
     ConversationQuestion,
     ConversationTurn,
+    DicomReportOptions,
     RatingRequest,
     Region,
     TurnRating,
     UploadedImage,
 )
-from medical_vqa.serving.series.views import Selection
+from medical_vqa.serving.series.views import Selection, facts_of
 from medical_vqa.serving.service import Service, Upload
 
 MAX_CASES = 100
@@ -151,7 +153,12 @@ class Conversations:
             width, height = picture.size
         lifetime = None if stored.expires_at is None else max(0.0, stored.expires_at - time.time())
         image = UploadedImage(
-            image_id=image_id, width=width, height=height, format="DICOM", expires_in_seconds=lifetime
+            image_id=image_id,
+            width=width,
+            height=height,
+            format="DICOM",
+            expires_in_seconds=lifetime,
+            dicom_report=facts_of(stored).dicom_report,
         )
         return await self._add(entry, image, name)
 
@@ -247,6 +254,23 @@ class Conversations:
             raise ApiError(503, "not_ready", "the rating cannot be written now; try again later") from error
         rating_of_turn = TurnRating(correct=rating.correct, correction=rating.correction)
         await self._change_turn(entry, rating.image_id, turn.key, {"rating": rating_of_turn})
+
+    async def dicom_report(self, conversation_id: str, image_id: str, options: DicomReportOptions) -> bytes:
+        """The answers about an image of a conversation as a DICOM SR, as a file.
+
+        Args:
+            conversation_id: Of the conversation.
+            image_id: Of the image.
+            options: UIDs of the report, and of the image where they were not stored.
+
+        Raises:
+            ApiError: The conversation or the image is unknown, nothing was answered, or no UIDs are known.
+        """
+        entry = await self._get(conversation_id)
+        answers = [turn.answer for turn in _case(entry.conversation, image_id).turns if turn.answer is not None]
+        if not answers:
+            raise ApiError(422, "invalid", "no question about this image has an answer yet; ask one first")
+        return await dicom_report(self._service, image_id, answers, options)
 
     async def delete_image(self, conversation_id: str, image_id: str) -> None:
         """Delete an image with its questions and answers; raises `ApiError` where it is unknown."""

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -73,6 +73,8 @@ class DecodeJob:
     """Center and width, for values of more than 8 bits."""
     keep_values: bool = False
     """Whether the values of more than 8 bits are returned too, to be stored."""
+    keep_sources: bool = False
+    """Whether what a DICOM report must repeat is returned too, to be stored."""
 
     @property
     def size(self) -> int:
@@ -114,7 +116,7 @@ class ImageInfo:
     """Sentences on what could not be used, or what to be careful about."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecodedImage:
     """An upload after decoding."""
 
@@ -132,6 +134,8 @@ class DecodedImage:
     """The values, where they are stored; from `values.storable`."""
     facts: ImageFacts | None = None
     """What can be shown of the image, where it is stored."""
+    sources: str = ""
+    """What a DICOM report must repeat, from `StoredSources.to_json`; empty: it is not stored."""
 
 
 def info_of(frame: DecodedFrame, header_fields: Mapping[str, str]) -> ImageInfo:
@@ -169,8 +173,26 @@ def decode(job: DecodeJob) -> DecodedImage:
         facts = facts_of_picture(frame.header_fields, frame.window, list(frame.warnings))
     else:
         facts = facts_of_volume(volume, frame=frame.frame)
+    sources = ""
+    if job.keep_sources and frame.format == "DICOM":
+        slices = range(frame.frames) if volume is not None else [frame.frame]
+        sources = read_sources({0: lambda: job.data}, [(0, number) for number in slices])
+        facts = facts.model_copy(update={"dicom_report": bool(sources)})
     context = PictureContext.of(frame)
-    return DecodedImage(digest.hexdigest(), png_of(frame.image), picture, info, context, volume, facts)
+    return DecodedImage(digest.hexdigest(), png_of(frame.image), picture, info, context, volume, facts, sources)
+
+
+def read_sources(files: Mapping[int, Callable[[], bytes]], slices: Sequence[tuple[int, int]]) -> str:
+    """What a DICOM report about a series or a file must repeat, as text; empty where the files do not have it.
+
+    Args:
+        files: Functions that return the bytes of a file, by its number.
+        slices: Number of the file and frame, from 0, of each slice of the stored plane.
+    """
+    from medical_vqa.data.imaging.dicom_export.stored_sources import StoredSources  # noqa: PLC0415 - pydicom: an extra
+
+    sources = StoredSources.read(files, slices)
+    return "" if sources is None else sources.to_json()
 
 
 def _for_model(job: DecodeJob, frame: DecodedFrame) -> Image.Image:

@@ -94,6 +94,9 @@ PlaneName = Literal["axial", "coronal", "sagittal"]
 WINDOW = r"^([a-z_]{1,20}|-?[0-9]{1,7}(\.[0-9]{1,4})?,[0-9]{1,7}(\.[0-9]{1,4})?)$"
 """Pattern of a window: a name, or center and width with a comma between them."""
 MAX_FRAME = 1_000_000
+UID = r"^[0-2](\.(0|[1-9][0-9]*))+$"
+"""Pattern of a UID of DICOM."""
+CT_IMAGE_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 
 
 class Wire(BaseModel):
@@ -175,13 +178,67 @@ class AskManyRequest(Wire):
 
 
 class RetrieveRequest(Wire):
-    """Images of a DICOMweb server."""
+    """Images of a DICOMweb server: an address, or a study of the service that the settings name."""
 
-    address: str = Field(
+    address: str | None = Field(
+        None,
         description="A study, a series or one instance of a server that this one may retrieve from.",
         max_length=500,
         examples=["dicomweb://pacs.example.org/dicom-web/studies/1.2.3/series/1.2.3.4"],
     )
+    study: str | None = Field(
+        None,
+        description="StudyInstanceUID, in place of the address, of the one service that the settings name.",
+        pattern=UID,
+        max_length=64,
+        examples=["1.2.3"],
+    )
+    series: str | None = Field(
+        None, description="SeriesInstanceUID, with study; null: all its series.", pattern=UID, max_length=64
+    )
+
+
+class DicomInstance(Wire):
+    """A DICOM image."""
+
+    sop_class_uid: str = Field(description="SOPClassUID.", pattern=UID, max_length=64, examples=[CT_IMAGE_CLASS])
+    sop_instance_uid: str = Field(description="SOPInstanceUID.", pattern=UID, max_length=64, examples=["1.2.3.4.5"])
+
+
+class DicomReportSource(Wire):
+    """The images that a DICOM report is about, and what it must repeat of them."""
+
+    study_uid: str = Field(description="StudyInstanceUID.", pattern=UID, max_length=64, examples=["1.2.3"])
+    series_uid: str = Field(description="SeriesInstanceUID.", pattern=UID, max_length=64, examples=["1.2.3.4"])
+    instances: list[DicomInstance] = Field(description="The images.", min_length=1, max_length=4096)
+    patient_id: str = Field("", description="PatientID: by it an archive knows the patient.", max_length=64)
+    patient_name: str = Field("", description="PatientName.", max_length=64)
+    patient_birth_date: str = Field("", description="PatientBirthDate, YYYYMMDD.", pattern="^([0-9]{8})?$")
+    patient_sex: Literal["", "M", "F", "O"] = Field("", description="PatientSex.")
+
+
+class DicomReportOptions(Wire):
+    """UIDs of a DICOM report."""
+
+    source: DicomReportSource | None = Field(
+        None, description="The images; null: what was stored with the image (MEDICAL_VQA_DICOM_REPORTS)."
+    )
+    series_uid: str | None = Field(
+        None, description="SeriesInstanceUID of the report; null: a new one.", pattern=UID, max_length=64
+    )
+    instance_uid: str | None = Field(
+        None, description="SOPInstanceUID of the report, with series_uid; null: a new one.", pattern=UID, max_length=64
+    )
+
+
+class DicomReportRequest(DicomReportOptions):
+    """Questions whose answers are written as a DICOM report."""
+
+    questions: list[Question] = Field(description="In words.", min_length=1, max_length=MAX_QUESTIONS)
+    frame: int | None = Field(None, ge=0, le=MAX_FRAME, description=_FRAME)
+    plane: PlaneName | None = Field(None, description=_PLANE)
+    window: str | None = Field(None, pattern=WINDOW, description=_WINDOW)
+    model: ModelName | None = Field(None, description=CHOSEN_MODEL)
 
 
 class JobQuestion(Wire):
@@ -213,6 +270,11 @@ class FractionRequest(Wire):
     fraction: float = Field(
         ge=0, le=1, description="Part of the images; 1 makes it the default model.", examples=[0.05]
     )
+
+
+_DICOM_REPORT = (
+    "Whether UIDs are stored with the image, so that answers can be exported as a DICOM report without more."
+)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -257,6 +319,7 @@ class UploadedImage(Wire):
     expires_in_seconds: float | None = Field(
         None, description="How long the image is stored; null: until it is deleted.", examples=[3600.0]
     )
+    dicom_report: bool = Field(False, description=_DICOM_REPORT)
 
 
 class NamedWindow(Wire):
@@ -298,6 +361,7 @@ class ImageFacts(Wire):
         description="What of the patient is at the left, right, top and bottom of a picture in each plane: R, L, A, P, "
         "S or I; no entry where the files do not say.",
     )
+    dicom_report: bool = Field(False, description=_DICOM_REPORT)
     notes: list[str] = Field(default_factory=list, description="Codes of what was left out or is missing.")
     warnings: list[str] = Field(default_factory=list, description="The same and more in sentences.")
 

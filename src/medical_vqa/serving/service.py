@@ -41,6 +41,7 @@ from medical_vqa.serving.schema import (
     Limits,
     ModelInfo,
     ModelRef,
+    RetrieveRequest,
     SeriesUpload,
     Timings,
     UploadedImage,
@@ -207,28 +208,47 @@ class Service:
         image = await self.images.add(decoded, upload.data)
         await self._audit("upload", image.digest)
         ttl = self.settings.store_ttl
-        return UploadedImage(image_id=image.id, expires_in_seconds=ttl, **dataclasses.asdict(decoded.info))
+        reportable = facts_of(image).dicom_report
+        info = dataclasses.asdict(decoded.info)
+        return UploadedImage(image_id=image.id, expires_in_seconds=ttl, dicom_report=reportable, **info)
 
     async def upload_series(self, files: Sequence[bytes], *, client: str = "") -> SeriesUpload:
         """Sort a client's files into series and single pictures, and store each; raises `ApiError`."""
-        job = SeriesJob(tuple(files), self._series_limits, self.engine.model.picture)
+        job = SeriesJob(
+            tuple(files), self._series_limits, self.engine.model.picture, keep_sources=self.settings.dicom_reports
+        )
         return await self._add_series(job, client)
 
-    async def retrieve_series(self, address: str, *, client: str = "") -> SeriesUpload:
+    async def retrieve_series(self, request: RetrieveRequest, *, client: str = "") -> SeriesUpload:
         """Retrieve a study or series from a DICOMweb server that the settings name, and store it like an upload.
 
         Raises `ApiError`: 403 for another server, 422 where the address makes no sense or the server has nothing there.
         """
+        service = self.settings.dicomweb_service
+        address, named = request.address, [one for one in (request.address, request.study) if one is not None]
+        if len(named) != 1 or (request.series and not request.study):
+            raise ApiError(422, "invalid", "expected either an address, or a study with or without one of its series")
+        if address is None:
+            if service is None:
+                message = (
+                    "this server opens no studies by their UID; MEDICAL_VQA_DICOMWEB_SERVICE names the service of them"
+                )
+                raise ApiError(422, "invalid", message)
+            part = f"/series/{request.series}" if request.series else ""
+            address = f"{service.rstrip('/')}/studies/{request.study}{part}"
         try:
             parsed = DicomwebAddress.parse(address)
         except ConfigError as error:
             raise ApiError(422, "invalid", str(error)) from None
-        if parsed.host not in {host.lower() for host in self.settings.dicomweb_hosts}:
+        if request.address is not None and parsed.host not in {host.lower() for host in self.settings.dicomweb_hosts}:
             message = (
                 "images of this DICOMweb host may not be retrieved; MEDICAL_VQA_DICOMWEB_HOSTS lists those that may"
             )
             raise ApiError(403, "forbidden", message)
-        return await self._add_series(DicomwebJob(parsed, self._series_limits, self.engine.model.picture), client)
+        job = DicomwebJob(
+            parsed, self._series_limits, self.engine.model.picture, keep_sources=self.settings.dicom_reports
+        )
+        return await self._add_series(job, client)
 
     async def _add_series(self, job: SeriesJob | DicomwebJob, client: str) -> SeriesUpload:
         decoded = await self._series_decoders.decode(job, client=client)
@@ -398,7 +418,8 @@ class Service:
 
     async def _decode(self, upload: Upload, client: str, received: float, *, keep_values: bool = False) -> DecodedImage:
         spec = self.engine.model.picture
-        job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window, keep_values)
+        keep_sources = keep_values and self.settings.dicom_reports
+        job = DecodeJob(upload.data, self._ingest_limits, spec, upload.frame, upload.window, keep_values, keep_sources)
         return await self._decoders.decode(job, client=client, received=received)
 
     async def _answer_selection(
@@ -546,6 +567,10 @@ class Service:
         """Forget an uploaded image and the answers about it; raises `ApiError` (404)."""
         await self.images.delete(image_id)
         await self._audit("delete", image_id)
+
+    async def record_report(self, image: StoredImage) -> None:
+        """Write to the audit log that a DICOM report about an image was exported."""
+        await self._audit("report", image.digest)
 
     async def _audit(self, event: str, picture: str, **fields: Any) -> None:
         """Write a line of the audit log, if there is one; the image is named by the head of its key."""

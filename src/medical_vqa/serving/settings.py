@@ -35,6 +35,7 @@ _READ_ELSEWHERE = {  # variables of other parts of the package
     "MODELS",
 }
 _KEY_HASH = re.compile(r"([\w.-]+:)?[0-9a-f]{64}")
+_SERVICE = re.compile(r"dicomweb://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?(/[\w.~-]+)*/?")
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:\d+)?")
 _ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
@@ -197,6 +198,10 @@ class Settings(BaseSettings):
     """Origins whose pages may call this server from a browser; empty: none."""
     dicomweb_hosts: CommaSeparated = ()
     """HOST or HOST:PORT of the DICOMweb servers that POST /images/dicomweb may retrieve from; empty: none."""
+    dicomweb_service: str | None = None
+    """dicomweb://HOST/PATH of the service whose studies the page opens by /?study=UID; None: it opens none."""
+    dicom_reports: bool = False
+    """Whether UIDs and the patient's elements of DICOM images are stored, for answers as a DICOM report."""
     remote_images: bool = False
     """Whether chat requests may name http(s) images, which this server then fetches."""
 
@@ -271,6 +276,13 @@ class Settings(BaseSettings):
         for host in value:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"expected hosts such as pacs.example.org or 127.0.0.1:8042, got {host!r}")
+        return value
+
+    @field_validator("dicomweb_service")
+    @classmethod
+    def _check_dicomweb_service(cls, value: str | None) -> str | None:
+        if value is not None and not _SERVICE.fullmatch(value):
+            raise ValueError("expected dicomweb://HOST/PATH, such as dicomweb://pacs.example.org/dicom-web")
         return value
 
     @field_validator("further_models")

@@ -13,7 +13,9 @@ from waiting import TIMEOUT
 
 
 @contextmanager
-def opened(browser: Browser, url: str, *, width: int = 1440, height: int = 900, **context: Any) -> Iterator[Page]:
+def opened(
+    browser: Browser, url: str, *, width: int = 1440, height: int = 900, path: str = "/page", **context: Any
+) -> Iterator[Page]:
     """A page; at the end it must have logged no error and sent no request to another host."""
     errors: list[str] = []
     foreign: list[str] = []
@@ -25,7 +27,7 @@ def opened(browser: Browser, url: str, *, width: int = 1440, height: int = 900, 
     around.on("request", lambda request: foreign.append(request.url) if not is_local(request.url) else None)
     try:
         page = around.new_page()
-        page.goto(f"{url}/page")
+        page.goto(f"{url}{path}")
         page.wait_for_selector(".safety")
         yield page
     finally:

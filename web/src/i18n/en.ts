@@ -221,6 +221,8 @@ export const en = {
   "report.slice": "Slice {number}, {plane}",
   "report.window": "Window {center} / {width}",
   "report.html": "Report (HTML file)",
+  "report.dicom": "Report (DICOM SR)",
+  "study.name": "Study",
   "model.cannot": "What it cannot do",
   "model.cannot_text": "Find what it was not trained on, give reasons, compare with earlier pictures, or replace a radiologist. It withholds answers where it is not better than guessing without the picture.",
   "model.scores": "Accuracy by type of question",

@@ -222,6 +222,8 @@ export const zh: Record<Key, string> = {
   "report.slice": "第 {number} 层，{plane}",
   "report.window": "窗位 {center} / 窗宽 {width}",
   "report.html": "报告（HTML 文件）",
+  "report.dicom": "报告（DICOM SR）",
+  "study.name": "检查",
   "model.cannot": "局限",
   "model.cannot_text": "不能发现训练数据以外的内容、不能说明理由、不能与既往图像比较，也不能替代放射科医生。若不优于不看图像的猜测，它不作回答。",
   "model.scores": "各类问题的正确率",

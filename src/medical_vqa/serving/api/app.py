@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import conversations, docs, openai, page, responses, routes, series
+from medical_vqa.serving.api import conversations, docs, openai, page, reports, responses, routes, series
 from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.requests import FORM_LIMITS
@@ -100,6 +100,7 @@ def create_app(
     app.include_router(routes.json_router)
     app.include_router(series.json_router)
     app.include_router(series.router)
+    app.include_router(reports.router)
     app.include_router(model_routes.router)
     app.include_router(job_routes.router)
     app.include_router(openai.router)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 
+from medical_vqa.serving.api.reports import DICOM_REPORT, report_response
 from medical_vqa.serving.api.requests import (
     BoundedJsonRoute,
     ClientDependency,
@@ -19,6 +20,7 @@ from medical_vqa.serving.schema import (
     ConversationImage,
     ConversationQuestion,
     ConversationTurn,
+    DicomReportOptions,
     Draft,
     RatingRequest,
     StoredImageName,
@@ -115,6 +117,23 @@ async def draft(conversation_id: ConversationId, body: Draft, conversations: Con
     """Keep a question that was typed and not sent."""
     await conversations.draft(conversation_id, body.image_id, body.draft)
     return Response(status_code=204)
+
+
+@router.post(
+    "/{conversation_id}/images/{image_id}/dicom_report",
+    response_class=Response,
+    responses={**DICOM_REPORT, **errors(*_QUESTION_ERRORS)},
+)
+async def dicom_report(
+    request: Request,
+    conversation_id: ConversationId,
+    image_id: ImageId,
+    body: DicomReportOptions,
+    conversations: ConversationsDependency,
+) -> Response:
+    """The answers about an image of a conversation as a DICOM Comprehensive SR, which refers to the image."""
+    work = conversations.dicom_report(conversation_id, image_id, body)
+    return report_response(await while_connected(request, work))
 
 
 @router.delete("/{conversation_id}/images/{image_id}", status_code=204, responses=errors(401, 404, 422, 429, 503))

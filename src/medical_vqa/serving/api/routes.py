@@ -259,8 +259,8 @@ async def readyz(request: Request, service: ServiceDependency) -> Health:
 
 
 @router.get("/", include_in_schema=False)
-async def root(service: ServiceDependency) -> Response:
+async def root(request: Request, service: ServiceDependency) -> Response:
     """The page, or the description of the API, where they are served."""
     if service.settings.page:
-        return RedirectResponse("/page")
+        return RedirectResponse(f"/page?{request.url.query}" if request.url.query else "/page")
     return RedirectResponse("/docs") if service.settings.docs else JSONResponse({"name": "medical-vqa"})

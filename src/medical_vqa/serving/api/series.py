@@ -79,7 +79,7 @@ async def retrieve_images(
 
     The server must be one of those that a setting names; its token is a setting too.
     """
-    return await while_connected(request, service.retrieve_series(body.address, client=client))
+    return await while_connected(request, service.retrieve_series(body, client=client))
 
 
 @router.get("/images/{image_id}", responses=errors(*IMAGE_ERRORS))

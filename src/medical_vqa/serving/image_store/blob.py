@@ -1,7 +1,7 @@
 """The blob of one image: a checksum, then safetensors with its picture, what the model made of it, and a lossless copy.
 
-    metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch"), context
-               and facts (JSON)
+    metadata   digest, fingerprint of the encoder, expires_at (Unix time, JSON), tensors ("numpy" or "torch"), context,
+               facts (JSON), and only where a setting says so: sources (JSON), which a DICOM report must repeat
     png        the normalized picture     uint8 (bytes,)
     picture    as the model sees it       uint8 (height, width, channels)
     original   the file as uploaded       uint8 (bytes,), only where a setting says so
@@ -94,6 +94,8 @@ def write_blob(
         "facts": "" if image.facts is None else image.facts.model_dump_json(),
         "tensors": "torch" if needs_torch else "numpy",
     }
+    if decoded.sources:
+        metadata["sources"] = decoded.sources
     named = {f"{_FEATURE}{name}": tensor for name, tensor in features.items()}
     if not needs_torch:
         return seal(name, numpy_save({**arrays, **named}, metadata=metadata))
@@ -142,6 +144,15 @@ def read_blob(
 def read_png(name: str, blob: bytes) -> bytes:
     """The PNG in a blob of the store, without reading its other tensors; raises `DamagedBlobError`."""
     return _png_in(unseal(name, blob))
+
+
+def read_sources(name: str, blob: bytes) -> str:
+    """What a DICOM report must repeat, as `StoredSources.from_json` reads it; empty where it is not stored.
+
+    Raises `DamagedBlobError`.
+    """
+    header, _ = content_header(unseal(name, blob))
+    return str(header["__metadata__"].get("sources", ""))
 
 
 def seal(name: str, content: bytes) -> bytes:

@@ -25,7 +25,14 @@ from medical_vqa.serving.decoding import DecodedImage
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.errors import no_values, unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
-from medical_vqa.serving.image_store.blob import DamagedBlobError, StoredImage, read_blob, read_png, write_blob
+from medical_vqa.serving.image_store.blob import (
+    DamagedBlobError,
+    StoredImage,
+    read_blob,
+    read_png,
+    read_sources,
+    write_blob,
+)
 from medical_vqa.serving.image_store.values_blob import read_values, write_values
 from medical_vqa.serving.quotas import Quotas
 from medical_vqa.serving.remote_engine import RemoteEngine
@@ -181,12 +188,20 @@ class ImageRepository:
 
     async def png(self, image_id: str) -> bytes:
         """The picture of an image as it was decoded, before it was prepared for the model; raises `ApiError` (404)."""
+        return await self._part(image_id, read_png)
+
+    async def sources(self, image_id: str) -> str:
+        """What a DICOM report about an image must repeat; empty where it is not stored. Raises `ApiError` (404)."""
+        return await self._part(image_id, read_sources)
+
+    async def _part(self, image_id: str, read: Callable[[str, bytes], T]) -> T:
+        """What `read` finds in the blob of the client's image."""
         await self.get(image_id)
         name = stored_name(image_id, current_client().owner)
         blob = await self._call_store(lambda: self._store.get(name))
         if blob is None:
             raise unknown_image()
-        return await self._read(name, lambda: read_png(name, blob))
+        return await self._read(name, lambda: read(name, blob))
 
     async def delete(self, image_id: str) -> None:
         """Forget the client's image and the answers about it; raises `ApiError` (404)."""

@@ -108,7 +108,7 @@ def required_role(method: str, path: str) -> Role | None:
     """The role that a route needs; None: any key will do."""
     if path == "/metrics" or (path.startswith("/models/") and method != "GET"):
         return "admin"
-    if path.startswith(("/ask", "/jobs", "/v1/chat", "/v1/responses")):
+    if path.endswith("/dicom_report") or path.startswith(("/ask", "/jobs", "/v1/chat", "/v1/responses")):
         return "ask"
     if path.startswith("/conversations") and not re.fullmatch(r"/conversations/[^/]+/(images(/[^/]+)?|stored)", path):
         return "ask"

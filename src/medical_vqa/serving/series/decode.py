@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from medical_vqa.data.imaging.stack import storable
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.decoding import DecodedImage, DecodeJob, decode, info_of, png_of, prepared_slice
+from medical_vqa.serving.decoding import DecodedImage, DecodeJob, decode, info_of, png_of, prepared_slice, read_sources
 from medical_vqa.serving.image_facts import facts_of_volume
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class SeriesJob:
     """Bounds on slices and values."""
     spec: PictureSpec | None
     """How the model needs its pictures; None for a model that uses no image."""
+    keep_sources: bool = False
+    """Whether what a DICOM report must repeat is returned too, to be stored."""
 
     @property
     def size(self) -> int:
@@ -69,6 +71,8 @@ class DicomwebJob:
     """Bounds on bytes, slices and values."""
     spec: PictureSpec | None
     """How the model needs its pictures; None for a model that uses no image."""
+    keep_sources: bool = False
+    """Whether what a DICOM report must repeat is returned too, to be stored."""
 
     @property
     def size(self) -> int:
@@ -78,7 +82,7 @@ class DicomwebJob:
     def run(self) -> DecodedSeries:
         """Retrieve and decode in this process; raises `DicomwebError` or `ImageError`."""
         files = retrieve(self.address, limits=self.limits)
-        return SeriesJob(tuple(files), self.limits, self.spec).run()
+        return SeriesJob(tuple(files), self.limits, self.spec, self.keep_sources).run()
 
 
 @dataclass(slots=True)
@@ -109,6 +113,8 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
             files.pictures += [(one.file, one.read) for one in {one.file: one for one in slices}.values()]
             continue
         remaining -= _add(decoded, volume, job.spec)
+        if job.keep_sources:
+            _add_sources(decoded.items[-1], volume, {one.file: one.read for one in slices})
         decoded.left_out += left_out
     for number, data in files.volumes:
         try:
@@ -122,7 +128,9 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
             decoded.left_out.append(LeftOut(number, reason))
             continue
         try:
-            decoded.items.append(decode(DecodeJob(read(), job.limits, job.spec, keep_values=True)))
+            decoded.items.append(
+                decode(DecodeJob(read(), job.limits, job.spec, keep_values=True, keep_sources=job.keep_sources))
+            )
         except ImageError as error:
             decoded.left_out.append(LeftOut(number, str(error)))
     decoded.left_out.sort(key=lambda one: one.file)
@@ -144,6 +152,14 @@ def _members(job: SeriesJob) -> Iterator[Callable[[], bytes]]:
 
 def _reader(data: bytes) -> Callable[[], bytes]:
     return lambda: data
+
+
+def _add_sources(item: DecodedImage, volume: Volume, files: Mapping[int, Callable[[], bytes]]) -> None:
+    """Add what a DICOM report about the series must repeat."""
+    used = {number: files[number] for number in sorted({number for number, _ in volume.files})}
+    item.sources = read_sources(used, volume.files)
+    if item.facts is not None:
+        item.facts = item.facts.model_copy(update={"dicom_report": bool(item.sources)})
 
 
 def _add(decoded: DecodedSeries, volume: Volume, spec: PictureSpec | None) -> int:

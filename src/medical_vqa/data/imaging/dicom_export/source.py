@@ -53,6 +53,13 @@ def source(**elements: Any) -> Dataset:
     return dataset
 
 
+def dicom_bytes(dataset: Dataset) -> bytes:
+    """A DICOM object as a file."""
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
 def check_one_study(sources: Sequence[Dataset]) -> None:
     """Raise `ImageError` unless there are images, all of one study."""
     if len({str(one.StudyInstanceUID) for one in sources}) != 1:
