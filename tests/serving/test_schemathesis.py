@@ -39,7 +39,7 @@ def operations():
         "POST /ask_question", "POST /ask_question/stream", "POST /ask_questions", "POST /ask", "POST /upload_image",
         "POST /series", "POST /images/dicomweb", "DELETE /images/{image_id}", "GET /images/{image_id}/picture",
         "GET /images/{image_id}", "GET /images/{image_id}/view", "GET /images/{image_id}/values",
-        "GET /images/{image_id}/questions", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
+        "GET /images/{image_id}/questions", "POST /images/{image_id}/dicom_report", "GET /model", "GET /examples", "GET /examples/{example_id}/image",
         "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}",
         "POST /v1/chat/completions", "POST /v1/responses",
         "POST /conversations", "GET /conversations/{conversation_id}", "POST /conversations/{conversation_id}/images",
@@ -47,6 +47,7 @@ def operations():
         "DELETE /conversations/{conversation_id}/images/{image_id}/questions/{key}",
         "POST /conversations/{conversation_id}/ratings", "PUT /conversations/{conversation_id}/draft",
         "DELETE /conversations/{conversation_id}/images/{image_id}",
+        "POST /conversations/{conversation_id}/images/{image_id}/dicom_report",
         "GET /models", "PUT /models/{name}", "POST /models/{name}/fraction", "DELETE /models/{name}",
         "POST /jobs", "GET /jobs", "GET /jobs/{job_id}", "GET /jobs/{job_id}/output", "DELETE /jobs/{job_id}",
     ]  # fmt: skip
