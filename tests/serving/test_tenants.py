@@ -7,7 +7,10 @@ import contextlib
 import random
 from typing import Any
 
+import foreign_ids
 import live
+import nibabel
+import numpy as np
 import pytest
 import yaml
 from echo_model import Echo, make_engine, wait_for_queue, wait_until
@@ -18,9 +21,6 @@ from medical_vqa.serving.clients import Client, set_current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware import access
 from medical_vqa.serving.middleware.access import hash_key
-
-UNKNOWN = "a" * 24 + "-" + "b" * 22
-
 
 OPENED: list[Any] = []
 
@@ -72,28 +72,42 @@ def key_file(tmp_path):
 # --- isolation --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def series_file(tmp_path):
+    """A series of three slices."""
+    values = np.arange(12 * 16 * 3, dtype=np.int16).reshape(16, 12, 3) * 10
+    path = tmp_path / "series.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 3, 1])), path)
+    return path.read_bytes()
+
+
+def test_every_route_with_an_id_is_tried_by_another_tenant(tmp_path, series_file):
+    """Lists the routes by the API's description, so that a new one is noticed."""
+    app = live.create_app(make_engine(), live.settings(jobs=tmp_path, page=True))
+    tried = {route for route, ways in foreign_ids.operations(foreign_ids.Ids.unknown()).items() if ways}
+    assert tried == foreign_ids.routes_with_ids(app.openapi())
+
+
 @pytest.mark.parametrize(
-    ("kind", "operations_count"), [("memory", 40), ("folder", 40), pytest.param("memory", 500, marks=pytest.mark.slow)]
+    ("kind", "operations_count"), [("memory", 80), ("folder", 80), pytest.param("memory", 600, marks=pytest.mark.slow)]
 )
-def test_no_operation_on_another_tenants_image_differs_from_one_on_an_unknown_image(tmp_path, kind, operations_count):
-    store = "memory://" if kind == "memory" else str(tmp_path)
-    operations = [
-        lambda caller, id_: caller.ask(id_),
-        lambda caller, id_: caller.http.post("/ask_questions", json={"image_id": id_, "questions": ["a", "b"]}),
-        lambda caller, id_: caller.http.get(f"/images/{id_}/picture"),
-        lambda caller, id_: caller.http.get(f"/images/{id_}/questions"),
-        lambda caller, id_: caller.http.delete(f"/images/{id_}"),
-    ]
+def test_no_operation_on_what_another_tenant_owns_differs_from_one_on_what_nobody_owns(
+    tmp_path, series_file, kind, operations_count
+):
+    store = "memory://" if kind == "memory" else str(tmp_path / "store")
     choose = random.Random(0)
-    with serving("anna", "boris", store=store) as (_, anna, boris):
-        images = [anna.upload(gray) for gray in range(10)]
-        answers = [anna.ask(id_).json()["answer"] for id_ in images]
-        for _ in range(operations_count):
-            operation = choose.choice(operations)
-            reply, unknown = operation(boris, choose.choice(images)), operation(boris, UNKNOWN)
-            assert (reply.status_code, reply.content) == (unknown.status_code, unknown.content)
-            assert {*reply.headers} == {*unknown.headers} and reply.status_code == 404
-        assert [anna.ask(id_).json()["answer"] for id_ in images] == answers
+    options = {"store": store, "jobs": tmp_path / "jobs", "feedback": tmp_path / "ratings"}
+    with serving("anna", "boris", **options) as (_, anna, boris):
+        owned = foreign_ids.create(anna.http, series_file)
+        operations = foreign_ids.operations(foreign_ids.create(boris.http, series_file))
+        routes = list(operations) * (1 + operations_count // len(operations))
+        choose.shuffle(routes)
+        for route in routes[:operations_count]:
+            operation = choose.choice(operations[route])
+            replies = [operation(boris.http, ids) for ids in (owned, foreign_ids.Ids.unknown())]
+            assert foreign_ids.seen_by_client(replies[0]) == foreign_ids.seen_by_client(replies[1]), route
+            assert foreign_ids.reaches_nothing(replies[0]), (route, replies[0].text)
+        assert foreign_ids.everything_is_there(anna.http, owned)
 
 
 def test_equal_pictures_of_two_tenants_have_ids_with_nothing_in_common_and_no_shared_answer():
@@ -229,8 +243,6 @@ def test_every_question_counts_towards_the_rate():
 
 
 def _black():
-    import numpy as np
-
     return np.zeros((8, 8, 1), np.uint8)
 
 
