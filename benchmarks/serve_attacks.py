@@ -12,13 +12,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gzip
 import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -151,9 +157,275 @@ async def largest_pictures(port: int) -> str:
     return await large_pictures(port, int(json.loads(body)["limits"]["max_pixels"] ** 0.5))
 
 
+# --- neighbors of these: the same kinds of work, reached by other ways
+
+
+async def nested_objects(port: int) -> str:
+    """JSON as deep as the body allows, where each route parses it."""
+    deep = b'{"image_id":' * 5_000
+    bodies = [("/ask_question", deep), ("/ask_questions", deep), ("/v1/responses", b'{"input":' * 500_000)]
+    bodies.append(("/jobs", b"\n".join([b'{"image_id":' * 500] * 5_000)))
+    return counted([await post(port, path, body) for path, body in bodies])
+
+
+async def huge_numbers(port: int) -> str:
+    """Numbers of as many digits as the body allows, whose conversion to an integer takes quadratic time."""
+    notes = [await post(port, "/ask_question", b'{"image_id":"x","question":"x","frame":%b}' % (b"9" * 60_000))]
+    notes.append(await post(port, "/v1/chat/completions", b'{"model":"x","messages":[],"n":%b}' % (b"9" * 20_000_000)))
+    notes.append(await post(port, "/upload_image", multipart(tiny_png(), frame="9" * 8_000), FORM))
+    notes.append(await post(port, "/jobs", b'{"image_id":"x","question":"x","id":%b}' % (b"9" * 20_000_000)))
+    return counted(notes)
+
+
+async def escaped_text(port: int) -> str:
+    """A text of five million escapes, four times: each character takes six bytes to parse."""
+    text = b"\\u0041" * 5_000_000
+    body = b'{"model":"medical-vqa","messages":[{"role":"user","content":"%b"}]}' % text
+    return counted(await asyncio.gather(*(post(port, "/v1/chat/completions", body) for _ in range(4))))
+
+
+async def many_words(port: int) -> str:
+    """A text of ten million words, twice at a time."""
+    body = b'{"model":"medical-vqa","messages":[{"role":"user","content":"%b"}]}' % (b"ab " * 10_000_000)
+    return counted(
+        await asyncio.gather(*(post(port, "/v1/chat/completions", body, source=f"127.0.0.{n}") for n in (2, 3)))
+    )
+
+
+async def wide_text(port: int) -> str:
+    """Texts of 30 MB with one character that makes each take 120 MB, of four clients at once."""
+    url = b"data:image/png;base64," + b"A" * 30_000_000 + "😀".encode()
+    part = b'{"type":"image_url","image_url":{"url":"%b"}},{"type":"text","text":"Is it a CT?"}' % url
+    body = b'{"model":"medical-vqa","messages":[{"role":"user","content":[%b]}]}' % part
+    sources = [f"127.0.0.{n}" for n in (2, 3, 4, 5)]
+    return counted(
+        await asyncio.gather(*(post(port, "/v1/chat/completions", body, source=source) for source in sources))
+    )
+
+
+async def many_lines_of_base64(port: int) -> str:
+    """Images in lines of two characters, and in percent-encoded ones, of two clients at once."""
+    bodies = []
+    for image in (b"AB " * 10_000_000, b"%41" * 10_000_000):
+        part = (
+            b'{"type":"image_url","image_url":{"url":"data:image/png;base64,%b"}},{"type":"text","text":"CT?"}' % image
+        )
+        bodies.append(b'{"model":"medical-vqa","messages":[{"role":"user","content":[%b]}]}' % part)
+    posts = (post(port, "/v1/chat/completions", bodies[n % 2], source=f"127.0.0.{2 + n}") for n in range(4))
+    return counted(await asyncio.gather(*posts))
+
+
+async def many_messages(port: int) -> str:
+    """As many messages and parts as are accepted, from ten connections for some seconds."""
+    part = b'{"type":"text","text":"Is it a CT?"}'
+    message = b'{"role":"user","content":[%b]}' % b",".join([part] * 60)
+    body = b'{"model":"medical-vqa","messages":[%b]}' % b",".join([message] * 180)
+    return await flood(port, 10, 8.0, lambda: post(port, "/v1/chat/completions", body))
+
+
+async def many_parts(port: int) -> str:
+    """A form of half a million small fields, and a form of as many files."""
+    field = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    file = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n1\r\n'
+    notes = [await post(port, path, field * 500_000, FORM) for path in ("/upload_image", "/ask", "/series")]
+    return counted([*notes, await post(port, "/series", file * 400_000 + b"--b--\r\n", FORM)])
+
+
+async def many_form_fields(port: int) -> str:
+    form = "application/x-www-form-urlencoded"
+    return await flood(port, 4, 5.0, lambda: post(port, "/ask_question", b"a=1&" * 16_000, form))
+
+
+async def long_queries(port: int) -> str:
+    """Query strings of 60 kB: of one long value, and of 20,000 parameters."""
+    paths = ["/images/x/questions?language=" + "a" * 60_000, "/images/x/view?" + "a=1&" * 15_000]
+    turns = iter(range(1_000_000))
+    return await flood(port, 8, 8.0, lambda: get(port, paths[next(turns) % 2]))
+
+
+async def many_headers(port: int) -> str:
+    """As many and as long headers as are accepted, and then too many."""
+    accepted = "".join(f"X-{n}: {'a' * 600}\r\n" for n in range(95))
+    too_many = "".join(f"X-{n}: a\r\n" for n in range(5_000))
+    turns = iter(range(1_000_000))
+    return await flood(port, 8, 8.0, lambda: get(port, "/model", (accepted, too_many)[next(turns) % 2]))
+
+
+async def slow_bodies(port: int) -> str:
+    """300 bodies of a byte a second."""
+    head = b"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n"
+    part = b'--b\r\nContent-Disposition: form-data; name="image_file"; filename="x"\r\n\r\n'
+    return await trickle(port, 300, head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + part)
+
+
+async def slow_headers(port: int) -> str:
+    """1,000 headers of a byte a second."""
+    return await trickle(port, 1000, b"GET /healthz HTTP/1.1\r\nX: ")
+
+
+async def tiny_chunks(port: int) -> str:
+    """Bodies in chunks of one byte."""
+    head = b"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    chunks = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n-\r\n" * 4_000_000
+    return counted(await asyncio.gather(*(raw(port, chunks) for _ in range(4))))
+
+
+async def pipelined_requests(port: int) -> str:
+    """100,000 requests on each of four connections, without waiting for a response."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    return counted(await asyncio.gather(*(raw(port, request * 100_000) for _ in range(4))))
+
+
+async def idle_connections(port: int) -> str:
+    """3,000 connections that send nothing, opened again when they are closed, for 15 seconds."""
+    until = time.monotonic() + 15
+    notes: list[str] = []
+
+    async def hold(n: int) -> None:
+        while time.monotonic() < until:
+            try:
+                reader, writer = await connect(port, f"127.0.0.{2 + n % 3}")
+                async with asyncio.timeout(max(0.1, until - time.monotonic())):
+                    notes.append((await reader.read(15)).decode()[9:12] or "closed")
+            except TimeoutError:
+                notes.append("held")
+            except OSError:
+                notes.append("reset")
+                await asyncio.sleep(0.5)
+                continue
+            writer.transport.abort()
+            await asyncio.sleep(0.5)
+
+    await asyncio.gather(*(hold(n) for n in range(3000)))
+    return counted(notes)
+
+
+async def websockets(port: int) -> str:
+    """Requests for a WebSocket, which no route has."""
+    fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    return await flood(port, 8, 5.0, lambda: get(port, "/ask_question", fields))
+
+
+async def compressed_bombs(port: int) -> str:
+    """Small files whose parts inflate to a gigabyte, or have a hundred thousand frames."""
+    bombs = (png_with_text_bomb(), png_of_side(30_000), gif_of_frames(100_000), gzip.compress(bytes(1 << 30), 1))
+    turns = iter(range(1_000_000))
+    polite: list[str] = []
+
+    async def ask() -> None:
+        for _ in range(15):
+            polite.append(await post(port, "/ask", multipart(tiny_png(), question="Is it a CT?"), FORM, "127.0.0.9"))
+            await asyncio.sleep(0.5)
+
+    def attack() -> Awaitable[str]:
+        return post(port, "/upload_image", multipart(bombs[next(turns) % 4]), FORM)
+
+    note, _ = await asyncio.gather(flood(port, 4, 15.0, attack), ask())
+    return f"{note}; polite {counted(polite)}"
+
+
+async def archives(port: int) -> str:
+    """Zip archives of 60,000 empty files, and of one that inflates to a gigabyte."""
+    many, large = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(many, "w") as archive:
+        for n in range(60_000):
+            archive.writestr(str(n), b"")
+    with zipfile.ZipFile(large, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.dcm", bytes(1 << 30))
+    parts = [multipart(out.getvalue()).replace(b'"image_file"', b'"files"') for out in (many, large)]
+    return counted(await asyncio.gather(*(post(port, "/series", part, FORM) for part in parts * 2)))
+
+
+async def many_uploads(port: int) -> str:
+    """Different small pictures, eight at a time, for 15 seconds."""
+    values = iter(range(1_000_000))
+
+    def attack() -> Awaitable[str]:
+        out = io.BytesIO()
+        Image.fromarray(np.full((512, 512), next(values) % 256, np.uint8)).save(out, "PNG")
+        return post(port, "/upload_image", multipart(out.getvalue()), FORM)
+
+    return await flood(port, 8, 15.0, attack)
+
+
+async def many_conversations(port: int) -> str:
+    return await flood(port, 16, 10.0, lambda: post(port, "/conversations", b"", source="127.0.0.3"))
+
+
+async def long_conversation(port: int) -> str:
+    """A conversation with as many questions about four images as are accepted, then changed again and again."""
+
+    async def send(method: str, path: str, body: bytes, kind: str = "application/json") -> dict[str, Any]:
+        reader, writer = await connect(port)
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        _, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return dict(json.loads(answer)) if answer else {}
+
+    path = "/conversations/" + (await send("POST", "/conversations", b""))["id"]
+    notes: list[str] = []
+    for number in range(4):
+        picture = multipart(tiny_png(100 + number))
+        image = (await send("POST", f"{path}/images", picture, FORM))["image"]["image_id"]
+        for n in range(300):
+            question = {"image_id": image, "key": f"{number}-{n:08}", "question": "Is it a CT?"}
+            notes.append(
+                (await send("POST", f"{path}/questions", json.dumps(question).encode())).get("status", "refused")
+            )
+    draft = json.dumps({"image_id": image, "draft": "x"}).encode()
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        await asyncio.gather(*(send("PUT", f"{path}/draft", draft) for _ in range(4)))
+    return counted(notes)
+
+
+async def many_jobs(port: int) -> str:
+    """30 jobs with as many questions as are accepted, and then their list, again and again."""
+    lines = b"\n".join(b'{"image_id":"%b","question":"%b"}' % (b"a" * 47, b"q" * 400) for _ in range(49_000))
+    notes = [await post(port, "/jobs", lines) for _ in range(30)]
+    return f"{counted(notes)}; list {await flood(port, 4, 10.0, lambda: get(port, '/jobs'))}"
+
+
+async def slow_readers(port: int) -> str:
+    """200 clients request a picture of some megabytes and read none of it."""
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    body = multipart(out.getvalue())
+    reader, writer = await connect(port)
+    head = f"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.readuntil(b"}")
+    image_id = answer.partition(b'"image_id":"')[2].partition(b'"')[0].decode()
+    writer.transport.abort()
+    request = f"GET /images/{image_id}/picture HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    connections = []
+    for n in range(200):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.bind((f"127.0.0.{2 + n % 4}", 0))
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(request)
+        connections.append(connection)
+    await asyncio.sleep(10)
+    notes = []
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            notes.append(connection.recv(15).decode()[9:12] or "closed")
+        except OSError:
+            notes.append("nothing")
+        connection.close()
+    return counted(notes)
+
+
 ATTACKS: tuple[Callable[[int], Awaitable[str]], ...] = (
     chat_parts, unknown_keys, more_unknown_keys, many_questions, nested_lists, endless_header, endless_part_header,
-    half_bodies, long_content_length, large_pictures, largest_pictures,
+    half_bodies, long_content_length, large_pictures, largest_pictures, nested_objects, huge_numbers, escaped_text,
+    many_words, wide_text, many_lines_of_base64, many_messages, many_parts, many_form_fields, long_queries,
+    many_headers, slow_bodies, slow_headers, tiny_chunks, pipelined_requests, idle_connections, websockets,
+    compressed_bombs, archives, many_uploads, many_conversations, long_conversation, many_jobs, slow_readers,
 )  # fmt: skip
 
 
@@ -183,15 +455,103 @@ async def post(port: int, path: str, body: bytes, kind: str = "application/json"
     return status
 
 
+async def get(port: int, path: str, fields: str = "", source: str = "127.0.0.2") -> str:
+    return await raw(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode(), source)
+
+
+async def raw(port: int, request: bytes, source: str = "127.0.0.2") -> str:
+    """The status of the first response to some bytes, or what happened instead."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await connect(port, source)
+            try:
+                with contextlib.suppress(OSError):
+                    writer.write(request)
+                    status = (await reader.read(15)).decode()[9:12]
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            await writer.drain()  # the rest, as far as the server reads it
+                    return status or "closed"
+                return "reset"
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        return "no answer"
+    except OSError:
+        return "reset"
+
+
+async def flood(port: int, clients: int, seconds: float, attack: Callable[[], Awaitable[str]]) -> str:  # noqa: ARG001
+    """Some clients that attack again and again."""
+    until = time.monotonic() + seconds
+    notes: list[str] = []
+
+    async def client() -> None:
+        while time.monotonic() < until:
+            notes.append(await attack())
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return counted(notes)
+
+
+async def trickle(port: int, connections: int, head: bytes, seconds: float = 25.0) -> str:
+    """Connections that send a byte each second, until the server answers."""
+
+    async def client(n: int) -> str:
+        try:
+            reader, writer = await connect(port, f"127.0.0.{2 + n % 4}")
+            writer.write(head)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        return (await reader.read(15)).decode()[9:12] or "closed"
+                writer.write(b"a")
+            return "held"
+        except OSError:
+            return "reset"
+
+    return counted(await asyncio.gather(*(client(n) for n in range(connections))))
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with_text_bomb() -> bytes:
+    """A PNG with twenty compressed texts of 50 MB each."""
+    data = tiny_png()
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000), 9))
+    return data[:33] + text * 20 + data[33:]
+
+
+def png_of_side(side: int) -> bytes:
+    """A PNG of one bit a pixel, all of them equal."""
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + (side + 7) // 8)) for _ in range(side)) + packer.flush()
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+
+
+def gif_of_frames(frames: int) -> bytes:
+    """A GIF of many frames of 64 by 64 pixels, each a copy of the second."""
+    out = io.BytesIO()
+    pictures = [Image.fromarray(np.full((64, 64), gray, np.uint8)) for gray in (0, 255)]
+    pictures[0].save(out, "GIF", save_all=True, append_images=pictures[1:])
+    data = out.getvalue()
+    start = data.index(b"\x21\xf9", data.index(b"\x2c"))
+    return data[:start] + data[start:-1] * frames + b";"
+
+
 def multipart(data: bytes, **fields: str) -> bytes:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
     head = b'--b\r\nContent-Disposition: form-data; name="image_file"; filename="x"\r\n\r\n'
     return b"".join(parts) + head + data + b"\r\n--b--\r\n"
 
 
-def tiny_png() -> bytes:
+def tiny_png(gray: int = 100) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.full((64, 64), 100, np.uint8)).save(out, "PNG")
+    Image.fromarray(np.full((64, 64), gray, np.uint8)).save(out, "PNG")
     return out.getvalue()
 
 
@@ -203,10 +563,11 @@ def counted(notes: list[str]) -> str:
 
 
 def probe(port: int) -> None:
-    """Ask for /healthz every 20 ms until standard input closes; print the slowest and the failures."""
+    """Ask for /healthz every 20 ms until standard input closes; print how long it took, and the failures."""
     import select  # noqa: PLC0415
 
-    slowest, failures, probes = 0.0, 0, 0
+    seconds: list[float] = []
+    failures = 0
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         start = time.perf_counter()
         try:
@@ -216,9 +577,16 @@ def probe(port: int) -> None:
                 failures += not connection.recv(64).startswith(b"HTTP/1.1 200")
         except OSError:
             failures += 1
-        slowest = max(slowest, time.perf_counter() - start)
-        probes += 1
-    print(json.dumps({"healthz_slowest_ms": round(1000 * slowest), "healthz_failures": failures, "probes": probes}))
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(seconds, (50, 99))
+    found = {
+        "healthz_median_ms": round(1000 * float(p50), 1),
+        "healthz_p99_ms": round(1000 * float(p99), 1),
+        "healthz_slowest_ms": round(1000 * max(seconds)),
+        "healthz_failures": failures,
+        "probes": len(seconds),
+    }
+    print(json.dumps(found))
 
 
 class Memory:
@@ -232,6 +600,19 @@ class Memory:
             if limit_mib:
                 (self.group / "memory.limit_in_bytes").write_text(str(limit_mib * MEBIBYTE))
         self.pid = 0
+        self.peak_resident = 0
+
+    def watch(self, stop: threading.Event) -> None:
+        """Sample what is resident, for the group's peak counts the system's cache of written files too."""
+        while not stop.wait(0.05):
+            self.peak_resident = max(self.peak_resident, self.anonymous())
+
+    def anonymous(self) -> int:
+        """Bytes of the group apart from the system's cache of files; without a group, of the processes."""
+        if self.group is None:
+            return self.resident_mib() * MEBIBYTE
+        lines = (self.group / "memory.stat").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("total_rss "))
 
     def enter(self) -> None:
         """In the server's process, before it starts."""
@@ -263,7 +644,8 @@ class Memory:
 def server(memory: Memory, limit_mib: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environ = {**os.environ, "PORT": str(port)}
+    jobs = tempfile.TemporaryDirectory()
+    environ = {**os.environ, "PORT": str(port), "MEDICAL_VQA_JOBS": jobs.name}
     if limit_mib:  # as a container would report it
         environ["MEDICAL_VQA_MEMORY_BYTES"] = str(limit_mib * MEBIBYTE)
     process = subprocess.Popen(
@@ -286,12 +668,16 @@ def server(memory: Memory, limit_mib: int) -> Iterator[tuple[int, subprocess.Pop
         process.wait()
         time.sleep(0.5)
         memory.remove()
+        jobs.cleanup()
 
 
 def measure(attack: Callable[[int], Awaitable[str]], limit_mib: int) -> dict[str, Any]:
     memory = Memory(limit_mib)
     with server(memory, limit_mib) as (port, process):
         before = memory.resident_mib()
+        stop = threading.Event()
+        watcher = threading.Thread(target=memory.watch, args=(stop,))
+        watcher.start()
         command = [sys.executable, __file__, "--probe", str(port)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as prober:
             time.sleep(0.5)
@@ -303,6 +689,8 @@ def measure(attack: Callable[[int], Awaitable[str]], limit_mib: int) -> dict[str
             seconds = time.monotonic() - start
             time.sleep(LATE)
             out, _ = prober.communicate(b"x")
+        stop.set()
+        watcher.join()
         return {
             "attack": attack.__name__,
             "received": note,
@@ -310,6 +698,7 @@ def measure(attack: Callable[[int], Awaitable[str]], limit_mib: int) -> dict[str
             **json.loads(out),
             "rest_mib": before,
             "peak_mib": memory.peak_mib(),
+            "peak_without_file_cache_mib": memory.peak_resident // MEBIBYTE,
             "mib_after_5_s": memory.resident_mib(),
             "killed_for_memory": memory.killed(),
             "alive": process.poll() is None,

@@ -509,3 +509,17 @@ def test_content_is_logged_only_where_a_setting_says_so(logged):
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     (answered,) = [line for line in lines if line["event"] == "answered"]
     assert (answered["question"], answered["answer"]) == ("What is it?", "100 What is it?")
+
+
+def test_an_answer_from_the_cache_differs_in_its_times_alone(echo):
+    with live.client_of(base_url=echo) as client:
+        image_id = client.post("/upload_image", files={"image_file": png()}).json()["image_id"]
+        body = {"image_id": image_id, "question": 'Is "timings":{} shown, \u00e9?', "attention_map": True}
+        first, second, third = (client.post("/ask_question", json=body).json() for _ in range(3))
+        other = client.post("/upload_image", files={"image_file": png()}).json()["image_id"]
+        of_equal_picture = client.post("/ask_question", json=body | {"image_id": other}).json()
+    times = [answer.pop("timings") for answer in (first, second, third, of_equal_picture)]
+    assert [time["batch_size"] for time in times] == [1, 0, 0, 0]
+    assert all(time.keys() == times[0].keys() for time in times)
+    assert first == second == third == of_equal_picture | {"image_id": image_id}
+    assert of_equal_picture["image_id"] == other

@@ -249,3 +249,41 @@ def test_the_page_is_served_with_a_policy_that_allows_nothing_from_outside():
         assert "unsafe" not in policy
         assert httpx2.get(f"{url}/page/page.js", timeout=60).headers["content-type"].startswith("text/javascript")
         assert httpx2.get(f"{url}/page/../settings.py", timeout=60).status_code == 404
+
+
+def test_a_conversation_is_rendered_as_its_schema_says_whatever_its_texts_are(client, scan):
+    conversation = begin(client)
+    image = add(client, conversation, scan, name='x","turns":[],"cases":[]')
+    for number in range(2):
+        question = {"image_id": image, "key": f"question-{number}", "question": '"turns":[] and "cases":[] \u00e9?'}
+        assert client.post(f"/conversations/{conversation}/questions", json=question).status_code == 202
+    body = wait_for_answers(client, conversation, 2)
+    assert Conversation.model_validate(body).model_dump(mode="json") == body
+    assert [turn["key"] for turn in body["cases"][0]["turns"]] == ["question-0", "question-1"]
+
+
+def test_the_questions_of_a_conversation_are_bounded_together(client, scan, monkeypatch):
+    monkeypatch.setattr(conversations, "MAX_ALL_TURNS", 3)
+    conversation = begin(client)
+    images = [add(client, conversation, scan) for _ in range(2)]
+    statuses = [
+        client.post(
+            f"/conversations/{conversation}/questions",
+            json={"image_id": images[number % 2], "key": f"question-{number}", "question": "q"},
+        ).status_code
+        for number in range(4)
+    ]
+    assert statuses == [202, 202, 202, 422]
+
+
+def test_what_many_open_conversations_hold_is_bounded_and_read_from_the_store_again(client, scan, monkeypatch):
+    monkeypatch.setattr(conversations, "_OPEN_TURNS", 2)
+    ids = []
+    for number in range(4):
+        ids.append(begin(client))
+        question = {"image_id": add(client, ids[-1], scan), "key": f"question-{number}", "question": "q"}
+        client.post(f"/conversations/{ids[-1]}/questions", json=question)
+        wait_for_answers(client, ids[-1], 1)
+    for number, conversation in enumerate(ids):
+        (case,) = client.get(f"/conversations/{conversation}").json()["cases"]
+        assert [turn["key"] for turn in case["turns"]] == [f"question-{number}"]

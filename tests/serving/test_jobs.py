@@ -10,6 +10,7 @@ import pytest
 from echo_model import Echo, make_engine
 from live import png
 
+from medical_vqa.serving import jobs
 from medical_vqa.serving.middleware.access import hash_key
 
 
@@ -116,3 +117,28 @@ def test_a_job_resumes_behind_the_last_complete_line(tmp_path):
         assert wait(client, job_id)["done"] == 40
         assert [line["id"] for line in output(client, job_id)] == [line["id"] for line in first] == list(range(40))
         assert sorted(model.questions) == sorted(f"Question {n}?" for n in range(17, 40))
+
+
+def test_a_tenant_has_some_jobs_that_run_and_the_others_follow(tmp_path):
+    model = Echo(hold=True)
+    with live.serving(make_engine(model), live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
+        image_id = uploaded(client)
+        ids = [client.post("/jobs", content=lines(image_id, 2)).json()["id"] for _ in range(jobs._JOBS_AT_ONCE + 2)]
+        states = [job["state"] for job in reversed(client.get("/jobs").json()["jobs"])]
+        model.release()
+        assert states == ["running"] * jobs._JOBS_AT_ONCE + ["waiting"] * 2
+        for job_id in ids:
+            assert wait(client, job_id)["done"] == 2
+
+
+def test_lines_are_counted_where_the_last_count_ended_and_half_lines_not_at_all(tmp_path):
+    counts, path = jobs._LineCounts(), tmp_path / "output.jsonl"
+    assert counts.lines(path) == 0
+    path.write_bytes(b"one\ntwo\nhal")
+    assert (counts.lines(path), counts.complete_bytes(path)) == (2, 8)
+    path.write_bytes(b"ONE\ntwo\nhalf\n")
+    assert (counts.lines(path), counts.complete_bytes(path)) == (3, 13)
+    path.write_bytes(b"x\n")  # another file
+    assert counts.lines(path) == 1
+    path.unlink()
+    assert counts.lines(path) == 0

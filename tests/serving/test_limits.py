@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import resource
+import socket
+import time
 
 import live
+import numpy as np
 import pytest
-from echo_model import make_engine
+from echo_model import Echo, make_engine
+from PIL import Image
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.serving import http_protocol
+from medical_vqa.serving import http_protocol, server
 from medical_vqa.serving.fair_queue import FairQueue
 from medical_vqa.serving.middleware.body_limits import BodyBudget
 
@@ -78,6 +85,34 @@ def test_thirty_two_of_the_longest_questions_fit(client):
     assert reply.status_code == 200 and len(reply.json()["answers"]) == 32
 
 
+def chat_of(text):
+    return b'{"model":"medical-vqa","messages":[{"role":"user","content":"%b"}]}' % text
+
+
+def test_a_text_of_millions_of_escapes_is_refused_before_it_is_parsed(client):
+    as_json = {"Content-Type": "application/json"}
+    slashes = client.post("/v1/chat/completions", content=chat_of((b"A" * 63 + b"\\/") * 4_090), headers=as_json)
+    escapes = client.post("/v1/chat/completions", content=chat_of(b"\\u0041" * 1_000_001), headers=as_json)
+    assert (slashes.status_code, escapes.status_code) == (200, 422)
+    assert "escaped characters" in message_of(escapes)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_the_texts_of_a_conversation_are_bounded_together(client, path):
+    field = "input" if path.endswith("responses") else "messages"
+    body = {"model": "medical-vqa", field: [{"role": "user", "content": "ab " * 30_000}] * 2}
+    assert client.post(path, json=body).status_code == 200
+    refused = client.post(path, json=body | {field: body[field] * 2})
+    assert refused.status_code == 400 and "262,144 characters" in message_of(refused)
+    assert refused.json()["error"]["param"] == field
+
+
+def test_an_image_url_with_other_characters_than_those_of_base64_is_refused(client):
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA\N{GRINNING FACE}"}}
+    body = {"model": "medical-vqa", "messages": [{"role": "user", "content": [part, {"type": "text", "text": "q"}]}]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 400
+
+
 def test_nested_lists_are_refused(client):
     for depth in (10_000, 1_000_000):
         assert client.post("/v1/chat/completions", content=b"[" * depth).status_code in (400, 422)
@@ -89,6 +124,12 @@ def test_nested_lists_are_refused(client):
 def test_a_header_without_end_is_refused_after_64_kib(client):
     text = asyncio.run(received(str(client.base_url).rstrip("/"), b"GET / HTTP/1.1\r\nX: ", b"a" * 100_000))
     assert text.startswith(b"HTTP/1.1 431") and b'"code":"too_large"' in text
+
+
+def test_an_address_of_more_than_8_kib_is_refused(client):
+    start = b"GET /images/x/view?" + b"a=1&" * 2_100
+    text = asyncio.run(received(str(client.base_url).rstrip("/"), start + b" HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert text.startswith(b"HTTP/1.1 414") and b'"code":"too_large"' in text
 
 
 def test_too_many_header_fields_end_the_connection(client):
@@ -120,18 +161,70 @@ def test_requests_that_are_sent_without_waiting_are_bounded(client):
     assert text.count(b"HTTP/1.1 200") <= 1 + http_protocol.MAX_PIPELINED
 
 
-def test_a_connection_too_many_is_refused_and_the_others_live():
-    async def work(url):
-        first = await connected(url)
-        refused = await received(url)
-        first[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = await asyncio.wait_for(first[0].read(), live.PATIENCE)
-        await live.hang_up(first[1])
-        return refused, answer
+def test_a_connection_too_many_is_refused_while_all_others_have_requests_to_answer():
+    model = Echo(hold=True)
 
-    with live.serving(make_engine(), live.settings(max_connections=1)) as url:
+    async def work(url):
+        async with live.Connection(url) as first:
+            _, _, body = await first.send(live.upload(live.png()))
+            first.write(live.question(json.loads(body)["image_id"], "q"))
+            await model.begun()
+            refused = await received(url)
+            model.release()
+            return refused, await first.read()
+
+    with live.serving(make_engine(model), live.settings(max_connections=1)) as url:
         refused, answer = asyncio.run(work(url))
-    assert refused.startswith(b"HTTP/1.1 503") and answer.startswith(b"HTTP/1.1 200")
+    assert refused.startswith(b"HTTP/1.1 503") and answer[0] == 200
+
+
+def test_a_connection_too_many_takes_the_place_of_the_one_that_waits_longest_for_its_client():
+    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    async def work(url):
+        silent, half_sent = [await connected(url), await connected(url)]
+        head = b"POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        half_sent[1].write(head)
+        answers = [await received(url, health)]
+        ended = await asyncio.wait_for(silent[0].read(), live.PATIENCE)
+        further = await connected(url)
+        answers.append(await received(url, health))
+        ended += await asyncio.wait_for(half_sent[0].read(), live.PATIENCE)
+        for _, writer in (silent, half_sent, further):
+            await live.hang_up(writer)
+        return answers, ended
+
+    with live.serving(make_engine(), live.settings(max_connections=2)) as url:
+        answers, ended = asyncio.run(work(url))
+    assert [answer[9:12] for answer in answers] == [b"200", b"200"] and ended == b""
+
+
+def test_a_body_in_tiny_chunks_is_refused(client, monkeypatch):
+    monkeypatch.setattr(http_protocol, "MAX_SMALL_PIECES", 100)
+    head = b"POST /ask_question HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    text = asyncio.run(received(str(client.base_url).rstrip("/"), head + b"1\r\n \r\n" * 101))
+    assert text.startswith(b"HTTP/1.1 400") and b"pieces of less than 64 bytes" in text
+
+
+def test_a_request_to_upgrade_is_answered_as_any_other(client):
+    fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+
+    async def work(url):
+        reader, writer = await connected(url)
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), live.PATIENCE)
+        await live.hang_up(writer)
+        return head
+
+    assert asyncio.run(work(str(client.base_url).rstrip("/"))).startswith(b"HTTP/1.1 404")
+
+
+def test_the_system_limit_of_open_files_is_raised_or_bounds_the_connections(monkeypatch):
+    limits = [(256, 1024)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert server._allowed_connections(512) == 512 and limits[-1][0] >= 512
+    assert server._allowed_connections(4096) == 1024 - server._OTHER_FILES and limits[-1] == (1024, 1024)
 
 
 # --- bodies in flight -------------------------------------------------------------------------------------------------
@@ -171,6 +264,65 @@ def test_half_sent_bodies_beyond_the_budget_are_refused_and_given_back(monkeypat
         after = loop.run_until_complete(work(url))
     loop.close()
     assert after.startswith(b"HTTP/1.1 422")  # it was read
+
+
+@contextlib.contextmanager
+def picture_that_nobody_reads(url, client, budget):
+    """A response of some megabytes, of which the server can send no more than what the system takes."""
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    image_id = client.post("/upload_image", files={"image_file": out.getvalue()}).json()["image_id"]
+    wait_for(lambda: budget.used == 0)
+    path = f"/images/{image_id}/picture"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = url.removeprefix("http://").partition(":")
+        connection.connect((host, int(port)))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        yield path, connection
+
+
+@pytest.fixture
+def budget(monkeypatch):
+    """The budget of the server that starts next."""
+    budgets = []
+    initialize = BodyBudget.__init__
+
+    def initialize_and_keep(self, *arguments, **options):
+        initialize(self, *arguments, **options)
+        budgets.append(self)
+
+    monkeypatch.setattr(BodyBudget, "__init__", initialize_and_keep)
+    return budgets
+
+
+def wait_for(condition):
+    until = time.monotonic() + live.PATIENCE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_large_responses_in_flight_are_bounded_until_they_are_read(budget):
+    ten_megabytes = {"max_upload_bytes": 10_000_000, "max_series_bytes": 10_000_000, "body_bytes": 10_000_000}
+    with live.serving(make_engine(), live.settings(**ten_megabytes)) as url, live.client_of(base_url=url) as client:
+        with picture_that_nobody_reads(url, client, budget[-1]) as (path, _):
+            wait_for(lambda: budget[-1].used > 7_000_000)
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["detail"]["code"]) == (429, "overloaded")
+        wait_for(lambda: budget[-1].used == 0)
+        assert client.get(path).content.startswith(b"\x89PNG")
+
+
+def test_a_client_that_reads_nothing_of_its_answer_loses_its_connection(budget, monkeypatch):
+    monkeypatch.setattr(http_protocol, "WRITE_TIMEOUT", 0.05)
+    with (
+        live.serving(make_engine()) as url,
+        live.client_of(base_url=url) as client,
+        picture_that_nobody_reads(url, client, budget[-1]) as (_, connection),
+    ):
+        wait_for(lambda: connection.recv(1, socket.MSG_PEEK) and budget[-1].used == 0)
 
 
 def test_a_budget_below_one_body_is_refused_at_the_start():

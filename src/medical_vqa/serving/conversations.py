@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from cachetools import LRUCache
 from PIL import Image
 from pydantic import ValidationError
 
@@ -49,7 +48,10 @@ MAX_CASES = 100
 """Images of a conversation."""
 MAX_TURNS = 300
 """Questions about each of them."""
+MAX_ALL_TURNS = 2_000
+"""Questions of a conversation."""
 _OPEN_CONVERSATIONS = 1_000  # in memory; others are read from the store again
+_OPEN_TURNS = 10_000  # of all of them, some kilobytes each
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
 _LONGEST_WAIT = 20.0  # seconds that a reader waits for a change; proxies end a request after 30 or 60
@@ -69,6 +71,30 @@ class _Open:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     answering: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The questions that are being answered, by key."""
+    rendered: dict[tuple[str, str], tuple[ConversationTurn, bytes]] = field(default_factory=dict)
+    """The JSON of each question as it is now, by image and key."""
+
+    @property
+    def turns(self) -> int:
+        """How many questions it has."""
+        return sum(len(case.turns) for case in self.conversation.cases)
+
+    def to_json(self) -> bytes:
+        """The conversation as JSON; what has not changed since the last time is not rendered again."""
+        rendered: dict[tuple[str, str], tuple[ConversationTurn, bytes]] = {}
+        cases = []
+        for case in self.conversation.cases:
+            turns = []
+            for turn in case.turns:
+                key = (case.image.image_id, turn.key)
+                known = self.rendered.get(key)
+                if known is None or known[0] is not turn:
+                    known = (turn, turn.model_dump_json().encode())
+                rendered[key] = known
+                turns.append(known[1])
+            cases.append(_with_list(case.model_copy(update={"turns": []}).model_dump_json(), "turns", turns))
+        self.rendered = rendered
+        return _with_list(self.conversation.model_copy(update={"cases": []}).model_dump_json(), "cases", cases)
 
 
 class Conversations:
@@ -78,7 +104,7 @@ class Conversations:
         """Keep conversations in a store; `choose` returns what answers with a model, None the default one."""
         self._choose = choose
         self._store = store
-        self._open: LRUCache[str, _Open] = LRUCache(_OPEN_CONVERSATIONS)
+        self._open: dict[str, _Open] = {}  # the least recently used first
         self._stopping = False
 
     @property
@@ -92,12 +118,13 @@ class Conversations:
             id=conversation_id, version=0, cases=[], expires_in_seconds=self._service.settings.store_ttl
         )
         name = stored_name(conversation_id, current_client().owner)
-        self._open[name] = _Open(name, conversation)
-        await self._write(self._open[name])
+        entry = self._open[name] = _Open(name, conversation)
+        self._make_room()
+        await self._write(entry)
         return conversation
 
-    async def read(self, conversation_id: str, *, after: int = -1) -> Conversation:
-        """The conversation, as soon as its version is above `after`, or after some seconds or at a stop as it is.
+    async def read(self, conversation_id: str, *, after: int = -1) -> bytes:
+        """The JSON of the conversation: once its version is above `after`, or after some seconds or at a stop as it is.
 
         Raises:
             ApiError: 404.
@@ -106,7 +133,7 @@ class Conversations:
         if entry.conversation.version <= after and not self._stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.changed.wait(), _LONGEST_WAIT)
-        return entry.conversation
+        return entry.to_json()
 
     def stop_waiting(self) -> None:
         """Answer every reader that waits for a change, and those who come: the server is about to stop."""
@@ -190,6 +217,8 @@ class Conversations:
         service.require_pictures(1 + len(question.other_image_ids))
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
+        if entry.turns >= MAX_ALL_TURNS:
+            raise ApiError(422, "invalid", f"this conversation has {MAX_ALL_TURNS:,} questions; begin another")
         turn = ConversationTurn(
             key=question.key,
             question=question.question.strip(),
@@ -205,6 +234,7 @@ class Conversations:
         asking: dict[str, object] = {"turns": [*case.turns, turn], "draft": ""}
         self._replace(entry, _with_case(entry.conversation, question.image_id, asking))
         self._start(entry, question.image_id, turn)  # before the disk: whoever asked has no confirmation yet
+        self._make_room()
         await self._save(entry)
         return turn
 
@@ -365,7 +395,9 @@ class Conversations:
         if not _ID.match(conversation_id):
             raise unknown_conversation()
         name = stored_name(conversation_id, current_client().owner)
-        entry = self._open.get(name)
+        entry = self._open.pop(name, None)
+        if entry is not None:
+            self._open[name] = entry
         if entry is not None and not await asyncio.to_thread(self._store.contains, name):
             self._open.pop(name, None)  # its time is over, or it was deleted elsewhere
             raise unknown_conversation()
@@ -386,11 +418,23 @@ class Conversations:
         except ValidationError:
             raise unknown_conversation() from None
         entry = self._open.setdefault(name, _Open(name, conversation))
+        self._make_room()
         for case in conversation.cases:
             for turn in case.turns:
                 if turn.status == "pending" and turn.key not in entry.answering:  # the server that answered it stopped
                     self._start(entry, case.image.image_id, turn)
         return entry
+
+    def _make_room(self) -> None:
+        """Leave conversations to the store that were not used for long and have no question that is being answered."""
+        turns = sum(entry.turns for entry in self._open.values())
+        for name, entry in [*self._open.items()][:-1]:
+            if len(self._open) <= _OPEN_CONVERSATIONS and turns <= _OPEN_TURNS:
+                return
+            if not entry.answering and not entry.writing.locked():
+                turns -= entry.turns
+                del self._open[name]
+                entry.changed.set()  # who waits for a change finds it in the store
 
     async def _change_turn(self, entry: _Open, image_id: str, key: str, update: dict[str, object]) -> None:
         await self._change(entry, _with_turn(entry.conversation, image_id, key, update))
@@ -415,8 +459,13 @@ class Conversations:
             entry.changed = asyncio.Event()
 
     async def _write(self, entry: _Open) -> None:
-        blob = entry.conversation.model_dump_json().encode()
-        await asyncio.to_thread(self._store.put, entry.name, blob)
+        await asyncio.to_thread(self._store.put, entry.name, entry.to_json())
+
+
+def _with_list(text: str, name: str, items: Sequence[bytes]) -> bytes:
+    """JSON with an empty list filled; in texts quotation marks are escaped."""
+    before, empty, behind = text.encode().partition(f'"{name}":[]'.encode())
+    return b"".join([before, empty[:-1], b",".join(items), b"]", behind])
 
 
 def _with_case(conversation: Conversation, image_id: str, update: dict[str, object]) -> list[ConversationImage]:

@@ -99,6 +99,8 @@ class ModelAnswer:
     """Where the model localizes what the question or the answer names."""
     attention_map: NDArray[np.float32] | None = None
     """Where in the picture the answer comes from (rows, columns); None unless requested."""
+    rendered: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What a server has made of it to send it again, which is forgotten together with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +293,7 @@ class Engine:
         if cached is not None:
             return EngineAnswer(cached)
         image = f"{image}/{context.digest}"  # equal pixels may have unequal headers
-        self.metrics.answer_cache.labels("miss").inc()
+        self.metrics.answer_cache_misses.inc()
         answer: EngineAnswer = await self._submit(image, visual, question, attention_map, received, context)
         return answer
 
@@ -313,7 +315,7 @@ class Engine:
             answer = self._cache.get((f"{image}/{context.digest}", question))
         if answer is None or (attention_map and self.has_attention_map and answer.attention_map is None):
             return None
-        self.metrics.answer_cache.labels("hit").inc()
+        self.metrics.answer_cache_hits.inc()
         return answer
 
     async def encode(self, image: str, picture: NDArray[np.uint8]) -> Features | None:

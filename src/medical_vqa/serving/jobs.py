@@ -7,23 +7,26 @@
 
 Line n of the output belongs to line n of the input, so that a job resumes after a crash behind the last complete line:
 nothing is answered twice, and nothing is left out. Questions of a job wait in the same fair queue as all others, as
-those of a client of its own within the tenant.
+those of a client of its own within the tenant. Files are read line by line, and by threads, so that neither the memory
+nor the event loop notices how large they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 from pydantic import ValidationError
@@ -41,6 +44,8 @@ MAX_JOBS = 100
 MAX_LINES = 50_000
 """Questions of one job."""
 _AT_ONCE = 8  # questions of a job that wait for the model
+_JOBS_AT_ONCE = 8  # of one tenant; others wait
+_BLOCK = 256 * 1024  # bytes of a file that are read at once
 _SYNCED_LINES = 200  # after which the output is on the disk, and not only in the system's cache
 _SCAN_SECONDS = 5.0  # between two searches for jobs that another server has left
 _RETRY_SECONDS = 1.0  # after a refusal for want of time
@@ -71,10 +76,12 @@ class Job:
         """Where the answers are."""
         return self.folder / "output.jsonl"
 
-    def questions(self) -> list[JobQuestion]:
-        """The questions in their order."""
-        lines = (self.folder / "input.jsonl").read_bytes().splitlines()
-        return [JobQuestion.model_validate_json(line) for line in lines]
+    def open_questions(self, skip: int) -> BinaryIO:
+        """The file of the questions, one on each line, behind the first `skip`."""
+        file = (self.folder / "input.jsonl").open("rb")
+        for _ in itertools.islice(file, skip):
+            pass
+        return file
 
 
 class Jobs:
@@ -93,8 +100,12 @@ class Jobs:
         self._folder = folder
         self._models = models
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._owners: Counter[str] = Counter()  # of the jobs that run here
         self._done: dict[str, int] = {}  # lines of the output, of the jobs that run here
         self._complete: set[str] = set()
+        self._counts = _LineCounts()
+        self._reading = asyncio.Semaphore(1)  # bodies, each of which takes some times its bytes while it is checked
+        self._ended = asyncio.Event()
         self._scanning: asyncio.Task[None] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -115,59 +126,71 @@ class Jobs:
 
     async def create(self, body: bytes) -> JobInfo:
         """Accept the questions of a JSONL body: once this returns, they will be answered; raises `ApiError` (422)."""
-        questions = await asyncio.to_thread(read_questions, body)
         client = current_client()
-        if len([job for job in self._all() if job.client.owner == client.owner]) >= MAX_JOBS:
+        if len(await asyncio.to_thread(self._jobs_of, client.owner)) >= MAX_JOBS:
             raise ApiError(422, "invalid", f"there are {MAX_JOBS} jobs already; delete some")
         folder = self._folder / secrets.token_hex(16)
         try:
-            await asyncio.to_thread(self._write, folder, client, questions)
+            async with self._reading:
+                lines = await asyncio.to_thread(read_questions, body)
+                await asyncio.to_thread(self._write, folder, client, lines)
         except (DataError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise store_unavailable() from error
         job = _read(folder)
         assert job is not None
         self._begin(job)
-        return self._info(job)
+        return await asyncio.to_thread(self._info, job)
 
-    def _write(self, folder: Path, client: Client, questions: Sequence[JobQuestion]) -> None:
+    def _write(self, folder: Path, client: Client, lines: Sequence[bytes]) -> None:
         folder.mkdir(mode=0o700)
         sync_folder(folder.parent)
-        lines = b"".join(question.model_dump_json().encode() + b"\n" for question in questions)
-        atomic_write(folder / "input.jsonl", lines, durable=True, private=True)
+        atomic_write(folder / "input.jsonl", b"".join(lines), durable=True, private=True)
         record = {
             "client": client.name,
             "tenant": client.tenant,
             "weight": client.weight,
-            "total": len(questions),
+            "total": len(lines),
             "created_at": time.time(),
         }
         atomic_write(folder / "job.json", json.dumps(record).encode(), durable=True, private=True)
 
-    def own_jobs(self) -> list[JobInfo]:
+    async def own_jobs(self) -> list[JobInfo]:
         """The client's jobs, the newest first."""
-        own = [job for job in self._all() if job.client.owner == current_client().owner]
-        return [self._info(job) for job in sorted(own, key=lambda job: -job.created_at)]
+        owner = current_client().owner
 
-    def get(self, job_id: str) -> JobInfo:
+        def read() -> list[JobInfo]:
+            return [self._info(job) for job in sorted(self._jobs_of(owner), key=lambda job: -job.created_at)]
+
+        return await asyncio.to_thread(read)
+
+    async def get(self, job_id: str) -> JobInfo:
         """How far a job of the client is; raises `ApiError` (404)."""
-        return self._info(self._own(job_id))
+        job = await self._own(job_id)
+        return await asyncio.to_thread(self._info, job)
 
-    async def output(self, job_id: str) -> bytes:
-        """The complete lines of a job's output so far; raises `ApiError` (404)."""
-        path = self._own(job_id).output
-        with contextlib.suppress(FileNotFoundError):
-            content = await asyncio.to_thread(path.read_bytes)
-            return content[: content.rfind(b"\n") + 1]
-        return b""
+    async def output(self, job_id: str) -> AsyncIterator[bytes]:
+        """The complete lines of a job's output so far, in blocks; raises `ApiError` (404)."""
+        job = await self._own(job_id)
+        return self._blocks(job.output, await asyncio.to_thread(self._counts.complete_bytes, job.output))
+
+    async def _blocks(self, path: Path, remaining: int) -> AsyncIterator[bytes]:
+        if not remaining:
+            return
+        with await asyncio.to_thread(path.open, "rb") as file:
+            while remaining > 0 and (block := await asyncio.to_thread(file.read, min(_BLOCK, remaining))):
+                remaining -= len(block)
+                yield block
 
     async def delete(self, job_id: str) -> None:
         """Cancel a job, and remove it with its answers; raises `ApiError` (404)."""
-        job = self._own(job_id)
+        job = await self._own(job_id)
         await asyncio.to_thread(self._forget, job.folder)
+        self._counts.forget(job.output)
         if (task := self._running.get(job.id)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            self._ended.set()
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     def _forget(self, folder: Path) -> None:
@@ -176,8 +199,8 @@ class Jobs:
             (folder / "job.json").unlink()
             sync_folder(folder)
 
-    def _own(self, job_id: str) -> Job:
-        job = _read(self._folder / job_id) if _ID.fullmatch(job_id) else None
+    async def _own(self, job_id: str) -> Job:
+        job = await asyncio.to_thread(_read, self._folder / job_id) if _ID.fullmatch(job_id) else None
         if job is None or job.client.owner != current_client().owner:
             raise ApiError(404, "not_found", "there is no such job; see GET /jobs")
         return job
@@ -188,30 +211,45 @@ class Jobs:
             if job is not None:
                 yield job
 
+    def _jobs_of(self, owner: str) -> list[Job]:
+        return [job for job in self._all() if job.client.owner == owner]
+
     def _info(self, job: Job) -> JobInfo:
-        done = self._done[job.id] if job.id in self._done else _complete_lines(job.output)
+        done = self._done.get(job.id)
+        done = self._counts.lines(job.output) if done is None else done
         state: JobState = "complete" if done >= job.total else "running" if job.id in self._running else "waiting"
         return JobInfo(id=job.id, state=state, total=job.total, done=done, created_at=job.created_at)
 
     async def _scan(self) -> None:
-        """Begin what no server works on: after a start, and when another server has gone."""
+        """Begin what no server works on: after a start, when another job has ended, or another server has gone."""
         while True:
-            for job in list(self._all()):
+            self._ended.clear()
+            for job in await asyncio.to_thread(self._oldest_first):
                 if job.id in self._running or job.id in self._complete:
                     continue
-                if self._info(job).state == "complete":
+                if (await asyncio.to_thread(self._info, job)).state == "complete":
                     self._complete.add(job.id)
                 else:
                     self._begin(job)
-            await asyncio.sleep(_SCAN_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SCAN_SECONDS):
+                    await self._ended.wait()
+
+    def _oldest_first(self) -> list[Job]:
+        return sorted(self._all(), key=lambda job: job.created_at)
 
     def _begin(self, job: Job) -> None:
+        """Work on a job, unless its tenant has enough that run."""
+        if job.id in self._running or self._owners[job.client.owner] >= _JOBS_AT_ONCE:
+            return
         task = asyncio.create_task(self._run(job))
         self._running[job.id] = task
+        self._owners[job.client.owner] += 1
 
         def ended(_: asyncio.Task[None]) -> None:
             self._running.pop(job.id, None)
             self._done.pop(job.id, None)
+            self._owners[job.client.owner] -= 1
 
         task.add_done_callback(ended)
 
@@ -222,21 +260,21 @@ class Jobs:
             set_current_client(job.client)
             try:
                 await self._answer(job)
+                self._ended.set()  # the next of this tenant may begin
             except OSError as error:
                 _LOG.error("job interrupted", reason=type(error).__name__, job=job.id[:8])
 
     async def _answer(self, job: Job) -> None:
         """Answer what has no line in the output yet, and append the lines in order."""
-        questions = await asyncio.to_thread(job.questions)
         remove_half_line(job.output)
-        done = self._done[job.id] = _complete_lines(job.output)
-        with job.output.open("ab") as file:
+        done = self._done[job.id] = await asyncio.to_thread(self._counts.lines, job.output)
+        remaining = await asyncio.to_thread(job.open_questions, done)
+        with remaining, job.output.open("ab") as file:
             ahead: list[asyncio.Task[dict[str, Any]]] = []
-            remaining = iter(questions[done:])
             try:
                 while True:
-                    while len(ahead) < _AT_ONCE and (question := next(remaining, None)) is not None:
-                        ahead.append(asyncio.create_task(self._line(question)))
+                    while len(ahead) < _AT_ONCE and (question := remaining.readline()):
+                        ahead.append(asyncio.create_task(self._line(JobQuestion.model_validate_json(question))))
                     if not ahead:
                         break
                     line = await ahead.pop(0)
@@ -250,7 +288,7 @@ class Jobs:
             finally:
                 for task in ahead:
                     task.cancel()
-            os.fsync(file.fileno())
+            await asyncio.to_thread(os.fsync, file.fileno())
 
     async def _line(self, question: JobQuestion) -> dict[str, Any]:
         """An answer or an error; what is refused for want of time is asked again."""
@@ -265,23 +303,23 @@ class Jobs:
             await asyncio.sleep(_RETRY_SECONDS)
 
 
-def read_questions(body: bytes) -> list[JobQuestion]:
-    """The questions of a JSONL body; raises `ApiError` (422) for the first line that is none."""
+def read_questions(body: bytes) -> list[bytes]:
+    """The questions of a JSONL body, checked, one on each line; raises `ApiError` (422) for the first that is none."""
     if body.count(b"\n") > MAX_LINES:
         raise ApiError(422, "invalid", f"the body has more than {MAX_LINES:,} lines; send several jobs")
-    questions = []
+    lines = []
     for number, line in enumerate(body.splitlines(), 1):
         if not line.strip():
             continue
         try:
-            questions.append(JobQuestion.model_validate_json(line))
+            lines.append(JobQuestion.model_validate_json(line).model_dump_json().encode() + b"\n")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "line"
             raise ApiError(422, "invalid", f"line {number}: {place}: {first['msg'].lower()}") from None
-    if not questions:
+    if not lines:
         raise ApiError(422, "invalid", "expected one JSON object with image_id and question per line, got none")
-    return questions
+    return lines
 
 
 def _read(folder: Path) -> Job | None:
@@ -293,8 +331,38 @@ def _read(folder: Path) -> Job | None:
     return Job(folder, client, record["total"], record["created_at"])
 
 
-def _complete_lines(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
+class _LineCounts:
+    """How many complete lines some files have, which only grow: what was counted once is not read again."""
+
+    def __init__(self) -> None:
+        self._counted: dict[Path, tuple[int, int]] = {}  # lines, and the bytes of them
+
+    def lines(self, path: Path) -> int:
+        """How many complete lines a file has; 0 where there is none."""
+        return self._count(path)[0]
+
+    def complete_bytes(self, path: Path) -> int:
+        """How many bytes they have."""
+        return self._count(path)[1]
+
+    def forget(self, path: Path) -> None:
+        """The file is gone."""
+        self._counted.pop(path, None)
+
+    def _count(self, path: Path) -> tuple[int, int]:
+        lines, size = self._counted.get(path, (0, 0))
+        try:
+            with path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < size:  # another file of that name
+                    lines, size = 0, 0
+                file.seek(size)
+                position = size
+                while block := file.read(_BLOCK):
+                    if ends := block.count(b"\n"):
+                        lines += ends
+                        size = position + block.rindex(b"\n") + 1
+                    position += len(block)
+        except FileNotFoundError:
+            return 0, 0
+        self._counted[path] = lines, size
+        return lines, size

@@ -42,7 +42,9 @@ class Metrics:
             "medical_vqa_model_seconds", "Duration of one model call", _MODEL_BUCKETS, "work"
         )
         self.answer_cache = self._counter("medical_vqa_answer_cache", "Answer cache lookups", "result")
+        self.answer_cache_hits, self.answer_cache_misses = map(self.answer_cache.labels, ("hit", "miss"))
         self.image_cache = self._counter("medical_vqa_image_cache", "Image cache lookups", "result")
+        self.image_cache_hits, self.image_cache_misses = map(self.image_cache.labels, ("hit", "miss"))
         self.refused = self._counter("medical_vqa_refused", "Requests answered with an error", "code")
         self.dropped = self._counter("medical_vqa_dropped", "Work dropped before it was computed", "reason")
         self.damaged = self._counter("medical_vqa_damaged_blobs", "Stored images whose checksum did not fit")

@@ -27,6 +27,7 @@ from medical_vqa.serving.settings import Settings
 _LOG = structlog.get_logger("medical_vqa.serving")
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 2048
+_OTHER_FILES = 128  # open in addition to the connections: logs, stores, decoders, jobs
 _SWITCH_SECONDS = 0.001  # for which a thread in Python may keep the event loop waiting
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
@@ -95,7 +96,8 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the application."""
     return uvicorn.Config(
         app,
-        http=limited_protocol(settings.max_connections),
+        http=limited_protocol(_allowed_connections(settings.max_connections)),
+        ws="none",  # no route has one
         log_config=None,
         access_log=False,
         server_header=False,
@@ -129,6 +131,26 @@ def address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _allowed_connections(connections: int) -> int:
+    """How many connections the system lets this process have, once its limit of open files is raised for them."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= files:
+        return connections
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    allowed = max(1, min(connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES))
+    if allowed < connections:
+        _LOG.warning("fewer connections than set: the system's limit of open files is too low", allowed=allowed)
+    return allowed
 
 
 def _return_freed_memory() -> None:

@@ -10,13 +10,14 @@ from fastapi import Depends, FastAPI, Response
 from fastapi.security import HTTPBearer
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware import Middleware
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
 from medical_vqa.serving.api import conversations, docs, openai, page, reports, responses, routes, series
 from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
-from medical_vqa.serving.api.requests import FORM_LIMITS
+from medical_vqa.serving.api.requests import FORM_LIMITS, DirectMiddleware
 from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine import Engine
 from medical_vqa.serving.image_store.base import ImageStore
@@ -86,7 +87,10 @@ def create_app(
         dependencies=[Depends(bearer)]
         if settings.api_keys or settings.keys_file
         else [],  # for the description; `access` checks the key
-        middleware=middleware_stack(settings, engine.metrics, rate_limiter, draining),
+        middleware=[
+            *middleware_stack(settings, engine.metrics, rate_limiter, draining),
+            *([] if settings.otel else [Middleware(DirectMiddleware, routes=routes.direct_router.routes)]),
+        ],
     )
     app.state.models = models
     app.state.jobs = jobs

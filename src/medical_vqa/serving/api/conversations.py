@@ -50,15 +50,16 @@ async def create(conversations: ConversationsDependency) -> Conversation:
     return await conversations.create()
 
 
-@router.get("/{conversation_id}", responses=errors(401, 404, 422, 429, 503))
+@router.get("/{conversation_id}", response_model=Conversation, responses=errors(401, 404, 422, 429, 503))
 async def read(
     request: Request,
     conversation_id: ConversationId,
     conversations: ConversationsDependency,
     after: Annotated[int, Query(ge=-1, description="Wait some seconds for a version above this one.")] = -1,
-) -> Conversation:
+) -> Response:
     """A conversation with all its images, questions and answers."""
-    return await while_connected(request, conversations.read(conversation_id, after=after))
+    content = await while_connected(request, conversations.read(conversation_id, after=after))
+    return Response(content, media_type="application/json")
 
 
 @upload_router.post("/{conversation_id}/images", status_code=201, responses=errors(*_QUESTION_ERRORS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import StreamingResponse
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.jobs import Jobs
@@ -53,13 +54,13 @@ async def create_job(request: Request, jobs: JobsDependency) -> JobInfo:
 @router.get("/jobs", responses=_errors(401, 404, 429))
 async def list_jobs(jobs: JobsDependency) -> JobList:
     """Your jobs, the newest first."""
-    return JobList(jobs=jobs.own_jobs())
+    return JobList(jobs=await jobs.own_jobs())
 
 
 @router.get("/jobs/{job_id}", responses=_errors(401, 404, 422, 429))
 async def job(job_id: JobId, jobs: JobsDependency) -> JobInfo:
     """How far a job is."""
-    return jobs.get(job_id)
+    return await jobs.get(job_id)
 
 
 @router.get(
@@ -69,7 +70,7 @@ async def job(job_id: JobId, jobs: JobsDependency) -> JobInfo:
 )
 async def job_output(job_id: JobId, jobs: JobsDependency) -> Response:
     """The answers so far, in the order of the questions: `id` with `answer` or `error` on each line."""
-    return Response(await jobs.output(job_id), media_type=_LINES)
+    return StreamingResponse(await jobs.output(job_id), media_type=_LINES)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, responses=_errors(401, 403, 404, 422, 429))

@@ -13,11 +13,11 @@ import dataclasses
 import json
 import math
 import secrets
+import string
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -40,8 +40,11 @@ from medical_vqa.serving.service import Conversation, Service, Upload
 
 _EVENTS = "text/event-stream"
 _DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
-_URL_SAFE = str.maketrans("-_", "+/")
-_BASE64_PIECE = 4 * 256 * 1024  # characters: a multiple of 4, so that every piece decodes by itself
+_LONGEST_SCHEME = 16  # characters that are searched for the end of an address's scheme
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_PERCENT_ENCODED = {code.encode(): bytes([int(code[1:], 16)]) for code in ("%2B", "%2b", "%2F", "%2f", "%3D", "%3d")}
+_PERCENT_ENCODED |= {b"%0A": b"", b"%0a": b"", b"%0D": b"", b"%0d": b"", b"%20": b""}
+_BASE64_PIECE = 1024 * 1024  # characters
 DESCRIPTIONS: dict[int, str] = {
     400: "a request that cannot be answered",
     401: "no key, or an unknown one",
@@ -61,6 +64,8 @@ MAX_MESSAGES = 200
 """Messages of a conversation."""
 MAX_PARTS = 64
 """Texts and images of a message."""
+MAX_TEXT = 256 * 1024
+"""Characters of a conversation's texts together, which are divided into words."""
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 
 
@@ -426,6 +431,9 @@ def read_messages(
     Raises:
         ApiError: There is no question, or one message has more images than the model takes (400).
     """
+    if sum(map(_characters, messages)) > MAX_TEXT:
+        message = f"the texts have more than {MAX_TEXT:,} characters; leave the oldest messages out"
+        raise ApiError(400, "invalid", message, param=field)
     user_messages = [message for message in messages if message.role == "user"]
     images = [[part.url for part in message.parts if isinstance(part, ImagePart)] for message in user_messages]
     newest = next((urls for urls in reversed(images) if urls), [])
@@ -445,6 +453,12 @@ def read_messages(
         message = f"the question has more than {MAX_QUESTION:,} characters; shorten it"
         raise ApiError(400, "invalid", message, param=field)
     return image_urls, question, _turns(messages)
+
+
+def _characters(message: Message) -> int:
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
 
 
 def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -471,7 +485,9 @@ async def read_image_url(url: str, service: Service, field: str = "messages") ->
     Raises:
         ApiError: The image cannot be read.
     """
-    scheme = url.partition(":")[0].lower()
+    if not url.isascii():  # before any copy: such a text may take four times its bytes
+        raise ApiError(400, "not_an_image", "expected the image's address in ASCII; encode it again", param=field)
+    scheme = url[:_LONGEST_SCHEME].partition(":")[0].lower()
     if scheme == "data":
         header, comma, content = url.partition(",")
         if not comma or not header.lower().endswith(";base64"):
@@ -491,12 +507,20 @@ async def read_image_url(url: str, service: Service, field: str = "messages") ->
 def decode_base64(text: str) -> bytes:
     """The bytes of base64, in either alphabet, with or without line breaks and padding; raises `ValueError`.
 
-    Decoded in pieces, between which other threads run.
+    Decoded in pieces, between which other threads run, and without an object for each of millions of lines.
     """
-    text = "".join((unquote(text) if "%" in text else text).split()).translate(_URL_SAFE)
-    text += "=" * (-len(text) % 4)
-    pieces = range(0, len(text), _BASE64_PIECE)
-    return b"".join(base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in pieces)
+    data = text.encode("ascii")
+    if b"%" in data:
+        for code, character in _PERCENT_ENCODED.items():
+            data = data.replace(code, character)
+    decoded, rest = [], b""
+    for start in range(0, len(data), _BASE64_PIECE):
+        piece = rest + data[start : start + _BASE64_PIECE].translate(_URL_SAFE, string.whitespace.encode())
+        complete = len(piece) - len(piece) % 4
+        decoded.append(base64.b64decode(piece[:complete], validate=True))
+        rest = piece[complete:]
+    decoded.append(base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
+    return b"".join(decoded)
 
 
 def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:

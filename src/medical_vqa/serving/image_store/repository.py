@@ -45,7 +45,8 @@ RECHECK_SECONDS = 10.0
 deletion on another server takes effect."""
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
-_STORE_THREADS = 16
+_STORE_THREADS = 16  # that wait for a store
+_WORK_THREADS = 2  # that compute: with more, the event loop waits for its turn among them
 ID_HEAD = 24
 """Characters of a picture's key with which the ids of its images begin."""
 
@@ -100,6 +101,7 @@ class ImageRepository:
         self._loading: dict[str, asyncio.Task[StoredImage]] = {}
         self._loading_values: dict[str, asyncio.Task[Volume]] = {}
         self._threads = ThreadPoolExecutor(_STORE_THREADS, "store")
+        self._workers = ThreadPoolExecutor(_WORK_THREADS, "blobs")
 
     async def encode(self, decoded: DecodedImage) -> StoredImage:
         """An image that is asked about once and not stored; raises `ApiError`."""
@@ -116,12 +118,10 @@ class ImageRepository:
         expires_at = None if self._ttl is None else time.time() + self._ttl
         image = StoredImage(image_id, encoded.digest, encoded.visual, expires_at, decoded.context, decoded.facts)
         name = stored_name(image_id, client.owner)
-        blob = write_blob(
-            image,
-            decoded,
-            name=name,
-            fingerprint=self._engine.fingerprint,
-            original=original if self._keep_originals else None,
+        original = original if self._keep_originals else None
+        fingerprint = self._engine.fingerprint
+        blob = await self._in_thread(
+            lambda: write_blob(image, decoded, name=name, fingerprint=fingerprint, original=original)
         )
         size = len(blob) + (0 if decoded.volume is None else decoded.volume.values.nbytes)
         self._quotas.take(client, image_id, size)
@@ -171,7 +171,8 @@ class ImageRepository:
         """The client's image that was added here or on another server; raises `ApiError` (404)."""
         name = stored_name(image_id, current_client().owner)
         image = self._cached(name)
-        self._engine.metrics.image_cache.labels("miss" if image is None else "hit").inc()
+        metrics = self._engine.metrics
+        (metrics.image_cache_misses if image is None else metrics.image_cache_hits).inc()
         if image is None:
             image = await self._load_once(image_id, name)
         if image.expires_at is not None and time.time() > image.expires_at:
@@ -227,6 +228,7 @@ class ImageRepository:
     def close(self) -> None:
         """Stop the threads."""
         self._threads.shutdown()
+        self._workers.shutdown()
 
     def _cached(self, name: str) -> StoredImage | None:
         """The cached image, as far as that is known without waiting for a store."""
@@ -283,7 +285,9 @@ class ImageRepository:
             raise unknown_image() from None
 
     async def _call_store(self, call: Callable[[], T]) -> T:
-        return await self._in_thread(call) if self._store.blocking else call()
+        if not self._store.blocking:
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, call)

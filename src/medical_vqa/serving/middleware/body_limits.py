@@ -1,12 +1,14 @@
 """Bodies that are too large for their route, arrive too slowly, or are too many at once.
 
 A body without an image has at most `SMALL_BODY` bytes: 32 questions fit. What all bodies in flight hold together is
-bounded for the process, and for each client, so that one client cannot use up what the others need.
+bounded for the process, and for each client, so that one client cannot use up what the others need. Large bodies of
+responses count as well, until their client has read them: they are sent in pieces, as fast as it reads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections import Counter
@@ -30,6 +32,8 @@ SMALL_BODIES = {"/ask_questions": 6 * MAX_QUESTION * MAX_QUESTIONS + 4096}  # a 
 """Bytes of a body with many questions."""
 _MAX_DIGITS = 15  # of an announced length; int() refuses numbers of some thousand digits
 _RETRY_SECONDS = 1.0
+_LATEST = 1.1  # times its timeout, at which a body is given up: those that began together do not end together
+_SENT_AT_ONCE = 64 * 1024  # bytes of a response; less than this is not counted
 
 
 class BodyBudget:
@@ -100,9 +104,15 @@ class BodyLimitsMiddleware:
         timeout = self._series_timeout if scope["path"] == SERIES_PATH else self._timeout
         body = _LimitedBody(receive, limit, timeout, self._budget, client, scope["path"])
 
+        response = _LimitedResponse(send, self._budget, client)
+
         async def send_unless_refused(message: Message) -> None:
-            if body.error is None:
+            if body.error is not None:
+                return
+            if response.start is None and _size(message) <= _SENT_AT_ONCE:
                 await send(message)
+            else:
+                await response.send(message)
 
         try:
             await self._app(scope, body.receive, send_unless_refused)
@@ -113,6 +123,7 @@ class BodyLimitsMiddleware:
                 raise
         finally:
             self._budget.release(client, body.counted)
+            self._budget.release(client, response.counted)
         if body.error is not None:
             raise body.error
 
@@ -133,7 +144,7 @@ class _LimitedBody:
         self._path = path
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + timeout * random.uniform(1.0, _LATEST)
         self._budget = budget
         self._client = client
         self._complete = False
@@ -161,6 +172,49 @@ class _LimitedBody:
     def _refuse(self, error: ApiError) -> Message:
         self.error = error
         return {"type": "http.disconnect"}
+
+
+class _LimitedResponse:
+    """One response while it is sent."""
+
+    def __init__(self, send: Send, budget: BodyBudget, client: str) -> None:
+        self._send = send
+        self._budget = budget
+        self._client = client
+        self.start: Message | None = None  # which is sent once the body is counted
+        self.counted = 0
+
+    async def send(self, message: Message) -> None:
+        """Send a large message; raises `ApiError` (429), before the response begins, where too much is in flight."""
+        if message["type"] == "http.response.start":
+            self.start = message
+            return
+        body: bytes = message.get("body", b"")
+        if self.start is not None:
+            if len(body) > _SENT_AT_ONCE:
+                if not self._budget.take(self._client, len(body)):
+                    raise overloaded(_RETRY_SECONDS)
+                self.counted = len(body)
+            start, self.start = self.start, None
+            await self._send(start)
+        if len(body) <= _SENT_AT_ONCE:
+            await self._send(message)
+            return
+        view, more = memoryview(body), message.get("more_body", False)
+        for begin in range(0, len(body), _SENT_AT_ONCE):
+            piece = bytes(view[begin : begin + _SENT_AT_ONCE])
+            is_last = begin + len(piece) == len(body)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more or not is_last})
+
+
+def _size(message: Message) -> int:
+    """Bytes of a piece of a response, or those that its start announces; 0: none."""
+    if message["type"] == "http.response.body":
+        return len(message.get("body", b""))
+    for name, value in message.get("headers", ()):
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 def _too_large(max_bytes: int, path: str) -> ApiError:
