@@ -143,3 +143,26 @@ def test_ten_thousand_predictions_make_a_page_below_ten_megabytes(write):
     answers = [Prediction(str(n), "yes" if n % 5 else f"no {n % 50}", "", (n % 97) / 97) for n in range(10_000)]
     text, _ = write(rows=rows, answers=answers, baselines={"question-only": answers})
     assert len(text) < 10_000_000
+
+
+def test_findings_have_their_sensitivity_and_specificity(write):
+    questions = [("yes", "yes"), ("yes", "yes"), ("yes", "no"), ("yes", "yes"), ("no", "no"), ("no", "yes")]
+    rows = [
+        Example(
+            str(n), f"scan-{n}", "Is there a pleural effusion?", (reference,), f"scan-{n}", {"answer_type": "CLOSED"}
+        )
+        for n, (reference, _) in enumerate(questions)
+    ]
+    answers = [Prediction(str(n), answer, answer, 0.5) for n, (_, answer) in enumerate(questions)]
+    text, _ = write(rows=rows, answers=answers, baselines={})
+    page = Page(text)
+    assert "#findings" in page.links
+    section = re.search(r'<section id="findings">.*?</section>', text, re.DOTALL)[0]
+    cells = [re.sub(r"<.*?>|\s+", "", cell) for cell in re.findall(r"<t[hd][ >].*?</t[hd]>", section, re.DOTALL)]
+    assert [cells[7], cells[8], cells[10], cells[11], cells[13]] == ["pleuraleffusion", "75.0", "4", "50.0", "2"]
+
+
+def test_a_dataset_without_questions_for_findings_has_no_section_of_them(write, examples):
+    text, _ = write(rows=examples[:1])
+    assert 'id="findings"' not in text
+    assert "#findings" not in Page(text).links
