@@ -15,6 +15,16 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 sys.path.insert(0, str(Path(__file__).parent / "serving"))
 import live
 from dicom_files import made
+from pydicom import dcmread
+
+TINY_MODEL = {
+    "family": "compact",
+    "picture": {"side": 32},
+    "channels": [8, 16],
+    "width": 16,
+    "heads": 2,
+    "layers": 1,
+}
 
 PLANTED = {
     "PatientName": "Zyxw^Planted",
@@ -27,6 +37,7 @@ PLANTED = {
     "BodyPartExamined": "ZYXW PLANTED",
     "ReferringPhysicianName": "Referring^Planted",
 }
+QUESTIONS = (("Is this a CT?", "yes"), ("Is this an MRI?", "no"), ("Which modality is this?", "CT"))
 WORDS = ("Zyxw", "ZYXW", "Planted", "PLANTED", "998877", "19511224", "554433", "1.2.826.0.1.777")
 
 
@@ -75,6 +86,42 @@ def test_nothing_planted_is_in_a_file_or_an_output(call, source, tmp_path):
     for word in WORDS:
         assert not [text for text in outputs if word in text], word
         assert not [path for path in written if word.encode() in path.read_bytes()], word
+
+
+@pytest.mark.slow
+def test_nothing_planted_is_in_a_trained_model_or_its_exports(call, source, tmp_path):
+    rows = ["image,question,answer,split"]
+    for number, split in enumerate(("train", "train", "validation", "test")):
+        rows += [f"Zyxw_Planted/{number}.dcm,{question},{answer},{split}" for question, answer in QUESTIONS]
+    (source / "questions.csv").write_text("\n".join(rows), encoding="utf-8")
+    for number in range(4):  # a patient each, or the splits would be joined
+        path = source / "Zyxw_Planted" / f"{number}.dcm"
+        dataset = dcmread(path)
+        dataset.PatientID, dataset.StudyInstanceUID = f"PID-998877-{number}", f"1.2.826.0.1.777.{number}"
+        dataset.save_as(path)
+    root, run = tmp_path / "root", tmp_path / "run"
+    code, _, err = call("prepare", "folder", "--source", source, "--root", root, "--as", "mine")
+    assert code == 0, err
+    recipe = {
+        "name": "tiny",
+        "data": {"name": "mine", "root": str(root)},
+        "model": TINY_MODEL,
+        "training": {"epochs": 1, "batch_size": 4, "device": "cpu"},
+    }
+    (tmp_path / "tiny.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    for words in (
+        ("train", tmp_path / "tiny.yaml", "--run", run),
+        ("export", run, "--to", tmp_path / "exported"),
+        ("export", run, "--to", "onnx", tmp_path / "onnx"),
+        ("ask", source / "Zyxw_Planted" / "3.dcm", "Is this a CT?", "--model", run, "--json"),
+    ):
+        code, out, err = call(*words)
+        assert code == 0, (words, out, err)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and source not in path.parents]
+    kinds = {path.suffix for path in written}
+    assert {".safetensors", ".onnx", ".json", ".jsonl", ".md"} <= kinds, kinds
+    for word in WORDS:
+        assert not [path for path in written if word.encode() in path.read_bytes() or word in path.name], word
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import tracemalloc
 from typing import Any
 
@@ -49,15 +50,17 @@ def test_slices_of_a_series_in_time_are_counted_on() -> None:
     assert np.array_equal(found.pixels, decode_image(made(values[:, :, :, 1]), frame=1, window=(500, 1000)).pixels)
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAI", "ARS", "PIR", "SAL"])
+@pytest.mark.parametrize("codes", ["".join(code) for order in itertools.permutations(("RL", "AP", "SI"))
+                                   for code in itertools.product(*order)])  # fmt: skip
 def test_however_it_is_stored_a_slice_is_turned_the_same_way(codes: str) -> None:
     values = volume(8, 9, 10)
     ras, wanted = (nibabel.orientations.axcodes2ornt(name) for name in ("RAS", codes))
     turn = nibabel.orientations.ornt_transform(ras, wanted)
     data = bytes(nibabel.Nifti1Image(values, RAS).as_reoriented(turn).to_bytes())
     picture = decode_image(data, frame=0, window=(500, 1000)).pixels[:, :, 0]
-    first = {"S": values[:, :, 0], "I": values[:, :, -1], "R": values[0], "L": values[-1]}[codes[2]]
-    # Axial: the face up and the patient's right on the left. Sagittal: the head up and the face on the left.
+    first = {"S": values[:, :, 0], "I": values[:, :, -1], "R": values[0], "L": values[-1],
+             "A": values[:, 0], "P": values[:, -1]}[codes[2]]  # fmt: skip
+    # Axial: the face up; coronal and sagittal: the head up. The patient's right, or the face, on the left.
     assert np.array_equal(picture, np.rint(np.clip(first.T[::-1, ::-1] / 1000, 0, 1) * 255))
 
 
