@@ -145,7 +145,31 @@ def test_a_dicom_series_is_asked_about_by_frame_and_window(call, run, tmp_path):
     assert black["confidence"] != plain["confidence"]
 
 
-def dicom_series(values):
+def test_what_was_seen_of_a_dicom_file_is_stated(call, run, tmp_path):
+    values = np.random.default_rng(0).integers(-1024, 1024, (3, 64, 64)).astype(np.int16)
+    path = tmp_path / "scan.dcm"
+    header = {"Modality": "US", "BodyPartExamined": "ABDOMEN", "PatientName": "Doe^Jane", "BurnedInAnnotation": "YES"}
+    path.write_bytes(dicom_series(values, **header, WindowCenter="40", WindowWidth="400"))
+    code, out, err = call("ask", path, "Is this a CT?", "--model", run)
+    assert code == 0, err
+    seen = "seen: DICOM, 64x64; frame 1 of 3, counted from 0; window 40 400 (from the header); US; ABDOMEN"
+    burned_in = "warning: the header says that text is burned into the picture, which may name a patient"
+    assert [line for line in (seen, "not seen: DICOM header, other frames", burned_in) if line not in out] == []
+    view = json.loads(call("ask", path, "Is this a CT?", "--model", run, "--json", "--window", "9", "99")[1])["seen"]
+    assert (view["frame"], view["frames"], view["window"], view["window_source"]) == (1, 3, [9, 99], "option")
+    assert (view["facts"]["Modality"], view["facts"]["BodyPartExamined"]) == ("US", "ABDOMEN")
+    assert (view["removed"], view["burned_in_annotation"]) == (["DICOM header", "other frames"], True)
+    assert "Doe" not in out + json.dumps(view)
+
+
+@pytest.mark.parametrize("width", ["0", "-5", "nan", "inf"])
+def test_a_window_without_a_width_is_refused(refused, run, tmp_path, width):
+    (tmp_path / "scan.dcm").write_bytes(dicom_series(np.zeros((1, 64, 64), np.int16)))
+    message = refused("ask", tmp_path / "scan.dcm", "Is it?", "--model", run, "--window", "40", width)
+    assert "expected a window of a finite center and a width above 0" in message
+
+
+def dicom_series(values, **elements):
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -158,6 +182,8 @@ def dicom_series(values):
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelData = values.tobytes()
     dataset["PixelData"].VR = "OW"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()

@@ -314,6 +314,9 @@ def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
     assert (image.format, image.width, image.height) == ("DICOM", 128, 128)
     assert "DICOM header" in image.removed_metadata
     assert "CT" in image.header_fields.values()
+    assert (image.frame, image.frames, image.plane, image.window_source) == (0, 1, "axial", "percentiles")
+    assert schema.UploadedImage.model_validate(windowed.json()).window_source == "option"
+    assert (image.burned_in_annotation, image.warnings) == (None, [])
     assert windowed.json()["image_id"][:24] != image.image_id[:24]  # other pixels
     refused(missing, 400, "not_an_image")
     for file in tmp_path.glob("*/*"):
