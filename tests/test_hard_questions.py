@@ -99,3 +99,23 @@ def test_the_command_prints_the_same_and_exits_without_a_traceback(model, call, 
 
 def test_the_command_refuses_a_longer_question_with_one_sentence(refused):
     assert "1,001 characters" in refused("ask", LIVER, "a" * 1001, "--model", "shipped")
+
+
+@pytest.mark.parametrize(
+    ("question", "terms"),
+    [
+        ("How many livers are there?", "the number of 'liver'"),
+        ("How many tumors are there in this image?", "the number of 'tumor'"),
+        ("Is the liver on the right side of the patient?", "'right side of the patient'"),
+    ],
+)
+def test_counts_and_sides_that_no_training_question_asks_for_are_not_answered_like_those_it_does(
+    model, question, terms
+):
+    answer = model.ask(LIVER, question)
+    assert (answer.abstained, answer.reason_code) == (True, "untrained_term")
+    assert answer.reason_arguments["terms"] == terms
+
+
+def test_organs_that_training_questions_count_are_counted(model):
+    assert model.ask(LIVER, "How many kidneys in this image?").reason_code != "untrained_term"

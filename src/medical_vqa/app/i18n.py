@@ -115,6 +115,8 @@ ENGLISH: Mapping[str, str] = {
     "(“{opposite}”), so neither answer means anything.",
     "reason_paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in "
     "other words (“{opposite}”), so neither answer means anything.",
+    "reason_organ_not_seen": "The model answers {other_answer} to “{opposite}”, so an answer about it would mean "
+    "nothing.",
     "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of "
     "this type get the same answer.",
     "reason_same_answer_without_picture": "The model gives the same answer about a black picture and about this one "
@@ -303,6 +305,7 @@ CHINESE: Mapping[str, str] = {
     "reason_paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（"
     "“{opposite}”）回答“{other_answer}”，"
     "因此两个答案都没有意义。",
+    "reason_organ_not_seen": "模型对“{opposite}”回答“{other_answer}”，因此关于它的答案没有意义。",
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
     "reason_same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，"
     "因此答案并非来自这张图像。",

@@ -17,6 +17,7 @@ from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reliability import area_under_roc, reliability_rows
 from medical_vqa.models.guards.sides import meant_side
+from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion
 from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration, TypeReliability
 from medical_vqa.schema.records import Example, Prediction
 
@@ -138,6 +139,22 @@ def test_a_question_and_its_opposite_with_one_answer_are_both_withheld():
     assert "Is the lung unhealthy?" in healthy.abstention.reason
 
 
+def test_the_place_of_an_organ_that_the_model_does_not_see_is_withheld():
+    model = Fake(where_is_the_spleen="Left", does_the_picture_contain_spleen="No")
+    (answer,) = ask(model, "Where is the spleen?")
+    assert answer.abstention.code == "organ_not_seen"
+    assert "Does the picture contain spleen?" in answer.abstention.reason
+    seen = Fake(where_is_the_spleen="Left", does_the_picture_contain_spleen="Yes")
+    assert not ask(seen, "Where is the spleen?")[0].abstention.abstained
+
+
+def test_an_organ_that_no_training_question_asks_for_may_have_a_place_all_the_same():
+    model = Fake(where_is_the_eye="Top", does_the_picture_contain_eye="No")
+    texts = ("Where is the eye?", "Does the picture contain spleen?")
+    model.question_bank = QuestionBank([TrainingQuestion(text, "Position", 1, ("top",)) for text in texts])
+    assert not ask(model, "Where is the eye?")[0].abstention.abstained
+
+
 def row(name, *, kind="question type", above=False):
     return TypeReliability(
         name=name, kind=kind, questions=27, images=20, accuracy=0.5, baseline_accuracy=0.52,
@@ -217,9 +234,9 @@ def test_all_that_is_asked_of_the_model_goes_in_one_batch_after_the_modality_of_
     guards = Guards(model, CARD, reference())
     queries = [Query(text, text, "image", picture(120)) for text in ("Is there an effusion?", "Is the lung healthy?")]
     guards.answer(queries)
-    assert model.batches == [1, 2 + (2 + 2) + 2 * 6]
+    assert model.batches == [1, 2 + (2 + 2 + 1) + 2 * 6]  # opposites, and whether there is a lung
     guards.answer(queries)  # what reference pictures answer is cached, and so is the modality
-    assert model.batches[2:] == [2 + (2 + 2)]
+    assert model.batches[2:] == [2 + (2 + 2 + 1)]
 
 
 def test_reference_pictures_are_not_asked_about_where_the_question_is_not_understood():
@@ -241,8 +258,8 @@ def test_reference_pictures_decide_about_findings_alone():
 def test_what_two_questions_share_is_asked_once():
     model = Fake()
     ask(model, "Is the lung healthy?", "Is the lung abnormal?", "Does the lung look normal?")
-    body_part = 1
-    assert model.batches == [3 + len({"healthy?", "unhealthy?", "abnormal?", "normal?", "look abnormal?"}), body_part]
+    body_part, wordings = 1, {"healthy?", "unhealthy?", "abnormal?", "normal?", "look abnormal?"}
+    assert model.batches == [3 + len(wordings) + len({"contain lung?"}), body_part]
 
 
 @pytest.mark.parametrize(

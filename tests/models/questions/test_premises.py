@@ -2,7 +2,15 @@
 
 import pytest
 
-from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, takes_for_granted
+from medical_vqa.models.questions.premises import (
+    counted_topic,
+    impossible_structure,
+    is_knowledge,
+    lacks_presence,
+    patient_side,
+    presence_questions,
+    takes_for_granted,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +63,69 @@ def test_presence_and_knowledge_take_nothing_for_granted():
     assert not takes_for_granted("What does the liver do to prevent disease?")
     assert takes_for_granted("Is the liver healthy?")
     assert is_knowledge("肝脏的功能是什么?")
+
+
+@pytest.mark.parametrize(
+    ("question", "needed"),
+    [
+        ("Where is the spleen?", ["Does the picture contain spleen?"]),
+        ("What color is the left lung?", ["Does the picture contain lung?"]),
+        ("How many kidneys are in this image?", ["Does the picture contain kidney?"]),
+        ("Is the kidney on the right side of the picture?", ["Does the picture contain kidney?"]),
+        (
+            "Is the liver smaller than the spleen?",
+            ["Does the picture contain liver?", "Does the picture contain spleen?"],
+        ),
+        ("Is the heart bigger than normal?", ["Does the picture contain heart?"]),
+        ("脾脏在哪里?", ["图片中包含脾脏吗?"]),
+        ("Does the picture contain spleen?", []),
+        ("Which is bigger, liver or spleen?", []),
+        ("What is the function of the spleen?", []),
+        ("Where is the tumor?", []),
+    ],
+)
+def test_an_organ_that_a_question_takes_for_granted_must_be_seen(question, needed):
+    assert list(presence_questions(question)) == needed
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "presence", "lacks"),
+    [
+        ("Where is the spleen?", "Lower Right", "No", True),
+        ("Where is the spleen?", "Lower Right", "Yes", False),
+        ("脾脏在哪里?", "右下", "否", True),
+        ("How many kidneys are there?", "2", "No", True),
+        ("How many kidneys are there?", "0", "No", False),
+        ("Is the spleen on the left?", "No", "No", False),
+    ],
+)
+def test_an_answer_that_affirms_an_organ_contradicts_its_absence(question, answer, presence, lacks):
+    assert lacks_presence(question, answer, presence) is lacks
+
+
+@pytest.mark.parametrize(
+    ("question", "topic"),
+    [
+        ("How many livers are there?", "liver"),
+        ("图中有几个肾脏?", "kidney"),
+        ("How many tumors are there?", "tumor"),
+        ("How many organs are there in this image?", None),
+        ("Where are the kidneys?", None),
+    ],
+)
+def test_what_a_question_counts(question, topic):
+    assert counted_topic(question) == topic
+
+
+@pytest.mark.parametrize(
+    ("question", "side"),
+    [
+        ("Is the heart on the right side of the patient?", "right side of the patient"),
+        ("Is the heart on the patient's left?", "patient's left"),
+        ("心脏在患者的右侧吗?", "患者的右侧"),
+        ("Is the patient's left lung healthy?", None),
+        ("What is the organ on the left side of the body in this image?", None),
+    ],
+)
+def test_a_side_of_the_patient_is_not_that_of_the_picture(question, side):
+    assert patient_side(question) == side

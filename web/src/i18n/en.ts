@@ -129,6 +129,7 @@ export const en = {
   "reason.model_declined": "The model declined the question instead of answering it.",
   "reason.contradiction": "The model answers {answer} to this question and {other_answer} to its opposite (“{opposite}”), so neither answer means anything.",
   "reason.paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in other words (“{opposite}”), so neither answer means anything.",
+  "reason.organ_not_seen": "The model answers {other_answer} to “{opposite}”, so an answer about it would mean nothing.",
   "reason.picture_does_not_matter": "The picture does not change the answer to this question: other pictures of this type get the same answer.",
   "reason.same_answer_without_picture": "The model gives the same answer about a black picture and about this one with its parts out of order, so it does not come from this picture.",
   "reason.type_not_reliable": "On questions of this type ({type}) it is not shown that the picture helps the model: {accuracy} right with it and {baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}.",

@@ -130,6 +130,7 @@ export const zh: Record<Key, string> = {
   "reason.model_declined": "模型没有回答这个问题，而是拒绝了它。",
   "reason.contradiction": "模型对此问题回答“{answer}”，对相反的问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
   "reason.paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（“{opposite}”）回答“{other_answer}”，因此两个答案都没有意义。",
+  "reason.organ_not_seen": "模型对“{opposite}”回答“{other_answer}”，因此关于它的答案没有意义。",
   "reason.picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
   "reason.same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，因此答案并非来自这张图像。",
   "reason.type_not_reliable": "对于这类问题（{type}），没有证据表明图像对模型有帮助：看图像时正确率 {accuracy}，不看时 {baseline}，差值的 95% 区间为 {difference} 个百分点，n={questions}{auc}。",

@@ -26,6 +26,7 @@ from medical_vqa.models.compact.postprocess import (
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
 from medical_vqa.models.questions.bank import QuestionBank
+from medical_vqa.models.questions.premises import counted_topic, patient_side
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
@@ -96,7 +97,16 @@ class CompactAnswering(ABC):
         limit = self.settings.sizes.question_words
         if (number := len(self.parser.encode(question, limit=MAX_QUESTION_CHARACTERS))) > limit:
             return Reason("question_too_long", number=str(number), limit=str(limit))
-        return question_reason(question, self.parser)
+        if (reason := question_reason(question, self.parser)) is not None:
+            return reason
+        topic = counted_topic(self.parser.canonical(question))
+        bank = self.question_bank
+        if topic is not None and bank is not None and topic not in bank.counted_topics:
+            return Reason("untrained_term", terms=f"the number of {topic!r}")
+        side = patient_side(question)
+        if side is not None and bank is not None and not bank.names_patient_side:
+            return Reason("untrained_term", terms=repr(side))
+        return None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """Why the answer means nothing: the question is not understood, or about an entity that is absent."""

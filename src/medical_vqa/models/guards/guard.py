@@ -51,7 +51,13 @@ from medical_vqa.models.guards.suggestions import suggested_questions
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure, is_knowledge
+from medical_vqa.models.questions.premises import (
+    BODY_PART_QUESTION,
+    impossible_structure,
+    is_knowledge,
+    lacks_presence,
+    presence_questions,
+)
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
@@ -381,8 +387,12 @@ class Guards:
         related: Mapping[str, Prediction],
         image_type: str,
     ) -> AbstentionDecision | None:
+        presence = presence_questions(query.question)
         for text, other in related.items():
-            if code := disagreement(query.question, answer.answer, text, other.answer):
+            if text in presence:
+                if lacks_presence(query.question, answer.answer, other.answer):
+                    return _abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+            elif code := disagreement(query.question, answer.answer, text, other.answer):
                 return _abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
         if self._asks_for_finding(query.question) and (row := self._unreliable(query, image_type)) is not None:
             return _abstain("type_not_reliable", _reliability_arguments(row))
@@ -443,6 +453,9 @@ class Guards:
         if self.model.usage is not None:  # every question to a remote model costs
             return ()
         texts, bank = related_questions(question), self.model.question_bank
+        # whether it sees an organ is worth something only where training asked just that
+        presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
+        texts = tuple(dict.fromkeys((*texts, *presence)))
         if bank is None:
             return texts
         known = bank.words | set(words(question))

@@ -40,6 +40,7 @@ SENTENCES: Mapping[str, str] = {
         "I answer {answer} to this question and {other_answer} to the same in other words ({opposite}), so neither "
         "answer means anything."
     ),
+    "organ_not_seen": "I answer {other_answer} to “{opposite}”, so an answer about it would mean nothing.",
     "picture_does_not_matter": (
         "The picture does not change my answer to this question: other pictures of this type get the same answer."
     ),

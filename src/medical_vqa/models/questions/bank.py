@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
+from medical_vqa.models.questions.premises import counted_topic, patient_side
 from medical_vqa.models.questions.subjects import Relation, Subject
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
@@ -178,6 +179,17 @@ class QuestionBank:
     def words(self) -> frozenset[str]:
         """All words of the training questions."""
         return frozenset(word for question in self.questions for word in words(question.text))
+
+    @cached_property
+    def counted_topics(self) -> frozenset[str]:
+        """The organs and findings that training questions count."""
+        topics = (counted_topic(question.text) for question in self.questions)
+        return frozenset(topic for topic in topics if topic is not None)
+
+    @cached_property
+    def names_patient_side(self) -> bool:
+        """Whether a training question means the patient's left or right, and not that of the picture."""
+        return any(patient_side(question.text) is not None for question in self.questions)
 
     @cached_property
     def _entries(self) -> list[_Entry]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from medical_vqa.models.questions.anatomy import Structure, anatomy
-from medical_vqa.models.questions.claims import claim_of, is_yes
+from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.text import is_chinese
 
@@ -40,6 +40,14 @@ _ATTRIBUTE = re.compile(
 )
 """Questions for an attribute of what they name, whatever their verb (``What color does the lung show?``)."""
 _COUNT = re.compile(r"\bhow many\b|\bnumber of\b|几|多少", re.IGNORECASE)
+_COMPARISON = re.compile(r"\bthan (?:the |a |an )?(?!normal\b|usual\b)\w|比", re.IGNORECASE)
+_PATIENT_SIDE = re.compile(
+    r"\b(?:left|right)(?: hand)?(?: side| half| part)? (?:of|to) (?:the|this|that|a) (?:patient|person)\b"
+    r"|\b(?:patient|person)(?:['\u2019]?s)? (?:own )?(?:left|right)(?: hand)?(?: (?:side|half|part))?\W*$"
+    r"|(?:病人|患者)的?(?:身体)?的?[左右](?:侧|边|面|方|手边)",
+    re.IGNORECASE,
+)
+"""A side of the patient; not ``the patient's left lung``, which is the name of an organ."""
 _NONE = frozenset(("0", "zero", "none", "no", "零", "没有", "无"))
 _LONGEST_ANSWER = 6
 """Words of an answer that names what it is about, and says nothing of it."""
@@ -74,6 +82,57 @@ def takes_for_granted(question: str) -> bool:
     existence = _CHINESE_EXISTENCE if is_chinese(question) else EXISTENCE
     is_existence = claim_of(question) is None and existence.search(text) is not None
     return not is_existence or _PATIENT_HAS.search(text) is not None
+
+
+def patient_side(question: str) -> str | None:
+    """The words with which a question means the patient's left or right (``right side of the patient``), or None."""
+    match = _PATIENT_SIDE.search(question)
+    return match.group().strip(" ?\uff1f") if match is not None else None
+
+
+def counted_topic(question: str) -> str | None:
+    """The organ or finding that a question counts (``How many kidneys ...?`` -> ``kidney``); None where it counts none.
+
+    Also None where it counts something else (``How many organs are there?``).
+    """
+    if _COUNT.search(question) is None:
+        return None
+    structures = anatomy().structures_in(question)
+    if structures:
+        return structures[0].name
+    finding = FINDING.search(question) or re.search(CHINESE_FINDING, question)
+    return re.sub(r"s$", "", finding.group().lower()) if finding is not None else None
+
+
+def presence_questions(question: str) -> tuple[str, ...]:
+    """The questions whether the organs that a question takes for granted are in the picture.
+
+    "Where is the spleen?" has an answer only where "Does the picture contain spleen?" is answered by yes. A comparison
+    for yes or no ("Is the liver smaller than the spleen?") takes all its organs for granted, others the first.
+    """
+    compares = _COMPARISON.search(question) is not None and asks_yes_or_no(question)
+    counts = _COUNT.search(question) is not None
+    if is_knowledge(question) or not (compares or counts or takes_for_granted(question)):
+        return ()
+    organs = [one.name for one in anatomy().structures_in(question) if one.kind == "organ"]
+    organs = organs if compares else organs[:1]
+    if not is_chinese(question):
+        return tuple(f"Does the picture contain {organ}?" for organ in organs)
+    spelled = {anatomy().chinese[text]: text for text in sorted(anatomy().chinese, key=len) if text in question}
+    return tuple(f"图片中包含{spelled[organ]}吗?" for organ in organs if organ in spelled)
+
+
+def lacks_presence(question: str, answer: str, presence_answer: str) -> bool:
+    """Whether an answer is about an organ that the answer to one of its `presence_questions` says is not there.
+
+    Args:
+        question: The question.
+        answer: Its answer; one that denies the organ (``No``, ``0``) agrees with its absence.
+        presence_answer: The answer to one of its `presence_questions`.
+    """
+    if not is_no(presence_answer) or is_no(answer):
+        return False
+    return _COUNT.search(question) is None or answer.strip().lower().rstrip(".。") not in _NONE
 
 
 def _affirms(question: str, answer: str) -> bool:
