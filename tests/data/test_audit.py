@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+
+sys.path.insert(0, str(Path(__file__).parent))
+from dicom_files import made
 
 from medical_vqa.data.audit.audit import audit, dataset_parts
 from medical_vqa.data.audit.fingerprint_store import FingerprintStore
@@ -73,6 +77,28 @@ def test_languages_whose_splits_were_drawn_apart_share_the_images_that_slake_sha
     assert ("train en", "test en") not in shared
     assert len(found.leaked("test en")) == 72
     assert "72 of 96 images of test en are also in train zh" in audit_text(found)
+
+
+def test_neighboring_slices_of_one_patient_in_two_parts_are_no_clean_rows(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    rng, rows = np.random.default_rng(0), ["image,question,answer,split"]
+    for number in range(8):  # too different for near-duplicates
+        values = rng.integers(0, 4000, (64, 64)).astype(np.uint16)
+        patient = "PID-2" if number == 7 else "PID-1"
+        (source / f"{number}.dcm").write_bytes(made(values, PatientID=patient, InstanceNumber=number))
+        rows.append(f"{number}.dcm,Is this a CT?,yes,{'test' if number > 3 else 'train'}")
+    (source / "questions.csv").write_text("\n".join(rows) + "\n")
+    prepare_dataset("folder", source=source, root=tmp_path / "root", name="mine")
+    found = audit(PreparedDataset.open("mine", tmp_path / "root"))
+    (leak,) = found.leaks
+    assert (len(leak.exact), len(leak.near), len(leak.same_group)) == (0, 0, 3)
+    assert found.leaked("test") == set(leak.same_group)
+    assert (
+        "test: 1 of 4 rows (25.0 %) are clean; the image of 0 is in a training part, that of 0 has a near-duplicate "
+        "there; of the patient or study of 3 another image is there"
+    ) in audit_text(found)
+    assert "PID" not in audit_text(found)
 
 
 def test_every_test_image_in_training_is_found_as_in_vqa_rad(folder):

@@ -194,6 +194,18 @@ def test_leaked_rows_are_left_out_next_to_the_full_score_and_whether_the_model_w
     assert without_leaks_line(score(examples, predictions)) == ""
 
 
+def test_rows_of_a_patient_in_training_are_left_out_too(examples, predictions, score):
+    nothing: frozenset[str] = frozenset()
+    leaks = LeakedRows(nothing, nothing, near_duplicates_checked=True, same_group=frozenset({"1", "2"}))
+    results = score(examples, predictions, leaks=leaks)
+    assert (results.without_leaks.same_group, results.without_leaks.scores["em"].n) == (2, 4)
+    line = without_leaks_line(results)
+    assert (
+        "without 0 questions whose image is in a training part, 0 more whose image has a near-duplicate there" in line
+    )
+    assert ", 2 more of whose patient or study another image is there" in line
+
+
 @pytest.mark.parametrize(("name", "label"), [("em", "EM"), ("laterality", "wrong side"), ("helm.bleu4", "BLEU-4")])
 def test_a_metric_is_found_by_name(name, label):
     assert find_metric(name, Context()).label == label

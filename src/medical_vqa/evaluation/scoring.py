@@ -57,6 +57,8 @@ class LeakedRows:
     """Whether images were compared to find near-duplicates."""
     trained_on: frozenset[str] | None = None
     """Rows whose image the model was trained on, according to its card; None if that is unknown."""
+    same_group: frozenset[str] = frozenset()
+    """Further rows of whose patient or study another image is in a training part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +272,14 @@ def _without_leaks(
     bootstrap: Bootstrap,
 ) -> WithoutLeaks | None:
     """The metrics without leaked rows; None if there is none to leave out."""
-    if not leaks.exact and not leaks.near and not leaks.trained_on:
+    if not leaks.exact and not leaks.near and not leaks.same_group and not leaks.trained_on:
         return None
     ids = tallies[0].examples.ids
     exact, near = sum(id_ in leaks.exact for id_ in ids), sum(id_ in leaks.near for id_ in ids)
-    if not exact and not near and not leaks.trained_on:
+    same_group = sum(id_ in leaks.same_group for id_ in ids)
+    if not exact and not near and not same_group and not leaks.trained_on:
         return None
-    leaked = leaks.exact | leaks.near | (leaks.trained_on or frozenset())
+    leaked = leaks.exact | leaks.near | leaks.same_group | (leaks.trained_on or frozenset())
 
     def remaining(counted: Tally) -> Tally:
         return counted.subset([row for row, id_ in enumerate(counted.examples.ids) if id_ not in leaked])
@@ -284,6 +287,7 @@ def _without_leaks(
     return WithoutLeaks(
         exact_duplicates=exact,
         near_duplicates=near,
+        same_group=same_group,
         near_duplicates_checked=leaks.near_duplicates_checked,
         trained_on=None if leaks.trained_on is None else sum(id_ in leaks.trained_on for id_ in ids),
         scores={counted.metric.name: remaining(counted).score(bootstrap) for counted in tallies},

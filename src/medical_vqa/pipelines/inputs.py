@@ -172,6 +172,7 @@ def leaked_rows(rows: AnsweredRows) -> LeakedRows | None:
     return LeakedRows(
         exact=frozenset(id_ for leak in leaks for id_ in leak.exact) if audit else rows_in_training(rows),
         near=frozenset(id_ for leak in leaks for id_ in leak.near),
+        same_group=frozenset(id_ for leak in leaks for id_ in leak.same_group),
         near_duplicates_checked=audit is not None and audit.images_compared,
         trained_on=trained_rows(rows),
     )

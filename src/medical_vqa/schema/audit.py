@@ -113,6 +113,9 @@ class Leak(SchemaModel):
     """Ids of rows whose image is in a training part."""
     near: list[str]
     """Ids of rows whose image is in no training part, but a near-duplicate of it is."""
+    same_group: tuple[str, ...] = ()
+    """Ids of further rows of whose group (the patient or study, where that is known) another image is in a training
+    part."""
 
 
 class Audit(SchemaModel):
@@ -159,7 +162,7 @@ class Audit(SchemaModel):
 
     def leaked(self, part: str) -> set[str]:
         """Ids of the rows of a part that training may have shown."""
-        return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near)}
+        return {id_ for leak in self.leaks if leak.part == part for id_ in (*leak.exact, *leak.near, *leak.same_group)}
 
 
 def read_audit(folder: Path) -> Audit:

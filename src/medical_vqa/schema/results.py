@@ -302,6 +302,9 @@ class WithoutLeaks(SchemaModel):
     """Number of scored rows that are left out because their image is in a training part, in any language."""
     near_duplicates: int
     """Number of scored rows that are left out because a near-duplicate of their image is in a training part."""
+    same_group: int = 0
+    """Number of further scored rows that are left out because another image of their patient or study is in a training
+    part."""
     near_duplicates_checked: bool
     """Whether images were compared to find near-duplicates; otherwise only equal files are known."""
     trained_on: int | None = None

@@ -2,7 +2,7 @@
 
 A model that was trained on a test image is tested on what it may remember. Splits that were made separately for two
 languages, or by question where several questions share an image, leak in this way. The audit counts and names the
-leaks, and with them which rows of each held-out part are clean.
+leaks, and with them which rows of each held-out part are clean. Slices of one patient in two parts are a leak as well.
 """
 
 from __future__ import annotations
@@ -249,8 +249,14 @@ def _leak(part: DatasetPart, training: Sequence[DatasetPart], pairs: Sequence[Ne
     similar |= {pair.first for pair in pairs if names & set(pair.second_parts)}
     # An image may have several ids, and a pair names one of them: compare contents.
     near = {digest for row, digest in zip(part.rows, part.digests, strict=True) if row.image_id in similar} - trained
+    groups = {row.group for other in training for row in other.rows}
     return Leak(
         part=part.name,
         exact=[row.id for row, digest in zip(part.rows, part.digests, strict=True) if digest in trained],
         near=[row.id for row, digest in zip(part.rows, part.digests, strict=True) if digest in near],
+        same_group=tuple(
+            row.id
+            for row, digest in zip(part.rows, part.digests, strict=True)
+            if row.group in groups and digest not in trained and digest not in near
+        ),
     )

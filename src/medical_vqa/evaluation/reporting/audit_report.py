@@ -45,6 +45,8 @@ class CleanRows:
     """Number of rows whose image is in a training part."""
     near: int
     """Number of rows whose image has a near-duplicate in a training part."""
+    same_group: int
+    """Number of further rows of whose patient or study another image is in a training part."""
     clean: int
     """Number of the remaining rows."""
 
@@ -61,6 +63,7 @@ def findings(audit: Audit) -> list[str]:
     lines = [
         f"{row.part}: {row.clean:,} of {row.rows:,} rows ({percent(row.clean / row.rows if row.rows else None)} %) are "
         f"clean; the image of {row.exact:,} is in a training part, that of {row.near:,} has a near-duplicate there"
+        + (f"; of the patient or study of {row.same_group:,} another image is there" if row.same_group else "")
         for row in clean_rows(audit)
     ]
     lines += [
@@ -100,8 +103,8 @@ def clean_rows(audit: Audit) -> list[CleanRows]:
     rows = {part.name: part.rows for part in audit.parts}
     table = []
     for leak in audit.leaks:
-        n, exact, near = rows[leak.part], len(leak.exact), len(leak.near)
-        table.append(CleanRows(leak.part, n, exact, near, n - exact - near))
+        n, exact, near, group = rows[leak.part], len(leak.exact), len(leak.near), len(leak.same_group)
+        table.append(CleanRows(leak.part, n, exact, near, group, n - exact - near - group))
     return table
 
 

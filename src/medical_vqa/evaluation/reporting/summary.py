@@ -53,6 +53,8 @@ def without_leaks_line(results: Results) -> str:
         near = f", {clean.near_duplicates:,} more whose image has a near-duplicate there"
     else:
         near = ", near-duplicates not checked"
+    if clean.same_group:
+        near += f", {clean.same_group:,} more of whose patient or study another image is there"
     excluded = f"without {count(clean.exact_duplicates, 'question')} whose image is in a training part{near}"
     if clean.trained_on is None:
         trained = "it is unknown which of them the model was trained on"
@@ -137,7 +139,8 @@ def _leaks(metric: MetricResult, results: Results) -> str:
         else "No question about another image is left."
     )
     return (
-        f"The images of {n:,} of these {count(metric.score.n, 'question')} are also in a training part of the dataset: "
+        f"The images{' or patients' if clean.same_group else ''} of {n:,} of these "
+        f"{count(metric.score.n, 'question')} are also in a training part of the dataset: "
         f"the score is about images that a model may have seen. {rest}"
     )
 
