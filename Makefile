@@ -20,6 +20,8 @@ PIP     = $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 QUICK  := tests/evaluation tests/data tests/models/guards tests/tools tests/test_cli.py tests/test_config.py \
           tests/test_io.py tests/test_readme.py tests/test_registry.py tests/test_schemas.py tests/test_text.py
 COVERAGE := .cache/coverage.json
+# Where `make clients` serves: any free port.
+CLIENTS_PORT ?= 8765
 # Per cent of the lines of src; make test fails below it.
 COVERAGE_GATE := 95
 SAMPLE := src/medical_vqa/assets/slake-mini
@@ -82,9 +84,9 @@ images: $(VENV)/.dev
 
 clients: $(VENV)/.app
 	$(PYTHON) -m venv .cache/clients && .cache/clients/bin/pip install --quiet --no-deps -r tests/clients/requirements.txt
-	PORT=8765 $(BIN)/medical-vqa serve & server=$$!; trap "kill $$server" EXIT; \
-	until curl --silent --fail localhost:8765/readyz >/dev/null; do sleep 1; done; \
-	.cache/clients/bin/python tests/clients/ask.py http://localhost:8765 $(SAMPLE)/imgs/xmlab112/source.jpg
+	PORT=$(CLIENTS_PORT) $(BIN)/medical-vqa serve & server=$$!; trap "kill $$server" EXIT; \
+	until curl --silent --fail localhost:$(CLIENTS_PORT)/readyz >/dev/null; do kill -0 $$server && sleep 1 || exit 1; done; \
+	.cache/clients/bin/python tests/clients/ask.py http://localhost:$(CLIENTS_PORT) $(SAMPLE)/imgs/xmlab112/source.jpg
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/grouped_training.py

@@ -24,6 +24,8 @@ from typing import Any
 import httpx2
 import numpy as np
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # for benchmarks, which run without pytest's settings
 from ports import free_port
 
 from medical_vqa.serving.api.app import create_app

@@ -409,6 +409,20 @@ def test_cors_is_for_the_origins_that_are_named():
             assert ("access-control-allow-origin" in reply.headers) is allowed
 
 
+def test_a_browser_may_use_every_method_of_a_route_from_an_origin_that_is_named():
+    from medical_vqa.serving.api.app import create_app
+
+    origin = "https://app.example"
+    settings = live.settings(cors_origins=origin)
+    description = create_app(make_engine(), settings).openapi()
+    methods = {method.upper() for path in description["paths"].values() for method in path}
+    with live.serving(make_engine(), settings) as url, live.client_of(base_url=url) as client:
+        for method in methods:
+            asked = {"Origin": origin, "Access-Control-Request-Method": method}
+            assert client.options("/model", headers=asked).status_code == 200, method
+    assert "PUT" in methods
+
+
 def test_with_keys_only_their_clients_are_accepted():
     hashes = f"clinic:{hash_key('right')},{hash_key('second')}"
     with live.serving(make_engine(), live.settings(api_keys=hashes)) as url, live.client_of(base_url=url) as client:

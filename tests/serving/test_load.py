@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import live
 from echo_model import Echo, make_engine, wait_for_queue, wait_until
@@ -151,3 +154,9 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(run):
     assert code in (0, -signal.SIGTERM)
     assert statuses == [200] * 40
     assert counts["broken"] == 0 and counts[200] == counts["sent"] > 40
+
+
+def test_benchmarks_find_what_they_share_with_the_tests():
+    script = Path(__file__).parents[2] / "benchmarks" / "serve_tenants.py"
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
+    assert "--operations" in shown.stdout

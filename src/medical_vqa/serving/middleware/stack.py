@@ -50,7 +50,7 @@ def middleware_stack(
         cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             expose_headers=_EXPOSED_HEADERS,
             allow_headers=["*"],  # OpenAI's client sends many of its own, and no cookie is ever accepted
             max_age=3600,
