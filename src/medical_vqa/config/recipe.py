@@ -82,8 +82,8 @@ class ModelOptions(Section):
     """Name of the model family: ``compact``."""
 
 
-class DataRecipe(Section):
-    """Which rows are learned from, and which choose the checkpoint."""
+class DatasetRecipe(Section):
+    """Rows of one dataset: those that are learned from, and those that choose the checkpoint."""
 
     name: str
     """A dataset by the name it was prepared under: ``slake``."""
@@ -100,8 +100,29 @@ class DataRecipe(Section):
     also: dict[str, str] = Field(default_factory=dict)
     """Facts of further rows to learn from, ``{language: zh}``: of the training split, and only about images that the
     selected training rows ask about, so that no image is both learned from and chosen on."""
+    weight: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    """How often an epoch passes over the training rows: 2 takes each twice, 0.5 a random half of the images."""
+
+
+class DataRecipe(DatasetRecipe):
+    """Which rows are learned from, and which choose the checkpoint."""
+
     regions: bool = False
     """Learn from the masks and boxes published with the dataset too; for families that learn regions."""
+    mixture: tuple[DatasetRecipe, ...] = ()
+    """Further datasets to learn from, with the keys above from `name` to `weight`. Each is scored on its own validation
+    rows, and the mean of these scores chooses the checkpoint. A `root` that is not given is the first dataset's."""
+
+    @model_validator(mode="after")
+    def _different_datasets(self) -> Self:
+        names = [self.name, *(one.name for one in self.mixture)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"mixture: the dataset {twice[0]} occurs twice; name each once, and select its rows with where and also"
+            )
+        if self.mixture and self.regions:
+            raise ValueError("regions are those of one dataset; set regions: false, or leave the mixture out")
+        return self
 
 
 class TrainingRecipe(Section):

@@ -122,6 +122,9 @@ def _data(card: BundleCard) -> list[str]:
         return ["Unknown."]
     size = f"{data.rows} questions on {data.images} images"
     paragraphs = [f"{data.title}: {size}. License: {data.license}\n\n{data.citation}"]
+    for one in data.mixture:
+        size = f"{one.rows} questions on {one.images} images"
+        paragraphs.append(f"{one.title}: {size}. License: {one.license}\n\n{one.citation}")
     if start := data.started_from:
         size = f"{start.rows} questions on {start.images} images of {start.title}"
         paragraphs.append(f"Training started from {start.name}, which was trained on {size}.")

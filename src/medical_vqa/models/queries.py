@@ -25,6 +25,23 @@ class Visuals(Protocol):
         """Picture or features of the image with this SHA-256."""
 
 
+class JoinedQueries(Sequence[Query]):
+    """The queries of several datasets, one after the other."""
+
+    def __init__(self, parts: Sequence[PictureQueries]) -> None:
+        self.ids = [id_ for part in parts for id_ in part.ids]
+        self.images = [image for part in parts for image in part.images]
+        self._parts = parts
+        self._places = [(number, index) for number, part in enumerate(parts) for index in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Query:  # type: ignore[override]  # slices are not needed
+        part, row = self._places[index]
+        return self._parts[part][row]
+
+
 class PictureQueries(Sequence[Query]):
     """Queries over a cache of prepared pictures or of features."""
 

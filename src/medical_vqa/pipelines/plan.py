@@ -31,7 +31,7 @@ def plan_of(inputs: TrainingInputs) -> Plan:
         estimate = model_class.memory_estimate(inputs.rows, **options)
     else:
         estimate = estimate_memory(model_class.build(inputs.rows, **options).module)
-    images = [row.image_id for row in inputs.rows]
+    images = [row.image_id for row in inputs.rows]  # of different datasets different ids, although an image be the same
     return Plan(
         estimate,
         estimate.memory(
@@ -45,6 +45,7 @@ def plan_of(inputs: TrainingInputs) -> Plan:
         steps=count_steps(
             images,
             inputs.question_lengths,
+            weights=inputs.weights,
             **settings.model_dump(include={"epochs", "batch_size", "grouping", "accumulate", "seed"}),
         ),
         device=f"{compute.device}, {compute.precision}",

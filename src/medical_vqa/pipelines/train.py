@@ -16,14 +16,13 @@ from medical_vqa.pipelines.load import ANSWER_BATCH
 from medical_vqa.pipelines.plan import plan_of
 from medical_vqa.pipelines.preflight import check_bundle
 from medical_vqa.pipelines.queries import main_process_first, queries
-from medical_vqa.pipelines.training_inputs import TrainingInputs, model_card, training_inputs
+from medical_vqa.pipelines.training_inputs import TrainingInputs, TrainingPart, model_card, training_inputs
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Trainable
-    from medical_vqa.models.queries import PictureQueries
+    from medical_vqa.models.queries import JoinedQueries
     from medical_vqa.runtime.devices import ComputeChoice
     from medical_vqa.schema.bundle_card import Decoding
-    from medical_vqa.schema.records import Example
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.settings import FitResult, Scores, Watcher
 
@@ -78,7 +77,7 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
     """Prepare the run folder: new, cleared because `fresh` is set, or as an interrupted run left it."""
     from medical_vqa.runtime.environment import environment
 
-    folder, manifest = journal.folder, inputs.selected.manifest.digest
+    folder, manifest = journal.folder, inputs.manifest
     if fresh and folder.is_dir() and any(folder.iterdir()):
         if not (folder / "environment.json").is_file():
             raise ConfigError(f"{folder} holds files and no run, and --fresh would delete them; choose another --run")
@@ -107,6 +106,7 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
 def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watcher: Watcher) -> FitResult:
     """Train by gradient steps; the bundle is rewritten whenever a validation score is the best so far."""
     from medical_vqa.models.bundle import write_bundle
+    from medical_vqa.models.queries import JoinedQueries
     from medical_vqa.runtime.devices import seed_everything, use_all_cores
     from medical_vqa.schema.bundle_card import CheckpointSelection
     from medical_vqa.training.loop import fit
@@ -124,8 +124,15 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
     seed_everything(settings.seed)
     model: Trainable = inputs.family.model_class().build(inputs.rows, **inputs.options)
     card = model_card(inputs, model)
-    validation = queries(inputs.selected, inputs.validation_rows, model, device=compute.device)
-    data = queries(inputs.selected, inputs.rows, model, learn=True, regions=inputs.regions, device=compute.device)
+    validation = JoinedQueries(
+        [queries(part.selected, part.validation_rows, model, device=compute.device) for part in inputs.parts]
+    )
+    data = JoinedQueries(
+        [
+            queries(part.selected, part.rows, model, learn=True, regions=inputs.regions, device=compute.device)
+            for part in inputs.parts
+        ]
+    )
 
     def save(scores: Scores, epoch: int) -> None:
         selection = CheckpointSelection(metric=settings.select, epoch=epoch, scores=scores)
@@ -138,13 +145,14 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
         data,
         images=data.images,
         lengths=inputs.question_lengths,
+        weights=inputs.weights,
         settings=TrainingSettings(
             **settings.model_dump(exclude={"device", "precision", "length_buckets"}),
             device=compute.device,
             precision=compute.precision,
         ),
         callbacks=Callbacks(
-            evaluate=lambda: validation_scores(model, validation, inputs.validation_rows, card.decoding),
+            evaluate=lambda: validation_scores(model, validation, inputs.parts, card.decoding),
             save=save,
             watcher=watcher,
         ),
@@ -156,16 +164,17 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
 
 
 def validation_scores(
-    model: Trainable, validation: PictureQueries, rows: Sequence[Example], decoding: Decoding
+    model: Trainable, validation: JoinedQueries, parts: Sequence[TrainingPart], decoding: Decoding
 ) -> dict[str, float]:
     """EM and F1 on the validation rows, each in [0, 1], answered as the bundle will answer.
 
-    Several processes divide the questions among them, and each returns the scores of all.
+    Of several datasets, ``em`` and ``f1`` are the means over the datasets, and ``em/NAME`` those of each. Several
+    processes divide the questions among them, and each returns the scores of all.
 
     Args:
         model: The model as it is.
-        validation: The queries of the rows.
-        rows: The rows, with their accepted answers.
+        validation: The queries of the rows of all datasets.
+        parts: The datasets, with the rows and their accepted answers.
         decoding: How answers are chosen.
     """
     from medical_vqa.evaluation.metrics.exact_match import exact_match
@@ -179,4 +188,13 @@ def validation_scores(
     part = (0, 1) if is_sharded(model.module) else process_part()
     own = answer_all(model, validation, decoding, batch_size=ANSWER_BATCH, part=part)
     answers = {answer.id: answer for answer in (own if part[1] == 1 else gather_parts(own))}
-    return {metric.name: tally(metric, rows, answers).total() or 0.0 for metric in (exact_match(), token_f1())}
+    metrics = (exact_match(), token_f1())
+    scores = [
+        {metric.name: tally(metric, part.validation_rows, answers).total() or 0.0 for metric in metrics}
+        for part in parts
+    ]
+    if len(parts) == 1:
+        return scores[0]
+    means = {metric.name: sum(one[metric.name] for one in scores) / len(scores) for metric in metrics}
+    each = zip(parts, scores, strict=True)
+    return means | {f"{name}/{part.selected.dataset.name}": one[name] for part, one in each for name in one}

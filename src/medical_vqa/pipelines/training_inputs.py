@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from medical_vqa.runtime import devices
 from medical_vqa.schema.bundle_card import (
     CARD_NAME,
     BundleCard,
+    FurtherData,
     ModelFacts,
     StartingModel,
     TrainingData,
@@ -27,9 +29,24 @@ from medical_vqa.schema.selection import Selection
 
 if TYPE_CHECKING:
     from medical_vqa.config import Recipe
+    from medical_vqa.config.recipe import DatasetRecipe
     from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.models.base import ModelFamily, VqaModel
     from medical_vqa.runtime.devices import ComputeChoice
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPart:
+    """What one dataset contributes."""
+
+    selected: SelectedDataset
+    """Dataset and selection of the rows."""
+    rows: list[Example]
+    """Training rows, each with an answer."""
+    validation_rows: list[Example]
+    """Rows that choose the checkpoint."""
+    weight: float
+    """How often an epoch passes over the training rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +59,40 @@ class TrainingInputs:
     """Model family of the recipe."""
     compute: ComputeChoice | None
     """Device and precision; None for a family that is counted in one pass."""
-    selected: SelectedDataset
-    """Dataset and selection of the rows."""
-    rows: list[Example]
-    """Training rows, each with an answer."""
-    validation_rows: list[Example]
-    """Rows that choose the checkpoint."""
+    parts: tuple[TrainingPart, ...]
+    """The datasets; several in a mixture."""
     regions: RegionStore | None
     """Regions in the images to learn from, where the recipe asks for them."""
     options: dict[str, Any]
     """Keyword arguments of the family's `build` or `fit`."""
+
+    @property
+    def selected(self) -> SelectedDataset:
+        """The first dataset, with its selection."""
+        return self.parts[0].selected
+
+    @property
+    def rows(self) -> list[Example]:
+        """The training rows of all datasets."""
+        return [row for part in self.parts for row in part.rows]
+
+    @property
+    def validation_rows(self) -> list[Example]:
+        """The rows of all datasets that choose the checkpoint."""
+        return [row for part in self.parts for row in part.validation_rows]
+
+    @property
+    def weights(self) -> list[float] | None:
+        """How often an epoch takes each training row; None where it takes every one once."""
+        if all(part.weight == 1.0 for part in self.parts):
+            return None
+        return [part.weight for part in self.parts for _ in part.rows]
+
+    @property
+    def manifest(self) -> str:
+        """Hash of the datasets' manifests."""
+        digests = [part.selected.manifest.digest for part in self.parts]
+        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     @property
     def question_lengths(self) -> list[int] | None:
@@ -74,10 +115,10 @@ def training_inputs(recipe: Recipe) -> TrainingInputs:
     compute = None
     if not family.counted:
         compute = devices.choose_precision(settings.precision, devices.choose_device(settings.device))
-    selected = SelectedDataset.open(select_rows(recipe))
-    rows = learnable(selected.rows("train"))
-    validation_rows = selected.rows("validation")
-    refuse_shared_groups(rows, validation_rows)
+    parts = tuple(training_part(one, recipe.data.root) for one in (recipe.data, *recipe.data.mixture))
+    refuse_shared_images(parts)
+    if family.counted and any(part.weight != 1.0 for part in parts):
+        raise ConfigError(f"{family.family} is counted in one pass, which has no weights; leave data.weight out")
     options = recipe.model.model_dump(exclude={"family"})
     if family.starts_from_bundle and options["initial"]:
         options["initial"] = initial_bundle(options["initial"], family)
@@ -86,18 +127,35 @@ def training_inputs(recipe: Recipe) -> TrainingInputs:
         compute = devices.without_fp16(compute, problem, requested=settings.precision)
     if compute is not None and options.get("dtype") == "auto":
         options["dtype"] = compute.precision
-    regions = selected.dataset.regions if recipe.data.regions else None
+    regions = parts[0].selected.dataset.regions if recipe.data.regions else None
     if regions is not None:
         options["regions"] = regions.names
-    return TrainingInputs(recipe, family, compute, selected, rows, validation_rows, regions, options)
+    return TrainingInputs(recipe, family, compute, parts, regions, options)
+
+
+def training_part(data: DatasetRecipe, root: Path | None) -> TrainingPart:
+    """Open one dataset of a recipe.
+
+    Args:
+        data: Its section.
+        root: Folder of prepared datasets where the section names none.
+    """
+    selected = SelectedDataset.open(selection_of(data, root))
+    rows, validation_rows = learnable(selected.rows("train")), selected.rows("validation")
+    refuse_shared_groups(rows, validation_rows)
+    return TrainingPart(selected, rows, validation_rows, data.weight)
 
 
 def select_rows(recipe: Recipe) -> Selection:
-    """The rows that a recipe's data section selects."""
-    data = recipe.data
+    """The rows of the first dataset that a recipe's data section selects."""
+    return selection_of(recipe.data)
+
+
+def selection_of(data: DatasetRecipe, root: Path | None = None) -> Selection:
+    """The rows that a section selects; `root` is the folder of prepared datasets where it names none."""
     return Selection(
         dataset=data.name,
-        root=(data.root or default_root()).expanduser().resolve(),
+        root=(data.root or root or default_root()).expanduser().resolve(),
         where=data.where,
         train=data.train,
         validation=data.validation,
@@ -114,6 +172,22 @@ def refuse_shared_groups(rows: Sequence[Example], validation_rows: Sequence[Exam
             f"{len(shared)} images or patients (such as {min(shared)}) are in both the training and the validation "
             "rows; select one language with data.where, or hold groups out with data.validation: null"
         )
+
+
+def refuse_shared_images(parts: Sequence[TrainingPart]) -> None:
+    """Raise `DataError` when an image trains in one dataset of a mixture and chooses the checkpoint in another."""
+    if len(parts) == 1:
+        return
+    trained = {p.selected.images.digest(image): p for p in parts for image in {row.image_id for row in p.rows}}
+    for part in parts:
+        for image in sorted({row.image_id for row in part.validation_rows}):
+            other = trained.get(part.selected.images.digest(image))
+            if other is not None:
+                raise DataError(
+                    f"{image} is a validation image of {part.selected.dataset.name} and a training image of "
+                    f"{other.selected.dataset.name}, so its score would mean nothing; prepare one of them with "
+                    "--resplit clean, or leave it out of data.mixture"
+                )
 
 
 def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
@@ -136,7 +210,7 @@ def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
 
 def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
     """The card of the model that is trained from these inputs; scores are added later."""
-    recipe, manifest = inputs.recipe, inputs.selected.manifest
+    recipe, first, manifest = inputs.recipe, inputs.parts[0], inputs.selected.manifest
     initial = inputs.options.get("initial")
     data = TrainingData(
         selection=inputs.selected.selection,
@@ -144,8 +218,10 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         manifest=manifest.digest,
         license=manifest.license,
         citation=manifest.citation,
-        rows=len(inputs.rows),
-        images=len({row.image_id for row in inputs.rows}),
+        rows=len(first.rows),
+        images=len({row.image_id for row in first.rows}),
+        weight=first.weight,
+        mixture=tuple(_further_data(part) for part in inputs.parts[1:]),
         validation_answer_coverage=answer_coverage(model, inputs.validation_rows),
         started_from=starting_model(initial) if initial and (initial / CARD_NAME).is_file() else None,
     )
@@ -156,7 +232,21 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         facts=ModelFacts.of(model.describe()),
         decoding=recipe.decoding,
         prompt=model.prompt,
+        license="; ".join(dict.fromkeys(part.selected.manifest.license for part in inputs.parts)),
+    )
+
+
+def _further_data(part: TrainingPart) -> FurtherData:
+    manifest = part.selected.manifest
+    return FurtherData(
+        selection=part.selected.selection,
+        title=manifest.title,
+        manifest=manifest.digest,
         license=manifest.license,
+        citation=manifest.citation,
+        rows=len(part.rows),
+        images=len({row.image_id for row in part.rows}),
+        weight=part.weight,
     )
 
 

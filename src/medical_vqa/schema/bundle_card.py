@@ -52,6 +52,27 @@ class StartingModel(SchemaModel):
     """Its validation scores, in [0, 1]."""
 
 
+class FurtherData(SchemaModel):
+    """Rows of a further dataset in a mixture."""
+
+    selection: Selection
+    """The rows, and those whose score counted in the choice of the checkpoint."""
+    title: str
+    """Title of the dataset, with its year."""
+    manifest: str
+    """SHA-256 of the prepared dataset's rows and images, lower-case hex."""
+    license: str
+    """License of the dataset."""
+    citation: str
+    """Citation that the dataset's authors ask for."""
+    rows: int
+    """Number of questions."""
+    images: int
+    """Number of images."""
+    weight: float = 1.0
+    """How often an epoch passed over its rows."""
+
+
 class TrainingData(SchemaModel):
     """The rows that a model was trained on."""
 
@@ -73,6 +94,10 @@ class TrainingData(SchemaModel):
     """Fraction of the validation rows whose answer a classifier can give; null for generative models."""
     started_from: StartingModel | None = None
     """Model that training started from; null where the weights were new or published."""
+    weight: Annotated[float, Field(gt=0, exclude_if=lambda weight: weight == 1.0)] = 1.0
+    """How often an epoch passed over the rows; absent for once."""
+    mixture: Annotated[tuple[FurtherData, ...], Field(exclude_if=lambda further: not further)] = ()
+    """Further datasets that were learned from at the same time; absent for none."""
 
 
 class CheckpointSelection(SchemaModel):
@@ -85,7 +110,8 @@ class CheckpointSelection(SchemaModel):
     epoch: int
     """Complete epochs of the checkpoint."""
     scores: Mapping[str, float]
-    """Metric -> score of the checkpoint on that split, in [0, 1]."""
+    """Metric -> score of the checkpoint on that split, in [0, 1]; of a mixture the mean over the datasets, and
+    ``em/NAME`` for each of them."""
 
 
 class ConfidenceCalibration(SchemaModel):

@@ -142,13 +142,20 @@ def _locate(
     location: tuple[int | str, ...], schema: type[BaseModel]
 ) -> tuple[type[BaseModel], FieldInfo | None, list[str], tuple[int | str, ...]]:
     """Follow an error's location: the innermost section, its field, the keys, and what is left inside the value."""
-    section, keys = schema, list[str]()
+    section, keys, in_list = schema, list[str](), False
     for place, part in enumerate(location):
+        if in_list:  # this is the number of a section in a list of them
+            keys[-1] += f"[{part}]"
+            in_list = False
+            continue
         keys.append(str(part))
         rest = location[place + 1 :]
         if (field := section.model_fields.get(str(part))) is None:
             return section, None, keys, ()
         inner = _section_of(field.annotation)
+        if inner is None and len(rest) > 1:
+            inner = _section_in_list(field.annotation)
+            in_list = inner is not None
         if inner is None or not rest:
             inside = [str(rest[0])] if rest and get_origin(field.annotation) in _MAPPINGS else []
             return section, field, [*keys, *inside], rest
@@ -161,6 +168,12 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     candidates = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     sections = [one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)]
     return sections[0] if len(sections) == 1 else None
+
+
+def _section_in_list(annotation: Any) -> type[BaseModel] | None:
+    """The section of which a field holds a list; None for a field that holds none."""
+    is_list = get_origin(annotation) in (list, tuple) and get_args(annotation)
+    return _section_of(get_args(annotation)[0]) if is_list else None
 
 
 def _expected(field: FieldInfo, rest: tuple[int | str, ...]) -> str | None:

@@ -34,11 +34,13 @@ class BatchPlan:
     """Number of processes that divide each batch."""
     lengths: Sequence[int] | None = None
     """Length of every row, in any unit; rows of similar length then share a batch, which reduces padding."""
+    weights: Sequence[float] | None = None
+    """How often an epoch takes each row; None for once. A fraction is a probability, of an image's rows together."""
 
     def epoch(self, number: int) -> list[Batch]:
-        """Every row once, in batches."""
+        """Every row once, or as often as its weight says, in batches."""
         order = random.Random(f"{self.seed}/{number}")
-        groups = self._groups()
+        groups = self._groups() if self.weights is None else self._repeated(self._groups(), self.weights, order)
         order.shuffle(groups)
         batches = self._pack(groups if self.lengths is None else self._sorted_by_length(groups))
         if self.lengths is not None:
@@ -59,11 +61,17 @@ class BatchPlan:
         """Rows that stay together: the questions of an image, or single questions."""
         if self.grouping == "question":
             return [[row] for row in range(len(self.images))]
-        rows_of_image: dict[str, Batch] = {}
+        rows_of_image: dict[tuple[str, float], Batch] = {}
         for row, image in enumerate(self.images):
-            rows_of_image.setdefault(image, []).append(row)
+            weight = self.weights[row] if self.weights is not None else 1.0
+            rows_of_image.setdefault((image, weight), []).append(row)
         size = self.batch_size * self.processes
         return [rows[start : start + size] for rows in rows_of_image.values() for start in range(0, len(rows), size)]
+
+    def _repeated(self, groups: list[Batch], weights: Sequence[float], order: random.Random) -> list[Batch]:
+        """Each group as often as its weight says; the first one where all would be left out."""
+        copies = [int(weights[group[0]]) + (order.random() < weights[group[0]] % 1) for group in groups]
+        return [group for group, count in zip(groups, copies, strict=True) for _ in range(count)] or groups[:1]
 
     def _sorted_by_length(self, groups: list[Batch]) -> list[Batch]:
         """The groups, sorted by length within windows, so that similar lengths meet and the order stays random."""

@@ -41,6 +41,7 @@ def fit(
     *,
     images: Sequence[str],
     lengths: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
     settings: TrainingSettings,
     callbacks: Callbacks,
     journal: Journal,
@@ -52,6 +53,7 @@ def fit(
         queries: The training rows, with their targets.
         images: The image that each row asks about.
         lengths: Length of each row, in any unit; rows of similar length share a batch. None orders rows at random.
+        weights: How often an epoch takes each row; None for once.
         settings: Length, batches, optimizer and schedule.
         callbacks: Evaluation, saving and progress.
         journal: The run folder.
@@ -75,7 +77,9 @@ def fit(
         ],
     )
     seed_everything(settings.seed)
-    plan = BatchPlan(images, settings.batch_size, settings.grouping, settings.seed, accelerator.num_processes, lengths)
+    plan = BatchPlan(
+        images, settings.batch_size, settings.grouping, settings.seed, accelerator.num_processes, lengths, weights
+    )
     run = _TrainingRun(accelerator, model, queries, plan, settings, callbacks, journal)
     progress = run.progress
     while progress.epoch < settings.epochs and not run.out_of_patience:

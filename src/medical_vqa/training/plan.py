@@ -78,9 +78,10 @@ def count_steps(
     accumulate: int,
     seed: int,
     processes: int = 1,
+    weights: Sequence[float] | None = None,
 ) -> int:
     """Optimizer steps of a whole run, exactly as `loop.fit` will take them; the arguments are those of `BatchPlan`."""
-    plan = BatchPlan(images, batch_size, grouping, seed, processes, lengths)
+    plan = BatchPlan(images, batch_size, grouping, seed, processes, lengths, weights)
     return sum(math.ceil(len(plan.epoch(epoch)) / accumulate) for epoch in range(epochs))
 
 
