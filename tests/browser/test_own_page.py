@@ -87,6 +87,23 @@ def test_reload_and_back_keep_the_conversation_and_the_draft(browser, url):
         expect(answers(page)).to_have_count(1)
 
 
+def test_a_draft_that_arrives_after_its_question_does_not_come_back(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        held = []
+        empty = {"image_id": page.url.rpartition("/")[2], "draft": ""}
+        page.route("**/draft", lambda route: route.fallback() if held else held.append(route))
+        page.locator("#question").fill("Which organ?")
+        until(page, lambda: bool(held))
+        with page.expect_response(lambda response: response.request.post_data_json == empty):
+            page.locator("#question").press("Enter")
+            expect(answers(page)).to_have_count(1)
+            held[0].continue_()
+        page.reload()
+        expect(answers(page)).to_have_count(1)
+        expect(page.locator("#question")).to_have_value("")
+
+
 def test_a_reload_mid_answer_loses_nothing(browser):
     model = Echo(hold=True)
     with serving(make_engine(model), settings(page=True)) as url, opened(browser, url) as page:
@@ -346,6 +363,10 @@ def test_a_region_is_asked_about_beside_the_whole_and_both_answers_are_shown(bro
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(2)
         expect(page.locator(".part")).to_have_text(["Whole picture", "The part alone"])
+        expect(page.locator(".stage rect.region")).to_have_count(1)  # where the answer is about
+        ask(page, "Which plane?")
+        expect(answers(page)).to_have_count(3)
+        expect(page.locator(".stage rect.region")).to_have_count(0)
 
 
 def test_one_question_about_all_pictures_is_a_table(browser, url):
@@ -390,14 +411,23 @@ def test_the_report_names_everything(browser, url, tmp_path):
     with opened(browser, url) as page:
         add(page, png())
         ask(page, "Which organ?")
-        expect(answers(page)).to_have_count(1)
+        ask(page, "Where is the liver?")
+        expect(answers(page)).to_have_count(2)
         with page.expect_download() as download:
             page.get_by_label("Export").select_option("html")
         path = tmp_path / "report.html"
         download.value.save_as(path)
         text = path.read_text(encoding="utf-8")
-        for part in ("scan.png", "Which organ?", "80 %", "Not a medical device", "echo-1", "data:image/png"):
+        for part in (
+            "scan.png",
+            "Which organ?",
+            "80 %",
+            "Not a medical device",
+            "echo-1",
+            "Attention map: Where is the liver?",
+        ):
             assert part in text
+        assert text.count("data:image/png") == 2  # the picture, and under the map
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Case, Turn } from "./api.ts";
 import * as api from "./api.ts";
+import { differ } from "./differ.ts";
 import { language, nameOf, t } from "./i18n/index.ts";
 import { isUnsure, reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
@@ -10,7 +11,7 @@ import * as store from "./store.ts";
 const ALL = "*";
 
 export function Conversation({ item }: { item: Case }) {
-  const [text, setText] = useState(item.draft);
+  const [text, setText] = useState(() => store.draftOf(item));
   const [suggestions, setSuggestions] = useState<string[]>([]);
   const [everywhere, setEverywhere] = useState(false);
   const [wholeSeries, setWholeSeries] = useState(true);
@@ -187,7 +188,7 @@ function TurnCard({ imageId, turn, ask, edit }: CardProps) {
           <p class="part">{t("turn.part")}</p>
           <AnswerCard imageId={imageId} turn={turn} answer={turn.region_answer} ask={ask} part />
           <p class="small">
-            {t("turn.part_note")} {turn.answer.answer !== turn.region_answer.answer && t("turn.part_differs")}
+            {t("turn.part_note")} {differ(turn.answer, turn.region_answer) && t("turn.part_differs")}
           </p>
         </>
       )}

@@ -38,7 +38,7 @@ export function Table({ close }: { close: () => void }) {
                 <th scope="row">{question}</th>
                 {cases.map((item) => {
                   const turn = latest(item.turns, question);
-                  const confidence = turn?.answer?.confidence;
+                  const confidence = turn?.answer?.abstained ? null : turn?.answer?.confidence;
                   return <td key={item.image.image_id}>{cell(turn)} {confidence != null && <small>{percent(confidence)}</small>}</td>;
                 })}
               </tr>

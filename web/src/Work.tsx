@@ -69,7 +69,7 @@ export function Work() {
       <p>{t("work.intro")}</p>
       <div class="line">
         <button onClick={() => folder.current!.click()}>{t("start.folder")}</button>
-        <span>{files.length > 0 && `${files.length}`}</span>
+        <span>{files.length > 0 && t("work.files", { n: files.length })}</span>
         <input
           ref={folder}
           type="file"
@@ -109,7 +109,7 @@ export function Work() {
                     <td>{row.picture}</td>
                     <td>{row.question}</td>
                     <td>{row.answer ? (row.answer.abstained ? `${t("turn.withheld")}: ${reasonText(row.answer)}` : nameOf(row.answer.answer)) : row.failure}</td>
-                    <td>{row.answer?.confidence != null ? percent(row.answer.confidence) : ""}</td>
+                    <td>{row.answer?.confidence != null && !row.answer.abstained ? percent(row.answer.confidence) : ""}</td>
                     {annotating && (
                       <td>
                         <input aria-label={`${t("work.correct")}: ${row.picture}, ${row.question}`} value={row.correct} onInput={(event) => correct(index, event.currentTarget.value)} />

@@ -291,18 +291,23 @@ export async function suggestedQuestions(imageId: string, language: string): Pro
 /** Calls `changed` with every new version of a conversation until the signal aborts; reconnects after a break. */
 export async function follow(id: string, changed: (conversation: Conversation) => void, connected: (alive: boolean) => void, signal: AbortSignal): Promise<void> {
   let version = -1;
+  const read = async (): Promise<Conversation> => (await request(`/conversations/${id}?after=${version}`, { signal })).json();
+  let next = read();
   while (!signal.aborted) {
     try {
-      const response = await request(`/conversations/${id}?after=${version}`, { signal });
-      const conversation: Conversation = await response.json();
-      connected(true);
-      if (conversation.version !== version) changed(conversation);
+      const conversation = await next;
+      const isNew = conversation.version !== version;
       version = conversation.version;
+      next = read(); // before this version is drawn, so that the drawing delays no answer
+      next.catch(() => undefined); // it is awaited in the next round
+      connected(true);
+      if (isNew) changed(conversation);
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Failure && error.code === "unknown_conversation") throw error;
       connected(false);
       await new Promise((resolve) => setTimeout(resolve, 1500));
+      next = read();
     }
   }
 }

@@ -11,3 +11,7 @@ export function namesPlace(question: string, answer: Answer): boolean {
   const organs = [...names, ...names.map((name) => name.replace(/^(left|right) /i, ""))];
   return organs.flatMap(wordingsOf).some((name) => (/^[\x20-\x7e]+$/.test(name) ? new RegExp(`\\b${name}(s|es)?\\b`).test(text) : text.includes(name)));
 }
+
+/** The attention map of an answer, where it is worth a look: outlines say it better, and a withheld answer has none. */
+export const mapToShow = (question: string, answer: Answer): Answer["attention_map"] =>
+  !answer.abstained && !answer.evidence.length && namesPlace(question, answer) ? answer.attention_map : null;

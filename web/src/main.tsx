@@ -37,7 +37,7 @@ function Workspace() {
       <Cases />
       <div class="picture">
         <div class={beside ? "pair" : "single"}>
-          <Viewer key={image.image_id} item={item} answer={shown?.answer ?? null} question={shown?.question ?? ""} main />
+          <Viewer key={image.image_id} item={item} answer={shown?.answer ?? null} question={shown?.question ?? ""} region={shown?.region ?? null} main />
           {beside && <Viewer key={beside.image.image_id} item={beside} answer={beside.turns.at(-1)?.answer ?? null} question={beside.turns.at(-1)?.question ?? ""} main={false} />}
         </div>
         {beside && (

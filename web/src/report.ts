@@ -2,6 +2,7 @@
 import type { Answer, Case, Turn } from "./api.ts";
 import { dicomReport, pictureBlob } from "./api.ts";
 import { captionOf, language, nameOf, t } from "./i18n/index.ts";
+import { mapToShow } from "./localizable.ts";
 import { reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
@@ -42,12 +43,42 @@ export function downloadJson(): void {
   download("medical-vqa.json", "application/json", JSON.stringify(store.conversation.value?.cases ?? [], null, 1));
 }
 
-/** The picture of a case with what the newest answers have outlined, as a data address. */
-async function illustration(item: Case): Promise<string> {
+type Illustration = { url: string; caption: string };
+
+/** The picture of a case, and again under each attention map that its answers show; as data addresses. */
+async function illustrations(item: Case): Promise<Illustration[]> {
   const bitmap = await createImageBitmap(await pictureBlob(item.image.image_id));
+  const maps = item.turns.flatMap(({ question, answer }) => {
+    const map = answer && !answer.slices?.length && answer.frame == null ? mapToShow(question, answer) : null;
+    return map ? [{ url: underMap(bitmap, map), caption: `${t("viewer.map")}: ${question}` }] : [];
+  });
+  return [{ url: outlined(bitmap, item), caption: "" }, ...maps];
+}
+
+function copyOf(bitmap: ImageBitmap): [HTMLCanvasElement, CanvasRenderingContext2D] {
   const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
   const context = canvas.getContext("2d")!;
   context.drawImage(bitmap, 0, 0);
+  return [canvas, context];
+}
+
+function underMap(bitmap: ImageBitmap, map: NonNullable<Answer["attention_map"]>): string {
+  const [canvas, context] = copyOf(bitmap);
+  const most = Math.max(...map.values.flat());
+  const [width, height] = [bitmap.width / map.columns, bitmap.height / map.rows];
+  context.fillStyle = "#ffb000";
+  map.values.forEach((row, y) =>
+    row.forEach((value, x) => {
+      context.globalAlpha = (0.6 * value) / most;
+      context.fillRect(x * width, y * height, width, height);
+    }),
+  );
+  return canvas.toDataURL("image/png");
+}
+
+/** The picture of a case with what its answers have outlined and the parts that were asked about. */
+function outlined(bitmap: ImageBitmap, item: Case): string {
+  const [canvas, context] = copyOf(bitmap);
   context.strokeStyle = "#ffb000";
   context.lineWidth = Math.max(2, bitmap.width / 300);
   const evidence = item.turns.flatMap((turn) => (turn.answer?.slices?.length ? [] : (turn.answer?.evidence ?? [])));
@@ -67,7 +98,7 @@ const words = (answer: Answer): string => (answer.abstained ? `${t("turn.withhel
 
 function turnRow(turn: Turn): string {
   const answer = turn.answer!;
-  const confidence = answer.confidence === null ? "" : `${Math.round(100 * answer.confidence)} %`;
+  const confidence = answer.confidence === null || answer.abstained ? "" : `${Math.round(100 * answer.confidence)} %`;
   const place = answer.frame != null && answer.plane ? t("report.slice", { number: answer.frame + 1, plane: t(`plane.${answer.plane}`) }) : "";
   const [center = "", width = ""] = turn.window?.split(",") ?? [];
   const window = turn.window ? `<br>${t("report.window", { center, width })}` : "";
@@ -76,13 +107,14 @@ function turnRow(turn: Turn): string {
 }
 
 async function section(item: Case): Promise<string> {
-  const picture = await illustration(item).catch(() => "");
+  const pictures = await illustrations(item).catch(() => []);
   const facts = Object.entries(item.image.header_fields).map(([name, value]) => `${name}: ${value}`);
   const frame = item.image.frames > 1 && item.image.frame !== undefined ? [t("viewer.frame", { number: item.image.frame + 1, count: item.image.frames })] : [];
-  const outlined = [...new Set(item.turns.flatMap((turn) => turn.answer?.evidence.map((one) => nameOf(one.name)) ?? []))];
-  const details = [`${t("report.digest")}: <code>${digestOf(item)}</code>`, `${item.image.width} × ${item.image.height}`, ...frame, ...facts.map(escaped), ...(outlined.length ? [`${t("viewer.evidence")}: ${escaped(outlined.join(", "))}`] : [])];
+  const names = [...new Set(item.turns.flatMap((turn) => turn.answer?.evidence.map((one) => nameOf(one.name)) ?? []))];
+  const details = [`${t("report.digest")}: <code>${digestOf(item)}</code>`, `${item.image.width} × ${item.image.height}`, ...frame, ...facts.map(escaped), ...(names.length ? [`${t("viewer.evidence")}: ${escaped(names.join(", "))}`] : [])];
+  const figures = pictures.map(({ url, caption }) => `<figure><img src="${url}" alt=""><figcaption>${escaped(caption)}</figcaption></figure>`).join("");
   const head = [t("table.question"), t("work.answer"), t("report.confidence"), t("viewer.slice"), t("report.asked")].map((text) => `<th>${text}</th>`).join("");
-  return `<section><h2>${escaped(captionOf(item.name))}</h2>${picture && `<img src="${picture}" alt="">`}<p>${details.join(", ")}</p><table><tr>${head}</tr>${item.turns.filter((turn) => turn.answer).map(turnRow).join("")}</table></section>`;
+  return `<section><h2>${escaped(captionOf(item.name))}</h2>${figures}<p>${details.join(", ")}</p><table><tr>${head}</tr>${item.turns.filter((turn) => turn.answer).map(turnRow).join("")}</table></section>`;
 }
 
 async function reportBody(): Promise<string> {
@@ -92,7 +124,7 @@ async function reportBody(): Promise<string> {
   return `<h1>${t("report.title")}</h1><p>${t("report.date")}: ${new Date().toLocaleString(language.value)}. ${t("report.model")}: ${escaped(model?.name ?? "")} (${escaped(model?.id ?? "")}).</p><p><strong>${t("safety")}</strong></p>${sections.join("")}`;
 }
 
-const STYLE = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#111}img{max-width:60%;max-height:9cm}table{border-collapse:collapse;width:100%}td,th{border:1px solid #999;padding:4px 8px;vertical-align:top;text-align:left}section{break-inside:avoid}";
+const STYLE = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#111}img{max-width:60%;max-height:9cm}table{border-collapse:collapse;width:100%}td,th{border:1px solid #999;padding:4px 8px;vertical-align:top;text-align:left}section{break-inside:avoid}figure{margin:0 0 8px}figcaption{font-size:13px}";
 
 /** One self-contained file. */
 export async function downloadReport(): Promise<void> {

@@ -52,6 +52,10 @@ export function failureText(code: string, message = ""): string {
 export const failureOf = (error: unknown): string => (error instanceof api.Failure ? failureText(error.code, error.message) : String(error));
 
 let draftTimer = 0;
+/** What was typed about each picture since the page was opened: the server's version of it may be older. */
+const drafts = new Map<string, string>();
+/** The last request that keeps a draft. */
+let draftSaving: Promise<void> | null = null;
 let following: AbortController | null = null;
 
 export async function start(): Promise<void> {
@@ -295,12 +299,15 @@ export async function ask(imageId: string, question: string, options: { region?:
   const text = question.trim();
   clearTimeout(draftTimer);
   if (!now || !text) return;
+  const saving = draftSaving;
+  drafts.set(imageId, "");
   const turn: api.Turn = { key: randomKey(), question: text, status: "pending", answer: null, failure: null, asked_at: Date.now(), region: options.region ?? null, model: options.model ?? null, other_image_ids: options.others ?? [], window: options.slice ? windowText() : null };
   conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, turns: [...c.turns, turn], draft: "" } : c)) };
   if (imageId === currentId.value) shownTurn.value = turn.key;
   for (;;) {
     try {
       await api.askQuestion(now.id, imageId, turn, options.slice ?? null);
+      if (saving) void saving.then(() => keepDraft(now.id, imageId)); // it may have arrived after the question
       return;
     } catch (error) {
       const code = error instanceof api.Failure ? error.code : "internal";
@@ -366,10 +373,18 @@ export async function removeCase(item: api.Case): Promise<void> {
   notify(t("cases.deleted", { name: item.name }));
 }
 
+export const draftOf = (item: api.Case): string => drafts.get(item.image.image_id) ?? item.draft;
+
 export function saveDraft(imageId: string, draft: string): void {
   clearTimeout(draftTimer);
   const now = conversation.value;
   if (!now) return;
-  conversation.value = { ...now, cases: now.cases.map((c) => (c.image.image_id === imageId ? { ...c, draft } : c)) };
-  draftTimer = window.setTimeout(() => void api.saveDraft(now.id, imageId, draft).catch(() => undefined), 250);
+  drafts.set(imageId, draft);
+  draftTimer = window.setTimeout(() => keepDraft(now.id, imageId), 250);
+}
+
+function keepDraft(id: string, imageId: string): void {
+  const saving = api.saveDraft(id, imageId, drafts.get(imageId) ?? "").catch(() => undefined);
+  const ended = saving.then(() => void (draftSaving === ended && (draftSaving = null)));
+  draftSaving = ended;
 }

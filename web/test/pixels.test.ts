@@ -31,3 +31,12 @@ test("dragging to the right widens the window and never makes it empty", () => {
   assert.ok(draggedWindow({ center: 0, width: 100 }, 10, 0, 512).width === 110);
   assert.ok(draggedWindow({ center: 0, width: 100 }, -1e6, 0, 512).width > 0);
 });
+
+test("the values of a picture are read once, however often the page is drawn", () => {
+  let reads = 0;
+  const values = new Proxy(new Uint8Array([1, 2, 3, 4]), { get: (target, key) => (typeof key === "string" && /^\d+$/.test(key) && reads++, Reflect.get(target, key)) });
+  const picture = { width: 4, height: 1, values, color: null, unit: "" };
+  assert.deepEqual(percentileWindow(picture, [0, 100]), { center: 2.5, width: 3 });
+  percentileWindow(picture, [1, 99]);
+  assert.equal(reads, 4);
+});

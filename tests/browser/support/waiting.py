@@ -58,7 +58,7 @@ def drag(page: Page, element: Locator, start: tuple[float, float], end: tuple[fl
 
 def expect_accessible(page: Page) -> None:
     """Wait until axe reports no serious or critical violation; a page that is being redrawn may have one."""
-    end = time.monotonic() + TIMEOUT / 3000
+    end = time.monotonic() + TIMEOUT / 1000
     while violations := _violations(page):
         assert time.monotonic() < end, violations
         page.wait_for_timeout(200)

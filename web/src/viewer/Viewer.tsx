@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Case, Evidence, Plane, Region } from "../api.ts";
 import { captionOf, hasText, nameOf, t } from "../i18n/index.ts";
-import { namesPlace } from "../localizable.ts";
+import { mapToShow } from "../localizable.ts";
 import * as store from "../store.ts";
 import { applyWindow, draggedWindow, PERCENTILE_PRESETS, percentileWindow, type Pixels, type Window } from "./pixels.ts";
 import { Source } from "./source.ts";
@@ -13,6 +13,8 @@ type Props = {
   item: Case;
   answer: Answer | null;
   question: string;
+  /** The part of the picture that the answer is about. */
+  region?: Region | null;
   /** Whether this viewer shows the current picture, and not the one next to it. */
   main: boolean;
 };
@@ -30,7 +32,7 @@ const scrolled = signal<{ by: number; from: string; number: number }>({ by: 0, f
 export const scrollTogether = signal(true);
 const opacity = signal(0.6);
 
-export function Viewer({ item, answer, question, main }: Props) {
+export function Viewer({ item, answer, question, region = null, main }: Props) {
   const stage = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [source, setSource] = useState<Source | null>(null);
@@ -62,7 +64,6 @@ export function Viewer({ item, answer, question, main }: Props) {
   const scale = geometry.fitScale(size, picture, view.turns, aspect) * view.zoom;
   const range = facts?.values && pixels?.unit ? facts.values.high - facts.values.low : pixels ? percentileWindow(pixels, [0, 100]).width : 255;
   const presets = presetsOf(pixels, facts?.windows ?? [], facts?.window ?? null);
-  const drawn = main ? store.region.value : null;
 
   useEffect(() => {
     let stale = false;
@@ -287,7 +288,8 @@ export function Viewer({ item, answer, question, main }: Props) {
   const length = line ? (geometry.distance(line[0], line[1], spacing) ?? Math.hypot(line[0].x - line[1].x, line[0].y - line[1].y)) : 0;
   const here = !volume || answer?.frame == null || (answer.frame === frame && (answer.plane ?? plane) === plane);
   const evidence = (here && answer?.evidence) || [];
-  const map = here && answer && !evidence.length && !answer.abstained && namesPlace(question, answer) ? answer.attention_map : null;
+  const map = here && answer ? mapToShow(question, answer) : null;
+  const drawn = main ? (store.region.value ?? (here ? region : null)) : null;
   const planes = Object.keys(facts?.planes ?? {}) as Plane[];
   const current = presets.findIndex((preset) => preset.window.center === window?.center && preset.window.width === window.width);
 

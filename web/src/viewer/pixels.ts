@@ -37,14 +37,24 @@ export const PERCENTILE_PRESETS: { name: string; percentiles: [number, number] }
   { name: "middle", percentiles: [10, 90] },
 ];
 
-/** The values at two percentiles, from a histogram of at most 65,536 pixels. */
+const samples = new WeakMap<Pixels, Float32Array>();
+
+/** About 65,536 values of a picture in order, sorted once: every drawing of the page asks for them. */
+function sortedSample(pixels: Pixels, values: NonNullable<Pixels["values"]>): Float32Array {
+  const known = samples.get(pixels);
+  if (known) return known;
+  const step = Math.max(1, Math.floor(values.length / 65_536));
+  const sample = new Float32Array(Math.ceil(values.length / step));
+  for (let index = 0; index < sample.length; index++) sample[index] = values[index * step]!;
+  samples.set(pixels, sample.sort());
+  return sample;
+}
+
+/** The values at two percentiles of a picture. */
 export function percentileWindow(pixels: Pixels, [low, high]: [number, number]): Window {
   const values = pixels.values;
   if (!values || values.length === 0) return { center: 127.5, width: 255 };
-  const step = Math.max(1, Math.floor(values.length / 65_536));
-  const sample: number[] = [];
-  for (let index = 0; index < values.length; index += step) sample.push(values[index]!);
-  sample.sort((a, b) => a - b);
+  const sample = sortedSample(pixels, values);
   const at = (percentile: number) => sample[Math.round((percentile / 100) * (sample.length - 1))]!;
   const [from, to] = [at(low), at(high)];
   return { center: (from + to) / 2, width: Math.max(to - from, 1e-6) };
