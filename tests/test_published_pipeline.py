@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,39 @@ def test_a_run_starts_from_the_adapters_of_another_and_its_card_says_so(recipe, 
     assert load_file(first.bundle / "adapter_model.safetensors").keys() == (
         load_file(second.bundle / "adapter_model.safetensors").keys()
     )
+
+
+def test_a_run_starts_from_an_adapter_on_the_hub(recipe, tmp_path, watcher, monkeypatch):
+    """The hub's local cache, as downloads leave it, with an adapter, a bundle, and a repository of neither."""
+    first = train(recipe("chat"), tmp_path / "first", watcher=watcher)
+    contents = {
+        "them--adapter": ["adapter_config.json", "adapter_model.safetensors"],
+        "me--bundle": [path.name for path in first.bundle.iterdir()],
+        "them--pickle": ["adapter_config.json"],
+        "them--nothing": [],
+    }
+    for name, files in contents.items():
+        folder = tmp_path / "hub" / f"models--{name}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("0" * 40)
+        (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+        for file in files:
+            shutil.copyfile(first.bundle / file, folder / "snapshots" / ("0" * 40) / file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    expected = load_file(first.bundle / "adapter_model.safetensors")
+    for name in ("adapter", "bundle"):
+        owner = "them" if name == "adapter" else "me"
+        options = recipe("chat", model={"initial": f"hub:{owner}/{name}"}, learning_rate=1e-9)
+        second = train(options, tmp_path / name, watcher=watcher)
+        found = load_file(second.bundle / "adapter_model.safetensors")
+        assert all(torch.allclose(found[key], expected[key], atol=1e-6) for key in expected)
+        data = json.loads((second.bundle / "card.json").read_text())["data"]
+        assert (data["started_from"] is None) == (name == "adapter")
+    with pytest.raises(ModelError, match=r"holds no adapter_model\.safetensors: expected an adapter as safetensors"):
+        train(recipe("chat", model={"initial": "hub:them/pickle"}), tmp_path / "pickle", watcher=watcher)
+    with pytest.raises(OfflineError, match=r"hf download them/nothing"):
+        train(recipe("chat", model={"initial": "hub:them/nothing"}), tmp_path / "none", watcher=watcher)
 
 
 def test_a_checkpoint_that_is_an_adapter_says_where_it_belongs(recipe, tmp_path, watcher):

@@ -6,6 +6,8 @@ A remote model is ``openai:MODEL``, ``vllm:MODEL`` and the like, or a name in ``
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +198,42 @@ def download_bundle(repository: str) -> Path:
     only the files that its card lists are.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
+
+    from medical_vqa.schema.bundle_card import read_bundle_card
+
+    name, _, revision = repository.partition("@")
+    absent = "card.json, so it is no bundle of this package; load one that `medical-vqa export --to hub` wrote"
+    with _explain_hub(repository, absent):
+        snapshot = Path(hf_hub_download(name, "card.json", revision=revision or None)).parent
+        patterns = ["card.json", *read_bundle_card(snapshot).files]
+        return Path(snapshot_download(name, revision=snapshot.name, allow_patterns=patterns))
+
+
+def download_adapter(repository: str) -> Path:
+    """The bundle, or the adapter of another program in PEFT's format, in a repository of the Hugging Face hub."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    name, _, revision = repository.partition("@")
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    with _explain_hub(repository, "adapter_config.json, so it is no adapter in PEFT's format; name one that is"):
+        snapshot = Path(hf_hub_download(name, files[0], revision=revision or None)).parent
+        try:
+            hf_hub_download(name, "card.json", revision=snapshot.name)
+        except EntryNotFoundError:  # also when offline, with an adapter in the cache that has no card
+            folder = Path(snapshot_download(name, revision=snapshot.name, allow_patterns=files))
+            if not (folder / files[1]).is_file():
+                raise ModelError(
+                    f"the repository {repository} holds no {files[1]}: expected an adapter as safetensors; save it "
+                    "again with PEFT's save_pretrained"
+                ) from None
+            return folder
+    return download_bundle(f"{name}@{snapshot.name}")
+
+
+@contextmanager
+def _explain_hub(repository: str, absent: str) -> Iterator[None]:
+    """Turn the hub's errors into those of this package; `absent` says what the repository lacks, and what to do."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
         HfHubHTTPError,
@@ -205,22 +243,14 @@ def download_bundle(repository: str) -> Path:
         OfflineModeIsEnabled,
     )
 
-    from medical_vqa.schema.bundle_card import read_bundle_card
-
-    name, _, revision = repository.partition("@")
     try:
-        snapshot = Path(hf_hub_download(name, "card.json", revision=revision or None)).parent
-        patterns = ["card.json", *read_bundle_card(snapshot).files]
-        return Path(snapshot_download(name, revision=snapshot.name, allow_patterns=patterns))
+        yield
     except HFValidationError as error:
         raise ConfigError(f"{HUB}{repository} is not a hub repository; write {HUB}USER/NAME") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise _offline(repository) from error
     except EntryNotFoundError as error:
-        raise ModelError(
-            f"the repository {repository} holds no card.json, so it is no bundle of this package; load one that "
-            "`medical-vqa export --to hub` wrote"
-        ) from error
+        raise ModelError(f"the repository {repository} holds no {absent}") from error
     except HfHubHTTPError as error:
         raise ModelError(
             f"the hub has no repository {repository} that may be read from here; check the name, or run: hf auth login"

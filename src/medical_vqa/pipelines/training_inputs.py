@@ -12,7 +12,7 @@ from medical_vqa import registry
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.pipelines.load import bundle_folder
+from medical_vqa.pipelines.load import HUB, bundle_folder, download_adapter
 from medical_vqa.pipelines.queries import answer_coverage, learnable
 from medical_vqa.runtime import devices
 from medical_vqa.schema.bundle_card import (
@@ -197,7 +197,9 @@ def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
     path = Path(name).expanduser()
     if (path / "adapter_config.json").is_file() and not (path / CARD_NAME).is_file():
         return path  # another program's adapter
-    folder = bundle_folder(name)
+    folder = download_adapter(name.removeprefix(HUB)) if name.startswith(HUB) and family.merges else bundle_folder(name)
+    if not (folder / CARD_NAME).is_file():
+        return folder  # another program's, from the hub
     card = read_bundle_card(folder)
     if card.family not in (family.family, family.exported_family):  # an export has the same weights
         raise ConfigError(

@@ -177,7 +177,7 @@ class Blip2(AdapterModel, Blip2Family):
     @classmethod
     def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG003
         """The patches of a picture, and one token for all of it."""
-        return (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
+        return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
 
     @staticmethod
     def generating_module(network: Any) -> Any:

@@ -77,7 +77,7 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
         cached_modules = _upstream(changed, vision_trains=any(is_within(name, (VISION,)) for name in changed))
         return continue_lora(network, initial, frozen=cached_modules), cached_modules
     vision = lora.get("vision", "none")
-    trained_modules = (PROJECTOR,) if lora.get("projector") else ()
+    trained_modules: tuple[str, ...] = (PROJECTOR,) if lora.get("projector") else ()
     if vision == "full":
         trained_modules += savable_modules(network, [VISION])
     pattern = _pattern(lora, network.config.text_config.model_type)
@@ -146,7 +146,8 @@ class Blip2VisionEncoder(nn.Module):
     @property
     def weight(self) -> Tensor:
         """A frozen weight; its device and type are those of the input."""
-        return next(p for p in self._vision.parameters() if p.is_floating_point())
+        weight: Tensor = next(p for p in self._vision.parameters() if p.is_floating_point())
+        return weight
 
     def trained_digest(self, prefix: str) -> str:
         """SHA-256 over a text and the trained weights of the vision model."""

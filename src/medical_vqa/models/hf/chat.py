@@ -161,7 +161,7 @@ class ChatVlm(AdapterModel, ChatFamily):
         """The patches of one black square picture, its largest size."""
         vision = config.vision_config
         if checkpoint.shipped:
-            return shipped_image_tokens(checkpoint, options["side"]) * vision.spatial_merge_size**2
+            return shipped_image_tokens(checkpoint, options["side"]) * int(vision.spatial_merge_size) ** 2
         size = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
         values = cls._black_picture(checkpoint, config, options).pixels["pixel_values"].numel()
         return int(values // (3 * size**2 * getattr(vision, "temporal_patch_size", 1)))

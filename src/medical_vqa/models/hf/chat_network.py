@@ -64,7 +64,8 @@ class VisionParts:
         """The parts of a network, by the names that transformers gives them."""
         names = [name for name, _ in network.named_children() if name not in _LANGUAGE_PARTS]
         if "visual" in names:
-            children = [name for name, part in network.visual.named_children() if any(True for _ in part.parameters())]
+            visual = network.get_submodule("visual")
+            children = [name for name, part in visual.named_children() if any(True for _ in part.parameters())]
             projector = tuple(f"visual.{name}" for name in children if name in _QWEN_PROJECTORS)
             tower = tuple(f"visual.{name}" for name in children if name not in _QWEN_PROJECTORS)
             return cls(tuple(names), tower if projector else (), projector)
@@ -200,8 +201,9 @@ class ChatVisionEncoder(nn.Module):
         """Stand-ins of the tower that give out what was recorded."""
         if "visual/blocks" not in self.cached:
             return {name: _ReplayedTower(recorded) for name in self.cached}
-        count, any_output = len(self.cached["visual/blocks"]), next(iter(recorded.values()))
-        blocks = nn.ModuleList([_ReplayedBlock(recorded.get(str(index))) for index in range(count)])
+        layers: Any = self.cached["visual/blocks"]
+        any_output = next(iter(recorded.values()))
+        blocks = nn.ModuleList([_ReplayedBlock(recorded.get(str(index))) for index in range(len(layers))])
         return {name: _Zeros(any_output) for name in self.cached} | {"visual/blocks": blocks}
 
 

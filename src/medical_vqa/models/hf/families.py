@@ -93,8 +93,8 @@ class AdapterOptions(CheckpointOptions):
     `qlora`."""
     initial: str | None = None
     """Adapters to start from in place of fresh ones: a bundle or run of the same family, or a folder with a LoRA
-    adapter in PEFT's format, of the same checkpoint. They keep their places and sizes; only the rates of `lora` have an
-    effect."""
+    adapter in PEFT's format, or ``hub:USER/NAME`` for either, of the same checkpoint. They keep their places and sizes;
+    only the rates of `lora` have an effect."""
 
     @model_validator(mode="after")
     def _augment_or_features(self) -> Self:
