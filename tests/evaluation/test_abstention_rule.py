@@ -57,6 +57,13 @@ def test_a_model_that_knows_when_it_is_right_answers():
     assert rule.wrong / rule.answered < rule.risk_upper_bound <= 0.1
 
 
+def test_beyond_half_of_the_answers_thresholds_are_tried_in_steps_of_one_percent():
+    outcomes = [((1000 - n) / 1000, n < 700 or n % 2 == 0, f"scan-{n % 100}") for n in range(1000)]
+    rule = choose_threshold(outcomes, 0.1)
+    assert rule.answered == 820  # with a bound of 9.7 %
+    assert apply_threshold(outcomes, 0.171, 0.1, chosen_on="these rows").risk_upper_bound > 0.1  # 830 answers
+
+
 def test_the_bound_of_independent_answers_without_an_error_is_the_binomial_one():
     answered = np.ones(29)
     assert clustered_upper_bound(np.zeros(29), answered) == pytest.approx(1 - 0.05 ** (1 / 29), abs=1e-4)

@@ -116,3 +116,18 @@ def test_forms_that_a_closed_list_cannot_answer():
     assert form_reason("What modality is this? Which organ?") == "These are 2 questions; ask one at a time."
     assert "'spleen'; ask a whole question" in form_reason("and the spleen?")
     assert form_reason("Where is the spleen?") is None
+
+
+@pytest.mark.parametrize(
+    ("question", "several"),
+    [
+        ("Is there a lung in this image and is it black?", True),
+        ("Where is the liver, and how big is it?", True),
+        ("Is the liver or the spleen larger?", False),
+        ("Does the picture contain lung and heart?", False),
+        ("Which is bigger in this image, kidney or liver?", False),
+    ],
+)
+def test_questions_that_a_word_joins_are_several(question, several):
+    reason = form_reason(question)
+    assert (reason is not None and reason.code == "several_questions") is several

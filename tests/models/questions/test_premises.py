@@ -97,6 +97,7 @@ def test_an_organ_that_a_question_takes_for_granted_must_be_seen(question, neede
         ("How many kidneys are there?", "2", "No", True),
         ("How many kidneys are there?", "0", "No", False),
         ("Is the spleen on the left?", "No", "No", False),
+        ("Is the liver smaller than the spleen?", "No", "No", True),
     ],
 )
 def test_an_answer_that_affirms_an_organ_contradicts_its_absence(question, answer, presence, lacks):

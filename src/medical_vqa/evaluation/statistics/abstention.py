@@ -25,15 +25,16 @@ Outcome = tuple[float, bool, str]
 """Confidence of an answer, whether it is right, and its group (image or patient)."""
 LEVEL = 0.05
 """Chance that a chosen threshold does not keep the risk."""
-_STEPS = 20
+_COARSE, _FINE = 0.05, 0.01
+"""Steps of the sequence, as fractions of the answers: up to half of them, and beyond, where a test can tell more."""
 _MAX_EXACT = 20_000  # trials above which the normal approximation of the binomial distribution is close
 
 
 def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | None:
     """The lowest threshold of a fixed sequence that keeps the risk; None if there is none.
 
-    The sequence is the confidences above which a twentieth, two twentieths ... of the answers are, beginning where
-    so many images are answered that the test could be passed without an error. It depends on the confidences alone.
+    The sequence is the confidences above which 5, 10 ... 50, 51, 52 ... 100 % of the answers are, beginning where so
+    many images are answered that the test could be passed without an error. It depends on the confidences alone.
 
     Args:
         outcomes: Confidence, correctness and group of each answer.
@@ -48,7 +49,8 @@ def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | N
         return None
     arrays = _arrays(outcomes)
     ranked = np.sort(arrays[0])[::-1]
-    positions = [max(1, round(len(ranked) * step / _STEPS)) for step in range(1, _STEPS + 1)]
+    fractions = [*np.arange(_COARSE, 0.5, _COARSE), *np.arange(0.5, 1 + _FINE / 2, _FINE)]
+    positions = [max(1, round(len(ranked) * fraction)) for fraction in fractions]
     fewest_groups = math.log(LEVEL) / math.log(1 - risk)
     rule = None
     for threshold in dict.fromkeys(float(ranked[position - 1]) for position in positions):

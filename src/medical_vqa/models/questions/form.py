@@ -40,6 +40,12 @@ _FOLLOW_UP = re.compile(
     re.IGNORECASE,
 )
 _CHINESE_FOLLOW_UP = re.compile(r"^\W*(?:那|那么|还有)?(?P<topic>[\u4e00-\u9fff]{1,8}?)呢\W*$")
+_JOINED = re.compile(
+    r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have|what|where|which|who|how)\b.*?(?:\band|[,;])\s+(?:and\s+)?"
+    r"(?:is|are|was|were|does|do|did|can|could|has|have|what|where|who|how|when)\b",
+    re.IGNORECASE,
+)
+"""Two questions joined by a word or a comma (``Is there a lung and is it black?``)."""
 _VERB = re.compile(
     r"\b(?:is|are|was|were|do|does|did|can|has|have|which|what|where|how|many|show|shown)\b", re.IGNORECASE
 )
@@ -114,8 +120,9 @@ def form_reason(question: str) -> Reason | None:
         return Reason("asks_description")
     if (negation := negation_in(question)) is not None:
         return Reason("negated_question", negation=repr(negation))
-    if len(parts := questions_in(question)) > 1:
-        return Reason("several_questions", number=str(len(parts)))
+    number = max(len(questions_in(question)), 1 + (_JOINED.search(question) is not None))
+    if number > 1:
+        return Reason("several_questions", number=str(number))
     topic = follow_up_topic(question)
     if topic is not None:
         return Reason("incomplete_question", topic=repr(topic))

@@ -110,7 +110,7 @@ def presence_questions(question: str) -> tuple[str, ...]:
     "Where is the spleen?" has an answer only where "Does the picture contain spleen?" is answered by yes. A comparison
     for yes or no ("Is the liver smaller than the spleen?") takes all its organs for granted, others the first.
     """
-    compares = _COMPARISON.search(question) is not None and asks_yes_or_no(question)
+    compares = _compares(question)
     counts = _COUNT.search(question) is not None
     if is_knowledge(question) or not (compares or counts or takes_for_granted(question)):
         return ()
@@ -122,6 +122,10 @@ def presence_questions(question: str) -> tuple[str, ...]:
     return tuple(f"图片中包含{spelled[organ]}吗?" for organ in organs if organ in spelled)
 
 
+def _compares(question: str) -> bool:
+    return _COMPARISON.search(question) is not None and asks_yes_or_no(question)
+
+
 def lacks_presence(question: str, answer: str, presence_answer: str) -> bool:
     """Whether an answer is about an organ that the answer to one of its `presence_questions` says is not there.
 
@@ -130,8 +134,10 @@ def lacks_presence(question: str, answer: str, presence_answer: str) -> bool:
         answer: Its answer; one that denies the organ (``No``, ``0``) agrees with its absence.
         presence_answer: The answer to one of its `presence_questions`.
     """
-    if not is_no(presence_answer) or is_no(answer):
+    if not is_no(presence_answer):
         return False
+    if is_no(answer):
+        return _compares(question)  # something that is not there is neither larger nor smaller
     return _COUNT.search(question) is None or answer.strip().lower().rstrip(".。") not in _NONE
 
 
