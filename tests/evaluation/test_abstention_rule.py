@@ -57,6 +57,12 @@ def test_a_model_that_knows_when_it_is_right_answers():
     assert rule.wrong / rule.answered < rule.risk_upper_bound <= 0.1
 
 
+def test_one_error_among_the_surest_answers_does_not_end_the_search():
+    outcomes = [((1000 - n) / 1000, n != 3, f"scan-{n % 80}") for n in range(800)]
+    rule = choose_threshold(outcomes, 0.1)
+    assert rule.answered == 800
+
+
 def test_beyond_half_of_the_answers_thresholds_are_tried_in_steps_of_one_percent():
     outcomes = [((1000 - n) / 1000, n < 700 or n % 2 == 0, f"scan-{n % 100}") for n in range(1000)]
     rule = choose_threshold(outcomes, 0.1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -27,6 +28,8 @@ LEVEL = 0.05
 """Chance that a chosen threshold does not keep the risk."""
 _COARSE, _FINE = 0.05, 0.01
 """Steps of the sequence, as fractions of the answers: up to half of them, and beyond, where a test can tell more."""
+_ERRORS_AT_FIRST = 2
+"""Errors that the first test may have: without them one error among the surest answers would end the search."""
 _MAX_EXACT = 20_000  # trials above which the normal approximation of the binomial distribution is close
 
 
@@ -34,7 +37,8 @@ def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | N
     """The lowest threshold of a fixed sequence that keeps the risk; None if there is none.
 
     The sequence is the confidences above which 5, 10 ... 50, 51, 52 ... 100 % of the answers are, beginning where so
-    many images are answered that the test could be passed without an error. It depends on the confidences alone.
+    many images are answered that the test could be passed with two errors; where there are fewer images in all, without
+    one. It depends on the confidences alone.
 
     Args:
         outcomes: Confidence, correctness and group of each answer.
@@ -51,7 +55,9 @@ def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | N
     ranked = np.sort(arrays[0])[::-1]
     fractions = [*np.arange(_COARSE, 0.5, _COARSE), *np.arange(0.5, 1 + _FINE / 2, _FINE)]
     positions = [max(1, round(len(ranked) * fraction)) for fraction in fractions]
-    fewest_groups = math.log(LEVEL) / math.log(1 - risk)
+    sizes = range(_ERRORS_AT_FIRST + 1, int(arrays[2].max()) + 2)
+    enough = bisect_left(sizes, True, key=lambda groups: _at_most(_ERRORS_AT_FIRST, groups, risk) <= LEVEL)
+    fewest_groups = sizes[enough] if enough < len(sizes) else math.log(LEVEL) / math.log(1 - risk)
     rule = None
     for threshold in dict.fromkeys(float(ranked[position - 1]) for position in positions):
         tried = _applied(arrays, threshold, risk, "these rows, in a fixed sequence of thresholds")
