@@ -1,16 +1,19 @@
-"""The security checklist names tests that exist, one for every line that it claims."""
+"""The security checklist, and the cases of medical images, name tests that exist, one for every line."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "docs/explanation/security.md").read_text(encoding="utf-8")
 
 
-def test_every_test_that_the_checklist_names_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TABLE)
+@pytest.mark.parametrize("page", ["explanation/security.md", "decisions/0006-image-ingest.md"])
+def test_every_test_that_the_page_names_exists(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert len(named) > 25
     for file, name in named:
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
