@@ -17,7 +17,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 17)
 def squad_normalize(text: str) -> str:
     """Normalize an answer by the SQuAD v2 rule: lower case, no ASCII punctuation, no articles, single spaces.
 

@@ -199,13 +199,17 @@ def score(
 def baseline_answers(training_rows: Sequence[Example], examples: Sequence[Example]) -> dict[str, Sequence[Prediction]]:
     """Baseline name -> the answers of the training rows to these questions, without an image."""
     rows = ExampleTable.of(examples)
-    used, question_of = np.unique(rows.questions.index, return_inverse=True)  # each of them is answered once
-    questions = [rows.questions.values[number] for number in used.tolist()]
+    used = np.flatnonzero(np.bincount(rows.questions.index, minlength=len(rows.questions.values)))
+    question_of = np.zeros(len(rows.questions.values), np.intp)
+    question_of[used] = np.arange(len(used))
+    questions = [rows.questions.values[number] for number in used.tolist()]  # each of them is answered once
     queries = [Query(str(number), question, "", NO_PICTURE) for number, question in enumerate(questions)]
     lookup = QuestionLookup.fit(training_rows)
     majority = Majority(by_question=lookup.by_question, by_prefix=lookup.by_prefix, overall=lookup.overall)
     return {
-        family.family: PredictionTable.repeated(rows.ids, family.answer(queries, Decoding()), question_of)
+        family.family: PredictionTable.repeated(
+            rows.ids, family.answer(queries, Decoding()), question_of[rows.questions.index]
+        )
         for family in (lookup, majority)
     }
 

@@ -52,12 +52,14 @@ class Codes(Generic[Value]):
 
     def used(self) -> list[Value]:
         """The different values that rows have, in the order of their first appearance."""
-        positions, first = np.unique(self.index, return_index=True)
-        return [self.values[position] for position in positions[np.argsort(first)].tolist()]
+        first = np.full(len(self.values), len(self.index))
+        first[self.index[::-1]] = np.arange(len(self.index))[::-1]  # the last assignment stays: that of the first row
+        positions = np.argsort(first, kind="stable")[: self.distinct()]
+        return [self.values[position] for position in positions.tolist()]
 
     def distinct(self) -> int:
         """Number of different values that rows have."""
-        return len(np.unique(self.index))
+        return int(np.count_nonzero(np.bincount(self.index, minlength=1)))
 
     def per_row(self, of_value: Callable[[Value], bool]) -> NDArray[np.bool_]:
         """A fact about each row's value, computed once for each different value, (rows,)."""
@@ -76,11 +78,21 @@ class _Numbering(Generic[Value]):
         """Number further rows; `keys` are equal where the values are, for values that cannot be hashed."""
         numbers = self.numbers
         of_rows: Sequence[Hashable] = values if keys is None else keys  # type: ignore[assignment]
-        for key, value in dict(zip(of_rows, values, strict=True)).items():
-            if key not in numbers:
-                numbers[key] = len(self.values)
-                self.values.append(value)
-        self.parts.append(np.fromiter(map(numbers.__getitem__, of_rows), np.intp, len(of_rows)))
+        try:
+            index = np.fromiter(map(numbers.__getitem__, of_rows), np.intp, len(of_rows))
+        except KeyError:  # a value that is new; later in a file most are known
+            for key, value in dict(zip(of_rows, values, strict=True)).items():
+                if key not in numbers:
+                    numbers[key] = len(self.values)
+                    self.values.append(value)
+            index = np.fromiter(map(numbers.__getitem__, of_rows), np.intp, len(of_rows))
+        self.parts.append(index)
+
+    def copy(self) -> _Numbering[Value]:
+        """The same numbers and rows so far, to be continued with other rows."""
+        other = _Numbering[Value]()
+        other.numbers, other.values, other.parts = dict(self.numbers), list(self.values), list(self.parts)
+        return other
 
     def codes(self) -> Codes[Value]:
         return Codes(self.values, np.concatenate(self.parts) if self.parts else np.zeros(0, np.intp))
@@ -361,7 +373,9 @@ def _columns(rows: Sequence[Any], required: Sequence[str], optional: Sequence[st
 class _ExampleColumns:
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.images, self.questions, self.groups = _Numbering[str](), _Numbering[str](), _Numbering[str]()
+        self.images, self.questions = _Numbering[str](), _Numbering[str]()
+        self.groups = self.images
+        """The numbering of the images as long as every row's group is its image."""
         self.answers = _Numbering[tuple[str, ...]]()
         self.facts = _Numbering[Mapping[str, str]]()
         self.fact_names: tuple[str, ...] | None = None
@@ -383,16 +397,23 @@ class _ExampleColumns:
         if not is_usual:
             return False
         keys = self._fact_keys(facts)
-        new = [one for key, one in dict(zip(keys, facts, strict=True)).items() if key not in self.facts.numbers]
-        if not _types(chain.from_iterable(map(dict.values, new))) <= {str}:
-            return False
+        if new := set(keys).difference(self.facts.numbers):
+            rows_with_new = [one for key, one in zip(keys, facts, strict=True) if key in new]
+            if not _types(chain.from_iterable(map(dict.values, rows_with_new))) <= {str}:
+                return False
         self.ids += ids
-        self.images.extend(images)
+        self._extend_images(images, groups)
         self.questions.extend(questions)
         self.answers.extend(list(map(tuple, answers)))
-        self.groups.extend(groups)
         self.facts.extend(facts, keys)
         return True
+
+    def _extend_images(self, images: Sequence[str], groups: Sequence[str]) -> None:
+        if self.groups is self.images and groups != images:
+            self.groups = self.images.copy()
+        if self.groups is not self.images:
+            self.groups.extend(groups)
+        self.images.extend(images)
 
     def _fact_keys(self, facts: Sequence[Mapping[str, str]]) -> list[Hashable]:
         """A key for the facts of each row, equal where names, order and values are."""
@@ -414,10 +435,9 @@ class _ExampleColumns:
     def add_objects(self, rows: Sequence[Example]) -> None:
         first = len(self.ids)
         self.ids += [row.id for row in rows]
-        self.images.extend([row.image_id for row in rows])
+        self._extend_images([row.image_id for row in rows], [row.group for row in rows])
         self.questions.extend([row.question for row in rows])
         self.answers.extend([row.answers for row in rows])
-        self.groups.extend([row.group for row in rows])
         self.facts.extend([row.facts for row in rows], [self._fact_key(row.facts) for row in rows])
         self.others |= {
             number: row.other_image_ids for number, row in enumerate(rows, first) if row.other_image_ids

@@ -39,7 +39,11 @@ def token_f1_score(predicted: str, gold: str) -> float:
     predicted_words, gold_words = tokens(predicted), tokens(gold)
     if not predicted_words or not gold_words:
         return float(predicted_words == gold_words)
-    shared = (Counter(predicted_words) & Counter(gold_words)).total()
+    different, of_gold = set(predicted_words), set(gold_words)
+    if len(different) == len(predicted_words) or len(of_gold) == len(gold_words):  # each counts once, in the minimum
+        shared = len(different & of_gold)
+    else:
+        shared = (Counter(predicted_words) & Counter(gold_words)).total()
     if shared == 0:
         return 0.0
     precision, recall = shared / len(predicted_words), shared / len(gold_words)

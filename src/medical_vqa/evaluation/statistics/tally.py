@@ -141,8 +141,10 @@ class AnswerTable:
 
 def _cluster_numbers(rows: ExampleTable) -> NDArray[np.intp]:
     """The number of each row's group, in the order of the sorted names of those that have rows."""
-    used, index = np.unique(rows.groups.index, return_inverse=True)
-    return cluster_numbers([rows.groups.values[number] for number in used.tolist()])[index]
+    used = np.flatnonzero(np.bincount(rows.groups.index, minlength=len(rows.groups.values)))
+    number_of = np.zeros(len(rows.groups.values), np.intp)
+    number_of[used] = cluster_numbers([rows.groups.values[number] for number in used.tolist()])
+    return number_of[rows.groups.index]
 
 
 def _reference_numbers(rows: ExampleTable) -> NDArray[np.intp]:
