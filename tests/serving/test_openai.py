@@ -50,6 +50,15 @@ def test_the_openai_client_asks_about_a_local_image(client):
     assert reply.medical_vqa["confidence"] == 0.8
 
 
+def test_a_picture_counts_in_the_usage(client):
+    text = [{"role": "user", "content": "What is it?"}]
+    without, with_picture = (
+        client.chat.completions.create(model="echo-1", messages=turns).usage.prompt_tokens
+        for turns in (text, messages())
+    )
+    assert (without, with_picture) == (3, 4)
+
+
 def test_a_stream_has_the_same_answer(client):
     stream = client.chat.completions.create(
         model="echo-1", messages=messages(), stream=True, stream_options={"include_usage": True}

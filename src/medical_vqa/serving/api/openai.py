@@ -217,7 +217,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Counted in words: the model families have different tokens, or none."""
+    """Counted in words, a picture as one: the model families have different tokens, or none."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -328,6 +328,8 @@ class Result:
     """Parts of the conversation that the model does not read."""
     answer: Answer | None = None
     """The full answer; None where no image was sent."""
+    pictures: int = 0
+    """Number of images that were read."""
 
 
 class Asking(Protocol):
@@ -380,7 +382,7 @@ async def answer_messages(
         if error.code in ("not_an_image", "too_large", "unsupported_media_type"):
             error.param = field
         raise
-    return Result(message_of(answer, schema), prepared.question, prepared.ignored, answer)
+    return Result(message_of(answer, schema), prepared.question, prepared.ignored, answer, len(prepared.uploads))
 
 
 async def prepare(
@@ -534,8 +536,8 @@ def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:
 
 
 def usage_of(result: Result) -> Usage:
-    """The words of question and answer."""
-    prompt_words = len(result.question.split())
+    """The words of question and answer, and the pictures, without which clients conclude that none was read."""
+    prompt_words = len(result.question.split()) + result.pictures
     answer_words = len((result.message.content or result.message.refusal or "").split())
     return Usage(prompt_tokens=prompt_words, completion_tokens=answer_words, total_tokens=prompt_words + answer_words)
 
@@ -620,7 +622,13 @@ async def live_events(
                 yield _event(header | {"medical_vqa": part.model_dump()}, [_delta({}) | {"finish_reason": "stop"}])
                 if request.stream_options and request.stream_options.include_usage:
                     yield _event(
-                        header | {"usage": usage_of(Result(message_of(part, None), question, [])).model_dump()}, []
+                        header
+                        | {
+                            "usage": usage_of(
+                                Result(message_of(part, None), question, [], pictures=len(uploads))
+                            ).model_dump()
+                        },
+                        [],
                     )
     except ApiError as error:
         yield f"data: {json.dumps({'error': {'message': error.message, 'code': error.code}}, ensure_ascii=False)}\n\n"
