@@ -4,7 +4,7 @@
 # the rows are those of the shipped sample.
 #
 #   benchmarks/gpu.sh                     # on a machine with a GPU
-#   SIZE=small DEVICE=cpu benchmarks/gpu.sh     # the same parts at tiny size, to see that they run
+#   SIZE=small DEVICE=cpu benchmarks/gpu.sh     # the same parts at tiny size, to see that they run; four times the time
 #
 # PARTS names some of them; a part that is done is not repeated; one is begun only if its time is left. Results go to $OUT, or
 # to benchmarks/results/gpu.
@@ -14,11 +14,14 @@ SIZE=${SIZE:-xl} DEVICE=${DEVICE:-cuda} LIMIT=${LIMIT:-480} PYTHON=${PYTHON:-pyt
 PARTS=${PARTS:-"train fp16 answer serve qlora two"}
 export BENCHMARK_RESULTS=${OUT:-benchmarks/results/gpu} HF_HUB_OFFLINE=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 HUB=${HUB:-${TMPDIR:-/tmp}/medical-vqa-gpu}
+SLOWER=1
+[ "$DEVICE" = cpu ] && SLOWER=4
+LIMIT=$((LIMIT * SLOWER))
 mkdir -p "$BENCHMARK_RESULTS" "$HUB"
 began=$(date +%s)
 
 part() { # NAME SECONDS COMMAND...
-  local name=$1 seconds=$2 spent
+  local name=$1 seconds=$(($2 * SLOWER)) spent
   shift 2
   [[ " $PARTS " == *" $name "* ]] || return 0
   [ -f "$BENCHMARK_RESULTS/$name.done" ] && { echo "$name: done before"; return 0; }

@@ -94,12 +94,12 @@ def serve(arguments: argparse.Namespace) -> None:
         return
     batch_size = CPU_BATCH_SIZE if arguments.device == "cpu" else GPU_BATCH_SIZE
     settings = read_settings(
-        port=arguments.port, log_level="error", deadline=29.0, drain_timeout=30.0, answer_cache_size=0
+        port=arguments.port, log_level="error", deadline=110.0, drain_timeout=120.0, answer_cache_size=0
     )
     if arguments.model == ["shipped"]:
         run(build_engine(settings), settings)
         return
-    engine = Engine(model, card, EngineOptions(batch_size=batch_size, deadline=29.0, answer_cache_size=0))
+    engine = Engine(model, card, EngineOptions(batch_size=batch_size, deadline=110.0, answer_cache_size=0))
     run(engine, settings)
 
 
