@@ -12,6 +12,8 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import Generator
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -155,11 +157,17 @@ class _LimitedBody:
         """The next message; a disconnect once a limit is exceeded, so that the application stops reading."""
         if self._complete:
             return await self._receive()
+        steps = self._receive().__await__()
         try:
-            async with asyncio.timeout(self._deadline - time.monotonic()):
-                message = await self._receive()
-        except TimeoutError:
-            return self._refuse(_too_slow(self._timeout))
+            awaited = next(steps)
+        except StopIteration as arrived:  # with the header, as small bodies do: a timer costs more than all else here
+            message: Message = arrived.value
+        else:
+            try:
+                async with asyncio.timeout(self._deadline - time.monotonic()):
+                    message = await _Rest(awaited, steps)
+            except TimeoutError:
+                return self._refuse(_too_slow(self._timeout))
         self._complete = not message.get("more_body", False)
         size = len(message.get("body", b""))
         if self.counted + size > self._max_bytes:
@@ -172,6 +180,23 @@ class _LimitedBody:
     def _refuse(self, error: ApiError) -> Message:
         self.error = error
         return {"type": "http.disconnect"}
+
+
+class _Rest:
+    """What remains to be awaited of something whose first step has been taken."""
+
+    def __init__(self, awaited: Any, steps: Generator[Any, Any, Message]) -> None:
+        self._awaited = awaited
+        self._steps = steps
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        """Pass on what the first step awaits, and then the others."""
+        try:
+            yield self._awaited
+        except BaseException as error:
+            self._steps.throw(error)
+            raise
+        return (yield from self._steps)
 
 
 class _LimitedResponse:
