@@ -155,7 +155,7 @@ class DirectMiddleware:
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
         """`routes` are the routers' whose paths have no parameters."""
         self._app = app
-        self._routes = {(method, route.path): route for route in _direct(routes) for method in route.methods}
+        self._routes = {(method, route.path): route for route in _direct(routes) for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
