@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from pathlib import Path
 
 import live
@@ -41,11 +42,19 @@ def broken(monkeypatch):
 
 @pytest.fixture
 def logged():
-    """The log, as the server configures it."""
+    """The log, as the server configures it, once it has the line of a request: that is written after the response."""
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers, root.level
     configure_logging("info", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def lines():
+        until = time.monotonic() + live.PATIENCE
+        while '"event": "request"' not in stream.getvalue():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield lines
     root.handlers = handlers
     root.setLevel(level)
 
