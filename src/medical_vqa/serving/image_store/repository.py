@@ -102,6 +102,7 @@ class ImageRepository:
         self._loading_values: dict[str, asyncio.Task[Volume]] = {}
         self._threads = ThreadPoolExecutor(_STORE_THREADS, "store")
         self._workers = ThreadPoolExecutor(_WORK_THREADS, "blobs")
+        self._working = asyncio.Semaphore(_WORK_THREADS)
 
     async def encode(self, decoded: DecodedImage) -> StoredImage:
         """An image that is asked about once and not stored; raises `ApiError`."""
@@ -290,4 +291,5 @@ class ImageRepository:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+        async with self._working:  # or results of many megabytes would wait for a busy event loop
+            return await asyncio.get_running_loop().run_in_executor(self._workers, call)
