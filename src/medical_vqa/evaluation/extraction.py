@@ -50,7 +50,7 @@ def extract_answers(answers: AnswersById) -> Extraction:
     if changed.any():
         answers = AnswersById(answers.examples, answers.predictions.with_answers(final_answer))
     ids = answers.examples.ids
-    of_changed, of_unfinished = ([ids[row] for row in np.flatnonzero(rows)] for rows in (changed, unfinished))
+    of_changed, of_unfinished = ([ids[row] for row in np.flatnonzero(rows).tolist()] for rows in (changed, unfinished))
     return Extraction(answers, tuple(of_changed), tuple(of_unfinished))
 
 

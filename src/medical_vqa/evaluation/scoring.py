@@ -186,7 +186,11 @@ def answer_warnings(metric: Mean, table: AnswerTable) -> list[NamedRows]:
         resembles[number] = not is_right and _full_score(metric, plain_prediction, plain_example)
     ids = table.examples.ids
     reasons = (_EMPTY, empty), (_HOMOGLYPHS, resembles[table.answer_of])
-    return [named_rows(reason, [ids[row] for row in np.flatnonzero(rows)]) for reason, rows in reasons if rows.any()]
+    return [
+        named_rows(reason, [ids[row] for row in np.flatnonzero(rows).tolist()])
+        for reason, rows in reasons
+        if rows.any()
+    ]
 
 
 def find_metric(name: str, context: Context) -> Metric:

@@ -50,6 +50,10 @@ class Codes(Generic[Value]):
         """The column of some rows."""
         return Codes(self.values, self.index[rows])
 
+    def followed_by(self, other: Codes[Value]) -> Codes[Value]:
+        """The column of these rows and then of others, which have the same `values`."""
+        return Codes(self.values, np.concatenate([self.index, other.index]))
+
     def used(self) -> list[Value]:
         """The different values that rows have, in the order of their first appearance."""
         first = np.full(len(self.values), len(self.index))
@@ -77,7 +81,7 @@ class _Numbering(Generic[Value]):
     def extend(self, values: Sequence[Value], keys: Sequence[Hashable] | None = None) -> None:
         """Number further rows; `keys` are equal where the values are, for values that cannot be hashed."""
         numbers = self.numbers
-        of_rows: Sequence[Hashable] = values if keys is None else keys  # type: ignore[assignment]
+        of_rows: Sequence[Hashable] = values if keys is None else keys
         try:
             index = np.fromiter(map(numbers.__getitem__, of_rows), np.intp, len(of_rows))
         except KeyError:  # a value that is new; later in a file most are known
@@ -208,18 +212,18 @@ class ExampleTable(_Rows[Example]):
 
     def followed_by(self, other: ExampleTable) -> ExampleTable:
         """These rows and then those of another part of the same table."""
-        pairs = [
-            (self.images, other.images),
-            (self.questions, other.questions),
-            (self.answers, other.answers),
-            (self.groups, other.groups),
-            (self.facts, other.facts),
-        ]
-        if any(first.values is not second.values for first, second in pairs):
+        if self.facts.values is not other.facts.values:
             return ExampleTable.of([*self, *other])
-        joined: list[Any] = [Codes(a.values, np.concatenate([a.index, b.index])) for a, b in pairs]
         others = {**self.others, **{len(self) + row: images for row, images in other.others.items()}}
-        return ExampleTable([*self.ids, *other.ids], *joined, others)
+        return ExampleTable(
+            [*self.ids, *other.ids],
+            self.images.followed_by(other.images),
+            self.questions.followed_by(other.questions),
+            self.answers.followed_by(other.answers),
+            self.groups.followed_by(other.groups),
+            self.facts.followed_by(other.facts),
+            others,
+        )
 
     def has_answer(self) -> NDArray[np.bool_]:
         """Whether each row has an accepted answer, (rows,)."""
@@ -553,7 +557,7 @@ def _read(path: Path, columns: _ExampleColumns | _PredictionColumns, kind: type[
                 is_usual = False
             if not is_usual:
                 records = [
-                    read_record(line, kind, f"{path}:{position}")
+                    read_record(line, kind, f"{path}:{position}")  # type: ignore[type-var]
                     for position, line in enumerate(lines, number + 1)
                     if not line.isspace()
                 ]

@@ -48,7 +48,7 @@ class FingerprintStore:
             atomic_path(path) as temporary,
             temporary.open("wb") as file,
         ):
-            np.savez(file, digests=np.array(list(prints)), **columns)
+            np.savez(file, digests=np.array(list(prints)), **columns)  # type: ignore[arg-type]
 
     def remove(self) -> None:
         """Remove all files, of every version."""

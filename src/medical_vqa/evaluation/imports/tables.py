@@ -39,7 +39,7 @@ class ImportedAnswers:
 
 def read_mapped(path: Path, mapping: Mapping[str, str], examples: Sequence[Example]) -> list[Prediction]:
     """The predictions of `import_answers`."""
-    return import_answers(path, mapping, examples).predictions
+    return list(import_answers(path, mapping, examples).predictions)
 
 
 def import_answers(path: Path, mapping: Mapping[str, str] | None, examples: Sequence[Example]) -> ImportedAnswers:
