@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
 import time
+import weakref
 from pathlib import Path
 
 import live
@@ -15,6 +17,7 @@ from echo_model import make_engine
 from starlette.types import Message
 
 from medical_vqa.serving.api import openai
+from medical_vqa.serving.errors import overloaded
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.middleware.outer import OuterMiddleware
@@ -180,3 +183,26 @@ def test_without_a_request_id_the_trace_id_of_the_client_is_used(client):
 def test_without_metrics_there_is_no_route_for_them():
     with live.serving(make_engine(), live.settings(metrics=False)) as url:
         assert live.request("GET", f"{url}/metrics").status_code == 404
+
+
+def test_what_a_refused_request_held_is_freed_at_once_and_not_with_the_next_collection():
+    class Body:
+        pass
+
+    held = []
+
+    async def app(scope, receive, send):
+        body = Body()
+        held.append(weakref.ref(body))
+        raise overloaded(1.0)
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    gc.disable()
+    try:
+        asyncio.run(OuterMiddleware(app, metrics=Metrics())(scope, send, send))
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -118,6 +118,7 @@ class OuterMiddleware:
             self._record(error, exception)
             if status:  # too late for another response: the server closes the connection
                 raise
+            exception.__traceback__ = None  # a cycle with `error`, whose frames hold bodies of many megabytes
             await problem_response(error, scope["path"])(scope, receive, send_response)
         finally:
             self._metrics.http_in_progress.dec()
