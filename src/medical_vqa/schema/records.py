@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -228,9 +227,13 @@ def read_record(line: str, kind: type[Record], place: str) -> Record:
     return record
 
 
-@lru_cache(maxsize=2)
+_VALIDATORS: dict[type, Any] = {}  # made on first use
+
+
 def _validator(kind: type[Record]) -> Any:
-    return TypeAdapter(kind).validator
+    if kind not in _VALIDATORS:
+        _VALIDATORS[kind] = TypeAdapter(kind).validator
+    return _VALIDATORS[kind]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -74,7 +74,7 @@ def write_comparison(
     bootstrap = bootstrap or Bootstrap()
     metrics: tuple[Metric, ...] = exact_match(), token_f1()
     rows = shared_rows(models)
-    answers = {name: answered.answers for name, answered in models.items()}
+    answers: dict[str, Mapping[str, Prediction]] = {name: answered.answers for name, answered in models.items()}
     answers |= {name: {p.id: p for p in predictions} for name, predictions in baselines.items()}
     tallies = {name: [tally(metric, rows, by_id) for metric in metrics] for name, by_id in answers.items()}
     protocol_rows = [
