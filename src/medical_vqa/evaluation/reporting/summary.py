@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
-from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score
+from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score, WithoutLeaks
 
 
 def headline(results: Results) -> str:
@@ -49,18 +49,27 @@ def without_leaks_line(results: Results) -> str:
         for metric, score in ((metric, clean.scores[metric.name]) for metric in results.metrics)
     ]
     n = clean.scores[results.metrics[0].name].n
-    if clean.near_duplicates_checked:
-        near = f", {clean.near_duplicates:,} more whose image has a near-duplicate there"
-    else:
-        near = ", near-duplicates not checked"
-    if clean.same_group:
-        near += f", {clean.same_group:,} more of whose patient or study another image is there"
-    excluded = f"without {count(clean.exact_duplicates, 'question')} whose image is in a training part{near}"
+    excluded = left_out(clean)
     if clean.trained_on is None:
         trained = "it is unknown which of them the model was trained on"
     else:
         trained = f"by its card the model was trained on the image of {clean.trained_on:,}"
     return " · ".join([f"without leaks: {scores[0]}", *scores[1:], f"n={n:,}", f"{excluded}; {trained}"])
+
+
+def left_out(clean: WithoutLeaks) -> str:
+    """Which questions a score without leaks leaves out, and why."""
+    reasons = (
+        (clean.exact_duplicates, "whose image is in a training part"),
+        (clean.near_duplicates, "whose image has a near-duplicate in a training part"),
+        (clean.same_group, "of whose patient or study another image is in a training part"),
+    )
+    parts: list[str] = []
+    for n, reason in reasons:
+        if n:
+            parts.append(f"{n:,} more {reason}" if parts else f"without {count(n, 'question')} {reason}")
+    checked = "" if clean.near_duplicates_checked else ", near-duplicates not checked"
+    return ", ".join(parts) + checked
 
 
 def plain_words(results: Results) -> list[str]:
@@ -138,9 +147,10 @@ def _leaks(metric: MetricResult, results: Results) -> str:
         if score.n and score.value is not None
         else "No question about another image is left."
     )
+    near = " or have a near-duplicate there" if clean.near_duplicates else ""
     return (
         f"The images{' or patients' if clean.same_group else ''} of {n:,} of these "
-        f"{count(metric.score.n, 'question')} are also in a training part of the dataset: "
+        f"{count(metric.score.n, 'question')} are also in a training part of the dataset{near}: "
         f"the score is about images that a model may have seen. {rest}"
     )
 
