@@ -412,10 +412,17 @@ def test_a_long_answer_is_not_sent_again_with_every_token(connect, fake):
     assert len(shown) < 500
 
 
-def test_a_refusal_in_a_field_of_its_own_is_shown(ask, fake):
-    fake.reply = {"choices": [{"message": {"content": None, "refusal": "I can't help with that."}}]}
-    _, (answer,) = ask()
-    assert answer.answer == "I can't help with that."
+def test_a_refusal_in_a_field_of_its_own_is_no_answer(connect, fake):
+    text = "I am not sure: my confidence is 40 %."
+    fake.reply = {"choices": [{"message": {"content": None, "refusal": text}}]}
+    model = connect()
+    (question,) = questions(1)
+    (whole,) = model.answer([question], Decoding())
+    fake.events = [json.dumps({"choices": [{"delta": {"refusal": piece}}]}) for piece in (text[:9], text[9:])]
+    streamed = model.submit(question, lambda _: None).result()
+    for answer in (whole, streamed):
+        assert (answer.answer, answer.raw) == ("", text)
+        assert model.abstention_reason(question, answer).code == "model_declined"
 
 
 def token(text, probability, **top):

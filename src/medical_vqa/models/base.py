@@ -312,7 +312,7 @@ class ModelFamily:
         """Why an answer to this query means nothing: one sentence for the user, or a `questions.reasons.Reason`, which
         has a code as well; None when the answer may stand. By default an empty answer, and one that declines in words,
         mean nothing."""
-        return declined_reason(prediction.answer)
+        return declined_reason(prediction.answer, prediction.raw)
 
     def attention_maps(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:  # noqa: ARG002
         """One map (rows, columns) per query over the prepared picture, non-negative, summing to 1."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from medical_vqa.models.questions.reasons import Reason
+from medical_vqa.text import without_thoughts
 
 _APOLOGY = (
     r"(?:(?:i'?m|i am|we'?re|we are)?\s*(?:very |really |so |deeply )?(?:sorry|afraid)|(?:my |our )?apologies"
@@ -60,13 +61,17 @@ _ADVICE = re.compile(
 _ADVICE_ZH = re.compile(r"^\W*(?:我(?:可以|建议|能)|请|建议|您(?:可以|应)|如果)")
 
 
-def declined_reason(answer: str) -> Reason | None:
+def declined_reason(answer: str, raw: str = "") -> Reason | None:
     """Why a written answer is none: ``empty_answer`` or ``model_declined``; None where it is an answer.
 
     An answer that declines and then answers after all ("I cannot diagnose, but the heart is enlarged") is one.
+
+    Args:
+        answer: The answer.
+        raw: The model's text. Where the answer is empty and this is not, the endpoint marked it as a refusal.
     """
     if not answer.strip():
-        return Reason("empty_answer")
+        return Reason("model_declined" if without_thoughts(raw).strip() else "empty_answer")
     text = answer.strip().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("\N{FULLWIDTH COMMA}", ",")
     for declines, contrast, advice in (
         (_DECLINES, _CONTRAST, _ADVICE),

@@ -276,7 +276,7 @@ class RemoteEngine:
             reason = statistics_reason(context.statistics, gray_only=False)
             if reason is not None:
                 return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
-        if (declined := declined_reason(prediction.answer)) is not None:
+        if (declined := declined_reason(prediction.answer, prediction.raw)) is not None:
             return AbstentionDecision(True, str(declined), declined.code)
         if (impossible := impossible_structure(query.question, prediction.answer, description)) is not None:
             code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"

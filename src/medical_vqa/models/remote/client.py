@@ -24,7 +24,7 @@ from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.failures import Refusal
 from medical_vqa.models.remote.retries import seconds_before_retry
 from medical_vqa.models.remote.usage import Usage, prompt_tokens
-from medical_vqa.models.remote.wire import BodyParts, events, message_text, reply_object, request_body
+from medical_vqa.models.remote.wire import BodyParts, events, is_refusal, message_text, reply_object, request_body
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -52,6 +52,8 @@ class Reply:
     """Why it ended: ``stop``, ``length``, ``content_filter`` …"""
     prompt_tokens: int | None = None
     """Tokens of question and pictures; None where the endpoint does not count."""
+    refused: bool = False
+    """Whether the text is a refusal, in the protocol's field for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,8 @@ class EndpointClient:
         usage = getattr(completion, "usage", None)
         filtered = finish_reason == "content_filter"
         self.usage.add(usage, answers=answers, retries=retries, filtered=filtered)
-        return Reply(text[:_LONGEST_TEXT], _tokens(choice), finish_reason, prompt_tokens(usage))
+        counted, refused = prompt_tokens(usage), is_refusal(choice.message)
+        return Reply(text[:_LONGEST_TEXT], _tokens(choice), finish_reason, counted, refused)
 
     async def _read_stream(self, response: ClientResponse, on_text: OnText, retries: int) -> Reply:
         import aiohttp  # noqa: PLC0415
@@ -268,7 +271,9 @@ class EndpointClient:
                 choice = choices[0]
                 reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
                 reply.tokens.extend(_tokens(choice))
-                text = message_text(getattr(choice, "delta", None))
+                delta = getattr(choice, "delta", None)
+                reply.refused |= is_refusal(delta)
+                text = message_text(delta)
                 if text and length < _LONGEST_TEXT:
                     pieces.append(text)
                     length += len(text)

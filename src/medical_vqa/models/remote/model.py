@@ -167,9 +167,9 @@ class RemoteModel(RemoteFamily):
         messages = await self._messages(query)
         await self._probe_once()
         reply = await self._client.complete(messages, on_text=on_text)
-        answer = answer_text(reply.text)
+        answer = "" if reply.refused else answer_text(reply.text)
         certainty = token_confidence(query.question, answer, reply.text, reply.tokens)
-        if certainty.value is None and self.endpoint.samples and reply.finish_reason != "content_filter":
+        if certainty.value is None and self.endpoint.samples and answer:
             certainty = await self._agreement(messages, answer)
         return Prediction(
             query.id,

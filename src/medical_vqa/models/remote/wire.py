@@ -80,6 +80,11 @@ def reply_object(value: Any) -> Any:
     return [reply_object(part) for part in value] if isinstance(value, list) else value
 
 
+def is_refusal(message: Any) -> bool:
+    """Whether a message, or a piece of one, is a refusal in the field for it, and has no text."""
+    return getattr(message, "content", None) is None and bool(getattr(message, "refusal", None))
+
+
 def message_text(message: Any) -> str:
     """The text of a message, or of a piece of one; the refusal where there is no text.
 
