@@ -239,10 +239,12 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
               ))}
             </div>
           )}
-          <details>
-            <summary>{t("turn.guess")}</summary>
-            <Ranked answer={answer} first />
-          </details>
+          {answer.answer && (
+            <details>
+              <summary>{t(answer.reason_code === "model_declined" ? "turn.written" : "turn.guess")}</summary>
+              <Ranked answer={answer} first />
+            </details>
+          )}
         </>
       ) : (
         <>

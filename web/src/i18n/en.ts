@@ -65,6 +65,7 @@ export const en = {
   "turn.alternatives": "Other answers",
   "turn.withheld": "No answer",
   "turn.guess": "What it would have said",
+  "turn.written": "What it wrote",
   "turn.instead": "Questions that can be answered",
   "turn.show": "Show in the picture",
   "turn.retry": "Ask again",

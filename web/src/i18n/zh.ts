@@ -66,6 +66,7 @@ export const zh: Record<Key, string> = {
   "turn.alternatives": "其他答案",
   "turn.withheld": "不作回答",
   "turn.guess": "若一定要回答",
+  "turn.written": "模型的原话",
   "turn.instead": "可以回答的问题",
   "turn.show": "在图像中显示",
   "turn.retry": "再问一次",
