@@ -16,6 +16,12 @@ from typing import Any
 from live import png
 
 QUESTION = "Is it a CT?"
+SOURCE = {
+    "study_uid": "1.2.3",
+    "series_uid": "1.2.3.4",
+    "instances": [{"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "sop_instance_uid": "1.2.3.4.5"}],
+}
+"""The UIDs of a DICOM report that the sender of a request makes up."""
 KEY = "a-key-of-a-question"
 Reply = tuple[int, str, dict[str, str]]
 """Status, body, headers: without what names the request itself."""
@@ -104,6 +110,12 @@ def operations(own: Ids) -> dict[str, list[Callable[[Any, Ids], Any]]]:
             lambda http, ids: http.get(f"/images/{ids.image}/view"),
             lambda http, ids: http.get(f"/images/{ids.series}/view?frame=1&plane=coronal&window=lung"),
         ],
+        "POST /images/{image_id}/dicom_report": [
+            lambda http, ids: http.post(
+                f"/images/{ids.image}/dicom_report", json={"questions": [QUESTION], "source": SOURCE}
+            ),
+            lambda http, ids: http.post(f"/images/{ids.image}/dicom_report", json={"questions": [QUESTION]}),
+        ],
         "GET /images/{image_id}/values": [lambda http, ids: http.get(f"/images/{ids.series}/values?frame=0")],
         "GET /jobs/{job_id}": [lambda http, ids: http.get(f"/jobs/{ids.job}")],
         "GET /jobs/{job_id}/output": [lambda http, ids: http.get(f"/jobs/{ids.job}/output")],
@@ -132,6 +144,14 @@ def operations(own: Ids) -> dict[str, list[Callable[[Any, Ids], Any]]]:
         f"DELETE {talk}/images/{{image_id}}/questions/{{key}}": [
             lambda http, ids: http.delete(f"/conversations/{ids.conversation}/images/{ids.case}/questions/{ids.key}"),
             lambda http, ids: http.delete(f"/conversations/{own.conversation}/images/{ids.case}/questions/{ids.key}"),
+        ],
+        f"POST {talk}/images/{{image_id}}/dicom_report": [
+            lambda http, ids: http.post(
+                f"/conversations/{ids.conversation}/images/{ids.case}/dicom_report", json={"source": SOURCE}
+            ),
+            lambda http, ids: http.post(
+                f"/conversations/{own.conversation}/images/{ids.case}/dicom_report", json={"source": SOURCE}
+            ),
         ],
         f"POST {talk}/ratings": [
             lambda http, ids: http.post(

@@ -197,9 +197,10 @@ def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
     path = Path(name).expanduser()
     if (path / "adapter_config.json").is_file() and not (path / CARD_NAME).is_file():
         return path  # another program's adapter
-    folder = download_adapter(name.removeprefix(HUB)) if name.startswith(HUB) and family.merges else bundle_folder(name)
-    if not (folder / CARD_NAME).is_file():
-        return folder  # another program's, from the hub
+    from_hub = name.startswith(HUB) and family.merges
+    folder = download_adapter(name.removeprefix(HUB)) if from_hub else bundle_folder(name)
+    if from_hub and not (folder / CARD_NAME).is_file():
+        return folder  # another program's
     card = read_bundle_card(folder)
     if card.family not in (family.family, family.exported_family):  # an export has the same weights
         raise ConfigError(
