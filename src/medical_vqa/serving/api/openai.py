@@ -511,13 +511,16 @@ def decode_base64(text: str) -> bytes:
 
     Decoded in pieces, between which other threads run, and without an object for each of millions of lines.
     """
-    data = text.encode("ascii")
-    if b"%" in data:
-        for code, character in _PERCENT_ENCODED.items():
-            data = data.replace(code, character)
-    decoded, rest = [], b""
-    for start in range(0, len(data), _BASE64_PIECE):
-        piece = rest + data[start : start + _BASE64_PIECE].translate(_URL_SAFE, string.whitespace.encode())
+    decoded, code_begun, rest = [], b"", b""
+    for start in range(0, len(text), _BASE64_PIECE):
+        data = code_begun + text[start : start + _BASE64_PIECE].encode("ascii")
+        last_percent = data.rfind(b"%", -2)  # of a code of three characters, whose end is in the next piece
+        end = len(data) if last_percent < 0 or start + _BASE64_PIECE >= len(text) else last_percent
+        data, code_begun = data[:end], data[end:]
+        if b"%" in data:
+            for code, character in _PERCENT_ENCODED.items():
+                data = data.replace(code, character)
+        piece = rest + data.translate(_URL_SAFE, string.whitespace.encode())
         complete = len(piece) - len(piece) % 4
         decoded.append(base64.b64decode(piece[:complete], validate=True))
         rest = piece[complete:]
