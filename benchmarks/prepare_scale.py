@@ -85,7 +85,8 @@ def main() -> None:
             write_source(source, images, arguments.pixels)
             print(images, "written in", round(time.perf_counter() - began), "s", flush=True)
             prepare = ["prepare", "folder", "--source", str(source), "--root", str(root), "--as", "mine"]
-            commands = {"prepare": prepare, "again": prepare, "audit": ["audit", "mine", "--root", str(root)]}
+            audit = ["audit", "mine", "--root", str(root), "--out", str(Path(folder) / "audit.html")]
+            commands = {"prepare": prepare, "again": prepare, "audit": audit}
             curve[images] = {}
             for name, command in commands.items():
                 curve[images][name] = measured(command, arguments.limit)
