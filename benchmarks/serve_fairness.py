@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +26,8 @@ from medical_vqa.serving.middleware.access import hash_key
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "serving"))
 from live import Connection, post, upload
+
+from started_server import started_server
 
 PAUSE = 0.02  # seconds between two questions of the polite client
 NUMBERS = itertools.count()
@@ -107,17 +107,8 @@ def main() -> None:
         port = free.getsockname()[1]
     keys = ",".join(f"{name}:{hash_key(name)}" for name in ("polite", "heavy"))
     environ = {**os.environ, "PORT": str(port), "MEDICAL_VQA_API_KEYS": keys}
-    command = [sys.executable, "-m", "medical_vqa", "serve"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
-        try:
-            while process.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.1)
-            url = f"http://127.0.0.1:{port}"
-            result = asyncio.run(measure(url, arguments.seconds, arguments.turns, arguments.connections))
-        finally:
-            process.terminate()
+    with started_server(port, environ) as url:
+        result = asyncio.run(measure(url, arguments.seconds, arguments.turns, arguments.connections))
     print(json.dumps(result, indent=2))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -11,14 +11,12 @@ longer than its neighbor about an unknown id (a fair coin says half), and the me
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import random
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +32,8 @@ from medical_vqa.serving.middleware.access import hash_key
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "serving"))
 import foreign_ids
 from live import client_of
+
+from started_server import started_server
 
 
 def series_of_three_slices(folder: Path) -> bytes:
@@ -103,16 +103,8 @@ def main() -> None:
             "MEDICAL_VQA_JOBS": f"{folder}/jobs",
             "MEDICAL_VQA_FEEDBACK": f"{folder}/ratings",
         }
-        command = [sys.executable, "-m", "medical_vqa", "serve"]
-        with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
-            try:
-                while process.poll() is None:
-                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                        break
-                    time.sleep(0.1)
-                result = measure(f"http://127.0.0.1:{port}", Path(folder), arguments.operations)
-            finally:
-                process.terminate()
+        with started_server(port, environ) as url:
+            result = measure(url, Path(folder), arguments.operations)
     print(json.dumps(result, indent=2))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

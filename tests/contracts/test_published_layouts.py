@@ -28,18 +28,6 @@ from layouts import LAYOUTS
 from plain import Plain
 
 
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folders: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in folders:
-            folders[name] = LAYOUTS[name].write(tmp_path_factory.mktemp(name))
-        return folders[name]
-
-    return write
-
-
 def every(*names: str) -> Any:
     return pytest.mark.parametrize("name", names or USABLE)
 

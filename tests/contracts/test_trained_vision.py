@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,12 @@ from medical_vqa.training.optimizer import adamw
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 from cases import EXAMPLES, GENERATIVE, build, queries
-from layouts import LAYOUTS
 from plain import Plain
 
 PROJECTOR = {"targets": "none", "projector": True}
 VISION_LORA = {"targets": "language", "vision": "lora", "layers": "all-linear"}
 ALL = {"targets": "language", "projector": True, "vision": "full"}
 MODES = {"projector": PROJECTOR, "vision-lora": VISION_LORA, "all": ALL}
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folders: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in folders:
-            folders[name] = LAYOUTS[name].write(tmp_path_factory.mktemp(name))
-        return folders[name]
-
-    return write
 
 
 def every_mode(function: Any) -> Any:

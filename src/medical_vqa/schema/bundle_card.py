@@ -52,29 +52,8 @@ class StartingModel(SchemaModel):
     """Its validation scores, in [0, 1]."""
 
 
-class FurtherData(SchemaModel):
-    """Rows of a further dataset in a mixture."""
-
-    selection: Selection
-    """The rows, and those whose score counted in the choice of the checkpoint."""
-    title: str
-    """Title of the dataset, with its year."""
-    manifest: str
-    """SHA-256 of the prepared dataset's rows and images, lower-case hex."""
-    license: str
-    """License of the dataset."""
-    citation: str
-    """Citation that the dataset's authors ask for."""
-    rows: int
-    """Number of questions."""
-    images: int
-    """Number of images."""
-    weight: float = 1.0
-    """How often an epoch passed over its rows."""
-
-
-class TrainingData(SchemaModel):
-    """The rows that a model was trained on."""
+class DatasetRows(SchemaModel):
+    """Rows of one dataset in a training."""
 
     selection: Selection
     """The rows, and those that chose the checkpoint."""
@@ -90,6 +69,18 @@ class TrainingData(SchemaModel):
     """Number of questions."""
     images: int
     """Number of images."""
+
+
+class FurtherData(DatasetRows):
+    """Rows of a further dataset in a mixture."""
+
+    weight: float = 1.0
+    """How often an epoch passed over its rows."""
+
+
+class TrainingData(DatasetRows):
+    """The rows that a model was trained on."""
+
     validation_answer_coverage: Fraction | None = None
     """Fraction of the validation rows whose answer a classifier can give; null for generative models."""
     started_from: StartingModel | None = None

@@ -11,6 +11,7 @@ that repeat (answers, questions, images, facts) are numbered, so that work is do
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -108,12 +109,13 @@ class _Rows(Sequence[Record]):
     ids: Sequence[str]
     _objects: tuple[Record, ...] | None = None
 
+    @abstractmethod
     def _make(self, row: int) -> Record:
-        raise NotImplementedError
+        """The object of a row."""
 
+    @abstractmethod
     def take(self, rows: Numbers) -> Any:
         """The table of some rows, in the given order."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.ids)
