@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from medical_vqa import registry
+
 BLOCKED = """
 import json, sys
 blocked = frozenset(json.loads(sys.argv.pop(1)))
@@ -35,29 +37,28 @@ main()
 """
 
 
-def base_distributions() -> set[str]:
-    """The package and what it needs without an extra, to the last level."""
-    names, waiting = set(), ["medical-vqa"]
+def distributions(extra: str = "") -> set[str]:
+    """The package and what it needs with an extra, to the last level."""
+    names, waiting = set(), [("medical-vqa", extra)]
     while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in names:
+        name, of_extra = waiting.pop()
+        if (name, of_extra) in names:
             continue
-        names.add(name)
+        names.add((name, of_extra))
         try:
             needed = [Requirement(line) for line in requires(name) or ()]
         except PackageNotFoundError:
             continue
-        waiting += [
-            requirement.name
-            for requirement in needed
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        ]
-    return names
+        for requirement in needed:
+            if requirement.marker is None or requirement.marker.evaluate({"extra": of_extra}):
+                further = canonicalize_name(requirement.name)
+                waiting += [(further, one) for one in ("", *requirement.extras)]
+    return {name for name, _ in names}
 
 
 @pytest.fixture(scope="module")
 def blocked() -> str:
-    base = base_distributions()
+    base = distributions()
     modules = packages_distributions().items()
     others = [module for module, owners in modules if not base & {canonicalize_name(owner) for owner in owners}]
     assert {"torch", "pydicom", "fastapi", "pyarrow", "transformers"} <= set(others)
@@ -116,7 +117,7 @@ def test_the_main_commands_need_no_extra(run, tmp_path):
         (("serve",), "serve"),
         (("app",), "serve"),
         (("mcp",), "mcp"),
-        (("ask", IMAGE, "Is it CT?", "--dicom-report", "report.dcm"), "dicom"),
+        (("ask", IMAGE, "Is it CT?", "--dicom-report", "report.dcm"), "dicomweb"),
         (("ask", "brain.nii", "Is it MR?"), "dicom"),
         (("ask", "dicomweb://localhost/studies/1", "Is it CT?"), "dicomweb"),
         (("ask", IMAGE, "Is it CT?", "--model", "openai:m", "--base-url", "http://localhost:9/v1"), "remote"),
@@ -138,3 +139,10 @@ def test_a_command_that_needs_an_extra_names_it_in_one_sentence(run, tmp_path, w
     assert "Traceback" not in done.stderr
     assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0), done.stderr
     assert f"medical-vqa[{extra}]" in done.stderr
+
+
+@pytest.mark.parametrize("module", sorted(registry._EXTRAS))
+def test_the_extra_that_is_named_for_a_module_brings_it(module):
+    (owner, *_) = packages_distributions()[module]
+    extra = registry.extra_of(ModuleNotFoundError(name=module))
+    assert canonicalize_name(owner) in distributions(extra)

@@ -78,7 +78,7 @@ class DicomOutputs:
         if missing:  # said before the question is asked
             raise MissingDependencyError(
                 f"a DICOM object is written with {missing[0]}, which is not installed; run: pip install "
-                "'medical-vqa[dicom]'"
+                "'medical-vqa[dicomweb]'"
             )
 
     def __bool__(self) -> bool:
