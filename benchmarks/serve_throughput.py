@@ -48,7 +48,8 @@ from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.pipelines.serve import CPU_BATCH_SIZE, GPU_BATCH_SIZE, build_engine
 from medical_vqa.runtime.devices import use_all_cores
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
-from medical_vqa.serving.engine import Engine, EngineOptions
+from medical_vqa.serving.engine.answers import EngineOptions
+from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.server import run
 from medical_vqa.serving.settings import read_settings
 

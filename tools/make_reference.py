@@ -23,7 +23,7 @@ from medical_vqa.config.recipe import DataRecipe, Recipe, TrainingRecipe
 from medical_vqa.pipelines.bundles import load_model, shipped_bundle
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.serving.api.app import create_app
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from medical_vqa.errors import ModelError
 from medical_vqa.models.base import ModelFamily, Query
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.schema.records import Prediction
-from medical_vqa.serving.engine import Engine, EngineOptions
+from medical_vqa.serving.engine.answers import EngineOptions
+from medical_vqa.serving.engine.local import Engine
 
 
 class MeanVision:
@@ -108,4 +109,4 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 async def wait_for_queue(engine: Engine, count: int) -> None:
     """Wait until this much work is in the engine's queue."""
-    await wait_until(lambda: len(engine._queue) == count)
+    await wait_until(lambda: engine.waiting == count)

@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))  # for benchmarks, w
 from ports import free_port
 
 from medical_vqa.serving.api.app import create_app
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.server import Server, uvicorn_config
 from medical_vqa.serving.settings import Settings, read_settings

@@ -216,7 +216,7 @@ def test_many_questions_beyond_the_queue_are_429_and_not_500():
                 b",".join(b'"q%d"' % n for n in range(32)),
             )
             result = await many.send(live.post("/ask_questions", body, "application/json"))
-            await wait_until(lambda: all(work.future.cancelled() for work in engine._queue))
+            await wait_until(lambda: all(work.future.cancelled() for work in engine.scheduler.queued()))
             model.release()
             await first
             return result

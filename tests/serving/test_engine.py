@@ -196,7 +196,7 @@ def test_a_comparison_of_slices_takes_the_time_of_as_many_questions_in_the_estim
     engine = make_engine(model, clock=model.questions_answered)  # every question takes a second
     slices = [(f"slice {number}", FEATURES, PictureContext()) for number in range(9)]
     run(engine, engine.compare("q", slices))
-    assert engine._seconds_per_item <= 1.0
+    assert engine.scheduler.seconds_per_item <= 1.0
 
 
 def test_work_whose_client_has_disconnected_is_never_computed():

@@ -10,7 +10,8 @@ from PIL import Image
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.load import load
 from medical_vqa.serving import schema
-from medical_vqa.serving.engine import Engine, EngineOptions
+from medical_vqa.serving.engine.answers import EngineOptions
+from medical_vqa.serving.engine.local import Engine
 
 LIVER = shipped_bundle().parent / "slake-mini/imgs/xmlab22/source.jpg"
 LONG = ("Does the picture contain liver and lung and heart " * 20)[:999] + "?"

@@ -88,7 +88,7 @@ def test_work_of_clients_that_hang_up_is_dropped_before_it_is_computed():
         await wait_for_queue(engine, 5)
         for _, writer in connections:
             await live.hang_up(writer)
-        await wait_until(lambda: all(work.future.cancelled() for work in engine._queue))
+        await wait_until(lambda: all(work.future.cancelled() for work in engine.scheduler.queued()))
         model.release()
         await busy
         await send(url, question(id_, "still here"))

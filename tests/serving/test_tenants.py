@@ -131,9 +131,9 @@ def test_answers_and_questions_are_forgotten_with_their_image():
     with live.serving(engine) as url, live.client_of(base_url=url) as client:
         body = {"image_id": client.post("/upload_image", files={"image_file": png()}).json()["image_id"]}
         client.post("/ask_question", json=body | {"question": "A secret?"})
-        assert len(engine._cache) == 1
+        assert len(engine.cache) == 1
         client.delete(f"/images/{body['image_id']}")
-        assert len(engine._cache) == 0
+        assert len(engine.cache) == 0
 
 
 def test_an_answer_that_is_computed_while_its_image_is_deleted_is_not_cached():
@@ -150,7 +150,7 @@ def test_an_answer_that_is_computed_while_its_image_is_deleted_is_not_cached():
 
     answer = asyncio.run(work())
     engine.close()
-    assert answer.answer.prediction.answer == "0 q" and len(engine._cache) == 0
+    assert answer.answer.prediction.answer == "0 q" and len(engine.cache) == 0
 
 
 def test_a_deletion_on_one_server_removes_the_answers_of_the_other(tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_deletion_on_one_server_removes_the_answers_of_the_other(tmp_path, mon
         assert live.request("POST", f"{one}/ask_question", json=body).status_code == 200
         live.request("DELETE", f"{two}/images/{image_id}")
         assert live.request("POST", f"{one}/ask_question", json=body).status_code == 404
-    assert len(engine._cache) == 0
+    assert len(engine.cache) == 0
 
 
 # --- roles, keys, quotas ----------------------------------------------------------------------------------------------

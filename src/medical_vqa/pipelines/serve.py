@@ -12,9 +12,9 @@ from medical_vqa.errors import MedicalVqaError
 from medical_vqa.pipelines.load import SHIPPED, LoadedModel, load
 
 if TYPE_CHECKING:
-    from medical_vqa.serving.engine import Engine
+    from medical_vqa.serving.engine.local import Engine
+    from medical_vqa.serving.engine.remote import RemoteEngine
     from medical_vqa.serving.metrics import Metrics
-    from medical_vqa.serving.remote_engine import RemoteEngine
     from medical_vqa.serving.settings import Settings
 
 
@@ -66,7 +66,7 @@ def _work(settings: Settings, listener: socket.socket, ready: Callable[[], None]
 def _serve_here(
     settings: Settings, announce: Callable[[str], None] | None, listener: socket.socket | None = None
 ) -> None:
-    from medical_vqa.serving.remote_engine import RemoteEngine
+    from medical_vqa.serving.engine.remote import RemoteEngine
     from medical_vqa.serving.server import run
 
     engine = build_engine(settings)
@@ -106,7 +106,8 @@ def build_engine(settings: Settings, metrics: Metrics | None = None) -> Engine |
 def local_engine(loaded: LoadedModel, settings: Settings, metrics: Metrics | None = None) -> Engine:
     """The engine that runs a model in this process."""
     from medical_vqa.runtime.devices import choose_device
-    from medical_vqa.serving.engine import Engine, EngineOptions
+    from medical_vqa.serving.engine.answers import EngineOptions
+    from medical_vqa.serving.engine.local import Engine
 
     family = registry.find("models", loaded.card.family)
     on_gpu = family.needs_torch and choose_device(settings.device).type != "cpu"
@@ -126,8 +127,8 @@ def local_engine(loaded: LoadedModel, settings: Settings, metrics: Metrics | Non
 def remote_engine(loaded: LoadedModel, settings: Settings, metrics: Metrics | None = None) -> RemoteEngine:
     """The engine that asks a model behind an endpoint."""
     from medical_vqa.models.remote.model import RemoteModel
-    from medical_vqa.serving.engine import EngineOptions
-    from medical_vqa.serving.remote_engine import RemoteEngine
+    from medical_vqa.serving.engine.answers import EngineOptions
+    from medical_vqa.serving.engine.remote import RemoteEngine
 
     assert isinstance(loaded.model, RemoteModel)
     options = EngineOptions(

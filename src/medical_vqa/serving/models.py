@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.metrics import Metrics
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.service import Service
 from medical_vqa.serving.settings import parse_further_model
 

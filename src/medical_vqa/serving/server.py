@@ -17,11 +17,11 @@ from fastapi import FastAPI
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.api.app import create_app
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.http_protocol import limited_protocol
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.models import LoadModel
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.settings import Settings
 
 _LOG = structlog.get_logger("medical_vqa.serving")

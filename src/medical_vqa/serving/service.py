@@ -22,12 +22,13 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
-from medical_vqa.serving.engine import Engine, EngineAnswer, ModelAnswer
+from medical_vqa.serving.engine.answers import EngineAnswer, ModelAnswer
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ID_HEAD, ImageRepository
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import (
     MAX_QUESTION,
     MAX_QUESTIONS,

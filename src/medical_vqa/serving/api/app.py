@@ -19,7 +19,8 @@ from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.requests import FORM_LIMITS, DirectMiddleware
 from medical_vqa.serving.conversations import Conversations
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.jobs import Jobs
 from medical_vqa.serving.middleware.outer import Draining
@@ -27,7 +28,6 @@ from medical_vqa.serving.middleware.stack import middleware_stack
 from medical_vqa.serving.models import LoadModel, Models
 from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.service import Service
 from medical_vqa.serving.settings import Settings
 

@@ -31,9 +31,9 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.models import DEFAULT
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.remote_images import fetch_image
 from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
 from medical_vqa.serving.service import Conversation, Service, Upload

@@ -22,7 +22,8 @@ from cachetools import LRUCache
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.serving.clients import current_client, picture_key
 from medical_vqa.serving.decoding import DecodedImage
-from medical_vqa.serving.engine import Engine
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import no_values, unknown_image
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import (
@@ -35,7 +36,6 @@ from medical_vqa.serving.image_store.blob import (
 )
 from medical_vqa.serving.image_store.values_blob import read_values, write_values
 from medical_vqa.serving.quotas import Quotas
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import IMAGE_ID
 
 T = TypeVar("T")

@@ -23,11 +23,12 @@ from medical_vqa.models.slices import (
 )
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.decoding import prepared_slice
-from medical_vqa.serving.engine import Engine, EngineAnswer
+from medical_vqa.serving.engine.answers import EngineAnswer
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
-from medical_vqa.serving.remote_engine import RemoteEngine
 from medical_vqa.serving.schema import SliceAnswer
 from medical_vqa.serving.series.views import Selection, chosen_window, facts_of, frame_of
 

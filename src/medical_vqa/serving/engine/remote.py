@@ -34,7 +34,7 @@ from medical_vqa.models.guards.reasons import sentence
 from medical_vqa.models.guards.sides import meant_side
 from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure
 from medical_vqa.schema.records import Prediction
-from medical_vqa.serving.engine import EngineAnswer, EngineOptions, ModelAnswer
+from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.schema import ErrorCode

@@ -1,0 +1,90 @@
+"""What waits for the model and what it computes at once: tasks, work and batches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question to answer, a picture to encode, or something else that a model computes."""
+
+    image: str = ""
+    """Key of the picture."""
+    visual: Any = None
+    """The picture as the model needs it, or its features."""
+    question: str | None = None
+    """None: encode the picture."""
+    call: Callable[[], Any] | None = None
+    """What to compute in place of both, alone."""
+    count: int = 1
+    """Questions that the call answers: it takes the time of as many."""
+    attention_map: bool = False
+    """Whether the answer needs its attention map."""
+    context: PictureContext = NO_CONTEXT
+    """What is known of the picture apart from its pixels."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Image and question."""
+        return self.image, self.question or ""
+
+    @property
+    def operation(self) -> Literal["answer", "encode", "localize"]:
+        """What is computed, as the metrics name it."""
+        if self.call is not None:
+            return "localize"
+        return "encode" if self.question is None else "answer"
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A task of a client, and the future of whoever awaits it."""
+
+    task: Task
+    deadline: float
+    """In seconds of `time.monotonic`."""
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    tenant: str = ""
+    client: str = ""
+    cacheable: bool = True
+    """Not once its image has been deleted."""
+    arrived: float = field(default_factory=time.monotonic)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """For the request's id in the log."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Work that is done together, charged to the client of its first piece."""
+
+    work: list[Work]
+    step_began: float = 0.0
+    seconds: float = 0.0
+    """Computed so far."""
+    charged: float = 0.0
+    """Seconds charged so far."""
+
+    @property
+    def sender(self) -> tuple[str, str]:
+        """Tenant and client."""
+        return self.work[0].tenant, self.work[0].client
+
+
+def settle(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    """In the event loop: pass results to those who still wait."""
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
