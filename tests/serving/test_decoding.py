@@ -18,8 +18,9 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.serving import decoding
-from medical_vqa.serving.decoding import DecodeJob, DecoderLimits, DecoderPool, decode
+from medical_vqa.serving.decoding import upload
+from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
+from medical_vqa.serving.decoding.upload import DecodeJob, decode
 from medical_vqa.serving.errors import ApiError
 
 SPEC = PictureSpec(side=8)
@@ -128,7 +129,7 @@ def test_too_many_that_wait_get_429():
 
 def test_a_client_with_many_uploads_does_not_hold_up_another(monkeypatch):
     order = []
-    monkeypatch.setattr(decoding, "decode", lambda job: order.append(job.data))
+    monkeypatch.setattr(upload, "decode", lambda job: order.append(job.data))
     pool = make_pool(processes=0, queue_size=9)
 
     async def work():
@@ -142,7 +143,7 @@ def test_a_client_with_many_uploads_does_not_hold_up_another(monkeypatch):
 
 def test_the_wait_for_a_decoder_counts_towards_the_deadline(monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(decoding, "decode", lambda job: released.wait(60))
+    monkeypatch.setattr(upload, "decode", lambda job: released.wait(60))
     pool = make_pool(processes=0, deadline=0.05)
 
     async def work():

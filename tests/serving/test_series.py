@@ -22,7 +22,7 @@ from pydicom.sequence import Sequence
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.models.base import Localization
 from medical_vqa.serving import schema
-from medical_vqa.serving.decoding import DecoderLimits, DecoderPool
+from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
 from medical_vqa.serving.errors import ApiError, deadline_exceeded
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.series.decode import SeriesJob

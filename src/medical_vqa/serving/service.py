@@ -21,7 +21,9 @@ from medical_vqa.data.imaging.raster import heic_plugin
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
-from medical_vqa.serving.decoding import DecodedImage, DecodeJob, DecoderLimits, DecoderPool
+from medical_vqa.serving.decoding.decoded_image import DecodedImage
+from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
+from medical_vqa.serving.decoding.upload import DecodeJob
 from medical_vqa.serving.engine.answers import EngineAnswer, ModelAnswer
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine

@@ -27,7 +27,8 @@ from safetensors.numpy import save as numpy_save
 
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.serving.decoding import DecodedImage, prepare_for_model
+from medical_vqa.serving.decoding.decoded_image import DecodedImage
+from medical_vqa.serving.decoding.pictures import prepare_for_model
 from medical_vqa.serving.schema import ImageFacts
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.serving.clients import current_client, picture_key
-from medical_vqa.serving.decoding import DecodedImage
+from medical_vqa.serving.decoding.decoded_image import DecodedImage
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import no_values, unknown_image

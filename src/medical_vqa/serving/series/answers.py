@@ -22,7 +22,7 @@ from medical_vqa.models.slices import (
     spread,
 )
 from medical_vqa.schema.records import Prediction
-from medical_vqa.serving.decoding import prepared_slice
+from medical_vqa.serving.decoding.pictures import prepared_slice
 from medical_vqa.serving.engine.answers import EngineAnswer
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine

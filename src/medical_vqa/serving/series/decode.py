@@ -19,7 +19,9 @@ from medical_vqa.data.imaging.stack import storable
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
-from medical_vqa.serving.decoding import DecodedImage, DecodeJob, decode, info_of, png_of, prepared_slice, read_sources
+from medical_vqa.serving.decoding.decoded_image import DecodedImage, info_of
+from medical_vqa.serving.decoding.pictures import png_of, prepared_slice
+from medical_vqa.serving.decoding.upload import DecodeJob, decode, read_sources
 from medical_vqa.serving.image_facts import facts_of_volume
 
 if TYPE_CHECKING:

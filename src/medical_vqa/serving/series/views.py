@@ -14,7 +14,7 @@ from PIL import Image
 from medical_vqa.data.imaging.decode import check_window
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError
-from medical_vqa.serving.decoding import png_of
+from medical_vqa.serving.decoding.pictures import png_of
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository

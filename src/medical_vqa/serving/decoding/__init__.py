@@ -1,0 +1,1 @@
+"""Decoding of uploads outside the server's process: `pool` divides them among processes, `upload` decodes one."""

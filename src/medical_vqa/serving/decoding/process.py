@@ -1,0 +1,165 @@
+"""A decoding process: the side of its parent, which starts and kills it, and its own, bounded in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from medical_vqa.errors import ImageError, MedicalVqaError
+from medical_vqa.serving.decoding.upload import UPLOAD_NAME
+from medical_vqa.serving.errors import ApiError, deadline_exceeded
+
+_START_TIMEOUT = 60.0  # seconds
+Result_co = TypeVar("Result_co", covariant=True)
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves address space
+
+
+class Job(Protocol[Result_co]):
+    """Something to decode, which travels to the decoding process."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+
+    def run(self) -> Result_co:
+        """Decode it in this process; raises `MedicalVqaError`."""
+
+
+class DecoderProcess:
+    """One process, started in advance and again after it has died."""
+
+    def __init__(self, memory_bytes: int, timeout: float, *, start_early: bool) -> None:
+        self._memory_bytes = memory_bytes
+        self._timeout = timeout
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._kill: Callable[[], object] = lambda: None
+        if start_early:
+            threading.Thread(target=self._start_early, daemon=True).start()
+
+    def _start_early(self) -> None:
+        with contextlib.suppress(OSError, EOFError), self._lock:
+            if not self._closed:
+                self._ready_pipe()
+
+    def decode(self, job: Job[Any], remaining: float) -> Any:
+        """Decode within the time limit or the `remaining` seconds of its request, whichever is less."""
+        with self._lock:
+            try:
+                pipe = self._ready_pipe()
+                pipe.send(job)
+                if not pipe.poll(min(self._timeout, remaining)):
+                    if remaining < self._timeout:
+                        raise deadline_exceeded(self._timeout)
+                    raise ImageError(f"{UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; make it smaller")
+                result = pipe.recv()
+            except (EOFError, OSError) as error:
+                self.stop()
+                raise ImageError(f"{UPLOAD_NAME}: expected a complete picture, but the decoder crashed") from error
+            except (ImageError, ApiError):
+                self.stop()
+                raise
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _ready_pipe(self) -> Connection:
+        """The pipe to a process that has started; raises `OSError` when it does not start."""
+        if self._pipe is not None and self._process is not None and self._process.is_alive():
+            return self._pipe
+        self.stop()
+        context = multiprocessing.get_context("spawn")
+        self._pipe, child_end = context.Pipe()
+        self._process = context.Process(target=_decode_jobs, args=(child_end, self._memory_bytes), daemon=True)
+        with _environment(_ONE_THREAD):
+            self._process.start()
+        # Also where nobody closes the pool: the process ignores the signal by which an interpreter ends its children.
+        self._kill = weakref.finalize(self, self._process.kill)
+        child_end.close()
+        if not self._pipe.poll(_START_TIMEOUT):
+            raise OSError("the decoder does not start")
+        self._pipe.recv()  # sent once it is ready: its start must not count as somebody's decoding
+        return self._pipe
+
+    def close(self) -> None:
+        """Kill the process, also one that is being started, and start no other."""
+        self._closed = True
+        with self._lock:
+            self.stop()
+
+    def stop(self) -> None:
+        """Kill the process, if there is one."""
+        if self._process is not None:
+            self._kill()
+            self._process.join()
+            self._process = None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+_ENVIRONMENT_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that a child process inherits."""
+    with _ENVIRONMENT_LOCK:
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
+    """Decode one job after another until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _limit_memory(memory_bytes)  # beyond that of the decoders, which this module has imported with `upload`
+    pipe.send(None)
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result: Any = job.run()
+        except MedicalVqaError as error:
+            result = type(error)(str(error))  # without its causes, which may not be picklable
+        except Exception as error:
+            reason = type(error).__name__
+            result = ImageError(f"{UPLOAD_NAME}: expected a complete picture, but it cannot be decoded ({reason})")
+        del job
+        pipe.send(result)
+        del result
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Bound the address space of this process, on Linux."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return
+    if not Path("/proc/self/statm").exists():
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
