@@ -6,16 +6,20 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 
 from medical_vqa.errors import ConfigError, MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
+from medical_vqa.models.hf import checkpoint
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.chat import ChatVlm
 from medical_vqa.runtime.devices import ComputeChoice, without_fp16
@@ -23,13 +27,13 @@ from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.training.optimizer import adamw
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
-from cases import EXAMPLES, GENERATIVE, USABLE, build, queries
+from cases import EXAMPLES, GENERATIVE, build, queries
 from layouts import LAYOUTS
 from plain import Plain
 
 
 def every(*names: str) -> Any:
-    return pytest.mark.parametrize("name", names or USABLE)
+    return pytest.mark.parametrize("name", names or list(LAYOUTS))
 
 
 # --- where an answer ends
@@ -145,9 +149,29 @@ def test_only_networks_of_the_gemma_family_are_kept_from_fp16(written, name):
 # --- what cannot be had here
 
 
-def test_a_processor_that_needs_torchvision_says_so(written):
-    with pytest.raises(MissingDependencyError, match="PixtralProcessor of transformers needs torchvision"):
-        build("pixtral", written("pixtral"))
+def test_a_processor_that_needs_torchvision_says_so(written, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(written("qwen3-vl"), changed)
+    (changed / "processor_config.json").write_text('{"processor_class": "OmDetTurboProcessor"}')
+    with pytest.raises(MissingDependencyError, match="OmDetTurboProcessor of transformers needs torchvision"):
+        build("qwen3-vl", changed)
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(written, monkeypatch):
+    from transformers.utils import chat_template_utils
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, *_: object) -> datetime:
+            return datetime(2031, 7, 9)
+
+    model = build("mistral3", written("mistral3"))
+    black = np.zeros((56, 56, 3), np.uint8)
+    before = model.format.image(black).prefix
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    later = build("mistral3", written("mistral3"))
+    assert torch.equal(later.format.image(black).prefix, before)
+    assert "The current date is 2025-01-01." in later.tokenizer.decode(before)
 
 
 def test_every_layout_names_its_source():
@@ -199,6 +223,54 @@ def test_greedy_and_beam_answers_equal_those_of_transformers_and_peft(pair, name
         stops = list(model.end_tokens)
         expected = plain.answer(Image.fromarray(query.visual), prompt, stops=stops, tokens=5, beams=beams)
         assert prediction.raw == expected
+
+
+# --- which files of a repository are fetched
+
+SMALL = ["config.json", "tokenizer.json", "README.md"]
+REPOSITORIES = {  # files of the repository in addition to `SMALL`, and those that are weights of its
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": (
+        ["consolidated.safetensors", "model-00001-of-00010.safetensors", "params.json", "tekken.json"],
+        ["model-00001-of-00010.safetensors"],
+    ),
+    "HuggingFaceTB/SmolVLM-Instruct": (
+        ["model.safetensors", "onnx/decoder_model_merged.onnx", "backup/model.safetensors"], ["model.safetensors"]
+    ),
+    "Salesforce/blip2-opt-2.7b": (
+        ["pytorch_model-00001-of-00002.bin", "model-00001-of-00002.safetensors"], ["model-00001-of-00002.safetensors"]
+    ),
+    "dandelin/vilt-b32-mlm": (["pytorch_model.bin", "vocab.txt"], ["pytorch_model.bin"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(REPOSITORIES))
+def test_of_a_repository_no_weights_are_fetched_twice(name, tmp_path, monkeypatch):
+    others, weights = REPOSITORIES[name]
+    (tmp_path / "config.json").write_text("{}")
+    fetched: list[str] = []
+
+    def download(repository: str, *, revision: str | None, **patterns: Any) -> str:
+        fetched.extend(filter_repo_objects([*SMALL, *others], **patterns))
+        return str(tmp_path)
+
+    class Hub:
+        def model_info(self, *_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in [*SMALL, *others]])
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", download)
+    monkeypatch.setattr(checkpoint, "HfApi", Hub)
+    checkpoint.find_checkpoint(name)
+    assert [file for file in fetched if file.endswith((".safetensors", ".bin", ".onnx"))] == weights
+    assert {"config.json", "tokenizer.json"} <= set(fetched)
+
+
+def test_a_bundle_and_its_checkpoint_are_the_same_with_and_without_weights_in_mistral_own_form(written, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(written("mistral3"), changed)
+    (changed / "consolidated.safetensors").write_bytes(b"the same weights once more")
+    with_both, without = (checkpoint.find_checkpoint(str(folder)) for folder in (changed, written("mistral3")))
+    assert with_both.digest() == without.digest()
+    assert "params.json" not in {path.name for path in with_both.processor_files()}
 
 
 # --- where adapters go, and where they start

@@ -20,8 +20,7 @@ from medical_vqa.schema.records import Example
 ROWS = [("What is this?", "CT"), ("Which part?", "left lung"), ("Is the heart there?", "no")]
 EXAMPLES = [Example(f"t/{i}", "image", q, (a,), "image") for i, (q, a) in enumerate(ROWS)]
 LORA = {"targets": "language", "rank": 4, "alpha": 16.0, "dropout": 0.0}
-USABLE = [name for name, layout in LAYOUTS.items() if layout.needs is None]
-GENERATIVE = [name for name in USABLE if LAYOUTS[name].family != "vilt"]
+GENERATIVE = [name for name in LAYOUTS if LAYOUTS[name].family != "vilt"]
 
 
 def build(name: str, folder: Path, **options: Any) -> Any:

@@ -50,8 +50,6 @@ class Layout:
     """Whether the weights are a ``pytorch_model.bin``."""
     tokenizer_changes: Mapping[str, Any] = field(default_factory=dict)
     """Keys of tokenizer_config.json that differ from what is written today; None deletes one."""
-    needs: str | None = None
-    """A library that the processor of this layout needs and the tests' environment lacks."""
 
     def write(self, folder: Path) -> Path:
         """The checkpoint as a folder in the hub's layout."""
@@ -587,17 +585,30 @@ def _internvl_files(config: Any, tokenizer: Any) -> dict[str, Any]:
 
 PIXTRAL_NAMES = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
 PIXTRAL_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST]' }}"
-    "{% for block in message['content'] %}{% if block['type'] == 'text' %}{{ block['text'] }}{% else %}{{ '[IMG]' }}"
-    "{% endif %}{% endfor %}{{ '[/INST]' }}{% else %}{{ message['content'][0]['text'] + eos_token }}{% endif %}"
-    "{% endfor %}"
+    "{%- set loop_messages = messages %}{{- bos_token }}{%- for message in loop_messages %}"
+    "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{- raise_exception('conversation roles must alternate user/assistant') }}{%- endif %}"
+    "{%- if message['role'] == 'user' %}{{- '[INST]' }}{%- for chunk in message['content'] %}"
+    "{%- if chunk['type'] == 'text' %}{{- chunk['text'] }}"
+    "{%- elif chunk['type'] == 'image' %}{{- '[IMG]' }}{%- endif %}{%- endfor %}{{- '[/INST]' }}"
+    "{%- else %}{%- for chunk in message['content'] %}{{- chunk['text'] }}{%- endfor %}"
+    "{{- eos_token }}{%- endif %}{%- endfor %}"
+)
+MISTRAL3_TEMPLATE = (  # the published one has the date of the day in its system prompt as well
+    "{%- set today = strftime_now('%Y-%m-%d') %}{{- bos_token }}"
+    "{{- '[SYSTEM_PROMPT]You answer. The current date is ' + today + '.[/SYSTEM_PROMPT]' }}"
+    "{%- for message in messages %}{%- if message['role'] == 'user' %}{{- '[INST]' }}"
+    "{%- for block in message['content'] %}{%- if block['type'] == 'text' %}{{- block['text'] }}"
+    "{%- elif block['type'] in ['image', 'image_url'] %}{{- '[IMG]' }}{%- endif %}{%- endfor %}{{- '[/INST]' }}"
+    "{%- else %}{{- message['content'][0]['text'] + eos_token }}{%- endif %}{%- endfor %}"
 )
 
 
 def _pixtral(kind: str) -> tuple[Any, Any]:
     tokenizer = byte_tokenizer(
-        bos="<s>", eos="</s>", pad="<pad>", special=["[INST]", "[/INST]", *PIXTRAL_NAMES.values()]
-    )
+        bos="<s>", eos="</s>", pad="<pad>",
+        special=["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", *PIXTRAL_NAMES.values()],
+    )  # fmt: skip
     vision = {
         "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "head_dim": 8, "image_size": 56, "patch_size": 7, "rope_theta": 10000.0,
@@ -617,10 +628,16 @@ def _pixtral(kind: str) -> tuple[Any, Any]:
 def _pixtral_files(kind: str) -> Callable[[Any, Any], dict[str, Any]]:
     def files(config: Any, tokenizer: Any) -> dict[str, Any]:
         merge = {"spatial_merge_size": 2} if kind == "Mistral3" else {}
-        return {
+        template = MISTRAL3_TEMPLATE if kind == "Mistral3" else PIXTRAL_TEMPLATE
+        # the repositories of Mistral AI hold the files of its own inference code as well
+        own = {"params.json": {"dim": 32, "vision_encoder": {"patch_size": 7}}} if kind == "Mistral3" else {}
+        return own | {
             "config.json": _config(config),
-            "chat_template.json": {"chat_template": PIXTRAL_TEMPLATE},
-            "generation_config.json": {"_from_model_config": True, "bos_token_id": 2, "eos_token_id": 1},
+            "chat_template.json": {"chat_template": template},
+            "generation_config.json": {
+                "_from_model_config": True, "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id, "transformers_version": "4.50.0.dev0",
+            },
             "preprocessor_config.json": {
                 "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
                 "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_processor_type": "PixtralImageProcessor",
@@ -747,14 +764,14 @@ LAYOUTS = {
         "mistralai/Mistral-Small-3.1-24B-Instruct-2503", "chat", lambda: _pixtral("Mistral3"),
         _pixtral_files("Mistral3"), keys=PIXTRAL_KEYS, shards=2, tokenizer_changes=NO_TEMPLATE,
         source="preprocessor_config.json (longest_edge 1540, patch_size as an object) and processor_config.json as "
-        "quoted in public repositories",
-        unconfirmed="generation_config.json", needs="torchvision",
+        "quoted in public repositories; chat template (the date in its system prompt) as quoted in vLLM's examples",
+        unconfirmed="generation_config.json; tekken.json, which stands next to tokenizer.json and needs mistral-common",
     ),
     "pixtral": Layout(
         "mistral-community/pixtral-12b", "chat", lambda: _pixtral("Llava"), _pixtral_files("Llava"), keys=PIXTRAL_KEYS,
         shards=2, tokenizer_changes=NO_TEMPLATE,
         source="processor_config.json (image_token [IMG], image_break_token, image_end_token, patch_size) as quoted in "
         "public repositories",
-        unconfirmed="generation_config.json", needs="torchvision",
+        unconfirmed="generation_config.json",
     ),
 }  # fmt: skip

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -16,9 +18,17 @@ ANSWER_TURNS = {
     "qwen2.5-vl": "{}<|im_end|>", "qwen3-vl": "{}<|im_end|>", "smolvlm2": " {}<end_of_utterance>",
     "smolvlm": " {}<end_of_utterance>", "idefics3": " {}<end_of_utterance>", "gemma3": "{}<end_of_turn>",
     "paligemma2": "{}<eos>", "llava-1.5": " {}</s>", "llava-1.6": " {}</s>", "llava-onevision": "{}<|im_end|>",
-    "internvl3": "{}<|im_end|>",
+    "internvl3": "{}<|im_end|>", "mistral3": "{}</s>", "pixtral": "{}</s>",
 }  # fmt: skip
 """What stands behind the prompt when a model has answered, by the published templates."""
+
+
+class FirstOfJanuary(datetime):
+    """The date that prompts of this package have."""
+
+    @classmethod
+    def now(cls, *_: object) -> datetime:
+        return datetime(2025, 1, 1)
 
 
 class Plain:
@@ -50,8 +60,9 @@ class Plain:
         stored, _ = processor_class.get_processor_dict(bundle)
         stored.setdefault("chat_template", self.tokenizer.chat_template)
         parts = {"image_processor": images, "tokenizer": self.tokenizer}
-        # AutoProcessor itself where there is no video part, which needs torchvision
-        if "video_processor" not in processor_class.get_attributes() and self.layout.family == "chat":
+        # AutoProcessor itself where it needs no torchvision, as a video part and PixtralProcessor do
+        automatic = self.layout.family == "chat" and self.name not in ("mistral3", "pixtral")
+        if automatic and "video_processor" not in processor_class.get_attributes():
             processor = transformers.AutoProcessor.from_pretrained(bundle)
             processor.image_processor = images
             return processor
@@ -76,12 +87,13 @@ class Plain:
         if self.name == "paligemma2":
             return prompt + "\n"
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self.processor.chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        with mock.patch("transformers.utils.chat_template_utils.datetime", FirstOfJanuary):
+            text: str = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=self.processor.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
         return text
 
     def _encoded(self, image: Image.Image, text: str) -> dict[str, Any]:

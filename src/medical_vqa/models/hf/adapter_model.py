@@ -379,7 +379,9 @@ class AdapterModel(ABC):
         """
         adapted = load_adapted(bundle, cls.settings_file, cls.load_network, torch.device("cpu"))
         for path in sorted(adapted.checkpoint.folder.iterdir()):
-            if path.suffix in _COPIED_SUFFIXES and not path.name.endswith(".index.json"):
+            if path.name == "params.json" or path.name.endswith(".index.json"):  # of weights in another form
+                continue
+            if path.suffix in _COPIED_SUFFIXES:
                 shutil.copyfile(path, folder / path.name)
         adapted.peft_model.merge_and_unload().save_pretrained(folder)
 

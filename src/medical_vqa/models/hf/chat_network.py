@@ -200,7 +200,7 @@ class ChatVisionEncoder(nn.Module):
     def _replaying(self, recorded: Mapping[str, Tensor]) -> dict[str, Any]:
         """Stand-ins of the tower that give out what was recorded."""
         if "visual/blocks" not in self.cached:
-            return {name: _ReplayedTower(recorded) for name in self.cached}
+            return {name: _ReplayedTower(recorded, tower) for name, tower in self.cached.items()}
         layers: Any = self.cached["visual/blocks"]
         any_output = next(iter(recorded.values()))
         blocks = nn.ModuleList([_ReplayedBlock(recorded.get(str(index))) for index in range(len(layers))])
@@ -255,9 +255,10 @@ class _RecordedLayers:
 class _ReplayedTower(nn.Module):
     """Returns what a `_RecordedTower` recorded: layers by their index, other outputs by their name."""
 
-    def __init__(self, recorded: Mapping[str, Tensor]) -> None:
+    def __init__(self, recorded: Mapping[str, Tensor], tower: Any) -> None:
         super().__init__()
         self._recorded = recorded
+        self.patch_size = getattr(tower, "patch_size", None)  # Pixtral's is read behind the projector
 
     def forward(self, *_: Any, **__: Any) -> Any:
         layers = {int(name): value for name, value in self._recorded.items() if name.lstrip("-").isdecimal()}

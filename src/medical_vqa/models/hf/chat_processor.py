@@ -7,10 +7,14 @@ computed once per image and cached with its features, and the next question need
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
+import sys
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
     from medical_vqa.models.hf.checkpoint import Checkpoint
 
 _PROBE, _ANSWER = "What is shown here?", "answer"
+_TODAY = date(2025, 1, 1)
+"""What a chat template that writes the date (Mistral's) reads as today: a prompt, and the features that are stored with
+it, must be the same tomorrow."""
+_DATE_CALL = re.compile(r"""strftime_now\(\s*(['"])(?P<form>[^'"]*)\1\s*\)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +129,10 @@ class ChatFormat:
 
     def _render(self, turns: list[dict[str, Any]], *, answer_follows: bool) -> str:
         template = self.processor.chat_template or self.tokenizer.chat_template
+        dated = _DATE_CALL.sub(lambda call: repr(_TODAY.strftime(call["form"])), template)
         with explain_errors("the chat template"):
             text: str = self.tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=answer_follows
+                turns, chat_template=dated, tokenize=False, add_generation_prompt=answer_follows
             )
         return text
 
@@ -221,10 +230,27 @@ def _processor_class(folder: Path, model_type: str) -> Any:
         from transformers.models.auto import processing_auto  # noqa: PLC0415
 
         name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"][model_type]
-    processor_class = getattr(transformers, name)
+    processor_class = _pixtral_processor() if name == "PixtralProcessor" else getattr(transformers, name)
     if not issubclass(processor_class, transformers.ProcessorMixin):  # what transformers puts in place of the class
         raise MissingDependencyError(
             f"{name} of transformers needs torchvision, which is not installed; install the torchvision of your "
             "PyTorch version from https://pytorch.org, or name another checkpoint in model.checkpoint"
         )
     return processor_class
+
+
+def _pixtral_processor() -> Any:
+    """The processor of Pixtral and Mistral 3, without torchvision too.
+
+    transformers offers it only together with torchvision, because its module imports one function from the image
+    processor that computes with torchvision. The one that computes with Pillow has the same function.
+    """
+    if issubclass(transformers.PixtralProcessor, transformers.ProcessorMixin):
+        return transformers.PixtralProcessor
+    package = "transformers.models.pixtral"
+    name = f"{package}.image_processing_pixtral"
+    sys.modules[name] = importlib.import_module(f"{package}.image_processing_pil_pixtral")
+    try:
+        return importlib.import_module(f"{package}.processing_pixtral").PixtralProcessor
+    finally:
+        del sys.modules[name]

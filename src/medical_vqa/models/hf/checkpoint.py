@@ -19,8 +19,11 @@ from medical_vqa.io import sha256_file
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration, tokenizer and templates."""
-_NOT_PROCESSOR = ("config.json", "card.json", "adapter_config.json")
-"""Small files that describe weights, or a bundle, and neither tokenizer nor processor."""
+_NOT_PROCESSOR = ("config.json", "card.json", "adapter_config.json", "params.json")
+"""Small files that describe weights, or a bundle, and neither tokenizer nor processor; from the last, Mistral AI's own,
+vLLM concludes that weights in that form are there too."""
+_OTHER_WEIGHTS = ("consolidated*", "*/*.safetensors", "*/*.bin")
+"""The same weights once more, for other programs: in Mistral AI's own form, or in a folder."""
 _SHIPPED = Path(__file__).parents[2] / "assets" / "checkpoints"
 """Configurations of the checkpoints that recipes name, for `train --plan` before anything is downloaded."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,7 +48,9 @@ class Checkpoint:
             return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
         digest = hashlib.sha256()
         for path in sorted(self.folder.iterdir()):
-            if path.suffix in (".safetensors", ".bin") or path.name == "config.json":
+            if path.name == "config.json" or (
+                path.suffix in (".safetensors", ".bin") and not path.name.startswith("consolidated")
+            ):
                 digest.update(f"{path.name}:{sha256_file(path)}".encode())
         return digest.hexdigest()
 
@@ -108,7 +113,9 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
 def _download(name: str, revision: str | None, weights: bool) -> Path:
     try:
         patterns = [*_SMALL_FILES, *(_weight_files(name, revision) if weights else ())]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_OTHER_WEIGHTS))
+        )
     except HFValidationError as error:
         raise ModelError(f"{name!r} is not a hub id ({error}); correct model.checkpoint") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
