@@ -27,7 +27,7 @@ import mutate  # noqa: E402 - a module of the tests
 from live import Connection, Instance, png, question, upload  # noqa: E402
 
 from medical_vqa.pipelines.bundles import shipped_bundle  # noqa: E402
-from medical_vqa.serving.schema import Problem  # noqa: E402
+from medical_vqa.serving.schema.errors import Problem  # noqa: E402
 
 MEBIBYTE = 1 << 20
 # Small caches, which fill soon, and deadlines that a slow machine meets.

@@ -5,7 +5,7 @@ import pytest
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.i18n import Texts
 from medical_vqa.schema.evidence import Evidence, MultiPolygon
-from medical_vqa.serving import schema
+from medical_vqa.serving.schema.answers import Answer, ModelRef, Timings
 
 ENGLISH, CHINESE = Texts("en"), Texts("zh")
 RING = ((1.0, 2.0), (5.0, 2.0), (5.0, 8.5), (1.0, 2.0))
@@ -20,12 +20,12 @@ def evidence(**changes):
 
 
 def answer(**changes):
-    return schema.Answer(
+    return Answer(
         question="Which lung is larger?",
         answer="Left Lung",
         confidence=0.9,
-        model=schema.ModelRef(name="m", family="f", id="0"),
-        timings=schema.Timings(queue_ms=0, model_ms=1, total_ms=1, batch_size=1),
+        model=ModelRef(name="m", family="f", id="0"),
+        timings=Timings(queue_ms=0, model_ms=1, total_ms=1, batch_size=1),
         **changes,
     )
 

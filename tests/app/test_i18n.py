@@ -14,7 +14,7 @@ from medical_vqa.app.i18n import CHINESE, ENGLISH, Texts, language_of
 from medical_vqa.models.guards.image_dependence import Source
 from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.sides import Side
-from medical_vqa.serving.schema import ErrorCode
+from medical_vqa.serving.schema.errors import ErrorCode
 
 
 def placeholders(text):

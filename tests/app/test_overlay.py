@@ -9,7 +9,7 @@ from fake_backend import png
 from PIL import Image
 
 from medical_vqa.app.components import overlay
-from medical_vqa.serving.schema import AttentionMap
+from medical_vqa.serving.schema.answers import AttentionMap
 
 CORNER = AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
 

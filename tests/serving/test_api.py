@@ -19,11 +19,16 @@ from live import png
 from PIL import Image
 
 from medical_vqa.models.base import Localization
-from medical_vqa.serving import schema
 from medical_vqa.serving.image_store import repository
 from medical_vqa.serving.image_store.folder import FolderStore
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.schema.answers import Alternative, Answer, Answers
+from medical_vqa.serving.schema.common import IMAGE_ID
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.examples import Examples
+from medical_vqa.serving.schema.images import UploadedImage
+from medical_vqa.serving.schema.models import ModelInfo
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +40,25 @@ def client():
 def uploaded(client, gray=100, **fields):
     reply = client.post("/upload_image", files={"image_file": ("a.png", png(gray))}, data=fields)
     assert reply.status_code == 200, reply.text
-    return schema.UploadedImage.model_validate(reply.json())
+    return UploadedImage.model_validate(reply.json())
 
 
 def refused(reply, status, code):
     assert reply.status_code == status, reply.text
-    problem = schema.Problem.model_validate(reply.json())
+    problem = Problem.model_validate(reply.json())
     assert problem.detail.code == code
     return problem.detail.message
 
 
 def test_upload_then_ask_by_form_or_json(client):
     image = uploaded(client)
-    assert re.match(schema.IMAGE_ID, image.image_id)
+    assert re.match(IMAGE_ID, image.image_id)
     assert (image.width, image.height, image.format, image.frames) == (16, 16, "PNG", 1)
     body = {"image_id": image.image_id, "question": "What is it?"}
     for reply in (client.post("/ask_question", data=body), client.post("/ask_question", json=body)):
-        answer = schema.Answer.model_validate(reply.json())
+        answer = Answer.model_validate(reply.json())
         assert (answer.answer, answer.question, answer.confidence) == ("100 What is it?", "What is it?", 0.8)
-        assert answer.alternatives == [schema.Alternative(answer="other", confidence=0.1)]
+        assert answer.alternatives == [Alternative(answer="other", confidence=0.1)]
         assert (answer.abstained, answer.reason, answer.attention_map) == (False, None, None)
         assert answer.model.name == "echo-1"
         assert 0 < answer.timings.total_ms < 1000 * live.PATIENCE
@@ -89,7 +94,7 @@ def test_every_route_that_answers_carries_evidence_in_pixels_of_the_upload():
         ]
     assert image.spacing is None
     for answer in answers:
-        (item,) = schema.Answer.model_validate(answer).evidence
+        (item,) = Answer.model_validate(answer).evidence
         assert (item.name, item.side, item.position, item.score) == ("Left Lung", "patient", "right", 0.8)
         assert item.box == pytest.approx((8, 0, 16, 16), abs=0.1)
 
@@ -97,7 +102,7 @@ def test_every_route_that_answers_carries_evidence_in_pixels_of_the_upload():
 def test_several_questions_in_one_request_keep_their_order(client):
     image = uploaded(client, gray=50)
     body = {"image_id": image.image_id, "questions": [f"Question {n}?" for n in range(12)]}
-    reply = schema.Answers.model_validate(client.post("/ask_questions", json=body).json())
+    reply = Answers.model_validate(client.post("/ask_questions", json=body).json())
     assert [answer.answer for answer in reply.answers] == [f"50 Question {n}?" for n in range(12)]
 
 
@@ -310,12 +315,12 @@ def test_a_dicom_upload_keeps_nothing_of_its_header(tmp_path):
             data={"window_center": "40", "window_width": "80"},
         )
         missing = live.request("POST", f"{url}/upload_image", files={"image_file": data}, data={"frame": "7"})
-    image = schema.UploadedImage.model_validate(reply.json())
+    image = UploadedImage.model_validate(reply.json())
     assert (image.format, image.width, image.height) == ("DICOM", 128, 128)
     assert "DICOM header" in image.removed_metadata
     assert "CT" in image.header_fields.values()
     assert (image.frame, image.frames, image.plane, image.window_source) == (0, 1, "axial", "percentiles")
-    assert schema.UploadedImage.model_validate(windowed.json()).window_source == "option"
+    assert UploadedImage.model_validate(windowed.json()).window_source == "option"
     assert (image.burned_in_annotation, image.warnings) == (None, [])
     assert windowed.json()["image_id"][:24] != image.image_id[:24]  # other pixels
     refused(missing, 400, "not_an_image")
@@ -358,9 +363,9 @@ def test_an_image_expires(monkeypatch):
 
 
 def test_facts_about_the_server(client):
-    info = schema.ModelInfo.model_validate(client.get("/model").json())
+    info = ModelInfo.model_validate(client.get("/model").json())
     assert (info.name, info.has_attention_map, info.limits.max_question_characters) == ("echo-1", True, 1000)
-    examples = schema.Examples.model_validate(client.get("/examples").json())
+    examples = Examples.model_validate(client.get("/examples").json())
     assert len(examples.examples) == 8
     for example in examples.examples:
         assert len(example.questions) == len(example.answers) > 0

@@ -15,7 +15,7 @@ from live import PATIENCE, serving, settings
 from PIL import Image
 
 from medical_vqa.serving import conversations
-from medical_vqa.serving.schema import Conversation
+from medical_vqa.serving.schema.conversations import Conversation
 
 
 def begin(client: httpx2.Client) -> str:

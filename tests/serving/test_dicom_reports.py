@@ -17,8 +17,9 @@ import pydicom
 import pytest
 from echo_model import make_engine
 
-from medical_vqa.serving import schema
 from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.images import ImageItem, SeriesUpload, UploadedImage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from dicom_files import made
@@ -66,20 +67,20 @@ def client() -> Iterator[Any]:
         yield client
 
 
-def series(client: Any) -> schema.ImageItem:
+def series(client: Any) -> ImageItem:
     files = [("files", ("a.dcm", dicom_slice(z))) for z in range(8)]
     reply = client.post("/series", files=files)
     assert reply.status_code == 201, reply.text
     assert "Zyxw" not in reply.text
     assert SERIES not in reply.text
-    (item,) = schema.SeriesUpload.model_validate(reply.json()).series
+    (item,) = SeriesUpload.model_validate(reply.json()).series
     return item
 
 
-def upload(client: Any, data: bytes) -> schema.UploadedImage:
+def upload(client: Any, data: bytes) -> UploadedImage:
     reply = client.post("/upload_image", files={"image_file": ("a.dcm", data)})
     assert reply.status_code == 200, reply.text
-    return schema.UploadedImage.model_validate(reply.json())
+    return UploadedImage.model_validate(reply.json())
 
 
 def report_in(reply: Any) -> Any:
@@ -91,7 +92,7 @@ def report_in(reply: Any) -> Any:
 
 def problem(reply: Any, status: int, code: str) -> str:
     assert reply.status_code == status, reply.text
-    detail = schema.Problem.model_validate(reply.json()).detail
+    detail = Problem.model_validate(reply.json()).detail
     assert detail.code == code
     return detail.message
 
@@ -183,7 +184,7 @@ def test_the_answers_of_a_conversation_are_reported(client, tmp_path):
 
 def test_what_is_no_dicom_has_no_uids_and_needs_those_of_the_client(client, tmp_path):
     reply = client.post("/upload_image", files={"image_file": ("a.png", live.png())})
-    image = schema.UploadedImage.model_validate(reply.json())
+    image = UploadedImage.model_validate(reply.json())
     assert image.dicom_report is False
     path = f"/images/{image.image_id}/dicom_report"
     message = problem(client.post(path, json={"questions": [QUESTION]}), 422, "invalid")

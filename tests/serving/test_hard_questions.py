@@ -9,9 +9,10 @@ from PIL import Image
 
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.load import load
-from medical_vqa.serving import schema
 from medical_vqa.serving.engine.answers import EngineOptions
 from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.errors import Problem
 
 LIVER = shipped_bundle().parent / "slake-mini/imgs/xmlab22/source.jpg"
 LONG = ("Does the picture contain liver and lung and heart " * 20)[:999] + "?"
@@ -41,7 +42,7 @@ def ask(client, question, data=None):
     ids=["long", "one word", "Cyrillic", "two languages"],
 )
 def test_a_hard_question_gets_an_answer_or_one_short_sentence(client, question, code):
-    answer = schema.Answer.model_validate(ask(client, question).json())
+    answer = Answer.model_validate(ask(client, question).json())
     assert (answer.reason_code, answer.abstained) == (code, code is not None)
     assert answer.reason is None or len(answer.reason) < 300
 
@@ -49,7 +50,7 @@ def test_a_hard_question_gets_an_answer_or_one_short_sentence(client, question, 
 def test_more_than_a_thousand_characters_are_refused(client):
     reply = ask(client, "a" * 1001)
     assert reply.status_code == 422
-    assert schema.Problem.model_validate(reply.json()).detail.code == "invalid"
+    assert Problem.model_validate(reply.json()).detail.code == "invalid"
 
 
 def test_a_picture_with_one_constant_channel_is_no_radiology_picture(client):

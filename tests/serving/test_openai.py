@@ -20,7 +20,7 @@ from medical_vqa.serving.api.structured import output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.remote_images import fetch_image, is_public
-from medical_vqa.serving.schema import Answer, ModelRef, Timings
+from medical_vqa.serving.schema.answers import Answer, ModelRef, Timings
 
 DATA = f"data:image/png;base64,{base64.b64encode(png(60)).decode()}"
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from medical_vqa.models.guards.reasons import SENTENCES
-from medical_vqa.serving.schema import ErrorCode
+from medical_vqa.serving.schema.errors import ErrorCode
 
 FOLDER = Path(__file__).parents[2] / "web/src/i18n"
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.ts") if path.stem != "index")

@@ -21,10 +21,12 @@ from pydicom.sequence import Sequence
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.models.base import Localization
-from medical_vqa.serving import schema
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
 from medical_vqa.serving.errors import ApiError, deadline_exceeded
 from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.images import ImageItem, NamedWindow, SeriesUpload, ValueRange
 from medical_vqa.serving.series.decode import SeriesJob
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -90,16 +92,16 @@ def series_files(*files: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("files", (f"Doe_{number}.dcm", data)) for number, data in enumerate(files)]
 
 
-def upload(client: Any, *files: bytes, **options: Any) -> schema.SeriesUpload:
+def upload(client: Any, *files: bytes, **options: Any) -> SeriesUpload:
     reply = client.post("/series", files=series_files(*files), **options)
     assert reply.status_code == 201, reply.text
     assert "Doe" not in reply.text
-    return schema.SeriesUpload.model_validate(reply.json())
+    return SeriesUpload.model_validate(reply.json())
 
 
 def problem(reply: Any, status: int, code: str) -> str:
     assert reply.status_code == status, reply.text
-    detail = schema.Problem.model_validate(reply.json()).detail
+    detail = Problem.model_validate(reply.json()).detail
     assert detail.code == code
     return detail.message
 
@@ -126,12 +128,12 @@ def test_a_series_is_one_image_with_its_planes_windows_and_values(series, client
                                                                                             "axial", 4)  # fmt: skip
     assert series.planes == {"axial": 8, "coronal": 12, "sagittal": 16}
     assert series.spacing_mm == (0.5, 0.5, 3.0)
-    assert series.values == schema.ValueRange(low=-1000, high=700, unit="HU")
+    assert series.values == ValueRange(low=-1000, high=700, unit="HU")
     assert series.window.name == "percentiles"
     assert {"lung", "bone"} <= {one.name for one in series.windows}
     assert series.orientation["coronal"] == ["R", "L", "S", "I"]
     assert series.expires_at is not None
-    assert schema.ImageItem.model_validate(client.get(f"/images/{series.image_id}").json()) == series
+    assert ImageItem.model_validate(client.get(f"/images/{series.image_id}").json()) == series
 
 
 @pytest.mark.parametrize("files", [[zipped([dicom_slice(z) for z in range(8)])], [dicom_slice(z) for z in range(8)]])
@@ -252,9 +254,9 @@ def test_an_enhanced_file_and_slices_without_positions_are_series_too(client):
 def test_a_single_upload_keeps_its_values_where_it_has_more_than_8_bits(client):
     data = dicom_slice(3, WindowCenter="0", WindowWidth="2000", PhotometricInterpretation="MONOCHROME1")
     uploaded = client.post("/upload_image", files={"image_file": ("a", data)}).json()
-    item = schema.ImageItem.model_validate(client.get(f"/images/{uploaded['image_id']}").json())
+    item = ImageItem.model_validate(client.get(f"/images/{uploaded['image_id']}").json())
     assert (item.series, item.planes, item.inverted, item.orientation) == (False, {"axial": 1}, True, {})
-    assert item.window == schema.NamedWindow(name="header", center=0, width=2000)
+    assert item.window == NamedWindow(name="header", center=0, width=2000)
     default = client.get(f"/images/{item.image_id}/view")
     assert default.content == client.get(f"/images/{item.image_id}/picture").content
     assert int(pixels(client.get(f"/images/{item.image_id}/view", params={"window": "-1500,100"}))[5, 5]) == 0
@@ -285,7 +287,7 @@ def test_a_picture_of_8_bits_has_one_view_and_no_values(client):
 
 def test_a_question_about_a_series_is_asked_about_several_slices(series, client):
     body = {"image_id": series.image_id, "question": "Which level?", "window": "-650,700"}
-    answer = schema.Answer.model_validate(client.post("/ask_question", json=body).json())
+    answer = Answer.model_validate(client.post("/ask_question", json=body).json())
     assert [one.frame for one in answer.slices] == [0, 2, 4, 5, 7]
     levels = [int(one.answer.split()[0]) for one in answer.slices]
     assert levels == sorted(levels)

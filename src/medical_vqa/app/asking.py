@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from medical_vqa.app.client import BackendError
-from medical_vqa.serving.schema import Answer
+from medical_vqa.serving.schema.answers import Answer
 
 Reply = Answer | BackendError
 OnText = Callable[[str], None]

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from medical_vqa.app.asking import Asking, OnText, Reply, Worker
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.serving.schema import Answer, ModelInfo, UploadedImage
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.images import UploadedImage
+from medical_vqa.serving.schema.models import ModelInfo
 
 Window = tuple[float, float]
 """Center and width of the intensity window."""

@@ -13,9 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from medical_vqa.errors import ConfigError, MedicalVqaError
 from medical_vqa.io import TemporaryFailure, retry
-from medical_vqa.serving import schema
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.errors import ErrorCode, Problem
+from medical_vqa.serving.schema.examples import ExampleImage, Examples
+from medical_vqa.serving.schema.images import UploadedImage
+from medical_vqa.serving.schema.models import ModelInfo
+from medical_vqa.serving.schema.questions import MAX_ANSWER, AskRequest, Suggestions
 
-FailureCode = Literal[schema.ErrorCode, "unreachable", "response_timeout", "invalid_response", "canceled"]
+FailureCode = Literal[ErrorCode, "unreachable", "response_timeout", "invalid_response", "canceled"]
 """Why a request failed: an error code of the backend, or no connection, no response in time, an unreadable response, or
 the visitor canceled it."""
 
@@ -77,21 +82,21 @@ class Backend:
         except httpx2.HTTPError:
             return False
 
-    def model(self) -> schema.ModelInfo:
+    def model(self) -> ModelInfo:
         """Card of the model and limits of the backend."""
-        return _parse(schema.ModelInfo, self._request("GET", "/model"))
+        return _parse(ModelInfo, self._request("GET", "/model"))
 
-    def examples(self) -> schema.Examples:
+    def examples(self) -> Examples:
         """Example images."""
-        return _parse(schema.Examples, self._request("GET", "/examples"))
+        return _parse(Examples, self._request("GET", "/examples"))
 
-    def example_file(self, example: schema.ExampleImage) -> bytes:
+    def example_file(self, example: ExampleImage) -> bytes:
         """Bytes of an example's image."""
         return self._request("GET", example.image_path).content
 
     def upload(
         self, data: bytes, name: str, *, frame: int | None = None, window: tuple[float, float] | None = None
-    ) -> schema.UploadedImage:
+    ) -> UploadedImage:
         """Upload an image file.
 
         Args:
@@ -113,7 +118,7 @@ class Backend:
             form["window_center"] = f"{window[0]:g}"
             form["window_width"] = f"{window[1]:g}"
         files = {"image_file": (name, data)}
-        return _parse(schema.UploadedImage, self._request("POST", "/upload_image", files=files, data=form))
+        return _parse(UploadedImage, self._request("POST", "/upload_image", files=files, data=form))
 
     def picture(self, image_id: str) -> bytes:
         """PNG of an uploaded image as the model receives it."""
@@ -121,11 +126,9 @@ class Backend:
 
     def suggested_questions(self, image_id: str, language: str = "en") -> list[str]:
         """Questions that suit an uploaded image and the model, in a language; none where the model does not read it."""
-        return _parse(
-            schema.Suggestions, self._request("GET", f"/images/{image_id}/questions?language={language}")
-        ).questions
+        return _parse(Suggestions, self._request("GET", f"/images/{image_id}/questions?language={language}")).questions
 
-    def ask(self, image_id: str, question: str, *, attention_map: bool) -> schema.Answer:
+    def ask(self, image_id: str, question: str, *, attention_map: bool) -> Answer:
         """Ask a question about an uploaded image.
 
         Args:
@@ -139,8 +142,8 @@ class Backend:
         Raises:
             BackendError: The question was refused or the backend did not respond.
         """
-        body = schema.AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
-        return _parse(schema.Answer, self._request("POST", "/ask_question", json=body.model_dump()))
+        body = AskRequest.model_construct(image_id=image_id, question=question, attention_map=attention_map)
+        return _parse(Answer, self._request("POST", "/ask_question", json=body.model_dump()))
 
     def ask_streaming(
         self,
@@ -151,7 +154,7 @@ class Backend:
         other_image_ids: Sequence[str],
         on_text: Callable[[str], None],
         canceled: threading.Event,
-    ) -> schema.Answer:
+    ) -> Answer:
         """Ask a question and receive the text while it is written; it is sent once, because a repetition costs again.
 
         Args:
@@ -172,7 +175,7 @@ class Backend:
             "image_id": image_id,
             "question": question,
             "other_image_ids": list(other_image_ids),
-            "turns": [{"question": earlier, "answer": answer[: schema.MAX_ANSWER]} for earlier, answer in turns],
+            "turns": [{"question": earlier, "answer": answer[:MAX_ANSWER]} for earlier, answer in turns],
         }
         try:
             with self._client.stream("POST", "/ask_question/stream", json=body, timeout=_STREAM_TIMEOUT) as response:
@@ -236,7 +239,7 @@ class Backend:
         raise failure
 
 
-def _read_events(response: httpx2.Response, on_text: Callable[[str], None], canceled: threading.Event) -> schema.Answer:
+def _read_events(response: httpx2.Response, on_text: Callable[[str], None], canceled: threading.Event) -> Answer:
     event = ""
     for line in response.iter_lines():
         if canceled.is_set():
@@ -247,9 +250,9 @@ def _read_events(response: httpx2.Response, on_text: Callable[[str], None], canc
         elif name == "data" and event == "text":
             on_text(str(json.loads(data)["text"]))
         elif name == "data" and event == "answer":
-            return schema.Answer.model_validate_json(data, extra="ignore")
+            return Answer.model_validate_json(data, extra="ignore")
         elif name == "data" and event == "problem":
-            detail = schema.Problem.model_validate_json(data, extra="ignore").detail
+            detail = Problem.model_validate_json(data, extra="ignore").detail
             raise BackendError(detail.code, detail.message)
     raise BackendError("invalid_response", "the stream ended without an answer")
 
@@ -264,7 +267,7 @@ def _parse(wire_type: type[WireType], response: httpx2.Response) -> WireType:
 
 def _error_of(response: httpx2.Response) -> BackendError:
     try:
-        detail = schema.Problem.model_validate_json(response.content, extra="ignore").detail
+        detail = Problem.model_validate_json(response.content, extra="ignore").detail
     except ValidationError:
         code: FailureCode = "not_ready" if response.status_code in _GATEWAY_ERRORS else "invalid_response"
         return BackendError(code, f"HTTP {response.status_code}")

@@ -18,7 +18,7 @@ from medical_vqa.app.i18n import LANGUAGES, Language, Texts, language_of
 from medical_vqa.app.session import Session
 from medical_vqa.app.settings import AppSettings, read_app_settings
 from medical_vqa.app.views import conversation, image_picker, image_view
-from medical_vqa.serving.schema import MAX_QUESTION
+from medical_vqa.serving.schema.common import MAX_QUESTION
 
 _POLL_SECONDS = 2.0  # between two checks whether the backend is ready
 _SLOW_CHECKS = 30  # checks after which the page says that something may be wrong

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from medical_vqa.app.case import Case, Turn, open_case
 from medical_vqa.app.client import Backend, BackendError
-from medical_vqa.serving.schema import ModelInfo
+from medical_vqa.serving.schema.models import ModelInfo
 
 _MAX_CASES = 8
 """Cases of one visitor; older ones are removed."""

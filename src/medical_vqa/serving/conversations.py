@@ -28,19 +28,19 @@ from medical_vqa.serving.dicom_reports import dicom_report
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.repository import stored_name
-from medical_vqa.serving.schema import (
-    IMAGE_ID,
-    Answer,
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.common import IMAGE_ID
+from medical_vqa.serving.schema.conversations import (
     Conversation,
     ConversationImage,
     ConversationQuestion,
     ConversationTurn,
-    DicomReportOptions,
     RatingRequest,
     Region,
     TurnRating,
-    UploadedImage,
 )
+from medical_vqa.serving.schema.dicom_reports import DicomReportOptions
+from medical_vqa.serving.schema.images import UploadedImage
 from medical_vqa.serving.series.views import Selection, facts_of
 from medical_vqa.serving.service import Service, Upload
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from medical_vqa.data.imaging.dicom_export.uids import ObjectUids, device_uid
 from medical_vqa.errors import ConfigError, ImageError, MissingDependencyError
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.schema import Answer, DicomReportOptions, DicomReportSource, ImageFacts
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.dicom_reports import DicomReportOptions, DicomReportSource
+from medical_vqa.serving.schema.images import ImageFacts
 from medical_vqa.serving.series.views import facts_of
 from medical_vqa.serving.service import Service
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from medical_vqa.errors import MedicalVqaError
-from medical_vqa.serving.schema import ErrorCode
+from medical_vqa.serving.schema.errors import ErrorCode
 
 _LONGEST_WAIT = 86_400.0  # seconds, in Retry-After
 

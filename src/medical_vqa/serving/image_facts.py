@@ -8,7 +8,7 @@ import numpy as np
 
 from medical_vqa.data.imaging.planes import PLANES, Plane
 from medical_vqa.data.imaging.volume import Volume
-from medical_vqa.serving.schema import ImageFacts, NamedWindow, ValueRange
+from medical_vqa.serving.schema.images import ImageFacts, NamedWindow, ValueRange
 
 # Center and width in Hounsfield units, as most viewers offer them.
 _CT_WINDOWS = {

@@ -37,7 +37,7 @@ from medical_vqa.serving.clients import Client, current_client, set_current_clie
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import store_unavailable
 from medical_vqa.serving.models import Models
-from medical_vqa.serving.schema import JobInfo, JobQuestion, JobState
+from medical_vqa.serving.schema.jobs import JobInfo, JobQuestion, JobState
 
 MAX_JOBS = 100
 """Jobs of one tenant at once."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from medical_vqa.errors import ModelError
 from medical_vqa.serving.errors import ApiError, internal_error
-from medical_vqa.serving.schema import ErrorCode, Problem, ProblemDetail
+from medical_vqa.serving.schema.errors import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
     400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 408: "timeout",

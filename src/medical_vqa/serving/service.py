@@ -31,24 +31,11 @@ from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ID_HEAD, ImageRepository
-from medical_vqa.serving.schema import (
-    MAX_QUESTION,
-    MAX_QUESTIONS,
-    Alternative,
-    Answer,
-    Answers,
-    AskRequest,
-    AttentionMap,
-    ImageItem,
-    LeftOutFile,
-    Limits,
-    ModelInfo,
-    ModelRef,
-    RetrieveRequest,
-    SeriesUpload,
-    Timings,
-    UploadedImage,
-)
+from medical_vqa.serving.schema.answers import Alternative, Answer, Answers, AttentionMap, ModelRef, Timings
+from medical_vqa.serving.schema.common import MAX_QUESTION, MAX_QUESTIONS
+from medical_vqa.serving.schema.images import ImageItem, LeftOutFile, RetrieveRequest, SeriesUpload, UploadedImage
+from medical_vqa.serving.schema.models import Limits, ModelInfo
+from medical_vqa.serving.schema.questions import AskRequest
 from medical_vqa.serving.series.answers import SliceAnswers
 from medical_vqa.serving.series.decode import DicomwebJob, SeriesJob
 from medical_vqa.serving.series.views import Selection, SliceViews, facts_of, frame_of

@@ -15,9 +15,15 @@ from PIL import Image
 from ports import free_port
 
 from medical_vqa.schema.evidence import Evidence, MultiPolygon
-from medical_vqa.serving import schema
+from medical_vqa.serving.schema.answers import Alternative, Answer, AttentionMap, ModelRef, Timings
+from medical_vqa.serving.schema.errors import ErrorCode, Problem, ProblemDetail
+from medical_vqa.serving.schema.examples import ExampleImage, Examples
+from medical_vqa.serving.schema.health import Health
+from medical_vqa.serving.schema.images import UploadedImage
+from medical_vqa.serving.schema.models import Limits, ModelInfo
+from medical_vqa.serving.schema.questions import Suggestions
 
-LIMITS = schema.Limits(
+LIMITS = Limits(
     max_upload_bytes=32 * 2**20,
     max_pixels=64_000_000,
     max_question_characters=1000,
@@ -97,7 +103,7 @@ class FakeBackend:
 
     # --- routes ---
 
-    def upload(self, data: bytes, form: dict[str, str]) -> schema.UploadedImage:
+    def upload(self, data: bytes, form: dict[str, str]) -> UploadedImage:
         dicom = data[128:132] == b"DICM"
         frame, center = int(form.get("frame", 0)), form.get("window_center", "40")
         try:
@@ -111,7 +117,7 @@ class FakeBackend:
             raise _Problem(400, "not_an_image", "expected a JPEG, PNG, TIFF or DICOM file") from error
         image_id = f"{len(self.images):024x}-{'a' * 22}"
         self.images[image_id] = (buffer.getvalue(), size)
-        return schema.UploadedImage(
+        return UploadedImage(
             image_id=image_id,
             width=size[0],
             height=size[1],
@@ -124,19 +130,19 @@ class FakeBackend:
             expires_in_seconds=3600.0,
         )
 
-    def answer(self, content: bytes) -> schema.Answer:
+    def answer(self, content: bytes) -> Answer:
         body = json.loads(content)
         _, (width, _height) = self.image(body["image_id"])
         abstains = "weather" in body["question"]
         locates = "Where" in body["question"]
-        return schema.Answer(
+        return Answer(
             image_id=body["image_id"],
             question=body["question"],
             answer=f"{width} pixels",
             confidence=0.08 if abstains else 0.91,
             alternatives=[
-                schema.Alternative(answer="MRI", confidence=0.06),
-                schema.Alternative(answer="<b>X-Ray</b>", confidence=0.004),
+                Alternative(answer="MRI", confidence=0.06),
+                Alternative(answer="<b>X-Ray</b>", confidence=0.004),
             ],
             abstained=abstains,
             reason=REASON if abstains else None,
@@ -144,11 +150,11 @@ class FakeBackend:
             source="picture" if locates else None,
             side="patient" if locates else None,
             evidence=[EVIDENCE] if locates else [],
-            attention_map=schema.AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
+            attention_map=AttentionMap(rows=2, columns=2, values=[[0.7, 0.1], [0.1, 0.1]])
             if body["attention_map"]
             else None,
-            model=schema.ModelRef(name=self.name, family="fake", id="0" * 12),
-            timings=schema.Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch_size=1),
+            model=ModelRef(name=self.name, family="fake", id="0" * 12),
+            timings=Timings(queue_ms=0.1, model_ms=5.0, total_ms=6.0, batch_size=1),
         )
 
     def image(self, image_id: str) -> tuple[bytes, tuple[int, int]]:
@@ -156,27 +162,27 @@ class FakeBackend:
             raise _Problem(404, "unknown_image", "no image has this id, or no longer; upload it again")
         return self.images[image_id]
 
-    def model(self) -> schema.ModelInfo:
+    def model(self) -> ModelInfo:
         empty: dict[str, Any] = {}
-        return schema.ModelInfo(
+        return ModelInfo(
             name=self.name, family="fake", id="0" * 12, data=empty, checkpoint_selection=empty, facts=empty,
             decoding=empty, calibration=empty, license="none", intended_use="tests",
             created="2026-01-01T00:00:00Z", version="0",
             has_attention_map=True, limits=LIMITS,
         )  # fmt: skip
 
-    def examples(self) -> schema.Examples:
-        example = schema.ExampleImage(
+    def examples(self) -> Examples:
+        example = ExampleImage(
             id="one", image_path="/examples/one/image", caption="CT, abdomen", questions=["Which organ is this?"],
             answers=["Liver"],
         )  # fmt: skip
-        return schema.Examples(examples=[example], questions=[], source="made for the tests")
+        return Examples(examples=[example], questions=[], source="made for the tests")
 
 
 class _Problem(Exception):
-    def __init__(self, status: int, code: schema.ErrorCode, message: str) -> None:
+    def __init__(self, status: int, code: ErrorCode, message: str) -> None:
         self.status = status
-        self.body = schema.Problem(detail=schema.ProblemDetail(code=code, message=message))
+        self.body = Problem(detail=ProblemDetail(code=code, message=message))
 
 
 class _Server(ThreadingHTTPServer):
@@ -230,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[0] == "images":
             return self._image(method, parts[1], parts[2:])
         routes = {
-            "readyz": lambda: schema.Health(status="ready"),
+            "readyz": lambda: Health(status="ready"),
             "model": backend.model,
             "examples": lambda: png(80) if parts[1:] else backend.examples(),
         }
@@ -244,8 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
         if rest == ["picture"]:
             return picture
         if "language=zh" in rest[-1]:
-            return schema.Suggestions(questions=["图中是哪个器官？", "肝脏健康吗？"])
-        return schema.Suggestions(questions=["What is shown?", "Is the liver healthy?"])
+            return Suggestions(questions=["图中是哪个器官？", "肝脏健康吗？"])
+        return Suggestions(questions=["What is shown?", "Is the liver healthy?"])
 
     def _send(self, status: int, content: bytes, media_type: str) -> None:
         self.send_response(status)

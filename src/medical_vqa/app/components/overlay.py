@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medical_vqa.schema.evidence import Evidence
-from medical_vqa.serving.schema import AttentionMap
+from medical_vqa.serving.schema.answers import AttentionMap
 
 AMBER = (255, 176, 32)  # stands out from gray images for all types of color vision
 _MAX_OPACITY = 0.72  # at the largest weight; the tissue below stays visible

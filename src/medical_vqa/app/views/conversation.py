@@ -13,7 +13,8 @@ from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
 from medical_vqa.app.i18n import Texts
 from medical_vqa.app.views import image_view, rating
-from medical_vqa.serving.schema import Answer, ModelInfo
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.models import ModelInfo
 from medical_vqa.text import is_chinese
 
 _MAX_SUGGESTIONS = 5

@@ -7,7 +7,7 @@ import streamlit as st
 from medical_vqa.app.client import PERMANENT, Backend, BackendError
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.context import PageContext
-from medical_vqa.serving.schema import ExampleImage, Examples
+from medical_vqa.serving.schema.examples import ExampleImage, Examples
 
 _TILE_SIDE = 224  # pixels
 

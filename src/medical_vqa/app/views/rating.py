@@ -10,7 +10,8 @@ from medical_vqa.app.context import PageContext
 from medical_vqa.app.session import RatingState
 from medical_vqa.data import feedback
 from medical_vqa.errors import DataError
-from medical_vqa.serving.schema import MAX_QUESTION, Answer
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.common import MAX_QUESTION
 
 
 def rating_buttons(context: PageContext, turn: Turn, answer: Answer, answer_id: str) -> None:

@@ -15,16 +15,16 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.routes import errors
 from medical_vqa.serving.conversations import Conversations
-from medical_vqa.serving.schema import (
+from medical_vqa.serving.schema.conversations import (
     Conversation,
     ConversationImage,
     ConversationQuestion,
     ConversationTurn,
-    DicomReportOptions,
     Draft,
     RatingRequest,
     StoredImageName,
 )
+from medical_vqa.serving.schema.dicom_reports import DicomReportOptions
 
 router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=BoundedJsonRoute)
 upload_router = APIRouter(prefix="/conversations", tags=["conversations"])

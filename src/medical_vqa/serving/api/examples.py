@@ -10,7 +10,7 @@ from pathlib import Path
 from medical_vqa.data.formats.slake import read_slake
 from medical_vqa.data.formats.slake_mini import CARD, SlakeMini
 from medical_vqa.schema.records import Example
-from medical_vqa.serving.schema import ExampleImage, Examples
+from medical_vqa.serving.schema.examples import ExampleImage, Examples
 
 _IMAGES = 8
 _QUESTIONS = 6  # about each image, and of those that suit most images

@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.jobs import Jobs
-from medical_vqa.serving.schema import JobInfo, JobList, Problem
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.jobs import JobInfo, JobList
 
 router = APIRouter(tags=["jobs"])
 _DESCRIPTIONS = {

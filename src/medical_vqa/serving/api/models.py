@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.models import MODEL_NAME, Models, ServedModel
-from medical_vqa.serving.schema import FractionRequest, LoadModelRequest, Problem, ServedModelInfo, ServedModels
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.models import FractionRequest, LoadModelRequest, ServedModelInfo, ServedModels
 
 router = APIRouter(tags=["models"])
 _ERRORS: dict[int | str, dict[str, Any]] = {

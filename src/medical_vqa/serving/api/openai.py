@@ -35,7 +35,8 @@ from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.models import DEFAULT
 from medical_vqa.serving.remote_images import fetch_image
-from medical_vqa.serving.schema import MAX_QUESTION, QUESTION_EXAMPLE, Answer
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.common import MAX_QUESTION, QUESTION_EXAMPLE
 from medical_vqa.serving.service import Conversation, Service, Upload
 
 _EVENTS = "text/event-stream"

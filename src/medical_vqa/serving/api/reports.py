@@ -14,7 +14,7 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.routes import ImageId, errors
 from medical_vqa.serving.dicom_reports import dicom_report
-from medical_vqa.serving.schema import DicomReportRequest
+from medical_vqa.serving.schema.dicom_reports import DicomReportRequest
 from medical_vqa.serving.series.views import Selection
 from medical_vqa.serving.service import Service
 

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.rate_limit import RateLimiter
-from medical_vqa.serving.schema import MAX_PICTURES, AskRequest, Wire
+from medical_vqa.serving.schema.common import MAX_PICTURES, Wire
+from medical_vqa.serving.schema.questions import AskRequest
 from medical_vqa.serving.service import Service, Upload
 
 FORM_LIMITS: dict[str, Any] = {"max_files": MAX_PICTURES, "max_fields": 8, "max_part_size": 8192}

@@ -33,7 +33,7 @@ from medical_vqa.serving.api.openai import (
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
 from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.schema import Answer
+from medical_vqa.serving.schema.answers import Answer
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 

@@ -26,22 +26,14 @@ from medical_vqa.serving.api.requests import (
 )
 from medical_vqa.serving.api.streams import OnText, answer_events
 from medical_vqa.serving.errors import ApiError, shutting_down
-from medical_vqa.serving.schema import (
-    CHOSEN_MODEL,
-    IMAGE_ID_EXAMPLE,
-    QUESTION_EXAMPLE,
-    Answer,
-    Answers,
-    AskManyRequest,
-    AskRequest,
-    Examples,
-    Health,
-    ModelInfo,
-    Problem,
-    Question,
-    Suggestions,
-    UploadedImage,
-)
+from medical_vqa.serving.schema.answers import Answer, Answers
+from medical_vqa.serving.schema.common import CHOSEN_MODEL, IMAGE_ID_EXAMPLE, QUESTION_EXAMPLE, Question
+from medical_vqa.serving.schema.errors import Problem
+from medical_vqa.serving.schema.examples import Examples
+from medical_vqa.serving.schema.health import Health
+from medical_vqa.serving.schema.images import UploadedImage
+from medical_vqa.serving.schema.models import ModelInfo
+from medical_vqa.serving.schema.questions import AskManyRequest, AskRequest, Suggestions
 from medical_vqa.serving.series.views import Selection
 from medical_vqa.serving.service import Conversation, Upload
 

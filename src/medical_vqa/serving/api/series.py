@@ -10,7 +10,8 @@ from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency,
 from medical_vqa.serving.api.routes import IMAGE_ERRORS, UPLOAD_ERRORS, ImageId, errors
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.outer import PRIVATE_CACHE
-from medical_vqa.serving.schema import MAX_FRAME, WINDOW, ImageItem, PlaneName, RetrieveRequest, SeriesUpload
+from medical_vqa.serving.schema.common import MAX_FRAME, WINDOW, PlaneName
+from medical_vqa.serving.schema.images import ImageItem, RetrieveRequest, SeriesUpload
 from medical_vqa.serving.series.views import Selection
 
 MAX_FILES = 1000

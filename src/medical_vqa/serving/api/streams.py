@@ -9,7 +9,8 @@ from typing import Any
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.metrics import Metrics
-from medical_vqa.serving.schema import Answer, Problem, ProblemDetail
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.errors import Problem, ProblemDetail
 
 OnText = Callable[[str], None]
 BEAT = ": waiting\n\n"

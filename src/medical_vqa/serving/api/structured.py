@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.schema import Answer
+from medical_vqa.serving.schema.answers import Answer
 
 _ABOUT_THE_ANSWER = {"confidence", "abstained", "reason"}
 _BOOLEANS = {"yes": True, "no": False, "true": True, "false": False}

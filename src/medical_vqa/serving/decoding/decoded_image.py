@@ -15,7 +15,7 @@ from medical_vqa.data.imaging.volume import Volume
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medical_vqa.serving.schema import ImageFacts
+    from medical_vqa.serving.schema.images import ImageFacts
 
 
 @dataclass(frozen=True, slots=True)

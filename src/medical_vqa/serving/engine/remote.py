@@ -37,7 +37,7 @@ from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
 from medical_vqa.serving.metrics import Metrics
-from medical_vqa.serving.schema import ErrorCode
+from medical_vqa.serving.schema.errors import ErrorCode
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureConte
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.serving.decoding.decoded_image import DecodedImage
 from medical_vqa.serving.decoding.pictures import prepare_for_model
-from medical_vqa.serving.schema import ImageFacts
+from medical_vqa.serving.schema.images import ImageFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

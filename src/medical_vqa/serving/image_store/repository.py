@@ -36,7 +36,7 @@ from medical_vqa.serving.image_store.blob import (
 )
 from medical_vqa.serving.image_store.values_blob import read_values, write_values
 from medical_vqa.serving.quotas import Quotas
-from medical_vqa.serving.schema import IMAGE_ID
+from medical_vqa.serving.schema.common import IMAGE_ID
 
 T = TypeVar("T")
 

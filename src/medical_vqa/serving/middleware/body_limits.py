@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medical_vqa.serving.errors import ApiError, overloaded
-from medical_vqa.serving.schema import MAX_QUESTION, MAX_QUESTIONS
+from medical_vqa.serving.schema.common import MAX_QUESTION, MAX_QUESTIONS
 
 IMAGE_PATHS = frozenset({"/upload_image", "/ask", "/v1/chat/completions", "/v1/responses", "/jobs"})
 """Routes whose bodies carry an image; a body of any other has at most its entry in `SMALL_BODIES`, or `SMALL_BODY`."""

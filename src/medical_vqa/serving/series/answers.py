@@ -29,7 +29,7 @@ from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
-from medical_vqa.serving.schema import SliceAnswer
+from medical_vqa.serving.schema.answers import SliceAnswer
 from medical_vqa.serving.series.views import Selection, chosen_window, facts_of, frame_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from medical_vqa.serving.decoding.pictures import png_of
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
-from medical_vqa.serving.schema import ImageFacts
+from medical_vqa.serving.schema.images import ImageFacts
 
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.planes import Plane
