@@ -4,7 +4,7 @@ import pytest
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
-from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, wilson
+from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, count_clusters, wilson
 from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap
@@ -84,6 +84,13 @@ def test_an_interval_that_would_mislead_is_refused_with_its_reason(right, names,
 def test_cluster_sums_add_up_the_rows_of_each_group():
     counts = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
     assert cluster_sums(counts, ["b", "a", "b"]).tolist() == [[0.0, 1.0], [2.0, 2.0]]
+
+
+def test_clusters_without_rows_are_left_out_of_the_sums():
+    numbers = np.array([7, 2, 7, 4])
+    assert cluster_sums(np.array([[1.0], [2.0], [3.0], [4.0]]), numbers).tolist() == [[2.0], [4.0], [4.0]]
+    assert count_clusters(numbers) == 3
+    assert count_clusters(numbers[:0]) == 0
 
 
 def test_impossible_settings_are_refused():

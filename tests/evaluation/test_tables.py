@@ -20,8 +20,10 @@ from medical_vqa.evaluation.statistics.breakdown import NOT_STATED, by_levels, d
 from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.evaluation.statistics.tally import AnswerTable
 from medical_vqa.pipelines.score import baseline_answers
+from medical_vqa.schema.example_table import ExampleTable
+from medical_vqa.schema.prediction_table import PredictionTable
 from medical_vqa.schema.records import Example, Prediction, read_predictions, read_records, write_jsonl
-from medical_vqa.schema.tables import ExampleTable, PredictionTable, read_examples, read_prediction_table
+from medical_vqa.schema.table_files import read_examples, read_prediction_table
 from medical_vqa.text import plain_letters
 
 TEXTS = (
@@ -38,6 +40,20 @@ ODD_LINES = {
     "guards": '{"id": "new", "answer": "lung", "guards": {"withheld": true, "reason_code": "low_confidence"}}',
     "a confidence of whole numbers": '{"id": "new", "answer": "lung", "raw": "lung", "confidence": 1}',
     "a lone surrogate": '{"id": "new", "answer": "lung \\ud800", "raw": "lung"}',
+    "letters of two and three bytes": '{"id": "new", "answer": "Stra\u00dfe \u80ba", "raw": "\u80ba"}',
+    "white space around": '  {"id": "new", "answer": "lung"}  ',
+}
+ODD_ROWS = {
+    "an empty line": "",
+    "a second picture": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", "facts": {}, '
+    '"other_image_ids": ["j", "k"]}',
+    "no facts": '{"id": "n", "image_id": "i", "question": "q", "answers": ["a"], "group": "i"}',
+    "a list as a fact": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
+    '"facts": {"a": []}}',
+    "the same facts, written otherwise": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
+    '"facts": {"answer_type":"OP\\u0045N"}}',
+    "a fact that is given twice": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
+    '"facts": {"answer_type": "CLOSED", "answer_type": "OPEN"}}',
 }
 
 
@@ -80,6 +96,39 @@ def test_rows_read_by_column_are_those_read_one_by_one(rng: random.Random, tmp_p
     assert [table[3], table[-1], *table[2:4]] == [rows[3], rows[-1], *rows[2:4]]
     part = table.take(np.array([5, 2, 7]))
     assert (list(part), part[1]) == ([rows[5], rows[2], rows[7]], rows[2])
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_questions_read_by_column_are_those_read_one_by_one(odd: str, tmp_path: Path) -> None:
+    usual = [Example(str(number), "i", "q", ("a",), "i", {"answer_type": "OPEN"}) for number in range(3)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*(json.dumps(row.to_json()) for row in usual), odd]) + "\n", encoding="utf-8")
+    table = read_examples(path)
+    assert list(table) == list(read_records(path, Example))
+    assert table.facts.distinct() == len({tuple(map(str, row.facts.items())) for row in table})
+
+
+def test_a_file_of_many_blocks_is_read_as_one_by_one(tmp_path: Path) -> None:
+    """Lines cross the ends of blocks; one is longer than a block, and the first unusual one comes late."""
+    rng = random.Random(0)
+    rows = examples(rng, 2000)
+    rows[1500] = replace(rows[1500], question="\u80ba" * 70_000)
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, rows)
+    assert path.stat().st_size > 400_000
+    assert list(read_examples(path)) == rows
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"id": "n"}\n')
+    with pytest.raises(DataError, match=r"missing field"):
+        read_examples(path)
+
+
+def test_the_line_of_a_byte_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    usual = json.dumps(Prediction("1", "lung", "lung").to_json()).encode()
+    path.write_bytes(usual + b"\n" + '{"id": "2", "answer": "Röntgen"}'.encode("cp1252") + b"\n")
+    with pytest.raises(DataError, match=r"predictions\.jsonl:2: expected UTF-8, found the byte 0xf6; save the file"):
+        read_prediction_table(path)
 
 
 @pytest.mark.parametrize("odd", ODD_LINES.values(), ids=ODD_LINES)
@@ -131,6 +180,16 @@ def test_predictions_are_joined_as_one_by_one(rng: random.Random) -> None:
     assert {one.reason: list(one.ids) for one in answered.excluded} == {
         reason: sorted(ids) for reason, ids in expected.items() if ids
     }
+
+
+def test_predictions_in_the_order_of_the_questions_are_joined_as_in_any_other(rng: random.Random) -> None:
+    rows = examples(rng, 30)
+    given = [Prediction(row.id, rng.choice(TEXTS)) for row in rows]
+    in_order, shuffled = join(rows, given), join(rows, rng.sample(given, len(given)))
+    assert (list(in_order.scored), in_order.excluded) == (list(shuffled.scored), shuffled.excluded)
+    assert dict(in_order.answers) == dict(shuffled.answers)
+    with pytest.raises(DataError, match="two examples have the id"):
+        join([*rows, rows[0]], [*given, given[0]])
 
 
 def test_every_metric_counts_by_column_what_it_counts_one_by_one(rng: random.Random) -> None:

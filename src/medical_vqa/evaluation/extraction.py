@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medical_vqa.schema.tables import AnswersById
+from medical_vqa.schema.prediction_table import AnswersById
 from medical_vqa.text import THOUGHT_TAGS, without_thoughts
 
 NAME = "extract:final-answer|v:2"

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.errors import DataError
+from medical_vqa.schema.example_table import ExampleTable
+from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import NamedRows
-from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 
 MAX_IDS = 100
 _NO_PREDICTION = "no prediction"
@@ -60,23 +61,29 @@ def _quoted(ids: Sequence[str]) -> str:
 def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> AnsweredQuestions:
     """Join predictions to examples; raises `DataError` if two examples share an id."""
     rows, table = ExampleTable.of(examples), PredictionTable.of(predictions)
-    position = dict(zip(table.ids, range(len(table)), strict=True))
-    position_of = np.fromiter(map(position.get, rows.ids, itertools.repeat(-1)), np.intp, len(rows))
-    has_answer = rows.has_answer()
-    twice = np.zeros(len(rows), bool)
-    if len(position) < len(table):
-        repeated = {id_ for id_, times in Counter(table.ids).items() if times > 1}
-        twice = np.fromiter(map(repeated.__contains__, rows.ids), bool, len(rows))
     ids = set(rows.ids)
     if len(ids) < len(rows):
         repeated_id, _ = Counter(rows.ids).most_common(1)[0]
         raise DataError(f"two examples have the id {repeated_id!r}; ids must be unique, so prepare the dataset again")
+    has_answer = rows.has_answer()
+    twice = np.zeros(len(rows), bool)
+    unknown: list[str] = []
+    if table.ids == rows.ids:  # the same order, in which `predict` writes
+        position_of = np.arange(len(rows))
+    else:
+        position = dict(zip(table.ids, range(len(table)), strict=True))
+        position_of = np.fromiter(map(position.get, rows.ids, itertools.repeat(-1)), np.intp, len(rows))
+        if len(position) < len(table):
+            repeated = {id_ for id_, times in Counter(table.ids).items() if times > 1}
+            twice = np.fromiter(map(repeated.__contains__, rows.ids), bool, len(rows))
+        if (position_of >= 0).sum() < len(position):
+            unknown = [id_ for id_ in position if id_ not in ids]
     is_scored = has_answer & ~twice & (position_of >= 0)
     excluded = {
         _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (position_of < 0)),
         _NO_ANSWER: _ids_where(rows, ~has_answer),
         _DUPLICATE: _ids_where(rows, has_answer & twice),
-        _NO_EXAMPLE: [id_ for id_ in position if id_ not in ids] if (position_of >= 0).sum() < len(position) else [],
+        _NO_EXAMPLE: unknown,
     }
     scored, answer_of = rows, position_of
     if not is_scored.all():

@@ -24,7 +24,9 @@ from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
 from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally, tally
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import AnsweringModel
+from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import (
     Bootstrap,
@@ -38,7 +40,6 @@ from medical_vqa.schema.results import (
     Results,
     WithoutLeaks,
 )
-from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 from medical_vqa.text import plain_letters
 
 _EMPTY = "empty answer, scored as wrong"

@@ -12,10 +12,11 @@ from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
 from medical_vqa.evaluation.scoring import LeakedRows
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
 from medical_vqa.schema.records import Example, Prediction, Split, is_prediction, read_jsonl, read_predictions
 from medical_vqa.schema.selection import Selection
-from medical_vqa.schema.tables import ExampleTable, read_prediction_table
+from medical_vqa.schema.table_files import read_prediction_table
 
 SHUFFLED = "image-shuffled"
 """Name of a model's own baseline: its answers to the same questions about the images of other rows."""

@@ -16,8 +16,9 @@ from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_man
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.runtime.environment import home
 from medical_vqa.schema.audit import Audit, read_audit
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.records import SPLITS, Example, Split
-from medical_vqa.schema.tables import ExampleTable, read_examples
+from medical_vqa.schema.table_files import read_examples
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
 from medical_vqa.data.prepared.manifest import Manifest
 from medical_vqa.data.prepared.splits import split_by_group
 from medical_vqa.errors import DataError
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.records import Example, Split
 from medical_vqa.schema.selection import Selection
-from medical_vqa.schema.tables import ExampleTable
 
 
 class SelectedDataset:

@@ -60,6 +60,8 @@ class Mean:
     by_text: bool = False
     """Whether the score depends on the text of the answer, the accepted answers and the facts in `SCORED_FACTS` alone,
     so that it is computed once for rows in which these are equal."""
+    pair_score: PairScore | None = None
+    """Score of which `score` is the best over the accepted answers, where it is that and depends on nothing else."""
 
     def counts(self, prediction: Prediction, example: Example) -> Counts | None:
         """``(score, 1)``; None where the score does not apply."""

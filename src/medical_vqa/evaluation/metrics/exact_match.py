@@ -13,7 +13,7 @@ def exact_match() -> Mean:
     def score(prediction: Prediction, example: Example) -> float:
         return best_score(exact_match_score, prediction.answer, example.answers)
 
-    return Mean("em", "EM", SQUAD_RULE, score, by_text=True)
+    return Mean("em", "EM", SQUAD_RULE, score, by_text=True, pair_score=exact_match_score)
 
 
 def closed_accuracy() -> Mean:

@@ -16,7 +16,8 @@ def token_f1() -> Mean:
     def score(prediction: Prediction, example: Example) -> float:
         return best_score(token_f1_score, prediction.answer, example.answers)
 
-    return Mean("f1", "F1", f"tokens:blank|overlap:count|empty:equal|{SQUAD_RULE}", score, by_text=True)
+    rule = f"tokens:blank|overlap:count|empty:equal|{SQUAD_RULE}"
+    return Mean("f1", "F1", rule, score, by_text=True, pair_score=token_f1_score)
 
 
 def open_recall() -> Mean:

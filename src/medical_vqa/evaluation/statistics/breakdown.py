@@ -9,9 +9,10 @@ import numpy as np
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.metrics.multiple_choice import CHOICE, OPTIONS
 from medical_vqa.evaluation.statistics.tally import Tally
+from medical_vqa.schema.codes import Numbers
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.results import Bootstrap, Breakdown, BreakdownRow, Facts
-from medical_vqa.schema.tables import ExampleTable, Numbers
 
 Levels = tuple[str, ...]
 SMALL_ROWS = 20

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Weights = NDArray[np.uint8]
 """How often each cluster is drawn, (resamples, clusters); 256 draws of one of many clusters do not occur."""
 Clusters = Sequence[str] | NDArray[np.intp]
-"""The cluster of each row, by name or by number."""
+"""The cluster of each row, by name or by a number from 0."""
 METHOD = "percentile bootstrap over groups"
 WILSON = "Wilson score interval"
 WILSON_OF_GROUPS = "Wilson score interval, a group as one trial"
@@ -81,13 +81,21 @@ def clustered_bootstrap(
 
 def cluster_sums(counts: Floats, clusters: Clusters) -> Floats:
     """Counts added up per cluster, (clusters, k); in the order of the sorted cluster names or numbers."""
-    if isinstance(clusters, np.ndarray):
-        index = np.unique(clusters, return_inverse=True)[1]
-    else:
-        index = cluster_numbers(clusters)
+    index = _without_gaps(clusters) if isinstance(clusters, np.ndarray) else cluster_numbers(clusters)
     if not len(index):
         return np.zeros((0, counts.shape[1]))
     return np.stack([np.bincount(index, column) for column in counts.T], axis=1)
+
+
+def count_clusters(clusters: NDArray[np.intp]) -> int:
+    """How many different clusters rows have."""
+    return int(np.count_nonzero(np.bincount(clusters))) if len(clusters) else 0
+
+
+def _without_gaps(clusters: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The same clusters in the same order, numbered from 0 without those that have no row."""
+    has_rows = np.bincount(clusters) > 0
+    return clusters if has_rows.all() else (np.cumsum(has_rows) - 1)[clusters]
 
 
 def cluster_numbers(clusters: Sequence[str]) -> NDArray[np.intp]:

@@ -11,16 +11,18 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medical_vqa.evaluation.metrics.base import SCORED_FACTS, Mean, Metric
+from medical_vqa.evaluation.metrics.base import SCORED_FACTS, Counts, Mean, Metric, PairScore, best_score
 from medical_vqa.evaluation.statistics.intervals import (
     Floats,
     cluster_numbers,
     clustered_bootstrap,
+    count_clusters,
     wilson_of_groups,
 )
+from medical_vqa.schema.example_table import ExampleTable
+from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, Score
-from medical_vqa.schema.tables import AnswersById, ExampleTable, PredictionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Tally:
         interval = clustered_bootstrap(
             counts, self.clusters, values, resamples=bootstrap.resamples, level=bootstrap.level, seed=bootstrap.seed
         )
-        return Score(value=value, interval=interval, n=len(counts), clusters=len(np.unique(self.clusters)))
+        return Score(value=value, interval=interval, n=len(counts), clusters=count_clusters(self.clusters))
 
 
 class AnswerTable:
@@ -120,16 +122,24 @@ class AnswerTable:
         """A row for each different answer."""
         return [(self.predictions[row], self.examples[row]) for row in self.rows.tolist()]
 
+    def _pair_counts(self, score: PairScore) -> list[Counts | None]:
+        """The counts of each different answer from the texts alone, without objects."""
+        answers, references = self.predictions.answers, self.examples.answers
+        texts = map(answers.values.__getitem__, answers.index[self.rows].tolist())
+        accepted = map(references.values.__getitem__, references.index[self.rows].tolist())
+        return [(best_score(score, text, of), 1.0) if of else None for text, of in zip(texts, accepted, strict=True)]
+
     def tally(self, metric: Metric) -> Tally:
         """Count every row that the metric applies to."""
         once = getattr(metric, "by_text", False)
-        pairs = self._different if once else zip(self.predictions, self.examples, strict=True)
-        scores = [metric.counts(prediction, example) for prediction, example in pairs]
+        if isinstance(metric, Mean) and metric.pair_score is not None:
+            once, scores = True, self._pair_counts(metric.pair_score)
+        else:
+            pairs = self._different if once else zip(self.predictions, self.examples, strict=True)
+            scores = [metric.counts(prediction, example) for prediction, example in pairs]
         width = next((len(score) for score in scores if score is not None), 1)
-        table = np.full((len(scores), width), np.nan)
-        for position, score in enumerate(scores):
-            if score is not None:
-                table[position] = score
+        no_score = (np.nan,) * width
+        table = np.array([no_score if score is None else score for score in scores], float).reshape(-1, width)
         applies = np.array([score is not None for score in scores], bool)
         if once:
             table, applies = table[self.answer_of], applies[self.answer_of]
