@@ -171,11 +171,16 @@ class Killed(Exception):
 
 VISION = {"lora": {"vision": "full", "projector": True}}
 PROJECTOR = {"lora": {"targets": "none", "projector": True}}
+WHOLE = {"lora": {"language": "full"}}
 
 
 @pytest.mark.parametrize(
     ("family", "model"),
-    [*((family, None) for family in MAKERS), ("blip2", VISION), ("chat", VISION), ("chat", PROJECTOR)],
+    [
+        *((family, None) for family in MAKERS),
+        *(("blip2", model) for model in (VISION, WHOLE)),
+        *(("chat", model) for model in (VISION, PROJECTOR, WHOLE)),
+    ],
 )
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, watcher, monkeypatch):
@@ -198,7 +203,10 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "trained"),
-    [("blip2", {"targets": "both"}), ("chat", {}), ("chat", VISION["lora"]), ("chat", PROJECTOR["lora"])],
+    [
+        ("blip2", {"targets": "both"}),
+        *(("chat", lora) for lora in ({}, VISION["lora"], PROJECTOR["lora"], WHOLE["lora"])),
+    ],
 )
 def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path):
     lora = {"lora": trained | {"dropout": 0.0}}
@@ -485,6 +493,17 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="exists; export into a new folder"):
         export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+
+
+def test_a_bundle_with_a_whole_language_model_says_how_others_load_it(recipe, tmp_path, watcher, picture):
+    run = train(recipe("chat", model=WHOLE), tmp_path / "run", watcher=watcher)
+    folder = Path(export(run.run, to=str(tmp_path / "elsewhere")))
+    text = (folder / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["library_name"] == "medical-vqa"
+    assert "PeftModel" not in text
+    assert "export bundle DIR --to merged, then AutoModelForImageTextToText.from_pretrained(DIR)" in text
+    answer = ask(load(folder, device="cpu"), picture, ["Which organ is the largest?"])[0]
+    assert answer == ask(load(run.bundle, device="cpu"), picture, ["Which organ is the largest?"])[0]
 
 
 def test_a_push_without_a_network_says_so(recipe, tmp_path, watcher, monkeypatch):

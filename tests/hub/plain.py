@@ -34,7 +34,8 @@ class FirstOfJanuary(datetime):
 class Plain:
     """A base checkpoint with the adapter of a bundle, or a bundle that is a whole checkpoint (ViLT)."""
 
-    def __init__(self, name: str, base: Path, bundle: Path) -> None:
+    def __init__(self, name: str, base: Path, bundle: Path, network: Any = None) -> None:
+        """Load a bundle on its base, or take the processor of a folder for a complete `network`."""
         self.name = name
         self.layout: Layout = LAYOUTS[name]
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(bundle)
@@ -43,6 +44,9 @@ class Plain:
             self.model = transformers.ViltForQuestionAnswering.from_pretrained(bundle).eval()
             return
         self.processor = self._processor(bundle)
+        if network is not None:
+            self.model = network.eval()
+            return
         network = transformers.AutoModelForImageTextToText
         if self.layout.family == "blip2":
             network = transformers.Blip2ForConditionalGeneration
@@ -68,6 +72,11 @@ class Plain:
             return processor
         arguments = [parts.get(part) for part in processor_class.get_attributes()]
         return without_video(processor_class).from_args_and_dict(arguments, stored)
+
+    @property
+    def network(self) -> Any:
+        """The network, without PEFT's wrapper where it has one."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def inputs(self, image: Image.Image, prompt: str, answer: str | None = None) -> dict[str, Any]:
         """Model inputs; with an answer, labels too."""
@@ -115,7 +124,7 @@ class Plain:
 
     def _blip2_inputs(self, image: Image.Image, prompt: str, answer: str | None) -> dict[str, Any]:
         pixels = self.processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
-        config = self.model.get_base_model().config
+        config = self.network.config
         image_ids = [config.image_token_index] * config.num_query_tokens
         ids, labels = [*image_ids, *self.tokenizer(prompt).input_ids], None
         if answer is not None and config.use_decoder_only_language_model:
@@ -145,7 +154,7 @@ class Plain:
             **inputs, max_new_tokens=tokens, num_beams=beams, do_sample=False, eos_token_id=stops,
             pad_token_id=stops[0], repetition_penalty=1.0, no_repeat_ngram_size=0, length_penalty=1.0,
         )  # fmt: skip
-        decoder_only = not getattr(self.model.get_base_model().config, "is_encoder_decoder", False)
+        decoder_only = not getattr(self.network.config, "is_encoder_decoder", False)
         start = inputs["input_ids"].shape[1] if decoder_only else 0
         new = output[0, start:].tolist()
         end = next((place for place, token in enumerate(new) if token in stops and place), len(new))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.errors import MissingDependencyError, ModelError
+from medical_vqa.models.hf.families import LANGUAGE_FILE
 
 CONVERTER = "convert_hf_to_gguf.py"
 """llama.cpp's converter; no release of it is on PyPI."""
@@ -65,6 +66,8 @@ def write_vllm(bundle: Path, name: str, out: Path) -> str:
 
 def _beyond_language_model(bundle: Path, config: dict[str, Any]) -> str | None:
     """What an adapter changes outside low-rank updates of the language model, in words; None for nothing."""
+    if (bundle / LANGUAGE_FILE).is_file():
+        return "holds a whole trained language model"
     if modules := config.get("modules_to_save"):
         return f"holds whole trained modules ({', '.join(modules[:3])}{', ...' if len(modules) > 3 else ''})"
     from safetensors import safe_open  # noqa: PLC0415 - an extra, which bundles with adapters need anyway

@@ -11,6 +11,7 @@ import yaml
 
 from medical_vqa import registry
 from medical_vqa.errors import ModelError, OfflineError
+from medical_vqa.models.hf.families import LANGUAGE_FILE
 
 if TYPE_CHECKING:
     from medical_vqa.schema.bundle_card import BundleCard
@@ -73,16 +74,28 @@ def write_export(bundle: Path, card: BundleCard, folder: Path) -> Path:
     if folder.exists():
         raise ModelError(f"{folder} exists; export into a new folder")
     shutil.copytree(bundle, folder)
-    (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+    full_language_model = (bundle / LANGUAGE_FILE).is_file()
+    (folder / "README.md").write_text(model_card(card, full_language_model=full_language_model), encoding="utf-8")
     return folder
 
 
-def model_card(card: BundleCard) -> str:
-    """The hub's model card in Markdown: metadata, then data, scores, limits and use."""
-    head = yaml.safe_dump(_metadata(card), sort_keys=False, allow_unicode=True)
+_FULL_USAGE = (
+    "medical-vqa export bundle DIR --to merged, then AutoModelForImageTextToText.from_pretrained(DIR); PEFT alone does "
+    "not read the trained language model"
+)
+
+
+def model_card(card: BundleCard, *, full_language_model: bool = False) -> str:
+    """The hub's model card in Markdown: metadata, then data, scores, limits and use.
+
+    Args:
+        card: The bundle's card.
+        full_language_model: Whether the bundle holds a language model all of whose weights were trained.
+    """
+    head = yaml.safe_dump(_metadata(card, full_language_model=full_language_model), sort_keys=False, allow_unicode=True)
     scores = "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _validation_scores(card).items())
     commands = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
-    if library_usage := registry.find("models", card.family).library_usage:
+    if library_usage := _FULL_USAGE if full_language_model else registry.find("models", card.family).library_usage:
         commands.append("# elsewhere: " + library_usage.replace("{checkpoint}", _base_name(card)))
     usage = "\n".join(commands)
     sections = [
@@ -131,7 +144,7 @@ def _data(card: BundleCard) -> list[str]:
     return paragraphs
 
 
-def _metadata(card: BundleCard) -> dict[str, Any]:
+def _metadata(card: BundleCard, *, full_language_model: bool) -> dict[str, Any]:
     license = next((key for name, key in _LICENSES.items() if card.license.startswith(name)), "other")
     base = card.facts.checkpoint
     metrics = [{"type": name, "value": round(value, 4)} for name, value in _validation_scores(card).items()]
@@ -145,7 +158,7 @@ def _metadata(card: BundleCard) -> dict[str, Any]:
     }
     return {
         "license": license,
-        "library_name": registry.find("models", card.family).library,
+        "library_name": "medical-vqa" if full_language_model else registry.find("models", card.family).library,
         "pipeline_tag": "visual-question-answering",
         "tags": ["medical", "visual-question-answering", "medical-vqa", card.family],
         **({"base_model": base} if base and not _is_folder(base) else {}),

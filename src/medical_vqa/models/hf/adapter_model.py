@@ -34,7 +34,7 @@ from medical_vqa.models.hf.generation import (
 )
 from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, library_versions, read_config
 from medical_vqa.models.hf.lora import keep_trainable_state
-from medical_vqa.models.hf.peft_io import load_adapted, save_adapter
+from medical_vqa.models.hf.peft_io import load_adapted, load_language, save_adapter
 from medical_vqa.models.memory import (
     MemoryEstimate,
     count_parameters,
@@ -178,6 +178,11 @@ class AdapterModel(ABC):
     def vision_parts(cls, network: Any) -> tuple[Sequence[str], Sequence[str]]:
         """Names of the modules of the vision encoder, and of the projector behind it."""
 
+    @staticmethod
+    @abstractmethod
+    def language_modules(network: Any) -> tuple[str, ...]:
+        """Names of the modules of the language model, its head included."""
+
     @classmethod
     @abstractmethod
     def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
@@ -236,6 +241,8 @@ class AdapterModel(ABC):
             cls.check_initial(initial, source)
         network = cls.load_network(source, dtype, options | {"attention": attention})
         rates = cls._rate_factors(network, lora)
+        if initial is not None:
+            load_language(network, initial)
         peft_model, cached_modules = cls.adapt(network, lora, initial)
         settings = AdapterSettings(
             checkpoint=source,
@@ -356,7 +363,8 @@ class AdapterModel(ABC):
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, tokenizer and processor, and which base they belong to."""
         settings = self.settings
-        save_adapter(self.module.peft_model, folder, settings.checkpoint)
+        peft_model = self.module.peft_model
+        save_adapter(peft_model, folder, settings.checkpoint, self.language_modules(peft_model.get_base_model()))
         for path in settings.checkpoint.processor_files():  # as published: nothing is lost by writing them again
             shutil.copyfile(path, folder / path.name)
         stored = {

@@ -142,6 +142,11 @@ class Blip2(AdapterModel, Blip2Family):
         return (blip2_network.VISION,), (blip2_network.PROJECTOR,)
 
     @staticmethod
+    def language_modules(network: Any) -> tuple[str, ...]:  # noqa: ARG004 - always the same
+        """The language model, which has its head inside."""
+        return (blip2_network.LANGUAGE,)
+
+    @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:
         """The matrices of the language model, with ``four_bit``."""
         return count_language_weights(network) if options.get("four_bit") else 0

@@ -21,6 +21,7 @@ from medical_vqa.models.hf.lora import (
     matching_layers,
     savable_modules,
     trained_digest,
+    trains_language_wholly,
 )
 from medical_vqa.models.memory import is_within
 
@@ -31,6 +32,7 @@ Targets = Literal["qformer", "language", "both", "none"]
 Layers = Literal["attention", "all-linear"]
 VISION = "vision_model"
 PROJECTOR = "language_projection"
+LANGUAGE = "language_model"
 _CONNECTOR = ("qformer", "query_tokens", PROJECTOR)
 _QFORMER_LAYERS = r"qformer\..*\.attention\.(query|value)"
 _LANGUAGE_LAYERS = {"t5": r"language_model\..*\.(q|v)", "opt": r"language_model\..*\.(q_proj|v_proj)"}
@@ -72,10 +74,11 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
         lora: Fresh adapters as a recipe describes them.
         initial: A folder with adapters to start from instead.
     """
+    in_place = (LANGUAGE,) if trains_language_wholly(lora, initial) else ()
     if initial is not None:
         changed = adapter_modules(initial, network)
         cached_modules = _upstream(changed, vision_trains=any(is_within(name, (VISION,)) for name in changed))
-        return continue_lora(network, initial, frozen=cached_modules), cached_modules
+        return continue_lora(network, initial, frozen=cached_modules, in_place=in_place), cached_modules
     vision = lora.get("vision", "none")
     trained_modules: tuple[str, ...] = (PROJECTOR,) if lora.get("projector") else ()
     if vision == "full":
@@ -84,7 +87,7 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
     changed = [*trained_modules, *(matching_layers(network, pattern) if pattern else ())]
     cached_modules = _upstream(changed, vision_trains=vision != "none")
     sizes = {name: lora[name] for name in LORA_SIZES if name in lora}
-    adapters = Lora(pattern=pattern, trained_modules=trained_modules, **sizes)
+    adapters = Lora(pattern=pattern, trained_modules=trained_modules, in_place=in_place, **sizes)
     return add_lora(network, adapters, frozen=cached_modules), cached_modules
 
 
@@ -99,11 +102,14 @@ def _upstream(changed: Sequence[str], *, vision_trains: bool) -> tuple[str, ...]
 def _pattern(lora: Mapping[str, Any], text_model: str) -> str | None:
     """All layers that get adapters; None for none."""
     layers: Layers = lora.get("layers", "attention")
+    targets: Targets = lora["targets"]
+    if lora.get("language") == "full":
+        targets = "qformer" if targets in ("qformer", "both") else "none"
     patterns = []
     if lora.get("modules") is not None:
         patterns.append(lora["modules"])
-    elif lora["targets"] != "none":
-        patterns.append(lora_pattern(lora["targets"], text_model, layers))
+    elif targets != "none":
+        patterns.append(lora_pattern(targets, text_model, layers))
     if lora.get("vision") == "lora":
         patterns.append(_VISION_LAYERS[layers])
     return "|".join(patterns) or None

@@ -91,6 +91,7 @@ class ChatVlm(AdapterModel, ChatFamily):
     module: ChatNet
     prompt: str
     adapt = staticmethod(chat_network.adapt)
+    language_modules = staticmethod(chat_network.language_modules)
     load_processor = staticmethod(load_processor)
 
     def __init__(

@@ -31,6 +31,7 @@ from medical_vqa.models.hf.lora import (
     continue_lora,
     savable_modules,
     trained_digest,
+    trains_language_wholly,
 )
 from medical_vqa.models.memory import is_within
 
@@ -362,6 +363,7 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
     """
     parts = VisionParts.of(network.model)
     tower, projector = parts.prefixed(parts.tower), parts.prefixed(parts.projector)
+    in_place = language_modules(network) if trains_language_wholly(lora, initial) else ()
     if initial is not None:
         changed = adapter_modules(initial, network)
         vision_trains = any(is_within(name, tower) for name in changed)
@@ -376,11 +378,18 @@ def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) ->
         )
     cached = () if vision_trains else tower if projector_trains else parts.prefixed(parts.all)
     if initial is not None:
-        return continue_lora(network, initial, frozen=cached), cached
+        return continue_lora(network, initial, frozen=cached, in_place=in_place), cached
     full = (*(tower if vision == "full" else ()), *(projector if projector_trains else ()))
     sizes = {name: lora[name] for name in LORA_SIZES if name in lora}
-    adapters = Lora(pattern=_pattern(lora), trained_modules=savable_modules(network, full), **sizes)
+    trained = savable_modules(network, full)
+    adapters = Lora(pattern=_pattern(lora), trained_modules=trained, in_place=in_place, **sizes)
     return add_lora(network, adapters, frozen=cached), cached
+
+
+def language_modules(network: Any) -> tuple[str, ...]:
+    """Names of the language model and its head."""
+    names = [f"model.{name}" for name, _ in network.model.named_children() if name in _LANGUAGE_PARTS]
+    return (*names, *(name for name, _ in network.named_children() if name == "lm_head"))
 
 
 def _pattern(lora: Mapping[str, Any]) -> str | None:
@@ -389,7 +398,7 @@ def _pattern(lora: Mapping[str, Any]) -> str | None:
     patterns = []
     if lora.get("modules") is not None:
         patterns.append(lora["modules"])
-    elif lora.get("targets") != "none":
+    elif lora.get("targets") != "none" and lora.get("language") != "full":
         patterns.append(_LANGUAGE_LAYERS[layers])
     if lora.get("vision") == "lora":
         patterns.append(_VISION_LAYERS[layers])

@@ -10,12 +10,17 @@ from medical_vqa.config.recipe import Count, Fraction, ModelOptions, Positive, S
 from medical_vqa.models.base import ModelFamily
 from medical_vqa.models.options import AugmentOptions
 
+LANGUAGE_FILE = "language_model.safetensors"
+"""File of a bundle with the weights of a language model that trained wholly."""
+
 
 class LoraOptions(Section):
     """What trains: low-rank adapters, their places and sizes, and the modules that train in addition."""
 
     targets: Literal["qformer", "language", "both", "none"] = "language"
     """The Q-Former, the language model, or both; none, so that only the projector or the vision encoder trains."""
+    language: Literal["lora", "full"] = "lora"
+    """Train the language model by adapters (`targets` says whether), or all its weights, in fp32."""
     layers: Literal["attention", "all-linear"] = "attention"
     """Query and value projections of the targets, or all their linear layers except the head."""
     modules: str | None = None
@@ -42,9 +47,11 @@ class LoraOptions(Section):
 
     @model_validator(mode="after")
     def _something_trains(self) -> Self:
-        if self.targets == "none" and self.modules is None and not self.projector and self.vision == "none":
+        adapters = self.targets != "none" or self.modules is not None
+        if not adapters and not self.projector and self.vision == "none" and self.language == "lora":
             raise ValueError(
-                "nothing would train: targets is none; set projector: true, vision: lora or full, or targets: language"
+                "nothing would train: targets is none; set projector: true, vision: lora or full, language: full, or "
+                "targets: language"
             )
         return self
 
@@ -95,6 +102,8 @@ class AdapterOptions(CheckpointOptions):
     """Adapters to start from in place of fresh ones: a bundle or run of the same family, or a folder with a LoRA
     adapter in PEFT's format, or ``hub:USER/NAME`` for either, of the same checkpoint. They keep their places and sizes;
     only the rates of `lora` have an effect."""
+    lora: LoraOptions = LoraOptions()
+    """What trains."""
 
     @model_validator(mode="after")
     def _augment_or_features(self) -> Self:
@@ -102,6 +111,15 @@ class AdapterOptions(CheckpointOptions):
             raise ValueError(
                 "augment changes the pictures in every epoch while features caches the vision part's output for the "
                 "unchanged ones; set augment: null or features: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_or_four_bit(self) -> Self:
+        if self.four_bit and self.lora.language == "full":
+            raise ValueError(
+                "lora.language full trains the weights that four_bit stores in 4 bits, which cannot be trained; set "
+                "four_bit: false, or lora.language: lora"
             )
         return self
 
@@ -113,8 +131,6 @@ class Blip2Options(AdapterOptions):
     """A hub id, or a folder in the hub's layout."""
     prompt: str = "Answer the following question based on the image: {question}"
     """What the language model reads after the image."""
-    lora: LoraOptions = LoraOptions()
-    """What trains."""
 
 
 class ChatOptions(AdapterOptions):

@@ -5,7 +5,9 @@ features would then silently be wrong. A pattern here is a regular expression ov
 layer, and one that matches inside a cached module is refused.
 
 Modules all of whose weights train are PEFT's `modules_to_save`, so that the adapter loads with PEFT alone. They are in
-fp32 whatever the precision of the frozen weights: a small update of a weight would be lost in 16 bits.
+fp32 whatever the precision of the frozen weights: a small update of a weight would be lost in 16 bits. PEFT keeps the
+original next to each of them, too much for a language model: its weights train in place (`train_in_place`), and
+`peft_io` saves them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 from torch import nn
 
 from medical_vqa.errors import ModelError
+from medical_vqa.models.hf.families import LANGUAGE_FILE
 from medical_vqa.models.hf.loading import explain_errors
 from medical_vqa.models.memory import is_within
 
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
 
 LORA_SIZES = ("rank", "alpha", "dropout", "dora", "rslora")
 """Fields of `Lora` that a recipe's `model.lora` has under the same names."""
+
+
+def trains_language_wholly(lora: Mapping[str, Any], initial: Path | None) -> bool:
+    """Whether all weights of the language model train: as a recipe says, or as those to start from did."""
+    return lora.get("language") == "full" if initial is None else (initial / LANGUAGE_FILE).is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Lora:
     """Whether the update is scaled by alpha / sqrt(rank) instead (rank-stabilized LoRA, Kalajdzievski 2023)."""
     trained_modules: tuple[str, ...] = ()
     """Names of modules all of whose weights are trained, without adapters."""
+    in_place: tuple[str, ...] = ()
+    """Names of such modules of which PEFT keeps no original and saves nothing."""
 
 
 def matching_layers(model: nn.Module, pattern: str) -> list[str]:
@@ -94,7 +104,8 @@ def check_targets(
     if trained := [name for name in names if is_within(name, trained_modules)]:
         raise ModelError(
             f"the LoRA pattern {pattern!r} matches {trained[0]}, which is in a module all of whose weights train; "
-            "anchor the pattern at other modules, or set model.lora.projector: false or model.lora.vision: lora"
+            "anchor the pattern at other modules, or set model.lora.projector: false, model.lora.vision: lora or "
+            "model.lora.language: lora"
         )
     return names
 
@@ -106,7 +117,8 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
 
     targets: str | list[str] = DUMMY_TARGET_MODULES  # PEFT's own name for none
     if lora.pattern is not None:
-        names = check_targets(model, lora.pattern, frozen=frozen, trained_modules=lora.trained_modules)
+        trained = (*lora.trained_modules, *lora.in_place)
+        names = check_targets(model, lora.pattern, frozen=frozen, trained_modules=trained)
         exact = len(names) == sum(bool(re.fullmatch(lora.pattern, name)) for name, _ in model.named_modules())
         targets = lora.pattern if exact else names  # PEFT refuses other layers than linear ones
     config = LoraConfig(
@@ -121,8 +133,15 @@ def add_lora(model: nn.Module, lora: Lora, *, frozen: Sequence[str]) -> PeftMode
     with hide_peft_warnings():
         adapted = get_peft_model(model, config)
     _widen_trained_modules(adapted)
+    train_in_place(adapted, lora.in_place)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
+
+
+def train_in_place(adapted: PeftModel, names: Sequence[str]) -> None:
+    """Train all weights of some modules of the network, in fp32."""
+    for name in names:
+        adapted.get_base_model().get_submodule(name).float().requires_grad_(True)
 
 
 def load_lora(model: nn.Module, folder: Path, *, trainable: bool) -> PeftModel:
@@ -149,18 +168,20 @@ def load_lora(model: nn.Module, folder: Path, *, trainable: bool) -> PeftModel:
     return adapted
 
 
-def continue_lora(model: nn.Module, folder: Path, *, frozen: Sequence[str]) -> PeftModel:
+def continue_lora(model: nn.Module, folder: Path, *, frozen: Sequence[str], in_place: Sequence[str] = ()) -> PeftModel:
     """The model with the adapters of a folder, to be trained further.
 
     Args:
         model: The network.
         folder: Holds ``adapter_config.json`` and the weights.
         frozen: Names of the modules whose output is cached.
+        in_place: Names of modules all of whose weights train, and are not the adapter's.
 
     Raises:
         ModelError: The adapter is of another kind or of another network, or trains a frozen module.
     """
     adapted = load_lora(model, folder, trainable=True)
+    train_in_place(adapted, in_place)
     refuse_trainable(adapted.get_base_model(), frozen)
     return adapted
 

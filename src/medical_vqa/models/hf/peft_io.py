@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from medical_vqa.errors import BundleError, MedicalVqaError
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
-from medical_vqa.models.hf.loading import Dtype, fp16_problem, read_config
+from medical_vqa.models.hf.families import LANGUAGE_FILE
+from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
 from medical_vqa.models.hf.lora import load_lora
+from medical_vqa.models.memory import is_within
 from medical_vqa.runtime.devices import choose_precision, without_fp16
 
 if TYPE_CHECKING:
-    import torch
-
     LoadNetwork = Callable[[Checkpoint, Dtype, Mapping[str, Any]], Any]
 
 
@@ -57,6 +59,7 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
             )
         dtype = without_fp16(choice, fp16_problem(read_config(checkpoint))).precision
         network = load_network(checkpoint, dtype, settings)
+        load_language(network, folder)
         return AdaptedBundle(settings, checkpoint, load_lora(network, folder, trainable=False), dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"the bundle {folder} is damaged ({error}); train or copy it again") from error
@@ -66,10 +69,48 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
         raise BundleError(f"the bundle {folder} cannot be loaded: {error}") from error
 
 
-def save_adapter(peft_model: Any, folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the adapter in PEFT's own format, with the checkpoint it belongs to."""
+def load_language(network: Any, folder: Path) -> None:
+    """Replace the weights of a language model that trained wholly, where a folder has such.
+
+    Raises `ModelError` where they are damaged or of another network.
+    """
+    from safetensors.torch import load_file  # noqa: PLC0415 - an extra, which this module's callers have
+
+    path = folder / LANGUAGE_FILE
+    if not path.is_file():
+        return
+    with explain_errors(f"the language model {path}"):
+        trained, own = load_file(path), dict(network.named_parameters())
+        if unknown := sorted(trained.keys() - own.keys()):
+            raise ValueError(f"the network has no {unknown[0]}")
+        with torch.no_grad():
+            for name, value in trained.items():
+                own[name].copy_(value)
+
+
+def _save_language(state: Mapping[str, Any], peft_model: Any, names: Sequence[str], folder: Path) -> None:
+    from safetensors.torch import save_file  # noqa: PLC0415 - an extra, which this module's callers have
+
+    network = peft_model.get_base_model()
+    trained = [name for name, p in network.named_parameters() if p.requires_grad and is_within(name, names)]
+    if trained and not any(".lora_" in name for name in trained):  # a tied head is there once
+        weights = {name: state[f"base_model.model.{name}"].detach().cpu().contiguous() for name in trained}
+        save_file(weights, folder / LANGUAGE_FILE, metadata={"format": "pt"})
+
+
+def save_adapter(peft_model: Any, folder: Path, checkpoint: Checkpoint, language: Sequence[str]) -> None:
+    """Write the adapter in PEFT's own format, with the checkpoint it belongs to, and a wholly trained language model.
+
+    Args:
+        peft_model: The network.
+        folder: Where to write.
+        checkpoint: The published checkpoint.
+        language: Names of the modules of the language model.
+    """
+    state = unsharded_state(peft_model)
     peft_model.peft_config["default"].base_model_name_or_path = checkpoint.name
     peft_model.peft_config["default"].revision = checkpoint.revision
     # the embeddings are those of the checkpoint, unchanged
-    peft_model.save_pretrained(folder, save_embedding_layers=False, state_dict=unsharded_state(peft_model))
+    peft_model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form of PEFT's; the bundle's card has the facts
+    _save_language(state, peft_model, language, folder)
