@@ -130,6 +130,11 @@ GROUPS: dict[Group, _Contents] = {
                 "multimedeval",
                 "helm",
                 "vila_m3",
+                "vqa_med",
+                "path_vqa",
+                "omnimedvqa",
+                "medxpertqa",
+                "vlmevalkit",
                 "judge",
             )
         },

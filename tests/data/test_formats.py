@@ -319,6 +319,20 @@ def test_choices_and_the_right_one_are_facts(tmp_path: Path) -> None:
     assert len(row.other_image_ids) == 1
 
 
+def test_the_text_part_of_medxpertqa_is_left_out_wherever_the_folder_is(tmp_path: Path) -> None:
+    source = tmp_path / "my texts" / "MedXpertQA"
+    medxpertqa(source)
+    write(source / "Text/test.jsonl", json.dumps({"id": "Text-1", "question": "?", "options": {}, "label": "A"}) + "\n")
+    assert [row.facts["medical_task"] for row in read("medxpertqa-mm", source).examples["test"]] == ["Diagnosis"]
+
+
+def test_of_choices_with_equal_texts_the_first_is_the_right_one(tmp_path: Path) -> None:
+    omnimedvqa(tmp_path)
+    path = tmp_path / "QA_information/Open-access/ACRIMA.json"
+    write(path, path.read_text().replace('"CT"', '"Fundus imaging"'))
+    assert choice_of(read("omnimedvqa", tmp_path).examples["test"][0]) == "A"
+
+
 def test_the_misspelled_column_of_pmc_vqa_is_known(tmp_path: Path) -> None:
     pmc_vqa(tmp_path)
     text = (tmp_path / "test_2.csv").read_text().replace("Answer", "Anwser").replace(",B,test", ", B:Liver,test")

@@ -25,7 +25,7 @@ def scores(names, examples, predictions, train=()):
 def test_the_table_of_the_design_is_there_row_by_row():
     assert registry.names("protocols") == [
         "squad_v2", "llava_med", "medevalkit", "lmms_eval", "m2i2", "mevf", "qcr", "medvint", "multimedeval", "helm",
-        "vila_m3", "judge",
+        "vila_m3", "vqa_med", "path_vqa", "omnimedvqa", "medxpertqa", "vlmevalkit", "judge",
     ]  # fmt: skip
 
 

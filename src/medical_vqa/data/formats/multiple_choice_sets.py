@@ -82,7 +82,7 @@ def _add_choice(
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Add a multiple-choice row whose answer is a letter or the text of a choice; raises `DataError` for neither."""
-    texts = {text.strip().lower(): letter for letter, text in options.items()}
+    texts = {text.strip().lower(): letter for letter, text in reversed(options.items())}  # of equal texts the first
     letter = answer.strip().upper() if answer.strip().upper() in options else texts.get(answer.strip().lower(), "")
     if answer.strip() and not letter:
         raise DataError(f"{place}: the answer {answer!r} is none of the choices {', '.join(options)}; correct it")
@@ -157,8 +157,8 @@ class MedXpertQa(_MultipleChoice):
     )
 
     def has_rows(self, path: Path) -> bool:
-        """Whether a table is of the part with images."""
-        return "text" not in path.as_posix().lower()
+        """Whether a table is of the part with images: not ``Text/test.jsonl``, nor ``medxpertqa_text_input.jsonl``."""
+        return path.parent.name.lower() != "text" and "text" not in path.stem.lower()
 
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row."""

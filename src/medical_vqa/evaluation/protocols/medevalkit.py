@@ -174,7 +174,7 @@ def _choice_metric(context: Context) -> ProtocolMetric:
             return None
         response = tagged_content(prediction.answer) if extracts else prediction.answer
         prefix = ".".join if context.dataset == "medframeqa" else ". ".join
-        plain = context.dataset in ("pmc-vqa", "rad-restruct", "")
+        plain = context.dataset in ("pmc-vqa", "")
         options = [text if plain else prefix((letter, text)) for letter, text in choices_of(example).items()]
         return published_choice(response, options, choice_of(example))
 
@@ -256,6 +256,5 @@ PROTOCOL = Protocol(
         "omnimedvqa",
         "medxpertqa-mm",
         "medframeqa",
-        "rad-restruct",
     ),
 )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from medical_vqa.evaluation.extraction import NAME
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Mean
 from medical_vqa.evaluation.protocols.base import Context, Protocol
 from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally
+from medical_vqa.schema.codes import Codes
+from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, ProtocolScore
 
@@ -27,6 +31,8 @@ def protocol_scores(
 ) -> list[ProtocolScore]:
     """Score the same answers by a protocol, as published and repaired.
 
+    Published rules receive the text with the spaces around it, which some of them count.
+
     Args:
         protocol: The protocol.
         answered: The questions with the model's answers.
@@ -37,15 +43,17 @@ def protocol_scores(
     """
     scores = []
     context = Context(training_rows, answered.scored)
-    table = AnswerTable(answered.scored, answered.answers)
-    without_reasoning = table if extracted is None else AnswerTable(answered.scored, extracted, like=table)
+    complete_texts = untrimmed(answered.answers)
+    table = AnswerTable(answered.scored, complete_texts)
+    trimmed = answered.answers if extracted is None else extracted
+    to_repair = table if trimmed is complete_texts else AnswerTable(answered.scored, trimmed, like=table)
     of_baseline = AnswerTable(answered.scored, baseline, like=table) if baseline else None
     for metric in protocol.build(context):
         published = table.tally(metric.published)
         rule = metric.repaired
         if rule is not None and extracted is not None and isinstance(rule, Mean):
             rule = replace(rule, rule=f"{NAME}|{rule.rule}")
-        repaired = without_reasoning.tally(rule) if rule else None
+        repaired = to_repair.tally(rule) if rule else None
         changed = changed_rows(published, repaired) if repaired else None
         scores.append(
             ProtocolScore(
@@ -64,6 +72,24 @@ def protocol_scores(
             )
         )
     return scores
+
+
+def untrimmed(answers: AnswersById) -> AnswersById:
+    """The same answers with the spaces around them; the argument itself where there are none."""
+    table = answers.predictions
+    texts, raw = table.answers, table.raw
+    if texts.values == raw.values and np.array_equal(texts.index, raw.index):
+        return answers
+    pairs, pair_of = np.unique(texts.index * len(raw.values) + raw.index, return_inverse=True)
+    complete: list[str] = []
+    for pair in pairs.tolist():
+        text, before = texts.values[pair // len(raw.values)], raw.values[pair % len(raw.values)]
+        complete.append(before if before.strip() == text else text)
+    if complete == [texts.values[pair // len(raw.values)] for pair in pairs.tolist()]:
+        return answers
+    rows = PredictionTable(table.ids, Codes(complete, pair_of), raw, table.confidence, table.alternatives)
+    rows.further = {row: replace(one, answer=complete[pair_of[row]]) for row, one in table.further.items()}
+    return AnswersById(answers.examples, rows)
 
 
 def changed_rows(published: Tally, repaired: Tally) -> list[str] | None:

@@ -60,6 +60,12 @@ def vqa_normalize(text: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def vqa_med_normalize(text: str) -> str:
+    """The same rule as VQA-Med's evaluator applies it to references: line breaks are no spaces, nothing is stripped."""
+    return _without_punctuation(text)
+
+
+@lru_cache(maxsize=1 << 16)
 def llava_normalize(text: str) -> str:
     """The same rule as LLaVA-Med and MultiMedEval have it: line breaks are no spaces, and remaining commas go."""
     return _without_punctuation(text.lower()).replace(",", "")
