@@ -33,12 +33,13 @@ from medical_vqa.models.hf.generation import (
     to_prediction,
 )
 from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, library_versions, read_config
-from medical_vqa.models.hf.lora import keep_trainable_state
+from medical_vqa.models.hf.lora import hide_peft_warnings, keep_trainable_state, separate_adapted_weights
 from medical_vqa.models.hf.peft_io import load_adapted, load_language, save_adapter
 from medical_vqa.models.memory import (
     MemoryEstimate,
     count_parameters,
     estimate_memory,
+    is_within,
     language_model_stacks,
     vision_stack,
 )
@@ -244,6 +245,8 @@ class AdapterModel(ABC):
         if initial is not None:
             load_language(network, initial)
         peft_model, cached_modules = cls.adapt(network, lora, initial)
+        if initial is not None:
+            cls._check_parts(peft_model.get_base_model(), lora, initial)
         settings = AdapterSettings(
             checkpoint=source,
             dtype=dtype,
@@ -284,6 +287,20 @@ class AdapterModel(ABC):
                 f"the adapter {folder} was trained on {trained_on} and not on {checkpoint.name}; name the former in "
                 "model.checkpoint, or another adapter in model.initial"
             )
+
+    @classmethod
+    def _check_parts(cls, network: Any, lora: Mapping[str, Any], initial: Path) -> None:
+        """Raise `ModelError` where a recipe asks for parts to train that the adapter to start from does not contain."""
+        tower, projector = cls.vision_parts(network)
+        learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        requested = {"projector": (lora.get("projector", False), projector)}
+        requested["vision"] = (lora.get("vision", "none") != "none", tower)
+        for key, (is_requested, part) in requested.items():
+            if is_requested and not any(is_within(name, part) for name in learning):
+                raise ModelError(
+                    f"model.lora.{key} is {str(lora[key]).lower()}, and the adapter that training starts from, "
+                    f"{initial}, has nothing there; leave the key out, or start from one that was trained with it"
+                )
 
     @classmethod
     def memory_estimate(
@@ -368,7 +385,7 @@ class AdapterModel(ABC):
         for path in settings.checkpoint.processor_files():  # as published: nothing is lost by writing them again
             shutil.copyfile(path, folder / path.name)
         stored = {
-            "checkpoint": settings.checkpoint.name,
+            "checkpoint": settings.checkpoint.location,
             "revision": settings.checkpoint.revision,
             "digest": settings.checkpoint.digest(),
             "cached_modules": list(self.cached_modules),
@@ -391,7 +408,9 @@ class AdapterModel(ABC):
                 continue
             if path.suffix in _COPIED_SUFFIXES:
                 shutil.copyfile(path, folder / path.name)
-        adapted.peft_model.merge_and_unload().save_pretrained(folder)
+        separate_adapted_weights(adapted.peft_model)
+        with hide_peft_warnings():
+            adapted.peft_model.merge_and_unload().save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:

@@ -213,7 +213,8 @@ class Blip2(AdapterModel, Blip2Family):
     def _continuation(self, answer: str) -> list[int]:
         """Token ids of an answer that continues the prompt, its end token included."""
         ids: list[int] = self.tokenizer(f" {answer}", add_special_tokens=False).input_ids
-        return [*ids, self.tokenizer.eos_token_id]
+        own = self.tokenizer.eos_token_id
+        return [*ids, self.end_tokens[0] if own is None else own]
 
     def _words(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> Batch:
         padding = self.tokenizer.pad_token_id or 0

@@ -90,7 +90,7 @@ class ChatFormat:
             # PaliGemma's own code converts a tensor in a way that NumPy deprecates
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
             inputs = self.processor(
-                text=[text if self._templated else text.removesuffix("\n")],
+                text=[text if self._template else text.removesuffix("\n")],
                 images=[Image.fromarray(picture)],
                 return_tensors="pt",
                 add_special_tokens=not has_bos,
@@ -99,6 +99,12 @@ class ChatFormat:
         ids, suffix = inputs["input_ids"][0], self.suffix(_PROBE)
         length = len(ids) - len(suffix)
         if ids[length:].tolist() != suffix:
+            if not self._template:
+                raise ModelError(
+                    "the checkpoint has no chat template, and its processor does not put the question behind the image "
+                    "as it stands; put the template of its instruction-tuned sibling into chat_template.jinja next to "
+                    "the tokenizer"
+                )
             raise ModelError(
                 "this model's tokenizer joins the end of the image with the question, so features cannot be cached per "
                 "image; put a line break before {question} in model.prompt, or use another checkpoint"
@@ -110,13 +116,14 @@ class ChatFormat:
         return ImageInputs(ids[:length], types, pixels)
 
     @property
-    def _templated(self) -> bool:
-        return bool(self.processor.chat_template or self.tokenizer.chat_template)
+    def _template(self) -> str | None:
+        template = self.processor.chat_template or self.tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
 
     def _split(self, question: str) -> tuple[str, str]:
         """The rendered turn before and after the image's place."""
         prompt = fill_prompt(self._prompt, question)
-        if not self._templated:
+        if not self._template:
             return "", f"{prompt}\n"  # PaliGemma: no turns, the question and a line break
         text = self._render([_user_turn(prompt)], answer_follows=True)
         before, image_token, after = text.partition(self.processor.image_token)
@@ -128,8 +135,7 @@ class ChatFormat:
         return before, after
 
     def _render(self, turns: list[dict[str, Any]], *, answer_follows: bool) -> str:
-        template = self.processor.chat_template or self.tokenizer.chat_template
-        dated = _DATE_CALL.sub(lambda call: repr(_TODAY.strftime(call["form"])), template)
+        dated = _DATE_CALL.sub(lambda call: repr(_TODAY.strftime(call["form"])), self._template or "")
         with explain_errors("the chat template"):
             text: str = self.tokenizer.apply_chat_template(
                 turns, chat_template=dated, tokenize=False, add_generation_prompt=answer_follows
@@ -138,8 +144,9 @@ class ChatFormat:
 
     def _answer_frame(self, end_tokens: Collection[int]) -> tuple[str, list[int]]:
         """Text before an answer in the model's turn, and the tokens that end the turn."""
-        end = [self.tokenizer.eos_token_id]
-        if not self._templated:
+        own = self.tokenizer.eos_token_id
+        end = [next(iter(end_tokens)) if own is None and end_tokens else own]
+        if not self._template:
             return "", end
         turn = _user_turn(fill_prompt(self._prompt, _PROBE))
         answer_turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}

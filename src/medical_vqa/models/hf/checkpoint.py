@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from medical_vqa.errors import ModelError, OfflineError
 from medical_vqa.io import sha256_file
+from medical_vqa.runtime.environment import home
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Configuration, tokenizer and templates."""
@@ -41,6 +42,11 @@ class Checkpoint:
     """Folder of the files."""
     shipped: bool = False
     """Whether the files are the configuration that comes with this package, because the checkpoint is not here."""
+
+    @property
+    def location(self) -> str:
+        """Hub id, or the whole path of a folder, so that a bundle finds it from any working folder."""
+        return self.name if self.revision is not None else str(self.folder.resolve())
 
     def digest(self) -> str:
         """SHA-256 that identifies the checkpoint: of id and commit, or of the files of a folder."""
@@ -108,6 +114,27 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             raise
         return Checkpoint(name, None, shipped, shipped=True)
     return Checkpoint(name, snapshot.name, snapshot)
+
+
+def find_base(name: str, revision: str | None) -> Checkpoint:
+    """The checkpoint that a bundle was trained on; a folder that is elsewhere now is looked for under `checkpoints`.
+
+    Args:
+        name: The path that the folder had, or the hub id.
+        revision: Commit on the hub; None for a folder.
+
+    Raises:
+        ModelError: It is not on this machine.
+        OfflineError: It would have to be downloaded and cannot be.
+    """
+    if revision is not None or Path(name).expanduser().is_dir():
+        return find_checkpoint(name, revision)
+    expected = home() / "checkpoints" / PureWindowsPath(name).name  # divides at both kinds of slashes
+    if expected.is_dir():
+        return find_checkpoint(str(expected))
+    raise ModelError(
+        f"its base, the folder {name}, is not on this machine; put the same files, or a link to them, at {expected}"
+    )
 
 
 def _download(name: str, revision: str | None, weights: bool) -> Path:

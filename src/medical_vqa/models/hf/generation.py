@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from medical_vqa.errors import ConfigError
+from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -99,6 +99,9 @@ def isolate_special_tokens(network: Any, generating: Any, tokenizer: Any) -> tup
 
     Returns:
         The tokens at which generation stops: those that the checkpoint names, and the tokenizer's end token.
+
+    Raises:
+        ModelError: Neither names one.
     """
     from transformers import GenerationConfig  # noqa: PLC0415 - the module that needs it has imported it
 
@@ -110,6 +113,11 @@ def isolate_special_tokens(network: Any, generating: Any, tokenizer: Any) -> tup
     named = first("eos_token_id")
     ends = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
     stops = tuple(dict.fromkeys(token for token in ends if token is not None))
+    if not stops:
+        raise ModelError(
+            "nothing says at which token an answer ends: expected eos_token in the checkpoint's tokenizer_config.json, "
+            "or eos_token_id in its generation_config.json; add one"
+        )
     padding = first("pad_token_id")
     generating.generation_config = GenerationConfig(
         bos_token_id=first("bos_token_id"),

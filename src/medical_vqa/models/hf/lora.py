@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import torch
 from torch import nn
 
 from medical_vqa.errors import ModelError
+from medical_vqa.models.hf.adapter_files import check_complete, read_adapter
 from medical_vqa.models.hf.families import LANGUAGE_FILE
 from medical_vqa.models.hf.loading import explain_errors
 from medical_vqa.models.memory import is_within
@@ -153,18 +155,17 @@ def load_lora(model: nn.Module, folder: Path, *, trainable: bool) -> PeftModel:
         trainable: Whether the adapters will be trained further.
 
     Raises:
-        ModelError: The adapter is of another kind or of another network.
+        ModelError: The adapter is of another kind, or its weights and its places in the network do not fit.
     """
-    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - slow to import, and only this needs it
-    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict  # noqa: PLC0415
+    from peft import PeftModel  # noqa: PLC0415 - slow to import, and only this needs it
+    from peft.utils.save_and_load import set_peft_model_state_dict  # noqa: PLC0415
 
     with explain_errors(f"the adapter {folder}"), hide_peft_warnings():
-        kind = PeftConfig.from_pretrained(str(folder)).peft_type
-        if kind != "LORA":
-            raise ModelError(f"the adapter {folder} is of the kind {kind} and LORA is expected; start from another one")
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-        if _widen_trained_modules(adapted):  # they were read into 16 bits
-            set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+        config, weights = read_adapter(folder, model)
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, config=config)
+        _widen_trained_modules(adapted)
+        set_peft_model_state_dict(adapted, dict(weights))  # PEFT read them by their old names, or into 16 bits
+    check_complete(adapted, weights, folder)
     return adapted
 
 
@@ -214,11 +215,10 @@ def savable_modules(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
-def _widen_trained_modules(adapted: nn.Module) -> bool:
-    """Keep the wholly trained modules in fp32 among frozen ones of 16 bits; whether there were any."""
+def _widen_trained_modules(adapted: nn.Module) -> None:
+    """Keep the wholly trained modules in fp32 among frozen ones of 16 bits."""
     from peft.utils.other import ModulesToSaveWrapper  # noqa: PLC0415
 
-    widened = False
     for wrapper in adapted.modules():
         if not isinstance(wrapper, ModulesToSaveWrapper):
             continue
@@ -228,8 +228,6 @@ def _widen_trained_modules(adapted: nn.Module) -> bool:
                 trained.float()
                 trained.register_forward_pre_hook(_widen_inputs, with_kwargs=True)
                 trained.register_forward_hook(lambda _module, _inputs, output, dtype=dtype: _cast(output, dtype))
-                widened = True
-    return widened
 
 
 def _widen_inputs(_: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -249,10 +247,8 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 def adapter_modules(folder: Path, model: nn.Module) -> list[str]:
     """Names of the modules of a network that the adapter in a folder changes or replaces; raises `ModelError`."""
-    from peft import PeftConfig  # noqa: PLC0415 - slow to import, and only this needs it
-
     with explain_errors(f"the adapter {folder}"):
-        config: Any = PeftConfig.from_pretrained(str(folder))
+        config, _ = read_adapter(folder, model)
         targets, replacing = config.target_modules, list(config.modules_to_save or ())
         linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
         if isinstance(targets, str):
@@ -265,9 +261,11 @@ def adapter_modules(folder: Path, model: nn.Module) -> list[str]:
 
 @contextmanager
 def hide_peft_warnings() -> Iterator[None]:
-    """Hide a deprecation warning of transformers about an attribute that PEFT reads."""
+    """Hide warnings about what this package deals with itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # `check_complete` refuses them
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings")  # `separate_adapted_weights`
         yield
 
 
@@ -276,6 +274,20 @@ def refuse_trainable(model: nn.Module, frozen: Sequence[str]) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and is_within(name, frozen):
             raise ModelError(f"{name} would be trained although its module's output is cached; freeze it")
+
+
+def separate_adapted_weights(adapted: Any) -> None:
+    """Give an adapted layer whose weight is another's too (a head that is the embedding) a weight of its own.
+
+    Merged into the shared weight, the adapter would change the other layer as well.
+    """
+    uses = Counter(id(p) for module in adapted.modules() for p in module.parameters(recurse=False))
+    shared = [m for m in adapted.modules() if hasattr(m, "base_layer") and uses[id(m.base_layer.weight)] > 1]
+    for module in shared:
+        module.base_layer.weight = nn.Parameter(module.base_layer.weight.detach().clone(), requires_grad=False)
+    if shared:
+        config = adapted.get_base_model().config
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
 
 
 def keep_trainable_state(module: nn.Module) -> None:

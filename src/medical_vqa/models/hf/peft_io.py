@@ -12,7 +12,7 @@ import torch
 
 from medical_vqa.errors import BundleError, MedicalVqaError
 from medical_vqa.models.fsdp import unsharded_state
-from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
+from medical_vqa.models.hf.checkpoint import Checkpoint, find_base
 from medical_vqa.models.hf.families import LANGUAGE_FILE
 from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
 from medical_vqa.models.hf.lora import load_lora
@@ -52,7 +52,7 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
     choice = choose_precision("auto", device)
     try:
         settings = json.loads((folder / settings_name).read_text(encoding="utf-8"))
-        checkpoint = find_checkpoint(settings["checkpoint"], settings["revision"])
+        checkpoint = find_base(settings["checkpoint"], settings["revision"])
         if checkpoint.digest() != settings["digest"]:
             raise BundleError(
                 f"the base {checkpoint.name} is not the checkpoint that {folder} was trained on; fetch that one again"
@@ -108,7 +108,7 @@ def save_adapter(peft_model: Any, folder: Path, checkpoint: Checkpoint, language
         language: Names of the modules of the language model.
     """
     state = unsharded_state(peft_model)
-    peft_model.peft_config["default"].base_model_name_or_path = checkpoint.name
+    peft_model.peft_config["default"].base_model_name_or_path = checkpoint.location
     peft_model.peft_config["default"].revision = checkpoint.revision
     # the embeddings are those of the checkpoint, unchanged
     peft_model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
