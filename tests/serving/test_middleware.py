@@ -16,7 +16,7 @@ import pytest
 from echo_model import make_engine
 from starlette.types import Message
 
-from medical_vqa.serving.api import openai
+from medical_vqa.serving.api.openai import chat
 from medical_vqa.serving.errors import overloaded
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.metrics import Metrics
@@ -38,7 +38,7 @@ def broken(monkeypatch):
         raise KeyError("a secret of the server")
 
     monkeypatch.setattr(Service, "info", fail)
-    monkeypatch.setattr(openai, "_entry", fail)
+    monkeypatch.setattr(chat, "_entry", fail)
     with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
         yield client
 

@@ -15,8 +15,8 @@ from echo_model import make_engine
 from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
-from medical_vqa.serving.api import openai as openai_routes
-from medical_vqa.serving.api.structured import output_schema
+from medical_vqa.serving.api.openai import image_urls
+from medical_vqa.serving.api.openai.structured import output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.remote_images import fetch_image, is_public
@@ -436,12 +436,12 @@ def test_with_remote_images_allowed_private_addresses_stay_refused(pictures):
 
 @pytest.mark.parametrize("size", range(1, 12))
 def test_base64_is_decoded_in_pieces_of_any_size(monkeypatch, size):
-    monkeypatch.setattr(openai_routes, "_BASE64_PIECE", size)
+    monkeypatch.setattr(image_urls, "_BASE64_PIECE", size)
     data = bytes(range(256))
     text = base64.b64encode(data).decode()
     encoded = text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D")
     assert "%2B" in encoded
     for form in (text, encoded, "\n".join(text), encoded[:33] + "%0A" + encoded[33:], text.rstrip("=")):
-        assert openai_routes.decode_base64(form) == data
+        assert image_urls.decode_base64(form) == data
     with pytest.raises(ValueError, match="base64"):
-        openai_routes.decode_base64(text[:40] + "%4" + text[40:])
+        image_urls.decode_base64(text[:40] + "%4" + text[40:])

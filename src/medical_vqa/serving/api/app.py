@@ -14,9 +14,10 @@ from starlette.middleware import Middleware
 
 from medical_vqa.errors import MissingDependencyError
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.serving.api import conversations, docs, openai, page, reports, responses, routes, series
+from medical_vqa.serving.api import conversations, docs, page, reports, routes, series
 from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
+from medical_vqa.serving.api.openai import chat, responses
 from medical_vqa.serving.api.requests import FORM_LIMITS, DirectMiddleware
 from medical_vqa.serving.conversations import Conversations
 from medical_vqa.serving.engine.local import Engine
@@ -107,7 +108,7 @@ def create_app(
     app.include_router(reports.router)
     app.include_router(model_routes.router)
     app.include_router(job_routes.router)
-    app.include_router(openai.router)
+    app.include_router(chat.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)
     app.include_router(conversations.upload_router)

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 
-from medical_vqa.serving.api.openai import (
-    DESCRIPTIONS,
+from medical_vqa.serving.api.openai.answering import answer_conversation, usage_of
+from medical_vqa.serving.api.openai.chat_types import (
     MAX_MESSAGES,
     MAX_PARTS,
     ChatMessage,
@@ -25,38 +25,34 @@ from medical_vqa.serving.api.openai import (
     ImageUrl,
     Message,
     RefusedList,
+    RequestPart,
     TextPart,
-    answer_messages,
-    error_replies,
-    usage_of,
 )
+from medical_vqa.serving.api.openai.conversation import Received
+from medical_vqa.serving.api.openai.errors import DESCRIPTIONS, error_replies
+from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
-from medical_vqa.serving.api.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.answers import Answer
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)
 
 
-class _RequestPart(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class InputText(_RequestPart):
+class InputText(RequestPart):
     """Text of a message, of the client's or of an earlier answer."""
 
     type: Literal["input_text", "output_text"]
     text: str
 
 
-class InputRefusal(_RequestPart):
+class InputRefusal(RequestPart):
     """An earlier abstention."""
 
     type: Literal["refusal"]
     refusal: str
 
 
-class InputImage(_RequestPart):
+class InputImage(RequestPart):
     """An image of a message."""
 
     type: Literal["input_image"]
@@ -67,7 +63,7 @@ InputPart = Annotated[InputText | InputRefusal | InputImage, Field(discriminator
 """A piece of an item."""
 
 
-class InputItem(_RequestPart):
+class InputItem(RequestPart):
     """One turn."""
 
     type: Literal["message"] = "message"
@@ -89,13 +85,13 @@ class InputItem(_RequestPart):
         return Message(role=self.role, content=parts)
 
 
-class TextOptions(_RequestPart):
+class TextOptions(RequestPart):
     """How the answer is written."""
 
     format: dict[str, Any] | None = None
 
 
-class ResponseRequest(_RequestPart):
+class ResponseRequest(RequestPart):
     """A conversation to continue."""
 
     model: str = Field(description="As GET /v1/models lists it.", max_length=200)
@@ -165,9 +161,8 @@ async def respond(request: Request, body: ResponseRequest, client: ClientDepende
         message = "this server stores no conversations; send the earlier turns in input"
         raise ApiError(400, "invalid", message, param="previous_response_id")
     schema = body.output_schema
-    result = await answer_messages(
-        request, body, service, client, messages=body.messages, schema=schema, options=body.medical_vqa, field="input"
-    )
+    received = Received(body.messages, "input", body.tools, body.medical_vqa)
+    result = await answer_conversation(request, service, client, received, schema)
     item = _message_item(result.message)
     usage = usage_of(result)
     reply = ResponseReply(

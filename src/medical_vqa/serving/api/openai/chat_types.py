@@ -1,0 +1,173 @@
+"""The types of the chat protocol: what its clients send and receive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
+
+from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
+from medical_vqa.serving.schema.answers import Answer
+from medical_vqa.serving.schema.common import QUESTION_EXAMPLE
+
+_DATA_URL_EXAMPLE = "data:image/png;base64,iVBORw0KGgo..."
+MAX_MESSAGES = 200
+"""Messages of a conversation."""
+MAX_PARTS = 64
+"""Texts and images of a message."""
+
+
+class RequestPart(BaseModel):
+    """Clients send many fields that mean nothing here; they are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ImageUrl(RequestPart):
+    """The address of an image."""
+
+    url: str = Field(description="A data URL; http(s) only where the server allows it.", examples=[_DATA_URL_EXAMPLE])
+
+
+class ImagePart(RequestPart):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl | str = Field(description="Its address, alone or in an object.")
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
+
+
+class TextPart(RequestPart):
+    """Text in a message."""
+
+    type: Literal["text"]
+    text: str = Field(examples=[QUESTION_EXAMPLE])
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+"""A piece of a message."""
+
+
+class Message(RequestPart):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+
+    @property
+    def parts(self) -> Sequence[TextPart | ImagePart]:
+        """The content as a list."""
+        return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content or []
+
+    @property
+    def text(self) -> str:
+        """The words of its texts, with one space between two."""
+        return " ".join(" ".join(part.text for part in self.parts if isinstance(part, TextPart)).split())
+
+
+class StreamOptions(RequestPart):
+    """Options of a stream."""
+
+    include_usage: bool | None = False
+
+
+class ImageOptions(RequestPart):
+    """How the image is decoded: an extension of the protocol."""
+
+    frame: int | None = Field(None, ge=0, le=1_000_000, description="Which of several frames or slices, from 0.")
+    window: tuple[float, float] | None = Field(None, description="Center and width, for DICOM and NIfTI.")
+
+
+RefusedList = Annotated[list[Any], WithJsonSchema({"type": "array", "maxItems": 0})]
+"""Refused unless empty, with the field's name, which a limit of the type would not report so."""
+
+
+class ChatRequest(RequestPart):
+    """A conversation to continue."""
+
+    model: str = Field(description="As GET /v1/models lists it.", max_length=200)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(1, ge=1, le=1, description="One answer only.")
+    logprobs: bool | None = Field(False, description="Adds the answer's confidence as a log-probability.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="How many alternatives to add.")
+    response_format: dict[str, Any] | None = Field(
+        None, description="A JSON schema of an enum, a boolean, a string or an object with an answer."
+    )
+    tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
+    functions: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
+    medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
+
+    @property
+    def output_schema(self) -> OutputSchema | None:
+        """The schema of the answer; raises `ApiError` (400) where no answer fits it."""
+        form = self.response_format or {"type": "text"}
+        if form.get("type") == "json_schema":
+            wrapped = form.get("json_schema")
+            return output_schema(wrapped.get("schema") if isinstance(wrapped, dict) else None, "response_format")
+        return output_schema(ANY_OBJECT, "response_format") if form.get("type") == "json_object" else None
+
+
+class ModelEntry(BaseModel):
+    """One model of the list."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "medical-vqa"
+
+
+class ModelList(BaseModel):
+    """The list of models: one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class ChatMessage(BaseModel):
+    """The answer's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = Field(description="The answer; an abstention names its reason and the best guess.")
+    refusal: str | None = Field(
+        None, description="Why the model abstains, in place of JSON whose schema cannot express that; else null."
+    )
+
+
+class Choice(BaseModel):
+    """The one answer."""
+
+    index: int = 0
+    message: ChatMessage
+    logprobs: dict[str, Any] | None = None
+    finish_reason: Literal["stop"] = "stop"
+
+
+class Usage(BaseModel):
+    """Counted in words, a picture as one: the model families have different tokens, or none."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatReply(BaseModel):
+    """The continued conversation."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    medical_vqa: Answer | None = Field(
+        description="The full answer: confidence, alternatives, abstention, source, side, evidence, timings; null "
+        "where no image was sent."
+    )
+    ignored: list[str] = Field(default_factory=list, description="Parts of the request that the model does not read.")
