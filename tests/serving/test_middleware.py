@@ -21,7 +21,7 @@ from medical_vqa.serving.errors import overloaded
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.middleware.outer import OuterMiddleware
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from medical_vqa.data.feedback import Rating, record
 from medical_vqa.errors import DataError
-from medical_vqa.serving import service as services
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.dicom_reports import dicom_report
 from medical_vqa.serving.errors import ApiError
@@ -42,7 +41,8 @@ from medical_vqa.serving.schema.conversations import (
 from medical_vqa.serving.schema.dicom_reports import DicomReportOptions
 from medical_vqa.serving.schema.images import UploadedImage
 from medical_vqa.serving.series.views import Selection, facts_of
-from medical_vqa.serving.service import Service, Upload
+from medical_vqa.serving.service.inputs import QuestionContext, Upload
+from medical_vqa.serving.service.service import Service
 
 MAX_CASES = 100
 """Images of a conversation."""
@@ -214,7 +214,7 @@ class Conversations:
         service = self._choose(question.model)  # an unknown one is refused at once
         for other in question.other_image_ids:
             _case(entry.conversation, other)
-        service.require_pictures(1 + len(question.other_image_ids))
+        service.questions.require_pictures(1 + len(question.other_image_ids))
         if len(case.turns) >= MAX_TURNS:
             raise ApiError(422, "invalid", f"this image has {MAX_TURNS} questions; upload it again")
         if entry.turns >= MAX_ALL_TURNS:
@@ -325,14 +325,14 @@ class Conversations:
         changes: dict[str, object] = {"text": None}
         try:
             service = self._choose(turn.model)
-            surroundings = services.Conversation(
+            surroundings = QuestionContext(
                 other_image_ids=turn.other_image_ids,
                 turns=self._earlier_turns(service, entry, image_id, turn),
                 on_text=self._show_text(entry, image_id, turn.key),
             )
             selection = Selection(turn.frame, turn.plane, turn.window)
-            answer = await service.ask(
-                image_id, turn.question, attention_map=True, conversation=surroundings, selection=selection
+            answer = await service.questions.ask(
+                image_id, turn.question, attention_map=True, context=surroundings, selection=selection
             )
             changes |= {"status": "answered", "answer": answer}
             if turn.region is not None:
@@ -388,7 +388,7 @@ class Conversations:
         else:
             png = await service.views.png(image_id, selection, invert=False)
         part = await asyncio.to_thread(_crop, png, region)
-        return await service.ask_once([Upload(part)], turn.question, client=current_client().queue)
+        return await service.questions.ask_once([Upload(part)], turn.question, client=current_client().queue)
 
     async def _get(self, conversation_id: str) -> _Open:
         """The client's conversation, without the images whose time is over; raises `ApiError` (404)."""

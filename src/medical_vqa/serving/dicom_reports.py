@@ -13,7 +13,7 @@ from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.schema.dicom_reports import DicomReportOptions, DicomReportSource
 from medical_vqa.serving.schema.images import ImageFacts
 from medical_vqa.serving.series.views import facts_of
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 if TYPE_CHECKING:
     from medical_vqa.data.imaging.dicom_export.stored_sources import StoredSources

@@ -295,7 +295,7 @@ class Jobs:
         while True:
             try:
                 service = self._models.choose(question.model, question.image_id)
-                answer = await service.ask(question.image_id, question.question)
+                answer = await service.questions.ask(question.image_id, question.question)
                 return {"id": question.id, "answer": answer.model_dump(mode="json")}
             except ApiError as error:
                 if error.status not in (429, 503):

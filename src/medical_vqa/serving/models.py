@@ -20,7 +20,7 @@ from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.metrics import Metrics
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 from medical_vqa.serving.settings import parse_further_model
 
 LoadModel = Callable[[str, Metrics], Engine | RemoteEngine]

@@ -29,7 +29,7 @@ from medical_vqa.serving.middleware.stack import middleware_stack
 from medical_vqa.serving.models import LoadModel, Models
 from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 from medical_vqa.serving.settings import Settings
 
 DESCRIPTION = """Upload an image once, ask many questions about it. The image is encoded when it is uploaded.

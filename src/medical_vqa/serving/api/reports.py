@@ -16,7 +16,7 @@ from medical_vqa.serving.api.routes import ImageId, errors
 from medical_vqa.serving.dicom_reports import dicom_report
 from medical_vqa.serving.schema.dicom_reports import DicomReportRequest
 from medical_vqa.serving.series.views import Selection
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 DICOM = "application/dicom"
 DICOM_REPORT: dict[int | str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ async def report(request: Request, image_id: ImageId, body: DicomReportRequest) 
 
 async def _answered(service: Service, image_id: str, body: DicomReportRequest) -> bytes:
     selection = Selection(body.frame, body.plane, body.window)
-    answers = await service.ask_many(image_id, body.questions, selection=selection)
+    answers = await service.questions.ask_many(image_id, body.questions, selection=selection)
     return await dicom_report(service, image_id, answers.answers, body)
 
 

@@ -24,7 +24,8 @@ from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.rate_limit import RateLimiter
 from medical_vqa.serving.schema.common import MAX_PICTURES, Wire
 from medical_vqa.serving.schema.questions import AskRequest
-from medical_vqa.serving.service import Service, Upload
+from medical_vqa.serving.service.inputs import Upload
+from medical_vqa.serving.service.service import Service
 
 FORM_LIMITS: dict[str, Any] = {"max_files": MAX_PICTURES, "max_fields": 8, "max_part_size": 8192}
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")

@@ -35,7 +35,7 @@ from medical_vqa.serving.schema.images import UploadedImage
 from medical_vqa.serving.schema.models import ModelInfo
 from medical_vqa.serving.schema.questions import AskManyRequest, AskRequest, Suggestions
 from medical_vqa.serving.series.views import Selection
-from medical_vqa.serving.service import Conversation, Upload
+from medical_vqa.serving.service.inputs import QuestionContext, Upload
 
 _DESCRIPTIONS = {
     400: "not an image, or a body that cannot be read",
@@ -77,14 +77,14 @@ async def ask_question(request: Request, service: ServiceDependency) -> Answer:
     received = time.monotonic()
     body = await read_ask_request(request)
     service = choose_service(request, body.model, body.image_id)
-    if (answer := service.cached_answer(body, received)) is not None:
+    if (answer := service.questions.cached_answer(body, received)) is not None:
         return answer  # type: ignore[return-value]  # its JSON
-    work = service.ask(
+    work = service.questions.ask(
         body.image_id,
         body.question,
         attention_map=body.attention_map,
         received=received,
-        conversation=_conversation(body),
+        context=_context(body),
         selection=_selection(body),
     )
     return await while_connected(request, work)
@@ -106,14 +106,14 @@ async def stream_question(request: Request, body: AskRequest) -> StreamingRespon
     """
     service = choose_service(request, body.model, body.image_id)
     await service.images.get(body.image_id)
-    service.require_pictures(1 + len(body.other_image_ids))
+    service.questions.require_pictures(1 + len(body.other_image_ids))
 
     def ask_with(on_text: OnText) -> Awaitable[Answer]:
-        return service.ask(
+        return service.questions.ask(
             body.image_id,
             body.question,
             attention_map=body.attention_map,
-            conversation=dataclasses.replace(_conversation(body), on_text=on_text),
+            context=dataclasses.replace(_context(body), on_text=on_text),
             selection=_selection(body),
         )
 
@@ -121,9 +121,9 @@ async def stream_question(request: Request, body: AskRequest) -> StreamingRespon
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-def _conversation(body: AskRequest) -> Conversation:
+def _context(body: AskRequest) -> QuestionContext:
     turns = [(turn.question, turn.answer) for turn in body.turns]
-    return Conversation(body.other_image_ids, turns, body.check_image)
+    return QuestionContext(body.other_image_ids, turns, body.check_image)
 
 
 def _selection(body: AskRequest | AskManyRequest) -> Selection:
@@ -135,7 +135,9 @@ async def ask_questions(request: Request, body: AskManyRequest) -> Answers:
     """Ask several questions about an uploaded image; they are answered together."""
     service = choose_service(request, body.model, body.image_id)
     await count_questions(request, len(body.questions))
-    work = service.ask_many(body.image_id, body.questions, attention_map=body.attention_map, selection=_selection(body))
+    work = service.questions.ask_many(
+        body.image_id, body.questions, attention_map=body.attention_map, selection=_selection(body)
+    )
     return await while_connected(request, work)
 
 
@@ -156,9 +158,9 @@ async def ask(
     """Ask a question about an image in one request; the image is not stored."""
     service = choose_service(request, model, hashlib.sha256(upload.data).hexdigest())
     others = other_files or []
-    service.require_pictures(1 + len(others))
+    service.questions.require_pictures(1 + len(others))
     uploads = [upload, *[Upload(await other.read()) for other in others]]
-    work = service.ask_once(uploads, question, attention_map=attention_map, client=client)
+    work = service.questions.ask_once(uploads, question, attention_map=attention_map, client=client)
     return await while_connected(request, work)
 
 
@@ -199,7 +201,7 @@ async def suggested_questions(
     """Questions that the model answers about an uploaded image without abstaining, the commonest first."""
     chinese = language == "zh"
     common = [] if chinese else bundled_examples().examples.questions
-    return Suggestions(questions=await service.suggested_questions(image_id, common, chinese=chinese))
+    return Suggestions(questions=await service.questions.suggested(image_id, common, chinese=chinese))
 
 
 # --- about this server ------------------------------------------------------------------------------------------------

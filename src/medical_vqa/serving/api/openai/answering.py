@@ -12,7 +12,7 @@ from medical_vqa.serving.api.openai.structured import OutputSchema
 from medical_vqa.serving.api.requests import while_connected
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.answers import Answer
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 NO_IMAGE = "Attach a medical image and ask about it: this model answers questions about images, and nothing else."
 """The answer to a conversation without an image, which chat front ends start by themselves for titles."""
@@ -54,7 +54,7 @@ async def answer_conversation(
         if schema is not None:
             raise ApiError(400, "invalid", f"no image in {field}; add one to ask for JSON", param=field)
         return Result(ChatMessage(content=NO_IMAGE), prepared.question, prepared.ignored)
-    work = service.ask_once(prepared.uploads, prepared.question, conversation=prepared.conversation, client=client)
+    work = service.questions.ask_once(prepared.uploads, prepared.question, context=prepared.context, client=client)
     try:
         answer = await while_connected(request, work)
     except ApiError as error:

@@ -21,7 +21,7 @@ from medical_vqa.serving.api.openai.errors import DESCRIPTIONS, error_replies
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.models import DEFAULT
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 _EVENTS = "text/event-stream"
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedJsonRoute)

@@ -16,7 +16,7 @@ from medical_vqa.serving.api.openai.conversation import Prepared
 from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.answers import Answer
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 
 def chat_reply(request: ChatRequest, result: Result, model_name: str) -> ChatReply:
@@ -71,8 +71,8 @@ async def live_events(service: Service, request: ChatRequest, prepared: Prepared
     yield _event(header, [_delta({"role": "assistant", "content": ""})])
 
     def ask_with(on_text: OnText) -> Awaitable[Answer]:
-        around = dataclasses.replace(prepared.conversation, on_text=on_text)
-        return service.ask_once(prepared.uploads, prepared.question, conversation=around, client=client)
+        around = dataclasses.replace(prepared.context, on_text=on_text)
+        return service.questions.ask_once(prepared.uploads, prepared.question, context=around, client=client)
 
     written = ""
     try:

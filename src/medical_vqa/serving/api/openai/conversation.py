@@ -10,7 +10,8 @@ from medical_vqa.serving.api.openai.chat_types import ImageOptions, ImagePart, M
 from medical_vqa.serving.api.openai.image_urls import read_image_url
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.common import MAX_QUESTION
-from medical_vqa.serving.service import Conversation, Service, Upload
+from medical_vqa.serving.service.inputs import QuestionContext, Upload
+from medical_vqa.serving.service.service import Service
 
 MAX_TEXT = 256 * 1024
 """Characters of a conversation's texts together, which are divided into words."""
@@ -24,7 +25,7 @@ class Prepared:
     """The images; empty: none was sent."""
     question: str
     """In words."""
-    conversation: Conversation
+    context: QuestionContext
     """Earlier turns, for a model that reads them."""
     ignored: list[str]
     """Parts of the conversation that the model does not read."""
@@ -56,7 +57,7 @@ async def prepare(received: Received, service: Service) -> Prepared:
     ignored = ["system prompt"] if any(message.role in ("system", "developer") for message in messages) else []
     if turns and not engine_model.max_turns:
         ignored.append("earlier turns")
-    return Prepared(uploads, question, Conversation(turns=turns if engine_model.max_turns else ()), ignored)
+    return Prepared(uploads, question, QuestionContext(turns=turns if engine_model.max_turns else ()), ignored)
 
 
 def no_tools(param: str) -> ApiError:

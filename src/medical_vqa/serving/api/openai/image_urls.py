@@ -8,7 +8,7 @@ import string
 
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.remote_images import fetch_image
-from medical_vqa.serving.service import Service
+from medical_vqa.serving.service.service import Service
 
 _LONGEST_SCHEME = 16  # characters that are searched for the end of an address's scheme
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")

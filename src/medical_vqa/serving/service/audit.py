@@ -1,0 +1,49 @@
+"""What the use cases write into the audit log: who did what with which image, in which request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from medical_vqa.serving.audit_log import AuditLog
+from medical_vqa.serving.clients import current_client
+from medical_vqa.serving.image_store.repository import ID_HEAD
+from medical_vqa.serving.settings import Settings
+
+
+class Audit:
+    """The audit log of a server, or none."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the log that the settings name; raises `ConfigError` or `DataError` as `AuditLog` does."""
+        self._log = AuditLog(settings.audit_log, with_text=settings.audit_text) if settings.audit_log else None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a log."""
+        return self._log is not None
+
+    async def write(self, event: str, picture: str, **fields: Any) -> None:
+        """Write a line, if there is a log.
+
+        Args:
+            event: What was done, such as ``upload``.
+            picture: Key of the image, which is named by its head.
+            fields: What else the line has; a question is written as the settings say.
+        """
+        if self._log is None:
+            return
+        log, client = self._log, current_client()
+        if "question" in fields:
+            fields["question"] = log.question(fields["question"])
+        await asyncio.to_thread(
+            log.write,
+            event,
+            client=client.name,
+            tenant=client.tenant,
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+            image=log.digest(picture[:ID_HEAD]),
+            **fields,
+        )

@@ -1,0 +1,164 @@
+"""One model of the server with what it needs: its engine, the stored images, the decoders and the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Self
+
+from medical_vqa.errors import ConfigError
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.engine.remote import RemoteEngine
+from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
+from medical_vqa.serving.image_store.blob import StoredImage
+from medical_vqa.serving.image_store.repository import ImageRepository
+from medical_vqa.serving.schema.answers import ModelRef
+from medical_vqa.serving.schema.images import ImageItem, LeftOutFile, RetrieveRequest, SeriesUpload, UploadedImage
+from medical_vqa.serving.schema.models import ModelInfo
+from medical_vqa.serving.series.decode import DecodedSeries
+from medical_vqa.serving.series.views import SliceViews, facts_of
+from medical_vqa.serving.service.audit import Audit
+from medical_vqa.serving.service.decoders import Decoders
+from medical_vqa.serving.service.inputs import Upload
+from medical_vqa.serving.service.model_info import model_info
+from medical_vqa.serving.service.questions import Questions
+from medical_vqa.serving.service.rendering import image_item
+from medical_vqa.serving.settings import Settings
+
+_STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
+_MAX_SWEEP_INTERVAL = 60.0  # seconds
+
+
+class Service:
+    """Accepts uploads, and answers questions about them with one model: `questions`."""
+
+    def __init__(self, engine: Engine | RemoteEngine, settings: Settings, store: ImageStore | None = None) -> None:
+        """Set everything up without starting it.
+
+        Args:
+            engine: Answers the questions.
+            settings: Limits and sizes.
+            store: Where uploads live; None: the one that `settings.store` names.
+        """
+        self.settings = settings
+        self.store = store or open_store(settings.store, ttl=settings.store_ttl, max_bytes=settings.store_bytes)
+        self._decoders = Decoders(settings)
+        self._audit = Audit(settings)
+        self._store_checked_at = -math.inf
+        self._store_check: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._use(engine)
+
+    def _use(self, engine: Engine | RemoteEngine) -> None:
+        """Set what belongs to one model."""
+        self.engine = engine
+        self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
+        self.images = ImageRepository(
+            self.store,
+            engine,
+            ttl=self.settings.store_ttl,
+            cache_bytes=self.settings.image_cache_bytes,
+            values_cache_bytes=self.settings.series_cache_bytes,
+            keep_originals=self.settings.keep_originals,
+        )
+        self.views = SliceViews(self.images)
+        self.questions = Questions(engine, self.model, self.images, self._decoders, self._audit, self.settings)
+
+    def with_engine(self, engine: Engine | RemoteEngine) -> Self:
+        """A service with another model, which shares the store, the decoders and the audit log; its engine runs."""
+        other = copy.copy(self)
+        other._use(engine)
+        return other
+
+    async def check_store(self) -> None:
+        """Raise `ApiError` (503) when the store does not answer; asks it at most every few seconds."""
+        if time.monotonic() - self._store_checked_at < _STORE_CHECK_INTERVAL:
+            return
+        if self._store_check is None or self._store_check.done():
+            self._store_check = asyncio.create_task(asyncio.to_thread(self.store.check))
+        try:
+            async with asyncio.timeout(_STORE_CHECK_TIMEOUT):
+                await asyncio.shield(self._store_check)
+        except (ConfigError, TimeoutError) as error:
+            raise store_unavailable() from error
+        self._store_checked_at = time.monotonic()
+
+    async def start(self) -> None:
+        """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
+        await asyncio.to_thread(self.store.check)
+        await asyncio.to_thread(self.engine.start)
+        self._sweeper = asyncio.create_task(self._sweep_forever())
+
+    async def close(self) -> None:
+        """Finish the queued work, and stop."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.to_thread(self.engine.close)
+        await asyncio.to_thread(self._decoders.close)
+        self.images.close()
+
+    async def _sweep_forever(self) -> None:
+        ttl = self.settings.store_ttl
+        interval = _MAX_SWEEP_INTERVAL if ttl is None else min(_MAX_SWEEP_INTERVAL, max(1.0, ttl / 4))
+        while True:
+            await asyncio.sleep(interval)
+            with contextlib.suppress(Exception):  # a store that is unavailable now is swept next time
+                await self.images.sweep()
+
+    async def upload(self, upload: Upload, *, client: str = "") -> UploadedImage:
+        """Decode, encode and store a client's image; raises `ApiError`."""
+        spec, start = self.engine.model.picture, time.monotonic()
+        decoded = await self._decoders.decode(upload, spec, client, start, to_store=True)
+        image = await self.images.add(decoded, upload.data)
+        await self._audit.write("upload", image.digest)
+        ttl = self.settings.store_ttl
+        reportable = facts_of(image).dicom_report
+        info = dataclasses.asdict(decoded.info)
+        return UploadedImage(image_id=image.id, expires_in_seconds=ttl, dicom_report=reportable, **info)
+
+    async def upload_series(self, files: Sequence[bytes], *, client: str = "") -> SeriesUpload:
+        """Sort a client's files into series and single pictures, and store each; raises `ApiError`."""
+        return await self._add_series(await self._decoders.decode_series(files, self.engine.model.picture, client))
+
+    async def retrieve_series(self, request: RetrieveRequest, *, client: str = "") -> SeriesUpload:
+        """Retrieve a study or series from a DICOMweb server that the settings name, and store it like an upload.
+
+        Raises `ApiError`: 403 for another server, 422 where the address makes no sense or the server has nothing there.
+        """
+        return await self._add_series(await self._decoders.retrieve_series(request, self.engine.model.picture, client))
+
+    async def _add_series(self, decoded: DecodedSeries) -> SeriesUpload:
+        stored: list[StoredImage] = []
+        try:
+            for item in decoded.items:
+                stored.append(await self.images.add(item, None))
+        except BaseException:  # all of it, or nothing
+            for image in stored:
+                await self.images.delete(image.id)
+            raise
+        for image in stored:
+            await self._audit.write("upload", image.digest)
+        left_out = [LeftOutFile(file=one.file, reason=one.reason) for one in decoded.left_out]
+        return SeriesUpload(series=[image_item(image) for image in stored], left_out=left_out)
+
+    async def describe(self, image_id: str) -> ImageItem:
+        """What can be shown of a stored image; raises `ApiError` (404)."""
+        return image_item(await self.images.get(image_id))
+
+    async def delete(self, image_id: str) -> None:
+        """Forget an uploaded image and the answers about it; raises `ApiError` (404)."""
+        await self.images.delete(image_id)
+        await self._audit.write("delete", image_id)
+
+    async def record_report(self, image: StoredImage) -> None:
+        """Write to the audit log that a DICOM report about an image was exported."""
+        await self._audit.write("report", image.digest)
+
+    def info(self) -> ModelInfo:
+        """The card of the model, and the limits of the server."""
+        return model_info(self.engine, self.settings)
