@@ -14,7 +14,7 @@ from echo_model import Echo, make_engine
 from live import PATIENCE, serving, settings
 from PIL import Image
 
-from medical_vqa.serving import conversations
+from medical_vqa.serving.conversations import conversations, open_conversations
 from medical_vqa.serving.schema.conversations import Conversation
 
 
@@ -131,14 +131,14 @@ def test_a_conversation_survives_a_restart_and_its_open_question_is_answered(tmp
 
 def test_a_stop_does_not_wait_for_those_who_wait_for_a_change(monkeypatch):
     monkeypatch.setattr(conversations, "_LONGEST_WAIT", 3600.0)
-    arrived, get = threading.Event(), conversations.Conversations._get
+    arrived, get = threading.Event(), open_conversations.OpenConversations.get
 
     async def get_and_report(self, conversation_id):
         entry = await get(self, conversation_id)
         arrived.set()
         return entry
 
-    monkeypatch.setattr(conversations.Conversations, "_get", get_and_report)
+    monkeypatch.setattr(open_conversations.OpenConversations, "get", get_and_report)
     with ThreadPoolExecutor() as pool, httpx2.Client(timeout=2 * PATIENCE) as client:
         with serving(make_engine(), settings()) as url:
             created = client.post(f"{url}/conversations", json={}).json()
@@ -277,7 +277,7 @@ def test_the_questions_of_a_conversation_are_bounded_together(client, scan, monk
 
 
 def test_what_many_open_conversations_hold_is_bounded_and_read_from_the_store_again(client, scan, monkeypatch):
-    monkeypatch.setattr(conversations, "_OPEN_TURNS", 2)
+    monkeypatch.setattr(open_conversations, "_OPEN_TURNS", 2)
     ids = []
     for number in range(4):
         ids.append(begin(client))

@@ -19,7 +19,7 @@ from medical_vqa.serving.api import jobs as job_routes
 from medical_vqa.serving.api import models as model_routes
 from medical_vqa.serving.api.openai import chat, responses
 from medical_vqa.serving.api.requests import FORM_LIMITS, DirectMiddleware
-from medical_vqa.serving.conversations import Conversations
+from medical_vqa.serving.conversations.conversations import Conversations
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.image_store.base import ImageStore

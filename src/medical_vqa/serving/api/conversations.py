@@ -14,7 +14,7 @@ from medical_vqa.serving.api.requests import (
     while_connected,
 )
 from medical_vqa.serving.api.routes import errors
-from medical_vqa.serving.conversations import Conversations
+from medical_vqa.serving.conversations.conversations import Conversations
 from medical_vqa.serving.schema.conversations import (
     Conversation,
     ConversationImage,
