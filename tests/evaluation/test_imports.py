@@ -86,7 +86,7 @@ def test_an_id_given_twice_is_excluded(tmp_path, rows, score):
     [
         ("id=a", "of the answer"),
         ("answer=a", "and of the id"),
-        ("image=a,answer=b", "image and question"),
+        ("confidence=a,answer=b", "image and question"),
         ("id=a,answer=b,score=c", "'score'"),
         ("id=,answer=b", "name the column"),
     ],

@@ -153,3 +153,10 @@ def test_rows_that_only_the_repaired_rule_counts_are_changed_and_both_numbers_ar
     assert overall.changed_ids == ("3", "4", "5", "6")
     assert rows_counted(overall) == "2 \N{RIGHTWARDS ARROW} 6"
     assert "2 \N{RIGHTWARDS ARROW} 6" in protocol_table([overall])
+
+
+@pytest.mark.parametrize("name", ["llava_med", "path_vqa"])
+def test_bleu_is_repaired_over_the_rows_that_it_is_published_over(name, examples):
+    answers = [Prediction(example.id, example.answers[0]) for example in examples]
+    bleu = scores([name], examples, answers)[name, "bleu"]
+    assert bleu.published.n == bleu.repaired.n < len(examples)

@@ -92,6 +92,17 @@ def test_breakdowns_are_made_for_the_requested_facts(examples, predictions, scor
     assert [breakdown.facts for breakdown in results.breakdowns] == [("modality",), ("modality", "answer_type")]
 
 
+def test_details_hold_sensitivity_and_specificity_per_finding(score, tmp_path):
+    asked = [(f"{n}", "yes" if n < 4 else "no") for n in range(6)]
+    rows = [Example(id_, id_, "Is there a pneumothorax?", (reference,), id_) for id_, reference in asked]
+    scored = score(rows, [Prediction(id_, "yes") for id_, _ in asked])
+    write_results(tmp_path / "results.json", scored)
+    (finding,) = read_results(tmp_path / "results.json").findings
+    assert (finding.name, finding.sensitivity.value, finding.specificity.value) == ("pneumothorax", 1.0, 0.0)
+    assert (finding.sensitivity.n, finding.specificity.n, finding.small) == (4, 2, True)
+    assert score(rows, [Prediction("0", "yes")], details=False).findings == ()
+
+
 def test_details_are_computed_only_on_request(examples, predictions, score):
     headline_only = score(examples, predictions, details=False)
     detailed = score(examples, predictions)

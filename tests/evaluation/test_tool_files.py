@@ -141,3 +141,30 @@ def test_a_failed_request_of_a_batch_is_named(tmp_path, rows):
     (tmp_path / "b.jsonl").write_text(lines(content))
     found = import_answers(tmp_path / "b.jsonl", None, rows)
     assert (len(found.predictions), found.failed) == (5, (rows[2].id,))
+
+
+def one_question_each(rows):
+    return [replace(row, image_id=f"vqa-med-2020/synpic{n}") for n, row in enumerate(rows)]
+
+
+def test_a_run_file_of_vqa_med_is_joined_by_image_in_any_order(tmp_path, rows):
+    path = tmp_path / "run.txt"
+    path.write_text("".join(f"synpic{n}|a{n}\n" for n in reversed(range(len(rows)))))
+    imported = import_answers(path, None, one_question_each(rows))
+    assert imported.tool == "vqa-med"
+    assert {p.id: p.answer for p in imported.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_a_run_file_about_images_with_several_questions_is_refused(tmp_path, rows):
+    path = tmp_path / "run.txt"
+    path.write_text(f"{rows[0].image_id}|a\n")
+    asked_twice = [replace(row, image_id=rows[0].image_id) for row in rows]
+    with pytest.raises(DataError, match=r"row 1: the image .* has 6 questions; name the column of the question too"):
+        import_answers(path, None, asked_twice)
+
+
+def test_images_of_a_run_file_that_the_split_does_not_have_are_unknown(tmp_path, rows):
+    path = tmp_path / "run.txt"
+    path.write_text("synpic0|a\nsynpic99|b\n")
+    imported = import_answers(path, None, one_question_each(rows))
+    assert [p.id for p in imported.predictions] == [rows[0].id, "synpic99"]

@@ -22,6 +22,7 @@ from medical_vqa.evaluation.protocols.scoring import protocol_scores
 from medical_vqa.evaluation.protocols.squad_v2 import PROTOCOL as SQUAD_V2
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
+from medical_vqa.evaluation.statistics.findings import finding_scores
 from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally, tally
 from medical_vqa.schema.example_table import ExampleTable
@@ -321,6 +322,7 @@ def _details(
             additional.append(_metric_result(counted, of_baselines, settings.bootstrap))
     return {
         "additional_metrics": additional,
+        "findings": finding_scores(scored, answered.answers, settings.bootstrap),
         "calibration": calibrate(
             judge(headline, answered),
             risk=settings.risk,

@@ -159,6 +159,19 @@ class Breakdown(SchemaModel):
     """One row per combination of values that occurs."""
 
 
+class FindingScores(SchemaModel):
+    """How well a finding is recognized, and its absence, by questions for yes or no."""
+
+    name: str
+    """The finding (``pleural effusion``), or what may be abnormal or of abnormal size (``liver: state``)."""
+    sensitivity: Score
+    """Fraction of the questions whose reference says that it is there which are answered so."""
+    specificity: Score
+    """Fraction of the questions whose reference says that it is not there which are answered so."""
+    small: bool
+    """Whether either fraction is of too few questions or images to draw a conclusion."""
+
+
 class ProtocolScore(SchemaModel):
     """One number of a published protocol, as published and repaired."""
 
@@ -359,6 +372,9 @@ class Results(SchemaModel):
     """The metrics by fact; empty unless details or breakdowns were requested."""
     additional_metrics: tuple[MetricResult, ...] = ()
     """Closed accuracy, lists, laterality, sensitivity, BLEU and others; empty unless details were requested."""
+    findings: tuple[FindingScores, ...] = ()
+    """Sensitivity and specificity of each finding with five questions or more, the most frequent first; empty unless
+    details were requested."""
     calibration: Calibration | None = None
     """How reliable the confidence is; null if the model gives none, or unless details were requested."""
     consistency: Consistency | None = None

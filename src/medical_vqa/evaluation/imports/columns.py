@@ -41,7 +41,7 @@ def check_map(mapping: Mapping[str, str], text: str = "") -> dict[str, str]:
     text = text or ",".join(f"{name}={column}" for name, column in mapping.items())
     if unknown := sorted(set(mapping) - set(FIELDS)):
         raise ConfigError(f"--map {unknown[0]!r}: unknown; the names are {', '.join(FIELDS)}")
-    if not {"answer", "right"} & set(mapping) or not {"id", "position", "question"} & set(mapping):
+    if not {"answer", "right"} & set(mapping) or not {"id", "position", "question", "image"} & set(mapping):
         raise ConfigError(
             f"--map {text!r}: expected the columns of the answer and of the id, or of image and question, such as "
             "--map id=question_id,answer=text; rows in the order of the split are --map position=#,answer=text"
@@ -63,7 +63,7 @@ def guess_map(columns: Iterable[str], file: object = "the file") -> dict[str, st
     """
     names = list(columns)
     mapping = guess_fields(names)
-    if "answer" not in mapping or not {"id", "question"} & set(mapping):
+    if "answer" not in mapping or not {"id", "question", "image"} & set(mapping):
         raise DataError(
             f"{file}: its columns are {', '.join(names) or 'none'}, and it is not clear which hold the answer and the "
             "id; name them, such as --map id=question_id,answer=text"

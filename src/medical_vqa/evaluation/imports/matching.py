@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ def match_rows(path: Path, rows: Sequence[FileRow], examples: Sequence[Example])
         matches = _by_position(path, rows, examples)
     elif "id" in columns:
         matches = _by_id(rows, examples)
+    elif "image" in columns and "question" not in columns:
+        matches = _by_image(path, rows, examples)
     elif "image" in columns:
         matches = _by_image_and_question(rows, examples)
     else:
@@ -115,31 +117,62 @@ def _by_id(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
     return [unique.get(as_id(row.value("id")), []) for row in rows]
 
 
+class _Images:
+    """The images of a split by any of their names."""
+
+    def __init__(self, image_ids: Iterable[str]) -> None:
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        hashed = False
+        for image_id in image_ids:
+            hashed = hashed or bool(_HASHED.search(image_id))
+            for name in image_names(image_id):
+                self._ids[name].add(image_id)
+        self._pseudonyms = Pseudonyms.local() if hashed else None
+
+    def named(self, text: str) -> Iterator[str]:
+        """The images that a text may name, by the most specific name first; names of several images name none."""
+        names = image_names(text)
+        names += [self._pseudonyms.of("image", name) for name in names] if self._pseudonyms else []
+        for name in names:
+            candidates = self._ids.get(name, set())
+            if len(candidates) == 1:
+                yield from candidates
+
+
+def _by_image(path: Path, rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    """By the image alone, where each is asked about once, as in VQA-Med 2020 and 2021."""
+    by_image: defaultdict[str, list[str]] = defaultdict(list)
+    for example in examples:
+        by_image[example.image_id].append(example.id)
+    images = _Images(by_image)
+    matches: Matches = []
+    for row in rows:
+        image_id = next(images.named(row.text("image")), None)
+        ids = by_image[image_id] if image_id is not None else []
+        if len(ids) > 1:
+            raise DataError(
+                f"{path} row {row.number}: the image {row.text('image')!r} has {len(ids):,} questions; name the column "
+                "of the question too, such as --map image=image,question=question,answer=answer"
+            )
+        matches.append(ids)
+    return matches
+
+
 def _by_image_and_question(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
-    images: defaultdict[str, set[str]] = defaultdict(set)
     by_image: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
         by_image[example.image_id][squad_normalize(example.question)].append(example.id)
-    for image_id in by_image:
-        for name in image_names(image_id):
-            images[name].add(image_id)
-
-    hashed = any(_HASHED.search(image_id) for image_id in by_image)
-    pseudonyms = Pseudonyms.local() if hashed else None
+    images = _Images(by_image)
 
     def key(row: FileRow) -> tuple[str, str] | None:
         question = squad_normalize(row.text("question"))
-        names = image_names(row.text("image"))
-        names += [pseudonyms.of("image", name) for name in names] if pseudonyms else []
-        for name in names:
-            candidates = images.get(name, set())
-            for image_id in candidates if len(candidates) == 1 else ():
-                known = by_image[image_id]
-                if question in known:
-                    return image_id, question
-                inside = sorted((one for one in known if f" {one} " in f" {question} "), key=len)
-                if inside:  # the text is a prompt that has the question in it
-                    return image_id, inside[-1]
+        for image_id in images.named(row.text("image")):
+            known = by_image[image_id]
+            if question in known:
+                return image_id, question
+            inside = sorted((one for one in known if f" {one} " in f" {question} "), key=len)
+            if inside:  # the text is a prompt that has the question in it
+                return image_id, inside[-1]
         return None
 
     return _in_order(rows, [key(row) for row in rows], lambda place: by_image[place[0]][place[1]])

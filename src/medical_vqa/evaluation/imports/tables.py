@@ -105,4 +105,6 @@ def _own_id(row: FileRow) -> str:
         return as_id(row.value("id")) or "(no id)"
     if "question" in row.columns:
         return f"{row.text('image')}: {row.text('question')}".removeprefix(": ")
+    if "position" not in row.columns and row.text("image"):
+        return row.text("image")
     return f"row {row.number}"

@@ -7,9 +7,10 @@
 * OpenAI: batch output (``custom_id``, ``response``, ``error``)
 * HELM: ``scenario_state.json`` (``request_states``)
 * Inspect: logs as JSON or ``.eval`` (``samples`` with ``target`` and ``output``)
+* VQA-Med: run files of the challenge (``synpic1|mass``, no header)
 
-Each is joined by its id, then by the question and the reference, then by the order of its rows; the first join that
-agrees with all that the file says is taken.
+Each is joined by its id, then by the question and the reference, then by the order of its rows, or by the
+image; the first join that agrees with all that the file says is taken.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from medical_vqa.evaluation.imports.columns import ROW_ORDER
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
 from medical_vqa.schema.records import Example
 
-_FIELDS = ("id", "question", "reference", "answer", "position")
+_FIELDS = ("id", "image", "question", "reference", "answer", "position")
 _JOINS: Sequence[tuple[str, ...]] = (
     ("id", "question", "reference"),
     ("question", "reference"),
     ("position", "question", "reference"),
+    ("image",),
 )
 
 
@@ -43,7 +45,7 @@ class ToolFile:
     tool: str
     """Name of the tool."""
     rows: Sequence[Mapping[str, Any]]
-    """Rows with the fields id, question, reference, answer and position, as far as the tool states them."""
+    """Rows with the fields id, image, question, reference, answer and position, as far as the tool states them."""
 
 
 def read_tool_file(path: Path) -> ToolFile | None:
@@ -54,6 +56,8 @@ def read_tool_file(path: Path) -> ToolFile | None:
     """
     if path.suffix.lower() == ".eval":
         return ToolFile("inspect", [_inspect(row) for row in _eval_samples(path)])
+    if path.suffix.lower() == ".txt" and (run := _run_file(path)):
+        return ToolFile("vqa-med", run)
     if path.suffix.lower() == ".json":
         content = json_content(path)
         if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
@@ -192,6 +196,15 @@ _TOOLS: Sequence[tuple[str, frozenset[str], Callable[[Row], dict[str, Any]]]] = 
     ("medevalkit", frozenset({"response", "answer", "prompt"}), _medevalkit),
     ("medevalkit", frozenset({"response", "answer", "question", "correct"}), _medevalkit),
 )
+
+
+def _run_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run file of VQA-Med; empty for any other file."""
+    lines = [
+        line.split("|") for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
+    is_run = bool(lines) and all(len(line) == 2 for line in lines) and lines[0][0].lower() not in ("id", "image")
+    return [{"image": image.strip(), "answer": answer} for image, answer in lines] if is_run else []
 
 
 def _eval_samples(path: Path) -> Iterable[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from medical_vqa.evaluation.metrics.base import Counts, comparable_answers
@@ -27,14 +27,18 @@ class Bleu:
 
     by_text = True
 
-    def __init__(self, order: int = 4) -> None:
+    def __init__(self, order: int = 4, rows: Callable[[Example], bool] | None = None) -> None:
+        """Take the longest n and the rows that count, all if None; the function's name stands in the signature."""
         self.order = order
+        self.rows = rows
         self.name = f"bleu{order}"
         self.label = f"BLEU-{order}"
 
     def counts(self, prediction: Prediction, example: Example) -> Counts | None:
         """Matches and candidates of each n, then the lengths of answer and closest reference: 2 x order + 2 numbers."""
-        return _bleu_counts(prediction.answer, example.answers, self.order) if example.answers else None
+        if not example.answers or (self.rows is not None and not self.rows(example)):
+            return None
+        return _bleu_counts(prediction.answer, example.answers, self.order)
 
     def value(self, totals: Sequence[float]) -> float:
         """BLEU in [0, 1] of summed counts; nan if there was nothing to score."""
@@ -50,7 +54,8 @@ class Bleu:
     def signature(self) -> str:
         """The rule, in one line."""
         rule = "case:lower|punct:strip|articles:strip|tok:blank|smooth:none|eff:no|refs:closest length|v:1"
-        return f"{self.name}|corpus|{rule}"
+        counted = f"rows:{self.rows.__name__.removeprefix('is_')}|" if self.rows else ""
+        return f"{self.name}|corpus|{counted}{rule}"
 
 
 bleu_1 = partial(Bleu, 1)

@@ -149,7 +149,7 @@ def _metrics(context: Context) -> tuple[ProtocolMetric, ...]:
         unchanged(open_mean("open_precision", "open (precision)", llava_precision)),
         ProtocolMetric(
             open_mean("bleu", "open (BLEU)", llava_bleu),
-            Bleu(4),
+            Bleu(4, is_open),
             "The mean of single answers: answers shorter than four words score 0 even when they are right.",
         ),
         *(

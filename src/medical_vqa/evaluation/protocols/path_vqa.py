@@ -96,7 +96,7 @@ def _metrics(_: Context) -> tuple[ProtocolMetric, ...]:
         ),
         ProtocolMetric(
             open_mean("bleu", "open (BLEU)", path_vqa_bleu),
-            Bleu(4),
+            Bleu(4, other_than_yes_no),
             "The mean of single answers: answers shorter than four words score 0 even when they are right.",
         ),
         *(

@@ -22,7 +22,6 @@ from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.reporting.published import caveat, published
 from medical_vqa.evaluation.reporting.training_charts import training_charts
 from medical_vqa.evaluation.statistics.confusions import confusion_table, confusions
-from medical_vqa.evaluation.statistics.findings import finding_scores
 from medical_vqa.schema.probe import Probe
 from medical_vqa.schema.records import Prediction
 from medical_vqa.schema.results import Results
@@ -109,7 +108,7 @@ def write_report(
         baseline_answers={p.id: p.answer for p in baselines[baseline]} if baseline else {},
         right=sum(answer.correct for answer in judged),
         wrong=sum(not answer.correct for answer in judged),
-        findings=finding_scores(answered.scored, answered.answers, results.bootstrap)[:_MAX_FINDINGS],
+        findings=results.findings[:_MAX_FINDINGS],
         confusions=confusions(judged, _MAX_CONFUSIONS),
         confusion_table=confusion_table(judged, _MAX_CONFUSED_ANSWERS),
         protocols={score.protocol: registry.find("protocols", score.protocol) for score in results.protocols},

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from medical_vqa.evaluation.metrics.base import Mean
 from medical_vqa.evaluation.statistics.breakdown import is_small
 from medical_vqa.evaluation.statistics.tally import Tally, tally
 from medical_vqa.models.questions.claims import Claim, claim_of
 from medical_vqa.schema.records import Example, Prediction
-from medical_vqa.schema.results import Bootstrap, Score
+from medical_vqa.schema.results import Bootstrap, FindingScores
 
 FEWEST_QUESTIONS = 5
 """Findings with fewer questions have no row."""
-
-
-@dataclass(frozen=True, slots=True)
-class FindingScores:
-    """How well a finding is recognized, and its absence."""
-
-    name: str
-    """The finding (``pleural effusion``), or what may be abnormal or of abnormal size (``liver: state``)."""
-    sensitivity: Score
-    """Fraction of the questions whose reference says that it is there which are answered so."""
-    specificity: Score
-    """Fraction of the questions whose reference says that it is not there which are answered so."""
-    small: bool
-    """Whether either fraction is of too few questions or images to draw a conclusion."""
 
 
 def finding_scores(
@@ -56,7 +41,14 @@ def finding_scores(
         if len(rows) >= FEWEST_QUESTIONS:
             fractions = [tally(metric, rows, predictions) for metric in (_SENSITIVITY, _SPECIFICITY)]
             sensitivity, specificity = (counted.score(bootstrap) for counted in fractions)
-            table.append(FindingScores(name, sensitivity, specificity, any(map(_is_small, fractions))))
+            table.append(
+                FindingScores(
+                    name=name,
+                    sensitivity=sensitivity,
+                    specificity=specificity,
+                    small=any(map(_is_small, fractions)),
+                )
+            )
     return table
 
 
