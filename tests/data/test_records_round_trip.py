@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medical_vqa.errors import DataError
-from medical_vqa.schema.records import Example, Prediction, read_jsonl, read_predictions, read_records, write_jsonl
+from medical_vqa.schema.records import (
+    Example,
+    Prediction,
+    Turn,
+    read_jsonl,
+    read_predictions,
+    read_records,
+    write_jsonl,
+)
 
 # A lone surrogate cannot be written as UTF-8, so no published file holds one.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -22,6 +30,9 @@ examples = st.builds(
     answers=st.lists(words, max_size=3).map(tuple),
     group=words,
     facts=st.dictionaries(words, words, max_size=3),
+    other_image_ids=st.lists(words, max_size=2).map(tuple),
+    turns=st.lists(st.builds(Turn, question=words, answer=words), max_size=2).map(tuple),
+    system=words,
 )
 confidences = st.floats(0, 1).map(lambda value: round(value, 6))
 predictions = st.builds(

@@ -146,10 +146,13 @@ class Plain:
         own = self.model.named_parameters()
         return loss.item(), {name: p.grad for name, p in own if p.requires_grad and p.grad is not None}
 
-    @torch.inference_mode()
     def answer(self, image: Image.Image, prompt: str, *, stops: list[int], tokens: int, beams: int = 1) -> str:
         """The generated text, with every parameter of the search given."""
-        inputs = self.inputs(image, prompt)
+        return self.generate(self.inputs(image, prompt), stops=stops, tokens=tokens, beams=beams)
+
+    @torch.inference_mode()
+    def generate(self, inputs: dict[str, Any], *, stops: list[int], tokens: int, beams: int = 1) -> str:
+        """The text that follows prepared inputs, with every parameter of the search given."""
         output = self.model.generate(
             **inputs, max_new_tokens=tokens, num_beams=beams, do_sample=False, eos_token_id=stops,
             pad_token_id=stops[0], repetition_penalty=1.0, no_repeat_ngram_size=0, length_penalty=1.0,

@@ -340,6 +340,24 @@ def test_several_pictures_and_the_conversation_are_sent_in_order(connect, fake):
     assert last["content"][0]["text"].endswith("And now?")
 
 
+def test_pictures_stand_where_the_row_has_them_and_the_system_message_is_first(connect, fake):
+    pictures = [np.full((8, 8, 3), value, np.uint8) for value in (10, 200, 90)]
+    model = connect(prompt="Q: {question}!", turns=1)
+    turns = (("Old?", "Yes"), ("Is it CT?", "No"))
+    query = Query(
+        "q", "Is  like ?", "i", pictures[0], other_visuals=tuple(pictures[1:]), turns=turns, system="Be short.",
+        image_places=((0, 0), (2, 3), (2, 9)),
+    )  # fmt: skip
+    model.answer([query], Decoding())
+    system, first, answer, last = fake.asked[-1]["messages"]
+    assert (system, answer) == ({"role": "system", "content": "Be short."}, {"role": "assistant", "content": "No"})
+    assert [part["type"] for part in first["content"]] == ["image_url", "text"]
+    words = [part.get("text", "#") for part in last["content"]]
+    assert words == ["Q: Is ", "#", " like ", "#", "?!"]
+    urls = [part["image_url"]["url"] for part in (*first["content"], *last["content"]) if part["type"] == "image_url"]
+    assert len(set(urls)) == 3
+
+
 def test_more_turns_and_pictures_than_the_model_takes(connect, fake):
     picture = np.zeros((4, 4, 3), np.uint8)
     model = connect(turns=2, max_pictures=1)

@@ -7,7 +7,7 @@ knows SLAKE. A picture is prepared once (`PictureSpec`), and features of the pic
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -57,8 +57,36 @@ class Query:
     """Further pictures of the question, after `visual`; only for models with `max_pictures` above 1."""
     turns: tuple[tuple[str, str], ...] = ()
     """Earlier questions of the conversation with their answers, oldest first; read by models with `max_turns`."""
+    other_images: tuple[str, ...] = ()
+    """Digest of each of `other_visuals`; empty where they are not known."""
+    system: str = ""
+    """System message of the conversation; read as `turns` are."""
+    image_places: tuple[tuple[int, int], ...] = ()
+    """Where each picture stands, as in `Example.image_places`; empty where all stand before the first question."""
     note: str = ""
     """What the pictures are, such as slices of a plane; read by remote models, before the question."""
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The questions of the conversation, this one last."""
+        return (*(question for question, _ in self.turns), self.question)
+
+    @property
+    def pictures(self) -> list[tuple[str, Visual]]:
+        """All pictures, in order, each with its digest, or another name for it where that is not known."""
+        names = self.other_images or tuple(f"picture {id(visual)}" for visual in self.other_visuals)
+        return [(self.image, self.visual), *zip(names, self.other_visuals, strict=True)]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one question about one picture, which stands before it, and nothing precedes them."""
+        return not (self.other_visuals or self.turns or self.system or self.image_places)
+
+    def alone(self, question: str) -> Query:
+        """Another question about the first picture alone, without what preceded."""
+        return replace(
+            self, question=question, other_visuals=(), other_images=(), turns=(), system="", image_places=(), note=""
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +140,10 @@ class VqaModel(Protocol):
 
     @property
     def has_closed_answers(self) -> bool:
+        """As in `ModelFamily`."""
+
+    @property
+    def reads_conversations(self) -> bool:
         """As in `ModelFamily`."""
 
     @property
@@ -225,6 +257,9 @@ class ModelFamily:
     """Whether it learns from masks and boxes; `build` then takes ``regions``, the names of their types."""
     starts_from_bundle: ClassVar[bool] = False
     """Whether its options name an ``initial`` bundle of the same family to start from."""
+    reads_conversations: ClassVar[bool] = False
+    """Whether it is trained on and asked about rows with all their images, earlier turns and system message; another
+    family receives the first image and the question alone."""
     has_closed_answers: ClassVar[bool] = False
     """Whether it chooses from a closed list, its `answers` (`AnswerVocabulary`), and cannot write others."""
     has_attention_maps: ClassVar[bool] = False
@@ -336,15 +371,13 @@ class ModelFamily:
         """Release what the model holds outside this process, such as connections."""
 
 
-def check_question(question: str) -> str:
-    """The question without surrounding white space; raises `ModelError` when it is empty or far too long."""
+def check_question(question: str, most: int = MAX_QUESTION_CHARACTERS) -> str:
+    """The question without surrounding white space; raises `ModelError` when it is empty or longer than `most`."""
     text = question.strip()
     if not text:
         raise ModelError("the question is empty; ask something, for example: What modality is this image?")
-    if len(text) > MAX_QUESTION_CHARACTERS:
-        raise ModelError(
-            f"the question has {len(text):,} characters; at most {MAX_QUESTION_CHARACTERS:,} are read: shorten it"
-        )
+    if len(text) > most:
+        raise ModelError(f"the question has {len(text):,} characters; at most {most:,} are read: shorten it")
     return text
 
 
@@ -357,11 +390,17 @@ def targets_of(queries: Sequence[Query]) -> list[str]:
 
 
 def distinct(queries: Sequence[Query]) -> tuple[list[Visual], list[int]]:
-    """The visuals of the queries, each image once, and for every query the place of its image among them."""
+    """The first visual of each query, each image once, and for every query the place of its image among them."""
+    visuals, places = distinct_pictures([(query.image, query.visual) for query in queries])
+    return visuals, places
+
+
+def distinct_pictures(pictures: Sequence[tuple[str, Visual]]) -> tuple[list[Visual], list[int]]:
+    """The visuals of named pictures, each name once, and for every picture its place among them."""
     places: dict[str, int] = {}
     visuals: list[Visual] = []
-    for query in queries:
-        if query.image not in places:
-            places[query.image] = len(visuals)
-            visuals.append(query.visual)
-    return visuals, [places[query.image] for query in queries]
+    for name, visual in pictures:
+        if name not in places:
+            places[name] = len(visuals)
+            visuals.append(visual)
+    return visuals, [places[name] for name, _ in pictures]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -53,6 +54,7 @@ class PictureQueries(Sequence[Query]):
         *,
         learn: bool = False,
         regions: RegionStore | None = None,
+        other_digests: Sequence[tuple[str, ...]] | None = None,
     ) -> None:
         """Refer to rows and caches.
 
@@ -62,6 +64,8 @@ class PictureQueries(Sequence[Query]):
             cache: Pictures or features; None for a model that uses no picture.
             learn: Whether each query has its first accepted answer as the target.
             regions: Regions of the images, for a model that learns them.
+            other_digests: SHA-256 of each row's further images, for a model that reads conversations; without them each
+                query has the first image and the question alone.
         """
         self.ids = [example.id for example in examples]
         self.images = list(digests)
@@ -69,6 +73,19 @@ class PictureQueries(Sequence[Query]):
         self._cache = cache
         self._learn = learn
         self._regions = regions
+        self._other_digests = other_digests
+
+    def ask_about(self, replaced: Mapping[str, str]) -> None:
+        """Ask about other images: digest of each image -> digest of the one in its place."""
+        self.images = [replaced[image] for image in self.images]
+        if self._other_digests is not None:
+            self._other_digests = [tuple(replaced[image] for image in images) for images in self._other_digests]
+
+    @property
+    def all_images(self) -> list[str]:
+        """Digests of all images that the queries are about."""
+        others = (image for images in self._other_digests or () for image in images)
+        return list(dict.fromkeys([*self.images, *others]))
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -76,6 +93,20 @@ class PictureQueries(Sequence[Query]):
     def __getitem__(self, index: int) -> Query:  # type: ignore[override]  # slices are not needed
         example, image = self._examples[index], self.images[index]
         target = example.answers[0] if self._learn and example.answers else None
-        visual = self._cache.get(image) if self._cache is not None else NO_PICTURE
+        visual = self._visual(image)
         regions = self._regions.get(image) if self._regions is not None else None
-        return Query(example.id, example.question, image, visual, target, regions)
+        query = Query(example.id, example.question, image, visual, target, regions)
+        if self._other_digests is None:
+            return query
+        others = self._other_digests[index]
+        return replace(
+            query,
+            other_visuals=tuple(map(self._visual, others)),
+            other_images=others,
+            turns=tuple((turn.question, turn.answer) for turn in example.turns),
+            system=example.system,
+            image_places=example.image_places,
+        )
+
+    def _visual(self, image: str) -> Visual:
+        return self._cache.get(image) if self._cache is not None else NO_PICTURE

@@ -209,7 +209,7 @@ def ask(
     further = [(path, *_visual(loaded, path, frame=None, window=None)) for path in others]
     visuals = tuple(visual for _, visual, _ in further)
     others_seen = tuple(ImageView.of(path, decoded) for path, _, decoded in further)
-    remembered = tuple(turns) if loaded.model.max_turns else ()
+    remembered = tuple(turns) if loaded.model.max_turns or loaded.model.reads_conversations else ()
     queries = [replace(query, other_visuals=visuals, turns=remembered) for query in queries]
     card, answers = loaded.card, []
     for start in range(0, len(queries), loaded.batch_size):
@@ -293,6 +293,7 @@ def _visual(
 
 def require_pictures(model: VqaModel, name: str, pictures: int) -> None:
     """Raise `ModelError` when a model takes fewer pictures in one question."""
-    if pictures > model.max_pictures:
+    unlimited = model.reads_conversations and model.usage is None  # a local one; a remote one is sent so many at most
+    if pictures > model.max_pictures and not unlimited:
         most = "one picture" if model.max_pictures == 1 else f"at most {model.max_pictures} pictures"
         raise ModelError(f"{name} takes {most} in one question, got {pictures}; ask about fewer, or another model")

@@ -185,16 +185,17 @@ def rows_in_training(rows: AnsweredRows) -> frozenset[str]:
     held_out_of_training = selection.validation is None and rows.split == "validation"
     if held_out_of_training or "train" not in dataset.splits:
         return frozenset()
-    known = {dataset.images.digest(image) for image in dataset.table("train").images.used()}
+    known = {dataset.images.digest(image) for image in dataset.table("train").image_ids()}
     return _rows_that_show(known, rows)
 
 
 def _rows_that_show(digests: Set[str], rows: AnsweredRows) -> frozenset[str]:
-    """Ids of the rows whose image has one of these digests."""
+    """Ids of the rows one of whose images has one of these digests."""
     examples, digest = rows.examples(), rows.data.dataset.images.digest
-    matching = frozenset(image for image in examples.images.used() if digest(image) in digests)
-    rows_matching = np.flatnonzero(examples.images.per_row(matching.__contains__))
-    return frozenset(examples.ids[row] for row in rows_matching.tolist())
+    matching = frozenset(image for image in examples.image_ids() if digest(image) in digests)
+    first = np.flatnonzero(examples.images.per_row(matching.__contains__)).tolist()
+    further = (n for n, row in examples.further.items() if not matching.isdisjoint(row.other_image_ids))
+    return frozenset(examples.ids[row] for row in (*first, *further))
 
 
 def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
@@ -205,7 +206,7 @@ def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
     try:
         trained = rows.data.reselect(training.selection)
         images = trained.dataset.images
-        known = {images.digest(image) for image in trained.table("train").images.used()}
+        known = {images.digest(image) for image in trained.table("train").image_ids()}
     except (DataError, ConfigError):
         return None
     return _rows_that_show(known, rows)

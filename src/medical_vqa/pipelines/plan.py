@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medical_vqa.errors import ConfigError
-from medical_vqa.pipelines.training_inputs import TrainingInputs, training_inputs
+from medical_vqa.pipelines.training_inputs import TrainingInputs, images_of, training_inputs
 
 if TYPE_CHECKING:
     from medical_vqa.config import Recipe
@@ -41,7 +41,7 @@ def plan_of(inputs: TrainingInputs) -> Plan:
             checkpointing=options.get("gradient_checkpointing", False),
         ),
         rows=len(images),
-        images=len(set(images)),
+        images=len(images_of(inputs.rows)),
         steps=count_steps(
             images,
             inputs.question_lengths,
@@ -50,4 +50,5 @@ def plan_of(inputs: TrainingInputs) -> Plan:
         ),
         device=f"{compute.device}, {compute.precision}",
         available=device_memory(choose_device(settings.device)),
+        note=inputs.note,
     )

@@ -105,7 +105,7 @@ def predict(
         path.parent.mkdir(parents=True, exist_ok=True)
     questions = queries(selected, rows, loaded.model)
     if shuffle_images:
-        questions.images = other_images(questions.images)
+        questions.ask_about(other_images(questions.all_images))
     record = UsageRecord(path, loaded.usage)
     try:
         write_predictions(
@@ -159,11 +159,10 @@ class GuardedAnswers:
         return PictureContext(PictureStatistics.of(pixels.reshape(*pixels.shape[:2], -1)))
 
 
-def other_images(images: Sequence[str], seed: int = 0) -> list[str]:
-    """Every image replaced by another one, the same for all its questions; raises `DataError` for a single image."""
+def other_images(images: Sequence[str], seed: int = 0) -> dict[str, str]:
+    """Each image with another one to take its place; raises `DataError` for a single image."""
     distinct = sorted(set(images))
     if len(distinct) < 2:
         raise DataError("every question is about one image, so there is no other to ask about; choose more rows")
     random.Random(seed).shuffle(distinct)
-    following = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))
-    return [following[image] for image in images]
+    return dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.pipelines.training_inputs import model_card
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from medical_vqa.models.base import VqaModel
     from medical_vqa.pipelines.training_inputs import TrainingInputs
 
@@ -58,8 +62,23 @@ def check_bundle(inputs: TrainingInputs, device: str) -> None:
 
 
 def _new_query(inputs: TrainingInputs, model: VqaModel) -> Query:
-    row = inputs.rows[0]
-    picture = NO_PICTURE
-    if model.picture is not None:
-        picture = prepare_picture(inputs.selected.dataset.images.load(row.image_id), model.picture)
-    return Query(row.id, row.question, row.image_id, picture)
+    """A question of the first dataset about pictures that are in no cache; a conversation where it has one."""
+    rows, images, spec = inputs.parts[0].rows, inputs.selected.dataset.images, model.picture
+    row = rows[0]
+    if model.reads_conversations:
+        row = next((row for row in rows if row.other_image_ids or row.turns or row.system), row)
+
+    def picture(image_id: str) -> NDArray[np.uint8]:
+        return NO_PICTURE if spec is None else prepare_picture(images.load(image_id), spec)
+
+    query = Query(row.id, row.question, row.image_id, picture(row.image_id))
+    if not model.reads_conversations:
+        return query
+    return replace(
+        query,
+        other_visuals=tuple(map(picture, row.other_image_ids)),
+        other_images=row.other_image_ids,
+        turns=tuple((turn.question, turn.answer) for turn in row.turns),
+        system=row.system,
+        image_places=row.image_places,
+    )

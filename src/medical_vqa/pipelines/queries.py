@@ -54,16 +54,18 @@ def queries(
     from medical_vqa.models.queries import PictureQueries
 
     prepared = data.dataset
-    digests = [prepared.images.digest(row.image_id) for row in rows]
+    digest = prepared.images.digest
+    digests = [digest(row.image_id) for row in rows]
+    others = [tuple(map(digest, row.other_image_ids)) for row in rows] if model.reads_conversations else None
     if model.picture is None:
         return PictureQueries(rows, digests, None, learn=learn)
     cache = PictureCache(prepared.folder / "pictures", model.picture)
+    image_ids = [i for row in rows for i in (row.images if model.reads_conversations else (row.image_id,))]
     if model.vision is not None and model.vision.frozen:
-        images = {digest: row.image_id for digest, row in zip(digests, rows, strict=True)}
-        store = feature_store(prepared, images, cache, model.vision, progress, device)
-        return PictureQueries(rows, digests, store, learn=learn)
-    cache.ensure(prepared.images, [row.image_id for row in rows], progress)
-    return PictureQueries(rows, digests, cache, learn=learn, regions=regions)
+        store = feature_store(prepared, {digest(i): i for i in image_ids}, cache, model.vision, progress, device)
+        return PictureQueries(rows, digests, store, learn=learn, other_digests=others)
+    cache.ensure(prepared.images, image_ids, progress)
+    return PictureQueries(rows, digests, cache, learn=learn, regions=regions, other_digests=others)
 
 
 def feature_store(

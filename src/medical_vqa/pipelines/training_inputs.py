@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from medical_vqa.data.cache.regions import RegionStore
     from medical_vqa.models.base import ModelFamily, VqaModel
     from medical_vqa.runtime.devices import ComputeChoice
+
+
+_IMAGE_CHARACTERS = 1_000
+"""Characters that have about as many tokens as an image, to put rows of similar length together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,27 @@ class TrainingInputs:
         """Characters of each row's question and answer, an estimate of its tokens; None without length buckets."""
         if not self.recipe.training.length_buckets:
             return None
-        return [len(row.question) + len(row.answers[0]) for row in self.rows]
+        if not self.family.reads_conversations:
+            return [len(row.question) + len(row.answers[0]) for row in self.rows]
+        return [
+            len(row.answers[0])
+            + len(row.system)
+            + sum(map(len, row.questions))
+            + sum(len(turn.answer) for turn in row.turns)
+            + _IMAGE_CHARACTERS * len(row.other_image_ids)
+            for row in self.rows
+        ]
+
+    @property
+    def note(self) -> str | None:
+        """What of the rows the family does not read, in one sentence; None where it reads everything."""
+        rows = sum(bool(row.other_image_ids or row.turns or row.system) for row in self.rows)
+        if self.family.reads_conversations or not rows:
+            return None
+        return (
+            f"{rows:,} rows have several images, earlier turns or a system message; {self.family.family} models "
+            "receive the first image and the last question alone"
+        )
 
 
 def training_inputs(recipe: Recipe) -> TrainingInputs:
@@ -178,9 +202,9 @@ def refuse_shared_images(parts: Sequence[TrainingPart]) -> None:
     """Raise `DataError` when an image trains in one dataset of a mixture and chooses the checkpoint in another."""
     if len(parts) == 1:
         return
-    trained = {p.selected.images.digest(image): p for p in parts for image in {row.image_id for row in p.rows}}
+    trained = {p.selected.images.digest(image): p for p in parts for image in images_of(p.rows)}
     for part in parts:
-        for image in sorted({row.image_id for row in part.validation_rows}):
+        for image in sorted(images_of(part.validation_rows)):
             other = trained.get(part.selected.images.digest(image))
             if other is not None:
                 raise DataError(
@@ -188,6 +212,11 @@ def refuse_shared_images(parts: Sequence[TrainingPart]) -> None:
                     f"{other.selected.dataset.name}, so its score would mean nothing; prepare one of them with "
                     "--resplit clean, or leave it out of data.mixture"
                 )
+
+
+def images_of(rows: Iterable[Example]) -> set[str]:
+    """Ids of all images of some rows."""
+    return {image for row in rows for image in row.images}
 
 
 def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
@@ -222,7 +251,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         license=manifest.license,
         citation=manifest.citation,
         rows=len(first.rows),
-        images=len({row.image_id for row in first.rows}),
+        images=len(images_of(first.rows)),
         weight=first.weight,
         mixture=tuple(_further_data(part) for part in inputs.parts[1:]),
         validation_answer_coverage=answer_coverage(model, inputs.validation_rows),
@@ -248,7 +277,7 @@ def _further_data(part: TrainingPart) -> FurtherData:
         license=manifest.license,
         citation=manifest.citation,
         rows=len(part.rows),
-        images=len({row.image_id for row in part.rows}),
+        images=len(images_of(part.rows)),
         weight=part.weight,
     )
 

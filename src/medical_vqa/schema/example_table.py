@@ -30,16 +30,16 @@ class ExampleTable(Rows[Example]):
         answers: Codes[tuple[str, ...]],
         groups: Codes[str],
         facts: Codes[Mapping[str, str]],
-        others: Mapping[int, tuple[str, ...]] | None = None,
+        further: Mapping[int, Example] | None = None,
     ) -> None:
-        """Keep columns of equal length; `others` are further images of the rows at these positions."""
+        """Keep columns of equal length; `further` are the rows with fields that have no column, by position."""
         self.ids = ids
         self.images = images
         self.questions = questions
         self.answers = answers
         self.groups = groups
         self.facts = facts
-        self.others = others or {}
+        self.further = further or {}
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> ExampleTable:
@@ -53,6 +53,8 @@ class ExampleTable(Rows[Example]):
         return table
 
     def _make(self, row: int) -> Example:
+        if row in self.further:
+            return self.further[row]
         return Example(
             self.ids[row],
             self.images.values[self.images.index[row]],
@@ -60,7 +62,6 @@ class ExampleTable(Rows[Example]):
             self.answers.values[self.answers.index[row]],
             self.groups.values[self.groups.index[row]],
             self.facts.values[self.facts.index[row]],
-            self.others.get(row, ()),
         )
 
     def take(self, rows: Numbers) -> ExampleTable:
@@ -68,9 +69,9 @@ class ExampleTable(Rows[Example]):
         if is_all(rows, len(self)):
             return self
         positions = rows.tolist()
-        others = {
-            new: self.others[old] for new, old in enumerate(positions) if old in self.others
-        } if self.others else {}  # fmt: skip
+        further = {
+            new: self.further[old] for new, old in enumerate(positions) if old in self.further
+        } if self.further else {}  # fmt: skip
         table = ExampleTable(
             [self.ids[row] for row in positions],
             self.images.take(rows),
@@ -78,7 +79,7 @@ class ExampleTable(Rows[Example]):
             self.answers.take(rows),
             self.groups.take(rows),
             self.facts.take(rows),
-            others,
+            further,
         )
         if self._objects is not None:
             table._objects = tuple([self._objects[row] for row in positions])
@@ -88,7 +89,7 @@ class ExampleTable(Rows[Example]):
         """These rows and then those of another part of the same table."""
         if self.facts.values is not other.facts.values:
             return ExampleTable.of([*self, *other])
-        others = {**self.others, **{len(self) + row: images for row, images in other.others.items()}}
+        further = {**self.further, **{len(self) + row: example for row, example in other.further.items()}}
         return ExampleTable(
             [*self.ids, *other.ids],
             self.images.followed_by(other.images),
@@ -96,8 +97,13 @@ class ExampleTable(Rows[Example]):
             self.answers.followed_by(other.answers),
             self.groups.followed_by(other.groups),
             self.facts.followed_by(other.facts),
-            others,
+            further,
         )
+
+    def image_ids(self) -> list[str]:
+        """The different images of all rows, further ones included."""
+        further = (image for row in self.further.values() for image in row.other_image_ids)
+        return list(dict.fromkeys([*self.images.used(), *further]))
 
     def has_answer(self) -> NDArray[np.bool_]:
         """Whether each row has an accepted answer, (rows,)."""
@@ -114,23 +120,24 @@ class ExampleColumns:
         """The numbering of the images as long as every row's group is its image."""
         self.answers = Numbering[tuple[str, ...]]()
         self.facts = Numbering[Mapping[str, str]]()
-        self.others: dict[int, tuple[str, ...]] = {}
+        self.further: dict[int, Example] = {}
 
     def add(self, rows: Sequence[Example]) -> None:
         """Add rows."""
+        self.further |= {
+            number: row
+            for number, row in enumerate(rows, len(self.ids))
+            if row.other_image_ids or row.turns or row.system or row.image_places
+        }
         self.facts.extend([row.facts for row in rows], [fact_key(row.facts) for row in rows])
         self.add_all_but_facts(rows)
 
     def add_all_but_facts(self, rows: Sequence[Example]) -> None:
-        """Add the fields of rows other than their facts, which are added already."""
-        first = len(self.ids)
+        """Add the fields of rows other than their facts, which are added already; they have no others than columns."""
         self.ids += [row.id for row in rows]
         self._extend_images([row.image_id for row in rows], [row.group for row in rows])
         self.questions.extend([row.question for row in rows])
         self.answers.extend([row.answers for row in rows])
-        self.others |= {
-            number: row.other_image_ids for number, row in enumerate(rows, first) if row.other_image_ids
-        }  # fmt: skip
 
     def _extend_images(self, images: Sequence[str], groups: Sequence[str]) -> None:
         if self.groups is self.images and groups != images:
@@ -149,7 +156,7 @@ class ExampleColumns:
             self.answers.codes(),
             images if self.groups is self.images else self.groups.codes(),
             self.facts.codes(),
-            self.others,
+            self.further,
         )
 
 

@@ -29,6 +29,18 @@ _SCHEMA = {"extra": "forbid", "use_attribute_docstrings": True}  # for the publi
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of a conversation with its answer."""
+
+    __pydantic_config__: ClassVar = _SCHEMA
+
+    question: str
+    """The question, as published."""
+    answer: str
+    """The published answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One question about one image, exactly as the dataset's authors published it; nothing is normalized here."""
 
@@ -47,12 +59,30 @@ class Example:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Facts for breakdowns: answer_type, modality, organ, content_type, language ..."""
     other_image_ids: tuple[str, ...] = ()
-    """Further images of a question about several; a model of one image receives `image_id` alone."""
+    """Further images of a question about several, and of its earlier turns; a model of one image receives `image_id`
+    alone."""
+    turns: tuple[Turn, ...] = ()
+    """Earlier questions of the conversation with their answers, oldest first: context of `question`."""
+    system: str = ""
+    """System message of the conversation; empty for none."""
+    image_places: tuple[tuple[int, int], ...] = ()
+    """Where each image stands, in order: number of its turn, from 0, and number of the character of that turn's
+    question before which it stands; empty where all stand before the first question."""
 
     @property
     def is_plain(self) -> bool:
         """Whether validation of the types alone reads it as `from_json` does."""
-        return True
+        return not self.image_places
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Ids of all its images, in order."""
+        return (self.image_id, *self.other_image_ids)
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The questions of the conversation up to this one, which is the last."""
+        return (*(turn.question for turn in self.turns), self.question)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -61,8 +91,30 @@ class Example:
         answers, facts = row["answers"], row.get("facts", {})
         if not isinstance(answers, list) or not isinstance(facts, dict):
             raise DataError(f"example {row['id']!r}: expected a list of answers and an object of facts; write them so")
-        others = tuple(row.get("other_image_ids", ()))
-        return cls(row["id"], row["image_id"], row["question"], tuple(answers), row["group"], dict(facts), others)
+        example = cls(
+            row["id"],
+            row["image_id"],
+            row["question"],
+            tuple(answers),
+            row["group"],
+            dict(facts),
+            tuple(row.get("other_image_ids", ())),
+            tuple(_turn(row["id"], turn) for turn in row.get("turns", ())),
+            row.get("system", ""),
+            tuple((int(turn), int(character)) for turn, character in row.get("image_places", ())),
+        )
+        example.check_places()
+        return example
+
+    def check_places(self) -> None:
+        """Raise `DataError` where the places are not one for each image, in order and inside the questions."""
+        questions, places = self.questions, self.image_places
+        inside = all(0 <= t < len(questions) and 0 <= character <= len(questions[t]) for t, character in places)
+        if places and (len(places) != len(self.images) or not inside or list(places) != sorted(places)):
+            raise DataError(
+                f"example {self.id!r}: image_places are {list(places)} for {len(self.images)} images and "
+                f"{len(questions)} turns; give one place [turn, character] for each image, in order, or none at all"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields above."""
@@ -74,7 +126,16 @@ class Example:
             "group": self.group,
             "facts": dict(self.facts),
             **({"other_image_ids": list(self.other_image_ids)} if self.other_image_ids else {}),
+            **({"turns": [asdict(turn) for turn in self.turns]} if self.turns else {}),
+            **({"system": self.system} if self.system else {}),
+            **({"image_places": [list(place) for place in self.image_places]} if self.image_places else {}),
         }
+
+
+def _turn(id_: str, value: Any) -> Turn:
+    if not isinstance(value, Mapping) or value.keys() != {"question", "answer"}:
+        raise DataError(f"example {id_!r}: a turn is {value!r}; give an object with question and answer")
+    return Turn(value["question"], value["answer"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +235,7 @@ def _guard_record(id_: str, row: Any) -> GuardRecord | None:
 Record = TypeVar("Record", Example, Prediction)
 
 _EXAMPLE_FIELDS = frozenset(f.name for f in fields(Example))
-_REQUIRED_OF_EXAMPLE = _EXAMPLE_FIELDS - {"facts", "other_image_ids"}
+_REQUIRED_OF_EXAMPLE = frozenset({"id", "image_id", "question", "answers", "group"})
 _PREDICTION_FIELDS = frozenset(f.name for f in fields(Prediction))
 _REQUIRED_OF_PREDICTION = frozenset({"id", "answer"})
 

@@ -23,7 +23,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class _ExampleLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A line of a file of examples; its facts as they stand there, because they are often those of other lines."""
+    """A line of a file of examples without the fields that are rare (further images, turns); its facts as they stand
+    there, because they are often those of other lines."""
 
     id: str
     image_id: str
@@ -31,7 +32,6 @@ class _ExampleLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     answers: tuple[str, ...]
     group: str
     facts: msgspec.Raw
-    other_image_ids: tuple[str, ...] = ()
 
 
 class _PredictionLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -31,6 +31,8 @@ class Plan:
     """Device and precision."""
     available: int | None
     """The device's memory, bytes; None where it is not a GPU."""
+    note: str | None = None
+    """What of the rows the model does not read; None where it reads everything."""
 
     def lines(self) -> list[str]:
         """The plan as lines of text."""
@@ -56,6 +58,7 @@ class Plan:
             f"data         {self.rows:,} rows on {self.images:,} images",
             f"steps        {self.steps:,} on {self.device}",
             *([note] if estimate.stand_in else []),
+            *([f"note         {self.note}"] if self.note else []),
         ]
 
     def check(self) -> None:

@@ -49,8 +49,13 @@ class DatasetPart:
     """Language of the rows; empty where the dataset has only one."""
     rows: Sequence[Example]
     """The rows, in published order."""
-    digests: Sequence[str]
-    """SHA-256 of the image of each row."""
+    digests: Sequence[tuple[str, ...]]
+    """SHA-256 of all images of each row."""
+
+    @property
+    def images(self) -> set[str]:
+        """SHA-256 of all images of the part."""
+        return {digest for digests in self.digests for digest in digests}
 
     @property
     def is_training(self) -> bool:
@@ -81,7 +86,7 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: Pr
         title=dataset.manifest.title,
         manifest=dataset.manifest.digest,
         missing=list(dataset.manifest.missing),
-        parts=[AuditedPart(name=part.name, rows=len(part.rows), images=len(set(part.digests))) for part in parts],
+        parts=[AuditedPart(name=part.name, rows=len(part.rows), images=len(part.images)) for part in parts],
         shared_images=[pair for pair in shared if pair.images],
         near_duplicates=sorted(across, key=lambda pair: -pair.similarity),
         near_duplicates_within_parts=len(pairs) - len(across),
@@ -112,7 +117,7 @@ def dataset_parts(dataset: PreparedDataset) -> list[DatasetPart]:
             split=split,
             language=language,
             rows=examples,
-            digests=[dataset.images.digest(row.image_id) for row in examples],
+            digests=[tuple(map(dataset.images.digest, row.images)) for row in examples],
         )
         for (split, language), examples in groups.items()
     ]
@@ -123,27 +128,25 @@ def _of_one_language(pairs: Iterable[tuple[DatasetPart, DatasetPart]]) -> list[t
 
 
 def _shared_images(first: DatasetPart, second: DatasetPart) -> SharedImages:
-    shared = set(first.digests) & set(second.digests)
-    rows = [row for row, digest in zip(second.rows, second.digests, strict=True) if digest in shared]
+    shared = first.images & second.images
+    rows = [(row, own) for row, own in zip(second.rows, second.digests, strict=True) if not shared.isdisjoint(own)]
     return SharedImages(
         first=first.name,
         second=second.name,
         images=len(shared),
-        of_images=len(set(second.digests)),
+        of_images=len(second.images),
         rows=len(rows),
         of_rows=len(second.rows),
-        image_ids=sorted({row.image_id for row in rows})[:MAX_IDS],
+        image_ids=sorted({i for row, own in rows for i, d in zip(row.images, own, strict=True) if d in shared})[
+            :MAX_IDS
+        ],
     )
 
 
 def _shared_questions(first: DatasetPart, second: DatasetPart) -> SharedQuestions:
     questions = {squad_normalize(row.question) for row in first.rows}
-    about_images = {(d, squad_normalize(row.question)) for row, d in zip(first.rows, first.digests, strict=True)}
-    ids = [
-        row.id
-        for row, digest in zip(second.rows, second.digests, strict=True)
-        if (digest, squad_normalize(row.question)) in about_images
-    ]
+    about_images = {_asked(row, own) for row, own in zip(first.rows, first.digests, strict=True)}
+    ids = [row.id for row, own in zip(second.rows, second.digests, strict=True) if _asked(row, own) in about_images]
     return SharedQuestions(
         first=first.name,
         second=second.name,
@@ -151,6 +154,11 @@ def _shared_questions(first: DatasetPart, second: DatasetPart) -> SharedQuestion
         same_image=len(ids),
         ids=ids[:MAX_IDS],
     )
+
+
+def _asked(row: Example, digests: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """What is asked about which images, earlier turns included."""
+    return (digests, tuple(map(squad_normalize, row.questions)))
 
 
 def _unseen_answers(training: DatasetPart, held_out: DatasetPart) -> UnseenAnswers:
@@ -167,9 +175,9 @@ def _unseen_answers(training: DatasetPart, held_out: DatasetPart) -> UnseenAnswe
 
 
 def _repeated_questions(part: DatasetPart) -> list[RepeatedQuestion]:
-    groups: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
-    for row, digest in zip(part.rows, part.digests, strict=True):
-        groups[digest, squad_normalize(row.question)].append(row)
+    groups: defaultdict[tuple[tuple[str, ...], ...], list[Example]] = defaultdict(list)
+    for row, own in zip(part.rows, part.digests, strict=True):
+        groups[_asked(row, own)].append(row)
     questions = []
     for rows in groups.values():
         if len(rows) > 1:
@@ -192,9 +200,10 @@ def _near_duplicates(
     used_in: defaultdict[str, set[str]] = defaultdict(set)
     ids: dict[str, str] = {}
     for part in parts:
-        for row, digest in zip(part.rows, part.digests, strict=True):
-            used_in[digest].add(part.name)
-            ids.setdefault(digest, row.image_id)
+        for row, own in zip(part.rows, part.digests, strict=True):
+            for image_id, digest in zip(row.images, own, strict=True):
+                used_in[digest].add(part.name)
+                ids.setdefault(digest, image_id)
     prints = _fingerprints(ids, images, store, progress)
     digests = list(prints)
     pairs = [
@@ -243,20 +252,26 @@ def _fingerprints(
 
 
 def _leak(part: DatasetPart, training: Sequence[DatasetPart], pairs: Sequence[NearDuplicate]) -> Leak:
-    trained = {digest for other in training for digest in other.digests}
+    trained = {digest for other in training for digest in other.images}
     names = {other.name for other in training}
     similar = {pair.second for pair in pairs if names & set(pair.first_parts)}
     similar |= {pair.first for pair in pairs if names & set(pair.second_parts)}
     # An image may have several ids, and a pair names one of them: compare contents.
-    near = {digest for row, digest in zip(part.rows, part.digests, strict=True) if row.image_id in similar} - trained
+    pictures = (
+        (i, d) for row, own in zip(part.rows, part.digests, strict=True) for i, d in zip(row.images, own, strict=True)
+    )
+    near = {digest for image_id, digest in pictures if image_id in similar} - trained
     groups = {row.group for other in training for row in other.rows}
+    exact = [row.id for row, own in zip(part.rows, part.digests, strict=True) if not trained.isdisjoint(own)]
+    near_rows = [
+        row.id
+        for row, own in zip(part.rows, part.digests, strict=True)
+        if trained.isdisjoint(own) and not near.isdisjoint(own)
+    ]
+    leaking = {*exact, *near_rows}
     return Leak(
         part=part.name,
-        exact=[row.id for row, digest in zip(part.rows, part.digests, strict=True) if digest in trained],
-        near=[row.id for row, digest in zip(part.rows, part.digests, strict=True) if digest in near],
-        same_group=tuple(
-            row.id
-            for row, digest in zip(part.rows, part.digests, strict=True)
-            if row.group in groups and digest not in trained and digest not in near
-        ),
+        exact=exact,
+        near=near_rows,
+        same_group=tuple(row.id for row in part.rows if row.group in groups and row.id not in leaking),
     )

@@ -17,6 +17,7 @@ import weakref
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from medical_vqa.data.formats.rows import require_unique
 from medical_vqa.data.imaging.stripping import raster_bytes
 from medical_vqa.errors import DataError, ImageError
 from medical_vqa.io import sha256
-from medical_vqa.schema.records import Example, Split
+from medical_vqa.schema.records import Example, Split, Turn
 
 SPLIT_NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "trainset": "train", "validation": "validation", "valid": "validation",
@@ -122,11 +123,15 @@ class DatasetBuilder:
         self.files = ImageFiles(source)
         self.notes: list[str] = []
         self.missing: list[str] = []
+        self.without_image = 0
+        """Questions that are left out because no image precedes them in their conversation."""
         self._examples: dict[Split, list[Example]] = {}
         self._places: dict[str, str] = {}
         self._image_names: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._spooled: dict[str, Path] = {}
+        self._related: list[Sequence[str]] = []
+        self._numbers: dict[str, int] = {}
 
     def image(self, value: Any, place: str) -> str:
         """The id of an image: a path, bytes, base64, or an object with ``bytes`` and ``path``; raises `DataError`."""
@@ -153,6 +158,9 @@ class DatasetBuilder:
         number: str = "",
         group: str = "",
         facts: Mapping[str, str] | None = None,
+        turns: Sequence[Turn] = (),
+        system: str = "",
+        places: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Add a row.
 
@@ -163,8 +171,12 @@ class DatasetBuilder:
             images: Ids of its images, the first of which is the one that models of one image receive.
             place: File and row number, for messages.
             number: Its number or id in the dataset; by default its position in the split.
-            group: Unit that must not be divided among splits; by default the first image.
+            group: Unit that must not be divided among splits; by default the first image of all rows that share one
+                with it.
             facts: Facts for breakdowns.
+            turns: Earlier turns of its conversation.
+            system: System message of its conversation.
+            places: Where each image stands, as in `Example.image_places`.
 
         Raises:
             DataError: It has no image or question, or its number is used already.
@@ -174,6 +186,8 @@ class DatasetBuilder:
         if not question.strip():
             raise DataError(f"{place}: the question is empty; fill it in or take the row out")
         rows = self._examples.setdefault(split, [])
+        if not group and len(images) > 1:
+            self._related.append(images)
         id_ = f"{self.name}/{split}/{number or len(rows) + 1}"
         require_unique(self._places, id_, place, "id")
         rows.append(
@@ -185,6 +199,9 @@ class DatasetBuilder:
                 group=group or images[0],
                 facts={key: value for key, value in (facts or {}).items() if value},
                 other_image_ids=tuple(images[1:]),
+                turns=tuple(turns),
+                system=system,
+                image_places=() if all(place == (0, 0) for place in places) else tuple(places),
             )
         )
 
@@ -192,9 +209,20 @@ class DatasetBuilder:
         """The dataset; raises `DataError` where no row was added."""
         if not self._examples:
             raise DataError(f"{self.files.folder}: no row of {self.name} in it; name the folder that holds its files")
+        self._join_groups()
         if several := sum(bool(row.other_image_ids) for rows in self._examples.values() for row in rows):
             self.notes.append(
                 f"{several:,} questions are about several images; a model of one image receives the first"
+            )
+        if later := sum(bool(row.turns) for rows in self._examples.values() for row in rows):
+            self.notes.append(
+                f"{later:,} questions follow earlier turns of a conversation; a model without memory receives the last "
+                "question alone"
+            )
+        if self.without_image:
+            self.notes.append(
+                f"{self.without_image:,} questions stand before the first image of their conversation: they are "
+                "context of the later ones and no questions of their own"
             )
         total = sum(map(len, self._examples.values()))
         if unanswered := sum(not row.answers for rows in self._examples.values() for row in rows):
@@ -208,6 +236,32 @@ class DatasetBuilder:
             missing=self.missing,
             notes=self.notes,
         )
+
+    def _join_groups(self) -> None:
+        """Make one group of the rows that share an image, where no group was given."""
+        if not self._related:
+            return
+        parents: dict[str, str] = {}
+
+        def root(image: str) -> str:
+            while (parent := parents.get(image, image)) != image:
+                image = parent
+            return image
+
+        for first, *others in self._related:
+            for other in others:
+                low, high = sorted((root(first), root(other)), key=self._order)
+                if low != high:
+                    parents[high] = low
+        for rows in self._examples.values():
+            for number, row in enumerate(rows):
+                if row.group == row.image_id and (group := root(row.image_id)) != row.group:
+                    rows[number] = replace(row, group=group)
+
+    def _order(self, image: str) -> int:
+        if len(self._numbers) < len(self._image_names):
+            self._numbers = {name: number for number, name in enumerate(self._image_names)}
+        return self._numbers[image]
 
     def _file(self, name: str, place: str) -> str:
         path = self.files.find(name, place)

@@ -11,14 +11,15 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import ConfigError, MissingDependencyError
 from medical_vqa.io import atomic_path, atomic_write, describe_disk_errors
-from medical_vqa.schema.records import Example, Split
+from medical_vqa.schema.records import Example, Split, Turn
 from medical_vqa.text import did_you_mean
 
 
@@ -34,21 +35,84 @@ def convert(dataset: PreparedDataset, layout: str, folder: Path) -> list[Path]:
         The files with rows.
 
     Raises:
-        ConfigError: The layout is unknown.
+        ConfigError: The layout is unknown, or has no place for what rows are about: several images, or earlier turns.
         DataError: The disk is full or the folder cannot be written.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; {did_you_mean(layout, LAYOUTS)}")
+    if layout not in _CONVERSATIONS:
+        _refuse_conversations(dataset, layout)
     with describe_disk_errors(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "LICENSE.txt", (dataset.folder / "LICENSE.txt").read_text(encoding="utf-8"))
         return [LAYOUTS[layout](dataset, split, folder) for split in dataset.splits]
 
 
+def _refuse_conversations(dataset: PreparedDataset, layout: str) -> None:
+    rows = sum(bool(row.other_image_ids or row.turns) for split in dataset.splits for row in dataset.examples(split))
+    if rows:
+        raise ConfigError(
+            f"{rows:,} rows of {dataset.name} have several images or earlier turns, for which {layout} has no place; "
+            f"choose one of {', '.join(_CONVERSATIONS)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """Rows of which each continues the one before it."""
+
+    row: Example
+    """The last one, whose turns are the others."""
+
+    @property
+    def id(self) -> str:
+        """Its id, without the number of the turn."""
+        return self.row.id.removesuffix(f".{len(self.row.turns) + 1}") if self.row.turns else self.row.id
+
+    @property
+    def turns(self) -> list[tuple[list[str | int], str]]:
+        """The parts of each question, texts and numbers of images, with its answer."""
+        row = self.row
+        places = row.image_places or ((0, 0),) * len(row.images)
+        turns = []
+        for number, (question, answer) in enumerate(
+            zip(row.questions, (*(turn.answer for turn in row.turns), _answer(row)), strict=True)
+        ):
+            parts: list[str | int] = []
+            start = 0
+            for image, (turn, character) in enumerate(places):
+                if turn == number:
+                    parts += [question[start:character], image]
+                    start = character
+            turns.append(([part for part in (*parts, question[start:]) if part != ""], answer))
+        return turns
+
+
+def _conversations(dataset: PreparedDataset, split: Split) -> Iterator[_Conversation]:
+    """The rows of a split, those of a conversation as one."""
+    previous: Example | None = None
+    for row in dataset.examples(split):
+        if previous is not None and not _continues(row, previous):
+            yield _Conversation(previous)
+        previous = row
+    if previous is not None:
+        yield _Conversation(previous)
+
+
+def _continues(row: Example, previous: Example) -> bool:
+    return (
+        row.turns == (*previous.turns, Turn(previous.question, _answer(previous)))
+        and row.system == previous.system
+        and row.facts == previous.facts
+        and row.images[: len(previous.images)] == previous.images
+        and len(previous.answers) <= 1
+    )
+
+
 def _image_files(dataset: PreparedDataset, row: Example, folder: Path) -> list[str]:
     """Copies the images of a row once, and returns their paths in the folder."""
     names = []
-    for image_id in (row.image_id, *row.other_image_ids):
+    for image_id in row.images:
         path = dataset.images.path(image_id)
         target = folder / "images" / path.name
         target.parent.mkdir(exist_ok=True)
@@ -70,40 +134,56 @@ def _write_json(path: Path, content: Any) -> Path:
 
 def _llava(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
     rows = []
-    for row in dataset.examples(split):
+    for conversation in _conversations(dataset, split):
+        row = conversation.row
         images = _image_files(dataset, row, folder)
-        turns = [
-            {"from": "human", "value": "<image>\n" * len(images) + row.question},
-            {"from": "gpt", "value": _answer(row)},
-        ]
-        rows.append(
-            {"id": row.id, "image": images if len(images) > 1 else images[0], "conversations": turns, **row.facts}
-        )
+        turns = [{"from": "system", "value": row.system}] if row.system else []
+        for parts, answer in conversation.turns:
+            turns += [{"from": "human", "value": _with_tokens(parts, "\n")}, {"from": "gpt", "value": answer}]
+        image = images if len(images) > 1 else images[0]
+        rows.append({"id": conversation.id, "image": image, "conversations": turns, **row.facts})
     return _write_json(folder / f"{split}.json", rows)
 
 
 def _sharegpt(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
     rows = []
-    for row in dataset.examples(split):
+    for conversation in _conversations(dataset, split):
+        row = conversation.row
         images = _image_files(dataset, row, folder)
-        turns = [
-            {"role": "user", "content": "<image>" * len(images) + row.question},
-            {"role": "assistant", "content": _answer(row)},
-        ]
-        rows.append({"id": row.id, "messages": turns, "images": images})
+        turns = [{"role": "system", "content": row.system}] if row.system else []
+        for parts, answer in conversation.turns:
+            turns += [
+                {"role": "user", "content": _with_tokens(parts, "")},
+                {"role": "assistant", "content": answer},
+            ]
+        rows.append({"id": conversation.id, "messages": turns, "images": images, **row.facts})
     return _write_json(folder / f"{split}.json", rows)
 
 
 def _messages(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
     lines = []
-    for row in dataset.examples(split):
+    for conversation in _conversations(dataset, split):
+        row = conversation.row
         images = _image_files(dataset, row, folder)
-        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": image}} for image in images]
-        content.append({"type": "text", "text": row.question})
-        turns = [{"role": "user", "content": content}, {"role": "assistant", "content": _answer(row)}]
-        lines.append(json.dumps({"id": row.id, "messages": turns}, ensure_ascii=False) + "\n")
+        turns: list[dict[str, Any]] = [{"role": "system", "content": row.system}] if row.system else []
+        for parts, answer in conversation.turns:
+            content = [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image_url", "image_url": {"url": images[part]}}
+                for part in parts
+            ]
+            turns += [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        content_of_row = {"id": conversation.id, "messages": turns, **row.facts}
+        lines.append(json.dumps(content_of_row, ensure_ascii=False) + "\n")
     atomic_write(folder / f"{split}.jsonl", "".join(lines))
     return folder / f"{split}.jsonl"
+
+
+def _with_tokens(parts: Sequence[str | int], after: str) -> str:
+    """A question with a token for each image; `after` stands behind those before its first word."""
+    first = next((number for number, part in enumerate(parts) if isinstance(part, str)), len(parts))
+    return f"<image>{after}" * first + "".join(part if isinstance(part, str) else "<image>" for part in parts[first:])
 
 
 def _coco(dataset: PreparedDataset, split: Split, folder: Path) -> Path:
@@ -255,6 +335,8 @@ def process_results(doc, results):
     return {"exact_match": float(results[0].strip().lower() == doc["answer"].strip().lower())}
 '''
 
+_CONVERSATIONS = ("llava-json", "sharegpt", "messages")
+"""Layouts with several images and turns."""
 LAYOUTS: Mapping[str, Callable[[PreparedDataset, Split, Path], Path]] = {
     "llava-json": _llava,
     "sharegpt": _sharegpt,

@@ -113,7 +113,7 @@ def _check_rows(published: Published) -> None:
         for number, example in enumerate(rows, 1):
             place = f"{split} row {number}"
             require_unique(places, example.id, place, "id")
-            for image_id in (example.image_id, *example.other_image_ids):
+            for image_id in example.images:
                 if image_id not in published.image_names:
                     raise DataError(f"{place}: image {image_id!r} is unknown; name an image of the dataset")
     if not places:
@@ -188,8 +188,10 @@ def _hash_images(task: _Preparation) -> tuple[dict[str, str], dict[str, str]]:
 def _without_unreadable(task: _Preparation, unreadable: Mapping[str, str]) -> Published:
     """The dataset without the rows whose image cannot be read; raises `ImageError` that lists them all."""
     published = task.published
-    skipped = [row for rows in _ordered(published).values() for row in rows if row.image_id in unreadable]
-    first = {row.image_id: row.id for row in reversed(skipped)}
+    skipped = [
+        row for rows in _ordered(published).values() for row in rows if not unreadable.keys().isdisjoint(row.images)
+    ]
+    first = {image_id: row.id for row in reversed(skipped) for image_id in row.images}
     if not task.skip_unreadable:
         listed = [f"{first.get(image_id, image_id)} needs an image that cannot be read: {reason}"
                   for image_id, reason in unreadable.items()]  # fmt: skip
@@ -203,7 +205,8 @@ def _without_unreadable(task: _Preparation, unreadable: Mapping[str, str]) -> Pu
             f"--skip-unreadable:\n  {lines}"
         )
     examples = {
-        split: [row for row in rows if row.image_id not in unreadable] for split, rows in published.examples.items()
+        split: [row for row in rows if unreadable.keys().isdisjoint(row.images)]
+        for split, rows in published.examples.items()
     }
     if not any(examples.values()):
         raise ImageError(f"none of the {len(unreadable):,} images can be read; check --source")
@@ -273,7 +276,7 @@ def _write(task: _Preparation, digests: Mapping[str, str], source_digest: str) -
     splits = {}
     for split, rows in _ordered(task.published).items():
         path = task.folder / f"{split}.jsonl"
-        with describe_disk_errors(task.folder, sum(len(row.question) + 400 for row in rows)):
+        with describe_disk_errors(task.folder, sum(len(row.question) + 400 * (1 + len(row.turns)) for row in rows)):
             write_jsonl(path, rows)
         splits[split] = SplitFile(file=path.name, rows=len(rows), sha256=sha256_file(path))
     for split in set(SPLITS) - set(splits):

@@ -91,7 +91,7 @@ def clean_splits(rows: Iterable[Example], dataset: PreparedDataset, audit: Audit
 
     images: dict[str, None] = {}
     for row in rows:
-        for image_id in (row.image_id, *row.other_image_ids):
+        for image_id in row.images:
             images[image_id] = None
             join(f"image {image_id}", f"content {dataset.images.digest(image_id)}")
             join(f"image {image_id}", f"group {row.group}")

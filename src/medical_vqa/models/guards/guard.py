@@ -375,7 +375,7 @@ class Guards:
             return ""
         key = _visual_key(query.visual)
         if key not in self._body_parts:
-            probe = dataclasses.replace(query, question=BODY_PART_QUESTION, turns=(), other_visuals=())
+            probe = query.alone(BODY_PART_QUESTION)
             self._body_parts[key] = self.model.answer([probe], self.card.decoding)[0].answer
         return self._body_parts[key]
 

@@ -189,6 +189,11 @@ class AdapterModel(ABC):
     def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
         """Number of tokens that the vision encoder computes of an image."""
 
+    @classmethod
+    def longest_row(cls, examples: Sequence[Example]) -> tuple[int, int]:  # noqa: ARG003 - for families with it
+        """Pictures of the longest row, and about how many tokens of words precede its last question."""
+        return 1, 0
+
     @staticmethod
     def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
         """How many parameters are stored in 4 bits."""
@@ -305,7 +310,7 @@ class AdapterModel(ABC):
     @classmethod
     def memory_estimate(
         cls,
-        examples: Sequence[Example],  # noqa: ARG003 - a classifier needs its answers
+        examples: Sequence[Example],
         *,
         checkpoint: str,
         lora: Mapping[str, Any],
@@ -318,9 +323,11 @@ class AdapterModel(ABC):
         with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
             peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
         network = peft_model.get_base_model()
-        stacks = language_model_stacks(config.get_text_config(), image_tokens=cls.image_tokens(source, config, options))
+        pictures, words = cls.longest_row(examples)
+        before = pictures * cls.image_tokens(source, config, options) + words
+        stacks = language_model_stacks(config.get_text_config(), image_tokens=before)
         if not cached_modules:  # the vision encoder trains
-            tokens = cls.vision_tokens(source, config, options)
+            tokens = pictures * cls.vision_tokens(source, config, options)
             stacks += (vision_stack(config.vision_config, tokens=tokens),)
         return estimate_memory(
             network,

@@ -6,7 +6,9 @@ to the network as ``mm_encoder_outputs``, an input that transformers has for it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
+from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment, augment_pictures
-from medical_vqa.models.base import Query, check_question, distinct, targets_of
+from medical_vqa.models.base import Query, check_question, distinct_pictures, targets_of
 from medical_vqa.models.hf import chat_network
 from medical_vqa.models.hf.adapter_model import AdapterModel, AdapterSettings
 from medical_vqa.models.hf.chat_network import ChatNet, ChatVisionEncoder, VisionParts
 from medical_vqa.models.hf.chat_processor import (
+    MAX_CHARACTERS,
     ChatFormat,
     ImageInputs,
     load_processor,
@@ -38,17 +42,20 @@ from medical_vqa.models.hf.generation import (
     rank_candidates,
 )
 from medical_vqa.models.hf.loading import Dtype, count_language_weights, load_network, loading_arguments
+from medical_vqa.models.memory import PROMPT_TOKENS
 from medical_vqa.schema.bundle_card import Decoding
-from medical_vqa.schema.records import Prediction
+from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch, Features, Visual
 
+_LETTERS = 4
+"""Characters of a token, on average."""
 _RANK_ROWS = 32
 """Candidate answers that are scored at once; each is a whole sequence, image tokens included."""
 _FEATURES = ("tokens", "deepstack", "tower", "input")
 """What the names of an image's features in `ChatVisionEncoder.encode` begin with."""
-_FEATURES_VERSION = 2
+_FEATURES_VERSION = 3
 """Part of the fingerprint; changes with the names of the cached features."""
 
 
@@ -174,6 +181,18 @@ class ChatVlm(AdapterModel, ChatFamily):
             return shipped_image_tokens(checkpoint, options["side"])
         return len(cls._black_picture(checkpoint, config, options).prefix)
 
+    @classmethod
+    def longest_row(cls, examples: Sequence[Example]) -> tuple[int, int]:
+        """Pictures of the longest row, and about how many tokens of words precede its last question."""
+        sizes = [
+            (len(row.images), sum(len(turn.question) + len(turn.answer) for turn in row.turns) + len(row.system), row)
+            for row in examples
+            if row.other_image_ids or row.turns or row.system
+        ]
+        pictures = max((pictures for pictures, *_ in sizes), default=1)
+        words = max((letters // _LETTERS + PROMPT_TOKENS * len(row.turns) for _, letters, row in sizes), default=0)
+        return pictures, words
+
     @staticmethod
     def _black_picture(checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> ImageInputs:
         processor = load_processor(checkpoint.folder, checkpoint.name, config)
@@ -197,14 +216,20 @@ class ChatVlm(AdapterModel, ChatFamily):
     def _prompts(self, queries: Sequence[Query], augment: Augment | None = None) -> Batch:
         """Left-padded prompts, and the features or pixels of each image.
 
-        Keys: ``image_of`` (N,); ``row.NAME`` are inputs of the network, ``features.IMAGE.NAME`` cached features, and
-        ``pixels.IMAGE.NAME`` inputs of the vision encoder.
+        Keys: ``image_of`` (M,), the image of each picture of the rows in order; ``row.NAME`` are inputs of the network,
+        ``features.IMAGE.NAME`` cached features, and ``pixels.IMAGE.NAME`` inputs of the vision encoder.
         """
-        visuals, image_of = distinct(queries)
+        pictures = [query.pictures for query in queries]
+        visuals, image_of = distinct_pictures([picture for own in pictures for picture in own])
+        if self._one_picture and len(image_of) > len(queries):
+            raise ModelError(
+                f"{self.settings.checkpoint.name} computes a picture among several in another way than one alone, "
+                "which cannot be cached; use another checkpoint for rows with several images, or leave them out"
+            )
         images = [self._image_inputs(visual, augment) for visual in visuals]
-        suffixes = [self.format.suffix(check_question(query.question)) for query in queries]
-        pairs = list(zip(image_of, suffixes, strict=True))
-        rows = [[*images[image]["prefix"].tolist(), *suffix] for image, suffix in pairs]
+        places = iter(image_of)
+        of_rows = [[images[next(places)] for _ in own] for own in pictures]
+        rows = [self._row(query, own) for query, own in zip(queries, of_rows, strict=True)]
         batch = {
             "image_of": torch.tensor(image_of),
             "row.input_ids": pad(rows, self._padding, left=True),
@@ -212,8 +237,10 @@ class ChatVlm(AdapterModel, ChatFamily):
         }
         for key in images[0]:
             kind, _, name = key.partition(".")
-            if kind == "token":  # a value of each token of the prefix; 0 for words
-                values = [[*images[image][key].tolist(), *[0] * len(suffix)] for image, suffix in pairs]
+            if kind == "token":  # a value of each token; 0 for words
+                values = [
+                    _token_values(query, ids, own, key) for query, ids, own in zip(queries, rows, of_rows, strict=True)
+                ]
                 batch[f"row.{name}"] = pad(values, 0, left=True)
             elif kind == "grid":
                 batch[f"row.{name}"] = torch.cat([images[image][key] for image in image_of])
@@ -223,6 +250,19 @@ class ChatVlm(AdapterModel, ChatFamily):
             pixels = {key.removeprefix("pixels."): value for key, value in inputs.items() if key.startswith("pixels.")}
             batch |= {f"pixels.{number}.{name}": value for name, value in pixels.items()}
         return batch
+
+    def _row(self, query: Query, images: Sequence[Features]) -> list[int]:
+        """Token ids of a prompt; `images` are the inputs of its pictures."""
+        if query.is_single:
+            suffix = self.format.suffix(check_question(query.question, MAX_CHARACTERS))
+            return [*images[0]["prefix"].tolist(), *suffix]
+        return self.format.conversation(query, [image["block"].tolist() for image in images])
+
+    @property
+    def _one_picture(self) -> bool:
+        """Whether the network treats the pictures of a question by their number (LLaVA-OneVision's tiles)."""
+        network = self.module.base.model
+        return "batch_num_images" in inspect.signature(network.get_image_features).parameters
 
     def _image_inputs(self, visual: Visual, augment: Augment | None) -> Features:
         """Features with their prompt prefix where they are given, pixels with theirs otherwise."""
@@ -261,8 +301,11 @@ class ChatVlm(AdapterModel, ChatFamily):
     def _rank_one(self, query: Query, decoding: Decoding) -> Prediction:
         candidates = self.settings.answers
         answers = [self.format.answer(candidate) for candidate in candidates]
-        features = self.vision.encode([query.visual])[0] if isinstance(query.visual, np.ndarray) else query.visual
-        encoded = Query(query.id, query.question, query.image, features)
+        first, *others = [
+            self.vision.encode([visual])[0] if isinstance(visual, np.ndarray) else visual
+            for _, visual in query.pictures
+        ]
+        encoded = replace(query, visual=first, other_visuals=tuple(others))
         scores = []
         for start in range(0, len(answers), _RANK_ROWS):
             part = answers[start : start + _RANK_ROWS]
@@ -281,4 +324,13 @@ def _prefix_features(inputs: ImageInputs) -> dict[str, Tensor]:
     """What is cached with an image's features: its prompt prefix, token types, and sizes that positions depend on."""
     types = {f"token.{name}": value for name, value in inputs.types.items()}
     grids = {f"grid.{name}": value for name, value in inputs.pixels.items() if name.endswith("_thw")}
-    return {"prefix": inputs.prefix, **types, **grids}
+    return {"prefix": inputs.prefix, "block": inputs.block, **types, **grids}
+
+
+def _token_values(query: Query, ids: Sequence[int], images: Sequence[Features], key: str) -> list[int]:
+    """A value of each token of a row, such as whether it belongs to an image; 0 for words."""
+    prefix, values = images[0]["prefix"].tolist(), images[0][key].tolist()
+    if query.is_single:
+        return [*values, *[0] * (len(ids) - len(values))]
+    of_token = {id_: value for id_, value in zip(prefix, values, strict=True) if value}
+    return [of_token.get(id_, 0) for id_ in ids]

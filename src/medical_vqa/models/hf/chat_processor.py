@@ -1,8 +1,11 @@
-"""One image and one question as tokens of a chat model: a prefix that depends on the picture, a suffix on the question.
+"""Images and questions as tokens of a chat model: of one question a prefix by the picture, a suffix by the words.
 
 A chat prompt is ``prefix(image) + suffix(question)``: everything up to the image's last token depends on the picture
 alone (how many tokens it takes, how they are laid out), everything after it on the question alone. So the prefix is
 computed once per image and cached with its features, and the next question needs no picture.
+
+A conversation (several images, earlier turns, a system message) is rendered as a whole. Each image is one token in that
+text, and that token is replaced by the image's own tokens (`ImageInputs.block`), which are cached as well.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,19 +24,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 from PIL import Image
 
 from medical_vqa.errors import MissingDependencyError, ModelError
+from medical_vqa.models.base import check_question
 from medical_vqa.models.hf.generation import fill_prompt
 from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from medical_vqa.models.base import Query
     from medical_vqa.models.hf.checkpoint import Checkpoint
 
 _PROBE, _ANSWER = "What is shown here?", "answer"
+_TEMPLATE_FAILED = (
+    "cannot write such a question ({reason}); leave out the system message or the earlier turns of its rows, or use "
+    "another checkpoint"
+)
+MAX_CHARACTERS = 8_000
+"""Longer questions are refused; those of examinations tell a case in a thousand characters or two."""
 _TODAY = date(2025, 1, 1)
 """What a chat template that writes the date (Mistral's) reads as today: a prompt, and the features that are stored with
 it, must be the same tomorrow."""
@@ -46,6 +58,8 @@ class ImageInputs:
 
     prefix: Tensor
     """(L,) token ids up to the image's last token."""
+    block: Tensor
+    """(B,) token ids that the processor puts in the place of the image's token, in a text of nothing else."""
     types: Mapping[str, Tensor]
     """Further values of each token of the prefix, (L,) each, such as whether it belongs to an image."""
     pixels: Mapping[str, Tensor]
@@ -72,6 +86,8 @@ class ChatFormat:
         self._image_arguments = {"crop_to_patches": False} if tiles else {}
         self._opening, self._closing = self._answer_frame(end_tokens)
         self._before_answer = self._split(_PROBE)[1]
+        self._blocks: dict[tuple[int, ...], Tensor] = {}
+        self._special = frozenset(self.tokenizer.get_added_vocab().values()) | frozenset(self.tokenizer.all_special_ids)
 
     def suffix(self, question: str) -> list[int]:
         """Token ids after the image: the question and the beginning of the model's turn."""
@@ -85,17 +101,7 @@ class ChatFormat:
         """Tokens and pixels of one picture, RGB (H, W, 3); raises `ModelError` where words and image share a token."""
         before, after = self._split(_PROBE)
         text = f"{before}{self.processor.image_token}{after}"
-        has_bos = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        with warnings.catch_warnings():
-            # PaliGemma's own code converts a tensor in a way that NumPy deprecates
-            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-            inputs = self.processor(
-                text=[text if self._template else text.removesuffix("\n")],
-                images=[Image.fromarray(picture)],
-                return_tensors="pt",
-                add_special_tokens=not has_bos,
-                **self._image_arguments,
-            )
+        inputs = self._processed(text if self._template else text.removesuffix("\n"), picture, special=True)
         ids, suffix = inputs["input_ids"][0], self.suffix(_PROBE)
         length = len(ids) - len(suffix)
         if ids[length:].tolist() != suffix:
@@ -113,7 +119,102 @@ class ChatFormat:
         types = {k: v[0, :length] for k, v in others.items() if v.shape == inputs["input_ids"].shape}
         pixels = {k: v for k, v in others.items() if k not in types}
         types.pop("attention_mask", None)
-        return ImageInputs(ids[:length], types, pixels)
+        return ImageInputs(ids[:length], self._block(picture.shape), types, pixels)
+
+    def _processed(self, text: str, picture: NDArray[np.uint8], *, special: bool) -> Any:
+        """Output of the processor for a text with one picture; `special` adds special tokens that the text lacks."""
+        has_bos = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        with warnings.catch_warnings():
+            # PaliGemma's own code converts a tensor in a way that NumPy deprecates
+            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            return self.processor(
+                text=[text],
+                images=[Image.fromarray(picture)],
+                return_tensors="pt",
+                add_special_tokens=special and not has_bos,
+                **self._image_arguments,
+            )
+
+    def _block(self, shape: tuple[int, ...]) -> Tensor:
+        """Tokens of a picture of this shape, on which alone they depend."""
+        if not self._template:
+            return torch.zeros(0, dtype=torch.long)  # such a model takes no conversations
+        if shape not in self._blocks:
+            black = np.zeros(shape, np.uint8)
+            self._blocks[shape] = self._processed(self.processor.image_token, black, special=False)["input_ids"][0]
+        return self._blocks[shape].clone()  # a file of features holds no shared memory
+
+    def conversation(self, query: Query, blocks: Sequence[Sequence[int]]) -> list[int]:
+        """Token ids of a conversation up to the beginning of the answer to its last question.
+
+        Args:
+            query: The question with what precedes it; answers of earlier turns are those that it names.
+            blocks: `ImageInputs.block` of each picture.
+
+        Raises:
+            ModelError: The checkpoint has no template for conversations, or its template leaves something out.
+        """
+        if not self._template:
+            raise ModelError(
+                "this checkpoint has no chat template, so that it cannot take several images, earlier turns or a "
+                "system message; use another checkpoint, or leave such rows out"
+            )
+        token = self.processor.image_token
+        for written in (query.system, *query.questions, *(answer for _, answer in query.turns)):
+            if token in written:
+                raise ModelError(f"a text holds {token!r}, which stands for an image in this model; take it out")
+        messages = self._messages(query, len(blocks))
+        text = self._render(messages, answer_follows=True)
+        parts = text.split(token)
+        if len(parts) != len(blocks) + 1:
+            raise ModelError(
+                f"the chat template of this checkpoint writes {len(parts) - 1} of {len(blocks)} images of a question; "
+                "leave such rows out, or use another checkpoint"
+            )
+        if query.system and text == self._render(messages[1:], answer_follows=True):
+            raise ModelError(
+                "the chat template of this checkpoint leaves the system message out; use another checkpoint, or rows "
+                "without one"
+            )
+        image, edges = self.tokenizer.convert_tokens_to_ids(token), [self._edges(block) for block in blocks]
+        for number, (before, _, after) in enumerate(edges):
+            parts[number] += before
+            parts[number + 1] = after + parts[number + 1]
+        has_bos = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        ids: list[int] = []
+        images = iter(edges)
+        for id_ in self.tokenizer(token.join(parts), add_special_tokens=not has_bos).input_ids:
+            ids += next(images)[1] if id_ == image else [id_]
+        return ids
+
+    def _edges(self, block: Sequence[int]) -> tuple[str, Sequence[int], str]:
+        """A picture's tokens between its first and last special one, and the words before and after these.
+
+        Words at the edges (Gemma's line breaks) may share tokens with the text around the picture.
+        """
+        special = [place for place, id_ in enumerate(block) if id_ in self._special]
+        first, last = special[0], special[-1] + 1
+        before, after = self.tokenizer.decode(block[:first]), self.tokenizer.decode(block[last:])
+        return before, block[first:last], after
+
+    def _messages(self, query: Query, images: int) -> list[dict[str, Any]]:
+        """The turns of a conversation as templates read them, each picture at its place."""
+        messages = [_message("system", [_text_part(query.system)])] if query.system else []
+        places = query.image_places or ((0, 0),) * images
+        start = self._prompt.index("{question}")
+        for number, question in enumerate(query.questions):
+            words = check_question(question, MAX_CHARACTERS)
+            prompt = fill_prompt(self._prompt, words)
+            content, position = [], 0
+            for turn, character in places:
+                if turn == number:
+                    place = start + min(character, len(words)) if character else 0
+                    content += [*_texts(prompt[position:place]), {"type": "image"}]
+                    position = place
+            messages.append(_message("user", [*content, *_texts(prompt[position:])]))
+            if number < len(query.turns):
+                messages.append(_message("assistant", [_text_part(query.turns[number][1])]))
+        return messages
 
     @property
     def _template(self) -> str | None:
@@ -136,10 +237,13 @@ class ChatFormat:
 
     def _render(self, turns: list[dict[str, Any]], *, answer_follows: bool) -> str:
         dated = _DATE_CALL.sub(lambda call: repr(_TODAY.strftime(call["form"])), self._template or "")
-        with explain_errors("the chat template"):
-            text: str = self.tokenizer.apply_chat_template(
-                turns, chat_template=dated, tokenize=False, add_generation_prompt=answer_follows
-            )
+        with explain_errors("the chat template", _TEMPLATE_FAILED):
+            try:
+                text: str = self.tokenizer.apply_chat_template(
+                    turns, chat_template=dated, tokenize=False, add_generation_prompt=answer_follows
+                )
+            except TemplateError as error:  # such as the template's own message about an order of roles
+                raise ValueError(str(error)) from error
         return text
 
     def _answer_frame(self, end_tokens: Collection[int]) -> tuple[str, list[int]]:
@@ -170,7 +274,19 @@ class ChatFormat:
 
 
 def _user_turn(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    return _message("user", [{"type": "image"}, _text_part(text)])
+
+
+def _message(role: str, content: list[dict[str, str]]) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _texts(text: str) -> list[dict[str, str]]:
+    return [_text_part(text)] if text else []
 
 
 def load_processor(folder: Path, name: str, config: Any) -> Any:

@@ -184,6 +184,8 @@ class Blip2Family(_CheckpointFamily):
 class ChatFamily(_CheckpointFamily):
     """Any model that transformers loads as ``AutoModelForImageTextToText``: writes its answers."""
 
+    reads_conversations = True
+
     starts_from_bundle = True
 
     family = "chat"

@@ -23,6 +23,7 @@ class RemoteFamily(ModelFamily):
     family = "openai"
     implementation = "medical_vqa.models.remote.model:RemoteModel"
     extras = ("remote",)
+    reads_conversations = True
 
 
 def write_endpoint(folder: Path, endpoint: Endpoint) -> None:

@@ -201,15 +201,24 @@ class RemoteModel(RemoteFamily):
             )
         pictures = [{"type": "image_url", "image_url": {"url": await self._url(visual)}} for visual in visuals]
         turns = query.turns[-self.max_turns :] if self.max_turns else ()
+        left_out = len(query.turns) - len(turns)  # the pictures of such turns stand before the first one
+        places = [(max(turn - left_out, 0), character if turn >= left_out else 0) for turn, character in _places(query)]
         questions = [question for question, _ in turns] + [check_question(query.question)]
-        messages: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
         for number, question in enumerate(questions):
-            words = self.endpoint.prompt.replace("{question}", question)
+            prompt = self.endpoint.prompt.replace("{question}", question)
+            begin = self.endpoint.prompt.find("{question}")
+            content: list[dict[str, Any]] = []
+            position = 0
+            for (turn, character), picture in zip(places, pictures, strict=True):
+                if turn == number:
+                    place = begin + min(character, len(question)) if character else 0
+                    content += [*_text_parts(prompt[position:place]), picture]
+                    position = place
+            rest = prompt[position:]
             if query.note and not number:
-                words = f"{query.note}\n{words}"
-            text = {"type": "text", "text": words}
-            content = [text] if number else [*pictures, text]
-            messages.append({"role": "user", "content": content})
+                rest = f"{query.note}\n{rest}"
+            messages.append({"role": "user", "content": [*content, *_text_parts(rest)]})
             if number < len(turns):
                 messages.append({"role": "assistant", "content": turns[number][1]})
         return messages
@@ -243,6 +252,15 @@ class RemoteModel(RemoteFamily):
         if not _sees(with_picture, without):
             raise failures.no_vision(self.endpoint)
         self._probed = True
+
+
+def _places(query: Query) -> Sequence[tuple[int, int]]:
+    """Where each picture stands."""
+    return query.image_places or ((0, 0),) * (1 + len(query.other_visuals))
+
+
+def _text_parts(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []
 
 
 def _sees(with_picture: Reply, without: Reply) -> bool:
