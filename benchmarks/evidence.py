@@ -80,10 +80,13 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
     parser.add_argument("--source", type=Path, required=True, help="SLAKE in the authors' layout, with its masks")
     parser.add_argument("--root", type=Path, default=default_root())
+    parser.add_argument("--dataset", default="slake", help="SLAKE's prepared pictures, or a fold of cross_validate.py")
     parser.add_argument("--card", action="store_true", help="write the figures into the bundle's card")
     options = parser.parse_args()
     bundle = find_bundle(options.bundle)
-    rows, absent, pictures = compared(bundle, options.source, options.root)
+    rows, absent, pictures = compared(
+        bundle, options.source, Selection(dataset=options.dataset, root=options.root, where={"language": "en"})
+    )
     scores = card_scores(rows, pictures, sum(absent.values()))
     card = read_bundle_card(bundle)
     results = {
@@ -101,12 +104,12 @@ def main() -> None:
         write_bundle_card(bundle, card.model_copy(update={"localization": scores}))
 
 
-def compared(bundle: Path, source: Path, root: Path) -> tuple[list[Row], dict[str, int], int]:
+def compared(bundle: Path, source: Path, selection: Selection) -> tuple[list[Row], dict[str, int], int]:
     """A row for every annotated entity in every validation picture, counts of entities localized although absent, and
     the number of pictures."""
     model: Any
     model, _ = load_model(bundle, "cpu")
-    data = SelectedDataset.open(Selection(dataset="slake", root=root, where={"language": "en"}))
+    data = SelectedDataset.open(selection)
     one_row = {row.image_id: row for row in data.rows("validation")}
     lines = (source / "mask.txt").read_text(encoding="utf-8").splitlines()  # 70:Liver
     organs = {name.strip(): int(value) for value, name in (line.split(":", 1) for line in lines if line.strip())}

@@ -21,6 +21,7 @@ from medical_vqa.models.compact.network import (
     compose_affine,
     foreground_frame,
     local_contrast,
+    presence_loss,
     region_loss,
 )
 from medical_vqa.models.compact.question_understanding import ImageTypes
@@ -251,6 +252,34 @@ def test_regions_move_with_the_picture():
     certain = torch.full((1, 3, 4, 4), -20.0)
     assert region_loss(certain, grids, shifted).item() == pytest.approx(0.0, abs=1e-3)
     assert region_loss(certain, grids, None).item() == pytest.approx(10.0, abs=1e-3)  # half the cells, 20 nats each
+
+
+def test_which_regions_a_picture_shows_is_learned_where_they_are_known():
+    grids = np.full((3, GRID, GRID), UNKNOWN, np.uint8)
+    grids[0], grids[1] = 0, 0
+    grids[0, 3, 5] = 1  # a corner of it is enough
+    regions = torch.from_numpy(grids)[None]
+    right, wrong = torch.tensor([[20.0, -20.0, 0.0]]), torch.tensor([[-20.0, 20.0, 0.0]])
+    assert presence_loss(right, regions).item() == pytest.approx(0.0, abs=1e-6)
+    assert presence_loss(wrong, regions).item() == pytest.approx(40.0, abs=1e-3)  # two of them, 20 nats each
+
+
+def test_what_a_picture_shows_reaches_the_tokens_and_is_trained_by_its_own_loss():
+    model = regional(presence=True, presence_weight=0.5)
+    head = model.module.image_encoder.presence_head
+    assert regional().module.image_encoder.presence_head is None
+    picture = torch.rand(1, 1, 32, 32)
+    model.module.eval()
+    before = model.module.image_encoder(picture)
+    with torch.no_grad():
+        head.classifier.bias[0] += 5.0
+    assert not torch.equal(before, model.module.image_encoder(picture))
+    batch = model.collate([query_with_regions()])
+    batch["target"][:] = -100  # no answer is learned, only what is in the picture
+    model.module.region_weight = 0.0
+    model.module(batch).backward()
+    assert head.classifier.bias.grad[0] != 0
+    assert torch.equal(head.embedding.weight.grad, torch.zeros_like(head.embedding.weight))
 
 
 def test_a_model_that_learns_regions_refuses_questions_without():

@@ -305,8 +305,15 @@ def test_the_fingerprint_follows_the_graph(both, exported, tmp_path):
     assert again.frozen is False
 
 
-@pytest.mark.parametrize("trunk", [None, pytest.param("efficientnet-lite0", marks=pytest.mark.slow)])
-def test_trunk_foreground_contrast_and_regions_are_exported_too(tmp_path, trunk):
+@pytest.mark.parametrize(
+    ("trunk", "stride"),
+    [
+        (None, 8),
+        pytest.param("efficientnet-lite0", 8, marks=pytest.mark.slow),
+        pytest.param("efficientnet-lite0", 16, marks=pytest.mark.slow),
+    ],
+)
+def test_trunk_foreground_contrast_regions_and_presence_are_exported_too(tmp_path, trunk, stride):
     torch.manual_seed(0)
     settings = CompactSettings(
         picture=PictureSpec(80, "L", "stretch"),
@@ -317,6 +324,8 @@ def test_trunk_foreground_contrast_and_regions_are_exported_too(tmp_path, trunk)
         local_contrast=True,
         foreground=32 if trunk is None else 64,
         trunk=trunk,
+        region_stride=stride,
+        presence=stride == 8,
     )
     model = Compact(settings)
     for norm in (m for m in model.module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
@@ -333,8 +342,9 @@ def test_trunk_foreground_contrast_and_regions_are_exported_too(tmp_path, trunk)
         bodies[number, top : top + size, left : left + size] = noise
     queries = [Query(f"q{n}", "where is liver", f"i{n}", body) for n, body in enumerate(bodies)]
     assert check(model, graphs, queries) < 1e-4
+    cells = 16 if trunk is None else 64 // stride
     for expected, actual in zip(model.attention_maps(queries), graphs.attention_maps(queries), strict=True):
-        assert expected.shape == actual.shape == ((16, 16) if trunk is None else (4, 4))
+        assert expected.shape == actual.shape == (cells, cells)
         assert np.abs(expected - actual).max() < 1e-4
     answer = Prediction("q", "left")
     for query in queries:
@@ -344,5 +354,6 @@ def test_trunk_foreground_contrast_and_regions_are_exported_too(tmp_path, trunk)
             assert np.abs(expected.probability - actual.probability.astype(np.float32)).max() < 1e-3
     features = graphs.vision.encode(list(bodies))
     assert features[0]["frame"].shape == (2, 3)
+    assert features[0]["regions"].shape == (2, cells, cells)
     with_features = [dataclasses.replace(q, visual=f) for q, f in zip(queries, features, strict=True)]
     assert np.abs(graphs.attention(with_features)[0] - graphs.attention(queries)[0]).max() < 1e-6

@@ -1,5 +1,6 @@
 """A compact model on a pretrained trunk, and answers that share weights."""
 
+import json
 import sys
 import types
 
@@ -18,7 +19,7 @@ from medical_vqa.training.optimizer import adamw
 SIZES = Sizes(channels=(8, 16), width=16, heads=2, layers=1, dropout=0.0, question_words=8)
 
 
-def compact(answers=("Left Lung", "Right Lung", "No"), trunk="efficientnet-lite0", **training):
+def compact(answers=("Left Lung", "Right Lung", "No"), trunk="efficientnet-lite0", region_stride=8, **training):
     torch.manual_seed(1)
     settings = CompactSettings(
         picture=PictureSpec(64, "L", "stretch"),
@@ -28,6 +29,7 @@ def compact(answers=("Left Lung", "Right Lung", "No"), trunk="efficientnet-lite0
         regions=("mask: Liver",),
         local_contrast=True,
         trunk=trunk,
+        region_stride=region_stride,
     )
     return Compact(settings, Regularization(**training))
 
@@ -52,8 +54,9 @@ def test_a_trunk_has_the_published_number_of_parameters_without_its_head(variant
     assert sum(p.numel() for p in trunk.parameters()) == parameters
 
 
-def test_a_trunk_halves_the_picture_four_and_five_times():
-    fine, coarse = EfficientNetLite("efficientnet-lite0").eval()(torch.zeros(2, 3, 64, 96))
+def test_a_trunk_halves_the_picture_three_to_five_times():
+    finest, fine, coarse = EfficientNetLite("efficientnet-lite0").eval()(torch.zeros(2, 3, 64, 96))
+    assert finest.shape == (2, 40, 8, 12)
     assert fine.shape == (2, 112, 4, 6)
     assert coarse.shape == (2, 320, 2, 3)
 
@@ -110,6 +113,22 @@ def test_a_saved_model_on_a_trunk_is_loaded_without_the_package(monkeypatch, tmp
         for m in (model, loaded)
     )
     assert torch.equal(expected, actual)
+
+
+def test_regions_are_localized_at_stride_8_and_in_bundles_of_before_at_16(tmp_path):
+    for stride in (8, 16):
+        model = compact(region_stride=stride)
+        model.module.eval()
+        model.save(tmp_path)
+        if stride == 16:
+            settings = json.loads((tmp_path / "compact.json").read_text())
+            del settings["region_stride"]
+            (tmp_path / "compact.json").write_text(json.dumps(settings))
+        loaded = Compact.load(tmp_path, device=torch.device("cpu"))
+        picture = torch.rand(1, 1, 64, 64)
+        expected, actual = (m.module.image_encoder.encode(picture).region_logits for m in (model, loaded))
+        assert expected.shape == (1, 1, 64 // stride, 64 // stride)
+        assert torch.equal(expected, actual)
 
 
 def test_the_card_says_where_the_weights_of_the_trunk_are_from():

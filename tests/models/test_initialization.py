@@ -58,14 +58,26 @@ def test_words_answers_and_regions_are_matched_by_name_and_the_rest_is_taken_ove
     assert torch.equal(target.question_encoder.gru.weight_hh_l0, source.question_encoder.gru.weight_hh_l0)
 
 
-def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_path):
-    earlier = built(1, *EARLIER, regions=("mask: Liver",))
+@pytest.mark.parametrize("presence_weight", [0.0, 0.1])
+def test_the_same_rows_give_the_earlier_models_answers_before_any_training(tmp_path, presence_weight):
+    earlier = built(1, *EARLIER, regions=("mask: Liver",), presence_weight=presence_weight)
     earlier.save(tmp_path)
     later = built(2, *EARLIER, initial=tmp_path)
     assert later.settings.regions == earlier.settings.regions
     query = Query("q", "is it left", "a", PIXELS, "yes")
     assert torch.allclose(later.logits([query]), earlier.logits([query]), atol=1e-6)
     assert later.answer([query], Decoding()) == earlier.answer([query], Decoding())
+
+
+def test_which_regions_a_picture_shows_is_taken_over_by_their_names():
+    earlier = built(1, *EARLIER, regions=("mask: Liver", "mask: Spleen"), presence_weight=0.1)
+    later = built(2, *EARLIER, regions=("mask: Kidney", "mask: Spleen"), presence_weight=0.1)
+    target, source = later.module.image_encoder.presence_head, earlier.module.image_encoder.presence_head
+    own = target.classifier.weight[0].clone()
+    later.initialize_from(earlier)
+    assert torch.equal(target.classifier.weight[1], source.classifier.weight[1])
+    assert torch.equal(target.embedding.weight[:, 1], source.embedding.weight[:, 1])
+    assert torch.equal(target.classifier.weight[0], own)
 
 
 def test_words_of_the_earlier_model_stay_known_and_regions_need_not_be_learned_again(tmp_path):

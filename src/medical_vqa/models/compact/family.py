@@ -25,6 +25,8 @@ class CompactOptions(ModelOptions):
     """Fraction of training questions that are reworded by rules."""
     region_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the loss on regions (``data.regions``), relative to that on answers."""
+    presence_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of a loss on which of the regions each picture shows; above 0, the network says so and looks at it."""
     foreground: Annotated[int, Field(ge=16, le=2048)] | None = None
     """Side, in pixels, of the square around the foreground that the network sees; None: the full picture."""
     initial: str | None = None

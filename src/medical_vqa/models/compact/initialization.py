@@ -48,8 +48,13 @@ def copy_weights(target: NamedNetwork, source: NamedNetwork) -> float:
         f"{ANSWER_LAYER}.bias": answers,
         "image_encoder.region_head.classifier.weight": regions,
         "image_encoder.region_head.classifier.bias": regions,
+        "image_encoder.presence_head.classifier.weight": regions,
+        "image_encoder.presence_head.classifier.bias": regions,
     }
-    columns = {"image_encoder.region_head.embedding.weight": regions}
+    columns = {
+        "image_encoder.region_head.embedding.weight": regions,
+        "image_encoder.presence_head.embedding.weight": regions,
+    }
     trained = source.network.state_dict()
     with torch.no_grad():
         for name, value in target.network.state_dict().items():

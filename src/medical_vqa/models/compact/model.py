@@ -46,6 +46,8 @@ class Regularization:
 
     region_weight: float = 1.0
     """Weight of the loss on regions, relative to that on answers."""
+    presence_weight: float = 0.0
+    """Weight of the loss on which regions a picture shows, relative to that on answers."""
     label_smoothing: float = 0.0
     """Fraction of the target spread over all answers."""
     augment: Augment | None = None
@@ -98,6 +100,9 @@ class Compact(CompactAnswering, CompactFamily):
             answers=len(settings.answers),
             regions=len(settings.regions),
             region_weight=regularization.region_weight,
+            presence_weight=regularization.presence_weight,
+            presence=settings.presence,
+            region_stride=settings.region_stride,
             contrast=settings.local_contrast,
             foreground=settings.foreground,
             trunk=trunk,
@@ -119,6 +124,7 @@ class Compact(CompactAnswering, CompactFamily):
         reword: float = 0.0,
         regions: Sequence[str] = (),
         region_weight: float = 1.0,
+        presence_weight: float = 0.0,
         local_contrast: bool = True,
         foreground: int | None = None,
         initial: Path | None = None,
@@ -164,11 +170,14 @@ class Compact(CompactAnswering, CompactFamily):
             local_contrast=local_contrast,
             foreground=foreground,
             trunk=trunk,
+            region_stride=earlier.settings.region_stride if earlier else 8,
+            presence=presence_weight > 0 or (earlier is not None and earlier.settings.presence),
             image_types=ImageTypes.from_examples(answered, parser) if regions else ImageTypes(),
             question_bank=QuestionBank.from_examples(answered),
         )
         regularization = Regularization(
             region_weight=region_weight,
+            presence_weight=presence_weight,
             label_smoothing=label_smoothing,
             augment=Augment(**augment) if augment else None,
             mirror=mirror,

@@ -80,9 +80,10 @@ class ResidualBlock(nn.Module):
 class ImageEncoder(nn.Module):
     """Grayscale picture -> T tokens, one for each cell of a coarse grid, with a position embedding.
 
-    With `regions` it also localizes R organs and findings, on a grid twice as fine (with a pretrained trunk, on
-    the tokens' own), and adds an embedding of them to the tokens. With `contrast` its input has the picture's local
-    contrast as a second channel. With `foreground` its input is a square of that side, cut out around what is not dark.
+    With `regions` it also localizes R organs and findings, on a grid twice as fine, and adds an embedding of them to
+    the tokens; with `presence` it says of the whole picture as well which of them it shows. With `contrast` its input
+    has the picture's local contrast as a second channel. With `foreground` its input is a square of that side, cut out
+    around what is not dark.
     With `trunk` a pretrained one (`EfficientNetLite`) replaces the residual blocks; its three channels are the picture,
     its local contrast, and the picture again.
     """
@@ -97,6 +98,8 @@ class ImageEncoder(nn.Module):
         contrast: bool = False,
         foreground: int | None = None,
         trunk: EfficientNetLite | None = None,
+        region_stride: int = 8,
+        presence: bool = False,
     ) -> None:
         super().__init__()
         self.contrast = contrast
@@ -108,15 +111,20 @@ class ImageEncoder(nn.Module):
             )
             self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
             fine_channels, coarse_channels, stride = channels[-2], channels[-1], 2 ** len(channels)
+            finest_channels = None
         else:
             fine_channels, coarse_channels, stride = trunk.fine_channels, trunk.coarse_channels, trunk.fine_stride
             self.fine_projection = nn.Conv2d(fine_channels, width, 1)
+            finest_channels = trunk.finest_channels if region_stride < stride else None
         self.trunk = trunk
         self.projection = nn.Conv2d(coarse_channels, width, 1)
         self.cells = -(-(foreground or side) // stride)
         self.position_embedding = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
         self.norm = nn.LayerNorm(width)
-        self.region_head = RegionHead(fine_channels, coarse_channels, width, regions) if regions else None
+        self.region_head = (
+            RegionHead(fine_channels, coarse_channels, width, regions, finest=finest_channels) if regions else None
+        )
+        self.presence_head = PresenceHead(width, regions) if regions and presence else None
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
@@ -128,26 +136,32 @@ class ImageEncoder(nn.Module):
         if self.foreground is not None:
             frame = foreground_frame(pictures)
             pictures = resample(pictures, frame, (self.foreground, self.foreground))
-        fine, coarse = self._features(pictures)
+        finest, fine, coarse = self._features(pictures)
         x = self.projection(coarse)
         if self.trunk is not None:
             x = self.fine_projection(fine) + _upsampled(x, fine)
+        presence_logits = None
+        if self.presence_head is not None:
+            presence_logits = self.presence_head(x)
+            x = x + self.presence_head.embed(presence_logits)
         region_logits = None
         if self.region_head is not None:
-            region_logits = self.region_head(fine, coarse)
+            region_logits = self.region_head(fine, coarse, finest)
             x = x + self.region_head.embed(region_logits, (self.cells, self.cells))
         tokens = self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding)
-        return EncodedImages(tokens, region_logits, frame)
+        return EncodedImages(tokens, region_logits, frame, presence_logits)
 
-    def _features(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, side, side) in [0, 1] -> features at two scales, the second half as fine as the first."""
+    def _features(self, pictures: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """(B, 1, side, side) in [0, 1] -> features at two or three scales, each half as fine as the one before."""
         x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
         contrast = local_contrast(pictures) if self.contrast else None
         if self.trunk is not None:
-            features: tuple[Tensor, Tensor] = self.trunk(torch.cat([x, x if contrast is None else contrast, x], 1))
+            features: tuple[Tensor, Tensor, Tensor] = self.trunk(
+                torch.cat([x, x if contrast is None else contrast, x], 1)
+            )
             return features
         fine = self.blocks[:-1](self.stem(x if contrast is None else torch.cat([x, contrast], 1)))
-        return fine, self.blocks[-1](fine)
+        return None, fine, self.blocks[-1](fine)
 
 
 class EncodedImages(NamedTuple):
@@ -159,6 +173,8 @@ class EncodedImages(NamedTuple):
     """A logit for every region and fine cell of the frame (B, R, h, w); None where regions are not learned."""
     frame: Tensor | None
     """Affine maps (B, 2, 3) from the foreground's square to the picture; None where the input was the whole picture."""
+    presence_logits: Tensor | None = None
+    """A logit for every region, whether the picture shows it (B, R); None where that is not learned."""
 
     def region_probabilities(self) -> Tensor | None:
         """Probability of each region in each cell of the whole picture (B, R, h, w)."""
@@ -211,25 +227,50 @@ def _extent(mask: Tensor, step: float) -> tuple[Tensor, Tensor]:
 
 
 class RegionHead(nn.Module):
-    """Classifies each cell by features at two scales, and embeds the result for the image tokens."""
+    """Classifies each cell by features at two or three scales, and embeds the result for the image tokens."""
 
-    def __init__(self, fine: int, coarse: int, width: int, regions: int) -> None:
+    def __init__(self, fine: int, coarse: int, width: int, regions: int, *, finest: int | None = None) -> None:
         super().__init__()
+        self.finest = nn.Conv2d(finest, width // 2, 1) if finest else None
         self.fine = nn.Conv2d(fine, width // 2, 1)
         self.coarse = nn.Conv2d(coarse, width // 2, 1)
         self.classifier = nn.Conv2d(width // 2, regions, 1)
         self.embedding = nn.Conv2d(regions, width, 1)
         nn.init.constant_(self.classifier.bias, -4.0)  # type: ignore[arg-type]  # most cells contain no region
 
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Features at two scales -> logits (B, R, H, W) at the finer one."""
-        logits: Tensor = self.classifier(F.relu(self.fine(fine) + _upsampled(self.coarse(coarse), fine)))
+    def forward(self, fine: Tensor, coarse: Tensor, finest: Tensor | None = None) -> Tensor:
+        """Features at two or three scales -> logits (B, R, H, W) at the finest one."""
+        x = self.fine(fine) + _upsampled(self.coarse(coarse), fine)
+        if self.finest is not None and finest is not None:
+            x = self.finest(finest) + _upsampled(x, finest)
+        logits: Tensor = self.classifier(F.relu(x))
         return logits
 
     def embed(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (B, R, H, W) -> an embedding for each token (B, D, *size)."""
         embedded: Tensor = self.embedding(F.adaptive_avg_pool2d(logits.sigmoid(), size))
         return embedded
+
+
+class PresenceHead(nn.Module):
+    """Says of the whole picture which regions it shows, and embeds the result for the image tokens."""
+
+    def __init__(self, width: int, regions: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(2 * width, regions)
+        self.embedding = nn.Linear(regions, width)
+        nn.init.constant_(self.classifier.bias, -2.0)  # most pictures show few of them
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the tokens (B, D, h, w) -> logits (B, R)."""
+        x = F.relu(x).flatten(2)
+        logits: Tensor = self.classifier(torch.cat([x.mean(2), x.amax(2)], 1))
+        return logits
+
+    def embed(self, logits: Tensor) -> Tensor:
+        """Logits (B, R) -> an embedding for all tokens of a picture (B, D, 1, 1)."""
+        embedded: Tensor = self.embedding(logits.sigmoid())
+        return embedded[:, :, None, None]
 
 
 def _upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -398,6 +439,9 @@ class CompactNet(nn.Module):
         answers: int,
         regions: int = 0,
         region_weight: float = 0.0,
+        presence_weight: float = 0.0,
+        presence: bool = False,
+        region_stride: int = 8,
         contrast: bool = False,
         foreground: int | None = None,
         trunk: EfficientNetLite | None = None,
@@ -415,6 +459,9 @@ class CompactNet(nn.Module):
             answers: Number of answers.
             regions: Number of regions that are localized.
             region_weight: Weight of the loss on regions, relative to that on answers.
+            presence_weight: Weight of the loss on which regions a picture shows.
+            presence: Whether it says of the whole picture which regions it shows.
+            region_stride: Pixels per cell of the regions on a pretrained trunk, 8 or 16.
             contrast: Whether the input has the local contrast as a second channel.
             foreground: Side of the square around the foreground that is the input; None for the whole picture.
             trunk: Pretrained trunk in place of the residual blocks.
@@ -426,11 +473,20 @@ class CompactNet(nn.Module):
         super().__init__()
         self.smoothing = smoothing
         self.region_weight = region_weight
+        self.presence_weight = presence_weight
         self.augment = augment
         self.mirror = mirror
         width, dropout = sizes.width, sizes.dropout
         self.image_encoder = ImageEncoder(
-            side, sizes.channels, width, regions, contrast=contrast, foreground=foreground, trunk=trunk
+            side,
+            sizes.channels,
+            width,
+            regions,
+            contrast=contrast,
+            foreground=foreground,
+            trunk=trunk,
+            region_stride=region_stride,
+            presence=presence,
         )
         self.question_encoder = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(FusionLayer(width, sizes.heads, dropout) for _ in range(sizes.layers))
@@ -460,7 +516,11 @@ class CompactNet(nn.Module):
             return loss
         frame = compose_affine(transforms, encoded.frame)
         region_term = region_loss(encoded.region_logits.float(), batch["regions"], frame)
-        return loss + self.region_weight * len(logits) * region_term
+        loss = loss + self.region_weight * len(logits) * region_term
+        if encoded.presence_logits is not None:
+            presence_term = presence_loss(encoded.presence_logits.float(), batch["regions"])
+            loss = loss + self.presence_weight * len(logits) * presence_term
+        return loss
 
     def memory(self, tokens: Tensor) -> ImageMemory:
         """Image tokens (B, T, D) -> what questions about the images need of them."""
@@ -524,4 +584,17 @@ def region_loss(logits: Tensor, regions: Tensor, transforms: Tensor | None) -> T
     size = (logits.shape[2], logits.shape[3])
     targets = F.adaptive_avg_pool2d(targets, size) if transforms is None else resample(targets, transforms, size)
     each = F.binary_cross_entropy_with_logits(logits, targets.clamp(0, 1), reduction="none") * known
+    return each.sum(1).mean()
+
+
+def presence_loss(logits: Tensor, regions: Tensor) -> Tensor:
+    """Binary cross entropy of which regions pictures show, summed over those known of an image, mean over images.
+
+    Args:
+        logits: Logits (B, R).
+        regions: Targets as `data.cache.regions` stores them, uint8 (B, R, h, w).
+    """
+    known = (regions[:, :, 0, 0] != UNKNOWN).float()
+    visible = (regions.amax((2, 3)) > 0).float() * known
+    each = F.binary_cross_entropy_with_logits(logits, visible, reduction="none") * known
     return each.sum(1).mean()

@@ -57,6 +57,10 @@ class CompactSettings:
     """Side, in pixels, of the square around the foreground that it sees; None: the whole picture."""
     trunk: str | None = None
     """Pretrained trunk that replaces the residual blocks, such as ``efficientnet-lite0``."""
+    region_stride: int = 8
+    """Pixels per cell of the regions on a pretrained trunk, 8 or 16."""
+    presence: bool = False
+    """Whether it says of the whole picture which regions it shows, in addition to where they are."""
     image_types: ImageTypes = _NO_IMAGE_TYPES
     """Which entities the training rows mention in which type of image."""
     question_bank: QuestionBank | None = None
@@ -73,6 +77,8 @@ class CompactSettings:
             "local_contrast": self.local_contrast,
             "foreground": self.foreground,
             "trunk": self.trunk,
+            "region_stride": self.region_stride,
+            "presence": self.presence,
             "image_types": dataclasses.asdict(self.image_types),
             "questions": self.question_bank.to_json() if self.question_bank is not None else [],
         }
@@ -90,6 +96,8 @@ class CompactSettings:
             local_contrast=content.get("local_contrast", False),
             foreground=content.get("foreground"),
             trunk=content.get("trunk"),
+            region_stride=content.get("region_stride", 16),
+            presence=content.get("presence", False),
             image_types=ImageTypes(**content.get("image_types", {})),
             question_bank=QuestionBank.from_json(content["questions"]) if content.get("questions") else None,
         )

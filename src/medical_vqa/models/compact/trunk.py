@@ -33,8 +33,8 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 """Kernel, stride, expansion, channels and depth of each stage at width and depth 1."""
-_FINE_STAGE = 4
-"""The last stage at stride 16."""
+_FINEST_STAGE, _FINE_STAGE = 2, 4
+"""The last stages at strides 8 and 16."""
 _STEM = 32
 
 
@@ -128,7 +128,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Picture -> features at strides 16 and 32."""
+    """Picture -> features at strides 8, 16 and 32."""
 
     fine_stride = 16
 
@@ -151,15 +151,18 @@ class EfficientNetLite(nn.Module):
                 drop = drop_connect * len(blocks) / total
                 blocks.append(InvertedResidual(channels, outputs, kernel, 1 if repeat else stride, expansion, drop))
                 channels = outputs
+            if number == _FINEST_STAGE:
+                self.finest_blocks, self.finest_channels = len(blocks), channels
             if number == _FINE_STAGE:
                 self.fine_blocks, self.fine_channels = len(blocks), channels
         self.blocks = nn.Sequential(*blocks)
         self.coarse_channels = channels
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W), mean 0, in [-1, 1] -> (B, fine, H / 16, W / 16), (B, coarse, H / 32, W / 32)."""
-        fine = self.blocks[: self.fine_blocks](self.stem(x))
-        return fine, self.blocks[self.fine_blocks :](fine)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W), mean 0, in [-1, 1] -> finest, fine, coarse: (B, channels, H / s, W / s) at s 8, 16, 32."""
+        finest = self.blocks[: self.finest_blocks](self.stem(x))
+        fine = self.blocks[self.finest_blocks : self.fine_blocks](finest)
+        return finest, fine, self.blocks[self.fine_blocks :](fine)
 
     def load_published(self, weights: dict[str, Tensor]) -> None:
         """Copy the published weights, whose head is left out; raises `RuntimeError` where they do not fit."""
