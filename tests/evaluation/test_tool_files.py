@@ -8,6 +8,7 @@ import pytest
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.tables import import_answers
+from medical_vqa.schema.records import Example
 
 
 @pytest.fixture
@@ -168,3 +169,47 @@ def test_images_of_a_run_file_that_the_split_does_not_have_are_unknown(tmp_path,
     path.write_text("synpic0|a\nsynpic99|b\n")
     imported = import_answers(path, None, one_question_each(rows))
     assert [p.id for p in imported.predictions] == [rows[0].id, "synpic99"]
+
+
+def asked_of_many_images():
+    """One question with two references of twelve images, and one of its own."""
+    references = ["CT", "MRI", "CT", "CT", "MRI", "MRI", "CT", "MRI", "MRI", "CT", "CT", "MRI"]
+    asked = [("What modality is it?", reference) for reference in references]
+    asked.insert(5, ("Which organ?", "Liver"))
+    return [Example(f"slake/test/{n}", f"slake/i{n}", q, (a,), f"slake/i{n}") for n, (q, a) in enumerate(asked)]
+
+
+def as_medevalkit(path, rows):
+    content = [{"question": r.question, "prompt": r.question, "answer": r.answers[0], "response": r.id} for r in rows]
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 7), (3, 13)])
+def test_a_part_of_a_split_in_its_order_is_joined_row_by_row(tmp_path, first, last):
+    rows = asked_of_many_images()
+    imported = import_answers(as_medevalkit(tmp_path / "part.json", rows[first:last]), None, rows)
+    assert [(p.id, p.answer) for p in imported.predictions] == [(row.id, row.id) for row in rows[first:last]]
+
+
+def test_a_file_with_further_rows_around_the_split_is_joined_row_by_row(tmp_path):
+    rows = asked_of_many_images()
+    further = [replace(row, id=f"slake/train/{n}") for n, row in enumerate(rows[:3])]
+    imported = import_answers(as_medevalkit(tmp_path / "more.json", [*further, *rows, *further]), None, rows)
+    assert [p.answer for p in imported.predictions if p.id.startswith("slake/test")] == [row.id for row in rows]
+
+
+def test_one_row_never_answers_the_same_question_about_several_images(tmp_path):
+    rows = asked_of_many_images()
+    every_other = [*rows[::2], rows[5]]  # not a part in order, and fewer rows of each question than the split has
+    with pytest.raises(
+        DataError, match=r"only 1 of 8 rows can be joined by their question and reference: .* row 1 asks"
+    ):
+        import_answers(as_medevalkit(tmp_path / "some.json", every_other), None, rows)
+
+
+def test_another_split_of_the_same_length_is_never_joined_by_the_order_of_a_batch(tmp_path, rows):
+    other = [replace(row, id=row.id.replace("test", "train")) for row in rows]
+    path = tmp_path / "batch.jsonl"
+    path.write_text(lines(batch(other)))
+    assert {p.id for p in import_answers(path, None, rows).predictions} == {row.id for row in other}

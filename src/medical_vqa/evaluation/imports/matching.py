@@ -24,6 +24,7 @@ _HASHED = re.compile(r"/[0-9a-f]{16}$")
 """An image of the `folder` format, which is named by a keyed hash of its path."""
 _FEWEST_NUMBERS = 3
 _MAX_NAMED = 3
+_MAX_SHOWN = 80  # characters of a question in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def match_rows(path: Path, rows: Sequence[FileRow], examples: Sequence[Example])
     elif "image" in columns:
         matches = _by_image_and_question(rows, examples)
     else:
-        matches = _by_question(rows, examples)
+        matches = _by_question(path, rows, examples)
     _check_join(path, rows, matches, examples)
     return matches
 
@@ -178,23 +179,69 @@ def _by_image_and_question(rows: Sequence[FileRow], examples: Sequence[Example])
     return _in_order(rows, [key(row) for row in rows], lambda place: by_image[place[0]][place[1]])
 
 
-def _by_question(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
-    """By the question, and the reference where it is known; all in order where the questions are those of the split."""
-    questions = [squad_normalize(example.question) for example in examples]
-    if [squad_normalize(row.text("question")) for row in rows] == questions:
-        return [[example.id] for example in examples]
+def _by_question(path: Path, rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
+    """By the question, and the reference where it is known.
+
+    Many images have the same question and the same reference. Where one of the two sequences is a part of the other,
+    the rows are taken in that order; otherwise a question is joined only if the file has it as often as the split.
+
+    Raises:
+        DataError: Not half of what could be joined was.
+    """
     has_reference = "reference" in rows[0].columns
+
+    def key(question: str, reference: str) -> tuple[str, str]:
+        return squad_normalize(question), squad_normalize(reference) if has_reference else ""
+
+    in_split = [key(example.question, example.answers[0] if example.answers else "") for example in examples]
+    in_file = [key(row.text("question"), row.text("reference")) for row in rows]
+    in_order = has_reference or len(rows) == len(examples)  # a few questions alone may agree by chance
+    if in_order and (start := _only_start(in_file, in_split)) is not None:
+        return [[example.id] for example in examples[start : start + len(rows)]]
+    if in_order and (start := _only_start(in_split, in_file)) is not None:
+        inside = range(start, start + len(examples))
+        return [[examples[place - start].id] if place in inside else [] for place in range(len(rows))]
     ids: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for example, question in zip(examples, questions, strict=True):
-        reference = squad_normalize(example.answers[0]) if has_reference and example.answers else ""
-        ids[question, reference].append(example.id)
+    for example, place in zip(examples, in_split, strict=True):
+        ids[place].append(example.id)
+    counts = Counter(in_file)
+    is_clear = {place: len(ids[place]) == n and (has_reference or n == 1) for place, n in counts.items()}
+    matches = _in_order(rows, [place if is_clear[place] else None for place in in_file], lambda place: ids[place])
+    _require_half(path, rows, examples, matches, has_reference)
+    return matches
 
-    def key(row: FileRow) -> tuple[str, str] | None:
-        reference = squad_normalize(row.text("reference")) if has_reference else ""
-        place = squad_normalize(row.text("question")), reference
-        return place if place in ids and (has_reference or len(ids[place]) == 1) else None
 
-    return _in_order(rows, [key(row) for row in rows], lambda place: ids[place])
+def _require_half(
+    path: Path, rows: Sequence[FileRow], examples: Sequence[Example], matches: Matches, has_reference: bool
+) -> None:
+    joined = sum(bool(ids) for ids in matches)
+    if 2 * joined >= min(len(rows), len(examples)):
+        return
+    first = next(row for row, ids in zip(rows, matches, strict=True) if not ids)
+    raise DataError(
+        f"{path}: only {joined:,} of {len(rows):,} rows can be joined by their question"
+        f"{' and reference' if has_reference else ''}: a row must have one that the split has, and as often; row "
+        f"{first.number} asks {_short(first.text('question'))!r}. Name the split that they answer, or a column of ids "
+        "or images, such as --map id=question_id,answer=text"
+    )
+
+
+def _only_start(part: Sequence[tuple[str, str]], sequence: Sequence[tuple[str, str]]) -> int | None:
+    """Where a sequence begins in another; None where it does not occur, or several times."""
+    starts = [
+        start
+        for start in range(len(sequence) - len(part) + 1)
+        if sequence[start] == part[0] and sequence[start + len(part) - 1] == part[-1] and _occurs(part, sequence, start)
+    ] if part else []  # fmt: skip
+    return starts[0] if len(starts) == 1 else None
+
+
+def _occurs(part: Sequence[tuple[str, str]], sequence: Sequence[tuple[str, str]], start: int) -> bool:
+    return all(sequence[start + offset] == one for offset, one in enumerate(part))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _in_order(

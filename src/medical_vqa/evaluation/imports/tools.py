@@ -100,7 +100,7 @@ def join_tool_file(path: Path, file: ToolFile, examples: Sequence[Example]) -> l
             best, matched = rows, count
         if count == len(rows):
             break
-    if matched <= 0 and len(file.rows) == len(examples):
+    if matched <= 0 and len(file.rows) == len(examples) and {"question", "reference"} & present:
         columns = {"position": ROW_ORDER, **{field: field for field in ("question", "reference") if field in present}}
         best = [FileRow(n, row, {**columns, "answer": "answer"}) for n, row in enumerate(file.rows, 1)]
         match_rows(path, best, examples)
