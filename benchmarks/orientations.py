@@ -27,7 +27,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from medical_vqa.data.imaging.decode import decode_image_file
-from medical_vqa.data.imaging.series import read_series
+from medical_vqa.data.imaging.series.reading import read_series
 
 RESULTS = Path(__file__).parent / "results" / "orientations.json"
 SHAPE = (20, 24, 16)  # along the patient's axes: left, back, head

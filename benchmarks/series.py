@@ -31,7 +31,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 import medical_vqa as mv
-from medical_vqa.data.imaging.series import read_series
+from medical_vqa.data.imaging.series.reading import read_series
 
 RESULTS = Path(__file__).parent / "results" / "series.json"
 QUESTION = "What modality is used to take this image?"

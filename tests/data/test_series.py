@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import SHIPPED, made
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
-from medical_vqa.data.imaging.series import is_series, read_series
+from medical_vqa.data.imaging.series.files import is_series
+from medical_vqa.data.imaging.series.reading import read_series
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 HEAD, LEFT, FRONT = 900, 600, 300

@@ -129,7 +129,7 @@ def _check_image(image: str, question: str) -> None:
 def _is_series(
     path: Path, names: list[str], frame: int | None, others: tuple[Path, ...], slices: int | None, plane: str | None
 ) -> bool:
-    from medical_vqa.data.imaging.series import is_series
+    from medical_vqa.data.imaging.series.files import is_series
 
     series = slices is not None or plane is not None or is_series(path)
     if series and (frame is not None or others):

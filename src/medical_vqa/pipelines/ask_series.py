@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medical_vqa.data.imaging.decode import check_window
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.preprocessing import prepare_picture
-from medical_vqa.data.imaging.series import read_series
+from medical_vqa.data.imaging.series.reading import read_series
 from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.base import Query, check_question

@@ -13,7 +13,7 @@ from medical_vqa.data.imaging.dicom_export.source import dicom_bytes, read_sourc
 from medical_vqa.data.imaging.dicom_export.uids import ObjectUids, device_uid
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress, store
 from medical_vqa.data.imaging.raster import read_image_file
-from medical_vqa.data.imaging.series import is_series, series_files
+from medical_vqa.data.imaging.series.files import is_series, series_files
 from medical_vqa.errors import ImageError
 from medical_vqa.io import atomic_write
 

@@ -14,7 +14,10 @@ from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress, retrieve
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.recognition import is_zip
-from medical_vqa.data.imaging.series import LeftOut, nifti_volume, sort_files, volume_of, zip_members
+from medical_vqa.data.imaging.series.files import zip_members
+from medical_vqa.data.imaging.series.nifti_volume import nifti_volume
+from medical_vqa.data.imaging.series.reading import sort_files, volume_of
+from medical_vqa.data.imaging.series.report import LeftOut
 from medical_vqa.data.imaging.stack import storable
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.volume import Volume

@@ -1,0 +1,118 @@
+"""The slices of one DICOM file, from its header alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medical_vqa.data.imaging.decode import LOCAL_LIMITS
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.errors import ImageError
+
+_HEADER_TAGS: list[Any] = [
+    0x00080008, 0x00080060, 0x00180015, 0x00185101, 0x00280301, 0x0020000E, 0x00200013, 0x00200032, 0x00200037,
+    0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00080016, 0x52009229, 0x52009230,
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice, without its pixels."""
+
+    read: Callable[[], bytes] = field(repr=False)
+    file: int
+    frame: int
+    series: str = field(repr=False)
+    """Identifies the series; never stored or shown."""
+    number: float
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    size: tuple[int, int]
+    spacing: tuple[float, float]
+    localizer: bool
+    computed: bool
+    """Whether it is no slice of a scanner but one computed from such: a dose, a parametric map."""
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """Equal for slices that can lie in one volume."""
+        turned = tuple(round(value, 3) + 0.0 for value in self.orientation) if self.orientation else None
+        return self.size, tuple(round(value, 4) for value in self.spacing), turned
+
+    @property
+    def located(self) -> bool:
+        """Whether its place in the patient is known."""
+        return self.position is not None and self.orientation is not None
+
+    @property
+    def distance(self) -> float:
+        """Position along its normal, in millimeters; of a slice that is located."""
+        assert self.position is not None
+        assert self.orientation is not None
+        return float(np.dot(np.cross(self.orientation[:3], self.orientation[3:]), self.position))
+
+
+class NoPictureError(ImageError):
+    """A DICOM object without a picture of its own; the text says which, without the file's name."""
+
+
+class DamagedError(ImageError):
+    """A file that cannot be read; the text says why, without the file's name."""
+
+
+def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: DecodeLimits) -> list[Slice]:
+    """The slices of one DICOM file.
+
+    Of a header that states more frames than the limit, one more than the limit: `_check_count` refuses them.
+
+    Raises:
+        NoPictureError: It is a report, a segmentation or another object without a picture of its own.
+        DamagedError: Its header cannot be read.
+    """
+    from medical_vqa.data.imaging.dicom.dataset import (  # noqa: PLC0415 - pydicom is an extra
+        DICOM_ERRORS,
+        Frame,
+        read_elements,
+    )
+    from medical_vqa.data.imaging.dicom.object_kind import (  # noqa: PLC0415
+        describe_without_picture,
+        is_about_images,
+        is_computed,
+    )
+
+    try:
+        dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
+        if is_about_images(dataset) or dataset.get("Rows") is dataset.get("Columns") is None:
+            raise NoPictureError(f"is {describe_without_picture(dataset)[0]}")
+        size = int(dataset.Rows), int(dataset.Columns)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+    except NoPictureError:
+        raise
+    except (*DICOM_ERRORS, ImageError) as error:
+        raise DamagedError("is DICOM, but its header is damaged; export it again") from error
+    slices = []
+    for index in range(min(frames, limits.frames + 1)):
+        frame = Frame(dataset, index, "")
+        spacing = frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing") or [1.0, 1.0]
+        position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
+        orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
+        instance = frame.numbers(dataset, "InstanceNumber") or [0.0]
+        slices.append(
+            Slice(
+                read,
+                number,
+                index,
+                str(dataset.get("SeriesInstanceUID") or ""),
+                instance[0] + index / frames,
+                tuple(position) if position and len(position) == 3 else None,
+                tuple(orientation) if orientation and len(orientation) == 6 else None,
+                size,
+                (spacing[0], spacing[-1]),
+                "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])],
+                is_computed(dataset),
+            )
+        )
+    return slices
