@@ -15,18 +15,10 @@ The command line calls these functions, so every default is the same there. All 
 whose message is one sentence: what was expected, what was received, what to do.
 """
 
+from medical_vqa.api.calibration import calibrate as calibrate
 from medical_vqa.api.data import audit as audit
 from medical_vqa.api.data import convert as convert
 from medical_vqa.api.data import prepare as prepare
-from medical_vqa.api.evaluation import Examination as Examination
-from medical_vqa.api.evaluation import Report as Report
-from medical_vqa.api.evaluation import calibrate as calibrate
-from medical_vqa.api.evaluation import compare as compare
-from medical_vqa.api.evaluation import predict as predict
-from medical_vqa.api.evaluation import probe as probe
-from medical_vqa.api.evaluation import referee as referee
-from medical_vqa.api.evaluation import report as report
-from medical_vqa.api.evaluation import score as score
 from medical_vqa.api.full_evaluation import Evaluation as Evaluation
 from medical_vqa.api.full_evaluation import evaluate as evaluate
 from medical_vqa.api.judging import judge as judge
@@ -34,6 +26,14 @@ from medical_vqa.api.models import Exported as Exported
 from medical_vqa.api.models import Model as Model
 from medical_vqa.api.models import export as export
 from medical_vqa.api.models import load as load
+from medical_vqa.api.predicting import predict as predict
+from medical_vqa.api.predicting import probe as probe
+from medical_vqa.api.refereeing import Examination as Examination
+from medical_vqa.api.refereeing import referee as referee
+from medical_vqa.api.scoring import Report as Report
+from medical_vqa.api.scoring import compare as compare
+from medical_vqa.api.scoring import report as report
+from medical_vqa.api.scoring import score as score
 from medical_vqa.api.tables import Leaderboard as Leaderboard
 from medical_vqa.api.tables import leaderboard as leaderboard
 from medical_vqa.api.training import load_recipe as load_recipe

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import RISK, StrPath, as_split
-from medical_vqa.api.evaluation import predict, report, score
-from medical_vqa.api.evaluation import probe as ask_probe
 from medical_vqa.api.models import Model, load
+from medical_vqa.api.predicting import predict
+from medical_vqa.api.predicting import probe as ask_probe
+from medical_vqa.api.scoring import report, score
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:

@@ -1,0 +1,36 @@
+"""Calibrate a model on its validation predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medical_vqa.api.arguments import RISK, StrPath, as_predictions, as_risk
+
+if TYPE_CHECKING:
+    from medical_vqa.schema.results import Calibration
+
+
+def calibrate(predictions: StrPath | None = None, *, risk: float = RISK) -> Calibration:
+    """Fit temperature and abstention threshold on validation predictions, and keep both in the model's bundle.
+
+    Args:
+        predictions: Validation predictions: what `predict` returned, or a file; by default the newest under ``runs/``.
+        risk: Tolerated fraction of wrong answers among those that the model then gives.
+
+    Returns:
+        The calibration; ``ask`` and reports on other splits use it from now on.
+
+    Raises:
+        MedicalVqaError: The predictions are of another split or have no confidence, or their bundle is gone.
+
+    Examples:
+        >>> mv.calibrate("runs/demo/predictions-validation.jsonl", risk=0.2).temperature
+        1.31
+    """
+    from medical_vqa.pipelines.calibrate import calibrate as stage
+    from medical_vqa.pipelines.runs import newest_predictions
+
+    default = "predictions-validation.jsonl"
+    return stage(
+        newest_predictions(default) if predictions is None else as_predictions(predictions), risk=as_risk(risk)
+    )
