@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from medical_vqa.cli.options import (
+    Endpoint,
     Rows,
-    allow_http_option,
-    api_key_option,
-    base_url_option,
     device_option,
+    endpoint_options,
     image_dependence_option,
     map_option,
     row_options,
@@ -29,9 +28,7 @@ risk_option = click.option(
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run folder]")
 @device_option
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
 @click.option("--logprobs/--no-logprobs", default=True, help="Ask a remote model for token probabilities.")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
@@ -44,9 +41,7 @@ def predict(
     split: str,
     out: Path | None,
     device: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     concurrency: int | None,
     logprobs: bool,
     price: tuple[float, float] | None,
@@ -70,11 +65,9 @@ def predict(
         guards=guards,
         image_dependence=image_dependence,
         device=device,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        allow_http=allow_http,
         concurrency=concurrency,
         logprobs=logprobs,
+        **endpoint,
         **rows,
     )
     click.echo(f"predictions: {predictions.path}")
@@ -97,9 +90,7 @@ def predict(
 @click.option("--limit", type=int, metavar="IMAGES", help="Ask about so many images, drawn at random.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Seed of replaced pictures and drawn images.")
 @device_option
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @row_options
@@ -110,9 +101,7 @@ def probe(
     limit: int | None,
     seed: int,
     device: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     concurrency: int | None,
     as_json: bool,
     rows: Rows,
@@ -132,10 +121,8 @@ def probe(
         limit=limit,
         seed=seed,
         device=device,
-        base_url=base_url,
-        api_key_env=api_key_env,
         concurrency=concurrency,
-        allow_http=allow_http,
+        **endpoint,
         **rows,
     )
     if as_json:
@@ -258,9 +245,7 @@ def referee(
 @click.argument("predictions", type=click.Path(path_type=Path))
 @click.option("--judge", "judge_model", required=True, help="openai:MODEL and the like, or a name in models.yaml.")
 @click.option("--out", type=click.Path(path_type=Path), help="File with judgments.  [default: judged-SPLIT.jsonl]")
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once.  [default: 8]")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @split_option
@@ -270,9 +255,7 @@ def judge(
     predictions: Path,
     judge_model: str,
     out: Path | None,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     concurrency: int | None,
     price: tuple[float, float] | None,
     split: str | None,
@@ -290,10 +273,8 @@ def judge(
         predictions,
         judge_model,
         out=out,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        allow_http=allow_http,
         concurrency=concurrency,
+        **endpoint,
         split=split,
         columns=columns,
         **rows,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import Rows, allow_http_option, api_key_option, base_url_option, device_option, row_options
+from medical_vqa.cli.options import Endpoint, Rows, device_option, endpoint_options, row_options
 
 
 @click.command()
@@ -19,9 +19,7 @@ from medical_vqa.cli.options import Rows, allow_http_option, api_key_option, bas
 @click.option("--probe/--no-probe", default=True, help="Also measure whether the answers depend on the picture.")
 @click.option("--probe-images", type=int, metavar="N", help="Probe so many images, drawn at random.  [default: all]")
 @device_option
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
 @click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
 @row_options
@@ -33,9 +31,7 @@ def evaluate(
     probe: bool,
     probe_images: int | None,
     device: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     concurrency: int | None,
     price: tuple[float, float] | None,
     rows: Rows,
@@ -51,10 +47,8 @@ def evaluate(
     loaded = api.load(
         model,
         device=device,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        allow_http=allow_http,
         concurrency=concurrency,
+        **endpoint,
     )
     evaluation = api.evaluate(
         loaded,

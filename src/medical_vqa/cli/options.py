@@ -20,19 +20,36 @@ map_option = click.option(
 )
 
 
-base_url_option = click.option(
-    "--base-url", help="Endpoint of a remote model, up to and with /v1.  [default: that of vllm:, ollama: ... here]"
-)
-api_key_option = click.option("--api-key-env", help="Variable with the endpoint's key.  [default: OPENAI_API_KEY]")
-allow_http_option = click.option(
-    "--allow-http", is_flag=True, help="Send the key to another machine without encryption."
-)
 image_dependence_option = click.option(
     "--image-dependence/--no-image-dependence",
     default=None,
     help="Measure how much the picture moves answers.  [default: where that is cheap]",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+
+
+class Endpoint(TypedDict):
+    """The endpoint of a remote model."""
+
+    base_url: str | None
+    api_key_env: str | None
+    allow_http: bool
+
+
+def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --base-url, --api-key-env and --allow-http, which the command receives as one argument `endpoint`."""
+
+    @click.option(
+        "--base-url", help="Endpoint of a remote model, up to and with /v1.  [default: that of vllm:, ollama: ... here]"
+    )
+    @click.option("--api-key-env", help="Variable with the endpoint's key.  [default: OPENAI_API_KEY]")
+    @click.option("--allow-http", is_flag=True, help="Send the key to another machine without encryption.")
+    @functools.wraps(command)
+    def with_endpoint(base_url: str | None, api_key_env: str | None, allow_http: bool, **options: Any) -> None:
+        endpoint = Endpoint(base_url=base_url, api_key_env=api_key_env, allow_http=allow_http)
+        command(endpoint=endpoint, **options)
+
+    return with_endpoint
 
 
 class Rows(TypedDict):

@@ -13,10 +13,9 @@ import click
 
 from medical_vqa.cli.dicom_outputs import DicomOutputs, dicom_output_options
 from medical_vqa.cli.options import (
-    allow_http_option,
-    api_key_option,
-    base_url_option,
+    Endpoint,
     device_option,
+    endpoint_options,
     image_dependence_option,
 )
 from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, answer_table, series_lines, view_lines
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--all-models", is_flag=True, help="Ask the shipped model and every model in models.yaml.")
 @device_option
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option(
     "--and",
     "others",
@@ -70,9 +67,7 @@ def ask(
     models: tuple[str, ...],
     all_models: bool,
     device: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     others: tuple[Path, ...],
     frame: int | None,
     window: tuple[float, float] | None,
@@ -93,19 +88,13 @@ def ask(
 
     outputs = DicomOutputs(**dicom_options, address=image)
     names = [*models, *(_all_models() if all_models else [])]
-    where = {
-        "device": device,
-        "base_url": base_url,
-        "api_key_env": api_key_env,
-        "allow_http": allow_http,
-        "image_dependence": image_dependence,
-    }
+    where: dict[str, Any] = {"device": device, "image_dependence": image_dependence, **endpoint}
     if len(names) > 1 and outputs:
         raise ConfigError("a DICOM report is of one model; name one --model")
     _check_image(image, question)
     with local_files(image) as path:
         if _is_series(path, names, frame, others, slices, plane):
-            loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
+            loaded = api.load(names[0] if names else None, **where)
             answers = _ask_series(loaded, path, image, question, slices, plane, window, as_json=as_json)
             outputs.write(loaded, answers, path)
             return
@@ -114,7 +103,7 @@ def ask(
             click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))
             click.echo(DISCLAIMER, err=True)
             return
-        loaded = api.load(names[0] if names else None, **where)  # type: ignore[arg-type]
+        loaded = api.load(names[0] if names else None, **where)
         _ask_image(loaded, path, image, question, frame, window, others, outputs, as_json=as_json)
 
 
@@ -253,9 +242,7 @@ def _as_json(answers: Mapping[str, list[Answer] | MedicalVqaError]) -> dict[str,
     help="A run folder, a bundle, hub:USER/NAME, openai:MODEL, vllm:MODEL ..., or a name in models.yaml.  "
     "[default: the one that ships]",
 )
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
 @click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
@@ -264,9 +251,7 @@ def _as_json(answers: Mapping[str, list[Answer] | MedicalVqaError]) -> dict[str,
 @click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
 def serve(
     model: str | None,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     host: str | None,
     port: int | None,
     store: str | None,
@@ -291,9 +276,9 @@ def serve(
     serve_stage.serve(
         read_settings(
             model=model,
-            base_url=base_url,
-            api_key_env=api_key_env,
-            allow_http=allow_http or None,
+            base_url=endpoint["base_url"],
+            api_key_env=endpoint["api_key_env"],
+            allow_http=endpoint["allow_http"] or None,
             host=host,
             port=port,
             store=store,
@@ -364,9 +349,7 @@ def _require_serving() -> None:
 @click.command()
 @click.argument("model", required=False)
 @click.option("--model", "named", help="The same as MODEL.")
-@base_url_option
-@api_key_option
-@allow_http_option
+@endpoint_options
 @click.option("--store", help="Where pictures and conversations live, as in `serve`.  [default: a folder of yours]")
 @click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
@@ -377,9 +360,7 @@ def _require_serving() -> None:
 def app(
     model: str | None,
     named: str | None,
-    base_url: str | None,
-    api_key_env: str | None,
-    allow_http: bool,
+    endpoint: Endpoint,
     store: str | None,
     feedback: Path | None,
     host: str,
@@ -396,7 +377,7 @@ def app(
     if streamlit or backend or compare or os.environ.get("MEDICAL_VQA_BACKEND"):
         _thin_page(
             model=model or named,
-            remote=(base_url, api_key_env, allow_http),
+            endpoint=endpoint,
             backend=backend,
             compare=compare,
             feedback=feedback,
@@ -412,9 +393,9 @@ def app(
     local = host in ("127.0.0.1", "localhost", "::1")
     settings = read_settings(
         model=model or named,
-        base_url=base_url,
-        api_key_env=api_key_env,
-        allow_http=allow_http or None,
+        base_url=endpoint["base_url"],
+        api_key_env=endpoint["api_key_env"],
+        allow_http=endpoint["allow_http"] or None,
         host=host,
         port=port,
         store=store or os.environ.get("MEDICAL_VQA_STORE") or str(home() / "page"),
@@ -427,7 +408,7 @@ def app(
 def _thin_page(
     *,
     model: str | None,
-    remote: tuple[str | None, str | None, bool],
+    endpoint: Endpoint,
     backend: str | None,
     compare: str | None,
     feedback: Path | None,
@@ -437,10 +418,9 @@ def _thin_page(
     """Run the Streamlit page, and the server behind it where none runs already."""
     from medical_vqa.app import launch
 
-    base_url, api_key_env, allow_http = remote
     processes = launch.plan(
         model=model,
-        serve_options=launch.remote_options(base_url, api_key_env, allow_http=allow_http),
+        serve_options=launch.remote_options(**endpoint),
         backend=backend,
         compare=compare,
         feedback=feedback,
