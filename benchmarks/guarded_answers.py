@@ -24,7 +24,7 @@ from typing import Any
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
-from medical_vqa.models.guards.guard import GuardedAnswer
+from medical_vqa.models.guards.guarded_answer import GuardedAnswer
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.selection import Selection

@@ -35,7 +35,8 @@ from medical_vqa.evaluation.probing.questions import opposite_pairs
 from medical_vqa.evaluation.statistics.intervals import wilson
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.contradiction import disagreement, related_questions
-from medical_vqa.models.guards.guard import GuardedAnswer, Guards
+from medical_vqa.models.guards.guard import Guards
+from medical_vqa.models.guards.guarded_answer import GuardedAnswer
 from medical_vqa.models.guards.reasons import PICTURE_CODES
 from medical_vqa.models.guards.reliability import is_right
 from medical_vqa.pipelines.load import LoadedModel, load

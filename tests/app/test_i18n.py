@@ -11,7 +11,7 @@ import medical_vqa.app
 from medical_vqa.app.case import CT_WINDOWS
 from medical_vqa.app.client import FailureCode
 from medical_vqa.app.i18n import CHINESE, ENGLISH, Texts, language_of
-from medical_vqa.models.guards.image_dependence import Source
+from medical_vqa.models.guards.pictures.image_dependence import Source
 from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.serving.schema.errors import ErrorCode

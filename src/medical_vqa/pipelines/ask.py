@@ -13,7 +13,7 @@ from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.imaging.windowed_channels import windowed_image
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, check_question
-from medical_vqa.models.guards.image_dependence import Source
+from medical_vqa.models.guards.pictures.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.models.questions.form import completed_follow_up

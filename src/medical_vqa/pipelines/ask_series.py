@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from medical_vqa.data.imaging.decoded_frame import DecodedFrame
     from medical_vqa.data.imaging.planes import Plane
     from medical_vqa.data.imaging.volume import Volume
-    from medical_vqa.models.guards.guard import GuardedAnswer
+    from medical_vqa.models.guards.guarded_answer import GuardedAnswer
     from medical_vqa.pipelines.load import LoadedModel
 
 

@@ -11,9 +11,16 @@ import numpy as np
 from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
-from medical_vqa.models.guards.guard import GuardedAnswer, Guards
-from medical_vqa.models.guards.picture import FEWEST_PICTURES, ReferenceFeatures, visual_features
-from medical_vqa.models.guards.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet, modality_of, reference_pictures
+from medical_vqa.models.guards.guard import Guards
+from medical_vqa.models.guards.guarded_answer import GuardedAnswer
+from medical_vqa.models.guards.pictures.picture import FEWEST_PICTURES, ReferenceFeatures, visual_features
+from medical_vqa.models.guards.pictures.reference import (
+    ARRAYS_FILE,
+    NAMES_FILE,
+    ReferenceSet,
+    modality_of,
+    reference_pictures,
+)
 from medical_vqa.models.guards.reliability import is_right, reliability_rows
 from medical_vqa.pipelines.bundles import load_model
 from medical_vqa.pipelines.queries import learnable, queries

@@ -13,7 +13,7 @@ from medical_vqa.models.base import Localization, ModelFamily, Query
 from medical_vqa.models.guards.evidence import evidence_of
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.outlines import at_cells, outlines, polygon_area, ring_area
-from medical_vqa.models.guards.reference import ReferenceSet
+from medical_vqa.models.guards.pictures.reference import ReferenceSet
 from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration
 from medical_vqa.schema.records import Prediction
 

@@ -11,10 +11,10 @@ from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.contradiction import contradict, disagreement, opposite, related_questions
 from medical_vqa.models.guards.guard import Guards
-from medical_vqa.models.guards.image_dependence import without_content
-from medical_vqa.models.guards.picture import ReferenceFeatures, visual_features
+from medical_vqa.models.guards.pictures.image_dependence import without_content
+from medical_vqa.models.guards.pictures.picture import ReferenceFeatures, visual_features
+from medical_vqa.models.guards.pictures.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reasons import SENTENCES
-from medical_vqa.models.guards.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reliability import area_under_roc, reliability_rows
 from medical_vqa.models.guards.sides import meant_side
 from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion

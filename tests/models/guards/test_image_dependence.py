@@ -2,7 +2,7 @@
 
 import pytest
 
-from medical_vqa.models.guards.image_dependence import (
+from medical_vqa.models.guards.pictures.image_dependence import (
     ImageDependence,
     answer_source,
     image_dependence,

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from medical_vqa.data.imaging.picture_statistics import PictureStatistics
 from medical_vqa.errors import DataError
-from medical_vqa.models.guards.picture import (
+from medical_vqa.models.guards.pictures.picture import (
     ReferenceFeatures,
     header_reason,
     picture_features,

@@ -11,7 +11,7 @@ from medical_vqa.evaluation.probing.pictures import MIRRORED, ORIGINAL, REPLACED
 from medical_vqa.evaluation.probing.questions import Plan, QuestionPair, mirrored_text, names_side
 from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap, wilson_of_groups
 from medical_vqa.models.guards.contradiction import disagreement
-from medical_vqa.models.guards.reference import FINDING_TYPES
+from medical_vqa.models.guards.pictures.reference import FINDING_TYPES
 from medical_vqa.models.questions.claims import claim_of
 from medical_vqa.schema.probe import ProbeCheck, ProbeGroup, ProbePair
 from medical_vqa.schema.records import Example

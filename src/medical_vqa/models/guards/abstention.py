@@ -31,6 +31,11 @@ class AbstentionDecision:
     """Questions near in meaning that the model answers about the same picture, at most three; none when it answers."""
 
 
+def abstain(code: str, arguments: Mapping[str, str]) -> AbstentionDecision:
+    """Abstain for a reason of `guards.reasons` with the values that its sentence names."""
+    return AbstentionDecision(True, sentence(code, arguments), code, dict(arguments))
+
+
 def calibrated(answer: Prediction, card: BundleCard) -> Prediction:
     """The answer with the confidence that the bundle's temperature makes of the model's own."""
     if answer.confidence is None or card.calibration is None:
@@ -60,4 +65,4 @@ def abstention_decision(
         return AbstentionDecision(False)
     arguments = {"confidence": f"{confidence:.0%}", "threshold": f"{threshold:.0%}", "risk": f"{calibration.risk:.0%}"}
     code = "low_confidence" if threshold < 1 else "never_sure_enough"
-    return AbstentionDecision(True, sentence(code, arguments), code, arguments)
+    return abstain(code, arguments)

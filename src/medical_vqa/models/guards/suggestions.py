@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from cachetools import LRUCache
+
+from medical_vqa.models.guards.pictures.picture import visual_features
 from medical_vqa.models.questions.form import questions_in
 from medical_vqa.text import is_chinese
 
 if TYPE_CHECKING:
+    from medical_vqa.data.imaging.picture_statistics import PictureContext
     from medical_vqa.models.base import Query
     from medical_vqa.models.questions.bank import QuestionBank
 
@@ -18,6 +25,8 @@ _NEAREST, _COMMONEST = 12, 6
 """Questions that are tried at most, near ones and common ones; each costs an answer."""
 _BATCH = 4
 """Questions that are tried together, until enough of them are answered."""
+_CACHED_OFFERS = 8192
+"""Training questions about a picture of which is kept whether they can be offered."""
 
 
 def suggested_questions(
@@ -71,3 +80,52 @@ def answerable_questions(
         if len(answerable) >= limit:  # most answers come with the first batch, and the rest need not be tried
             break
     return tuple(answerable[:limit])
+
+
+class Offers:
+    """Remembers which training questions can be offered about a picture: many refusals offer the same ones."""
+
+    def __init__(self, bank: QuestionBank | None) -> None:
+        """Remember questions of a bank only: a person's own words are not kept; None: none at all."""
+        self._bank = bank
+        self._answered: LRUCache[tuple[str, bytes, str, str], bool] = LRUCache(_CACHED_OFFERS)
+        self._lock = threading.Lock()  # a server forgets pictures while it answers
+
+    def are_answered(
+        self,
+        queries: Sequence[Query],
+        contexts: Mapping[str, PictureContext] | None,
+        ask: Callable[[Sequence[Query]], Sequence[bool]],
+    ) -> list[bool]:
+        """Whether each query is answered without abstaining.
+
+        Args:
+            queries: The questions that might be offered.
+            contexts: A query's ``image`` -> what is known of that picture.
+            ask: Finds out which of some queries are answered, in order.
+        """
+        keys = [_offer_key(query, (contexts or {}).get(query.image)) for query in queries]
+        with self._lock:
+            known = {key: self._answered[key] for key in keys if key in self._answered}
+        missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
+        answered = ask(list(missing.values())) if missing else []
+        for (key, query), is_answered in zip(missing.items(), answered, strict=True):
+            known[key] = is_answered
+            if key[1] and self._bank is not None and query.question in self._bank:
+                with self._lock:
+                    self._answered[key] = is_answered
+        return [known[key] for key in keys]
+
+    def forget(self, image: str) -> None:
+        """Remove what is kept of pictures whose key begins so."""
+        with self._lock:
+            for key in [key for key in self._answered if key[0].startswith(image)]:
+                del self._answered[key]
+
+
+def _offer_key(query: Query, context: PictureContext | None) -> tuple[str, bytes, str, str]:
+    """The picture by name and by content, for a name may be used again; what is known of it; and the question."""
+    visual = query.visual
+    content = visual if isinstance(visual, np.ndarray) else visual_features(visual)
+    digest = b"" if content is None else hashlib.sha256(content.tobytes()).digest()[:16]
+    return query.image, digest, context.digest if context is not None else "", query.question

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.models.guards.abstention import AbstentionDecision
-from medical_vqa.models.guards.image_dependence import Source
+from medical_vqa.models.guards.pictures.image_dependence import Source
 from medical_vqa.models.guards.sides import Side
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.schema.records import Prediction

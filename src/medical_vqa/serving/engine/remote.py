@@ -27,12 +27,12 @@ from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureConte
 from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.declined import declined_reason
-from medical_vqa.models.guards.abstention import AbstentionDecision, abstention_decision, calibrated
-from medical_vqa.models.guards.image_dependence import ImageDependence, answer_source, image_dependence
-from medical_vqa.models.guards.picture import statistics_reason
-from medical_vqa.models.guards.reasons import sentence
+from medical_vqa.models.guards.abstention import AbstentionDecision, abstain, abstention_decision, calibrated
+from medical_vqa.models.guards.answer_checks import premise_decision
+from medical_vqa.models.guards.pictures.image_dependence import ImageDependence, answer_source, image_dependence
+from medical_vqa.models.guards.pictures.picture import statistics_reason
 from medical_vqa.models.guards.sides import meant_side
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION, impossible_structure
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
@@ -275,14 +275,12 @@ class RemoteEngine:
         if context.statistics is not None:
             reason = statistics_reason(context.statistics, gray_only=False)
             if reason is not None:
-                return AbstentionDecision(True, sentence(reason.code, reason.arguments), reason.code, reason.arguments)
+                return abstain(reason.code, reason.arguments)
         if (declined := declined_reason(prediction.answer, prediction.raw)) is not None:
             return AbstentionDecision(True, str(declined), declined.code)
-        if (impossible := impossible_structure(query.question, prediction.answer, description)) is not None:
-            code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
-            arguments = {"entity": impossible.name}
-            return AbstentionDecision(True, sentence(code, arguments), code, arguments)
-        return abstention_decision(self.model, self.card, query, prediction)
+        return premise_decision(query.question, prediction.answer, description) or abstention_decision(
+            self.model, self.card, query, prediction
+        )
 
     def check(self) -> None:
         """Ask about a probe picture; raises `ModelError` unless the endpoint answers or is merely down."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medical_vqa.errors import BundleError
-from medical_vqa.models.guards.picture import ReferenceFeatures
+from medical_vqa.models.guards.pictures.picture import ReferenceFeatures
 from medical_vqa.models.questions.bank import FORM_WORDS
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.text import squad_normalize

@@ -1,0 +1,165 @@
+"""What speaks against an answer: its premise, a contradiction, an unreliable type, independence of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from medical_vqa.models.base import Query, VqaModel
+from medical_vqa.models.guards.abstention import AbstentionDecision, abstain
+from medical_vqa.models.guards.contradiction import disagreement, related_questions
+from medical_vqa.models.guards.pictures.comparison import PictureComparison
+from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
+from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
+from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
+from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.claims import presupposes_finding
+from medical_vqa.models.questions.findings import concerns_finding
+from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
+from medical_vqa.models.questions.terms import canonical_terms
+from medical_vqa.models.vocabulary import words
+from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
+from medical_vqa.schema.records import Prediction
+
+_CACHED_QUESTIONS = 4096
+"""Questions of which the related ones are kept."""
+
+
+class AnswerChecks:
+    """Checks of an answer by what a bundle knows of its training rows."""
+
+    def __init__(
+        self,
+        model: VqaModel,
+        card: BundleCard,
+        reference: ReferenceSet | None,
+        pictures: PictureComparison,
+        reference_answers: ReferenceAnswers,
+        *,
+        asks_body_part: bool,
+    ) -> None:
+        """Set what is known.
+
+        Args:
+            model: Gave the answers.
+            card: Card of its bundle.
+            reference: Types of training questions; None for a bundle without them.
+            pictures: Knows the body part of a picture.
+            reference_answers: Knows of which image types there are reference pictures.
+            asks_body_part: Whether the model may be asked for the body part of a picture of no known type.
+        """
+        self._model = model
+        self._card = card
+        self._reference = reference
+        self._pictures = pictures
+        self._reference_answers = reference_answers
+        self._asks_body_part = asks_body_part
+        self.related_questions = lru_cache(maxsize=_CACHED_QUESTIONS)(self._related_questions)
+        """Questions whose answers must agree with that of a question."""
+
+    def _related_questions(self, question: str) -> tuple[str, ...]:
+        """Related questions in words that the model knows: the question's own, and those of its training questions."""
+        if self._model.usage is not None:  # every question to a remote model costs
+            return ()
+        texts, bank = related_questions(question), self._model.question_bank
+        # whether it sees an organ is worth something only where training asked just that
+        presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
+        texts = tuple(dict.fromkeys((*texts, *presence)))
+        if bank is None:
+            return texts
+        known = bank.words | set(words(question))
+        return tuple(text for text in texts if known.issuperset(words(canonical_terms(text, known).text)))
+
+    def asks_for_finding(self, question: str) -> bool:
+        """Whether a question asks for a finding, or for a state such as health."""
+        if self._reference is None:
+            return concerns_finding(question)
+        return self._reference.asks_for_finding(question)
+
+    def is_about_image(self, question: str) -> bool:
+        """Whether a question is not about general knowledge."""
+        question_type = self._reference.question_type(question) if self._reference else ""
+        return question_type.lower() not in KNOWLEDGE_TYPES
+
+    def must_depend_on_image(self, question: str) -> bool:
+        """Whether an answer is withheld that every reference picture gets."""
+        return self.asks_for_finding(question) or (presupposes_finding(question) and not is_knowledge(question))
+
+    def withholds(self, question: str, image_type: str) -> bool:
+        """Whether questions of this type are withheld about every picture of an image type."""
+        return self.asks_for_finding(question) and self._unreliable(question, image_type) is not None
+
+    def decision(
+        self,
+        query: Query,
+        answer: Prediction,
+        dependence: ImageDependence | None,
+        related: Mapping[str, Prediction],
+        image_type: str,
+    ) -> AbstentionDecision | None:
+        """Why to withhold an answer; None where nothing speaks against it.
+
+        Args:
+            query: The question and its picture.
+            answer: The answer.
+            dependence: How much the picture moves it; None where that was not measured.
+            related: Answers to the `related_questions`.
+            image_type: Of the picture; empty where it is not known.
+        """
+        in_answer = bool(image_type) and bool(anatomy().structures_in(answer.answer))  # worth no further question
+        if in_answer or anatomy().structures_in(query.question):
+            may_ask = self._model.usage is None or self._asks_body_part
+            description = image_type or (self._pictures.body_part(query) if may_ask else "")
+            if (decision := premise_decision(query.question, answer.answer, description)) is not None:
+                return decision
+        presence = presence_questions(query.question)
+        for text, other in related.items():
+            if text in presence:
+                if lacks_presence(query.question, answer.answer, other.answer):
+                    return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+            elif code := disagreement(query.question, answer.answer, text, other.answer):
+                return abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
+        if self.asks_for_finding(query.question) and (row := self._unreliable(query.question, image_type)) is not None:
+            return abstain("type_not_reliable", _reliability_arguments(row))
+        if dependence is None or dependence.changes_answer or not self.must_depend_on_image(query.question):
+            return None
+        compared = self._reference_answers.has_pictures(image_type)
+        return abstain("picture_does_not_matter" if compared else "same_answer_without_picture", {})
+
+    def _unreliable(self, question: str, image_type: str) -> TypeReliability | None:
+        """The row of the question's finding or type on this modality that is not above its baseline."""
+        if self._reference is None:
+            return None
+        modality = modality_of(image_type)
+        names = {
+            "finding": f"{modality}, {self._reference.finding(question)}",
+            "question type": f"{modality}, {self._reference.finding_type(question)}",
+        }
+        rows = [row for row in self._card.reliability if names.get(row.kind) == row.name]
+        return next((row for row in rows if not row.above_baseline), None)
+
+
+def premise_decision(question: str, answer: str, description: str) -> AbstentionDecision | None:
+    """Abstain where a question, or its answer, is about what pictures of a body part cannot show.
+
+    Args:
+        question: In words.
+        answer: In words.
+        description: Type or body part of the picture, in words; empty where it is not known.
+    """
+    impossible = impossible_structure(question, answer, description)
+    if impossible is None:
+        return None
+    code = "finding_not_in_image_type" if impossible.kind == "finding" else "organ_not_in_image_type"
+    return abstain(code, {"entity": impossible.name})
+
+
+def _reliability_arguments(row: TypeReliability) -> dict[str, str]:
+    return {
+        "type": row.name,
+        "accuracy": f"{row.accuracy:.0%}",
+        "baseline": f"{row.baseline_accuracy:.0%}",
+        "questions": str(row.questions),
+        "difference": f"{100 * row.difference_low:.0f} to {100 * row.difference_high:.0f}",
+        "auc": "" if row.auc is None else f", AUC {row.auc:.2f}",
+    }

@@ -1,0 +1,1 @@
+"""Whether a picture can be asked about, what it is compared with, and how much it moves an answer."""
