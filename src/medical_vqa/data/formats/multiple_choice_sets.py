@@ -82,7 +82,9 @@ def _add_choice(
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Add a multiple-choice row whose answer is a letter or the text of a choice; raises `DataError` for neither."""
-    texts = {text.strip().lower(): letter for letter, text in reversed(options.items())}  # of equal texts the first
+    texts = {
+        text.strip().lower(): letter for letter, text in reversed(list(options.items()))
+    }  # of equal texts the first
     letter = answer.strip().upper() if answer.strip().upper() in options else texts.get(answer.strip().lower(), "")
     if answer.strip() and not letter:
         raise DataError(f"{place}: the answer {answer!r} is none of the choices {', '.join(options)}; correct it")
