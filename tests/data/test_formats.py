@@ -319,6 +319,17 @@ def test_choices_and_the_right_one_are_facts(tmp_path: Path) -> None:
     assert len(row.other_image_ids) == 1
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_what_macos_adds_to_an_archive_is_no_part_of_a_dataset(name: str, tmp_path: Path) -> None:
+    fill, (rows, _, _) = CASES[name]
+    fill(tmp_path)
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        added = b"\0\5\x16\7Mac OS X"
+        write(tmp_path / "__MACOSX" / path.relative_to(tmp_path).parent / f"._{path.name}", added)
+        write(path.with_name(f"._{path.name}"), added)
+    assert {split: len(found) for split, found in read(name, tmp_path).examples.items() if found} == rows
+
+
 def test_the_text_part_of_medxpertqa_is_left_out_wherever_the_folder_is(tmp_path: Path) -> None:
     source = tmp_path / "my texts" / "MedXpertQA"
     medxpertqa(source)

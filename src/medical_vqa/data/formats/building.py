@@ -87,7 +87,7 @@ class ImageFiles:
         return dict(ends)
 
     def _paths(self) -> list[str]:
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        files = [path for path in published_files(self.folder) if path.is_file()]
         paths = [path.relative_to(self.folder).as_posix() for path in files]
         for path in paths:
             if path.lower().endswith(".zip"):
@@ -319,3 +319,12 @@ def choice_facts(options: Mapping[str, str], letter: str) -> dict[str, str]:
 def with_options(question: str, options: Mapping[str, str]) -> str:
     """A question with its choices below it, one per line: what a model must see to choose."""
     return "\n".join([question.strip(), *(f"{letter}. {text}" for letter, text in options.items())])
+
+
+def published_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Paths below a folder in order, without what macOS adds to archives: ``__MACOSX`` and ``._name``."""
+    return [
+        path
+        for path in sorted(folder.rglob(pattern))
+        if not path.name.startswith("._") and "__MACOSX" not in path.relative_to(folder).parts
+    ]

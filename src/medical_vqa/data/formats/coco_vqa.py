@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import Published
-from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.table_files import json_content
 from medical_vqa.data.formats.tables import own_card
 from medical_vqa.data.formats.values import as_text
@@ -36,13 +36,13 @@ class CocoVqa:
     def read(self, source: Path) -> Published:
         """Parse the JSON files of a folder; raises `DataError` where there are no questions, or one has no image."""
         builder = DatasetBuilder(self.card.name, source)
-        contents = {path: json_content(path) for path in sorted(source.rglob("*.json"))}
+        contents = {path: json_content(path) for path in published_files(source, "*.json")}
         parts = [content for content in contents.values() if isinstance(content, Mapping)]
         annotations = {as_text(row["question_id"]): row for part in parts for row in part.get("annotations", ())}
         names = {as_text(row["id"]): row["file_name"] for part in parts for row in part.get("images", ())}
         numbers = {
             str(int(match[1])): path.name
-            for path in sorted(source.rglob("*"))
+            for path in published_files(source)
             if path.suffix.lower() != ".json" and (match := _NUMBER.search(path.name))
         }
         for path, content in contents.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.table_files import is_table, table_rows
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
@@ -41,7 +41,7 @@ class PathVqa:
     def read(self, source: Path) -> Published:
         """Parse the official files or the hub's parquet; raises `DataError` where a row is not as published."""
         builder = DatasetBuilder(self.card.name, source)
-        files = [path for path in sorted(source.rglob("*")) if path.suffix in (".pkl", ".json", ".parquet")]
+        files = [path for path in published_files(source) if path.suffix in (".pkl", ".json", ".parquet")]
         for path in files:
             split = split_of_name(path.name)
             if split is None or (path.suffix != ".parquet" and "qa" not in path.name.lower()):

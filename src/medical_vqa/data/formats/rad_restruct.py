@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import DatasetBuilder
+from medical_vqa.data.formats.building import DatasetBuilder, published_files
 from medical_vqa.data.formats.table_files import json_content
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
@@ -41,7 +41,7 @@ class RadReStruct:
 
     def read(self, source: Path) -> Published:
         """Parse the authors' folder; raises `DataError` where a report is not as published."""
-        folder = next((path.parent for path in sorted(source.rglob(_MAPPING))), None)
+        folder = next((path.parent for path in published_files(source, _MAPPING)), None)
         if folder is None:
             raise DataError(f"{source}: expected {_MAPPING}; name the folder data/radrestruct of the repository")
         images: Mapping[str, Sequence[str]] = json_content(folder / _MAPPING)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import SPLIT_NAMES, DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import SPLIT_NAMES, DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.table_files import is_table, table_rows
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import ConfigError, DataError
@@ -100,7 +100,7 @@ class Table:
 
 def table_paths(source: Path) -> list[Path]:
     """The tables of a folder, also in its subfolder ``data`` and those of splits; raises `DataError` without any."""
-    paths = [path for path in sorted(source.rglob("*")) if path.is_file() and is_table(path)]
+    paths = [path for path in published_files(source) if path.is_file() and is_table(path)]
     paths = [path for path in paths if path.name.lower() not in _NOT_ROWS and path.suffix.lower() != ".txt"]
     if not paths:
         raise DataError(f"{source}: expected a table such as questions.csv, .xlsx, .jsonl or .parquet; put one there")

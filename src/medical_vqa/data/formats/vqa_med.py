@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Split
 
@@ -57,7 +57,7 @@ class VqaMed:
     def read(self, source: Path) -> Published:
         """Parse the published folders; raises `DataError` with file and row where a line is not as published."""
         builder = DatasetBuilder(self.card.name, source)
-        files = [path for path in sorted(source.rglob("*.txt")) if "readme" not in path.name.lower()]
+        files = [path for path in published_files(source, "*.txt") if "readme" not in path.name.lower()]
         categories = _categories(files)
         with_answers = [path for path in files if _has_rows(path)]
         if not with_answers:

@@ -17,7 +17,7 @@ from typing import Any
 
 from medical_vqa.data.formats import vqa_rad
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.rows import check_fields, read_json_rows
 from medical_vqa.data.formats.table_files import table_rows
 from medical_vqa.data.formats.values import as_text
@@ -47,7 +47,7 @@ class VqaRadMevf:
     def read(self, source: Path) -> Published:
         """Parse ``trainset.json`` and ``testset.json``; raises `DataError` where a row is not as published."""
         builder = DatasetBuilder(self.card.name, source)
-        for path in sorted(source.rglob("*set.json")):
+        for path in published_files(source, "*set.json"):
             for number, row in enumerate(read_json_rows(path), 1):
                 place = f"{path.name} row {number}"
                 check_fields(row, place, required=_FIELDS)
@@ -90,7 +90,7 @@ class VqaRadHub:
     def read(self, source: Path) -> Published:
         """Parse the parquet files; raises `DataError` where a row is not as published."""
         builder = DatasetBuilder(self.card.name, source)
-        for path in sorted(source.rglob("*.parquet")):
+        for path in published_files(source, "*.parquet"):
             for number, row in enumerate(table_rows(path), 1):
                 place = f"{path.name} row {number}"
                 if not {"image", "question", "answer"} <= row.keys():
