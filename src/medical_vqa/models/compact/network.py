@@ -448,7 +448,6 @@ class CompactNet(nn.Module):
         smoothing: float = 0.0,
         augment: Augment | None = None,
         mirror: Mirror | None = None,
-        answer_layer: nn.Module | None = None,
     ) -> None:
         """Create a network with random weights.
 
@@ -468,7 +467,6 @@ class CompactNet(nn.Module):
             smoothing: Label smoothing.
             augment: Random changes of training pictures.
             mirror: Mirrors some training pictures.
-            answer_layer: Last layer (N, 2 D) -> (N, answers) in place of a linear one.
         """
         super().__init__()
         self.smoothing = smoothing
@@ -496,7 +494,7 @@ class CompactNet(nn.Module):
             nn.Linear(3 * width, 2 * width),
             nn.GELU(),
             nn.Dropout(dropout),
-            answer_layer or nn.Linear(2 * width, answers),
+            nn.Linear(2 * width, answers),
         )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
