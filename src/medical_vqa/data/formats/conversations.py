@@ -94,8 +94,8 @@ def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str
         raise DataError(f"{place}: has no list of turns (conversations or messages); it has {', '.join(row)}")
     turns = [_turn(turn, place) for turn in row[name]]
     listed = [image for name in _IMAGES if row.get(name) for image in _as_list(row[name])]
-    turns, references = _with_places(turns, listed, place)
-    conversation = _conversation(turns, as_text(row.get("system")).strip(), place)
+    marked, references = _with_places(turns, listed, place)
+    conversation = _conversation(marked, as_text(row.get("system")).strip(), place)
     images = [builder.image(reference, place) for reference in references]
     if not images:
         raise DataError(f"{place}: has no image; name one, or take the row out")
@@ -213,7 +213,8 @@ def _words_and_places(text: str) -> tuple[str, list[int]]:
     words = "".join(parts)
     left = len(words) - len(words.lstrip())
     stripped = words.strip()
-    offsets, position = [], 0
+    offsets: list[int] = []
+    position = 0
     for part in parts[:-1]:
         position += len(part)
         offsets.append(min(max(position - left, 0), len(stripped)))

@@ -205,7 +205,8 @@ class ChatFormat:
         for number, question in enumerate(query.questions):
             words = check_question(question, MAX_CHARACTERS)
             prompt = fill_prompt(self._prompt, words)
-            content, position = [], 0
+            content: list[dict[str, str]] = []
+            position = 0
             for turn, character in places:
                 if turn == number:
                     place = start + min(character, len(words)) if character else 0
