@@ -381,6 +381,56 @@ def test_the_recipes_that_ship_are_valid(name):
     assert yaml.safe_load(shipped.to_yaml())
 
 
+FIRST = {
+    "slake-vilt": (
+        {"family": "vilt", "checkpoint": "dandelin/vilt-b32-mlm"},
+        {"epochs": 3, "batch_size": 64, "learning_rate": 2e-5, "accumulate": 1, "average": 0.0},
+    ),
+    "slake-blip2-lora": (
+        {"family": "blip2", "checkpoint": "Salesforce/blip2-flan-t5-xl",
+         "lora": {"targets": "language", "layers": "attention", "rank": 8, "alpha": 32.0, "dropout": 0.1}},
+        {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.0, "average": 0.0},
+    ),
+}  # fmt: skip
+BETTER = {
+    "slake-vilt-long": (
+        {"family": "vilt", "checkpoint": "dandelin/vilt-b32-mlm"},
+        {"epochs": 10, "batch_size": 64, "accumulate": 4, "learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.1},
+    ),
+    "slake-blip2-all-linear": (
+        {"family": "blip2", "checkpoint": "Salesforce/blip2-flan-t5-xl",
+         "lora": {"layers": "all-linear", "rank": 16, "alpha": 16.0, "dropout": 0.05, "rslora": True}},
+        {"epochs": 10, "batch_size": 64, "learning_rate": 2e-4, "patience": 3},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values"), list((FIRST | BETTER).items()), ids=str)
+def test_the_first_recipes_and_their_successors_have_these_values(name, values):
+    content = yaml.safe_load(load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml").to_yaml())
+    model, training = values
+    assert content["data"]["where"] == {"language": "en"}
+    for key, value in model.items():
+        actual = content["model"][key]
+        assert value.items() <= actual.items() if isinstance(value, dict) else actual == value
+    assert training.items() <= content["training"].items()
+
+
+@pytest.mark.parametrize("name", list(FIRST | BETTER))
+def test_each_of_these_recipes_is_planned_without_its_checkpoint_or_a_network(name, root, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("medical_vqa.models.hf.checkpoint._download", offline)
+    changes = {"data.name": "slake-mini", "data.root": str(root)}
+    shipped = load_recipe(Path(__file__).parents[1] / "recipes" / f"{name}.yaml", changes)
+    paper = plan(shipped)
+    assert paper.steps > 0
+    assert paper.estimate.stand_in == shipped.model.checkpoint
+
+
+def offline(*_: object) -> Path:
+    raise OfflineError("no network in this test")
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_the_launcher_configurations_are_understood(kind, monkeypatch):
     path = Path(__file__).parents[1] / "recipes" / "accelerate" / f"{kind}.yaml"

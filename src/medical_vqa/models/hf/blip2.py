@@ -24,9 +24,10 @@ from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment, augment_pictures
 from medical_vqa.models.base import Query, check_question, distinct, targets_of
+from medical_vqa.models.fsdp import is_sharded
 from medical_vqa.models.hf import blip2_network
 from medical_vqa.models.hf.adapter_model import AdapterModel, AdapterSettings
-from medical_vqa.models.hf.blip2_network import Blip2Net, Blip2VisionEncoder
+from medical_vqa.models.hf.blip2_network import LONGER, Blip2Net, Blip2VisionEncoder
 from medical_vqa.models.hf.checkpoint import Checkpoint
 from medical_vqa.models.hf.families import Blip2Family
 from medical_vqa.models.hf.generation import (
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 _RANK_ROWS = 256
 """Candidate answers that are scored at once."""
+_LEAST_ROWS, _LEAST_SAVING = 8, 0.1
+"""A batch of so many rows is computed in two parts where that saves such a fraction of its tokens."""
 
 
 class Blip2Vision:
@@ -190,20 +193,37 @@ class Blip2(AdapterModel, Blip2Family):
         return network.language_model
 
     def collate(self, queries: Sequence[Query]) -> Batch:
-        """Input of `Blip2Net.forward`, with labels (N, L) and supervised (), the number of answer tokens."""
+        """Input of `Blip2Net.forward`, with labels (N, L) and supervised (), the number of answer tokens.
+
+        A batch of which some rows are much longer than the others has them apart, under `LONGER` and the same names.
+        """
         targets = targets_of(queries)
         self.refuse_stale_features(queries)
         batch = self._images(queries, self.settings.augment)
         prompts = self._prompts(queries)
+        decodes = self.module.is_encoder_decoder
+        answers = self.tokenizer(text_target=targets).input_ids if decodes else [*map(self._continuation, targets)]
+        rows = list(zip(prompts, answers, batch.pop("image_of").tolist(), strict=True))
+        batch["supervised"] = torch.tensor(sum(map(len, answers)))
+        lengths = [len(prompt) + (0 if decodes else len(answer)) for prompt, answer, _ in rows]
+        # sharded processes must call a layer equally often, and compute all rows at once
+        cut = None if is_sharded(self.module) else shorter_rows(lengths, self.module.base.config.num_query_tokens)
+        if cut is None:
+            return batch | self._rows(rows)
+        shorter = [row for row, length in zip(rows, lengths, strict=True) if length <= cut]
+        longer = [row for row, length in zip(rows, lengths, strict=True) if length > cut]
+        return batch | self._rows(shorter) | {LONGER + name: part for name, part in self._rows(longer).items()}
+
+    def _rows(self, rows: Sequence[tuple[list[int], list[int], int]]) -> Batch:
+        """Prompts, answers and numbers of images as tensors, padded to the longest."""
+        prompts, answers, images = ([*column] for column in zip(*rows, strict=True))
         if self.module.is_encoder_decoder:
-            labels = pad(self.tokenizer(text_target=targets).input_ids, IGNORED_LABEL)
-            words = self._words(prompts)
+            labels, words = answers, prompts
         else:
-            answers = [self._continuation(target) for target in targets]
             pairs = list(zip(prompts, answers, strict=True))
-            labels = pad([[IGNORED_LABEL] * len(prompt) + answer for prompt, answer in pairs], IGNORED_LABEL)
-            words = self._words([[*prompt, *answer] for prompt, answer in pairs])
-        return batch | words | {"labels": labels, "supervised": (labels != IGNORED_LABEL).sum()}
+            labels = [[IGNORED_LABEL] * len(prompt) + answer for prompt, answer in pairs]
+            words = [[*prompt, *answer] for prompt, answer in pairs]
+        return self._words(words) | {"labels": pad(labels, IGNORED_LABEL), "image_of": torch.tensor(images)}
 
     def _prompts(self, queries: Sequence[Query]) -> list[list[int]]:
         texts = [fill_prompt(self.prompt, check_question(query.question)) for query in queries]
@@ -298,3 +318,23 @@ class Blip2(AdapterModel, Blip2Family):
 def _picture_side(processor: Any) -> int:
     size = dict(processor.size)
     return int(size.get("height") or size.get("shortest_edge") or size.get("longest_edge") or 224)
+
+
+def shorter_rows(lengths: Sequence[int], image_tokens: int) -> int | None:
+    """The greatest length of the first of two parts in which a batch is computed; None for one part.
+
+    A batch of whole images has questions of all lengths, and to pad all to the longest is a fifth of the computation.
+
+    Args:
+        lengths: Tokens of each row, without those of its image.
+        image_tokens: Tokens of an image, in front of each row.
+    """
+    ordered = sorted(lengths)
+    longest, count = image_tokens + ordered[-1], len(ordered)
+    tokens = {
+        length: (place + 1) * (image_tokens + length) + (count - place - 1) * longest
+        for place, length in enumerate(ordered)
+    }
+    cut = min(tokens, key=tokens.__getitem__)
+    is_worth_it = count >= _LEAST_ROWS and tokens[cut] <= (1 - _LEAST_SAVING) * count * longest
+    return cut if is_worth_it else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.hf.adapter_model import AdapterNet
-from medical_vqa.models.hf.generation import IGNORED_LABEL
+from medical_vqa.models.hf.generation import IGNORED_LABEL, summed_loss
 from medical_vqa.models.hf.lora import (
     LORA_SIZES,
     Lora,
@@ -33,6 +33,8 @@ Layers = Literal["attention", "all-linear"]
 VISION = "vision_model"
 PROJECTOR = "language_projection"
 LANGUAGE = "language_model"
+LONGER = "longer."
+"""What the names of a batch's second part begin with: rows that are much longer than the others."""
 _CONNECTOR = ("qformer", "query_tokens", PROJECTOR)
 _QFORMER_LAYERS = r"qformer\..*\.attention\.(query|value)"
 _LANGUAGE_LAYERS = {"t5": r"language_model\..*\.(q|v)", "opt": r"language_model\..*\.(q_proj|v_proj)"}
@@ -178,13 +180,23 @@ class Blip2Net(AdapterNet):
         """Whether a decoder of its own writes the answer (T5), instead of one model that continues the prompt (OPT)."""
         return not self.base.config.use_decoder_only_language_model
 
+    def forward(self, batch: Batch) -> Tensor:
+        """As `AdapterNet.forward`; the images are projected once for both parts of a batch (`LONGER`)."""
+        images = self.embed_images(batch)
+        longer = {name.removeprefix(LONGER): value for name, value in batch.items() if name.startswith(LONGER)}
+        loss = summed_loss(*self._logits(batch, images))
+        return loss + summed_loss(*self._logits(longer, images)) if longer else loss
+
     def answer_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and labels of the answers' tokens.
 
         Of a decoder-only model they are taken at the places of the answers alone, because the product with the
         vocabulary is the widest of the network.
         """
-        embeddings, mask = self.embed(batch)
+        return self._logits(batch, self.embed_images(batch))
+
+    def _logits(self, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings, mask = self._embed(batch, images)
         labels, language = batch["labels"], self.base.language_model
         if self.is_encoder_decoder:
             out = language(inputs_embeds=embeddings, attention_mask=mask, labels=labels, use_cache=False)
@@ -197,7 +209,10 @@ class Blip2Net(AdapterNet):
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image tokens followed by the embedded words: (N, queries + L, D), and the attention mask."""
-        image = self.embed_images(batch)[batch["image_of"]]
+        return self._embed(batch, self.embed_images(batch))
+
+    def _embed(self, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor]:
+        image = images[batch["image_of"]]
         words = self.base.language_model.get_input_embeddings()(batch["input_ids"])
         mask = batch["attention_mask"]
         image_mask = mask.new_ones(image.shape[:2])
