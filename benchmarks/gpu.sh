@@ -10,15 +10,21 @@
 # to benchmarks/results/gpu.
 set -u
 cd "$(dirname "$0")/.."
-SIZE=${SIZE:-xl} DEVICE=${DEVICE:-cuda} LIMIT=${LIMIT:-480} PYTHON=${PYTHON:-python}
+SIZE=${SIZE:-xl} DEVICE=${DEVICE:-cuda} LIMIT=${LIMIT:-480}
+[ -x .venv/bin/python ] && PYTHON=${PYTHON:-.venv/bin/python}
+PYTHON=${PYTHON:-python}
 PARTS=${PARTS:-"train fp16 answer serve qlora two"}
 export BENCHMARK_RESULTS=${OUT:-benchmarks/results/gpu} HF_HUB_OFFLINE=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 HUB=${HUB:-${TMPDIR:-/tmp}/medical-vqa-gpu}
 SLOWER=1
 [ "$DEVICE" = cpu ] && SLOWER=4
 LIMIT=$((LIMIT * SLOWER))
+"$PYTHON" -c 'import torch, transformers, peft, accelerate' || {
+  echo "$PYTHON lacks a package: name an interpreter with the extras train and hub in PYTHON" >&2
+  exit 2
+}
 mkdir -p "$BENCHMARK_RESULTS" "$HUB"
-began=$(date +%s)
+began=$(date +%s) failed=0
 
 part() { # NAME SECONDS COMMAND...
   local name=$1 seconds=$(($2 * SLOWER)) spent
@@ -32,6 +38,7 @@ part() { # NAME SECONDS COMMAND...
     echo "$name: done"
   else
     echo "$name: failed or out of time: $(tail -n 1 "$BENCHMARK_RESULTS/$name.log")"
+    failed=1
   fi
 }
 
@@ -43,3 +50,4 @@ part serve 110 "$PYTHON" benchmarks/serve_throughput.py "${common[@]}" --model b
 part qlora 60 "$PYTHON" benchmarks/gpu_steps.py qlora "${common[@]}"
 part two 60 "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node 2 benchmarks/gpu_steps.py two "${common[@]}"
 echo "$(($(date +%s) - began)) s; results in $BENCHMARK_RESULTS"
+exit "$failed"

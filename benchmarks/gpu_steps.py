@@ -62,7 +62,12 @@ def two(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Losses of two processes on one card, which gloo allows and NCCL does not; each takes half of every batch."""
     torch.distributed.init_process_group("gloo")
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    model, rows = model_and_rows(arguments, "bf16" if device.type == "cuda" else "fp32")
+    dtype = "bf16" if device.type == "cuda" else "fp32"
+    if rank == 0:
+        model, rows = model_and_rows(arguments, dtype)
+    torch.distributed.barrier()  # the first one writes the checkpoint and the data that the others read
+    if rank > 0:
+        model, rows = model_and_rows(arguments, dtype)
     return steps(model, rows[rank::world], device, torch.bfloat16) | {"processes": world}
 
 

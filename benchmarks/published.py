@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -76,16 +77,21 @@ def build(
     """The model, its checkpoint saved once under `folder` in the hub's layout, at the published size in 16 bits."""
     hub = folder / size
     if not (hub / "config.json").is_file():
+        begun = (
+            folder / f"{size}.begun"
+        )  # renamed when it is complete: a part of `gpu.sh` may be killed while it writes
+        shutil.rmtree(begun, ignore_errors=True)
         texts = [PROMPT, *(f"{e.question} {e.answers[0]}" for e in examples)]
         device = "cuda" if torch.cuda.is_available() and size == "xl" else "cpu"
         torch.set_default_dtype(torch.bfloat16 if size == "xl" else torch.float32)
         try:
             with torch.device(device):
-                tiny_hub.blip2(hub, "t5", texts, queries=32, **SIZES[size])
+                tiny_hub.blip2(begun, "t5", texts, queries=32, **SIZES[size])
         finally:
             torch.set_default_dtype(torch.float32)
             if device == "cuda":
                 torch.cuda.empty_cache()
+        begun.rename(hub)
     lora = {"targets": targets, "layers": layers, "rank": 8, "alpha": 32.0, "dropout": dropout}
     torch.manual_seed(0)
     options: Any = {"dtype": dtype, "four_bit": four_bit}
