@@ -6,12 +6,13 @@ import contextlib
 import errno
 import gc
 import hashlib
+import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medical_vqa.errors import ConfigError, DataError
 
@@ -51,6 +52,26 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def json_value(text: str) -> Any:
+    """The value of a JSON text, with or without a byte order mark before it.
+
+    Raises:
+        ValueError: It is not JSON or holds what Python cannot, with the reason in a few words.
+    """
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except json.JSONDecodeError as error:
+        only_zeros = "\0" in text and not text.strip("\0 \r\n\t")
+        raise ValueError("only zero bytes, as an interrupted write leaves them" if only_zeros else error.msg) from error
+    except RecursionError as error:
+        raise ValueError("lists or objects nested too deeply") from error
+    except ValueError as error:  # Python limits the length, which costs time in proportion to its square
+        raise ValueError("a whole number of more than 4,300 digits") from error
 
 
 # --- atomic writes ----------------------------------------------------------------------------------------------------

@@ -1,14 +1,19 @@
 """Prediction files of other programs, joined by id or by image and question."""
 
+import gzip
 import json
 from dataclasses import replace
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
+from medical_vqa.data.formats.rows import read_json_rows
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.columns import parse_map
 from medical_vqa.evaluation.imports.matching import image_names
 from medical_vqa.evaluation.imports.tables import import_answers, read_mapped
+from medical_vqa.schema.table_files import read_prediction_table
 
 
 @pytest.fixture
@@ -122,6 +127,56 @@ def test_a_csv_in_another_encoding_or_in_two_is_refused(tmp_path, rows, content)
     (tmp_path / "p.csv").write_bytes(content)
     with pytest.raises(DataError, match="UTF-8"):
         read_mapped(tmp_path / "p.csv", parse_map("id=id,answer=answer"), rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"id": "1", "answer": %s}' % ("9" * 5000), "more than 4,300 digits"),
+    ],
+)
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.jsonl.gz"])
+def test_json_that_python_cannot_hold_is_refused_in_one_sentence(tmp_path, rows, line, reason, name):
+    content = (line + "\n").encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(DataError, match=reason):
+        read_mapped(tmp_path / name, parse_map("id=id,answer=answer"), rows)
+    if name == "p.jsonl":
+        with pytest.raises(DataError, match=f":1: .*{reason}"):
+            read_prediction_table(tmp_path / name)
+    if name == "p.json":
+        with pytest.raises(DataError, match=reason):
+            read_json_rows(tmp_path / name)
+
+
+def test_zero_bytes_that_an_interrupted_write_left_are_named(tmp_path, rows):
+    (tmp_path / "p.jsonl").write_bytes(b'{"id": "1", "answer": "lung"}\n' + bytes(512))
+    with pytest.raises(DataError, match=r"p\.jsonl:2: is not JSON \(only zero bytes"):
+        read_mapped(tmp_path / "p.jsonl", parse_map("id=id,answer=answer"), rows)
+    with pytest.raises(DataError, match=r"p\.jsonl:2: not JSON \(only zero bytes"):
+        read_prediction_table(tmp_path / "p.jsonl")
+
+
+def test_files_with_byte_order_marks_that_were_joined_are_read_or_refused(tmp_path, rows):
+    lines = [json.dumps({"id": str(number), "answer": "lung"}) + "\n" for number in range(2)]
+    (tmp_path / "p.jsonl").write_text("\ufeff" + "\ufeff".join(lines), encoding="utf-8")
+    found = read_mapped(tmp_path / "p.jsonl", parse_map("id=id,answer=answer"), rows)
+    assert [one.id for one in found] == ["0", "slake/validation/1"]
+    assert list(read_prediction_table(tmp_path / "p.jsonl").ids) == ["0", "1"]
+    (tmp_path / "p.csv").write_text("\ufeffid,answer\n1,lung\n\ufeffid,answer\n2,lung\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 2: repeats the header, as where files were joined"):
+        read_mapped(tmp_path / "p.csv", parse_map("id=id,answer=answer"), rows)
+
+
+def test_binary_columns_of_parquet_are_text(tmp_path, rows):
+    content = pyarrow.table({"id": [b"1", b"2"], "answer": ["Röntgen".encode(), b"\xff"]})
+    parquet.write_table(content, tmp_path / "p.parquet")
+    found = read_mapped(tmp_path / "p.parquet", parse_map("id=id,answer=answer"), rows)
+    assert [(one.id, one.answer) for one in found] == [
+        ("slake/validation/1", "Röntgen"),
+        ("slake/validation/2", "\ufffd"),
+    ]
 
 
 def test_image_names_go_from_the_most_exact_to_the_least():

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import TypeAdapter
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import atomic_path
+from medical_vqa.io import atomic_path, json_value
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -308,9 +308,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _json_value(line: str, place: str) -> Any:
     """The value of a line; raises `DataError` if it is not JSON."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error.msg}); expected one object per line") from error
+        return json_value(line)
+    except ValueError as error:
+        raise DataError(f"{place}: not JSON ({error}); expected one object per line") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[Example | Prediction]) -> None:

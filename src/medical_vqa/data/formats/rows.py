@@ -8,17 +8,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medical_vqa.errors import DataError
+from medical_vqa.io import json_value
 from medical_vqa.text import nearest
 
 
 def read_json_rows(path: Path) -> list[Any]:
     """The list in a JSON file; raises `DataError` where the file is not UTF-8, not JSON or not a list."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = json_value(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}); get the file again") from error
+    except ValueError as error:
+        line = f":{error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{line}: not JSON ({error}); get the file again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     if not isinstance(rows, list):

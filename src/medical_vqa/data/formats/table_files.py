@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from medical_vqa.errors import DataError, MissingDependencyError
+from medical_vqa.io import json_value
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".arrow", ".txt")
 """Endings of files that `table_rows` reads; each also with ``.gz``."""
@@ -69,9 +70,12 @@ def json_content(path: Path) -> Any:
     """What a JSON file holds; raises `DataError` where it is not JSON."""
     with _text(path, "JSON") as file:
         try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: is not JSON ({error.msg}); save it so") from error
+            return json_value(file.read())
+        except UnicodeError:  # which is a ValueError too, and is described below
+            raise
+        except ValueError as error:
+            line = f":{error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
+            raise DataError(f"{path}{line}: is not JSON ({error}); save it so") from error
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -161,6 +165,12 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
                 if number == 0:
                     names = _unique(cells, path)
                 elif cells:
+                    cells[0] = cells[0].removeprefix("\ufeff")  # of a file that was appended to another
+                    if [cell.strip() for cell in cells] == names and len(cells) > 1:
+                        raise DataError(
+                            f"{path} row {number}: repeats the header, as where files were joined; remove this line "
+                            "and the rows that are there twice"
+                        )
                     if len(cells) > len(names):
                         raise DataError(
                             f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; put cells that "
@@ -195,9 +205,9 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: is not JSON ({error.msg}); write one object per line") from error
+            row = json_value(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: is not JSON ({error}); write one object per line") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
         yield row

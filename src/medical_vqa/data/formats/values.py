@@ -25,9 +25,11 @@ def as_text(value: Any) -> str:
         text = "yes" if value else "no"
     elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         text = str(int(value))
+    elif isinstance(value, bytes):  # of a binary column of parquet
+        text = value.decode("utf-8", "replace")
     elif isinstance(value, Mapping):
         text = _of_object(value)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    elif isinstance(value, Sequence) and not isinstance(value, str):
         text = ", ".join(as_text(item) for item in value)
     return text
 
