@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import made
 
+from medical_vqa.data.audit import hash_search
+from medical_vqa.data.audit import near_duplicates as near_duplicates_module
 from medical_vqa.data.audit.audit import audit, dataset_parts
 from medical_vqa.data.audit.fingerprint_store import FingerprintStore
 from medical_vqa.data.audit.near_duplicates import VIEWS, fingerprint, near_duplicates
@@ -253,6 +255,82 @@ def test_turned_mirrored_and_inverted_copies_are_found(change, name):
     assert {pair.change for pair in pairs} <= {name, name.replace("90", "270"), name.replace("270", "90")}
 
 
+def flipped(hashes, rng, at_most):
+    """The hashes with some random bits changed, and every third one inverted."""
+    changed = hashes.copy()
+    for number in range(len(changed)):
+        for bit in rng.choice(hash_search.BITS, rng.integers(0, at_most), replace=False).tolist():
+            changed[number] ^= np.uint64(1 << bit)
+    changed[::3] ^= np.uint64((1 << hash_search.BITS) - 1)
+    return changed
+
+
+def random_hashes(rng, n):
+    return rng.integers(0, 1 << hash_search.BITS, n, dtype=np.uint64)
+
+
+def few_differences_in_every_part(rng, n):
+    """Hashes and others that differ in exactly the limit, spread evenly over the parts: the hardest for the index."""
+    one = random_hashes(rng, n)
+    other = one.copy()
+    for number in range(n):
+        for first, width, differing in ((0, 13, 3), (13, 13, 2), (26, 13, 2), (39, 12, 3), (51, 12, 2)):
+            for bit in rng.choice(width, differing, replace=False).tolist():
+                other[number] ^= np.uint64(1 << (first + bit))
+    return one, other
+
+
+HASHES = {
+    "random and near ones": lambda rng: (h := random_hashes(rng, 300), flipped(h, rng, 16)),
+    "differences in every part": lambda rng: few_differences_in_every_part(rng, 300),
+    "all the same": lambda _: (np.full(50, 5, np.uint64), np.full(50, 5, np.uint64)),
+    "all bits or none": lambda rng: ((h := rng.choice([0, (1 << 63) - 1], 60).astype(np.uint64)), h),
+    "of one cluster": lambda rng: (flipped(np.full(200, 77, np.uint64), rng, 14), random_hashes(rng, 5)),
+}
+
+
+@pytest.mark.parametrize("make", HASHES.values(), ids=HASHES)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_the_close_hashes_are_those_of_a_comparison_of_all(make, indexed):
+    searched, among = make(np.random.default_rng(7))
+    found = [
+        pair
+        for block in hash_search.blocks(searched, among, indexed=indexed)
+        for close in hash_search.close_pairs(searched, among, block)
+        for pair in zip(close.rows.tolist(), close.columns.tolist(), close.few_differ.tolist(), strict=True)
+    ]
+    differ = np.bitwise_count(searched[:, None] ^ among)
+    rows, columns = np.nonzero((differ <= hash_search.LIMIT) | (differ >= hash_search.BITS - hash_search.LIMIT))
+    few = differ[rows, columns] <= hash_search.LIMIT
+    assert sorted(found) == sorted(zip(rows.tolist(), columns.tolist(), few.tolist(), strict=True))
+
+
+def test_an_index_finds_the_near_duplicates_that_a_comparison_of_all_pictures_finds(monkeypatch):
+    """Against every correlation of every part, without bound or index."""
+    pictures = list(pictures_with_content(30))
+    pictures += [ImageOps.mirror(pictures[0]), ImageOps.invert(pictures[1]), pictures[2].crop((6, 5, 114, 95))]
+    prints = [fingerprint(picture) for picture in pictures]
+    compared = near_duplicates(prints)
+    monkeypatch.setattr(hash_search, "_INDEXED", 2)
+    counts: list[tuple[int, int]] = []
+    assert near_duplicates(prints, progress=lambda *at: counts.append(at)) == compared
+    assert counts[-1] == (33, 33)
+    assert counts == sorted(set(counts))
+    parts = near_duplicates_module._Parts(prints)
+    expected = set()
+    for part in range(len(parts.hashes)):
+        for other in range(len(prints)):
+            differ = int(np.bitwise_count(parts.hashes[part] ^ parts.hashes[other]))
+            correlation = float(parts._copy(part) @ prints[other].copy.astype(np.float32))
+            if part % len(prints) != other and (
+                (differ <= 12 and correlation >= 0.98) or (differ >= 51 and correlation <= -0.98)
+            ):
+                expected.add((min(part % len(prints), other), max(part % len(prints), other)))
+    assert (
+        {(min(p.first, p.second), max(p.first, p.second)) for p in compared} == expected == {(0, 30), (1, 31), (2, 32)}
+    )
+
+
 def test_a_fingerprint_takes_little_memory():
     one = fingerprint(next(pictures_with_content(1)))
     assert one.hashes.nbytes + one.turned_hashes.nbytes + one.thumbnail.nbytes < 5000
@@ -266,7 +344,7 @@ def test_an_interrupted_audit_reads_only_the_rest_of_the_images_again(folder, mo
     expected = audit(dataset)
     FingerprintStore(dataset.folder).remove()
 
-    def interrupt(done: int, _: int) -> None:
+    def interrupt(_: str, done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
@@ -275,9 +353,10 @@ def test_an_interrupted_audit_reads_only_the_rest_of_the_images_again(folder, mo
     loaded: list[str] = []
     load = PreparedImages.load
     monkeypatch.setattr(PreparedImages, "load", lambda images, id_: loaded.append(id_) or load(images, id_))
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     assert audit(dataset, progress=lambda *at: seen.append(at)) == expected
-    assert (len(loaded), seen) == (2, [(5, 6), (6, 6)])  # six different pictures, of which four were stored
+    assert len(loaded) == 2  # six different pictures, of which four were stored
+    assert seen == [("reading images", 5, 6), ("reading images", 6, 6), ("comparing images", 6, 6)]
     damaged = next(FingerprintStore(dataset.folder).folder.glob("*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert audit_stage.audit(dataset) == expected

@@ -109,12 +109,12 @@ def audit(
     """
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.pipelines import audit as stage
-    from medical_vqa.progress import counting
+    from medical_vqa.progress import stages
 
     page_path = optional_output(page, "page")
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
-    with counting(f"comparing the images of {prepared.name}", "images", enabled=progress) as count:
-        findings = stage.audit(prepared, compare_images=compare_images, progress=count)
+    with stages(enabled=progress) as report_stage:
+        findings = stage.audit(prepared, compare_images=compare_images, progress=report_stage)
     if page_path is not None:
         stage.audit_page(findings, prepared, page_path)
     return findings

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.runtime import ProgressCallback
+from medical_vqa.runtime import StageCallback
 
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.schema.audit import Audit
 
 
-def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
+def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: StageCallback | None = None) -> Audit:
     """Search a prepared dataset for leaks, repeated questions and contradictions.
 
     Args:
         dataset: The dataset.
         compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder. Called
             again after an interruption, it reads no image a second time.
-        progress: Called with the number of images that were compared.
+        progress: Called with "reading images" and "comparing images", and how many images were.
     """
     from medical_vqa.data.audit.audit import audit as stage
     from medical_vqa.data.audit.fingerprint_store import FingerprintStore

@@ -68,7 +68,7 @@ def _clean_split(dataset: PreparedDataset, progress: StageCallback | None) -> Pr
 
     audited = dataset.audit
     if audited is None or not audited.images_compared:
-        audited = audit(dataset, progress=progress and (lambda done, total: progress("compare images", done, total)))
+        audited = audit(dataset, progress=progress)
     reader = CleanSplit(dataset, audited)
     manifest = prepare(reader, dataset.folder, dataset.root, name=f"{dataset.name}-{CLEAN}", progress=progress)
     return PreparedDataset(dataset.root / manifest.name, manifest)

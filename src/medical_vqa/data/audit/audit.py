@@ -11,13 +11,14 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from medical_vqa.data.audit.fingerprint_store import FingerprintStore
 from medical_vqa.data.audit.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import ImageError
-from medical_vqa.runtime import ProgressCallback
+from medical_vqa.runtime import StageCallback
 from medical_vqa.runtime.threads import in_threads
 from medical_vqa.schema.audit import (
     Audit,
@@ -63,13 +64,13 @@ class DatasetPart:
         return self.split == "train"
 
 
-def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: ProgressCallback | None = None) -> Audit:
+def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: StageCallback | None = None) -> Audit:
     """Compare every split and language of a prepared dataset with every other.
 
     Args:
         dataset: The dataset.
         compare_images: Whether to decode images to find near-duplicates; otherwise only their content hashes count.
-        progress: Called with the number of images that are decoded.
+        progress: Called with "reading images" and "comparing images", and how many images were.
     """
     parts = dataset_parts(dataset)
     training = [part for part in parts if part.is_training]
@@ -194,7 +195,7 @@ def _repeated_questions(part: DatasetPart) -> list[RepeatedQuestion]:
 
 
 def _near_duplicates(
-    parts: Sequence[DatasetPart], images: ImageSource, store: FingerprintStore, progress: ProgressCallback | None
+    parts: Sequence[DatasetPart], images: ImageSource, store: FingerprintStore, progress: StageCallback | None
 ) -> tuple[list[NearDuplicate], int]:
     """Near-duplicates among the distinct images, and the number of images that cannot be decoded."""
     used_in: defaultdict[str, set[str]] = defaultdict(set)
@@ -206,6 +207,7 @@ def _near_duplicates(
                 ids.setdefault(digest, image_id)
     prints = _fingerprints(ids, images, store, progress)
     digests = list(prints)
+    count = progress and partial(progress, "comparing images")
     pairs = [
         NearDuplicate(
             first=ids[digests[pair.first]],
@@ -216,13 +218,13 @@ def _near_duplicates(
             box=pair.box,
             change=pair.change,
         )
-        for pair in near_duplicates(list(prints.values()))
+        for pair in near_duplicates(list(prints.values()), progress=count)
     ]
     return pairs, len(ids) - len(prints)
 
 
 def _fingerprints(
-    ids: Mapping[str, str], images: ImageSource, store: FingerprintStore, progress: ProgressCallback | None
+    ids: Mapping[str, str], images: ImageSource, store: FingerprintStore, progress: StageCallback | None
 ) -> dict[str, Fingerprint]:
     """Digest -> fingerprint of the images that can be decoded, in order, by all cores, a few images in memory at once.
 
@@ -246,7 +248,7 @@ def _fingerprints(
             known |= new
             new = {}
         if progress is not None:
-            progress(len(ids) - len(rest) + number, len(ids))
+            progress("reading images", len(ids) - len(rest) + number, len(ids))
     known |= new
     return {digest: known[digest] for digest in ids if digest in known}
 

@@ -7,28 +7,31 @@ Source of the hash: Zauner, "Implementation and benchmarking of perceptual image
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medical_vqa.data.audit import hash_search
+from medical_vqa.runtime import ProgressCallback
+from medical_vqa.runtime.threads import in_threads
+
 Box = tuple[float, float, float, float]
 Floats = NDArray[np.float32]
 
 _SIDE = 32  # pixels of the small copies
 _FREQUENCIES = 8  # lowest frequencies in each direction
-_SIGNS = 63  # bits of a hash that are used: the first is always 0
 _THUMBNAIL = 64  # pixels of the copy from which parts are taken
 _MORE_SIMILAR = 1e-3  # by which a part or a turned copy must be more similar than what was found before it
-_MAX_DISTANCE = 12  # bits in which two hashes of near-duplicates may differ, of 64
 SIMILARITY = 0.98
 """Correlation of two small copies from which images count as near-duplicates."""
-_BLOCK = 512  # images of a block of comparisons, and fewer where there are many
-_MAX_COMPARISONS = 200_000  # of a block: 2 MB for each thread, which stay in its cache, however many images there are
+_BLOCK = 1024  # images whose copies are measured at once
+_DIRECTIONS = 16  # along which copies are compared first
+_SAMPLE = 64  # copies from which the directions are taken
+_ROUNDING = 1e-4  # of a bound of the correlation
 
 VIEWS: tuple[Box, ...] = (
     (0.0, 0.0, 1.0, 1.0),
@@ -89,12 +92,16 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
     gray = picture.convert("L")
     gray.thumbnail((256, 256), Image.Resampling.BOX)
     copies = np.stack([_copy(gray, box) for box in VIEWS])
+    turned = np.stack([_turned(copies[0], turn) for turn in range(len(TURNS))])
     thumbnail = np.asarray(gray.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), dtype=np.uint8)
-    return Fingerprint(_hashes(copies), _hashes(_turned(copies[0])), _unit(copies[0]).astype(np.float16), thumbnail)
+    return Fingerprint(_hashes(copies), _hashes(turned), _unit(copies[0]).astype(np.float16), thumbnail)
 
 
 def near_duplicates(
-    prints: Sequence[Fingerprint], similarity: float = SIMILARITY, workers: int | None = None
+    prints: Sequence[Fingerprint],
+    similarity: float = SIMILARITY,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[SimilarPair]:
     """The pairs of images that are nearly the same, each with its best similarity, in order of position.
 
@@ -104,57 +111,112 @@ def near_duplicates(
     Args:
         prints: Fingerprints of the images.
         similarity: Correlation from which two small copies are nearly the same.
-        workers: Number of threads that compare hashes; by default one per core.
+        workers: Number of threads that compare; by default one per core.
+        progress: Called with the number of images that were compared; the last are done when all are.
     """
     if len(prints) < 2:
         return []
-    hashes = np.array([one.hashes for one in prints])
-    turned_hashes = np.array([one.turned_hashes for one in prints])
-    complete, copies = np.ascontiguousarray(hashes[:, 0]), np.array([one.copy for one in prints])
-    tasks = [(np.ascontiguousarray(hashes[:, view]), view, 0) for view in range(len(VIEWS))]
-    tasks += [(np.ascontiguousarray(turned_hashes[:, turn]), 0, turn) for turn in range(1, len(TURNS))]
+    parts = _Parts(prints)
+    searched, among = parts.hashes, parts.hashes[: len(prints)]
+    total = len(searched) * hash_search.passes(len(among))
+    done = 0
+    similar: list[tuple[int, int, float]] = []
+
+    def compared(block: hash_search.Block) -> tuple[int, list[tuple[int, int, float]]]:
+        return len(block.rows), parts.similar(block, similarity)
+
+    # numpy compares without the interpreter's lock
+    for rows, pairs in in_threads(compared, hash_search.blocks(searched, among), threads=workers):
+        similar += pairs
+        if progress is not None and done * len(prints) // total < (done + rows) * len(prints) // total:
+            progress((done + rows) * len(prints) // total, len(prints))
+        done += rows
+    if progress is not None and done < total:  # the rest has no hash that is near in any part
+        progress(len(prints), len(prints))
     best: dict[tuple[int, int], SimilarPair] = {}
-
-    def compared(block: tuple[tuple[NDArray[np.uint64], int, int], int]) -> list[SimilarPair]:
-        (parts, view, turn), start = block
-        pairs = []
-        for first, others, signs in _candidates(parts[start : start + size], start, complete):
-            part = _part(prints[first], view, turn)
-            correlations = signs * (copies[others].astype(np.float32) @ part)
-            for position in np.flatnonzero(correlations >= similarity).tolist():
-                change = " and ".join(name for name in (INVERTED if signs[position] < 0 else "", TURNS[turn]) if name)
-                second, value = int(others[position]), float(correlations[position])
-                pairs.append(SimilarPair(first, second, value, VIEWS[view], change))
-        return pairs
-
-    size = max(1, min(_BLOCK, _MAX_COMPARISONS // len(prints)))
-    blocks = [(task, start) for task in tasks for start in range(0, len(prints), size)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as threads:  # numpy compares without the interpreter's lock
-        for pairs in threads.map(compared, blocks):
-            for pair in pairs:
-                places = min(pair.first, pair.second), max(pair.first, pair.second)
-                if places not in best or pair.similarity > best[places].similarity + _MORE_SIMILAR:
-                    best[places] = pair
+    for pair in (parts.pair(*one) for one in sorted(similar)):
+        places = min(pair.first, pair.second), max(pair.first, pair.second)
+        if places not in best or pair.similarity > best[places].similarity + _MORE_SIMILAR:
+            best[places] = pair
     return [best[places] for places in sorted(best)]
 
 
-def _candidates(
-    parts: NDArray[np.uint64], start: int, complete: NDArray[np.uint64]
-) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float32]]]:
-    """For each part the positions of the complete images whose hashes differ in few bits, or in most, and a sign.
+class _Parts:
+    """The parts of all images and the turned images: all first parts, all second ones ..., and the turned ones.
 
-    The sign is -1 where they differ in most bits: the hash of a picture with inverted gray is the complement.
+    Copies of medical images resemble each other in their low frequencies, so that many have close hashes. What two
+    copies are along a few directions, and the lengths of what is left of both, bound their correlation from above; most
+    pairs need no more.
     """
-    distance = np.bitwise_count(parts[:, None] ^ complete[None, :])
-    near = (distance <= _MAX_DISTANCE) | (distance >= _SIGNS - _MAX_DISTANCE)
-    rows, columns = np.divmod(np.flatnonzero(near), len(complete))  # a hundred times as fast as np.nonzero of a table
-    different = rows + start != columns
-    rows, columns = rows[different], columns[different]
-    signs = np.where(distance[rows, columns] <= _MAX_DISTANCE, 1.0, -1.0).astype(np.float32)
-    bounds = np.searchsorted(rows, np.arange(len(parts) + 1))
-    for row in np.unique(rows).tolist():
-        part = slice(bounds[row], bounds[row + 1])
-        yield start + row, columns[part], signs[part]
+
+    def __init__(self, prints: Sequence[Fingerprint]) -> None:
+        self._prints = prints
+        self._ways = [(view, 0) for view in range(len(VIEWS))] + [(0, turn) for turn in range(1, len(TURNS))]
+        columns = [one.hashes for one in prints], [one.turned_hashes[1:] for one in prints]
+        self.hashes = _without_unused_bit(np.concatenate([np.array(column).T.ravel() for column in columns]))
+        """Hash of each part, (parts,); the first are of the complete images."""
+        self._directions = _directions(prints)
+        self._low = np.empty((len(self.hashes), len(self._directions)), np.float32)
+        self._rest = np.full(len(self.hashes), np.nan, np.float32)  # until a part is measured
+        for start in range(0, len(prints), _BLOCK):
+            self._measure(np.arange(start, min(start + _BLOCK, len(prints))))
+
+    def similar(self, block: hash_search.Block, similarity: float) -> list[tuple[int, int, float]]:
+        """Position of a part, that of an image and their correlation, negative for inverted gray."""
+        images = len(self._prints)
+        similar = []
+        for close in hash_search.close_pairs(self.hashes, self.hashes[:images], block):
+            different = close.rows % images != close.columns
+            parts, others = close.rows[different], close.columns[different]
+            few_differ = close.few_differ[different]
+            copies = self._measure(parts)
+            products = np.einsum("ij,ij->i", self._low[parts], self._low[others])
+            bound = np.where(few_differ, products, -products) + self._rest[parts] * self._rest[others]
+            for pair in np.flatnonzero(bound >= similarity - _ROUNDING).tolist():
+                part, other = int(parts[pair]), int(others[pair])
+                if part not in copies:
+                    copies[part] = self._copy(part)
+                correlation = float(copies[part] @ self._prints[other].copy.astype(np.float32))
+                if (correlation if few_differ[pair] else -correlation) >= similarity:
+                    similar.append((part, other, correlation))
+        return similar
+
+    def _measure(self, parts: NDArray[np.intp]) -> dict[int, Floats]:
+        """Measure those of some parts that are not measured yet, and return them; two threads may do the same."""
+        copies = {}
+        for part in np.unique(parts[np.isnan(self._rest[parts])]).tolist():
+            copy = copies[part] = self._copy(part)
+            low = np.einsum("ij,j->i", self._directions, copy)  # not by BLAS, whose threads would wait for more work
+            self._low[part] = low
+            self._rest[part] = math.sqrt(max(float(copy @ copy - low @ low), 0.0))
+        return copies
+
+    def pair(self, part: int, other: int, correlation: float) -> SimilarPair:
+        """A result of `similar`, for people."""
+        way, first = divmod(part, len(self._prints))
+        view, turn = self._ways[way]
+        change = " and ".join(name for name in (INVERTED if correlation < 0 else "", TURNS[turn]) if name)
+        return SimilarPair(first, other, abs(correlation), VIEWS[view], change)
+
+    def _copy(self, part: int) -> Floats:
+        way, first = divmod(part, len(self._prints))
+        return _part(self._prints[first], *self._ways[way])
+
+
+def _directions(prints: Sequence[Fingerprint]) -> Floats:
+    """Orthonormal directions in which copies differ most, (directions, 32 * 32); which ones changes no result."""
+    sample = np.array([one.copy for one in prints[:: -(-len(prints) // _SAMPLE)]], np.float32)
+    _, vectors = np.linalg.eigh(sample @ sample.T)
+    orthonormal: Floats = np.linalg.qr(sample.T @ vectors[:, ::-1][:, :_DIRECTIONS])[0].T
+    return orthonormal
+
+
+def _without_unused_bit(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes whose bits are the lowest: the bit of the brightness, which is always 0, is taken out."""
+    unused = np.packbits(np.arange(64) == 0).view(np.uint64)
+    below = unused - np.uint64(1)
+    packed: NDArray[np.uint64] = (hashes & below) | ((hashes & ~below) >> np.uint64(1))
+    return packed
 
 
 def _part(one: Fingerprint, view: int, turn: int) -> Floats:
@@ -162,14 +224,13 @@ def _part(one: Fingerprint, view: int, turn: int) -> Floats:
     if view:
         return _unit(_copy(Image.fromarray(one.thumbnail), VIEWS[view]))
     copy = one.copy.astype(np.float32)
-    return _turned(copy)[turn] if turn else copy
+    return _turned(copy, turn) if turn else copy
 
 
-def _turned(copy: Floats) -> Floats:
-    """A small copy (32 * 32,) in the eight ways to turn and mirror it: (8, 32 * 32)."""
+def _turned(copy: Floats, turn: int) -> Floats:
+    """A small copy (32 * 32,) in one of the eight ways of `TURNS`."""
     square = copy.reshape(_SIDE, _SIDE)
-    ways = [np.rot90(mirrored, turns) for mirrored in (square, square[:, ::-1]) for turns in range(4)]
-    return np.stack([way.ravel() for way in ways])
+    return np.rot90(square[:, ::-1] if turn >= 4 else square, turn % 4).ravel()
 
 
 def _unit(copy: Floats) -> Floats:
