@@ -190,7 +190,7 @@ def _gain(gain: Score) -> str:
     if low is None or high is None:
         return f"The difference of the model to it is {size}."
     if low > 0:
-        return f"The model, which uses the image, is clearly above it: {size}."
+        return f"The model is clearly above this baseline without images: {size}."
     if high < 0:
         return f"The model is worse than this baseline without images: {size}."
     return f"The data do not show whether using the image helps: {size}."
