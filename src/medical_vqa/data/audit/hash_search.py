@@ -2,7 +2,7 @@
 
 Two hashes that differ in at most 12 of 63 bits differ in at most 2 of the bits of one of five parts (the pigeonhole
 principle). Hashes are ordered by each part in turn; those with one value of it are compared, in tiles that stay in the
-processor's cache, with those whose value differs in at most 2 bits: a fifth of all pairs where hashes are random.
+processor's cache, with those whose value differs in at most 2 bits: a ninth of all pairs where hashes are random.
 """
 
 from __future__ import annotations
