@@ -507,6 +507,8 @@ class Hub:
     """Stands for the hub: keeps what was uploaded."""
 
     pushed: dict[str, str]
+    copy: Path | None = None
+    """New folder that keeps the files themselves; None: their texts alone are kept."""
 
     def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> str:
         Hub.pushed = {"repository": repository, "private": str(private)}
@@ -514,6 +516,8 @@ class Hub:
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
         Hub.pushed |= {path.name: path.read_text(errors="ignore") for path in folder_path.iterdir()}
+        if Hub.copy is not None:
+            shutil.copytree(folder_path, Hub.copy)
 
 
 def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, tmp_path, watcher, monkeypatch):
@@ -543,6 +547,23 @@ def test_a_bundle_is_pushed_with_a_model_card_and_loads_elsewhere(recipe, hubs, 
         assert PeftModel.from_pretrained(base, exported)
     with pytest.raises(ModelError, match="exists; export into a new folder"):
         export(tmp_path / "run", to=str(tmp_path / "elsewhere"))
+
+
+def test_what_is_pushed_names_a_local_base_by_its_folder_and_finds_it_among_the_checkpoints_of_another_machine(
+    recipe, hubs, tmp_path, watcher, monkeypatch, picture
+):
+    run = train(recipe(), tmp_path / "run", watcher=watcher)
+    expected = ask(load(run.bundle, device="cpu"), picture, ["Which organ is the largest?"])[0]
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "copy", tmp_path / "pushed")
+    export(tmp_path / "run", to="hub", repository="me/mine")
+    assert [name for name, text in Hub.pushed.items() if str(hubs["blip2"]) in text] == []
+    assert json.loads(Hub.pushed["adapter_config.json"])["base_model_name_or_path"] == hubs["blip2"].name
+    home = tmp_path / "home"
+    (home / "checkpoints").mkdir(parents=True)
+    (home / "checkpoints" / hubs["blip2"].name).symlink_to(hubs["blip2"])
+    monkeypatch.setenv("MEDICAL_VQA_HOME", str(home))
+    assert ask(load(tmp_path / "pushed", device="cpu"), picture, ["Which organ is the largest?"])[0] == expected
 
 
 def test_a_bundle_with_a_whole_language_model_says_how_others_load_it(recipe, tmp_path, watcher, picture):

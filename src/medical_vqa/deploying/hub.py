@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from medical_vqa import registry
 from medical_vqa.errors import ModelError, OfflineError
+from medical_vqa.io import sha256_file
 from medical_vqa.models.hf.families import LANGUAGE_FILE
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = Tru
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
         write_export(bundle, card, folder)
+        _name_local_base(folder)
         try:
             api = HfApi()
             address = api.create_repo(repository, private=private, exist_ok=True)
@@ -77,6 +80,32 @@ def write_export(bundle: Path, card: BundleCard, folder: Path) -> Path:
     full_language_model = (bundle / LANGUAGE_FILE).is_file()
     (folder / "README.md").write_text(model_card(card, full_language_model=full_language_model), encoding="utf-8")
     return folder
+
+
+def _name_local_base(folder: Path) -> None:
+    """Replace the path of a base that is a local folder by the folder's name, in all JSON files of a bundle."""
+    card_file = folder / "card.json"
+    others = [path for path in folder.glob("*.json") if path != card_file]
+    for path in (*others, card_file):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if path == card_file:
+            content["files"] = {name: sha256_file(folder / name) for name in content["files"]}
+        if (named := _with_base_name(content)) != content or path == card_file:
+            path.write_text(json.dumps(named, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _with_base_name(content: Any) -> Any:
+    """A JSON value in which ``checkpoint`` and ``base_model_name_or_path`` name no folder by its path."""
+    if isinstance(content, list):
+        return [_with_base_name(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: Path(value).name
+        if key in ("checkpoint", "base_model_name_or_path") and isinstance(value, str) and _is_folder(value)
+        else _with_base_name(value)
+        for key, value in content.items()
+    }
 
 
 _FULL_USAGE = (
