@@ -251,6 +251,14 @@ def test_text_that_is_not_utf8_is_refused(own_folder: Any, ending: str) -> None:
         Folder().read(folder)
 
 
+def test_images_that_are_still_in_an_archive_are_to_be_unpacked(own_folder: Any) -> None:
+    folder = own_folder("image,question,answer\nscans/9.png,a?,yes\n")
+    shutil.make_archive(str(folder / "scans"), "zip", folder, "1.png")
+    published = Folder().read(folder)
+    with pytest.raises(ImageError, match=r"9\.png: does not exist; unpack scans\.zip there, or correct its path"):
+        published.read_image(published.examples["train"][0].image_id)
+
+
 def test_no_questions_and_two_sets_of_questions_are_refused(own_folder: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none is there; write one with the columns image, question and answer"):
         Folder().read(tmp_path)

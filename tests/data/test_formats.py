@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,15 @@ def coco_vqa(folder: Path) -> None:
     write(folder / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
     write(folder / "v2_mscoco_val2014_annotations.json", {"annotations": [annotation]})
     write(folder / "val2014/COCO_val2014_000000000042.jpg", png())
+
+
+def test_coco_images_are_found_by_their_number_in_a_zip_archive(tmp_path: Path) -> None:
+    coco_vqa(tmp_path)
+    with zipfile.ZipFile(tmp_path / "val2014.zip", "w") as archive:
+        archive.write(tmp_path / "val2014/COCO_val2014_000000000042.jpg", "val2014/COCO_val2014_000000000042.jpg")
+    shutil.rmtree(tmp_path / "val2014")
+    published = read("coco-vqa", tmp_path)
+    assert published.read_image(published.examples["validation"][0].image_id) == png()
 
 
 LLAVA = {

@@ -77,7 +77,7 @@ class ImageFiles:
     def _by_end(self) -> dict[str, list[str]]:
         """Every end of a path, without regard to case -> the paths that end so."""
         ends: defaultdict[str, list[str]] = defaultdict(list)
-        for path in self._paths():
+        for path in self.paths():
             parts = path.partition("!")[2].split("/") if "!" in path else path.split("/")
             for start in range(len(parts)):
                 end = "/".join(parts[start:]).casefold()
@@ -86,7 +86,8 @@ class ImageFiles:
                     ends[end.rpartition(".")[0]].append(path)
         return dict(ends)
 
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
+        """The paths of all files, as `read` takes them; also archives, and files that are no images."""
         files = [path for path in published_files(self.folder) if path.is_file()]
         paths = [path.relative_to(self.folder).as_posix() for path in files]
         for path in paths:

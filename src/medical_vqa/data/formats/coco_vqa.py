@@ -7,7 +7,8 @@ One question and its annotation::
      "multiple_choice_answer": "no", "answers": [{"answer": "no", "answer_confidence": "yes", "answer_id": 1}]}
 
 Images are found by the ``file_name`` of the list ``images``, by the id as a name, or by the number at the end of a name
-(``COCO_train2014_000000000042.jpg``). All answers are accepted, the most frequent first, each as often as it was given.
+(``COCO_train2014_000000000042.jpg``), in the folder or a zip archive in it. All answers are accepted, the most frequent
+first, each as often as it was given.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from medical_vqa.data.formats.tables import own_card
 from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
 
-_NUMBER = re.compile(r"(\d+)\.\w+$")
+_NUMBER = re.compile(r"[^/!]*?(\d+)\.\w+$")
 
 
 class CocoVqa:
@@ -41,9 +42,9 @@ class CocoVqa:
         annotations = {as_text(row["question_id"]): row for part in parts for row in part.get("annotations", ())}
         names = {as_text(row["id"]): row["file_name"] for part in parts for row in part.get("images", ())}
         numbers = {
-            str(int(match[1])): path.name
-            for path in published_files(source)
-            if path.suffix.lower() != ".json" and (match := _NUMBER.search(path.name))
+            str(int(match[1])): match[0]
+            for path in builder.files.paths()
+            if not path.lower().endswith(".json") and (match := _NUMBER.search(path))
         }
         for path, content in contents.items():
             rows = content.get("questions", ()) if isinstance(content, Mapping) else ()

@@ -105,6 +105,8 @@ class Folder:
         def read_image(image_id: str) -> bytes:
             view = views[image_id]
             file = source / view.path
+            if not file.exists() and (archives := sorted(source.glob("*.zip"))):
+                raise ImageError(f"{file}: does not exist; unpack {archives[0].name} there, or correct its path")
             return stripped(read_image_file(file), str(file), frame=view.frame, window=view.window)
 
         return Published(
