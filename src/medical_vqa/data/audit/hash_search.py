@@ -22,7 +22,7 @@ LIMIT = 12
 """Bits in which two hashes may differ."""
 _PARTS = ((0, 13), (13, 13), (26, 13), (39, 12), (51, 12))  # first bit and number of bits
 _OF_PART = LIMIT // len(_PARTS)  # bits of a part that may differ
-_INDEXED = 8192  # hashes from which an index takes less time than the comparison of all
+_INDEXED = 20_000  # images from which an index takes less time than the comparison of all
 _ROWS, _COLUMNS = 32, 4096  # of a tile: 1 MB of differences
 
 
