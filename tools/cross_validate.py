@@ -22,6 +22,7 @@ from pathlib import Path
 
 import medical_vqa as mv
 from medical_vqa.data.audit.near_duplicates import fingerprint, near_duplicates
+from medical_vqa.data.disjoint_sets import DisjointSets
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.data.prepared.manifest import SplitFile, write_manifest
 from medical_vqa.io import sha256
@@ -37,18 +38,11 @@ def image_groups(dataset: PreparedDataset, rows: Sequence[Example]) -> dict[str,
     """Group of each row's group: the first, in order, of those that are linked by nearly equal images."""
     images = sorted({row.image_id for row in rows})
     group_of_image = {row.image_id: row.group for row in rows}
-    first = {group: group for group in group_of_image.values()}
-
-    def root(group: str) -> str:
-        while first[group] != group:
-            group = first[group]
-        return group
-
+    linked = DisjointSets()
     prints = [fingerprint(dataset.images.load(image)) for image in images]
     for pair in near_duplicates(prints):
-        low, high = sorted(root(group_of_image[images[index]]) for index in (pair.first, pair.second))
-        first[high] = low
-    return {group: root(group) for group in first}
+        linked.join(group_of_image[images[pair.first]], group_of_image[images[pair.second]])
+    return {group: linked.first(group) for group in group_of_image.values()}
 
 
 def balanced_folds(groups: dict[str, str], folds: int) -> dict[str, int]:

@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medical_vqa.data.disjoint_sets import DisjointSets
 from medical_vqa.data.formats.base import Published
 from medical_vqa.data.formats.rows import require_unique
 from medical_vqa.data.imaging.stripping import raster_bytes
@@ -132,7 +133,6 @@ class DatasetBuilder:
         self._paths: dict[str, str] = {}
         self._spooled: dict[str, Path] = {}
         self._related: list[Sequence[str]] = []
-        self._numbers: dict[str, int] = {}
 
     def image(self, value: Any, place: str) -> str:
         """The id of an image: a path, bytes, base64, or an object with ``bytes`` and ``path``; raises `DataError`."""
@@ -242,27 +242,14 @@ class DatasetBuilder:
         """Make one group of the rows that share an image, where no group was given."""
         if not self._related:
             return
-        parents: dict[str, str] = {}
-
-        def root(image: str) -> str:
-            while (parent := parents.get(image, image)) != image:
-                image = parent
-            return image
-
+        linked = DisjointSets({name: number for number, name in enumerate(self._image_names)}.__getitem__)
         for first, *others in self._related:
             for other in others:
-                low, high = sorted((root(first), root(other)), key=self._order)
-                if low != high:
-                    parents[high] = low
+                linked.join(first, other)
         for rows in self._examples.values():
             for number, row in enumerate(rows):
-                if row.group == row.image_id and (group := root(row.image_id)) != row.group:
+                if row.group == row.image_id and (group := linked.first(row.image_id)) != row.group:
                     rows[number] = replace(row, group=group)
-
-    def _order(self, image: str) -> int:
-        if len(self._numbers) < len(self._image_names):
-            self._numbers = {name: number for number, name in enumerate(self._image_names)}
-        return self._numbers[image]
 
     def _file(self, name: str, place: str) -> str:
         path = self.files.find(name, place)

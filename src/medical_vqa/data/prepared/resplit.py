@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from medical_vqa.data.disjoint_sets import DisjointSets
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.errors import DataError
@@ -76,31 +77,19 @@ def clean_splits(rows: Iterable[Example], dataset: PreparedDataset, audit: Audit
         dataset: Their dataset, for the content of images.
         audit: Its audit.
     """
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parents.setdefault(name, name)
-        while parents[name] != name:
-            parents[name] = parents[parents[name]]
-            name = parents[name]
-        return name
-
-    def join(first: str, second: str) -> None:
-        low, high = sorted((root(first), root(second)))
-        parents[high] = low
-
+    linked = DisjointSets()
     images: dict[str, None] = {}
     for row in rows:
         for image_id in row.images:
             images[image_id] = None
-            join(f"image {image_id}", f"content {dataset.images.digest(image_id)}")
-            join(f"image {image_id}", f"group {row.group}")
+            linked.join(f"image {image_id}", f"content {dataset.images.digest(image_id)}")
+            linked.join(f"image {image_id}", f"group {row.group}")
     for pair in (*audit.near_duplicates, *audit.near_duplicates_of_one_part):
-        join(f"image {pair.first}", f"image {pair.second}")
+        linked.join(f"image {pair.first}", f"image {pair.second}")
     members: dict[str, list[str]] = {}
     for image_id in images:
-        members.setdefault(root(f"image {image_id}"), []).append(dataset.images.digest(image_id))
-    return {image_id: _split_of(min(members[root(f"image {image_id}")])) for image_id in images}
+        members.setdefault(linked.first(f"image {image_id}"), []).append(dataset.images.digest(image_id))
+    return {image_id: _split_of(min(members[linked.first(f"image {image_id}")])) for image_id in images}
 
 
 def _split_of(digest: str) -> Split:
