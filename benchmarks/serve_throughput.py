@@ -56,6 +56,8 @@ from medical_vqa.serving.settings import read_settings
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "serving"))
 from live import Connection, post, question, upload
 
+from started_server import wait_for_connections
+
 CLIENTS = (1, 8, 32)
 PER_IMAGE = 8
 SAMPLE = SlakeMini().bundled()
@@ -169,10 +171,7 @@ def started(arguments: argparse.Namespace, model: str, design: str, hub: str) ->
     environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it: see `runtime.wait_passively`
     process = subprocess.Popen([*command, "--device", arguments.device, "--port", str(port)], env=environ)
     try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
+        wait_for_connections(process, port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
