@@ -65,11 +65,12 @@ def write_folds(dataset: PreparedDataset, root: Path, folds: int) -> list[str]:
     names = [f"{dataset.name}-fold{fold}of{folds}" for fold in range(folds)]
     if all((root / name / "manifest.json").is_file() for name in names):
         return names
-    rows = [row for split in ("train", "validation") for row in dataset.examples(split)]
+    pooled: list[Split] = [split for split in ("train", "validation") if split in dataset.manifest.splits]
+    rows = [row for split in pooled for row in dataset.examples(split)]
     fold_of = balanced_folds(image_groups(dataset, rows), folds)
     lines = {
         row["id"]: json.dumps(row, ensure_ascii=False)
-        for split in ("train", "validation")
+        for split in pooled
         for row in read_jsonl(dataset.folder / dataset.manifest.splits[split].file)
     }
     all_parts: dict[str, dict[Split, list[Example]]] = {POOLED: {"train": rows, "validation": rows}}
