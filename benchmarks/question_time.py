@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from medical_vqa.models.base import Query
+from medical_vqa.models.compact.image_encoder import to_unit_range
 from medical_vqa.models.compact.model import Compact
-from medical_vqa.models.compact.network import ImageMemory, to_unit_range
+from medical_vqa.models.compact.network import ImageMemory
 from medical_vqa.models.compact.onnx_model import CompactOnnx
 from medical_vqa.pipelines.bundles import find_bundle, shipped_bundle
 from medical_vqa.schema.bundle_card import Decoding

@@ -6,27 +6,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError, ModelError
-from medical_vqa.models.augment import Augment, resample
+from medical_vqa.models.augment import Augment, compose_affine, resample
 from medical_vqa.models.base import Query
+from medical_vqa.models.compact.image_encoder import EncodedImages, foreground_frame, local_contrast
 from medical_vqa.models.compact.model import Compact, CompactVision, Regularization
-from medical_vqa.models.compact.network import (
-    CompactNet,
-    EncodedImages,
-    ImageMemory,
-    WordLayout,
-    compose_affine,
-    foreground_frame,
-    local_contrast,
-    presence_loss,
-    region_loss,
-)
+from medical_vqa.models.compact.network import CompactNet, ImageMemory, WordLayout
 from medical_vqa.models.compact.question_understanding import ImageTypes
-from medical_vqa.models.compact.settings import CompactSettings, Sizes
+from medical_vqa.models.compact.region_heads import presence_loss, region_loss
+from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
+from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Prediction
 
@@ -180,6 +174,13 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
     with pytest.raises(BundleError, match="damaged") as error:
         Compact.load(tmp_path, device=torch.device("cpu"))
     assert "\n" not in str(error.value)
+
+
+def test_the_network_of_the_shipped_bundle_names_its_weights_as_the_bundle_does():
+    model = Compact.load(shipped_bundle(), device=torch.device("cpu"))
+    stored = load_file(shipped_bundle() / WEIGHTS_FILE)
+    assert model.module.state_dict().keys() == stored.keys()
+    assert {name.partition(".")[0] for name in stored} == {"image_encoder", "question_encoder", "layers", "head"}
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

@@ -114,6 +114,16 @@ def test_a_saved_model_on_a_trunk_is_loaded_without_the_package(monkeypatch, tmp
     assert torch.equal(expected, actual)
 
 
+@pytest.mark.parametrize("stride", [8, 16])
+def test_weights_of_an_image_encoder_on_a_trunk_have_the_names_that_bundles_store(stride):
+    parts = {"position_embedding", "norm", "projection", "fine_projection", "trunk", "region_head"}
+    heads = {"fine", "coarse", "classifier", "embedding"} | ({"finest"} if stride == 8 else set())
+    names = [name.split(".") for name in compact(region_stride=stride).module.image_encoder.state_dict()]
+    assert {name[0] for name in names} == parts
+    assert {name[1] for name in names if name[0] == "region_head"} == heads
+    assert {name[1] for name in names if name[0] == "trunk"} == {"stem", "blocks"}
+
+
 def test_regions_are_localized_at_stride_8_and_in_bundles_of_before_at_16(tmp_path):
     for stride in (8, 16):
         model = compact(region_stride=stride)

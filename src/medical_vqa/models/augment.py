@@ -55,6 +55,14 @@ def resample(x: Tensor, transforms: Tensor, size: Sequence[int]) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 
+def compose_affine(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:
+    """One affine map for two (B, 2, 3): `outer` applied to the result of `inner`; None stands for the identity."""
+    if outer is None or inner is None:
+        return inner if outer is None else outer
+    linear = outer[:, :, :2]
+    return torch.cat([linear @ inner[:, :, :2], linear @ inner[:, :, 2:] + outer[:, :, 2:]], 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """Left for right, in pictures, regions, questions and answers alike."""

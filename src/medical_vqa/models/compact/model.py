@@ -22,8 +22,9 @@ from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, mirror_te
 from medical_vqa.models.base import Query, distinct, targets_of
 from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.family import CompactFamily
+from medical_vqa.models.compact.image_encoder import to_unit_range
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
-from medical_vqa.models.compact.network import CompactNet, ImageMemory, image_features, to_unit_range
+from medical_vqa.models.compact.network import CompactNet, ImageMemory, image_features
 from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases

@@ -1,6 +1,6 @@
-"""The compact network: a convolutional image encoder, a question encoder, and attention from question to image.
+"""The compact network: an image encoder, a question encoder, and attention from question to image.
 
-Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels, R regions.
+Shapes: B images, N questions about them, L words in the longest, M words in all, T image tokens, D channels.
 The images of a batch pass the encoder once however many questions ask about them, and so do the keys and values that
 words attend to (`ImageMemory`): `image_of` says which image each question belongs to. Words are packed without padding,
 (M, D), except where they attend.
@@ -15,177 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medical_vqa.data.cache.regions import FULL, UNKNOWN
-from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, resample
+from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, compose_affine
+from medical_vqa.models.compact.image_encoder import EncodedImages, ImageEncoder, to_unit_range
+from medical_vqa.models.compact.region_heads import presence_loss, region_loss
 from medical_vqa.models.compact.settings import Sizes
 from medical_vqa.models.compact.trunk import EfficientNetLite
 
 ANSWER_LAYER = "head.5"
 """Name of the last layer, whose rows are the answers."""
-_FOREGROUND_BRIGHTNESS = 0.08
-"""Brightness, in [0, 1], above which a cell of the picture is foreground."""
-_FOREGROUND_FRACTION = 0.12
-"""Fraction of a row's or column's cells above which it belongs to the foreground's square."""
-_FOREGROUND_MARGIN = 0.05
-"""Added on both sides of the foreground, as a fraction of the picture's side."""
-_MIN_FOREGROUND_SIDE = 0.45
-"""Least side of the square, as a fraction of the picture's side, so that small structures are not enlarged much."""
-_MIN_DEVIATION = 0.05
-"""Added to the deviation of a window, so that noise in dark, even areas is not amplified."""
-
-
-def to_unit_range(pictures: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float (B, C, H, W) in [0, 1], in the memory format channels last, fast on a CPU."""
-    return pictures.permute(0, 3, 1, 2).float() / 255.0
-
-
-def local_contrast(pictures: Tensor) -> Tensor:
-    """(B, 1, H, W) in [0, 1] -> each pixel's difference from its surroundings, in deviations: alike at any exposure."""
-    size = (int(pictures.shape[-2]), int(pictures.shape[-1]))  # numbers, so that an exported graph has them fixed
-    step = max(1, size[1] // 40)
-    mean, square = (_window_mean(F.avg_pool2d(x, step, ceil_mode=True)) for x in (pictures, pictures**2))
-    deviation = (square - mean**2).clamp(min=0).sqrt() + _MIN_DEVIATION
-    mean, deviation = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (mean, deviation))
-    return (pictures - mean) / deviation
-
-
-def _window_mean(x: Tensor) -> Tensor:
-    """The mean over a square window, a fifth of the picture wide, without what is beyond the border."""
-    half = int(x.shape[-1]) // 10
-    return F.avg_pool2d(x, 2 * half + 1, 1, half, count_include_pad=False)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalization around a shortcut; halves height and width."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True),
-            nn.Conv2d(inputs, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, ceil(H/2), ceil(W/2))."""
-        y = F.relu(self.norm1(self.conv1(x)))
-        changed: Tensor = self.norm2(self.conv2(y))
-        return F.relu(changed + self.shortcut(x))
-
-
-class ImageEncoder(nn.Module):
-    """Grayscale picture -> T tokens, one for each cell of a coarse grid, with a position embedding.
-
-    With `regions` it also localizes R organs and findings, on a grid twice as fine, and adds an embedding of them to
-    the tokens; with `presence` it says of the whole picture as well which of them it shows. With `contrast` its input
-    has the picture's local contrast as a second channel. With `foreground` its input is a square of that side, cut out
-    around what is not dark.
-    With `trunk` a pretrained one (`EfficientNetLite`) replaces the residual blocks; its three channels are the picture,
-    its local contrast, and the picture again.
-    """
-
-    def __init__(
-        self,
-        side: int,
-        channels: tuple[int, ...],
-        width: int,
-        regions: int = 0,
-        *,
-        contrast: bool = False,
-        foreground: int | None = None,
-        trunk: EfficientNetLite | None = None,
-        region_stride: int = 8,
-        presence: bool = False,
-    ) -> None:
-        super().__init__()
-        self.contrast = contrast
-        self.foreground = foreground
-        if trunk is None:
-            stem, *deeper = channels
-            self.stem = nn.Sequential(
-                nn.Conv2d(1 + contrast, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-            )
-            self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(channels, deeper, strict=False)))
-            fine_channels, coarse_channels, stride = channels[-2], channels[-1], 2 ** len(channels)
-            finest_channels = None
-        else:
-            fine_channels, coarse_channels, stride = trunk.fine_channels, trunk.coarse_channels, trunk.fine_stride
-            self.fine_projection = nn.Conv2d(fine_channels, width, 1)
-            finest_channels = trunk.finest_channels if region_stride < stride else None
-        self.trunk = trunk
-        self.projection = nn.Conv2d(coarse_channels, width, 1)
-        self.cells = -(-(foreground or side) // stride)
-        self.position_embedding = nn.Parameter(torch.randn(self.cells**2, width) * 0.02)
-        self.norm = nn.LayerNorm(width)
-        self.region_head = (
-            RegionHead(fine_channels, coarse_channels, width, regions, finest=finest_channels) if regions else None
-        )
-        self.presence_head = PresenceHead(width, regions) if regions and presence else None
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(B, 1, side, side) in [0, 1] -> (B, T, D)."""
-        return self.encode(pictures).tokens
-
-    def encode(self, pictures: Tensor) -> EncodedImages:
-        """Pictures (B, 1, side, side) in [0, 1] -> tokens, regions and frame."""
-        frame = None
-        if self.foreground is not None:
-            frame = foreground_frame(pictures)
-            pictures = resample(pictures, frame, (self.foreground, self.foreground))
-        finest, fine, coarse = self._features(pictures)
-        x = self.projection(coarse)
-        if self.trunk is not None:
-            x = self.fine_projection(fine) + _upsampled(x, fine)
-        presence_logits = None
-        if self.presence_head is not None:
-            presence_logits = self.presence_head(x)
-            x = x + self.presence_head.embed(presence_logits)
-        region_logits = None
-        if self.region_head is not None:
-            region_logits = self.region_head(fine, coarse, finest)
-            x = x + self.region_head.embed(region_logits, (self.cells, self.cells))
-        tokens = self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding)
-        return EncodedImages(tokens, region_logits, frame, presence_logits)
-
-    def _features(self, pictures: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """(B, 1, side, side) in [0, 1] -> features at two or three scales, each half as fine as the one before."""
-        x = (pictures - 0.25) * 4.0  # radiographs and slices are mostly dark: mean near 0.25, deviation near 0.25
-        contrast = local_contrast(pictures) if self.contrast else None
-        if self.trunk is not None:
-            features: tuple[Tensor, Tensor, Tensor] = self.trunk(
-                torch.cat([x, x if contrast is None else contrast, x], 1)
-            )
-            return features
-        fine = self.blocks[:-1](self.stem(x if contrast is None else torch.cat([x, contrast], 1)))
-        return None, fine, self.blocks[-1](fine)
-
-
-class EncodedImages(NamedTuple):
-    """Output of the image encoder."""
-
-    tokens: Tensor
-    """Image tokens (B, T, D)."""
-    region_logits: Tensor | None
-    """A logit for every region and fine cell of the frame (B, R, h, w); None where regions are not learned."""
-    frame: Tensor | None
-    """Affine maps (B, 2, 3) from the foreground's square to the picture; None where the input was the whole picture."""
-    presence_logits: Tensor | None = None
-    """A logit for every region, whether the picture shows it (B, R); None where that is not learned."""
-
-    def region_probabilities(self) -> Tensor | None:
-        """Probability of each region in each cell of the whole picture (B, R, h, w)."""
-        if self.region_logits is None:
-            return None
-        if self.frame is None:
-            return self.region_logits.sigmoid()
-        half, shift = self.frame[:, :1, :1], self.frame[:, :, 2:]
-        inverse = torch.cat([self.frame[:, :, :2] / half**2, -shift / half], 2)  # the linear part is half the identity
-        size = (int(self.region_logits.shape[2]), int(self.region_logits.shape[3]))
-        return resample(self.region_logits.sigmoid(), inverse, size)
 
 
 class ImageMemory(NamedTuple):
@@ -197,86 +34,6 @@ class ImageMemory(NamedTuple):
     """Values of the image tokens in each layer, of the same shape."""
     token_mean: Tensor
     """Mean of the image tokens (B, D)."""
-
-
-def foreground_frame(pictures: Tensor) -> Tensor:
-    """(B, 1, side, side) in [0, 1] -> affine maps (B, 2, 3) that cut out a square around what is not dark.
-
-    Thin lines, such as the table under a patient, do not count: a cell is foreground where most cells around it are.
-    """
-    side = int(pictures.shape[-1])
-    step = max(1, side // 40)
-    brightness = F.avg_pool2d(pictures, step, ceil_mode=True, count_include_pad=False)[:, 0]
-    bright = (brightness > _FOREGROUND_BRIGHTNESS).float()
-    foreground = (F.avg_pool2d(bright.unsqueeze(1), 5, 1, 2, count_include_pad=False)[:, 0] > 0.5).float()
-    left, right = _extent(foreground.mean(1) > _FOREGROUND_FRACTION, step / side)
-    top, bottom = _extent(foreground.mean(2) > _FOREGROUND_FRACTION, step / side)
-    half = (torch.maximum(right - left, bottom - top) + _FOREGROUND_MARGIN).clamp(_MIN_FOREGROUND_SIDE, 1.0)
-    whole_picture = half > 0.99
-    x, y = (torch.where(whole_picture, 0.0, start + end - 1.0) for start, end in ((left, right), (top, bottom)))
-    zero = torch.zeros_like(half)
-    return torch.stack([torch.stack([half, zero, x], -1), torch.stack([zero, half, y], -1)], 1)
-
-
-def _extent(mask: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Start of the first and end of the last true cell of each row (B, cells), as fractions of the side."""
-    first, last = mask.float().argmax(1), mask.shape[1] - mask.flip(1).float().argmax(1)
-    empty = ~mask.any(1)
-    start = torch.where(empty, 0.0, first * step)
-    return start, torch.where(empty, 1.0, (last * step).clamp(max=1.0))
-
-
-class RegionHead(nn.Module):
-    """Classifies each cell by features at two or three scales, and embeds the result for the image tokens."""
-
-    def __init__(self, fine: int, coarse: int, width: int, regions: int, *, finest: int | None = None) -> None:
-        super().__init__()
-        self.finest = nn.Conv2d(finest, width // 2, 1) if finest else None
-        self.fine = nn.Conv2d(fine, width // 2, 1)
-        self.coarse = nn.Conv2d(coarse, width // 2, 1)
-        self.classifier = nn.Conv2d(width // 2, regions, 1)
-        self.embedding = nn.Conv2d(regions, width, 1)
-        nn.init.constant_(self.classifier.bias, -4.0)  # type: ignore[arg-type]  # most cells contain no region
-
-    def forward(self, fine: Tensor, coarse: Tensor, finest: Tensor | None = None) -> Tensor:
-        """Features at two or three scales -> logits (B, R, H, W) at the finest one."""
-        x = self.fine(fine) + _upsampled(self.coarse(coarse), fine)
-        if self.finest is not None and finest is not None:
-            x = self.finest(finest) + _upsampled(x, finest)
-        logits: Tensor = self.classifier(F.relu(x))
-        return logits
-
-    def embed(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, R, H, W) -> an embedding for each token (B, D, *size)."""
-        embedded: Tensor = self.embedding(F.adaptive_avg_pool2d(logits.sigmoid(), size))
-        return embedded
-
-
-class PresenceHead(nn.Module):
-    """Says of the whole picture which regions it shows, and embeds the result for the image tokens."""
-
-    def __init__(self, width: int, regions: int) -> None:
-        super().__init__()
-        self.classifier = nn.Linear(2 * width, regions)
-        self.embedding = nn.Linear(regions, width)
-        nn.init.constant_(self.classifier.bias, -2.0)  # most pictures show few of them
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the tokens (B, D, h, w) -> logits (B, R)."""
-        x = F.relu(x).flatten(2)
-        logits: Tensor = self.classifier(torch.cat([x.mean(2), x.amax(2)], 1))
-        return logits
-
-    def embed(self, logits: Tensor) -> Tensor:
-        """Logits (B, R) -> an embedding for all tokens of a picture (B, D, 1, 1)."""
-        embedded: Tensor = self.embedding(logits.sigmoid())
-        return embedded[:, :, None, None]
-
-
-def _upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
-    """`coarse` (B, C, h, w) at the height and width of `fine`."""
-    height, width = (int(n) for n in fine.shape[-2:])  # numbers, so that an exported graph has them fixed
-    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
 
 
 class Attention(nn.Module):
@@ -559,40 +316,3 @@ def image_features(network: CompactNet, encoded: EncodedImages) -> dict[str, Ten
     if encoded.frame is not None:
         features["frame"] = encoded.frame
     return features
-
-
-def compose_affine(outer: Tensor | None, inner: Tensor | None) -> Tensor | None:
-    """One affine map for two (B, 2, 3): `outer` applied to the result of `inner`; None stands for the identity."""
-    if outer is None or inner is None:
-        return inner if outer is None else outer
-    linear = outer[:, :, :2]
-    return torch.cat([linear @ inner[:, :, :2], linear @ inner[:, :, 2:] + outer[:, :, 2:]], 2)
-
-
-def region_loss(logits: Tensor, regions: Tensor, transforms: Tensor | None) -> Tensor:
-    """Binary cross entropy of localized regions, summed over the regions known of an image, mean over cells and images.
-
-    Args:
-        logits: Logits (B, R, H, W).
-        regions: Targets as `data.cache.regions` stores them, uint8 (B, R, h, w).
-        transforms: Affine maps (B, 2, 3) by which the pictures were resampled; None where they were not.
-    """
-    known = (regions[:, :, :1, :1] != UNKNOWN).float()
-    targets = regions.float() / FULL * known
-    size = (logits.shape[2], logits.shape[3])
-    targets = F.adaptive_avg_pool2d(targets, size) if transforms is None else resample(targets, transforms, size)
-    each = F.binary_cross_entropy_with_logits(logits, targets.clamp(0, 1), reduction="none") * known
-    return each.sum(1).mean()
-
-
-def presence_loss(logits: Tensor, regions: Tensor) -> Tensor:
-    """Binary cross entropy of which regions pictures show, summed over those known of an image, mean over images.
-
-    Args:
-        logits: Logits (B, R).
-        regions: Targets as `data.cache.regions` stores them, uint8 (B, R, h, w).
-    """
-    known = (regions[:, :, 0, 0] != UNKNOWN).float()
-    visible = (regions.amax((2, 3)) > 0).float() * known
-    each = F.binary_cross_entropy_with_logits(logits, visible, reduction="none") * known
-    return each.sum(1).mean()

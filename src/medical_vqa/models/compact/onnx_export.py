@@ -22,14 +22,8 @@ from torch import Tensor, nn
 
 from medical_vqa.errors import MissingDependencyError, ModelError
 from medical_vqa.models.base import Query
-from medical_vqa.models.compact.network import (
-    CompactNet,
-    ImageMemory,
-    QuestionEncoder,
-    WordRows,
-    image_features,
-    to_unit_range,
-)
+from medical_vqa.models.compact.image_encoder import to_unit_range
+from medical_vqa.models.compact.network import CompactNet, ImageMemory, QuestionEncoder, WordRows, image_features
 from medical_vqa.models.compact.onnx_model import ANSWER_GRAPH, IMAGE_GRAPH, CompactOnnx
 from medical_vqa.models.compact.settings import WEIGHTS_FILE
 from medical_vqa.schema.bundle_card import Decoding
