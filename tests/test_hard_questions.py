@@ -11,6 +11,7 @@ from medical_vqa.pipelines.bundles import shipped_bundle
 
 SAMPLE = shipped_bundle().parent / "slake-mini/imgs"
 LIVER = SAMPLE / "xmlab22/source.jpg"
+HEAD = SAMPLE / "xmlab438/source.jpg"
 KNOWN = "Does the picture contain liver? "
 TOO_MANY_WORDS = ("Does the picture contain liver and lung and heart " * 20)[:999] + "?"
 QUESTIONS = {
@@ -119,3 +120,16 @@ def test_counts_and_sides_that_no_training_question_asks_for_are_not_answered_li
 
 def test_organs_that_training_questions_count_are_counted(model):
     assert model.ask(LIVER, "How many kidneys in this image?").reason_code != "untrained_term"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How to prevent the occurrence of the disease on the lower left lobe of lung in this image?",
+        "What kind of symptoms will the disease on the right of chest bring to the patient?",
+        "如何治疗位于图中肺部左侧的疾病?",
+    ],
+)
+def test_the_disease_of_an_organ_that_the_picture_cannot_show_has_no_treatment(model, question):
+    answer = model.ask(HEAD, question)
+    assert (answer.abstained, answer.reason_code) == (True, "organ_not_in_image_type")

@@ -7,6 +7,7 @@ import pytest
 
 from medical_vqa.models.base import Query
 from medical_vqa.models.compact.postprocess import rank_answers
+from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion
 from medical_vqa.models.vocabulary import AnswerVocabulary
 
 ANSWERS = AnswerVocabulary(("肝", "Liver", "MRI"))
@@ -45,3 +46,21 @@ def test_a_question_that_offers_choices_gets_one_of_them_or_an_answer_that_is_no
     prediction = rank_answers(queries("Which is larger, liver or spleen?"), probabilities, answers, 1)[0]
     assert (prediction.answer, prediction.alternatives) == ("Spleen", (("Both", 0.15),))
     assert rank_answers(queries("Which organ is it?"), probabilities, answers, 0)[0].answer == "Bladder"
+
+
+def test_the_cause_of_a_disease_is_no_plane():
+    answers = AnswerVocabulary(("Coronal Plane", "Hypertension", "Bacterial infection"))
+    probabilities = np.array([[0.6, 0.1, 0.3]])
+    bank = QuestionBank(
+        [
+            TrainingQuestion(
+                "What is the main cause of the disease on the left of the heart?", "KG", 1, ("hypertension",)
+            ),
+            TrainingQuestion("What is the main cause of the disease on the lung?", "KG", 1, ("bacterial infection",)),
+            TrainingQuestion("Which plane is it?", "Plane", 1, ("coronal plane",)),
+        ]
+    )
+    heart = rank_answers(queries("What is the cause of the heart disease?"), probabilities, answers, 2, bank)[0]
+    brain = rank_answers(queries("What is the cause of the disease in this image?"), probabilities, answers, 2, bank)[0]
+    assert (heart.answer, brain.answer) == ("Hypertension", "Bacterial infection")
+    assert rank_answers(queries("Which plane is it?"), probabilities, answers, 0, bank)[0].answer == "Coronal Plane"

@@ -86,7 +86,8 @@ class CompactAnswering(ABC):
         if not queries:
             return []
         canonical = self.parser.canonical_queries(queries)
-        return rank_answers(canonical, self.probabilities(queries), self.answers, decoding.alternatives)
+        probabilities = self.probabilities(queries)
+        return rank_answers(canonical, probabilities, self.answers, decoding.alternatives, self.question_bank)
 
     def entity_in(self, text: str) -> str | None:
         """The organ or finding that an English text names."""

@@ -27,6 +27,7 @@ from medical_vqa.text import is_chinese
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Visual
+    from medical_vqa.models.questions.bank import QuestionBank
 
 
 def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: int) -> NDArray[np.int64]:
@@ -38,21 +39,28 @@ def encode_questions(questions: Sequence[str], parser: QuestionParser, limit: in
 
 
 def rank_answers(
-    queries: Sequence[Query], probabilities: NDArray[np.floating[Any]], answers: AnswerVocabulary, alternatives: int
+    queries: Sequence[Query],
+    probabilities: NDArray[np.floating[Any]],
+    answers: AnswerVocabulary,
+    alternatives: int,
+    bank: QuestionBank | None = None,
 ) -> list[Prediction]:
     """The most probable answer to each question, with the next best ones.
 
     An English question gets an English answer. A question that offers choices gets one of them, or an answer that is no
-    entity at all (``both``).
+    entity at all (``both``). A question for the treatment, cause, symptoms or prevention of the disease in the picture
+    gets one that training rows gave to such a question.
 
     Args:
         queries: The questions.
         probabilities: Probability of each answer (N, answers).
         answers: The answers.
         alternatives: How many of the next best answers a prediction carries.
+        bank: The training questions with their answers; None where they are not known.
     """
     questions = [query.question for query in queries]
-    probabilities = probabilities * _in_readable_language(questions, answers) * _among_choices(questions, answers)
+    eligible = _in_readable_language(questions, answers) & _among_choices(questions, answers)
+    probabilities = probabilities * (eligible & _about_disease(questions, answers, bank))
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : alternatives + 1]
     highest = np.minimum(np.take_along_axis(probabilities, best, axis=1), 1.0)
     predictions = []
@@ -80,6 +88,18 @@ def _among_choices(questions: Sequence[str], answers: AnswerVocabulary) -> NDArr
     for row, question in zip(eligible, questions, strict=True):
         if choices := choices_of[question]:
             row[:] = [name in choices or name in UNLISTED_ANSWERS for name in answers.normalized]
+    return eligible
+
+
+def _about_disease(questions: Sequence[str], answers: AnswerVocabulary, bank: QuestionBank | None) -> NDArray[np.bool_]:
+    """Which answers (N, answers) training gave to questions for the same of a disease; all for other questions."""
+    eligible = np.ones((len(questions), len(answers)), bool)
+    if bank is None:
+        return eligible
+    given_to = {question: bank.disease_answers(question) for question in set(questions)}
+    for row, question in zip(eligible, questions, strict=True):
+        if given := given_to[question]:
+            row[:] = [name in given for name in answers.normalized]
     return eligible
 
 

@@ -31,6 +31,10 @@ class Structure:
     """Body parts whose pictures may show it; of a body part itself that one alone. Empty for an organ system."""
 
 
+_IN_THE_PICTURE = re.compile(r"(?<=[图片像])中")
+"""Chinese for "in (the picture)", which is the first half of the midbrain where the brain follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Anatomy:
     """The structures of a table, by what texts call them."""
@@ -44,7 +48,10 @@ class Anatomy:
 
     def structures_in(self, text: str) -> list[Structure]:
         """What a text names, each structure once, in order; the longest spelling counts where several match."""
-        names = [self.chinese[match.group()] for match in _pattern_of(tuple(self.chinese), words=False).finditer(text)]
+        chinese = _IN_THE_PICTURE.sub(" ", text)
+        names = [
+            self.chinese[match.group()] for match in _pattern_of(tuple(self.chinese), words=False).finditer(chinese)
+        ]
         lower = re.sub(r"[^\w\u4e00-\u9fff]+", " ", text.lower())
         pattern = _pattern_of(tuple(self.english), words=True)
         names += [self.english[match.group(1)] for match in pattern.finditer(lower)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
+from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
 from medical_vqa.models.questions.premises import counted_topic, patient_side
@@ -171,6 +172,19 @@ class QuestionBank:
         result: frozenset[str] = self._answers_with(squad_normalize(answer))
         return result
 
+    def disease_answers(self, question: str) -> frozenset[str] | None:
+        """Normalized answers to training questions for the same of a disease, of the same organ where there are any.
+
+        None for a question that wants to know nothing of the picture's disease (`disease_question`), and where no
+        training question does.
+        """
+        asked = disease_question(question)
+        if asked is None:
+            return None
+        chinese = is_chinese(question)
+        of_organ = self._disease_answers.get((chinese, *asked))
+        return of_organ or self._disease_answers.get((chinese, asked.aspect, None))
+
     def __contains__(self, question: object) -> bool:
         """Whether a text is a training question, apart from case and punctuation."""
         return isinstance(question, str) and squad_normalize(question) in self._places
@@ -190,6 +204,17 @@ class QuestionBank:
     def names_patient_side(self) -> bool:
         """Whether a training question means the patient's left or right, and not that of the picture."""
         return any(patient_side(question.text) is not None for question in self.questions)
+
+    @cached_property
+    def _disease_answers(self) -> Mapping[tuple[bool, str, str | None], frozenset[str]]:
+        """Language, aspect and organ, None for all organs together -> answers of the training questions."""
+        answers: dict[tuple[bool, str, str | None], set[str]] = {}
+        for question in self.questions:
+            if asked := disease_question(question.text):
+                for organ in (asked.organ, None):
+                    key = (is_chinese(question.text), asked.aspect, organ)
+                    answers.setdefault(key, set()).update(question.answers)
+        return {key: frozenset(of_key) for key, of_key in answers.items()}
 
     @cached_property
     def _entries(self) -> list[_Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of
+from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.premises import is_knowledge
 
 _OPEN = re.compile(
@@ -32,12 +33,12 @@ _DIAGNOSIS = re.compile(
 def concerns_finding(question: str) -> bool:
     """Whether a question is for a diagnosis, or for yes or no, or without a verb, and about a finding or being normal.
 
-    Other open questions (``Where is the tumor?``) and those of general knowledge are not. A question with a choice is
-    where the choice is one of states (``normal or abnormal``).
+    Other open questions (``Where is the tumor?``), those of general knowledge, and those for the treatment or cause of
+    a disease are not. A question with a choice is where the choice is one of states (``normal or abnormal``).
     """
     if claim_of(question) is not None:
         return True
-    if is_knowledge(question):
+    if is_knowledge(question) or disease_question(question) is not None:
         return False
     if _DIAGNOSIS.search(question) is not None:
         return True

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
+from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.text import is_chinese
 
@@ -63,8 +64,11 @@ _SHOWN_WITH: Mapping[str, frozenset[str]] = {
 
 
 def is_knowledge(question: str) -> bool:
-    """Whether a question is about an organ or finding in general, whatever the picture shows."""
-    return _KNOWLEDGE.search(question.lower()) is not None
+    """Whether a question is about an organ or finding in general, whatever the picture shows.
+
+    The treatment of the disease that the picture shows is not (`disease_question`).
+    """
+    return _KNOWLEDGE.search(question.lower()) is not None and disease_question(question) is None
 
 
 def takes_for_granted(question: str) -> bool:

@@ -1,0 +1,51 @@
+"""Questions about the disease that a picture shows: how it is treated or prevented, its cause, its symptoms.
+
+"How to treat the disease on the left of the lung in this image?" asks for knowledge, but of what the picture shows: it
+takes a disease for granted, and its organ too. "What are the symptoms of pneumonia?" is about no picture.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING
+from medical_vqa.models.questions.form import asks_yes_or_no
+
+Aspect = Literal["treatment", "prevention", "symptoms", "cause"]
+
+_ASPECTS: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
+    ("prevention", re.compile(r"\b(?:prevent\w*|avoid(?:ed)?)\b|预防|避免", re.IGNORECASE)),
+    ("treatment", re.compile(r"\b(?:treat(?:ed|ment|ments|ing)?|cure[ds]?|therap(?:y|ies))\b|治", re.IGNORECASE)),
+    ("symptoms", re.compile(r"\b(?:symptoms?|complaints?)\b|症状", re.IGNORECASE)),
+    ("cause", re.compile(r"\b(?:causes?|caused|reasons?)\b|原因|导致|引起|病因", re.IGNORECASE)),
+)
+_DISEASE = re.compile(rf"{FINDING.pattern}|{CHINESE_FINDING}|疾病", re.IGNORECASE)
+_SHOWN = re.compile(
+    r"\b(?:this|that|these|those|here|image|picture|scan|photo|radiograph|x-ray|slice|the patient)\b"
+    rf"|\bthe (?:(?!of\b)[\w-]+ ){{0,2}}?{FINDING.pattern}"
+    r"|图|这|该|患者|病人|片|[左右上下顶底前后中](?:侧|叶|部|方|边|下|上|角)*的?(?:疾病|病变|病灶)",
+    re.IGNORECASE,
+)
+"""The picture, or a disease with the definite article or a place: it is that of the picture."""
+
+
+class DiseaseQuestion(NamedTuple):
+    """What a question wants to know of the disease that a picture shows."""
+
+    aspect: Aspect
+    """What of the disease."""
+    organ: str
+    """The first organ or body part that the question names, as in the table of anatomy; empty where it names none."""
+
+
+def disease_question(question: str) -> DiseaseQuestion | None:
+    """What an open question wants to know of the disease in the picture; None for any other question."""
+    if _DISEASE.search(question) is None or _SHOWN.search(question) is None or asks_yes_or_no(question):
+        return None
+    aspect = next((name for name, pattern in _ASPECTS if pattern.search(question)), None)
+    if aspect is None:
+        return None
+    organs = [one.name for one in anatomy().structures_in(question) if one.kind in ("organ", "part")]
+    return DiseaseQuestion(aspect, organs[0] if organs else "")
