@@ -96,10 +96,10 @@ def _about_disease(questions: Sequence[str], answers: AnswerVocabulary, bank: Qu
     eligible = np.ones((len(questions), len(answers)), bool)
     if bank is None:
         return eligible
-    given_to = {question: bank.disease_answers(question) for question in set(questions)}
+    answers_of = {question: bank.disease_answers(question) for question in set(questions)}
     for row, question in zip(eligible, questions, strict=True):
-        if given := given_to[question]:
-            row[:] = [name in given for name in answers.normalized]
+        if disease_answers := answers_of[question]:
+            row[:] = [name in disease_answers for name in answers.normalized]
     return eligible
 
 

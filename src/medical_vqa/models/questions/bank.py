@@ -178,12 +178,12 @@ class QuestionBank:
         None for a question that wants to know nothing of the picture's disease (`disease_question`), and where no
         training question does.
         """
-        asked = disease_question(question)
-        if asked is None:
+        disease = disease_question(question)
+        if disease is None:
             return None
         chinese = is_chinese(question)
-        of_organ = self._disease_answers.get((chinese, *asked))
-        return of_organ or self._disease_answers.get((chinese, asked.aspect, None))
+        of_organ = self._disease_answers.get((chinese, *disease))
+        return of_organ or self._disease_answers.get((chinese, disease.aspect, None))
 
     def __contains__(self, question: object) -> bool:
         """Whether a text is a training question, apart from case and punctuation."""
@@ -210,9 +210,9 @@ class QuestionBank:
         """Language, aspect and organ, None for all organs together -> answers of the training questions."""
         answers: dict[tuple[bool, str, str | None], set[str]] = {}
         for question in self.questions:
-            if asked := disease_question(question.text):
-                for organ in (asked.organ, None):
-                    key = (is_chinese(question.text), asked.aspect, organ)
+            if disease := disease_question(question.text):
+                for organ in (disease.organ, None):
+                    key = (is_chinese(question.text), disease.aspect, organ)
                     answers.setdefault(key, set()).update(question.answers)
         return {key: frozenset(of_key) for key, of_key in answers.items()}
 

@@ -22,7 +22,7 @@ _ASPECTS: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
     ("cause", re.compile(r"\b(?:causes?|caused|reasons?)\b|原因|导致|引起|病因", re.IGNORECASE)),
 )
 _DISEASE = re.compile(rf"{FINDING.pattern}|{CHINESE_FINDING}|疾病", re.IGNORECASE)
-_SHOWN = re.compile(
+_IN_PICTURE = re.compile(
     r"\b(?:this|that|these|those|here|image|picture|scan|photo|radiograph|x-ray|slice|the patient)\b"
     rf"|\bthe (?:(?!of\b)[\w-]+ ){{0,2}}?{FINDING.pattern}"
     r"|图|这|该|患者|病人|片|[左右上下顶底前后中](?:侧|叶|部|方|边|下|上|角)*的?(?:疾病|病变|病灶)",
@@ -42,7 +42,7 @@ class DiseaseQuestion(NamedTuple):
 
 def disease_question(question: str) -> DiseaseQuestion | None:
     """What an open question wants to know of the disease in the picture; None for any other question."""
-    if _DISEASE.search(question) is None or _SHOWN.search(question) is None or asks_yes_or_no(question):
+    if _DISEASE.search(question) is None or _IN_PICTURE.search(question) is None or asks_yes_or_no(question):
         return None
     aspect = next((name for name, pattern in _ASPECTS if pattern.search(question)), None)
     if aspect is None:
