@@ -17,9 +17,10 @@ from medical_vqa import registry
 from medical_vqa.config import load_recipe, parse_recipe
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.deploying.hub import model_card
-from medical_vqa.errors import BundleError, ConfigError, DataError
+from medical_vqa.errors import BundleError, ConfigError, DataError, ModelError
 from medical_vqa.evaluation.predicting import image_batches
 from medical_vqa.models.compact.model import Compact
+from medical_vqa.models.compact.settings import CompactSettings
 from medical_vqa.pipelines import train as train_stage
 from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.bundles import shipped_bundle
@@ -181,6 +182,30 @@ def test_a_model_may_start_from_another_and_its_card_says_so(run, tiny, tmp_path
     assert f"started from {earlier.name}, which was trained on {earlier.data.rows} questions" in model_card(card)
     assert "trained on from" not in model_card(earlier)
     assert watcher.scores[0]["em"] > earlier.checkpoint_selection.scores["em"] - 0.1  # it did not begin at nothing
+
+
+def test_a_model_has_the_picture_and_sizes_of_the_one_that_it_starts_from(run, root, tmp_path, watcher):
+    content = {
+        "name": "later",
+        "data": {"name": "slake-mini", "root": str(root)},
+        "model": {"family": "compact", "initial": str(run), "mirror": 0.2},
+        "training": {"epochs": 1, "batch_size": 128, "device": "cpu"},
+    }
+    trained = train_stage.train(parse_recipe(content, origin="test"), tmp_path / "later", watcher=watcher)
+    earlier, later = (CompactSettings.read(bundle) for bundle in (run / "bundle", trained.bundle))
+    assert (later.picture, later.sizes) == (earlier.picture, earlier.sizes)
+    written = load_recipe(tmp_path / "later" / "recipe.yaml")
+    assert (written.model.width, written.model.mirror) == (earlier.sizes.width, 0.2)
+    other = parse_recipe(content | {"model": content["model"] | {"width": 8}}, origin="test")
+    with pytest.raises(ModelError, match="give the recipe the same picture and sizes"):
+        train_stage.train(other, tmp_path / "other", watcher=watcher)
+
+
+def test_a_damaged_bundle_is_nothing_to_start_from(run, tiny, tmp_path, watcher):
+    shutil.copytree(run / "bundle", tmp_path / "damaged")
+    (tmp_path / "damaged" / "compact.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BundleError, match="damaged"):
+        train_stage.train(tiny(model={"initial": str(tmp_path / "damaged")}), tmp_path / "later", watcher=watcher)
 
 
 def test_a_compact_model_cannot_start_from_another_family(root, tiny, tmp_path, watcher):

@@ -283,6 +283,14 @@ class ModelFamily:
     """Template of the question, for models that use one."""
 
     @classmethod
+    def options_of(cls, bundle: Path) -> dict[str, Any]:  # noqa: ARG003
+        """The options that a model which starts from this bundle shares with it, where a recipe leaves them out.
+
+        Raises `BundleError` when a file of the bundle is damaged.
+        """
+        return {}
+
+    @classmethod
     def model_class(cls) -> Any:
         """The class of the models: this one, or the one that `implementation` names.
 

@@ -143,9 +143,13 @@ def training_inputs(recipe: Recipe) -> TrainingInputs:
     refuse_shared_images(parts)
     if family.counted and any(part.weight != 1.0 for part in parts):
         raise ConfigError(f"{family.family} is counted in one pass, which has no weights; leave data.weight out")
+    initial: str | None = getattr(recipe.model, "initial", None) if family.starts_from_bundle else None
+    folder = initial_bundle(initial, family) if initial else None
+    if folder is not None:
+        recipe = like_initial(recipe, folder, family)
     options = recipe.model.model_dump(exclude={"family"})
-    if family.starts_from_bundle and options["initial"]:
-        options["initial"] = initial_bundle(options["initial"], family)
+    if folder is not None:
+        options["initial"] = folder
     if compute is not None and compute.precision == "fp16":
         problem = family.model_class().fp16_problem(**options)
         compute = devices.without_fp16(compute, problem, requested=settings.precision)
@@ -238,6 +242,23 @@ def initial_bundle(name: str, family: type[ModelFamily]) -> Path:
         )
     check_files(folder, card)
     return folder
+
+
+def like_initial(recipe: Recipe, initial: Path, family: type[ModelFamily]) -> Recipe:
+    """The recipe with what its model must share with the one it starts from, for the options that it leaves out.
+
+    Args:
+        recipe: The recipe.
+        initial: Bundle that its model starts from.
+        family: Model family of both.
+    """
+    shared = {
+        name: value for name, value in family.options_of(initial).items() if name not in recipe.model.model_fields_set
+    }
+    if not shared:
+        return recipe
+    options = family.Options.model_validate(recipe.model.model_dump() | shared)
+    return recipe.model_copy(update={"model": options})
 
 
 def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from medical_vqa.config.recipe import Count, Fraction, ModelOptions
+from medical_vqa.errors import BundleError
 from medical_vqa.models.base import ModelFamily
+from medical_vqa.models.compact.settings import CompactSettings
 from medical_vqa.models.options import AugmentOptions, PictureOptions
 
 
@@ -30,7 +34,8 @@ class CompactOptions(ModelOptions):
     foreground: Annotated[int, Field(ge=16, le=2048)] | None = None
     """Side, in pixels, of the square around the foreground that the network sees; None: the full picture."""
     initial: str | None = None
-    """The bundle of a compact model to start from, or ``shipped`` for the one in the package."""
+    """The bundle of a compact model to start from, or ``shipped`` for the one in the package. Its picture, foreground,
+    local contrast, trunk and sizes are taken where the recipe says nothing of them."""
     local_contrast: bool = True
     """The network also sees each pixel relative to its surroundings: faint findings, at any exposure."""
     trunk: Literal["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"] | None = None
@@ -70,3 +75,22 @@ class CompactFamily(ModelFamily):
     exported_family = "compact-onnx"
     exporter = "medical_vqa.models.compact.onnx_export:export"
     extras = ("train",)
+
+    @classmethod
+    def options_of(cls, bundle: Path) -> dict[str, Any]:
+        """Picture, foreground, local contrast, trunk and sizes of the bundle's network.
+
+        Raises `BundleError` when ``compact.json`` is damaged.
+        """
+        try:
+            settings = CompactSettings.read(bundle)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"the bundle {bundle} is damaged ({reason}); train or copy it again") from error
+        return {
+            "picture": settings.picture.to_json(),
+            "foreground": settings.foreground,
+            "local_contrast": settings.local_contrast,
+            "trunk": settings.trunk,
+            **dataclasses.asdict(settings.sizes),
+        }
