@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.base import Query, Vision
+from medical_vqa.models.hf.adapter_net import AdapterNet
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_checkpoint
 from medical_vqa.models.hf.generation import (
     GENERATION_FAILED,
@@ -29,57 +29,25 @@ from medical_vqa.models.hf.generation import (
     generation_config,
     isolate_special_tokens,
     read_generated,
-    summed_loss,
     to_prediction,
 )
-from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, library_versions, read_config
-from medical_vqa.models.hf.lora import hide_peft_warnings, keep_trainable_state, separate_adapted_weights
-from medical_vqa.models.hf.peft_io import load_adapted, load_language, save_adapter
-from medical_vqa.models.memory import (
-    MemoryEstimate,
-    count_parameters,
-    estimate_memory,
-    is_within,
-    language_model_stacks,
-    vision_stack,
+from medical_vqa.models.hf.loading import Dtype, explain_errors, library_versions
+from medical_vqa.models.hf.peft_io import (
+    check_initial,
+    check_initial_parts,
+    load_adapted,
+    load_language,
+    save_adapter,
+    save_merged,
 )
+from medical_vqa.models.hf.published_network import PublishedNetwork
+from medical_vqa.models.memory import count_parameters
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
-
-_COPIED_SUFFIXES = (".json", ".jinja", ".model", ".txt")
-"""Files of a base that are not weights."""
-
-
-class AdapterNet(nn.Module, ABC):
-    """The trainable half of a network; its state is what trains alone."""
-
-    def __init__(self, peft_model: Any, vision_encoder: nn.Module) -> None:
-        super().__init__()
-        self.peft_model = peft_model
-        self._frozen = (vision_encoder,)  # in a tuple: not a submodule, neither moved with this one nor saved
-        keep_trainable_state(self)
-
-    @property
-    def base(self) -> Any:
-        """The network with its adapters."""
-        return self.peft_model.get_base_model()
-
-    @property
-    def vision_encoder(self) -> Any:
-        """The frozen vision modules."""
-        return self._frozen[0]
-
-    @abstractmethod
-    def answer_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (..., V) that predict the labels (...) of the answers."""
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Cross entropy summed over the tokens of the answers, in nats."""
-        return summed_loss(*self.answer_logits(batch))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +68,7 @@ class AdapterSettings:
     """Random changes of training pictures."""
 
 
-class AdapterModel(ABC):
+class AdapterModel(PublishedNetwork):
     """Building, answering, saving and loading of a model with adapters; a family adds its network and its inputs."""
 
     settings_file: ClassVar[str]
@@ -135,75 +103,6 @@ class AdapterModel(ABC):
         network = peft_model.get_base_model()
         self.end_tokens = isolate_special_tokens(network, self.generating_module(network), self.tokenizer)
 
-    # --- what a family provides
-
-    @classmethod
-    @abstractmethod
-    def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:
-        """The published network with its weights, on the CPU; raises `ModelError`."""
-
-    @classmethod
-    @abstractmethod
-    def empty_network(cls, config: Any) -> Any:
-        """The network of a transformers configuration; called on the meta device."""
-
-    @staticmethod
-    @abstractmethod
-    def adapt(network: Any, lora: Mapping[str, Any], initial: Path | None = None) -> tuple[Any, tuple[str, ...]]:
-        """The network with adapters, and the names of the modules whose output is cached.
-
-        Args:
-            network: The published network.
-            lora: Fresh adapters as a recipe describes them.
-            initial: A folder with adapters to start from instead.
-        """
-
-    @staticmethod
-    @abstractmethod
-    def load_processor(folder: Path, name: str, config: Any) -> Any:
-        """Tokenizer and image processor of a network's configuration from a folder; raises `ModelError`.
-
-        Args:
-            folder: A checkpoint or a bundle.
-            name: What error messages call it.
-            config: The network's configuration.
-        """
-
-    @classmethod
-    @abstractmethod
-    def image_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
-        """Number of tokens that an image takes in the language model, with what surrounds them."""
-
-    @classmethod
-    @abstractmethod
-    def vision_parts(cls, network: Any) -> tuple[Sequence[str], Sequence[str]]:
-        """Names of the modules of the vision encoder, and of the projector behind it."""
-
-    @staticmethod
-    @abstractmethod
-    def language_modules(network: Any) -> tuple[str, ...]:
-        """Names of the modules of the language model, its head included."""
-
-    @classmethod
-    @abstractmethod
-    def vision_tokens(cls, checkpoint: Checkpoint, config: Any, options: Mapping[str, Any]) -> int:
-        """Number of tokens that the vision encoder computes of an image."""
-
-    @classmethod
-    def longest_row(cls, examples: Sequence[Example]) -> tuple[int, int]:  # noqa: ARG003 - for families with it
-        """Pictures of the longest row, and about how many tokens of words precede its last question."""
-        return 1, 0
-
-    @staticmethod
-    def quantized_parameters(network: Any, options: Mapping[str, Any]) -> int:  # noqa: ARG004 - for families with it
-        """How many parameters are stored in 4 bits."""
-        return 0
-
-    @staticmethod
-    def generating_module(network: Any) -> Any:
-        """The module of a network whose ``generate`` writes the answers."""
-        return network
-
     @abstractmethod
     def generation_inputs(self, queries: Sequence[Query]) -> tuple[Any, dict[str, Any]]:
         """The network whose ``generate`` is called, and its inputs."""
@@ -211,8 +110,6 @@ class AdapterModel(ABC):
     @abstractmethod
     def rank(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most likely training answers to each question."""
-
-    # --- what all families share
 
     @classmethod
     def build(
@@ -244,14 +141,16 @@ class AdapterModel(ABC):
             raise TypeError(f"{cls.__name__}.build has no option {unknown[0]!r}")
         source = find_checkpoint(checkpoint, revision)
         if initial is not None:
-            cls.check_initial(initial, source)
+            check_initial(initial, source, cls.settings_file)
         network = cls.load_network(source, dtype, options | {"attention": attention})
         rates = cls._rate_factors(network, lora)
         if initial is not None:
             load_language(network, initial)
         peft_model, cached_modules = cls.adapt(network, lora, initial)
         if initial is not None:
-            cls._check_parts(peft_model.get_base_model(), lora, initial)
+            base = peft_model.get_base_model()
+            tower, projector = cls.vision_parts(base)
+            check_initial_parts(base, lora, initial, tower=tower, projector=projector)
         settings = AdapterSettings(
             checkpoint=source,
             dtype=dtype,
@@ -274,74 +173,6 @@ class AdapterModel(ABC):
         factors = dict.fromkeys(projector, lora.get("projector_rate", 1.0))
         factors |= dict.fromkeys(tower, lora.get("vision_rate", 1.0))
         return {f"peft_model.base_model.model.{name}.": factor for name, factor in factors.items()}
-
-    @classmethod
-    def check_initial(cls, folder: Path, checkpoint: Checkpoint) -> None:
-        """Raise `ModelError` when the adapters of a folder were trained on another checkpoint."""
-        settings = folder / cls.settings_file
-        with explain_errors(f"the adapter {folder}"):
-            if settings.is_file():
-                stored = json.loads(settings.read_text(encoding="utf-8"))
-                trained_on, same = stored["checkpoint"], stored["digest"] == checkpoint.digest()
-            else:
-                config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-                trained_on = config.get("base_model_name_or_path")
-                same = checkpoint.revision is None or trained_on in (None, checkpoint.name)  # a folder has no known id
-        if not same:
-            raise ModelError(
-                f"the adapter {folder} was trained on {trained_on} and not on {checkpoint.name}; name the former in "
-                "model.checkpoint, or another adapter in model.initial"
-            )
-
-    @classmethod
-    def _check_parts(cls, network: Any, lora: Mapping[str, Any], initial: Path) -> None:
-        """Raise `ModelError` where a recipe asks for parts to train that the adapter to start from does not contain."""
-        tower, projector = cls.vision_parts(network)
-        learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-        requested = {"projector": (lora.get("projector", False), projector)}
-        requested["vision"] = (lora.get("vision", "none") != "none", tower)
-        for key, (is_requested, part) in requested.items():
-            if is_requested and not any(is_within(name, part) for name in learning):
-                raise ModelError(
-                    f"model.lora.{key} is {str(lora[key]).lower()}, and the adapter that training starts from, "
-                    f"{initial}, has nothing there; leave the key out, or start from one that was trained with it"
-                )
-
-    @classmethod
-    def memory_estimate(
-        cls,
-        examples: Sequence[Example],
-        *,
-        checkpoint: str,
-        lora: Mapping[str, Any],
-        revision: str | None = None,
-        **options: Any,
-    ) -> MemoryEstimate:
-        """Parameter counts of what `build` returns, from the checkpoint's configuration alone."""
-        source = find_checkpoint(checkpoint, revision, weights=False)
-        config = read_config(source)
-        with explain_errors(f"the configuration of {checkpoint}"), torch.device("meta"):
-            peft_model, cached_modules = cls.adapt(cls.empty_network(config), lora)
-        network = peft_model.get_base_model()
-        pictures, words = cls.longest_row(examples)
-        before = pictures * cls.image_tokens(source, config, options) + words
-        stacks = language_model_stacks(config.get_text_config(), image_tokens=before)
-        if not cached_modules:  # the vision encoder trains
-            tokens = pictures * cls.vision_tokens(source, config, options)
-            stacks += (vision_stack(config.vision_config, tokens=tokens),)
-        return estimate_memory(
-            network,
-            vision_encoder=cached_modules,
-            stacks=stacks,
-            quantized=cls.quantized_parameters(network, options),
-            stand_in=checkpoint if source.shipped else None,
-        )
-
-    @classmethod
-    def fp16_problem(cls, **options: Any) -> str | None:
-        """Why the checkpoint of the options cannot be computed in fp16, in words; None where it can."""
-        source = find_checkpoint(options["checkpoint"], options.get("revision"), weights=False)
-        return fp16_problem(read_config(source))
 
     @property
     def partly_unused(self) -> bool:
@@ -409,15 +240,7 @@ class AdapterModel(ABC):
 
         Processor, tokenizer and chat template are exactly those of the base.
         """
-        adapted = load_adapted(bundle, cls.settings_file, cls.load_network, torch.device("cpu"))
-        for path in sorted(adapted.checkpoint.folder.iterdir()):
-            if path.name == "params.json" or path.name.endswith(".index.json"):  # of weights in another form
-                continue
-            if path.suffix in _COPIED_SUFFIXES:
-                shutil.copyfile(path, folder / path.name)
-        separate_adapted_weights(adapted.peft_model)
-        with hide_peft_warnings():
-            adapted.peft_model.merge_and_unload().save_pretrained(folder)
+        save_merged(bundle, folder, cls.settings_file, cls.load_network)
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> Self:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.hf.adapter_model import AdapterNet
+from medical_vqa.models.hf.adapter_net import AdapterNet
 from medical_vqa.models.hf.lora import (
     LORA_SIZES,
     Lora,

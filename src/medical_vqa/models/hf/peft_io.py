@@ -1,8 +1,9 @@
-"""Reads and writes an adapter with the checkpoint that it was trained on."""
+"""Reads, checks and writes an adapter with the checkpoint that it was trained on, and the two merged."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medical_vqa.errors import BundleError, MedicalVqaError
+from medical_vqa.errors import BundleError, MedicalVqaError, ModelError
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.hf.checkpoint import Checkpoint, find_base
 from medical_vqa.models.hf.families import LANGUAGE_FILE
 from medical_vqa.models.hf.loading import Dtype, explain_errors, fp16_problem, read_config
-from medical_vqa.models.hf.lora import load_lora
+from medical_vqa.models.hf.lora import hide_peft_warnings, load_lora, separate_adapted_weights
 from medical_vqa.models.memory import is_within
 from medical_vqa.runtime.devices import choose_precision, without_fp16
 
 if TYPE_CHECKING:
     LoadNetwork = Callable[[Checkpoint, Dtype, Mapping[str, Any]], Any]
+
+_COPIED_SUFFIXES = (".json", ".jinja", ".model", ".txt")
+"""Files of a base that are not weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,53 @@ def load_adapted(folder: Path, settings_name: str, load_network: LoadNetwork, de
         raise BundleError(f"the bundle {folder} cannot be loaded: {error}") from error
 
 
+def check_initial(folder: Path, checkpoint: Checkpoint, settings_name: str) -> None:
+    """Raise `ModelError` when the adapter of a folder was trained on another checkpoint.
+
+    Args:
+        folder: A bundle, or an adapter as PEFT saves it.
+        checkpoint: The checkpoint of the recipe.
+        settings_name: Name of the family's settings file in a bundle.
+    """
+    settings = folder / settings_name
+    with explain_errors(f"the adapter {folder}"):
+        if settings.is_file():
+            stored = json.loads(settings.read_text(encoding="utf-8"))
+            trained_on, same = stored["checkpoint"], stored["digest"] == checkpoint.digest()
+        else:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            trained_on = config.get("base_model_name_or_path")
+            same = checkpoint.revision is None or trained_on in (None, checkpoint.name)  # a folder has no known id
+    if not same:
+        raise ModelError(
+            f"the adapter {folder} was trained on {trained_on} and not on {checkpoint.name}; name the former in "
+            "model.checkpoint, or another adapter in model.initial"
+        )
+
+
+def check_initial_parts(
+    network: Any, lora: Mapping[str, Any], initial: Path, *, tower: Sequence[str], projector: Sequence[str]
+) -> None:
+    """Raise `ModelError` where a recipe asks for parts to train that the adapter to start from does not contain.
+
+    Args:
+        network: The network with that adapter.
+        lora: Adapters as the recipe describes them.
+        initial: The folder of the adapter, for the message.
+        tower: Names of the modules of the vision encoder.
+        projector: Names of the modules of the projector behind it.
+    """
+    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    requested = {"projector": (lora.get("projector", False), projector)}
+    requested["vision"] = (lora.get("vision", "none") != "none", tower)
+    for key, (is_requested, part) in requested.items():
+        if is_requested and not any(is_within(name, part) for name in learning):
+            raise ModelError(
+                f"model.lora.{key} is {str(lora[key]).lower()}, and the adapter that training starts from, "
+                f"{initial}, has nothing there; leave the key out, or start from one that was trained with it"
+            )
+
+
 def load_language(network: Any, folder: Path) -> None:
     """Replace the weights of a language model that trained wholly, where a folder has such.
 
@@ -114,3 +165,25 @@ def save_adapter(peft_model: Any, folder: Path, checkpoint: Checkpoint, language
     peft_model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form of PEFT's; the bundle's card has the facts
     _save_language(state, peft_model, language, folder)
+
+
+def save_merged(bundle: Path, folder: Path, settings_name: str, load_network: LoadNetwork) -> None:
+    """Write the network of a bundle with its adapter merged, in 32 bits, in the layout of its base.
+
+    Processor, tokenizer and chat template are exactly those of the base.
+
+    Args:
+        bundle: The bundle.
+        folder: Where to write.
+        settings_name: Name of the family's settings file.
+        load_network: Loads the network of the checkpoint.
+    """
+    adapted = load_adapted(bundle, settings_name, load_network, torch.device("cpu"))
+    for path in sorted(adapted.checkpoint.folder.iterdir()):
+        if path.name == "params.json" or path.name.endswith(".index.json"):  # of weights in another form
+            continue
+        if path.suffix in _COPIED_SUFFIXES:
+            shutil.copyfile(path, folder / path.name)
+    separate_adapted_weights(adapted.peft_model)
+    with hide_peft_warnings():
+        adapted.peft_model.merge_and_unload().save_pretrained(folder)
