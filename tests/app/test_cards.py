@@ -3,7 +3,7 @@
 import pytest
 
 from medical_vqa.app.components import cards, overlay
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.schema.evidence import Evidence, MultiPolygon
 from medical_vqa.serving.schema.answers import Answer, ModelRef, Timings
 

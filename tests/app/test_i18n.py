@@ -10,7 +10,9 @@ import pytest
 import medical_vqa.app
 from medical_vqa.app.case import CT_WINDOWS
 from medical_vqa.app.client import FailureCode
-from medical_vqa.app.i18n import CHINESE, ENGLISH, Texts, language_of
+from medical_vqa.app.i18n.chinese import TEXTS as CHINESE
+from medical_vqa.app.i18n.english import TEXTS as ENGLISH
+from medical_vqa.app.i18n.texts import Texts, language_of
 from medical_vqa.models.guards.pictures.image_dependence import Source
 from medical_vqa.models.guards.reasons import SENTENCES
 from medical_vqa.models.guards.sides import Side
@@ -80,8 +82,8 @@ def test_every_source_and_side_is_worded():
 
 def test_every_text_is_used():
     folder = Path(medical_vqa.app.__file__).parent
-    code = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py") if path.name != "i18n.py")
-    code += (folder / "i18n.py").read_text(encoding="utf-8").partition("_TEXTS")[2]
+    definitions = {folder / "i18n/english.py", folder / "i18n/chinese.py"}
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py") if path not in definitions)
     composed = ("failure_", "region_", "reason_", "source_", "side_")
     presets = {f"preset_{name}" for name in ("header", *CT_WINDOWS)}
     keys = [key for key in ENGLISH if not key.startswith(composed) and key not in presets]

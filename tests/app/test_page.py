@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 from medical_vqa.app import launch, settings
 from medical_vqa.app.client import Backend
 from medical_vqa.app.components import cards
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from fake_backend import png
 
 from medical_vqa.app.case import ask, open_case
 from medical_vqa.app.client import Backend
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.app.transcript import as_json, as_markdown
 
 

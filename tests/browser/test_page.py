@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from waiting import expect_accessible, until, wait_for_rectangles, wait_until_nothing_overflows
 
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 
 DICOM = bytes(128) + b"DICM"
 

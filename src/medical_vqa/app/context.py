@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medical_vqa.app.client import Backend
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.app.session import Session
 from medical_vqa.app.settings import AppSettings
 

@@ -14,7 +14,7 @@ from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.components.assets import read_asset
 from medical_vqa.app.context import PageContext
-from medical_vqa.app.i18n import LANGUAGES, Language, Texts, language_of
+from medical_vqa.app.i18n.texts import LANGUAGES, Language, Texts, language_of
 from medical_vqa.app.session import Session
 from medical_vqa.app.settings import AppSettings, read_app_settings
 from medical_vqa.app.views import conversation, image_picker, image_view

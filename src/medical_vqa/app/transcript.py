@@ -8,7 +8,7 @@ from typing import Any
 from medical_vqa.app.asking import Reply
 from medical_vqa.app.case import Case, Turn
 from medical_vqa.app.client import BackendError
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.text import per_cent
 
 

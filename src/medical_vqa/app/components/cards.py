@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from medical_vqa.app.client import BackendError
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.schema.evidence import Evidence
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.text import per_cent

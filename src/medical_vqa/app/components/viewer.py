@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from medical_vqa.app.components.assets import read_asset
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 
 _LABELS = (
     "zoom_in", "zoom_out", "zoom_reset", "zoom_help", "attention_toggle", "marker_right", "marker_left", "marker_help",

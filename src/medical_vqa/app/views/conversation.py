@@ -11,7 +11,7 @@ from medical_vqa.app.case import Case, Turn, finish_asking, retry_last_turn, sta
 from medical_vqa.app.client import Backend, BackendError
 from medical_vqa.app.components import cards
 from medical_vqa.app.context import PageContext
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.app.views import image_view, rating
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.schema.models import ModelInfo

@@ -12,7 +12,7 @@ from medical_vqa.app.client import BackendError
 from medical_vqa.app.components import cards, overlay
 from medical_vqa.app.components.viewer import Outline, ViewerContent, show_viewer
 from medical_vqa.app.context import PageContext
-from medical_vqa.app.i18n import Texts
+from medical_vqa.app.i18n.texts import Texts
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.text import per_cent
 
