@@ -61,10 +61,10 @@ def test_two_parts_have_the_loss_and_the_gradients_of_one_and_of_each_row(writte
         loss.backward()
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in model.module.parameters() if p.requires_grad]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # the loss itself is summed in fp32
     assert torch.allclose(gradients[0], gradients[1], atol=1e-10, rtol=1e-9)
     alone = sum(model.module(double(model.collate([row]))).item() for row in rows(model))
-    assert losses[0] == pytest.approx(alone, rel=1e-6)  # the loss itself is summed in fp32
+    assert losses[0] == pytest.approx(alone, rel=1e-6)
 
 
 def test_the_cut_leaves_the_fewest_tokens():
