@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,21 @@ def json_value(text: str) -> Any:
         raise ValueError("lists or objects nested too deeply") from error
     except ValueError as error:  # Python limits the length, which costs time in proportion to its square
         raise ValueError("a whole number of more than 4,300 digits") from error
+
+
+def json_type(value: object) -> str:
+    """What a message calls the type of a JSON value: ``null``, ``a list``, ``an object``, ``an empty text`` ..."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text" if value.strip() else "an empty text"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else type(value).__name__
 
 
 # --- atomic writes ----------------------------------------------------------------------------------------------------

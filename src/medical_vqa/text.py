@@ -46,6 +46,11 @@ def per_cent(fraction: float) -> str:
     return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
+def one_line(message: object) -> str:
+    """A message of another library with all line breaks and control characters replaced by single spaces."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(message)).split())
+
+
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
     """Advice for a name that does not exist: the most similar known one, or else what is known.
 

@@ -233,8 +233,8 @@ def test_a_csv_that_cannot_be_right_is_refused(own_folder: Any, text: str, messa
     ("text", "message"),
     [
         ("{", r"questions\.jsonl:1: is not JSON"),
-        ("[]", "expected an object, got list"),
-        ('{"image": "1.png", "question": "a?", "answer": {"a": 1}}', "answer is dict, expected text or a number"),
+        ("[]", "expected an object, got a list"),
+        ('{"image": "1.png", "question": "a?", "answer": {"a": 1}}', "answer is an object, expected text or a number"),
         ('{"image": "1.png", "question": "a?", "answer": []}', "the answer is empty"),
     ],
 )
@@ -255,7 +255,10 @@ def test_images_that_are_still_in_an_archive_are_to_be_unpacked(own_folder: Any)
     folder = own_folder("image,question,answer\nscans/9.png,a?,yes\n")
     shutil.make_archive(str(folder / "scans"), "zip", folder, "1.png")
     published = Folder().read(folder)
-    with pytest.raises(ImageError, match=r"9\.png: does not exist; unpack scans\.zip there, or correct its path"):
+    with pytest.raises(
+        ImageError,
+        match=r"9\.png: expected a picture, but it does not exist; unpack scans\.zip there, or correct its path",
+    ):
         published.read_image(published.examples["train"][0].image_id)
 
 

@@ -104,10 +104,10 @@ def test_a_misspelled_field_is_named_and_an_additional_one_becomes_a_fact(slake_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answer": ["MRI"]}, "field 'answer' is list, expected text or a whole number"),
-        ({"answer": True}, "field 'answer' is bool"),
+        ({"answer": ["MRI"]}, "field 'answer' is a list, expected text or a whole number"),
+        ({"answer": True}, "field 'answer' is true, expected text or a whole number"),
         ({"question": ""}, "field 'question' is empty"),
-        ({"qid": None}, "field 'qid' is NoneType"),
+        ({"qid": None}, "field 'qid' is null"),
         ({"qid": 0}, r"question id 'slake/train/0' is already used by train\.json row 1"),
         ({"img_name": "../secret.jpg"}, "leads out of the dataset's folder"),
         ({"img_name": "/etc/passwd"}, "leads out of the dataset's folder"),
@@ -128,10 +128,10 @@ def test_a_row_that_is_not_as_published_is_refused(
     ("text", "message"),
     [
         ('[{"qid": 1}]', r"row 1: field 'img_id' is missing"),
-        ("[3]", "row 1: expected an object, got int"),
-        ("{}", "expected a JSON list of rows, got dict"),
-        ('[{"qid": ', r"train\.json:1: not JSON"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        ("[3]", "row 1: expected an object, got a number"),
+        ("{}", "expected a JSON list of rows, got an object"),
+        ('[{"qid": ', r"train\.json:1: is not JSON"),
+        (b"\xff\xfe\x00", "save all of it as UTF-8"),
     ],
 )
 def test_a_file_that_is_not_a_list_of_rows_is_refused(slake_folder: Any, text: str | bytes, message: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import TypeAdapter
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import atomic_path, json_value
+from medical_vqa.io import atomic_path, json_type, json_value
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -244,7 +244,7 @@ def _check_fields(name: str, row: Mapping[str, Any], *, required: frozenset[str]
     if type(row) is dict and required <= row.keys() <= known:  # nearly every row, of which there may be millions
         return
     if not isinstance(row, Mapping):
-        raise DataError(f"expected a JSON object for a {name}, got {type(row).__name__}; write one object per line")
+        raise DataError(f"expected a JSON object for a {name}, got {json_type(row)}; write one object per line")
     keys = row.keys()
     if not keys <= known:
         raise DataError(f"unknown field {min(keys - known)!r} in a {name}; the fields are {', '.join(sorted(known))}")

@@ -16,7 +16,7 @@ import tempfile
 import weakref
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from typing import Any
 from medical_vqa.data.disjoint_sets import DisjointSets
 from medical_vqa.data.formats.base import Published
 from medical_vqa.data.formats.rows import require_unique
+from medical_vqa.data.formats.values import as_text
 from medical_vqa.data.imaging.stripping import raster_bytes
 from medical_vqa.errors import DataError, ImageError
-from medical_vqa.io import sha256
+from medical_vqa.io import json_type, sha256
 from medical_vqa.schema.records import Example, Split, Turn
 
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -44,22 +45,48 @@ class ImageFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.elsewhere: dict[str, tuple[int, str]] = {}
+        """Path of each image that is in another folder than its name -> parts of the name that agree, and the name."""
+        self._nearest: dict[str, tuple[int, str]] = {}
+        """Path of each image that was found -> the most parts of a name that agree with it, and that name."""
 
     def find(self, name: str, place: str) -> str:
         """The path of an image, as `read` takes it: relative to the folder, or ``archive.zip!member``.
 
-        Raises `DataError` with the place where there is no such image, or several are called so.
+        Of several images the one in the same capitals is taken, then one that is not in an archive.
+
+        Raises:
+            DataError: There is no such image, several are called so, or the only one of that name is in another folder
+                and another row names it there. The message has the place.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for start in range(len(parts)):
-            if paths := self._by_end.get("/".join(parts[start:]).casefold()):
+            end = "/".join(parts[start:])
+            if paths := self._by_end.get(end.casefold()):
+                if len(paths) > 1:
+                    paths = [path for path in paths if end in _ends(path)] or paths
+                    paths = [path for path in paths if "!" not in path] or paths
                 if len(paths) == 1:
+                    self._check_folder(paths[0], name, parts, start, place)
                     return paths[0]
                 raise DataError(
                     f"{place}: {len(paths)} images are called {name!r}, such as {paths[0]} and {paths[1]}; give more "
                     "of the path"
                 )
         raise DataError(f"{place}: there is no image {name!r} in {self.folder} or its zip archives; add it")
+
+    def _check_folder(self, path: str, name: str, parts: Sequence[str], start: int, place: str) -> None:
+        """Raise `DataError` where two rows name an image in different folders, and one of these folders is its own."""
+        length = len(parts) - start
+        if length > self._nearest.get(path, (0, ""))[0]:
+            self._nearest[path] = (length, name)
+        if start and len(_inside(path).split("/")) > length:
+            self.elsewhere.setdefault(path, (length, name))
+        if path in self.elsewhere and self.elsewhere[path][0] < self._nearest[path][0]:
+            raise DataError(
+                f"{place}: there is no image {self.elsewhere[path][1]!r} in {self.folder} or its zip archives, and "
+                f"another row names {path} as {self._nearest[path][1]!r}; add it"
+            )
 
     def read(self, path: str) -> bytes:
         """The bytes of an image that `find` found; raises `ImageError`."""
@@ -79,18 +106,13 @@ class ImageFiles:
         """Every end of a path, without regard to case -> the paths that end so."""
         ends: defaultdict[str, list[str]] = defaultdict(list)
         for path in self.paths():
-            parts = path.partition("!")[2].split("/") if "!" in path else path.split("/")
-            for start in range(len(parts)):
-                end = "/".join(parts[start:]).casefold()
-                ends[end].append(path)
-                if "." in parts[-1]:
-                    ends[end.rpartition(".")[0]].append(path)
+            for end in _ends(path):
+                ends[end.casefold()].append(path)
         return dict(ends)
 
     def paths(self) -> list[str]:
         """The paths of all files, as `read` takes them; also archives, and files that are no images."""
-        files = [path for path in published_files(self.folder) if path.is_file()]
-        paths = [path.relative_to(self.folder).as_posix() for path in files]
+        paths = [path.relative_to(self.folder).as_posix() for path in published_files(self.folder)]
         for path in paths:
             if path.lower().endswith(".zip"):
                 members = self._archive(path).infolist()
@@ -112,6 +134,18 @@ class ImageFiles:
         return {}
 
 
+def _inside(path: str) -> str:
+    """The path of an image in its folder or archive."""
+    return path.rpartition("!")[2]
+
+
+def _ends(path: str) -> list[str]:
+    """Every end of the path of an image, with its file's ending and without."""
+    parts = _inside(path).split("/")
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    return [*ends, *(end.rpartition(".")[0] for end in ends)] if "." in parts[-1] else ends
+
+
 class DatasetBuilder:
     """Collects the rows and images of a source, and makes a `Published` of them.
 
@@ -127,6 +161,8 @@ class DatasetBuilder:
         self.missing: list[str] = []
         self.without_image = 0
         """Questions that are left out because no image precedes them in their conversation."""
+        self.without_answer = 0
+        """Questions that are left out because their conversation ends with them."""
         self._examples: dict[Split, list[Example]] = {}
         self._places: dict[str, str] = {}
         self._image_names: dict[str, str] = {}
@@ -134,19 +170,31 @@ class DatasetBuilder:
         self._spooled: dict[str, Path] = {}
         self._related: list[Sequence[str]] = []
 
+    def numbered(self, path: Path, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+        """The rows of a file, each after its place for messages; a note says of a file that it has none."""
+        name = path.relative_to(self.files.folder).as_posix()
+        place = ""
+        for number, row in enumerate(rows, 1):
+            place = f"{name} row {number}"
+            yield place, row
+        if not place:
+            self.notes.append(f"{name} has no rows")
+
     def image(self, value: Any, place: str) -> str:
         """The id of an image: a path, bytes, base64, or an object with ``bytes`` and ``path``; raises `DataError`."""
         if isinstance(value, Mapping):
-            data, path = value.get("bytes"), value.get("path") or value.get("url")
-            return self.image(path if data is None else data, place)
+            data = value.get("bytes")
+            value = (value.get("path") or value.get("url") or value) if data is None else data
         if isinstance(value, bytes):
             return self._embedded(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):  # the number of an image, as in COCO
+            value = as_text(value)
         if isinstance(value, str) and value.strip():
             data = value.partition("base64,")[2] if value.startswith("data:") else value
             if len(data) > _LONGEST_PATH:
                 return self._embedded(_decoded(data, place))
             return self._file(value.removeprefix("file://"), place)
-        raise DataError(f"{place}: expected an image as path, bytes or base64, got {type(value).__name__}; write it so")
+        raise DataError(f"{place}: expected an image as path, bytes or base64, got {json_type(value)}; write it so")
 
     def add(
         self,
@@ -189,7 +237,7 @@ class DatasetBuilder:
         rows = self._examples.setdefault(split, [])
         if not group and len(images) > 1:
             self._related.append(images)
-        id_ = f"{self.name}/{split}/{number or len(rows) + 1}"
+        id_ = f"{self.name}/{split}/{number.strip() or len(rows) + 1}"
         require_unique(self._places, id_, place, "id")
         rows.append(
             Example(
@@ -211,6 +259,12 @@ class DatasetBuilder:
         if not self._examples:
             raise DataError(f"{self.files.folder}: no row of {self.name} in it; name the folder that holds its files")
         self._join_groups()
+        if self.files.elsewhere:
+            path, (_, name) = next(iter(self.files.elsewhere.items()))
+            self.notes.append(
+                f"{len(self.files.elsewhere):,} images are in another folder than the rows name, such as {name!r}, "
+                f"which is read from {path}: check that they are the same"
+            )
         if several := sum(bool(row.other_image_ids) for rows in self._examples.values() for row in rows):
             self.notes.append(
                 f"{several:,} questions are about several images; a model of one image receives the first"
@@ -224,6 +278,10 @@ class DatasetBuilder:
             self.notes.append(
                 f"{self.without_image:,} questions stand before the first image of their conversation: they are "
                 "context of the later ones and no questions of their own"
+            )
+        if self.without_answer:
+            self.notes.append(
+                f"{self.without_answer:,} questions end their conversation without an answer: they are left out"
             )
         total = sum(map(len, self._examples.values()))
         if unanswered := sum(not row.answers for rows in self._examples.values() for row in rows):
@@ -299,6 +357,14 @@ def split_of_name(name: str) -> Split | None:
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
+def row_split(value: Any, place: str) -> Split | None:
+    """The split that a cell names, whatever its capitals; None for an empty one; raises `DataError` for others."""
+    name = as_text(value).strip().lower()
+    if name and name not in SPLIT_NAMES:
+        raise DataError(f"{place}: split is {name!r}; write train, validation or test, or leave the column out")
+    return SPLIT_NAMES.get(name)
+
+
 def choice_facts(options: Mapping[str, str], letter: str) -> dict[str, str]:
     """The facts of a multiple-choice question: its options as JSON, and the letter of the right one."""
     return {"options": json.dumps(dict(options), ensure_ascii=False), "choice": letter, "answer_type": "CHOICE"}
@@ -310,9 +376,9 @@ def with_options(question: str, options: Mapping[str, str]) -> str:
 
 
 def published_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Paths below a folder in order, without what macOS adds to archives: ``__MACOSX`` and ``._name``."""
+    """Files below a folder in order, without what macOS adds to archives: ``__MACOSX`` and ``._name``."""
     return [
         path
         for path in sorted(folder.rglob(pattern))
-        if not path.name.startswith("._") and "__MACOSX" not in path.relative_to(folder).parts
+        if not path.name.startswith("._") and "__MACOSX" not in path.relative_to(folder).parts and path.is_file()
     ]

@@ -24,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, row_split, split_of_name
 from medical_vqa.data.formats.table_files import table_rows
 from medical_vqa.data.formats.tables import other_facts, own_card, table_paths
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, as_text, question_text
 from medical_vqa.errors import DataError
+from medical_vqa.io import json_type
 from medical_vqa.schema.records import Turn
 
 _TOKEN = re.compile(r"<image(?:-?placeholder)?>|<\|image(?:_pad|_\d+)?\|>|<img>(?:</img>)?")
 _TURNS = ("conversations", "conversatons", "messages", "conversation")  # the second is LLaVA-Med's spelling
 _IMAGES = ("image", "images", "image_path", "img")
+_IMAGE_PARTS = ("image_url", "image", "input_image")
 _PLACE = "\ufffc"
 """Where an image is among the parts of a message (Unicode's replacement for an object)."""
 _ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "model": "answer",
@@ -54,8 +56,8 @@ class Conversations:
         """Parse the JSON files of a folder; raises `DataError` with file and row where a row cannot be read."""
         builder = DatasetBuilder(self.card.name, source)
         for path in table_paths(source):
-            for number, row in enumerate(table_rows(path), 1):
-                _add(builder, row, path, f"{path.relative_to(source).as_posix()} row {number}")
+            for place, row in builder.numbered(path, table_rows(path)):
+                _add(builder, row, path, place)
         return builder.published()
 
     def bundled(self) -> Path | None:
@@ -86,12 +88,16 @@ class _Conversation:
     places: list[tuple[int, int]] = field(default_factory=list)
     """Turn and character of each image."""
     system: str = ""
+    unanswered: bool = False
+    """Whether a question without an answer ends it."""
 
 
 def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str) -> None:
     name = next((name for name in _TURNS if isinstance(row.get(name), list)), None)
     if name is None:
-        raise DataError(f"{place}: has no list of turns (conversations or messages); it has {', '.join(row)}")
+        raise DataError(
+            f"{place}: has no list of turns (conversations or messages); it has {', '.join(row) or 'no field'}"
+        )
     turns = [_turn(turn, place) for turn in row[name]]
     listed = [image for name in _IMAGES if row.get(name) for image in _as_list(row[name])]
     marked, references = _with_places(turns, listed, place)
@@ -99,9 +105,10 @@ def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str
     images = [builder.image(reference, place) for reference in references]
     if not images:
         raise DataError(f"{place}: has no image; name one, or take the row out")
-    split = split_of_name(as_text(row.get("split"))) or split_of_name(path.name) or "train"
+    split = row_split(row.get("split"), place) or split_of_name(path.name) or "train"
     number, facts = as_text(row.get("id")).strip(), other_facts(row, {name, *_IMAGES, "id", "split", "system"})
     pairs, places = conversation.turns, conversation.places
+    builder.without_answer += conversation.unanswered
     for position, pair in enumerate(pairs):
         images_so_far = sum(turn <= position for turn, _ in places)
         if not images_so_far:  # a turn before the first image is context of the later ones
@@ -124,7 +131,7 @@ def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str
 def _turn(turn: Any, place: str) -> tuple[str, str, list[Any]]:
     """Role (question, answer or system), text with a mark for each image that is in it, and these images, of a turn."""
     if not isinstance(turn, Mapping):
-        raise DataError(f"{place}: expected a turn as an object, got {type(turn).__name__}; write role and text")
+        raise DataError(f"{place}: expected a turn as an object, got {json_type(turn)}; write role and text")
     role, content = str(turn.get("from", turn.get("role", ""))).lower(), turn.get("value", turn.get("content", ""))
     if role not in _ROLES:
         raise DataError(
@@ -133,16 +140,22 @@ def _turn(turn: Any, place: str) -> tuple[str, str, list[Any]]:
     images: list[Any] = []
     if isinstance(content, list) and not all(isinstance(part, str) for part in content):
         text = ""
-        for part in (part for part in content if isinstance(part, Mapping)):
-            image = part.get("image_url", part.get("image"))
-            if part.get("type") in ("image_url", "image", "input_image"):
+        for one in content:
+            part = {"text": one} if isinstance(one, str) else one
+            if not isinstance(part, Mapping) or not (part.get("type") in _IMAGE_PARTS or "text" in part):
+                raise DataError(
+                    f"{place}: expected the parts of a turn to be text and images, got {one!r:.80}; write it so"
+                )
+            image = next((part[key] for key in ("image_url", "image") if part.get(key) is not None), None)
+            if part.get("type") in _IMAGE_PARTS:
                 if image is not None:
                     images.append(image.get("url") if isinstance(image, Mapping) and "url" in image else image)
                 text += _PLACE if image is not None else "<image>"
             elif words := as_text(part.get("text")).replace(_PLACE, ""):
                 text += f"\n{words}" if text and not text.endswith((_PLACE, "<image>")) else words
         return _ROLES[role], text, images
-    return _ROLES[role], as_text(content).replace(_PLACE, ""), images
+    text = question_text(content, place) if _ROLES[role] == "question" else answer_text(content, place)
+    return _ROLES[role], text.replace(_PLACE, ""), images
 
 
 def _with_places(
@@ -202,6 +215,7 @@ def _conversation(turns: Sequence[tuple[str, str]], system: str, place: str) -> 
             conversation.places += [(len(conversation.turns), offset) for offset in offsets]
             conversation.turns.append(Turn(words, text.strip()))
             question = None
+    conversation.unanswered = question is not None
     if not conversation.turns:
         raise DataError(f"{place}: has no question that is followed by an answer; check the roles of its turns")
     return conversation

@@ -37,13 +37,15 @@ from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.pseudonyms import Pseudonyms
 from medical_vqa.data.formats.rows import relative_name, require_unique
 from medical_vqa.data.formats.table_files import json_objects
+from medical_vqa.data.formats.values import as_id, as_text
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS, check_window
 from medical_vqa.data.imaging.raster import read_image_file
 from medical_vqa.data.imaging.recognition import is_dicom
 from medical_vqa.data.imaging.stripping import stripped
 from medical_vqa.errors import DataError, ImageError, MissingDependencyError
+from medical_vqa.io import json_type
 from medical_vqa.schema.records import Example, Split
-from medical_vqa.text import nearest
+from medical_vqa.text import nearest, one_line
 
 CARD = DatasetCard(
     name="folder",
@@ -105,9 +107,14 @@ class Folder:
         def read_image(image_id: str) -> bytes:
             view = views[image_id]
             file = source / view.path
-            if not file.exists() and (archives := sorted(source.glob("*.zip"))):
-                raise ImageError(f"{file}: does not exist; unpack {archives[0].name} there, or correct its path")
-            return stripped(read_image_file(file), str(file), frame=view.frame, window=view.window)
+            try:
+                data = read_image_file(file)
+            except ImageError as error:
+                if not (archives := sorted(source.glob("*.zip"))):
+                    raise
+                reason = str(error).rpartition(";")[0]
+                raise ImageError(f"{reason}; unpack {archives[0].name} there, or correct its path") from error
+            return stripped(data, str(file), frame=view.frame, window=view.window)
 
         return Published(
             examples=examples,
@@ -191,7 +198,7 @@ def _example(row: _Row, names: _Names, number: int, place: str) -> tuple[_View, 
 
 
 def _frame(row: _Row, place: str) -> int | None:
-    text = _optional(row, "frame", place).removesuffix(".0")  # tables store whole numbers with gaps as decimals
+    text = as_id(_optional(row, "frame", place))  # tables store whole numbers with gaps as decimals
     if text and not text.isdecimal():
         raise DataError(f"{place}: frame is {text!r}; write a whole number from 0, or leave it empty")
     return int(text) if text else None
@@ -252,9 +259,9 @@ def _optional(row: _Row, column: str, place: str) -> str:
 def _as_text(value: Any, column: str, place: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # empty cells of tables
         return ""
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise DataError(f"{place}: {column} is {type(value).__name__}, expected text or a number; write it as text")
+    if isinstance(value, str | int | float) and not (column == "question" and isinstance(value, bool)):
+        return as_text(value)
+    raise DataError(f"{place}: {column} is {json_type(value)}, expected text or a number; write it as text")
 
 
 def _read_csv(path: Path) -> Iterable[_Row]:
@@ -273,6 +280,8 @@ def _read_csv(path: Path) -> Iterable[_Row]:
         raise DataError(f"{path}: is not proper CSV ({error}); export it again with double quotes") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _read_jsonl(path: Path) -> Iterable[_Row]:
@@ -280,6 +289,8 @@ def _read_jsonl(path: Path) -> Iterable[_Row]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     for row in json_objects(lines, path):
         yield dict(zip(_column_names(list(row), path), row.values(), strict=True))
 
@@ -294,7 +305,7 @@ def _read_parquet(path: Path) -> Iterable[_Row]:
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error
+        raise DataError(f"{path}: is not a complete parquet file ({one_line(error)}); write it again") from error
     names = _column_names(table.column_names, path)
     return [dict(zip(names, row.values(), strict=True)) for row in table.to_pylist()]
 

@@ -20,7 +20,7 @@ from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, split_of_name
 from medical_vqa.data.formats.table_files import table_rows
 from medical_vqa.data.formats.tables import table_paths
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, as_text, question_text
 from medical_vqa.errors import DataError
 from medical_vqa.schema.records import Split
 
@@ -42,8 +42,7 @@ class KvasirVqa:
         builder = DatasetBuilder(self.card.name, source)
         for path in table_paths(source):
             split = split_of_name(path.name) or "train"
-            for number, row in enumerate(table_rows(path), 1):
-                place = f"{path.name} row {number}"
+            for place, row in builder.numbered(path, table_rows(path)):
                 if not {"img_id", "question", "answer"} <= row.keys():
                     raise DataError(f"{place}: expected img_id, question and answer; get the published file")
                 image_id = as_text(row["img_id"])
@@ -54,7 +53,7 @@ class KvasirVqa:
                     "img_id": image_id,
                 }
                 image = builder.image(row.get("image") or image_id, place)
-                question, answers = as_text(row["question"]), [as_text(row["answer"])]
+                question, answers = question_text(row["question"], place), [answer_text(row["answer"], place)]
                 group = as_text(row.get("video_id"))
                 builder.add(split, question, answers, [image], place, group=group, facts=facts)
         builder.notes.append("the rows do not say which frames belong to one examination: run the audit")

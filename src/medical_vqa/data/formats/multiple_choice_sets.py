@@ -17,8 +17,6 @@ The question is followed by its choices, one per line; accepted are the text and
 
 from __future__ import annotations
 
-import ast
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +26,9 @@ from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, choice_facts, split_of_name, with_options
 from medical_vqa.data.formats.table_files import Row, table_rows
 from medical_vqa.data.formats.tables import other_facts, table_paths
-from medical_vqa.data.formats.values import as_id, as_text
+from medical_vqa.data.formats.values import answer_text, as_id, as_text, listed, question_text
 from medical_vqa.errors import DataError
+from medical_vqa.io import json_type
 from medical_vqa.schema.records import Split
 
 _LETTERS = "ABCDEFGHIJ"
@@ -40,6 +39,8 @@ class _MultipleChoice(ABC):
     """What the readers of this module share: one row at a time, with its options and its letter."""
 
     card: DatasetCard
+    images_by_index: dict[str, list[Any]]
+    """Images of the earlier rows of the same file, for a row that names them by that row's index."""
 
     def read(self, source: Path) -> Published:
         """Parse the tables of a folder; raises `DataError` with file and row where a row is not as published."""
@@ -48,8 +49,8 @@ class _MultipleChoice(ABC):
             if not self.has_rows(path):
                 continue
             split = split_of_name(path.name) or "test"
-            for number, row in enumerate(table_rows(path), 1):
-                place = f"{path.name} row {number}"
+            self.images_by_index = {}
+            for place, row in builder.numbered(path, table_rows(path)):
                 try:
                     self.add(builder, row, split, place)
                 except KeyError as error:
@@ -82,6 +83,10 @@ def _add_choice(
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Add a multiple-choice row whose answer is a letter or the text of a choice; raises `DataError` for neither."""
+    if not question.strip():
+        raise DataError(f"{place}: the question is empty; fill it in or take the row out")
+    if not options:
+        raise DataError(f"{place}: has no choices; get the published file, or take the row out")
     texts = {
         text.strip().lower(): letter for letter, text in reversed(list(options.items()))
     }  # of equal texts the first
@@ -100,6 +105,19 @@ def _add_choice(
     )
 
 
+def _choices(value: Any, place: str) -> dict[str, str]:
+    """Letter -> choice, of an object of letters or a list in their order; raises `DataError` for anything else."""
+    content = listed(value)
+    if isinstance(content, list) and len(content) <= len(_LETTERS):
+        content = dict(zip(_LETTERS, content, strict=False))
+    if not isinstance(content, Mapping):
+        raise DataError(
+            f"{place}: expected the choices as a list of at most {len(_LETTERS)}, or as an object of letters, got "
+            f"{json_type(content)}; get the published file"
+        )
+    return {str(letter): answer_text(text, place) for letter, text in content.items()}
+
+
 class PmcVqa(_MultipleChoice):
     """The ``pmc-vqa`` dataset."""
 
@@ -114,11 +132,11 @@ class PmcVqa(_MultipleChoice):
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row; its choices may begin with their letter, and many figures are compound."""
         options = {letter: _without_letter(as_text(row[f"Choice {letter}"]), letter) for letter in "ABCD"}
-        answer = as_text(row["Answer"] if "Answer" in row else row["Anwser"])
+        answer = answer_text(row["Anwser"] if "Anwser" in row else row["Answer"], place)
         answer_letter = as_text(row.get("Answer_label"))
         answer = answer_letter or _without_letter(answer, answer.strip()[:1].upper())
         facts = {"caption": as_text(row.get("Caption"))[:200]}
-        question, images = as_text(row["Question"]).strip(), [row["Figure_path"]]
+        question, images = question_text(row["Question"], place).strip(), [row["Figure_path"]]
         _add_choice(builder, split, question, options, answer, images, place, facts=facts)
 
 
@@ -143,7 +161,8 @@ class OmniMedVqa(_MultipleChoice):
             "question_type": as_text(row.get("question_type")),
             "source": as_text(row.get("dataset")),
         }
-        question, answer, number = as_text(row["question"]), as_text(row["gt_answer"]), as_text(row["question_id"])
+        question, answer = question_text(row["question"], place), answer_text(row["gt_answer"], place)
+        number = as_text(row["question_id"])
         _add_choice(builder, split, question, options, answer, [row["image_path"]], place, number=number, facts=facts)
 
 
@@ -164,11 +183,13 @@ class MedXpertQa(_MultipleChoice):
 
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row."""
-        options = {key: as_text(text) for key, text in dict(row["options"]).items() if as_text(text)}
+        options = {letter: text for letter, text in _choices(row["options"], place).items() if text}
         facts = other_facts(row, {"id", "question", "options", "label", "images"})
-        question = as_text(row["question"]).partition("\nAnswer Choices:")[0]
-        number, images = as_text(row["id"]), list(row["images"])
-        _add_choice(builder, split, question, options, as_text(row["label"]), images, place, number=number, facts=facts)
+        question = question_text(row["question"], place).partition("\nAnswer Choices:")[0]
+        number, answer = as_text(row["id"]), answer_text(row["label"], place)
+        images = listed(row["images"])
+        images = images if isinstance(images, list) else [images]
+        _add_choice(builder, split, question, options, answer, images, place, number=number, facts=facts)
 
 
 class MedFrameQa(_MultipleChoice):
@@ -184,14 +205,15 @@ class MedFrameQa(_MultipleChoice):
 
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row."""
-        options = dict(zip(_LETTERS, map(as_text, row["options"]), strict=False))
-        images = [row[f"image_{n}"] for n in range(1, 6) if row.get(f"image_{n}") is not None]
+        options = _choices(row["options"], place)
+        frames = [number for number in range(1, 6) if row.get(f"image_{number}") is not None]
+        if frames != list(range(1, len(frames) + 1)):
+            raise DataError(f"{place}: has image_{frames[-1]} without one before it; get the published file")
+        images = [row[f"image_{number}"] for number in frames]
         facts = other_facts(row, {"question", "options", "correct_answer", "question_id"})
         number = as_text(row.get("question_id"))
-        answer = as_text(row["correct_answer"])
-        _add_choice(
-            builder, split, as_text(row["question"]), options, answer, images, place, number=number, facts=facts
-        )
+        question, answer = question_text(row["question"], place), answer_text(row["correct_answer"], place)
+        _add_choice(builder, split, question, options, answer, images, place, number=number, facts=facts)
 
 
 class VlmEvalKit(_MultipleChoice):
@@ -205,27 +227,27 @@ class VlmEvalKit(_MultipleChoice):
         homepage="https://github.com/open-compass/VLMEvalKit",
     )
 
-    def __init__(self) -> None:
-        self._images: dict[str, list[Any]] = {}
-
     def add(self, builder: DatasetBuilder, row: Row, split: Split, place: str) -> None:
         """Add a row, with choices or without."""
-        index, cell = as_id(row["index"]), as_text(row["image"] if "image" in row else row["image_path"])
-        if 0 < len(cell) <= _LONGEST_INDEX and as_id(cell) in self._images:
-            images = self._images[as_id(cell)]
+        column = "image_path" if "image_path" in row and "image" not in row else "image"
+        index, cell = as_id(row["index"]), as_text(row[column])
+        if 0 < len(cell) <= _LONGEST_INDEX and as_id(cell) in self.images_by_index:
+            images = self.images_by_index[as_id(cell)]
         else:
-            images = ast.literal_eval(cell) if cell.startswith("[") else [cell]
-        self._images[index] = images
+            images = listed(cell)
+            images = images if isinstance(images, list) else [cell]
+        self.images_by_index[index] = images
         options = {letter: as_text(row[letter]) for letter in _LETTERS if as_text(row.get(letter)).strip()}
         facts = other_facts(row, {"index", "image", "image_path", "question", "answer", *options})
         row_split = split_of_name(as_text(row.get("split"))) or split
-        question, answer = as_text(row["question"]), as_text(row.get("answer"))
+        question, answer = question_text(row["question"], place), answer_text(row.get("answer"), place)
         if options:
             _add_choice(builder, row_split, question, options, answer, images, place, number=index, facts=facts)
             return
         ids = [builder.image(image, place) for image in images]
-        answers = json.loads(answer) if answer.startswith('["') else [answer]
-        builder.add(row_split, question, answers, ids, place, number=index, facts=facts)
+        answers = listed(answer)
+        texts = [as_text(text) for text in (answers if isinstance(answers, list) else [answer])]
+        builder.add(row_split, question, texts, ids, place, number=index, facts=facts)
 
 
 def _without_letter(text: str, letter: str) -> str:

@@ -20,8 +20,9 @@ from typing import Any
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.table_files import is_table, table_rows
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, question_text
 from medical_vqa.errors import DataError
+from medical_vqa.text import one_line
 
 _YES_NO = ("yes", "no")
 
@@ -46,14 +47,13 @@ class PathVqa:
             split = split_of_name(path.name)
             if split is None or (path.suffix != ".parquet" and "qa" not in path.name.lower()):
                 continue
-            for number, row in enumerate(_rows(path), 1):
-                place = f"{path.name} row {number}"
+            for place, row in builder.numbered(path, _rows(path)):
                 if not {"image", "question", "answer"} <= row.keys():
                     raise DataError(f"{place}: expected image, question and answer; get the published file")
-                answer = as_text(row["answer"])
+                answer = answer_text(row["answer"], place)
                 kind = "CLOSED" if answer.strip().lower() in _YES_NO else "OPEN"
                 images = [builder.image(row["image"], place)]
-                question = as_text(row["question"])
+                question = question_text(row["question"], place)
                 builder.add(split, question, [answer], images, place, facts={"answer_type": kind})
         return builder.published()
 
@@ -75,8 +75,10 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     try:
         rows = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-        raise DataError(f"{path}: is not a complete pickle ({error}); get the published file") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle raises whatever its instructions run into
+        raise DataError(f"{path}: is not a complete pickle ({one_line(error)}); get the published file") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a list of objects; get the published file")
     yield from rows

@@ -12,15 +12,17 @@ stands before the question, which cannot be understood without it. Several answe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, published_files
+from medical_vqa.data.formats.rows import read_json_rows
 from medical_vqa.data.formats.table_files import json_content
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, as_text, question_text
 from medical_vqa.errors import DataError
+from medical_vqa.io import json_type
 from medical_vqa.schema.records import Split
 
 _FOLDERS: Mapping[Split, str] = {"train": "train_qa_pairs", "validation": "val_qa_pairs", "test": "test_qa_pairs"}
@@ -44,16 +46,31 @@ class RadReStruct:
         folder = next((path.parent for path in published_files(source, _MAPPING)), None)
         if folder is None:
             raise DataError(f"{source}: expected {_MAPPING}; name the folder data/radrestruct of the repository")
-        images: Mapping[str, Sequence[str]] = json_content(folder / _MAPPING)
+        images = json_content(folder / _MAPPING)
+        if not isinstance(images, Mapping):
+            raise DataError(
+                f"{folder / _MAPPING}: expected an object of report -> images, got {json_type(images)}; get the "
+                "published file"
+            )
         builder = DatasetBuilder(self.card.name, source)
+        without_image: list[str] = []
         for split, name in _FOLDERS.items():
-            for path in sorted((folder / name).glob("*.json"), key=lambda file: (len(file.stem), file.stem)):
-                for image in images.get(path.stem, ()):
+            for path in sorted(published_files(folder / name, "*.json"), key=lambda file: (len(file.stem), file.stem)):
+                named = images.get(path.stem) or []
+                if not named:
+                    without_image.append(f"{name}/{path.name}")
+                pairs = [pair for _, pair in builder.numbered(path, read_json_rows(path))]
+                for image in named if isinstance(named, list) else [named]:
                     image_id = builder.image(image, path.name)
-                    for number, pair in enumerate(json_content(path), 1):
+                    for number, pair in enumerate(pairs, 1):
                         self._add(builder, split, pair, image_id, path, number)
             if not (folder / name).is_dir():
                 builder.missing.append(name)
+        if without_image:
+            builder.notes.append(
+                f"{len(without_image):,} reports have no image in {_MAPPING}, such as {without_image[0]}: their "
+                "questions are left out"
+            )
         return builder.published()
 
     def bundled(self) -> Path | None:
@@ -65,15 +82,23 @@ class RadReStruct:
         if not isinstance(pair, list) or len(pair) != 4 or not isinstance(pair[3], Mapping):
             raise DataError(f"{place}: expected question, answers, history and options; get the published file")
         question, answers, history, about = pair
+        if not isinstance(history, list) or not all(isinstance(earlier, list) for earlier in history):
+            raise DataError(f"{place}: expected the history as a list of questions and answers; get the published file")
+        own_question = question_text(question, place)
+        if not own_question.strip():
+            raise DataError(f"{place}: the question is empty; get the published file")
         before = [f"{as_text(earlier[0])} {as_text(earlier[1])}" for earlier in history if len(earlier) > 1]
-        closed = set(about.get("options", ())) == {"yes", "no"}
+        options = about.get("options")
+        closed = isinstance(options, list) and set(map(as_text, options)) == {"yes", "no"}
         facts = {
             "answer_type": "CLOSED" if closed else "OPEN",
             "choice_type": as_text(about.get("answer_type")),
             "area": as_text(about.get("path")).partition("_")[0],
             "level": str(1 + len(before)),
         }
-        text = "\n".join([*before, as_text(question)])
+        text = "\n".join([*before, own_question])
         name = f"{path.stem}-{image_id.rpartition('/')[2]}-{number}"
         group = f"rad-restruct/report-{path.stem}"
-        builder.add(split, text, [as_text(answers)], [image_id], place, number=name, group=group, facts=facts)
+        builder.add(
+            split, text, [answer_text(answers, place)], [image_id], place, number=name, group=group, facts=facts
+        )

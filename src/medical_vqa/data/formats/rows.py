@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medical_vqa.data.formats.table_files import json_content
+from medical_vqa.data.formats.values import as_text
 from medical_vqa.errors import DataError
-from medical_vqa.io import json_value
+from medical_vqa.io import json_type
 from medical_vqa.text import nearest
 
 
 def read_json_rows(path: Path) -> list[Any]:
     """The list in a JSON file; raises `DataError` where the file is not UTF-8, not JSON or not a list."""
-    try:
-        rows = json_value(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except ValueError as error:
-        line = f":{error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
-        raise DataError(f"{path}{line}: not JSON ({error}); get the file again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    rows = json_content(path)
     if not isinstance(rows, list):
-        raise DataError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}; get the published file")
+        raise DataError(f"{path}: expected a JSON list of rows, got {json_type(rows)}; get the published file")
     return rows
 
 
@@ -38,7 +31,7 @@ def check_fields(row: Any, place: str, *, required: Collection[str], optional: C
         optional: Fields that a row may have.
     """
     if not isinstance(row, Mapping):
-        raise DataError(f"{place}: expected an object, got {type(row).__name__}; write one object per question")
+        raise DataError(f"{place}: expected an object, got {json_type(row)}; write one object per question")
     if missing := [key for key in required if key not in row]:
         known = [*required, *optional]
         others = [str(key) for key in row if key not in known]
@@ -50,9 +43,9 @@ def check_fields(row: Any, place: str, *, required: Collection[str], optional: C
 def extra_facts(row: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
     """Fields that the published format does not have, as facts: those that are text, numbers, or true or false."""
     return {
-        str(key): str(value).strip()
+        str(key): as_text(value).strip()
         for key, value in row.items()
-        if key not in known and isinstance(value, str | int | float) and str(value).strip()
+        if key not in known and isinstance(value, str | int | float) and as_text(value).strip()
     }
 
 
@@ -71,13 +64,13 @@ def note_extra_fields(rows: Iterable[Any], known: Collection[str], file: str) ->
 
 
 def text(row: Mapping[str, Any], key: str, place: str) -> str:
-    """A field as text, unchanged; a whole number is written out; raises `DataError` on any other type."""
+    """A field as text, unchanged; a whole number is written without decimals; raises `DataError` on any other type."""
     value = row[key]
     if isinstance(value, str):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{place}: field {key!r} is {type(value).__name__}, expected text or a whole number; quote it")
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return as_text(value)
+    raise DataError(f"{place}: field {key!r} is {json_type(value)}, expected text or a whole number; quote it")
 
 
 def filled(row: Mapping[str, Any], key: str, place: str) -> str:
@@ -102,9 +95,27 @@ def require_unique(places: dict[str, str], key: str, place: str, name: str) -> N
     places[key] = place
 
 
+def require_same_name(image_names: dict[str, str], image_id: str, name: str, place: str) -> None:
+    """Raise `DataError` for an image whose id another file has.
+
+    Args:
+        image_names: Image id -> name of its file, of the rows so far; the image is added.
+        image_id: Id of the image of a row.
+        name: Name of its file.
+        place: File and row number.
+    """
+    if image_names.setdefault(image_id, name) != name:
+        raise DataError(
+            f"{place}: image {name!r} would be the same as {image_names[image_id]!r} of an earlier row, both are "
+            f"{image_id}; get the published file"
+        )
+
+
 def relative_name(name: str, place: str) -> str:
     """A relative file name with forward slashes; raises `DataError` where it would leave its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name or not path.parts:
+    if path.is_absolute() or ".." in path.parts or ":" in name or not path.parts:
         raise DataError(f"{place}: image {name!r} leads out of the dataset's folder; give a path inside it")
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"{place}: image {name!r} has a character that no file name can have; correct it")
     return str(path)

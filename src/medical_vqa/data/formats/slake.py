@@ -27,6 +27,7 @@ from medical_vqa.data.formats.rows import (
     note_extra_fields,
     read_json_rows,
     relative_name,
+    require_same_name,
     require_unique,
     text,
 )
@@ -152,7 +153,7 @@ def _read_split(path: Path, split: Split, name: str, image_names: dict[str, str]
         place = f"{path.name} row {number}"
         example = _example(row, split, name, place)
         require_unique(places, example.id, place, "question id")
-        image_names[example.image_id] = "imgs/" + relative_name(row["img_name"], place)
+        require_same_name(image_names, example.image_id, f"imgs/{relative_name(row['img_name'], place)}", place)
         if not example.answers:
             notes.append(f"{split} qid {example.facts['qid']} has an empty answer: kept without one")
         examples.append(example)

@@ -11,6 +11,7 @@ with boxes as [x, y, width, height] in pixels of the image.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from medical_vqa.data.cache.regions import Regions, coverage_grid
-from medical_vqa.data.imaging.raster import open_image_file
+from medical_vqa.data.imaging.raster import DECODER_ERRORS, open_image_file
 from medical_vqa.errors import DataError
 
 
@@ -27,8 +28,8 @@ def region_reader(source: Path) -> Callable[[str], Regions] | None:
     if not (source / "mask.txt").is_file():
         return None
     names = source / "mask.txt"
-    rows = [line.split(":", 1) for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
+        rows = [line.split(":", 1) for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
         organs = {int(value): name.strip() for value, name in rows}
     except ValueError as error:
         raise DataError(f"{names}: expected rows such as 70:Liver ({error}); get the published file") from error
@@ -44,8 +45,11 @@ def _mask_regions(source: Path, stem: str, organs: dict[int, str]) -> Regions:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
-    with Image.open(path) as image:
-        values = np.asarray(image)
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except DECODER_ERRORS as error:
+        raise DataError(f"{path}: expected a whole mask, but it cannot be decoded ({error}); get it again") from error
     if values.ndim != 2:
         return {}  # a color overlay, in another coding
     if not np.isin(values, list(organs)).any():
@@ -64,13 +68,18 @@ def _box_regions(folder: Path, findings: list[str]) -> Regions:
     masks: dict[str, np.ndarray[tuple[int, int], np.dtype[np.bool_]]] = {}
     for name, (x, y, w, h) in _read_boxes(path):
         mask = masks.setdefault(name, np.zeros((height, width), bool))
-        mask[round(y) : round(y + h), round(x) : round(x + w)] = True
+        mask[max(0, round(y)) : max(0, round(y + h)), max(0, round(x)) : max(0, round(x + w))] = True
     return {f"box: {name}": coverage_grid(masks[name]) if name in masks else None for name in findings}
 
 
 def _read_boxes(path: Path) -> list[tuple[str, list[float]]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return [(name, [float(v) for v in box]) for row in rows for name, box in row.items() if len(box) == 4]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: expected boxes such as [{{'Liver': [x, y, w, h]}}] ({error})") from error
+        boxes = [(name, [float(v) for v in box]) for row in rows for name, box in row.items() if len(box) == 4]
+        if not all(math.isfinite(value) for _, box in boxes for value in box):
+            raise ValueError("a number is not finite")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path}: expected boxes such as [{{'Liver': [x, y, w, h]}}] ({error}); get it again"
+        ) from error
+    return boxes

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from medical_vqa.errors import DataError, MissingDependencyError
-from medical_vqa.io import json_value
+from medical_vqa.io import json_type, json_value
+from medical_vqa.text import one_line
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".arrow", ".txt")
 """Endings of files that `table_rows` reads; each also with ``.gz``."""
@@ -74,8 +75,12 @@ def json_content(path: Path) -> Any:
         except UnicodeError:  # which is a ValueError too, and is described below
             raise
         except ValueError as error:
-            line = f":{error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
-            raise DataError(f"{path}{line}: is not JSON ({error}); save it so") from error
+            cause = error.__cause__
+            line = f":{cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
+            advice = "get the file again"
+            if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data" and cause.lineno > 1:
+                advice = "write one list of all rows, or name a file of JSON lines .jsonl"
+            raise DataError(f"{path}{line}: is not JSON ({error}); {advice}") from error
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -88,6 +93,9 @@ def json_rows(path: Path) -> Iterator[Row]:
         lists = [
             value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
         ]
+        if len(lists) > 1:
+            names = " and ".join(key for key, value in content.items() if value in lists)
+            raise DataError(f"{path}: holds several lists of rows ({names}); write each into a file of its own")
         if len(lists) == 1:
             content = lists[0]
         elif content and all(isinstance(value, list) for value in content.values()):
@@ -97,8 +105,11 @@ def json_rows(path: Path) -> Iterator[Row]:
                 {"id": key, **value} if isinstance(value, dict) else {"id": key, "answer": value}
                 for key, value in content.items()
             ]
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{path}: expected a list of objects, one per row; write it so")
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of objects, one per row, got {json_type(content)}; write it so")
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path} row {number}: expected an object, got {json_type(row)}; write one per row")
     yield from content
 
 
@@ -160,10 +171,12 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
         file.seek(0)
         separator = separator or _separator(header)
         names: list[str] = []
+        named = 0  # cells up to the last one with a name
         try:
             for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True)):
                 if number == 0:
                     names = _unique(cells, path)
+                    named = max((place for place, cell in enumerate(cells, 1) if cell.strip()), default=0)
                 elif cells:
                     cells[0] = cells[0].removeprefix("\ufeff")  # of a file that was appended to another
                     if [cell.strip() for cell in cells] == names and len(cells) > 1:
@@ -171,10 +184,12 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
                             f"{path} row {number}: repeats the header, as where files were joined; remove this line "
                             "and the rows that are there twice"
                         )
-                    if len(cells) > len(names):
+                    if not named <= len(cells) <= len(names):
+                        advice = f"put cells that contain {separator!r} in double quotes"
+                        if len(cells) < len(names):
+                            advice = "export the whole table again, with the separators of empty cells"
                         raise DataError(
-                            f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; put cells that "
-                            f"contain {separator!r} in double quotes"
+                            f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; {advice}"
                         )
                     yield dict(zip(names, cells, strict=False))
         except csv.Error as error:
@@ -209,7 +224,7 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
         except ValueError as error:
             raise DataError(f"{path}:{number}: is not JSON ({error}); write one object per line") from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}; write one per line")
+            raise DataError(f"{path}:{number}: expected an object, got {json_type(row)}; write one per line")
         yield row
 
 
@@ -254,7 +269,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 for batch in file.iter_batches(max(1, min(_BATCH, fitting)), row_groups=[number]):
                     yield from batch.to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a complete parquet file ({error}); write it again") from error
+        raise DataError(f"{path}: is not a complete parquet file ({one_line(error)}); write it again") from error
 
 
 def _arrow_rows(path: Path) -> Iterator[Row]:
@@ -270,4 +285,4 @@ def _arrow_rows(path: Path) -> Iterator[Row]:
             for batch in batches:
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a complete Arrow file ({error}); save the dataset again") from error
+        raise DataError(f"{path}: is not a complete Arrow file ({one_line(error)}); save the dataset again") from error

@@ -11,16 +11,14 @@ Every other column that holds text or numbers is a fact.
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from medical_vqa.data.formats.base import DatasetCard, Published
-from medical_vqa.data.formats.building import SPLIT_NAMES, DatasetBuilder, published_files, split_of_name
+from medical_vqa.data.formats.building import DatasetBuilder, published_files, row_split, split_of_name
 from medical_vqa.data.formats.table_files import is_table, table_rows
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, as_text, listed, question_text
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.schema.records import Split
 
@@ -72,35 +70,46 @@ class Table:
         """Parse the tables of a folder; raises `DataError` with file and row where a row cannot be read."""
         builder = DatasetBuilder(self.card.name, source)
         for path in table_paths(source):
-            columns: dict[str, str] = {}
-            for number, row in enumerate(table_rows(path), 1):
-                place = f"{path.relative_to(source).as_posix()} row {number}"
-                if not columns:
-                    columns = self._columns(row, place)
-                    guess = ", ".join(f"{field}={column}" for field, column in columns.items())
-                    builder.notes.append(f"{path.name}: columns {guess}; --columns changes them")
+            columns = dict(self.columns)
+            names: dict[str, None] = {}
+            for place, row in builder.numbered(path, table_rows(path)):
+                if not row.keys() <= names.keys():  # rows of JSON may have different columns
+                    names.update(dict.fromkeys(row))
+                    columns = guess_columns(names, columns)
+                self._require(columns, row, place)
                 add_row(builder, row, columns, split_of_name(path.name), place)
+            if absent := [f"{field}={column}" for field, column in columns.items() if names and column not in names]:
+                raise DataError(
+                    f"{path.name}: --columns {absent[0]}: there is no such column; it has {', '.join(names)}"
+                )
+            if names:
+                guess = ", ".join(f"{field}={columns[field]}" for field in FIELDS if field in columns)
+                builder.notes.append(f"{path.name}: columns {guess}; --columns changes them")
         return builder.published()
 
     def bundled(self) -> Path | None:
         """None: it does not ship with the package."""
         return None
 
-    def _columns(self, row: Mapping[str, Any], place: str) -> dict[str, str]:
-        columns = {**guess_columns(row), **self.columns}
-        if absent := [f"{field}={column}" for field, column in columns.items() if column not in row]:
-            raise DataError(f"{place}: --columns {absent[0]}: there is no such column; it has {', '.join(row)}")
-        if missing := [field for field in ("image", "question") if field not in columns]:
-            raise DataError(
-                f"{place}: no column is named like the {missing[0]}; it has {', '.join(row)}: name it with --columns "
-                f"{missing[0]}=COLUMN"
-            )
-        return columns
+    def _require(self, columns: Mapping[str, str], row: Mapping[str, Any], place: str) -> None:
+        """Raise `DataError` where a row has no image or no question."""
+        existing = ", ".join(row) or "none"
+        for field in ("image", "question"):
+            if field not in columns:
+                raise DataError(
+                    f"{place}: no column is named like the {field}; it has {existing}: name it with --columns "
+                    f"{field}=COLUMN"
+                )
+            if columns[field] not in row:
+                option = f"--columns {field}={columns[field]}: " if field in self.columns else ""
+                raise DataError(
+                    f"{place}: {option}there is no column {columns[field]!r}; it has {existing}: give every row one"
+                )
 
 
 def table_paths(source: Path) -> list[Path]:
     """The tables of a folder, also in its subfolder ``data`` and those of splits; raises `DataError` without any."""
-    paths = [path for path in published_files(source) if path.is_file() and is_table(path)]
+    paths = [path for path in published_files(source) if is_table(path)]
     paths = [path for path in paths if path.name.lower() not in _NOT_ROWS and path.suffix.lower() != ".txt"]
     if not paths:
         raise DataError(f"{source}: expected a table such as questions.csv, .xlsx, .jsonl or .parquet; put one there")
@@ -110,11 +119,18 @@ def table_paths(source: Path) -> list[Path]:
 _NOT_ROWS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "manifest.json")
 
 
-def guess_columns(row: Mapping[str, Any]) -> dict[str, str]:
-    """Field -> column, of the fields that a column is named after."""
-    by_name = {column.strip().lower().replace(" ", "_"): column for column in row}
-    columns: dict[str, str] = {}
+def guess_columns(names_of_columns: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Field -> column, of the fields that a column is named after.
+
+    Args:
+        names_of_columns: Names of the columns.
+        known: Field -> column, of the fields whose column is known.
+    """
+    columns = dict(known)
+    by_name = {column.strip().lower().replace(" ", "_"): column for column in names_of_columns}
     for field, names in FIELDS.items():
+        if field in columns:
+            continue
         free = (by_name[name] for name in names if name in by_name and by_name[name] not in columns.values())
         if (column := next(free, None)) is not None:
             columns[field] = column
@@ -133,12 +149,12 @@ def add_row(
         split: The split that the file's name states; a column of splits has priority.
         place: File and row number.
     """
-    answers = _listed(row.get(columns.get("answer", "")))
+    answers = listed(row.get(columns.get("answer", "")))
     images = row[columns["image"]]
     builder.add(
-        _split(row, columns, split, place),
-        as_text(row[columns["question"]]),
-        [as_text(answer) for answer in (answers if isinstance(answers, list) else [answers])],
+        row_split(row.get(columns.get("split", "")), place) or split or "train",
+        question_text(row[columns["question"]], place),
+        [answer_text(answer, place) for answer in (answers if isinstance(answers, list) else [answers])],
         [builder.image(image, place) for image in (images if isinstance(images, list) else [images])],
         place,
         number=as_text(row.get(columns.get("id", ""))).strip(),
@@ -147,33 +163,8 @@ def add_row(
     )
 
 
-def _listed(answers: Any) -> Any:
-    """The items of a list that was written into a cell as text, as ``["yes", "no"]`` by JSON or pandas."""
-    if not isinstance(answers, str) or not (answers.strip().startswith("[") and answers.strip().endswith("]")):
-        return answers
-    for read in (json.loads, ast.literal_eval):
-        try:
-            items = read(answers.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        if isinstance(items, list) and all(isinstance(item, str | int | float) for item in items):
-            return items
-    return answers
-
-
 def other_facts(row: Mapping[str, Any], used: set[str]) -> dict[str, str]:
     """The other columns that hold short text or numbers."""
     values = {column: value for column, value in row.items() if column not in used}
     texts = {key: as_text(value).strip() for key, value in values.items() if isinstance(value, str | int | float)}
     return {key: text for key, text in texts.items() if text and len(text) <= _MAX_FACT}
-
-
-def _split(row: Mapping[str, Any], columns: Mapping[str, str], split: Split | None, place: str) -> Split:
-    if "split" not in columns:
-        return split or "train"
-    name = as_text(row.get(columns["split"])).strip().lower()
-    if not name:
-        return split or "train"
-    if name not in SPLIT_NAMES:
-        raise DataError(f"{place}: split is {name!r}; write train, validation or test, or leave the column out")
-    return SPLIT_NAMES[name]

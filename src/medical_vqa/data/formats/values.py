@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from medical_vqa.errors import DataError
+from medical_vqa.io import json_type
 
 MISSING = object()
 """What `lookup` returns where there is no such value."""
@@ -35,11 +39,54 @@ def as_text(value: Any) -> str:
 
 
 def _of_object(value: Mapping[str, Any]) -> str:
-    """The answer or text in an object, or its only value; otherwise the object as JSON."""
+    """The answer or text in an object, or its only value; empty for an empty one, otherwise the object as JSON."""
     known = next((key for key in _TEXT_KEYS if key in value), None)
     if known is not None:
         return as_text(value[known])
-    return as_text(next(iter(value.values()))) if len(value) == 1 else json.dumps(value, ensure_ascii=False)
+    if len(value) < 2:
+        return as_text(list(value.values()))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def question_text(value: Any, place: str) -> str:
+    """A question as text, like `as_text`; raises `DataError` with the place for true, false, several texts, an object.
+
+    An object with a text in it, such as ``{"text": "Is it a CT?"}``, is that text.
+    """
+    several = isinstance(value, list | tuple) and len(value) > 1
+    if several or isinstance(value, bool) or _is_object(value):
+        raise DataError(f"{place}: expected a question as text, got {json_type(value)}; write it as text")
+    return as_text(value)
+
+
+def answer_text(value: Any, place: str) -> str:
+    """An answer as text, like `as_text`; raises `DataError` with the place for an object without a text in it."""
+    if _is_object(value):
+        kind = "an object" if isinstance(value, Mapping) else "a list of objects"
+        raise DataError(f"{place}: expected an answer as text or a number, got {kind} without a text; write it as text")
+    return as_text(value)
+
+
+def listed(value: Any) -> Any:
+    """The items of a list that was written into a cell as text, as ``["yes", "no"]`` by JSON or pandas."""
+    if not isinstance(value, str) or not (value.strip().startswith("[") and value.strip().endswith("]")):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(items, list) and all(isinstance(item, str | int | float) for item in items):
+            return items
+    return value
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value is an object of which no part is known to be its text, or holds one."""
+    if isinstance(value, Mapping):
+        key = next((key for key in _TEXT_KEYS if key in value), None)
+        return _is_object(value[key]) if key is not None else len(value) > 1 or any(map(_is_object, value.values()))
+    return isinstance(value, list | tuple) and any(map(_is_object, value))
 
 
 def as_id(value: Any) -> str:

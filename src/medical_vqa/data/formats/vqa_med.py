@@ -14,7 +14,7 @@ together; its new validation and test sets ask about abnormalities only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from medical_vqa.data.formats.base import DatasetCard, Published
@@ -68,15 +68,27 @@ class VqaMed:
         answer_files = [
             path for path in with_answers if "answers" in path.name.lower() and "question" not in path.name.lower()
         ]
-        references = {row[0]: row[1:] for path in answer_files for row in _lines(path)}
+        references = _references(answer_files)
+        with_question: set[str] = set()
         for path in with_answers:
             if path in answer_files or path.name[:2].lower() in _CATEGORIES:
                 continue
             split = split_of_name(path.name) or split_of_name(path.parent.name) or _split_of_path(path, source)
             if _superseded(path, with_answers):
                 continue
-            for number, row in enumerate(_lines(path), 1):
-                _add(builder, row, split, references, categories, f"{path.name} row {number}")
+            for place, row in builder.numbered(path, _lines(path)):
+                if len(row) == 2 and row[0] in references and row[0] in with_question:
+                    raise DataError(
+                        f"{place}: {row[0]!r} has a second question, and the reference answers name only images; "
+                        "write the answer behind the question: image|question|answer"
+                    )
+                _add(builder, row, split, references, categories, place)
+                with_question.add(row[0])
+        if unused := [image for image in references if image not in with_question]:
+            builder.notes.append(
+                f"{len(unused):,} reference answers are of images without a question, such as {unused[0]}: they are "
+                "left out"
+            )
         return builder.published()
 
     def bundled(self) -> Path | None:
@@ -108,6 +120,18 @@ def accepted_answers(text: str) -> list[str]:
     return list(dict.fromkeys(answer for answer in answers if answer))
 
 
+def _references(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Image -> its accepted answers, of the files of reference answers; raises `DataError` where an image is twice."""
+    references: dict[str, list[str]] = {}
+    for path in paths:
+        for number, (image, *answers) in enumerate(_lines(path), 1):
+            if references.setdefault(image, answers) != answers:
+                raise DataError(
+                    f"{path.name} row {number}: {image!r} has other answers in another row; keep one of them"
+                )
+    return references
+
+
 def _add(
     builder: DatasetBuilder,
     row: list[str],
@@ -127,15 +151,17 @@ def _add(
 
 def _lines(path: Path) -> list[list[str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); get the published file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     return [[cell.strip() for cell in line.split("|")] for line in lines if line.strip()]
 
 
 def _has_rows(path: Path) -> bool:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return "|" in next((line for line in lines if line.strip()), "")
+        return any("|" in line for line in lines)
 
 
 def _superseded(path: Path, others: list[Path]) -> bool:

@@ -29,6 +29,7 @@ from medical_vqa.data.formats.rows import (
     note_extra_fields,
     read_json_rows,
     relative_name,
+    require_same_name,
     require_unique,
 )
 from medical_vqa.data.imaging.raster import read_image_file
@@ -74,7 +75,8 @@ class VqaRad:
             place = f"{questions.name} row {number}"
             split, example = _example(row, place)
             require_unique(places, example.facts["qid"], place, "question id")
-            image_names[example.image_id] = f"{pictures.name}/{relative_name(filled(row, 'image_name', place), place)}"
+            name = relative_name(filled(row, "image_name", place), place)
+            require_same_name(image_names, example.image_id, f"{pictures.name}/{name}", place)
             examples.setdefault(split, []).append(example)
         return Published(
             examples=examples,

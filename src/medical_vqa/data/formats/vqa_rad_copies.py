@@ -20,7 +20,7 @@ from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.rows import check_fields, read_json_rows
 from medical_vqa.data.formats.table_files import table_rows
-from medical_vqa.data.formats.values import as_text
+from medical_vqa.data.formats.values import answer_text, as_text, question_text
 from medical_vqa.errors import DataError
 
 _FIELDS = ("qid", "image_name", "image_organ", "answer", "answer_type", "question_type", "question", "phrase_type")
@@ -48,8 +48,7 @@ class VqaRadMevf:
         """Parse ``trainset.json`` and ``testset.json``; raises `DataError` where a row is not as published."""
         builder = DatasetBuilder(self.card.name, source)
         for path in published_files(source, "*set.json"):
-            for number, row in enumerate(read_json_rows(path), 1):
-                place = f"{path.name} row {number}"
+            for place, row in builder.numbered(path, read_json_rows(path)):
                 check_fields(row, place, required=_FIELDS)
                 self._add(builder, row, path, place)
         return builder.published()
@@ -68,8 +67,8 @@ class VqaRadMevf:
         }
         builder.add(
             split_of_name(path.stem) or "train",
-            as_text(row["question"]),
-            [as_text(row["answer"])],
+            question_text(row["question"], place),
+            [answer_text(row["answer"], place)],
             [builder.image(row["image_name"], place)],
             place,
             number=facts["qid"],
@@ -91,16 +90,13 @@ class VqaRadHub:
         """Parse the parquet files; raises `DataError` where a row is not as published."""
         builder = DatasetBuilder(self.card.name, source)
         for path in published_files(source, "*.parquet"):
-            for number, row in enumerate(table_rows(path), 1):
-                place = f"{path.name} row {number}"
+            for place, row in builder.numbered(path, table_rows(path)):
                 if not {"image", "question", "answer"} <= row.keys():
                     raise DataError(f"{place}: expected image, question and answer; get the published file")
-                answer = as_text(row["answer"])
+                question, answer = question_text(row["question"], place), answer_text(row["answer"], place)
                 facts = {"answer_type": "CLOSED" if answer.strip().lower() in ("yes", "no") else "OPEN"}
                 images = [builder.image(row["image"], place)]
-                builder.add(
-                    split_of_name(path.name) or "train", as_text(row["question"]), [answer], images, place, facts=facts
-                )
+                builder.add(split_of_name(path.name) or "train", question, [answer], images, place, facts=facts)
         return builder.published()
 
     def bundled(self) -> Path | None:

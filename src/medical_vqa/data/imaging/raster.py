@@ -209,13 +209,15 @@ def open_image_file(path: Path) -> Image.Image:
 
 def read_image_file(path: Path) -> bytes:
     """The bytes of an image file; raises `ImageError` where it is missing, not a file or not readable."""
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise ImageError(f"{path}: expected a picture, but it {state}; check the path")
     try:
+        if not path.is_file():
+            state = "is a folder" if path.is_dir() else "does not exist"
+            raise ImageError(f"{path}: expected a picture, but it {state}; check the path")
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror}); check its name and the file's permissions"
+        ) from error
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:

@@ -100,8 +100,10 @@ def prepare(
         published = _without_unreadable(task, unreadable)
         task = replace(task, published=published)
     source_digest = _source_digest(published, digests)
-    _store_regions(task, digests)
-    return _already_prepared(task, source_digest) or _write(task, digests, source_digest)
+    already = _already_prepared(task, source_digest)
+    if already is None or not (task.folder / REGIONS_NAME).is_file():
+        _store_regions(task, digests)
+    return already or _write(task, digests, source_digest)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -113,11 +115,23 @@ def _check_rows(published: Published) -> None:
         for number, example in enumerate(rows, 1):
             place = f"{split} row {number}"
             require_unique(places, example.id, place, "id")
+            _require_text(example, place)
             for image_id in example.images:
                 if image_id not in published.image_names:
                     raise DataError(f"{place}: image {image_id!r} is unknown; name an image of the dataset")
     if not places:
         raise DataError("the dataset has no rows; use a source with at least one question")
+
+
+def _require_text(example: Example, place: str) -> None:
+    """Raise `DataError` for half of a character (a surrogate alone), which JSON can state and no file can hold."""
+    try:
+        json.dumps(example.to_json(), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise DataError(
+            f"{place}: holds {half}, which is half of a character; correct it, or take the row out"
+        ) from error
 
 
 def _ordered(published: Published) -> dict[Split, Sequence[Example]]:
@@ -256,7 +270,7 @@ def _undamaged(folder: Path, manifest: Manifest) -> bool:
 
 def _store_regions(task: _Preparation, digests: Mapping[str, str]) -> None:
     """Store the regions that the source has; rows and images are complete without them."""
-    if task.published.read_regions is None or (task.folder / REGIONS_NAME).is_file():
+    if task.published.read_regions is None:
         return
     regions = {}
     for done, (image_id, digest) in enumerate(digests.items(), 1):
@@ -298,7 +312,7 @@ def _write(task: _Preparation, digests: Mapping[str, str], source_digest: str) -
         splits=splits,
         images=images,
         missing=tuple(_missing_parts(card, task.published)),
-        notes=tuple(task.published.notes),
+        notes=tuple(note.encode("utf-8", "replace").decode() for note in task.published.notes),
         source_digest=source_digest,
     )
     write_manifest(task.folder, manifest)
