@@ -66,11 +66,11 @@ def sentence(error) -> str:
 
 
 def test_the_shipped_model_is_loaded_by_name_and_says_what_it_is(shipped):
-    assert shipped.name == "slake-compact"
+    assert shipped.name == "slake-compact-trunk"
     assert shipped.family.startswith("compact")
     assert "CC BY" in shipped.card.license
     assert shipped.usage is None
-    assert "slake-compact" in repr(shipped)
+    assert "slake-compact-trunk" in repr(shipped)
 
 
 def test_an_answer_has_text_confidence_alternatives_and_what_was_seen(shipped):
@@ -80,7 +80,7 @@ def test_an_answer_has_text_confidence_alternatives_and_what_was_seen(shipped):
     assert answer.question == "Is this a CT?"
     assert 0 < answer.confidence <= 1
     assert all(text != answer.text and 0 <= value <= 1 for text, value in answer.alternatives)
-    assert (answer.abstained, answer.reason, answer.model) == (False, None, "slake-compact")
+    assert (answer.abstained, answer.reason, answer.model) == (False, None, "slake-compact-trunk")
     assert (answer.seen.format, answer.seen.frame, answer.seen.frames, answer.seen.window) == ("JPEG", 0, 1, None)
     assert min(answer.seen.size) > 100
     assert json.loads(json.dumps(answer.to_dict()))["answer"] == answer.text
@@ -231,7 +231,7 @@ def test_models_are_loaded_from_a_run_a_bundle_an_object_and_by_default(work):
 
 def test_without_a_run_the_shipped_model_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert mv.load().name == "slake-compact"
+    assert mv.load().name == "slake-compact-trunk"
 
 
 @pytest.mark.parametrize("model", ["nothing", "", 7, "openai:m", "hub:not a repository", "hub:"])

@@ -316,7 +316,7 @@ def test_a_bundle_of_another_version(refused, run, picture, tmp_path):
 def test_without_a_run_the_shipped_model_answers(call):
     code, out, err = call("ask", SAMPLE / "imgs/xmlab112/source.jpg", "Is this a CT?", "--json", "--device", "cpu")
     assert code == 0, err
-    assert json.loads(out)["model"] == "slake-compact"
+    assert json.loads(out)["model"] == "slake-compact-trunk"
     assert json.loads(out)["answer"] in {"Yes", "No"}
 
 

@@ -62,7 +62,7 @@ def test_an_example_is_answered_by_the_shipped_model(open_page, started):
     field.press("Enter")
     expect(page.locator(".mv-answer")).to_have_text("X-Ray")
     expect(page.locator("img.heatmap")).to_be_visible()
-    expect(page.locator(".mv-chip")).to_have_text("slake-compact")
+    expect(page.locator(".mv-chip")).to_have_text("slake-compact-trunk")
 
 
 def test_a_dicom_file_is_shown_windowed_and_without_the_patients_name(open_page, started):

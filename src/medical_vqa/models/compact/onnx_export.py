@@ -220,10 +220,10 @@ def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> fl
     Raises:
         ModelError: A difference is above `TOLERANCE` and `RELATIVE_TOLERANCE`, or an answer differs.
     """
-    expected_logits = model.logits(queries).cpu().numpy()
-    logits = np.abs(expected_logits - exported.logits(queries)).max()
-    probabilities = np.abs(model.probabilities(queries) - exported.probabilities(queries)).max()
-    allowed = max(TOLERANCE, RELATIVE_TOLERANCE * float(np.abs(expected_logits).max()))
+    expected_logits, actual_logits = model.logits(queries).cpu(), torch.from_numpy(exported.logits(queries))
+    logits = (expected_logits - actual_logits).abs().max()
+    probabilities = (expected_logits.softmax(-1) - actual_logits.softmax(-1)).abs().max()
+    allowed = max(TOLERANCE, RELATIVE_TOLERANCE * float(expected_logits.abs().max()))
     pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
     attention = max(np.abs(expected - actual).max() for expected, actual in pairs)
     difference, bounded = max(float(logits), float(attention)), max(float(probabilities), float(attention))

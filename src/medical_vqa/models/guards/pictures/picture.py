@@ -7,7 +7,7 @@ names a modality that the model was not trained on.
 The distance is that of Mahalanobis to the nearest training pictures (Lee et al. 2018, arXiv:1807.03888, with neighbors
 in place of class means), with the covariance shrunk toward the identity. The threshold comes from training pictures
 that are held out: it is the largest distance of one to the others, by cross-validation, or where that is more, the
-distance that 95 % of the pictures of a type keep to those of the other types of its modality: a radiology picture of a
+distance that 70 % of the pictures of a type keep to those of the other types of its modality: a radiology picture of a
 body part that training lacks is one all the same. No picture of a score's rows chooses anything.
 """
 
@@ -33,7 +33,7 @@ _SHRINKAGE = 0.1
 """Weight of the identity in the covariance of standardized features."""
 _NEIGHBORS = 3
 _FOLDS = 10
-_UNSEEN_TYPES = 0.95
+_UNSEEN_TYPES = 0.7
 """Fraction of the pictures of types that are held out as a whole which the threshold accepts."""
 _COARSE, _LEVELS = 12, 16
 """Side of the coarse picture, and number of gray levels, of a family without features."""
