@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -570,7 +571,8 @@ def test_scores_have_bounds_and_are_written(work):
 def test_score_takes_published_rules_and_another_programs_file(work, tmp_path):
     answers = mv.Predictions(Path("runs/demo/predictions-validation.jsonl"), "validation").read()
     file = tmp_path / "other.csv"
-    file.write_text("\n".join(["qid,text", *(f"{answer.id},{answer.answer}" for answer in answers)]) + "\n")
+    with file.open("w", newline="", encoding="utf-8") as stream:  # an answer may contain commas
+        csv.writer(stream).writerows([("qid", "text"), *((answer.id, answer.answer) for answer in answers)])
     rows = {"dataset": "slake-mini", "split": "dev", "where": {"language": "en"}}
     for columns in ("id=qid,answer=text", {"id": "qid", "answer": "text"}):
         scores = mv.score(file, columns=columns, protocol="llava_med", **rows)
