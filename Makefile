@@ -77,6 +77,7 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict
 
 shipped: $(VENV)/.train
+	$(PIP) -e '.[trunk]'
 	$(BIN)/python tools/make_shipped.py --source $(SLAKE)
 
 images: $(VENV)/.dev

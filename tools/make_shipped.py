@@ -1,7 +1,7 @@
 """Make the shipped model again: `python tools/make_shipped.py --source SLAKE`, about an hour.
 
-Prepares SLAKE, trains ``recipes/slake-compact.yaml`` or ``--recipe`` (an interrupted run resumes), stores the bundle
-with 16 bits a weight in the package, answers the validation split with what is stored, and writes temperature,
+Prepares SLAKE, trains ``recipes/slake-compact-trunk.yaml`` or ``--recipe`` (an interrupted run resumes), stores the
+bundle with 16 bits a weight in the package, answers the validation split with what is stored, and writes temperature,
 thresholds and guards into it. `python tools/make_shipped.py --calibrate-only [--root DATA]` does the last two alone, in
 about two minutes.
 """
@@ -19,7 +19,7 @@ from medical_vqa.pipelines.export import ship
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 
-RUN = Path("runs/slake-compact")
+RECIPE = Path("recipes/slake-compact-trunk.yaml")
 RISK = 0.1
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     what.add_argument("--source", type=Path, help="SLAKE in the authors' layout, with its masks")
     what.add_argument("--calibrate-only", action="store_true", help="calibrate the model in the package")
     parser.add_argument("--root", type=Path, help="folder of prepared datasets; that of the recipe by default")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/slake-compact.yaml"), help="what is trained")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what is trained")
     arguments = parser.parse_args()
     if arguments.source is not None:
         command("prepare", "slake", "--source", arguments.source, "--partial")
@@ -50,7 +50,7 @@ def calibrated(bundle: Path, root: Path | None) -> Path:
     selection = loaded.card.data.selection
     if root is not None:
         selection = selection.model_copy(update={"root": root})
-    predictions = RUN / "shipped-validation.jsonl"
+    predictions = Path("runs") / bundle.name / "shipped-validation.jsonl"
     predictions.parent.mkdir(parents=True, exist_ok=True)
     predictions.unlink(missing_ok=True)
     predict(loaded, split="validation", out=predictions, selection=selection)
