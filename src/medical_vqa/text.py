@@ -46,6 +46,16 @@ def per_cent(fraction: float) -> str:
     return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
+def whole_characters(text: str) -> str:
+    """A text without halves of characters (surrogates), which JSON can state and no file can hold.
+
+    Two halves that belong together become their character, any other becomes U+FFFD.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def one_line(message: object) -> str:
     """A message of another library with all line breaks and control characters replaced by single spaces."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(message)).split())

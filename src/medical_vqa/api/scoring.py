@@ -95,6 +95,13 @@ class Report:
     results: Path | None
     """The results as JSON, next to the predictions; None for a comparison of several files."""
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the files: columns that were guessed, rows that are not scored, answers to check."""
+        from medical_vqa.pipelines.report import notes_of
+
+        return notes_of(self.scores)
+
     def __fspath__(self) -> str:
         return str(self.page)
 

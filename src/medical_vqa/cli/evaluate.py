@@ -169,9 +169,8 @@ def score(
 
     scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
     path, results = scores.write(out), scores.results
-    if scores.guessed_columns and scores.columns:
-        columns = ",".join(f"{name}={column}" for name, column in scores.columns.items())
-        click.echo(f"columns guessed from their names: --map {columns}", err=True)
+    if scores.guess:
+        click.echo(scores.guess, err=True)
     click.echo(results.model_dump_json(indent=2) if as_json else scores)
     for line in row_lines(results.excluded):
         click.echo(f"not scored, {line}", err=True)
@@ -211,6 +210,8 @@ def report(
     from medical_vqa import api
 
     written = api.report(predictions or None, out, split=split, columns=columns, by=by, risk=risk, **rows)
+    for line in written.notes:
+        click.echo(line, err=True)
     if written.results is None:
         click.echo(f"report: {written.page}")
     else:
@@ -237,6 +238,8 @@ def referee(
     examination = api.referee(
         predictions, claim, page=out or Path("referee.html"), split=split, columns=columns, **rows
     )
+    for line in examination.scores.notes:
+        click.echo(line, err=True)
     click.echo(examination)
     click.echo(f"page: {examination.page}")
 
@@ -319,6 +322,8 @@ def compare(files: tuple[Path, ...], split: str | None, columns: str | None, as_
     from medical_vqa.evaluation.reporting.comparison_text import comparison_text
 
     comparisons = api.compare(files, split=split, columns=columns, **rows)
+    for line in comparisons[0].notes:
+        click.echo(line, err=True)
     if as_json:
         click.echo("\n".join(comparison.model_dump_json() for comparison in comparisons))
     else:

@@ -42,13 +42,17 @@ class AnsweredQuestions:
     excluded: list[NamedRows]
     """The other rows and predictions, by reason."""
 
-    def require_scored(self) -> None:
-        """Raise `DataError` if no question can be scored."""
+    def require_scored(self, file: str = "") -> None:
+        """Raise `DataError` if no question can be scored.
+
+        Args:
+            file: What the message begins with, where it may be one of several.
+        """
         if not self.scored:
             file_ids, split_ids = ([row.id for row in rows[:3]] for rows in (self.predictions, self.examples))
             raise DataError(
-                f"none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with an "
-                f"accepted answer: the file's ids are like {_quoted(file_ids)}, those of the split like "
+                f"{file}none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with "
+                f"an accepted answer: the file's ids are like {_quoted(file_ids)}, those of the split like "
                 f"{_quoted(split_ids)}; check that dataset, split and filter are those of the predictions, or "
                 "join by image and question, or by the order of the rows (--map position=#,answer=...)"
             )
@@ -77,7 +81,7 @@ def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Answ
             repeated = {id_ for id_, times in Counter(table.ids).items() if times > 1}
             twice = np.fromiter(map(repeated.__contains__, rows.ids), bool, len(rows))
         if (position_of >= 0).sum() < len(position):
-            unknown = [id_ for id_ in position if id_ not in ids]
+            unknown = [id_ for id_ in table.ids if id_ not in ids]
     is_scored = has_answer & ~twice & (position_of >= 0)
     excluded = {
         _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (position_of < 0)),

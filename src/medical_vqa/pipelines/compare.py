@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medical_vqa.evaluation.joining import join
+from medical_vqa.evaluation.joining import AnsweredQuestions, join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
+from medical_vqa.evaluation.reporting.summary import notes
 from medical_vqa.evaluation.statistics.comparison import Comparison
 from medical_vqa.evaluation.statistics.comparison import compare as compare_models
-from medical_vqa.pipelines.inputs import answered_rows_of_all, display_names, read_answers, require_same_rows
+from medical_vqa.pipelines.inputs import (
+    answered_rows_of_all,
+    display_names,
+    of_another_preparation,
+    read_answers,
+    require_same_rows,
+)
 from medical_vqa.schema.records import Split
 from medical_vqa.schema.selection import Selection
 
@@ -51,5 +58,15 @@ def compare_files(
     rows = answered_rows_of_all(list(files.values()), selection, split, where)
     require_same_rows(list(files.values()), rows)
     examples = rows[0].examples()
-    models = {name: join(examples, read_answers(file, columns, examples).predictions) for name, file in files.items()}
-    return [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]
+    models: dict[str, AnsweredQuestions] = {}
+    sentences: list[str] = []
+    for (name, file), of_file in zip(files.items(), rows, strict=True):
+        imported = read_answers(file, columns, examples)
+        answered = join(examples, imported.predictions)
+        answered.require_scored(f"{file}: ")
+        models[name] = join(examples, imported.paired) if imported.interchangeable else answered
+        warnings = [*of_another_preparation(of_file, answered), *imported.warnings]
+        guess = [imported.guess] if imported.guess else []
+        sentences += [f"{name}: {line}" for line in (*guess, *notes(answered.excluded, warnings))]
+    pairs = [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]
+    return [pair.model_copy(update={"notes": tuple(sentences)}) for pair in pairs]

@@ -11,10 +11,12 @@ import numpy as np
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
+from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
 from medical_vqa.evaluation.scoring import LeakedRows
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
 from medical_vqa.schema.records import Example, Prediction, Split, is_prediction, read_jsonl, read_predictions
+from medical_vqa.schema.results import NamedRows
 from medical_vqa.schema.selection import Selection
 from medical_vqa.schema.table_files import read_prediction_table
 
@@ -126,6 +128,18 @@ def require_same_rows(files: Sequence[Path], rows: Sequence[AnsweredRows]) -> No
             raise DataError(
                 f"{files[0]} answers {names[0]} and {path} answers {name}; compare predictions of the same rows"
             )
+
+
+def of_another_preparation(rows: AnsweredRows, answered: AnsweredQuestions) -> list[NamedRows]:
+    """The scored rows of a file whose dataset was prepared from other rows since; empty where it is the same."""
+    card, data = rows.card, rows.data
+    if card is None or card.selection.dataset != data.selection.dataset or card.manifest == data.manifest.digest:
+        return []
+    reason = (
+        f"asked of another preparation of {data.selection.dataset}, in which an id may be that of another question; "
+        "prepare that source again, or ask the model again"
+    )
+    return [named_rows(reason, answered.scored.ids)]
 
 
 def display_names(files: Sequence[Path]) -> list[str]:

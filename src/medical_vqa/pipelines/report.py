@@ -60,13 +60,22 @@ def comparison_page(scores: Sequence[Scores], path: Path) -> Path:
             baselines[f"{name} {SHUFFLED}"] = one.baselines[SHUFFLED]
     write_comparison(
         path,
-        models={name: one.answered for name, one in models.items()},
+        models={name: one.paired for name, one in models.items()},
         baselines=baselines,
         protocols={name: one.results.protocols for name, one in models.items()},
         title=f"{len(models)} models on {first.rows.data.selection.dataset}, {first.rows.split}",
         files=[str(file) for file in files],
+        notes=notes_of(scores),
     )
     return path
+
+
+def notes_of(scores: Sequence[Scores]) -> list[str]:
+    """The notes on scored files, each after the file's name where there are several."""
+    if len(scores) == 1:
+        return scores[0].notes
+    names = display_names([one.file for one in scores])
+    return [f"{name}: {line}" for name, one in zip(names, scores, strict=True) for line in one.notes]
 
 
 def commands(scores: Scores) -> list[str]:

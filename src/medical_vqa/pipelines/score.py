@@ -12,7 +12,7 @@ import numpy as np
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
-from medical_vqa.evaluation.joining import AnsweredQuestions, join, named_rows
+from medical_vqa.evaluation.joining import AnsweredQuestions, join
 from medical_vqa.evaluation.protocols.base import Context
 from medical_vqa.evaluation.scoring import ScoringSettings, find_metric, score_answers
 from medical_vqa.evaluation.statistics.breakdown import default_crossing, default_facts
@@ -27,6 +27,7 @@ from medical_vqa.pipelines.inputs import (
     answered_rows,
     is_own_file,
     leaked_rows,
+    of_another_preparation,
     shuffled_baseline,
 )
 from medical_vqa.pipelines.runs import output_path
@@ -75,8 +76,18 @@ class Scores:
     """Breakdowns that were requested in addition to the default ones."""
     risk: float = DEFAULT_RISK
     """Tolerated fraction of wrong answers that was requested."""
-    guessed_columns: bool = False
-    """Whether the columns were guessed from their names."""
+    guess: str = ""
+    """Sentence on the columns that were guessed from their names; empty where none were."""
+    interchangeable: frozenset[str] = frozenset()
+    """Ids of rows whose answers may be about each other's image, which no comparison by question can use."""
+
+    @property
+    def paired(self) -> AnsweredQuestions:
+        """The answered questions that can be compared with another model's, one by one."""
+        if not self.interchangeable:
+            return self.answered
+        predictions = [answer for answer in self.answered.predictions if answer.id not in self.interchangeable]
+        return join(self.rows.examples(), predictions)
 
     @property
     def em(self) -> Estimate:
@@ -111,6 +122,14 @@ class Scores:
 
         context = Context(self.rows.data.baseline_rows(), self.answered.scored)
         return breakdown_tables(find_metric(metric, context), facts, self.answered, self.baselines)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the file: columns that were guessed, rows that are not scored, answers to check."""
+        from medical_vqa.evaluation.reporting.summary import notes
+
+        guess = [self.guess] if self.guess else []
+        return [*guess, *notes(self.results.excluded, self.results.warnings)]
 
     def to_dict(self) -> dict[str, Any]:
         """The results as JSON values, in the layout of ``results.schema.json``."""
@@ -167,6 +186,7 @@ def score(
     rows = rows or answered_rows(predictions, selection, split, where=where)
     imported = ImportedAnswers(answers, {}) if own else import_answers(predictions, columns, rows.examples())
     answered = join(rows.examples(), imported.predictions)
+    answered.require_scored(f"{predictions}: ")
     training_rows = rows.data.baseline_rows()
     baselines = baseline_answers(training_rows, answered.examples) if training_rows else {}
     if shuffled := shuffled_baseline(predictions, rows):
@@ -190,11 +210,19 @@ def score(
             threshold=calibration.threshold if calibration and risk == calibration.risk else None,
         ),
     )
-    if imported.failed:
-        failed = named_rows("row of the file without an answer, such as a failed request", imported.failed)
-        results = results.model_copy(update={"warnings": (*results.warnings, failed)})
+    if of_the_file := [*of_another_preparation(rows, answered), *imported.warnings]:
+        results = results.model_copy(update={"warnings": (*results.warnings, *of_the_file)})
     return Scores(
-        predictions, rows, answered, baselines, results, imported.columns or None, breakdowns, risk, imported.guessed
+        predictions,
+        rows,
+        answered,
+        baselines,
+        results,
+        imported.columns or None,
+        breakdowns,
+        risk,
+        imported.guess,
+        imported.interchangeable,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import MedicalVqaError
-from medical_vqa.io import atomic_write
+from medical_vqa.io import atomic_write, json_type
 from medical_vqa.schema.mistakes import mistakes_in
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -53,8 +53,7 @@ def parse_document(
     except ValueError as problem:
         raise error(f"{name}: is not JSON ({problem}); {advice}") from problem
     if not isinstance(content, dict):
-        names = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
-        raise error(f"{name}: expected a JSON object, got {names.get(type(content), 'null')}; {advice}")
+        raise error(f"{name}: expected a JSON object, got {json_type(content)}; {advice}")
     expected = kind.model_fields["format"].default
     if content.get("format") != expected:
         version = f"format {content['format']!r}" if "format" in content else "no format"

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_path, json_type, json_value
+from medical_vqa.text import whole_characters
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -284,7 +285,10 @@ def read_record(line: str, kind: type[Record], place: str) -> Record:
     except ValueError:
         record = None
     if record is None or not record.is_plain:  # a rare row, or one with a mistake to name
-        record = kind.from_json(_json_value(line, place))
+        value = _json_value(line, place)
+        if "\\u" in line and (text := json.dumps(value, ensure_ascii=False)) != whole_characters(text):
+            raise DataError(f"{place}: holds half of a character, as of a text that was cut off; correct it")
+        record = kind.from_json(value)
     return record
 
 

@@ -6,6 +6,7 @@ says of a row, its question, its reference or its image, must be what the datase
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
 from medical_vqa.schema.records import Example
-from medical_vqa.text import squad_normalize
+from medical_vqa.text import squad_normalize, whole_characters
 
 _HASHED = re.compile(r"/[0-9a-f]{16}$")
 """An image of the `folder` format, which is named by a keyed hash of its path."""
@@ -45,7 +46,7 @@ class FileRow:
 
     def text(self, field: str) -> str:
         """The value of a field as text; empty where the row has none."""
-        return as_text(self.value(field))
+        return whole_characters(as_text(self.value(field)))
 
 
 Matches = list[list[str]]
@@ -63,7 +64,9 @@ def match_rows(path: Path, rows: Sequence[FileRow], examples: Sequence[Example])
     Raises:
         DataError: The file says of a row what is not true of the question that it would be joined to.
     """
-    columns = rows[0].columns if rows else {}
+    if not rows:
+        raise DataError(f"{path}: has no answers; write one row per question")
+    columns = rows[0].columns
     if "position" in columns:
         matches = _by_position(path, rows, examples)
     elif "id" in columns:
@@ -76,6 +79,29 @@ def match_rows(path: Path, rows: Sequence[FileRow], examples: Sequence[Example])
         matches = _by_question(path, rows, examples)
     _check_join(path, rows, matches, examples)
     return matches
+
+
+def interchangeable(rows: Sequence[FileRow], matches: Matches, examples: Sequence[Example]) -> list[list[str]]:
+    """Groups of examples of which it is not known which row of the file answers which.
+
+    They have one question and reference, about several images, and the rows that have both are as many, but not in the
+    order of the split.
+
+    Args:
+        rows: The rows of a file.
+        matches: The ids of the examples that each row answers.
+        examples: The rows of the split.
+    """
+    if not rows or {"id", "image", "position"} & rows[0].columns.keys():
+        return []
+    position = {example.id: number for number, example in enumerate(examples)}
+    joined = [(row, position[ids[0]], ids[0]) for row, ids in zip(rows, matches, strict=True) if ids]
+    if all(before < after for (_, before, _), (_, after, _) in itertools.pairwise(joined)):
+        return []
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for row, _, id_ in joined:
+        groups[squad_normalize(row.text("question")), squad_normalize(row.text("reference"))].append(id_)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def image_names(image: str) -> list[str]:

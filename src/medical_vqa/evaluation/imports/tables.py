@@ -16,9 +16,18 @@ from medical_vqa.data.formats.table_files import columns_of, table_rows
 from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
-from medical_vqa.evaluation.imports.matching import FileRow, match_rows
+from medical_vqa.evaluation.imports.matching import FileRow, interchangeable, match_rows
 from medical_vqa.evaluation.imports.tools import join_tool_file, read_tool_file
+from medical_vqa.evaluation.joining import named_rows
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import NamedRows
+from medical_vqa.text import whole_characters
+
+_INTERCHANGEABLE = (
+    "joined by a question and reference that several images have, in another order than that of the split: answers may "
+    "be about each other's image, so breakdowns may be wrong and comparisons leave them out; name the column of the "
+    "image or the id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,31 @@ class ImportedAnswers:
     """Whether the columns were guessed from their names."""
     tool: str = ""
     """Name of the tool whose file it is; empty for any other table."""
+
+    interchangeable: frozenset[str] = frozenset()
+    """Ids of examples whose answers may be those of each other: see `matching.interchangeable`."""
+
+    @property
+    def warnings(self) -> list[NamedRows]:
+        """The rows without an answer, and the answers that may be about each other's image."""
+        reasons = {
+            "row of the file without an answer, such as a failed request": self.failed,
+            _INTERCHANGEABLE: sorted(self.interchangeable),
+        }
+        return [named_rows(reason, ids) for reason, ids in reasons.items() if ids]
+
+    @property
+    def paired(self) -> list[Prediction]:
+        """The predictions that can be compared with another model's by question: without interchangeable ones."""
+        return [prediction for prediction in self.predictions if prediction.id not in self.interchangeable]
+
+    @property
+    def guess(self) -> str:
+        """A sentence on the columns that were guessed; empty where none were."""
+        if not self.guessed:
+            return ""
+        columns = ",".join(f"{name}={column}" for name, column in self.columns.items())
+        return f"columns guessed from their names: --map {columns}"
 
 
 def read_mapped(path: Path, mapping: Mapping[str, str], examples: Sequence[Example]) -> list[Prediction]:
@@ -87,7 +121,8 @@ def joined_answers(
             raise DataError(f"{path} row 1: has no {columns[field]!r} for {field}; it has {names}")
     predictions: list[Prediction] = []
     failed: list[str] = []
-    for row, matched in zip(rows, match_rows(path, rows, examples), strict=True):
+    matches = match_rows(path, rows, examples)
+    for row, matched in zip(rows, matches, strict=True):
         ids = matched or [_own_id(row)]
         judged_right = as_judgement(row.value("right"))
         if row.value("answer") is MISSING and judged_right is None:
@@ -96,15 +131,19 @@ def joined_answers(
         answer = row.text("answer")
         confidence = as_confidence(row.value("confidence"))
         predictions += [Prediction(id_, answer.strip(), answer, confidence, judged_right=judged_right) for id_ in ids]
-    return ImportedAnswers(predictions, columns if not tool else {}, tuple(failed), guessed, tool)
+    answers = {prediction.id: (prediction.answer, prediction.judged_right) for prediction in predictions}
+    groups = interchangeable(rows, matches, examples)
+    different = frozenset(id_ for group in groups if len(set(map(answers.get, group))) > 1 for id_ in group)
+    return ImportedAnswers(predictions, columns if not tool else {}, tuple(failed), guessed, tool, different)
 
 
 def _own_id(row: FileRow) -> str:
     """How messages call a row that answers no question of the split."""
     if "id" in row.columns:
-        return as_id(row.value("id")) or "(no id)"
+        return whole_characters(as_id(row.value("id"))) or f"row {row.number} without an id"
     if "question" in row.columns:
-        return f"{row.text('image')}: {row.text('question')}".removeprefix(": ")
+        name = f"{row.text('image')}: {row.text('question')}".removeprefix(": ")
+        return name or f"row {row.number}"
     if "position" not in row.columns and row.text("image"):
         return row.text("image")
     return f"row {row.number}"

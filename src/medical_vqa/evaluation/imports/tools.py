@@ -15,9 +15,8 @@ image; the first join that agrees with all that the file says is taken.
 
 from __future__ import annotations
 
-import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
+from medical_vqa.io import json_type, json_value
 from medical_vqa.schema.records import Example
 
 _FIELDS = ("id", "image", "question", "reference", "answer", "position")
@@ -55,15 +55,15 @@ def read_tool_file(path: Path) -> ToolFile | None:
         DataError: The file is damaged.
     """
     if path.suffix.lower() == ".eval":
-        return ToolFile("inspect", [_inspect(row) for row in _eval_samples(path)])
+        return ToolFile("inspect", [_inspect(row) for row in _objects(path, _eval_samples(path))])
     if path.suffix.lower() == ".txt" and (run := _run_file(path)):
         return ToolFile("vqa-med", run)
     if path.suffix.lower() == ".json":
         content = json_content(path)
         if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
-            return ToolFile("helm", [_helm(row) for row in content["request_states"]])
+            return ToolFile("helm", [_helm(row) for row in _objects(path, content["request_states"])])
         if isinstance(content, Mapping) and isinstance(content.get("samples"), list) and "eval" in content:
-            return ToolFile("inspect", [_inspect(row) for row in content["samples"]])
+            return ToolFile("inspect", [_inspect(row) for row in _objects(path, content["samples"])])
     rows = list(table_rows(path))
     for tool, fields, convert in _TOOLS:
         if rows and all(fields <= row.keys() for row in rows):
@@ -107,6 +107,14 @@ def join_tool_file(path: Path, file: ToolFile, examples: Sequence[Example]) -> l
     elif problem is not None and 2 * matched < len(file.rows):
         raise problem
     return best
+
+
+def _objects(path: Path, rows: Iterable[Any]) -> Iterator[Row]:
+    """The rows, which are objects; raises `DataError` for one that is not."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{path} row {number}: expected an object, got {json_type(row)}; write the file again")
+        yield row
 
 
 def _first(value: Any) -> Any:
@@ -158,7 +166,7 @@ def _helm(row: Row) -> dict[str, Any]:
     right = [
         lookup(one, "output.text")
         for one in (references if isinstance(references, list) else ())
-        if "correct" in one["tags"]
+        if isinstance(one, Mapping) and "correct" in (one.get("tags") or ())
     ]
     answer = lookup(row, "result.completions.0.text")
     return {
@@ -173,12 +181,13 @@ def _inspect(row: Row) -> dict[str, Any]:
     source = row.get("input")
     texts = [source] if isinstance(source, str) else []
     for message in source if isinstance(source, list) else ():
-        content = message.get("content")
+        content = message.get("content") if isinstance(message, Mapping) else message
         parts = content if isinstance(content, list) else [{"text": content}]
         texts += [as_text(part.get("text")) for part in parts if isinstance(part, Mapping) and part.get("text")]
     answer = lookup(row, "output.choices.0.message.content")
-    if isinstance(answer, list):
-        answer = "\n".join(as_text(part.get("text")) for part in answer if part.get("type") == "text")
+    if isinstance(answer, list) and any(isinstance(part, Mapping) for part in answer):
+        texts_of = [part for part in answer if isinstance(part, Mapping) and part.get("type") == "text"]
+        answer = "\n".join(as_text(part.get("text")) for part in texts_of)
     answer = lookup(row, "output.completion") if answer is MISSING else answer
     return {
         "id": as_id(row.get("id")),
@@ -212,6 +221,6 @@ def _eval_samples(path: Path) -> Iterable[dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
-            return [json.loads(archive.read(name)) for name in names]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            return [json_value(archive.read(name).decode()) for name in names]
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: is not a complete log of Inspect ({error}); write it again, or as JSON") from error

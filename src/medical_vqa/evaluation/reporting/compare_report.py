@@ -55,6 +55,7 @@ def write_comparison(
     protocols: Mapping[str, Sequence[ProtocolScore]],
     title: str,
     files: Sequence[str],
+    notes: Sequence[str] = (),
     bootstrap: Bootstrap | None = None,
 ) -> None:
     """Write the page, which appears complete or not at all.
@@ -66,6 +67,7 @@ def write_comparison(
         protocols: Model -> its scores under published protocols.
         title: Title of the page.
         files: The prediction files, for the command that reproduces the page.
+        notes: Sentences on the files: rows that are not scored, answers to check.
         bootstrap: How intervals are resampled.
 
     Raises:
@@ -100,6 +102,7 @@ def write_comparison(
         n_all=len(next(iter(models.values())).examples),
         images=len({row.image_id for row in rows}),
         files=files,
+        notes=notes,
     )
 
 

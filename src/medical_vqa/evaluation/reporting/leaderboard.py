@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medical_vqa.evaluation.reporting.figures import scatter
 from medical_vqa.evaluation.reporting.page import write_page
+from medical_vqa.evaluation.reporting.summary import notes
 from medical_vqa.evaluation.reporting.text_table import aligned
 from medical_vqa.evaluation.reporting.wording import bounds, percent
 from medical_vqa.evaluation.statistics.comparison import SIGNIFICANCE, Comparison
@@ -82,6 +83,15 @@ class Board:
         """Everything that affects the numbers."""
         return self.entries[0].headline.signature
 
+    @property
+    def notes(self) -> list[str]:
+        """A line for each model and reason why rows are not scored or answers are to check, after the model's name."""
+        return [
+            f"{entry.name}: {line}"
+            for entry in self.entries
+            for line in notes(entry.results.excluded, entry.results.warnings)
+        ]
+
     def tied_with_first(self, entry: Entry) -> bool | None:
         """Whether chance alone can explain the distance to the first; None where that was not tested."""
         first = self.entries[0]
@@ -136,7 +146,7 @@ def leaderboard_text(tables: Sequence[Board]) -> str:
             for rank, entry in enumerate(board.entries, 1)
         ]
         table = aligned([head, *rows], left=(1,))
-        parts.append("\n".join(line for line in (board.title, table, board.untested) if line))
+        parts.append("\n".join(line for line in (board.title, table, board.untested, *board.notes) if line))
     return "\n\n".join(parts)
 
 

@@ -39,6 +39,16 @@ def row_lines(rows: Sequence[NamedRows]) -> list[str]:
     return [f"{part.n:,}: {part.reason} ({', '.join(part.ids[:3])}{', …' if part.n > 3 else ''})" for part in rows]
 
 
+def notes(excluded: Sequence[NamedRows], warnings: Sequence[NamedRows]) -> list[str]:
+    """A line for each reason why rows are not scored, and for each kind of answer to check.
+
+    Args:
+        excluded: Rows that are not scored.
+        warnings: Rows whose score may say nothing about the model.
+    """
+    return [*(f"not scored, {line}" for line in row_lines(excluded)), *row_lines(warnings)]
+
+
 def without_leaks_line(results: Results) -> str:
     """The score without leaked rows, in one line; empty if there is nothing to leave out."""
     clean = results.without_leaks

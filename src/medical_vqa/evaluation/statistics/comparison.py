@@ -61,6 +61,8 @@ class Comparison(BaseModel):
     """The permutation p-value after Holm's correction over all comparisons of a table."""
     detectable_difference: float | None
     """The difference that a test set like this one would show in four of five cases; null without an interval."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the compared files: columns that were guessed, rows that are not scored, missing answers."""
 
 
 def compare(
