@@ -235,6 +235,25 @@ def test_a_file_in_the_order_of_the_split_is_joined_by_position(tmp_path, rows, 
     assert [(p.id[-1], p.answer) for p in found] == [(str(n + 1), f"a{n}") for n in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "ids"), [([0, 2], ["1", "3"]), ([4, 6], ["4", "6"]), ([0, 6], ["1", "row 2"]), ([1, 6], ["1", "6"])]
+)
+def test_row_numbers_of_a_part_begin_where_the_file_shows_it(tmp_path, rows, numbers, ids):
+    answers = [{"index": number, "answer": "a"} for number in numbers]
+    found = read_mapped(table(tmp_path, answers), parse_map("position=index,answer=answer"), rows)
+    assert [p.id.removeprefix("slake/validation/") for p in found] == ids
+
+
+def test_row_numbers_of_a_part_that_may_begin_at_0_or_1_are_refused_unless_the_questions_show_it(tmp_path, rows):
+    answers = [{"index": n, "question": rows[n].question, "answer": "a"} for n in (1, 2, 3)]
+    found = read_mapped(table(tmp_path, answers), parse_map("position=index,question=question,answer=answer"), rows)
+    assert [p.id[-1] for p in found] == ["2", "3", "4"]
+    for row in answers:
+        del row["question"]
+    with pytest.raises(DataError, match="its row numbers have neither 0 nor 6"):
+        read_mapped(table(tmp_path, answers), parse_map("position=index,answer=answer"), rows)
+
+
 def test_fewer_rows_than_questions_have_no_order_to_join_by(tmp_path, rows):
     with pytest.raises(DataError, match="has 1 rows and the split 6"):
         read_mapped(table(tmp_path, [{"answer": "x"}]), parse_map("position=#,answer=answer"), rows)

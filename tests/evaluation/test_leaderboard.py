@@ -1,5 +1,6 @@
 """Tables of many models, from results files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_results_in_folders_are_collected_and_equal_names_told_apart(tmp_path, e
     assert [one.name for one in board.entries] == ["model (second)", "model (first)"]
     assert board.untested.startswith("Not tested in pairs")
     assert predictions_of(board.entries[0].file) is None
+
+
+def test_results_without_a_metric_are_refused(tmp_path, entry):
+    path = tmp_path / "results.json"
+    write_results(path, entry("a", 3).results)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": []}))
+    with pytest.raises(DataError, match=r"results\.json: metrics: .*score the predictions again"):
+        leaderboard([path])
 
 
 def test_a_folder_without_results_is_refused_with_the_command_that_writes_them(tmp_path):

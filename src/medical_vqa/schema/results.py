@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from medical_vqa.errors import DataError
 from medical_vqa.schema.document import SchemaModel, read_document, write_document
@@ -362,7 +364,7 @@ class Results(SchemaModel):
     """Answers that are wrong for a reason that is no judgement: empty ones, and ones with look-alike characters."""
     reasoning: Reasoning | None = None
     """Answers that held reasoning, of which the final answer was scored; null where none did."""
-    metrics: tuple[MetricResult, ...]
+    metrics: Annotated[tuple[MetricResult, ...], Field(min_length=1)]
     """Metrics of the protocol; the first is the headline."""
     without_leaks: WithoutLeaks | None = None
     """Scores without leaked rows; null where no training part is known to share an image."""

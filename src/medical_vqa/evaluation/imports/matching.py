@@ -128,8 +128,14 @@ def _by_position(path: Path, rows: Sequence[FileRow], examples: Sequence[Example
             )
         return [[example.id] for example in examples]
     numbers = [as_id(row.value("position")) for row in rows]
-    first = min((int(number) for number in numbers if number.isdigit()), default=0)
-    base = 1 if first == 1 and str(len(examples)) in numbers else 0
+    last = str(len(examples))
+    columns = [*rows[0].columns, *guess_fields(list(dict.fromkeys(column for row in rows for column in row.content)))]
+    if "0" not in numbers and last not in numbers and not {"question", "reference"} & set(columns):
+        raise DataError(
+            f"{path}: its row numbers have neither 0 nor {last}, so that the first of the {last} questions may be 0 or "
+            "1; name a column of ids, or of questions, which shows it: --map position=...,question=...,answer=..."
+        )
+    base = 0 if "0" in numbers or last not in numbers else 1
     places = [int(number) - base if number.isdigit() else -1 for number in numbers]
     return [[examples[place].id] if 0 <= place < len(examples) else [] for place in places]
 
