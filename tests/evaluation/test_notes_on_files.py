@@ -132,7 +132,7 @@ def test_every_command_refuses_a_file_that_answers_other_rows(
     assert not Path("report.html").exists()
 
 
-@pytest.mark.parametrize("command", ["score", "report", "report of two", "referee"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_an_empty_answer_is_an_answer(command: str, run: Callable[..., str]) -> None:
     printed = run(command, table([{**answers()[0], "text": None}, *answers()[1:]]))
     assert "1: empty answer, scored as wrong (r00)" in printed
@@ -152,6 +152,18 @@ def test_a_comparison_leaves_out_what_is_joined_to_one_of_several_images(run: Ca
     printed = run("compare", table(rows, "results.json"))
     assert "results: 4: joined by a question and reference that several images have" in printed
     assert "4 questions that all answered" in printed  # answers that are equal cannot be exchanged
+
+
+def test_a_comparison_reads_the_final_answer_of_reasoning_as_the_score_does(run: Callable[..., str]) -> None:
+    final = ["no", "liver", "yes", "lung"] * 2
+    texts = [f"<think>It may be a cyst.</think><answer>{answer}</answer>" for answer in final]
+    file = table([{**row, "text": text} for row, text in zip(answers(), texts, strict=True)])
+    assert "EM 100.0" in run("score", file)
+    assert "EM  own 25.0 [0.0, 50.0]  against  other 100.0" in run("compare", file)
+    run("report of two", file)
+    assert "other is ahead of own by 75.0 points EM" in Path("report.html").read_text(encoding="utf-8")
+    (comparison, _) = api.compare(["own.jsonl", file], dataset="mine", root="root", split="test")
+    assert "extract:final-answer" in comparison.signature
 
 
 def test_half_of_a_character_in_an_answer_is_shown_as_unknown(run: Callable[..., str]) -> None:

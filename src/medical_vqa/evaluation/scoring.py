@@ -242,6 +242,16 @@ def after_extraction(metric: Mean) -> Mean:
     return replace(metric, rule=f"{NAME}|{metric.rule}")
 
 
+def squad_answers(models: Mapping[str, AnsweredQuestions]) -> tuple[dict[str, AnsweredQuestions], tuple[Mean, ...]]:
+    """The answers of several models as `score_answers` scores them, and EM and F1: of reasoning the final answer."""
+    extractions = {name: extract_answers(answered.answers) for name, answered in models.items()}
+    metrics: tuple[Mean, ...] = exact_match(), token_f1()
+    if not any(extraction.changed for extraction in extractions.values()):
+        return dict(models), metrics
+    final = {name: replace(answered, answers=extractions[name].answers) for name, answered in models.items()}
+    return final, tuple(after_extraction(metric) for metric in metrics)
+
+
 def _reasoning(extraction: Extraction, metrics: Sequence[Metric], published: AnsweredQuestions) -> Reasoning:
     unfinished = named_rows("reasoning that ends without an answer", extraction.unfinished)
     return Reasoning(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medical_vqa.evaluation.imports.tables import ImportedAnswers
 from medical_vqa.evaluation.joining import AnsweredQuestions, join
-from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.reporting.summary import notes
+from medical_vqa.evaluation.scoring import answer_warnings, squad_answers
 from medical_vqa.evaluation.statistics.comparison import Comparison
 from medical_vqa.evaluation.statistics.comparison import compare as compare_models
+from medical_vqa.evaluation.statistics.tally import AnswerTable
 from medical_vqa.pipelines.inputs import (
     answered_rows_of_all,
     display_names,
@@ -58,15 +59,27 @@ def compare_files(
     rows = answered_rows_of_all(list(files.values()), selection, split, where)
     require_same_rows(list(files.values()), rows)
     examples = rows[0].examples()
-    models: dict[str, AnsweredQuestions] = {}
+    joined: dict[str, AnsweredQuestions] = {}
+    imports: dict[str, ImportedAnswers] = {}
+    for name, file in files.items():
+        imports[name] = read_answers(file, columns, examples)
+        joined[name] = join(examples, imports[name].predictions)
+        joined[name].require_scored(f"{file}: ")
+    scored, metrics = squad_answers(joined)
     sentences: list[str] = []
-    for (name, file), of_file in zip(files.items(), rows, strict=True):
-        imported = read_answers(file, columns, examples)
-        answered = join(examples, imported.predictions)
-        answered.require_scored(f"{file}: ")
-        models[name] = join(examples, imported.paired) if imported.interchangeable else answered
-        warnings = [*of_another_preparation(of_file, answered), *imported.warnings]
+    for (name, answered), of_file in zip(scored.items(), rows, strict=True):
+        imported = imports[name]
+        warnings = [
+            *answer_warnings(metrics[0], AnswerTable(answered.scored, answered.answers)),
+            *of_another_preparation(of_file, answered),
+            *imported.warnings,
+        ]
         guess = [imported.guess] if imported.guess else []
         sentences += [f"{name}: {line}" for line in (*guess, *notes(answered.excluded, warnings))]
-    pairs = [pair for metric in (exact_match(), token_f1()) for pair in compare_models(metric, models)]
+    paired = {
+        name: join(examples, imports[name].paired) if imports[name].interchangeable else answered
+        for name, answered in joined.items()
+    }
+    models, metrics = squad_answers(paired)
+    pairs = [pair for metric in metrics for pair in compare_models(metric, models)]
     return [pair.model_copy(update={"notes": tuple(sentences)}) for pair in pairs]

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medical_vqa.evaluation.joining import AnsweredQuestions
-from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.reporting.comparison_text import conclusion, p_value
 from medical_vqa.evaluation.reporting.page import write_page
+from medical_vqa.evaluation.scoring import squad_answers
 from medical_vqa.evaluation.statistics.breakdown import by_levels, default_facts, is_small
 from medical_vqa.evaluation.statistics.comparison import compare, shared_rows
 from medical_vqa.evaluation.statistics.tally import Tally, tally
@@ -74,7 +73,7 @@ def write_comparison(
         DataError: No question was answered by all, or the file cannot be written.
     """
     bootstrap = bootstrap or Bootstrap()
-    metrics: tuple[Metric, ...] = exact_match(), token_f1()
+    models, metrics = squad_answers(models)
     rows = shared_rows(models)
     answers: dict[str, Mapping[str, Prediction]] = {name: answered.answers for name, answered in models.items()}
     answers |= {name: {p.id: p for p in predictions} for name, predictions in baselines.items()}
