@@ -472,6 +472,30 @@ def test_a_folder_that_is_named_like_a_file_is_none(tmp_path: Path) -> None:
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("layout", ["table", "messages", "path-vqa", "kvasir-vqa-x1", "coco-vqa", "vqa-rad-mevf"])
+def test_images_that_are_missing_are_listed_together_or_left_out_with_their_rows(layout: str, tmp_path: Path) -> None:
+    files = one_row(layout, {})
+    name = next(name for name in files if not isinstance(files[name], bytes))
+    rows = files[name]["questions"] if layout == "coco-vqa" else files[name]
+    changes: dict[str, tuple[dict[str, Any], ...]] = {
+        "table": ({"image": "8.png"}, {"image": "9.png"}),
+        "messages": ({"images": ["8.png"]}, {"images": ["9.png"]}),
+        "path-vqa": ({"image": "8"}, {"image": "9"}),
+        "kvasir-vqa-x1": ({"img_id": "8"}, {"img_id": "9"}),
+        "coco-vqa": ({"image_id": 8, "question_id": 8}, {"image_id": 9, "question_id": 9}),
+        "vqa-rad-mevf": ({"image_name": "8.jpg", "qid": 8}, {"image_name": "9.jpg", "qid": 9}),
+    }
+    rows += [{**rows[0], **change} for change in changes[layout]]
+    with pytest.raises(ImageError, match="2 images cannot be read") as error:
+        prepared(layout, tmp_path, files)
+    assert len(str(error.value).splitlines()) == 3
+    assert "row 2: there is no image '8" in str(error.value)
+    assert not list((tmp_path / "root").rglob("*"))
+    dataset = prepared(layout, tmp_path, files, skip_unreadable=True)
+    assert len(rows_of(dataset)) == 1
+    assert dataset.manifest.notes[-1].startswith("images that cannot be read: 2, left out with 2 rows")
+
+
 def test_an_image_of_another_folder_is_not_read_for_one_that_is_missing(tmp_path: Path) -> None:
     rows = [OMNI, {**OMNI, "question_id": "other_1", "image_path": "Images/Other/1.png"}]
     for name, one in {"a": rows, "b": rows[::-1]}.items():

@@ -56,8 +56,9 @@ class ImageFiles:
         Of several images the one in the same capitals is taken, then one that is not in an archive.
 
         Raises:
-            DataError: There is no such image, several are called so, or the only one of that name is in another folder
-                and another row names it there. The message has the place.
+            ImageError: There is no such image. The message has the place.
+            DataError: Several are called so, or the only one of that name is in another folder and another row names
+                it there.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for start in range(len(parts)):
@@ -73,7 +74,7 @@ class ImageFiles:
                     f"{place}: {len(paths)} images are called {name!r}, such as {paths[0]} and {paths[1]}; give more "
                     "of the path"
                 )
-        raise DataError(f"{place}: there is no image {name!r} in {self.folder} or its zip archives; add it")
+        raise ImageError(f"{place}: there is no image {name!r} in {self.folder} or its zip archives; add it")
 
     def _check_folder(self, path: str, name: str, parts: Sequence[str], start: int, place: str) -> None:
         """Raise `DataError` where two rows name an image in different folders, and one of these folders is its own."""
@@ -167,6 +168,8 @@ class DatasetBuilder:
         self._places: dict[str, str] = {}
         self._image_names: dict[str, str] = {}
         self._paths: dict[str, str] = {}
+        self._absent: dict[str, str] = {}
+        """Image id -> that there is no such image, which is said when it is read: of all of them together."""
         self._spooled: dict[str, Path] = {}
         self._related: list[Sequence[str]] = []
 
@@ -310,7 +313,13 @@ class DatasetBuilder:
                     rows[number] = replace(row, group=group)
 
     def _file(self, name: str, place: str) -> str:
-        path = self.files.find(name, place)
+        try:
+            path = self.files.find(name, place)
+        except ImageError as error:
+            absent_id = f"{self.name}/{name.strip()}"
+            self._absent.setdefault(absent_id, str(error))
+            self._image_names.setdefault(absent_id, name)
+            return absent_id
         image_id = f"{self.name}/{path.rpartition('!')[2]}"
         if image_id not in self._image_names:
             self._paths[image_id] = path
@@ -336,6 +345,8 @@ class DatasetBuilder:
         return Path(folder)
 
     def _read(self, image_id: str) -> bytes:
+        if image_id in self._absent:
+            raise ImageError(self._absent[image_id])
         if image_id in self._spooled:
             return self._spooled[image_id].read_bytes()
         return self.files.read(self._paths[image_id])
