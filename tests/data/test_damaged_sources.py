@@ -432,7 +432,7 @@ def test_a_column_that_the_first_row_lacks_is_read(tmp_path: Path) -> None:
     [
         ("q.jsonl", [FLAT, {"image": "1.png"}], "q.jsonl row 2: there is no column 'question'; it has image"),
         ("q.jsonl", [FLAT, {}], "q.jsonl row 2: there is no column 'image'; it has none"),
-        ("q.csv", "image,question,answer\n1.png,What?,lung\n1.png,Wh", "row 2: has 2 cells, the header has 3"),
+        ("q.csv", "image,question,answer\n1.png,What?,lung\n1.png,Wh", "q.csv row 2: is cut off after 2 of 3 cells"),
         ("q.json", {"train": [FLAT], "test": [FLAT]}, "holds several lists of rows (train and test)"),
         ("q.json", json.dumps(FLAT) + "\n" + json.dumps(FLAT), "name a file of JSON lines .jsonl"),
         ("q.json", [FLAT, None], "q.json row 2: expected an object, got null"),
@@ -441,6 +441,11 @@ def test_a_column_that_the_first_row_lacks_is_read(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_not_whole_is_refused(name: str, rows: Any, message: str, tmp_path: Path) -> None:
     assert message in refused("table", tmp_path, {name: rows, "1.png": png()})
+
+
+def test_empty_cells_at_the_end_of_a_row_may_be_left_out_as_excel_does(tmp_path: Path) -> None:
+    files = {"q.csv": "image,question,answer,answer_type\n1.png,What?,lung\n1.png,Which?,liver,OPEN\n", "1.png": png()}
+    assert [row.answers for row in rows_of(prepared("table", tmp_path, files))] == [("lung",), ("liver",)]
 
 
 def test_a_column_that_no_row_has_is_refused(tmp_path: Path) -> None:

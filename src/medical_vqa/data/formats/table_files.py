@@ -171,9 +171,17 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
         file.seek(0)
         separator = separator or _separator(header)
         names: list[str] = []
-        named = 0  # cells up to the last one with a name
+        number = named = 0  # of the last row, and of the last column with a name
+        cells: list[str] = []
+        last_line = ""
+
+        def remembered(line: str) -> str:
+            nonlocal last_line
+            last_line = line
+            return line
+
         try:
-            for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True)):
+            for number, cells in enumerate(csv.reader(map(remembered, file), delimiter=separator, strict=True)):
                 if number == 0:
                     names = _unique(cells, path)
                     named = max((place for place, cell in enumerate(cells, 1) if cell.strip()), default=0)
@@ -184,16 +192,18 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
                             f"{path} row {number}: repeats the header, as where files were joined; remove this line "
                             "and the rows that are there twice"
                         )
-                    if not named <= len(cells) <= len(names):
-                        advice = f"put cells that contain {separator!r} in double quotes"
-                        if len(cells) < len(names):
-                            advice = "export the whole table again, with the separators of empty cells"
+                    if len(cells) > len(names):
                         raise DataError(
-                            f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; {advice}"
+                            f"{path} row {number}: has {len(cells)} cells, the header has {len(names)}; put cells that "
+                            f"contain {separator!r} in double quotes"
                         )
                     yield dict(zip(names, cells, strict=False))
         except csv.Error as error:
             raise DataError(f"{path}: is not proper CSV ({error}); export it again with double quotes") from error
+        if number and len(cells) < named and not last_line.endswith(("\n", "\r")):  # Excel omits empty cells at the end
+            raise DataError(
+                f"{path} row {number}: is cut off after {len(cells)} of {named} cells; get the whole file again"
+            )
 
 
 def _separator(header: str) -> str:
