@@ -136,6 +136,40 @@ def test_row_numbers_as_ids_fall_back_to_what_the_file_says_of_its_rows(tmp_path
     assert {p.id: p.answer for p in found.predictions}[rows[0].id] == "a0"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scenario_state.json", {"request_states": []}),
+        ("log.json", {"eval": {}, "samples": []}),
+        ("results.json", []),
+        ("answers.csv", "id,answer\n"),
+        ("answers.tsv", "id\tanswer\n"),
+    ],
+)
+def test_a_file_without_a_row_is_refused(tmp_path, rows, name, content):
+    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError, match=f"{name}: has no answers; write one row per question"):
+        import_answers(tmp_path / name, None, rows)
+
+
+@pytest.mark.parametrize("row", [None, [1], "text"])
+@pytest.mark.parametrize(("name", "key"), [("scenario_state.json", "request_states"), ("log.json", "samples")])
+def test_a_row_that_is_no_object_is_named(tmp_path, rows, name, key, row):
+    content = helm(rows) if key == "request_states" else {"eval": {}, key: inspect_samples(rows)}
+    content[key].append(row)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"{name} row {len(rows) + 1}: expected an object"):
+        import_answers(tmp_path / name, None, rows)
+
+
+def test_an_answer_of_inspect_that_is_a_list_of_texts_is_read(tmp_path, rows):
+    samples = inspect_samples(rows)
+    samples[0]["output"]["choices"][0]["message"]["content"] = ["lung", "liver"]
+    samples[1]["input"] = ["text", None]
+    (tmp_path / "log.json").write_text(json.dumps({"eval": {}, "samples": samples}))
+    assert import_answers(tmp_path / "log.json", None, rows).predictions[0].answer == "lung, liver"
+
+
 def test_a_failed_request_of_a_batch_is_named(tmp_path, rows):
     content = batch(rows)
     content[2] = {**content[2], "response": None, "error": {"message": "overloaded"}}

@@ -93,6 +93,8 @@ def import_answers(path: Path, mapping: Mapping[str, str] | None, examples: Sequ
     if mapping is None and path.is_file() and (file := read_tool_file(path)) is not None:
         return joined_answers(path, join_tool_file(path, file, examples), examples, tool=file.tool)
     contents = list(table_rows(path))
+    if not contents:
+        raise DataError(f"{path}: has no answers; write one row per question")
     columns = check_map(mapping) if mapping is not None else guess_map(columns_of(contents[:100]), path)
     return joined_answers(
         path, [FileRow(n, row, columns) for n, row in enumerate(contents, 1)], examples, mapping is None
