@@ -597,6 +597,21 @@ def test_a_radiograph_that_lies_among_ct_pictures_gets_the_reliability_of_radiog
     assert answer.abstention.code == "type_not_reliable"
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_the_treatment_of_a_disease_is_withheld_where_the_disease_is_not_seen_reliably(above):
+    question = "How to treat the disease on the left of the lung in this image?"
+    model = effusion_where_bright()
+    model.answers["how to treat the disease on the left of the lung in this image"] = ("Surgery", "Rest")
+    card = CARD.model_copy(
+        update={"reliability": (row("X-Ray, Abnormality", above=above), row("X-Ray, KG", above=True))}
+    )
+    (answer,) = ask(model, question, references=reference(), card=card)
+    assert answer.abstention.code == (None if above else "type_not_reliable")
+    general = "What is the function of the lung?"
+    model.answers["what is the function of the lung"] = "Breathe"
+    assert not ask(model, general, references=reference(), card=card)[0].abstention.abstained
+
+
 def test_a_question_that_shares_only_words_of_form_with_one_for_findings_is_none():
     known = reference(question_types={"is this abnormal image": "Abnormality"})
     assert known.question_type("Is this an axial image?") == ""

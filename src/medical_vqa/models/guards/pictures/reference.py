@@ -23,6 +23,7 @@ from PIL import Image
 from medical_vqa.errors import BundleError
 from medical_vqa.models.guards.pictures.picture import ReferenceFeatures
 from medical_vqa.models.questions.bank import FORM_WORDS
+from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.text import squad_normalize
 
@@ -94,9 +95,10 @@ class ReferenceSet:
         return bool(self.finding(question))
 
     def finding_type(self, question: str) -> str:
-        """The type of a question for findings: its own, or where its words are of none, that of such questions."""
+        """The type of a question that turns on a finding: its own, or where that is another, that of such questions."""
         question_type = self.question_type(question)
-        if question_type.lower() in FINDING_TYPES or not self.asks_for_finding(question):
+        turns_on_finding = self.asks_for_finding(question) or disease_question(question) is not None
+        if question_type.lower() in FINDING_TYPES or not turns_on_finding:
             return question_type
         types = Counter(name for name in self.question_types.values() if name.lower() in FINDING_TYPES)
         return types.most_common(1)[0][0] if types else question_type
