@@ -39,7 +39,6 @@ ODD_LINES = {
     "a verdict": '{"id": "new", "answer": "lung", "raw": "lung", "confidence": 1, "judged_right": true}',
     "guards": '{"id": "new", "answer": "lung", "guards": {"withheld": true, "reason_code": "low_confidence"}}',
     "a confidence of whole numbers": '{"id": "new", "answer": "lung", "raw": "lung", "confidence": 1}',
-    "a lone surrogate": '{"id": "new", "answer": "lung \\ud800", "raw": "lung"}',
     "letters of two and three bytes": '{"id": "new", "answer": "Stra\u00dfe \u80ba", "raw": "\u80ba"}',
     "white space around": '  {"id": "new", "answer": "lung"}  ',
 }
@@ -150,6 +149,7 @@ def test_predictions_read_by_column_are_those_read_one_by_one(odd: str, tmp_path
         '{"id": "a", "answer": "lung", "raw": "lung", "confidence": NaN}', '{"id": "a", "answer": ["CT"]}',
         '{"id": "a", "answer": "lung", "raw": "lung", "confidence": 2}', '{"id": "a", "answer": "b", "more": 1}',
         '{"id": "1", "answer": "given before", "raw": "given before"}', '{"id": "a"\n"answer": "b"}',
+        '{"id": "new", "answer": "lung \\ud800", "raw": "lung"}',
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_predictions_file_is_named_as_when_it_is_read_line_by_line(line: str, tmp_path: Path) -> None:
