@@ -29,7 +29,7 @@ class Stop(Exception): ...
 def stop(self, *a, **k):
     real(self, *a, **k)
     raise Stop
-real, loop._Run.step = loop._Run.step, stop
+real, loop._TrainingRun.step = loop._TrainingRun.step, stop
 from medical_vqa.cli import main
 try: main()
 except Stop: pass
