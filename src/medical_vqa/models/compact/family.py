@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from medical_vqa.config.recipe import Count, Fraction, ModelOptions
-from medical_vqa.errors import BundleError
 from medical_vqa.models.base import ModelFamily
-from medical_vqa.models.compact.settings import CompactSettings
+from medical_vqa.models.compact.settings import CompactSettings, damaged_bundle
 from medical_vqa.models.options import AugmentOptions, PictureOptions
 
 
@@ -85,8 +84,7 @@ class CompactFamily(ModelFamily):
         try:
             settings = CompactSettings.read(bundle)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(f"the bundle {bundle} is damaged ({reason}); train or copy it again") from error
+            raise damaged_bundle(bundle, error) from error
         return {
             "picture": settings.picture.to_json(),
             "foreground": settings.foreground,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.errors import BundleError, ModelError
+from medical_vqa.errors import ModelError
 from medical_vqa.models.augment import IGNORED_CLASS, Augment, Mirror, mirror_text
 from medical_vqa.models.base import Query, distinct, targets_of
 from medical_vqa.models.compact.answering import CompactAnswering
@@ -28,7 +28,7 @@ from medical_vqa.models.compact.network import CompactNet, ImageMemory, image_fe
 from medical_vqa.models.compact.postprocess import stack_pictures
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
-from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
+from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes, damaged_bundle
 from medical_vqa.models.compact.trunk import LICENSE, VARIANTS, EfficientNetLite, published_weights
 from medical_vqa.models.fsdp import unsharded_state
 from medical_vqa.models.memory import count_parameters
@@ -299,8 +299,7 @@ class Compact(CompactAnswering, CompactFamily):
             model = cls(CompactSettings.read(folder))
             model.module.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(f"the bundle {folder} is damaged ({reason}); train or copy it again") from error
+            raise damaged_bundle(folder, error) from error
         model.module.to(device).eval()
         return model
 

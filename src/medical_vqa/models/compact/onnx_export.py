@@ -226,10 +226,11 @@ def check(model: Compact, exported: CompactOnnx, queries: Sequence[Query]) -> fl
     allowed = max(TOLERANCE, RELATIVE_TOLERANCE * float(expected_logits.abs().max()))
     pairs = zip(model.attention(queries), exported.attention(queries), strict=True)
     attention = max(np.abs(expected - actual).max() for expected, actual in pairs)
-    difference, bounded = max(float(logits), float(attention)), max(float(probabilities), float(attention))
+    difference = max(float(logits), float(attention))
+    in_unit_range = max(float(probabilities), float(attention))
     answers = [[p.answer for p in m.answer(queries, Decoding())] for m in (model, exported)]
     wrong = sum(expected != actual for expected, actual in zip(*answers, strict=True))
-    if wrong or not (difference <= allowed and bounded <= TOLERANCE):  # `not <=` catches a nan as well
+    if wrong or not (difference <= allowed and in_unit_range <= TOLERANCE):  # `not <=` catches a nan as well
         raise ModelError(
             f"the exported graphs differ from the model: {wrong} of {len(queries)} answers, logits or attention by up "
             f"to {difference:.1e} (at most {allowed:.1e} is allowed); nothing was written, install the versions of "

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.errors import BundleError, MissingDependencyError
+from medical_vqa.errors import MissingDependencyError
 from medical_vqa.models.base import ModelFamily, Query, distinct
 from medical_vqa.models.compact.answering import CompactAnswering
 from medical_vqa.models.compact.postprocess import stack_pictures
-from medical_vqa.models.compact.settings import SETTINGS_FILE, WEIGHTS_FILE, CompactSettings
+from medical_vqa.models.compact.settings import SETTINGS_FILE, WEIGHTS_FILE, CompactSettings, damaged_bundle
 from medical_vqa.runtime.devices import cores
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class CompactOnnx(CompactAnswering, ModelFamily):
         except MissingDependencyError:
             raise
         except Exception as error:  # errors of ONNX Runtime have no common base class
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(f"the bundle {folder} is damaged ({reason}); export or copy it again") from error
+            raise damaged_bundle(folder, error, made_by="export") from error
 
     @property
     def vision(self) -> OnnxVision:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from medical_vqa.data.imaging.preprocessing import PictureSpec
+from medical_vqa.errors import BundleError
 from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
@@ -17,6 +18,18 @@ from medical_vqa.models.vocabulary import AnswerVocabulary, WordVocabulary
 SETTINGS_FILE = "compact.json"
 WEIGHTS_FILE = "weights.safetensors"
 _NO_IMAGE_TYPES = ImageTypes()
+
+
+def damaged_bundle(bundle: Path, error: Exception, made_by: str = "train") -> BundleError:
+    """The error to raise where a file of a bundle cannot be read.
+
+    Args:
+        bundle: Its folder.
+        error: What its reading raised.
+        made_by: The command that makes such a bundle.
+    """
+    reason = " ".join(str(error).split())[:200]
+    return BundleError(f"the bundle {bundle} is damaged ({reason}); {made_by} or copy it again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, Refere
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
-from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
 from medical_vqa.models.questions.terms import canonical_terms
@@ -77,10 +76,6 @@ class AnswerChecks:
             return concerns_finding(question)
         return self._reference.asks_for_finding(question)
 
-    def depends_on_finding(self, question: str) -> bool:
-        """Whether an answer turns on a finding: it is asked for, or the treatment or cause of what is shown."""
-        return self.asks_for_finding(question) or disease_question(question) is not None
-
     def is_about_image(self, question: str) -> bool:
         """Whether a question is not about general knowledge."""
         question_type = self._reference.question_type(question) if self._reference else ""
@@ -92,7 +87,7 @@ class AnswerChecks:
 
     def withholds(self, question: str, image_type: str) -> bool:
         """Whether questions of this type are withheld about every picture of an image type."""
-        return self.depends_on_finding(question) and self._unreliable(question, image_type) is not None
+        return self._unreliable(question, image_type) is not None
 
     def decision(
         self,
@@ -124,7 +119,7 @@ class AnswerChecks:
                     return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
             elif code := disagreement(query.question, answer.answer, text, other.answer):
                 return abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
-        if self.depends_on_finding(query.question) and (row := self._unreliable(query.question, image_type)):
+        if (row := self._unreliable(query.question, image_type)) is not None:
             return abstain("type_not_reliable", _reliability_arguments(row))
         if dependence is None or dependence.changes_answer or not self.must_depend_on_image(query.question):
             return None
@@ -132,8 +127,11 @@ class AnswerChecks:
         return abstain("picture_does_not_matter" if compared else "same_answer_without_picture", {})
 
     def _unreliable(self, question: str, image_type: str) -> TypeReliability | None:
-        """The row of the question's finding or type on this modality that is not above its baseline."""
-        if self._reference is None:
+        """The row of the question's finding or type on this modality that is not above its baseline.
+
+        None for a question that depends on no finding.
+        """
+        if self._reference is None or not self._reference.depends_on_finding(question):
             return None
         modality = modality_of(image_type)
         names = {

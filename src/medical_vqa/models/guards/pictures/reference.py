@@ -94,11 +94,14 @@ class ReferenceSet:
             return True
         return bool(self.finding(question))
 
+    def depends_on_finding(self, question: str) -> bool:
+        """Whether an answer turns on a finding: it is asked for, or the treatment or cause of what is shown."""
+        return self.asks_for_finding(question) or disease_question(question) is not None
+
     def finding_type(self, question: str) -> str:
-        """The type of a question that turns on a finding: its own, or where that is another, that of such questions."""
+        """The type of a question that depends on a finding: its own, or else that of such questions."""
         question_type = self.question_type(question)
-        turns_on_finding = self.asks_for_finding(question) or disease_question(question) is not None
-        if question_type.lower() in FINDING_TYPES or not turns_on_finding:
+        if question_type.lower() in FINDING_TYPES or not self.depends_on_finding(question):
             return question_type
         types = Counter(name for name in self.question_types.values() if name.lower() in FINDING_TYPES)
         return types.most_common(1)[0][0] if types else question_type
