@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import multiprocessing
 import os
@@ -10,14 +11,17 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+import psutil
 import pytest
 from live import PATIENCE, SOURCE, png
 from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.preprocessing import PictureSpec
+from medical_vqa.serving.decoding import process as decoding_process
 from medical_vqa.serving.decoding import upload
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
 from medical_vqa.serving.decoding.upload import DecodeJob, decode
@@ -89,23 +93,100 @@ def test_a_process_that_dies_costs_one_answer_and_is_replaced():
 def test_a_pool_that_is_closed_while_its_processes_start_leaves_none():
     before = set(multiprocessing.active_children())
     threads = set(threading.enumerate())
-    make_pool(processes=2).close()
+    pool = make_pool(processes=2)
+    pool.start()
+    pool.close()
     for starting in set(threading.enumerate()) - threads:
         starting.join(PATIENCE)
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_an_interpreter_ends_although_nobody_closes_its_pool():
-    script = (
-        "import test_decoding as t\n"
-        "if __name__ == '__main__':\n"
-        "    pool = t.make_pool()\n"
-        "    assert t.decoded(pool, t.job(t.png(1)))[0].info.width == 16\n"
-    )
+def python(*lines, before=""):
+    """An interpreter that runs lines with this module as `t`, and `before` ahead of every import."""
+    body = "".join(f"    {line}\n" for line in lines)
+    script = f"{before}\nimport multiprocessing, test_decoding as t\nif __name__ == '__main__':\n{body}"
     places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "support"), str(SOURCE)])
     environ = {**os.environ, "PYTHONPATH": places}
-    command = [sys.executable, "-c", script]
-    subprocess.run(command, env=environ, check=True, timeout=3 * PATIENCE)
+    return subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True)
+
+
+left_open = []
+
+
+def leave_a_pool_open():
+    left_open.append(make_pool())
+    assert decoded(left_open[0], job(png(1)))[0].info.width == 16
+
+
+@pytest.mark.parametrize(
+    ("before", "lines"),
+    [
+        ("", ["t.leave_a_pool_open()"]),
+        # finalizers that exist before `multiprocessing` is imported run after its own
+        ("import weakref\nclass Any: pass\nany = Any()\nweakref.finalize(any, print)", ["t.leave_a_pool_open()"]),
+        (
+            "",
+            [
+                "process = multiprocessing.get_context('spawn').Process(target=t.leave_a_pool_open)",
+                "process.start()",
+                "process.join()",
+                "assert process.exitcode == 0",
+            ],
+        ),
+    ],
+    ids=["interpreter", "interpreter with earlier finalizers", "process of multiprocessing"],
+)
+def test_an_interpreter_ends_although_nobody_closes_its_pool(before, lines):
+    with python(*lines, before=before) as process:
+        try:
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+class Endless:
+    """An upload that is decoded until the process ends."""
+
+    size = 1
+
+    def run(self):
+        print(os.getpid(), flush=True)
+        while True:
+            pass
+
+
+def test_a_process_ends_in_the_middle_of_an_upload_when_its_parent_is_killed():
+    with python("t.decoded(t.make_pool(), t.Endless())") as parent:
+        decoder = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        try:
+            decoder.wait(PATIENCE)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                decoder.kill()
+
+
+def test_a_process_that_started_too_slowly_is_replaced(monkeypatch):
+    monkeypatch.setattr(decoding_process, "_START_TIMEOUT", 0.0)
+    pool = make_pool()
+    pool._processes[0]._start_early()
+    monkeypatch.undo()
+    first, second = decoded(pool, job(png(1)), job(png(2)))
+    assert (first.picture == 1).all() and (second.picture == 2).all()
+    pool.close()
+
+
+def test_a_process_that_cannot_be_started_is_started_for_the_next_upload(monkeypatch):
+    def refuse(self):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(SpawnProcess, "start", refuse)
+    pool = make_pool()
+    (failed,) = decoded(pool, job(png(1)))
+    assert (failed.status, failed.code) == (400, "not_an_image")
+    monkeypatch.undo()
+    assert decoded(pool, job(png(2)))[0].info.width == 16
+    pool.close()
 
 
 def test_what_takes_too_long_is_refused_and_the_next_is_decoded():

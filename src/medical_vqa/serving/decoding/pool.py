@@ -49,24 +49,26 @@ class _Waiting:
 class DecoderPool:
     """A number of decoding processes, or one thread of this process; fair among clients by the time that they use."""
 
-    def __init__(self, processes: int, limits: DecoderLimits, *, start_early: bool = True) -> None:
-        """Set up the queue.
+    def __init__(self, processes: int, limits: DecoderLimits) -> None:
+        """Set up the queue; a process starts with `start`, or with the first upload.
 
         Args:
             processes: How many; 0 decodes in a thread of this process, without a bound on memory or time.
             limits: Bounds of each.
-            start_early: Whether the processes start now, and not with the first upload.
         """
         self._limits = limits
         self._threads = ThreadPoolExecutor(max(1, processes), "decode")
-        self._processes = [
-            DecoderProcess(limits.memory_bytes, limits.timeout, start_early=start_early) for _ in range(processes)
-        ]
+        self._processes = [DecoderProcess(limits.memory_bytes, limits.timeout) for _ in range(processes)]
         self._idle: list[DecoderProcess | None] = [*self._processes] if processes else [None]
         self._queue: FairQueue[_Waiting] = FairQueue()
         self._running: set[asyncio.Task[None]] = set()
         self._queued = 0
         self._queued_bytes = 0
+
+    def start(self) -> None:
+        """Start the processes in the background, so that the first uploads do not wait for them."""
+        for process in self._processes:
+            process.start()
 
     async def decode(self, job: Job[Result_co], *, client: str = "", received: float | None = None) -> Result_co:
         """Decode an upload outside the event loop.

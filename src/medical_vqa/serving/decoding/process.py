@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import signal
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from medical_vqa.errors import ImageError, MedicalVqaError
 from medical_vqa.serving.decoding.upload import UPLOAD_NAME
-from medical_vqa.serving.errors import ApiError, deadline_exceeded
+from medical_vqa.serving.errors import deadline_exceeded
 
 _START_TIMEOUT = 60.0  # seconds
 Result_co = TypeVar("Result_co", covariant=True)
@@ -35,9 +35,9 @@ class Job(Protocol[Result_co]):
 
 
 class DecoderProcess:
-    """One process, started in advance and again after it has died."""
+    """One process, started with the first upload unless `start` was called, and again after it has died."""
 
-    def __init__(self, memory_bytes: int, timeout: float, *, start_early: bool) -> None:
+    def __init__(self, memory_bytes: int, timeout: float) -> None:
         self._memory_bytes = memory_bytes
         self._timeout = timeout
         self._process: SpawnProcess | None = None
@@ -45,13 +45,19 @@ class DecoderProcess:
         self._lock = threading.Lock()
         self._closed = False
         self._kill: Callable[[], object] = lambda: None
-        if start_early:
-            threading.Thread(target=self._start_early, daemon=True).start()
+
+    def start(self) -> None:
+        """Start the process in the background, so that the first upload does not wait for it."""
+        threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
-        with contextlib.suppress(OSError, EOFError), self._lock:
-            if not self._closed:
+        with self._lock:
+            if self._closed:
+                return
+            try:
                 self._ready_pipe()
+            except (OSError, EOFError):  # the first upload tries again
+                self.stop()
 
     def decode(self, job: Job[Any], remaining: float) -> Any:
         """Decode within the time limit or the `remaining` seconds of its request, whichever is less."""
@@ -67,8 +73,8 @@ class DecoderProcess:
             except (EOFError, OSError) as error:
                 self.stop()
                 raise ImageError(f"{UPLOAD_NAME}: expected a complete picture, but the decoder crashed") from error
-            except (ImageError, ApiError):
-                self.stop()
+            except BaseException:
+                self.stop()  # what it still sends would be taken for the answer to the next upload
                 raise
         if isinstance(result, Exception):
             raise result
@@ -81,12 +87,14 @@ class DecoderProcess:
         self.stop()
         context = multiprocessing.get_context("spawn")
         self._pipe, child_end = context.Pipe()
-        self._process = context.Process(target=_decode_jobs, args=(child_end, self._memory_bytes), daemon=True)
-        with _environment(_ONE_THREAD):
-            self._process.start()
-        # Also where nobody closes the pool: the process ignores the signal by which an interpreter ends its children.
-        self._kill = weakref.finalize(self, self._process.kill)
-        child_end.close()
+        with child_end:
+            process = context.Process(target=_decode_jobs, args=(child_end, self._memory_bytes), daemon=True)
+            # Also where nobody closes the pool. An interpreter that exits, or a process of `multiprocessing` that ends,
+            # sends its children SIGTERM, which this one ignores, and waits for them. Only these finalizers run before.
+            self._kill = util.Finalize(self, _kill, args=(process,), exitpriority=0)
+            with _environment(_ONE_THREAD):
+                process.start()
+            self._process = process
         if not self._pipe.poll(_START_TIMEOUT):
             raise OSError("the decoder does not start")
         self._pipe.recv()  # sent once it is ready: its start must not count as somebody's decoding
@@ -107,6 +115,11 @@ class DecoderProcess:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
+
+
+def _kill(process: SpawnProcess) -> None:
+    if process.pid is not None:  # None: it was never started
+        process.kill()
 
 
 _ENVIRONMENT_LOCK = threading.Lock()
@@ -132,6 +145,7 @@ def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
     """Decode one job after another until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(memory_bytes)  # beyond that of the decoders, which this module has imported with `upload`
     pipe.send(None)
     while True:
@@ -149,6 +163,14 @@ def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
         del job
         pipe.send(result)
         del result
+
+
+def _end_with_parent() -> None:
+    """End this process, in the middle of an upload too, once its parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -25,7 +25,7 @@ class Decoders:
     """Decodes what clients upload, for the model that is to be asked about it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Set up both pools."""
+        """Set up both pools; `start` starts processes."""
         self._settings = settings
         self._single = DecoderPool(
             settings.decoder_processes,
@@ -44,7 +44,6 @@ class Decoders:
                 queue_size=_SERIES_QUEUE,
                 deadline=settings.deadline + settings.series_timeout,
             ),
-            start_early=False,
         )
         self._limits = DecodeLimits(
             file_bytes=settings.max_upload_bytes,
@@ -59,6 +58,10 @@ class Decoders:
             inflated_bytes=values,
             settings={"file_bytes": "MEDICAL_VQA_MAX_SERIES_BYTES", "pixels": memory, "inflated_bytes": memory},
         )
+
+    def start(self) -> None:
+        """Start those of single files in advance, in the background; the one of series starts with the first series."""
+        self._single.start()
 
     async def decode(
         self, upload: Upload, spec: PictureSpec | None, client: str, received: float, *, to_store: bool = False

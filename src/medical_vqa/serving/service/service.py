@@ -91,6 +91,7 @@ class Service:
     async def start(self) -> None:
         """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
         await asyncio.to_thread(self.store.check)
+        self._decoders.start()
         await asyncio.to_thread(self.engine.start)
         self._sweeper = asyncio.create_task(self._sweep_forever())
 
