@@ -10,7 +10,9 @@ from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.reporting.comparison_text import comparison_text, conclusion, p_value
-from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, shared_rows
+from medical_vqa.evaluation.statistics import intervals
+from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, permutation_test, shared_rows
+from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap
 
@@ -34,7 +36,7 @@ def predictions(examples, right):
     return [Prediction(e.id, "yes" if right(*map(int, e.id.split("-"))) else "no") for e in examples]
 
 
-@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 71)])
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 71), (700, 500), (49_700, 50_300)])
 def test_mcnemar_equals_the_binomial_test(won, lost):
     from scipy.stats import binomtest
 
@@ -85,6 +87,27 @@ def test_under_the_null_the_permutation_test_errs_as_often_as_it_says():
         models = {name: answers(examples, lambda i, q: rng.random() < 0.5) for name in "ab"}
         found.append(compare(exact_match(), models, Bootstrap(resamples=99))[0].permutation_p)
     assert 0.0 <= np.mean(np.array(found) <= 0.1) <= 0.2
+
+
+def test_very_many_groups_are_swapped_in_bundles(monkeypatch):
+    """Ten bundles of four groups can be swapped in 1,024 ways, of which two keep the largest difference."""
+    monkeypatch.setattr(intervals, "_MAX_CLUSTERS", 10)
+    examples = rows(images=40, per_image=1)
+    first, second = (
+        tally(exact_match(), examples, {row.id: Prediction(row.id, text) for row in examples}) for text in ("yes", "no")
+    )
+    assert permutation_test(first, second, resamples=20_000, seed=0) == pytest.approx(2 / 1024, rel=0.5)
+
+
+def test_rows_that_only_some_models_answered_are_compared_like_the_others():
+    examples = rows(images=6)
+    models = {
+        "a": join(examples, predictions(examples, lambda i, q: q < 3)[2:]),
+        "b": join(examples, predictions(examples, lambda i, q: q < 1)[::-1][2:]),
+    }
+    same = {name: join(examples[2:-2], answered.predictions) for name, answered in models.items()}
+    assert compare(exact_match(), models, BOOTSTRAP) == compare(exact_match(), same, BOOTSTRAP)
+    assert [p.id for p in models["b"].answers.of_rows(shared_rows(models)).predictions] == shared_rows(models).ids
 
 
 def test_the_detectable_difference_shrinks_with_the_number_of_images():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from medical_vqa.schema.codes import Codes, Numbering, Numbers
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.lazy_rows import Rows, is_all
@@ -162,6 +164,14 @@ class AnswersById(Mapping[str, Prediction]):
         self.examples = examples
         self.predictions = predictions
         self._by_id: dict[str, Prediction] | None = None
+
+    def of_rows(self, rows: ExampleTable) -> AnswersById:
+        """The predictions of some of the rows, which it must have."""
+        if rows is self.examples:
+            return self
+        position = dict(zip(self.examples.ids, range(len(self.examples)), strict=True))
+        index = np.fromiter(map(position.__getitem__, rows.ids), np.intp, len(rows))
+        return AnswersById(rows, self.predictions.take(index))
 
     def __getitem__(self, id_: str) -> Prediction:
         if self._by_id is None:

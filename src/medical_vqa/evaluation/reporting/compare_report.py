@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medical_vqa.evaluation.joining import AnsweredQuestions
-from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.reporting.comparison_text import conclusion, p_value
 from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.scoring import squad_answers
 from medical_vqa.evaluation.statistics.breakdown import by_levels, default_facts, is_small
 from medical_vqa.evaluation.statistics.comparison import compare, shared_rows
 from medical_vqa.evaluation.statistics.tally import Tally, tally
+from medical_vqa.schema.example_table import ExampleTable
+from medical_vqa.schema.prediction_table import PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, ProtocolScore
 
@@ -75,9 +78,12 @@ def write_comparison(
     bootstrap = bootstrap or Bootstrap()
     models, metrics = squad_answers(models)
     rows = shared_rows(models)
-    answers: dict[str, Mapping[str, Prediction]] = {name: answered.answers for name, answered in models.items()}
-    answers |= {name: {p.id: p for p in predictions} for name, predictions in baselines.items()}
-    tallies = {name: [tally(metric, rows, by_id) for metric in metrics] for name, by_id in answers.items()}
+    answers = {name: answered.answers.of_rows(rows) for name, answered in models.items()}
+    by_id: dict[str, Mapping[str, Prediction]] = {
+        **answers,
+        **{name: {p.id: p for p in predictions} for name, predictions in baselines.items()},
+    }
+    tallies = {name: [tally(metric, rows, of_name) for metric in metrics] for name, of_name in by_id.items()}
     protocol_rows = [
         (scores[0].protocol, scores[0].label, [score.published.value for score in scores])
         for scores in zip(*protocols.values(), strict=True)
@@ -96,10 +102,10 @@ def write_comparison(
         p_value=p_value,
         fact_rows=fact_rows({name: tallies[name][0] for name in models}),
         protocol_rows=protocol_rows,
-        disagreements=_disagreements(rows, [answered.answers for answered in models.values()]),
+        disagreements=_disagreements(rows, [(answers[name].predictions, tallies[name][0]) for name in models]),
         n=len(rows),
         n_all=len(next(iter(models.values())).examples),
-        images=len({row.image_id for row in rows}),
+        images=rows.images.distinct(),
         files=files,
         notes=notes,
     )
@@ -119,15 +125,17 @@ def fact_rows(tallies: Mapping[str, Tally]) -> list[FactRow]:
     return rows
 
 
-def _disagreements(rows: Sequence[Example], models: Sequence[Mapping[str, Prediction]]) -> list[Disagreement]:
-    """A sample of the questions that some models answer correctly and others do not."""
-    metric = exact_match()
-    disagreements = []
-    for row in rows:
-        counts = [(metric.counts(answers[row.id], row) or (0.0,))[0] for answers in models]
-        if len(set(counts)) > 1:
-            texts = [answers[row.id].answer for answers in models]
-            correct = [count == 1.0 for count in counts]
-            disagreements.append(Disagreement(row, list(zip(texts, correct, strict=True))))
-    step = max(1, len(disagreements) // _MAX_DISAGREEMENTS)
-    return disagreements[::step][:_MAX_DISAGREEMENTS]
+def _disagreements(rows: ExampleTable, models: Sequence[tuple[PredictionTable, Tally]]) -> list[Disagreement]:
+    """A sample of the questions that some models answer correctly and others do not.
+
+    Args:
+        rows: The questions.
+        models: For each model its answers to them, and their exact match.
+    """
+    right = np.stack([counted.counts[:, 0] for _, counted in models])
+    differ = np.flatnonzero(np.ptp(right, axis=0)).tolist()
+    step = max(1, len(differ) // _MAX_DISAGREEMENTS)
+    return [
+        Disagreement(rows[row], [(of[row].answer, right[number, row] == 1.0) for number, (of, _) in enumerate(models)])
+        for row in differ[::step][:_MAX_DISAGREEMENTS]
+    ]

@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Metric
-from medical_vqa.evaluation.statistics.intervals import cluster_sums
+from medical_vqa.evaluation.statistics.intervals import bundled, cluster_sums
 from medical_vqa.evaluation.statistics.tally import Tally, per_resample, tally
-from medical_vqa.schema.records import Example
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.results import Bootstrap, Score
 
 POWER = 0.8
@@ -84,21 +85,20 @@ def compare(
     if len(models) < 2:
         raise DataError(f"a comparison needs at least two prediction files, got {len(models)}; name another")
     rows = shared_rows(models)
-    tallies = {name: tally(metric, rows, answered.answers) for name, answered in models.items()}
+    tallies = {name: tally(metric, rows, answered.answers.of_rows(rows)) for name, answered in models.items()}
+    right = {name: _right(counted) for name, counted in tallies.items()}
     combinations = list(itertools.combinations(tallies, 2))
     permutations = max(bootstrap.resamples, PERMUTATIONS_PER_PAIR * len(combinations))
-    pairs = [
-        _compare(first, tallies[first], second, tallies[second], bootstrap, permutations)
-        for first, second in combinations
-    ]
+    pairs = [_compare((first, second), tallies, right, bootstrap, permutations) for first, second in combinations]
     corrected = holm([pair.permutation_p for pair in pairs])
     return [pair.model_copy(update={"holm_p": p}) for pair, p in zip(pairs, corrected, strict=True)]
 
 
-def shared_rows(models: Mapping[str, AnsweredQuestions]) -> list[Example]:
+def shared_rows(models: Mapping[str, AnsweredQuestions]) -> ExampleTable:
     """The questions that are scored for every model; raises `DataError` if there are none."""
-    first, *others = models.values()
-    rows = [row for row in first.scored if all(row.id in answered.answers for answered in others)]
+    first, *others = (answered.scored for answered in models.values())
+    of_all = set(first.ids).intersection(*(scored.ids for scored in others if scored is not first))
+    rows = first.take(np.flatnonzero(np.fromiter(map(of_all.__contains__, first.ids), bool, len(first))))
     if not rows:
         raise DataError(
             f"no question was answered by all of {', '.join(models)}; compare predictions of one dataset and split"
@@ -112,15 +112,18 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12
     (1947), with the binomial distribution in place of its approximation.
     """
-    n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / (1 << n))
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    log_of_largest = math.lgamma(n + 1) - math.lgamma(fewer + 1) - math.lgamma(n - fewer + 1) - n * math.log(2)
+    k = np.arange(fewer, 0, -1)
+    ratios = np.cumprod(k / (n - k + 1))  # of the terms for fewer - 1, fewer - 2 ... 0 to the largest, which is `fewer`
+    return min(1.0, 2 * math.exp(log_of_largest) * (1.0 + float(ratios.sum())))
 
 
 def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) -> float:
     """Two-sided p-value of the difference when every group's answers change models with probability one half.
 
-    The observed pairing is counted among the permutations, so the value is never 0.
+    The observed pairing is counted among the permutations, so the value is never 0. Of very many groups random bundles
+    of them change models together.
 
     Args:
         first: Counts of the first model.
@@ -128,8 +131,9 @@ def permutation_test(first: Tally, second: Tally, *, resamples: int, seed: int) 
         resamples: Number of random permutations.
         seed: Seed of the permutations.
     """
-    first_sums = cluster_sums(first.counts, first.clusters)
-    second_sums = cluster_sums(second.counts, first.clusters)
+    width = first.counts.shape[1]
+    sums = bundled(cluster_sums(np.hstack([first.counts, second.counts]), first.clusters), seed)
+    first_sums, second_sums = sums[:, :width], sums[:, width:]
     differs = (first_sums != second_sums).any(axis=1)  # only these groups change anything when they swap
     changes = (second_sums - first_sums)[differs]
     rng = np.random.default_rng(seed)
@@ -169,19 +173,27 @@ def detectable_difference(difference: Score) -> float | None:
     return (z_level + z_power) * (interval.high - interval.low) / (2 * z_level)
 
 
+def _right(counted: Tally) -> NDArray[np.bool_]:
+    """Whether each row has the full score."""
+    value = counted.metric.value
+    return np.array([value(row) == 1.0 for row in counted.counts.tolist()], bool)
+
+
 def _compare(
-    first_name: str, first: Tally, second_name: str, second: Tally, bootstrap: Bootstrap, permutations: int
+    names: tuple[str, str],
+    tallies: Mapping[str, Tally],
+    right: Mapping[str, NDArray[np.bool_]],
+    bootstrap: Bootstrap,
+    permutations: int,
 ) -> Comparison:
-    value = first.metric.value
-    first_correct, second_correct = (
-        np.array([value(row) == 1.0 for row in counted.counts.tolist()]) for counted in (first, second)
-    )
-    only_first = int(np.count_nonzero(first_correct & ~second_correct))
-    only_second = int(np.count_nonzero(second_correct & ~first_correct))
+    first, second = (tallies[name] for name in names)
+    first_right, second_right = (right[name] for name in names)
+    only_first = int(np.count_nonzero(first_right & ~second_right))
+    only_second = int(np.count_nonzero(second_right & ~first_right))
     difference = first.difference(second, bootstrap)
     return Comparison(
-        first=first_name,
-        second=second_name,
+        first=names[0],
+        second=names[1],
         metric=first.metric.name,
         label=first.metric.label,
         signature=first.metric.signature(),

@@ -67,8 +67,7 @@ def clustered_bootstrap(
     sums = cluster_sums(counts, clusters)
     if len(sums) < 2:
         return Interval(low=None, high=None, level=level, method=METHOD, reason="fewer than two groups")
-    if len(sums) > _MAX_CLUSTERS:
-        sums = _bundled(sums, seed)
+    sums = bundled(sums, seed)
     fits_in_memory = resamples * len(sums) <= _MAX_CACHED
     draw: Callable[[int, int, int], Iterable[Weights]] = _cached_weights if fits_in_memory else _drawn_weights
     scores = np.concatenate([value(weights.astype(float) @ sums) for weights in draw(seed, resamples, len(sums))])
@@ -147,13 +146,15 @@ def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Weights
         yield np.bincount(draws.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.uint8)
 
 
-def _bundled(sums: Floats, seed: int) -> Floats:
-    """The sums of `_MAX_CLUSTERS` random bundles of clusters.
+def bundled(sums: Floats, seed: int) -> Floats:
+    """The sums of `_MAX_CLUSTERS` random bundles of clusters; where there are no more clusters, the sums themselves.
 
     Sums of independent groups are independent, and so many of them vary as the single ones do: a million groups then
     cost no more than ten thousand, and the interval stays the same to the third digit.
     """
+    if len(sums) <= _MAX_CLUSTERS:
+        return sums
     bundle = np.random.default_rng(seed).permutation(len(sums)) % _MAX_CLUSTERS
-    bundled = np.zeros((_MAX_CLUSTERS, sums.shape[1]))
-    np.add.at(bundled, bundle, sums)
-    return bundled
+    of_bundles = np.zeros((_MAX_CLUSTERS, sums.shape[1]))
+    np.add.at(of_bundles, bundle, sums)
+    return of_bundles
