@@ -79,3 +79,17 @@ def test_paraphrases_with_two_answers_are_shown_unless_the_references_differ_too
     assert (about.paraphrased, about.paraphrases_disagreeing, about.reference_paraphrases_disagreeing) == (2, 2, 1)
     assert [pair.ids for pair in about.paraphrase_disagreements] == [("1", "2")]
     assert about.paraphrase_disagreements[0].second == "Can a mass be seen? no"
+
+
+def test_pairs_are_not_compared_with_all_the_others(monkeypatch):
+    linked = {"relation": "strict agreement"}
+    rows = [
+        row(f"{pair}-{n}", f"Is it large ({pair}, {n})?", answer, pair=str(pair), **linked)
+        for pair in range(40)
+        for n, answer in enumerate(("Yes", "No"))
+    ]
+    compared = []
+    monkeypatch.setattr(Example, "__eq__", lambda one, other: compared.append(one) or one is other)
+    about = consistency(rows, {example.id: example.answers[0] for example in rows})
+    assert (about.reference_paraphrases_disagreeing, about.paraphrase_disagreements) == (40, ())
+    assert len(compared) <= 2 * 40

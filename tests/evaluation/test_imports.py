@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from medical_vqa.data.formats.rows import read_json_rows
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.evaluation.imports import matching
 from medical_vqa.evaluation.imports.columns import parse_map
 from medical_vqa.evaluation.imports.matching import image_names
 from medical_vqa.evaluation.imports.tables import import_answers, read_mapped
@@ -386,3 +387,16 @@ def test_columns_that_cannot_be_guessed_are_listed(tmp_path, rows):
 def test_a_cell_of_ten_megabytes_is_read(tmp_path, rows):
     (tmp_path / "p.csv").write_text("id,answer\n1," + "a" * 10_000_000 + "\n")
     assert len(read_mapped(tmp_path / "p.csv", parse_map("id=id,answer=answer"), rows)[0].answer) == 10_000_000
+
+
+def test_a_part_that_fits_everywhere_is_not_compared_everywhere(tmp_path, rows, monkeypatch):
+    """Rows that are all alike fit at every start, each of which takes as many comparisons as there are rows."""
+    alike = [replace(rows[0], id=str(number)) for number in range(100)]
+    path = tmp_path / "p.csv"
+    line = f"{alike[0].question},{alike[0].answers[0]},lung\n"
+    path.write_text("question,reference,pred\n" + line * 50)
+    starts, occurs = [], matching._occurs
+    monkeypatch.setattr(matching, "_occurs", lambda *of: starts.append(of[2]) or occurs(*of))
+    with pytest.raises(DataError, match="only 0 of 50 rows can be joined by their question"):
+        read_mapped(path, parse_map("question=question,reference=reference,answer=pred"), alike)
+    assert starts == [0, 1]

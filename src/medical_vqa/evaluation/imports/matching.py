@@ -260,12 +260,14 @@ def _require_half(
 
 def _only_start(part: Sequence[tuple[str, str]], sequence: Sequence[tuple[str, str]]) -> int | None:
     """Where a sequence begins in another; None where it does not occur, or several times."""
-    starts = [
-        start
-        for start in range(len(sequence) - len(part) + 1)
-        if sequence[start] == part[0] and sequence[start + len(part) - 1] == part[-1] and _occurs(part, sequence, start)
-    ] if part else []  # fmt: skip
-    return starts[0] if len(starts) == 1 else None
+    only: int | None = None
+    for start in range(len(sequence) - len(part) + 1) if part else ():
+        ends_agree = sequence[start] == part[0] and sequence[start + len(part) - 1] == part[-1]
+        if ends_agree and _occurs(part, sequence, start):
+            if only is not None:  # further ones, of which there may be very many, change nothing
+                return None
+            only = start
+    return only
 
 
 def _occurs(part: Sequence[tuple[str, str]], sequence: Sequence[tuple[str, str]], start: int) -> bool:

@@ -86,7 +86,7 @@ def consistency(examples: Sequence[Example], answers: Mapping[str, str]) -> Cons
     paraphrases = list(_paraphrases(rows))
     disagreeing = [pair for pair in paraphrases if _differ(pair, answers)]
     reference_disagreeing = [pair for pair in paraphrases if _differ(pair, references)]
-    disagreements = [_conflict(pair, answers) for pair in disagreeing if pair not in reference_disagreeing]
+    disagreements = [_conflict(pair, answers) for pair in disagreeing if not _differ(pair, references)]
     return Consistency(
         comparable=comparable,
         contradictory=contradictory,
