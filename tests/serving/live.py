@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ def png(gray: int = 100, side: int = 16) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.full((side, side), gray, np.uint8)).save(out, "PNG")
     return out.getvalue()
+
+
+def run_until_stopped(_settings: Any, _listener: socket.socket, ready: Callable[[], None]) -> None:
+    """The work of a worker that does nothing."""
+    ready()
+    signal.pause()
 
 
 def settings(**options: Any) -> Settings:

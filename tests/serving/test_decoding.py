@@ -166,6 +166,23 @@ def test_a_process_ends_in_the_middle_of_an_upload_when_its_parent_is_killed():
                 decoder.kill()
 
 
+def test_a_pool_is_closed_in_the_middle_of_an_upload():
+    pool = make_pool(timeout=100 * PATIENCE, deadline=100 * PATIENCE)
+    upload = threading.Thread(target=decoded, args=(pool, Endless()), daemon=True)
+    upload.start()
+    (process,) = pool._processes
+    while process._process is None:
+        upload.join(0.01)
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    upload.join(PATIENCE)
+    assert not closing.is_alive() and not upload.is_alive()
+    assert process._process is None
+    (refused,) = decoded(pool, job(png(1)))
+    assert isinstance(refused, RuntimeError)
+
+
 def test_a_process_that_started_too_slowly_is_replaced(monkeypatch):
     monkeypatch.setattr(decoding_process, "_START_TIMEOUT", 0.0)
     pool = make_pool()

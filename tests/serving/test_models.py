@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import multiprocessing
 import socket
 import threading
 import time
+from typing import ClassVar
 
 import live
 import pytest
 import uvicorn
 import yaml
-from echo_model import Echo, make_engine
+from echo_model import Echo, make_engine, wait_until
 from live import png
 
-from medical_vqa.errors import BundleError
+from medical_vqa.errors import BundleError, ConfigError, ModelError
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.api.app import create_app
+from medical_vqa.serving.engine.local import Engine
+from medical_vqa.serving.image_store.memory import MemoryStore
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.server import uvicorn_config
+from medical_vqa.serving.service import service
 
 
 class Loud(Echo):
@@ -28,7 +34,20 @@ class Loud(Echo):
         return super()._words(query).upper()
 
 
+class Broken(Engine):
+    """Fails once its threads run."""
+
+    made: ClassVar[list[Engine]] = []
+
+    def start(self):
+        super().start()
+        self.made.append(self)
+        raise ModelError("the model is broken; choose another")
+
+
 def load_model(source, metrics):
+    if source == "broken":
+        return Broken(Loud(), BundleCard(family="echo", name=source))
     if source == "missing":
         raise BundleError("there is no bundle; name another")
     card = BundleCard(family="echo", name=source, decoding={"max_tokens": len(source)})
@@ -133,8 +152,6 @@ def test_without_keys_nobody_changes_the_models():
 
 @pytest.mark.parametrize("value", ["next", "a=b@1.5", "a=b@0.6,c=d@0.5", "/x=y"])
 def test_further_models_that_make_no_sense_stop_the_start(value):
-    from medical_vqa.errors import ConfigError
-
     with pytest.raises(ConfigError, match="FURTHER_MODELS"):
         live.settings(further_models=value)
 
@@ -156,3 +173,86 @@ def test_a_conversation_asks_the_model_that_a_question_names(tmp_path):
             turns, version = body["cases"][0]["turns"], body["version"]
         assert [turn["answer"]["answer"].endswith("WHICH ORGAN?") for turn in turns] == [False, True]
         assert [turn["model"] for turn in turns] == [None, "loud"]
+
+
+def threads_of(engine):
+    return [thread for thread in engine.scheduler._threads if thread.is_alive()]
+
+
+async def started(app):
+    async with app.router.lifespan_context(app):
+        pass
+
+
+def test_a_server_whose_further_model_cannot_start_leaves_neither_thread_nor_process():
+    before = set(multiprocessing.active_children())
+    engine, settings = make_engine(), live.settings(decoder_processes=1, further_models="next=broken")
+    with pytest.raises(ConfigError, match="the model is broken"):
+        asyncio.run(started(create_app(engine, settings, load_model=load_model)))
+    assert threads_of(engine) == [] and threads_of(Broken.made.pop()) == []
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_server_that_never_starts_has_no_process():
+    before = set(multiprocessing.active_children())
+    threads = threading.active_count()
+    create_app(make_engine(), live.settings(decoder_processes=2))
+    assert threading.active_count() == threads
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_model_that_cannot_be_closed_does_not_keep_the_others_open(monkeypatch):
+    engine = make_engine()
+    app = create_app(engine, live.settings(decoder_processes=1, further_models="next=loud"), load_model=load_model)
+
+    async def stop():
+        async with app.router.lifespan_context(app):
+            other = app.state.models.choose("next").engine
+            monkeypatch.setattr(other, "close", lambda: 1 // 0)
+        return other
+
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(stop())
+    assert threads_of(engine) == []
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_model_that_was_just_replaced_is_closed_with_the_server():
+    app = create_app(make_engine(), live.settings(), load_model=load_model)
+
+    async def stop():
+        async with app.router.lifespan_context(app):
+            models = app.state.models
+            old = (await models.load("next", "first")).service.engine
+            await models.load("next", "second")
+        return old
+
+    assert threads_of(asyncio.run(stop())) == []
+
+
+class BlockingStore(MemoryStore):
+    """Counts how often what has expired is removed from it."""
+
+    blocking = True
+    sweeps = 0
+
+    def sweep(self):
+        self.sweeps += 1
+        return super().sweep()
+
+
+def test_what_has_expired_is_removed_after_the_first_model_was_replaced(monkeypatch):
+    monkeypatch.setattr(service, "_MAX_SWEEP_INTERVAL", 0.01)
+    store = BlockingStore(ttl=None, max_bytes=1 << 20)
+    app = create_app(make_engine(deadline=0.0), live.settings(), store, load_model=load_model)
+
+    async def sweeps():
+        async with app.router.lifespan_context(app):
+            models = app.state.models
+            await models.load("echo-1", "next")
+            await wait_until(lambda: not models._closing)
+            before = store.sweeps
+            await wait_until(lambda: store.sweeps > before + 1)
+
+    asyncio.run(sweeps())

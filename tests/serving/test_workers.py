@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import time
 
 import live
@@ -15,6 +16,7 @@ from live import Connection, Instance, png, question, upload
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.settings import MEBIBYTE, read_settings
+from medical_vqa.serving.workers import Workers
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,27 @@ async def statuses(url, ids):
 def accepted(instance):
     """Connections are accepted once a worker has its model; the socket is open before."""
     return live.request("GET", f"{instance.url}/readyz").status_code == 200
+
+
+def test_where_one_worker_cannot_be_started_those_before_it_end(monkeypatch):
+    start, started = Workers._start, []
+
+    def start_one(self):
+        if started:
+            raise BlockingIOError("Resource temporarily unavailable")
+        started.append(start(self))
+        return started[0]
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(Workers, "_start", start_one)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(BlockingIOError):
+            Workers(live.run_until_stopped, None, listener, 2).run(lambda: None, live.PATIENCE)
+        assert not started[0].process.is_alive()
+    finally:
+        started[0].process.kill()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.slow

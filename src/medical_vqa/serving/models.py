@@ -63,7 +63,8 @@ class Models:
         self._default_name = default.model.name
         self._served = {default.model.name: ServedModel(default.model.name, default)}
         self._loading = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[Service, asyncio.Task[None]] = {}
+        """Those that were replaced or removed -> what closes them later."""
         self._showing: asyncio.Task[None] | None = None
         self._metrics = default.engine.metrics
         self._metrics.queue_size.set_function(lambda: sum(model.service.engine.waiting for model in self))
@@ -130,7 +131,7 @@ class Models:
             before = _resident_bytes()
             try:
                 engine = await asyncio.to_thread(self._load, source, self._metrics)
-                await asyncio.to_thread(engine.start)
+                await _started(engine)
             except MedicalVqaError as error:
                 raise ApiError(422, "invalid", f"the model cannot be loaded: {error}") from error
             after = _resident_bytes()
@@ -192,12 +193,14 @@ class Models:
 
     async def close(self) -> None:
         """Finish the queued work of every model, and stop."""
-        for task in (*self._closing, *([] if self._showing is None else [self._showing])):
+        tasks = [*self._closing.values(), *([] if self._showing is None else [self._showing])]
+        for task in tasks:
             task.cancel()
-        for model in self:
-            if not self.is_default(model):
-                await asyncio.to_thread(model.service.engine.close)
-        await self.default.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with contextlib.AsyncExitStack() as closing:  # the others also where one cannot be closed
+            closing.push_async_callback(self.default.close)
+            for service in (*self._closing, *(model.service for model in self if not self.is_default(model))):
+                closing.push_async_callback(_close, service)
 
     async def show_queues(self) -> None:
         """Keep the gauges of queues up to date where they are not computed when they are read, until canceled."""
@@ -221,14 +224,26 @@ class Models:
         """Close a model once every request that has chosen it has been answered or refused."""
 
         async def close() -> None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(model.service.engine.options.deadline)
-            await asyncio.to_thread(model.service.engine.close)
-            model.service.images.close()
+            await asyncio.sleep(model.service.engine.options.deadline)
+            await _close(model.service)
+            del self._closing[model.service]
 
-        task = asyncio.create_task(close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[model.service] = asyncio.create_task(close())
+
+
+async def _started(engine: Engine | RemoteEngine) -> None:
+    """Start an engine; one that cannot start is closed."""
+    try:
+        await asyncio.to_thread(engine.start)
+    except BaseException:
+        await asyncio.to_thread(engine.close)
+        raise
+
+
+async def _close(service: Service) -> None:
+    """Finish the queued work of one model, and stop what the others do not share."""
+    await asyncio.to_thread(service.engine.close)
+    await asyncio.to_thread(service.images.close)
 
 
 def _resident_bytes() -> int | None:

@@ -73,7 +73,8 @@ class Workers:
             signal.signal(number, self._stop)
         with _counting_together():
             try:
-                self._workers = [self._start() for _ in range(self._count)]
+                for _ in range(self._count):
+                    self._workers.append(self._start())  # one by one: where one cannot start, those before it end
                 self._watch(on_ready)
             finally:
                 self._listener.close()  # so that the last worker closes the socket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.security import HTTPBearer
@@ -63,14 +63,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await models.start(settings.further_models)
-        if jobs is not None:
-            jobs.start()
-        yield
-        if jobs is not None:
-            await jobs.close()
-        await models.close()
-        await rate_limiter.close()
+        async with AsyncExitStack() as closing:  # also where another cannot start, or cannot be closed
+            closing.push_async_callback(rate_limiter.close)
+            closing.push_async_callback(models.close)
+            await models.start(settings.further_models)
+            if jobs is not None:
+                closing.push_async_callback(jobs.close)
+                jobs.start()
+            yield
 
     draining = Draining()
     bearer = HTTPBearer(auto_error=False, description="An API key, where the server needs one.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from medical_vqa.errors import DicomwebError, MedicalVqaError, TooLargeError, UnsupportedImageError
+from medical_vqa.runtime.threads import DaemonThreads
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.decoding.process import DecoderProcess, Job, Result_co
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded
@@ -57,7 +57,7 @@ class DecoderPool:
             limits: Bounds of each.
         """
         self._limits = limits
-        self._threads = ThreadPoolExecutor(max(1, processes), "decode")
+        self._threads = DaemonThreads(max(1, processes), "decode")
         self._processes = [DecoderProcess(limits.memory_bytes, limits.timeout) for _ in range(processes)]
         self._idle: list[DecoderProcess | None] = [*self._processes] if processes else [None]
         self._queue: FairQueue[_Waiting] = FairQueue()
@@ -136,10 +136,10 @@ class DecoderPool:
         return waiting.job.run() if process is None else process.decode(waiting.job, remaining)
 
     def close(self) -> None:
-        """Stop the processes, after the uploads that they are decoding."""
-        self._threads.shutdown()
+        """Kill the processes, in the middle of an upload too: a server that closes them awaits no upload any more."""
         for process in self._processes:
             process.close()
+        self._threads.shutdown()
 
 
 def to_api_error(error: MedicalVqaError) -> ApiError:

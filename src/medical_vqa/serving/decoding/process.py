@@ -85,6 +85,8 @@ class DecoderProcess:
         if self._pipe is not None and self._process is not None and self._process.is_alive():
             return self._pipe
         self.stop()
+        if self._closed:
+            raise OSError("the decoder is closed")
         context = multiprocessing.get_context("spawn")
         self._pipe, child_end = context.Pipe()
         with child_end:
@@ -95,14 +97,17 @@ class DecoderProcess:
             with _environment(_ONE_THREAD):
                 process.start()
             self._process = process
+        if self._closed:  # meanwhile
+            raise OSError("the decoder is closed")
         if not self._pipe.poll(_START_TIMEOUT):
             raise OSError("the decoder does not start")
         self._pipe.recv()  # sent once it is ready: its start must not count as somebody's decoding
         return self._pipe
 
     def close(self) -> None:
-        """Kill the process, also one that is being started, and start no other."""
+        """Kill the process, also one that decodes or is being started, and start no other."""
         self._closed = True
+        self._kill()  # so that whoever decodes ends, and releases the lock
         with self._lock:
             self.stop()
 
@@ -110,6 +115,7 @@ class DecoderProcess:
         """Kill the process, if there is one."""
         if self._process is not None:
             self._kill()
+            self._process.kill()  # `close` may have come before its start
             self._process.join()
             self._process = None
         if self._pipe is not None:

@@ -13,13 +13,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
 from cachetools import LRUCache
 
 from medical_vqa.data.imaging.volume import Volume
+from medical_vqa.runtime.threads import DaemonThreads
 from medical_vqa.serving.clients import current_client, picture_key
 from medical_vqa.serving.decoding.decoded_image import DecodedImage
 from medical_vqa.serving.engine.local import Engine
@@ -100,8 +100,8 @@ class ImageRepository:
         self._quotas = Quotas(ttl)
         self._loading: dict[str, asyncio.Task[StoredImage]] = {}
         self._loading_values: dict[str, asyncio.Task[Volume]] = {}
-        self._threads = ThreadPoolExecutor(_STORE_THREADS, "store")
-        self._workers = ThreadPoolExecutor(_WORK_THREADS, "blobs")
+        self._threads = DaemonThreads(_STORE_THREADS, "store")
+        self._workers = DaemonThreads(_WORK_THREADS, "blobs")
         self._working = asyncio.Semaphore(_WORK_THREADS)
 
     async def encode(self, decoded: DecodedImage) -> StoredImage:
@@ -222,12 +222,8 @@ class ImageRepository:
         self._cache.pop(stored_name(image_id, current_client().owner), None)
         self._engine.forget(image_id[:ID_HEAD])
 
-    async def sweep(self) -> None:
-        """Let the store remove what has expired."""
-        await self._call_store(self._store.sweep)
-
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, after what they are doing."""
         self._threads.shutdown()
         self._workers.shutdown()
 

@@ -120,6 +120,6 @@ class Decoders:
         return parsed
 
     def close(self) -> None:
-        """Stop the decoders, after what they are decoding."""
+        """Stop the decoders, in the middle of an upload too."""
         self._single.close()
         self._series.close()

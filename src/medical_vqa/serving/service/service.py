@@ -99,9 +99,10 @@ class Service:
         """Finish the queued work, and stop."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.to_thread(self.engine.close)
-        await asyncio.to_thread(self._decoders.close)
-        self.images.close()
+        async with contextlib.AsyncExitStack() as closing:  # the rest also where one cannot be closed
+            closing.push_async_callback(asyncio.to_thread, self.images.close)
+            closing.push_async_callback(asyncio.to_thread, self._decoders.close)
+            closing.push_async_callback(asyncio.to_thread, self.engine.close)
 
     async def _sweep_forever(self) -> None:
         ttl = self.settings.store_ttl
@@ -109,7 +110,10 @@ class Service:
         while True:
             await asyncio.sleep(interval)
             with contextlib.suppress(Exception):  # a store that is unavailable now is swept next time
-                await self.images.sweep()
+                if self.store.blocking:
+                    await asyncio.to_thread(self.store.sweep)
+                else:
+                    self.store.sweep()
 
     async def upload(self, upload: Upload, *, client: str = "") -> UploadedImage:
         """Decode, encode and store a client's image; raises `ApiError`."""
