@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.evaluation.metrics.bleu import bleu_1
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, count_clusters, wilson
@@ -150,3 +151,24 @@ def test_a_hundred_thousand_groups_give_the_interval_of_theory():
     counts = np.column_stack([np.arange(100_000) % 2, np.ones(100_000)]).astype(float)
     found = clustered_bootstrap(counts, [str(n) for n in range(100_000)], lambda t: t[:, 0] / t[:, 1])
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / 100_000**0.5, rel=0.08)
+
+
+def test_resamples_in_which_nothing_is_counted_have_no_part_in_the_interval():
+    """Of two groups only the first has something to count: a quarter of the resamples have no score."""
+    counts = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    with np.errstate(invalid="ignore"):
+        same = clustered_bootstrap(counts, ["a", "a", "b", "b"], mean, resamples=200)
+        three = clustered_bootstrap(np.vstack([counts, [[1.0, 1.0]]]), ["a", "a", "b", "b", "c"], mean, resamples=200)
+        empty = clustered_bootstrap(np.zeros((4, 2)), ["a", "a", "b", "b"], mean, resamples=200)
+    assert (same.low, same.high, same.reason) == (None, None, "every resample gives the same score")
+    assert (three.low, three.high) == (0.5, 1.0)
+    assert (empty.low, empty.high, empty.reason) == (None, None, "nothing to count")
+
+
+def test_a_corpus_score_of_answers_without_words_has_an_interval_of_numbers():
+    """A resample of nothing but articles, which normalization removes, has no BLEU."""
+    texts = {"a": ("left lung", "lung"), "b": ("the", "a"), "c": ("the", "the"), "d": ("liver", "spleen")}
+    rows = [Example(name, name, "What is seen?", (reference,), name) for name, (reference, _) in texts.items()]
+    counted = tally(bleu_1(), rows, {name: Prediction(name, answer) for name, (_, answer) in texts.items()})
+    score = counted.score(Bootstrap())
+    assert 0 == score.interval.low < score.value < score.interval.high <= 1

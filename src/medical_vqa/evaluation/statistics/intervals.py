@@ -50,8 +50,9 @@ def clustered_bootstrap(
         seed: Seed of the draws: equal input and seed give an equal interval.
 
     Returns:
-        The interval; without bounds, and with a reason, for fewer than two clusters or if every resample
-        gives the same score. There a width of zero would claim a certainty that the data do not have.
+        The interval, of the resamples that have a score; without bounds, and with a reason, for fewer than two
+        clusters or if every resample gives the same score. There a width of zero would claim a certainty that the
+        data do not have.
 
     Raises:
         ConfigError: If `resamples` or `level` is out of range.
@@ -71,8 +72,9 @@ def clustered_bootstrap(
     fits_in_memory = resamples * len(sums) <= _MAX_CACHED
     draw: Callable[[int, int, int], Iterable[Weights]] = _cached_weights if fits_in_memory else _drawn_weights
     scores = np.concatenate([value(weights.astype(float) @ sums) for weights in draw(seed, resamples, len(sums))])
-    if np.ptp(scores) < _TOLERANCE:
-        reason = "every resample gives the same score"
+    scores = scores[~np.isnan(scores)]  # nothing was counted, such as four words in a row
+    if not len(scores) or np.ptp(scores) < _TOLERANCE:
+        reason = "every resample gives the same score" if len(scores) else "nothing to count"
         return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), level=level, method=METHOD)
