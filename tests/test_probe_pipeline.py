@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import medical_vqa as mv
 from medical_vqa.cli import cli
 from medical_vqa.data.prepared.selected import SelectedDataset
+from medical_vqa.errors import DataError
 from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.probe import probe
@@ -32,6 +33,18 @@ def test_a_probe_writes_numbers_a_page_and_every_answer(written):
     assert written.probe.headline in page
     assert "Cite and reproduce" in page
     assert not re.search(r"(?:src|href)=\"https?://", page)
+
+
+def test_a_probe_with_numbers_that_no_scoring_gives_is_refused(written, tmp_path):
+    content = json.loads(written.path.read_text(encoding="utf-8"))
+    content["groups"][0]["accuracy"]["value"] = 1.7
+    content["groups"][0]["benefit"]["value"] = -0.01 + content["groups"][0]["benefit"]["interval"]["low"]
+    (tmp_path / "probe-validation.json").write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=r"groups\[0\]\.accuracy\.value: .* got 1\.7; .*run `medical-vqa probe`"
+    ) as error:
+        read_probe(tmp_path / "probe-validation.json")
+    assert "groups[0].benefit: expected a value inside its interval" in str(error.value)
 
 
 def test_the_same_probe_again_asks_nothing_and_a_larger_one_only_what_is_new(written, root):

@@ -128,6 +128,11 @@ def test_each_way_a_card_can_be_wrong_is_one_sentence(tmp_path, change, message)
     ("content", "message"),
     [
         (b"{", "is not JSON"),
+        (b'{\n"format": NaN}', "is not JSON .NaN is no number in JSON.;"),
+        (b'{"format": 1e999}', "is not JSON .the number 1e999 is too large.;"),
+        (b'{"format": 1,\n}', "is not JSON .* in line 2.;"),
+        (b'{"format": ' + b"[" * 100_000, "is not JSON .lists or objects nested too deeply.;"),
+        (b"\xef\xbb\xbf{}", "has no format and this version"),
         (b"[]", "expected a JSON object, got a list"),
         (b"null", "expected a JSON object, got null"),
         (b"{}", "has no format and this version"),

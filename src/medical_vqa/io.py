@@ -7,6 +7,7 @@ import errno
 import gc
 import hashlib
 import json
+import math
 import os
 import secrets
 import time
@@ -57,21 +58,45 @@ def sha256_file(path: Path) -> str:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str, *, finite: bool = False) -> Any:
     """The value of a JSON text, with or without a byte order mark before it.
+
+    Args:
+        text: The text.
+        finite: Whether to refuse ``NaN`` and ``Infinity``, which are no JSON but which many programs write.
 
     Raises:
         ValueError: It is not JSON or holds what Python cannot, with the reason in a few words.
     """
     try:
-        return json.loads(text.removeprefix("\ufeff"))
+        text = text.removeprefix("\ufeff")
+        if finite:
+            return json.loads(text, parse_constant=_no_number, parse_float=_finite_number)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         only_zeros = "\0" in text and not text.strip("\0 \r\n\t")
         raise ValueError("only zero bytes, as an interrupted write leaves them" if only_zeros else error.msg) from error
     except RecursionError as error:
         raise ValueError("lists or objects nested too deeply") from error
+    except _NoNumberError:
+        raise
     except ValueError as error:  # Python limits the length, which costs time in proportion to its square
         raise ValueError("a whole number of more than 4,300 digits") from error
+
+
+class _NoNumberError(ValueError):
+    """A number that is none, or too large."""
+
+
+def _no_number(name: str) -> float:
+    raise _NoNumberError(f"{name} is no number in JSON")
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _NoNumberError(f"the number {text} is too large")
+    return value
 
 
 def json_type(value: object) -> str:

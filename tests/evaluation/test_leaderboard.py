@@ -19,7 +19,7 @@ from medical_vqa.pipelines.leaderboard import leaderboard, predictions_of
 from medical_vqa.schema.bundle_card import ModelFacts
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Prediction
-from medical_vqa.schema.results import write_results
+from medical_vqa.schema.result_files import write_results
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def entry(examples, baseline, score):
 
     def made(name, right, parameters=None, dataset="slake"):
         answers = [
-            Prediction(row.id, row.answers[0] if number < right else "spleen") for number, row in enumerate(examples)
+            Prediction(row.id, row.answers[0] if number < right else "spleen", confidence=0.9)
+            for number, row in enumerate(examples)
         ]
         model = AnsweringModel(name=name, family="compact", facts=ModelFacts(parameters=parameters))
         results = score(examples, answers, baselines={"question-only": baseline}).model_copy(update={"model": model})
@@ -91,6 +92,76 @@ def test_results_without_a_metric_are_refused(tmp_path, entry):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": []}))
     with pytest.raises(DataError, match=r"results\.json: metrics: .*score the predictions again"):
         leaderboard([path])
+
+
+@pytest.fixture
+def edited(tmp_path, entry):
+    """A file of results in which the value under a dotted key is another one."""
+
+    def write(key, value, name="results.json"):
+        path = tmp_path / name
+        write_results(path, entry("a", 3).results)
+        content = json.loads(path.read_text())
+        *parents, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+        inner = content
+        for part in parents:
+            inner = inner[part]
+        assert last in inner or isinstance(last, int)
+        inner[last] = value
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("metrics.0.score.value", 1.4, r"metrics\[0\]\.score\.value: expected a number from 0 to 1, got 1\.4"),
+        ("metrics.0.score.value", 67.5, r"metrics\[0\]\.score\.value: expected a number from 0 to 1, got 67\.5"),
+        ("metrics.0.score.value", -0.1, r"metrics\[0\]\.score\.value: expected a number from 0 to 1, got -0\.1"),
+        ("metrics.0.score.value", float("nan"), "is not JSON .NaN is no number in JSON"),
+        ("metrics.0.score.value", float("inf"), "is not JSON .Infinity is no number in JSON"),
+        ("metrics.0.score.value", 0.1, r"metrics\[0\]\.score: expected a value inside its interval, got 0\.1 and"),
+        ("metrics.0.score.interval.low", None, r"score\.interval: expected two bounds or none, got None and"),
+        ("metrics.0.score.interval.high", 1.5, r"score\.interval\.high: expected a number from 0 to 1, got 1\.5"),
+        (
+            "metrics.0.baselines.question-only.value",
+            2,
+            r"baselines\.question-only\.value: expected a number from 0 to 1",
+        ),
+        ("metrics.0.differences.question-only.value", -1.5, "expected a number from -1 to 1, got -1.5"),
+        ("metrics.0.score.n", 7, r"metrics\[0\]\.score\.n: expected at most the 6 questions that were counted, got 7"),
+        ("metrics.0.score.n", -1, r"metrics\[0\]\.score\.n: expected a whole number of at least 0, got -1"),
+        ("metrics.0.score.clusters", 7, r"score\.clusters: expected at most as many groups as questions .6., got 7"),
+        ("counts.scored", 5000, r"counts\.scored: expected at most the 6 examples, got 5,000"),
+        ("counts.predictions", 2, r"counts\.scored: expected at most the 2 predictions, got 6"),
+        ("counts.groups", 60, r"counts\.groups: expected at most the 6 scored questions, got 60"),
+        ("counts.examples", -6, r"counts\.examples: expected a whole number of at least 0, got -6"),
+        ("calibration.ece", 1.2, r"calibration\.ece: expected a number from 0 to 1, got 1\.2"),
+    ],
+)
+def test_numbers_that_no_scoring_gives_are_refused_by_their_key(edited, key, value, message):
+    path = edited(key, value)
+    with pytest.raises(DataError, match=rf"results\.json: .*{message}.*; score the predictions again$"):
+        leaderboard([path])
+
+
+def test_of_many_impossible_numbers_the_first_are_named(edited, entry):
+    path = edited("metrics.0.score.value", 3)
+    content = json.loads(path.read_text())
+    for metric in content["metrics"]:
+        metric["score"]["value"] = 3
+        metric["baselines"]["question-only"]["value"] = 3
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"got 3; .* got 3 and 0.* got 3; and 5 more like these; score"):
+        leaderboard([path])
+
+
+def test_results_of_the_same_rows_that_differ_in_their_number_are_refused(edited):
+    files = [edited("counts.examples", number, f"results-{number}.json") for number in (6, 9)]
+    with pytest.raises(DataError, match=r"results-6\.json is of 6 questions and .*results-9\.json of 9, yet both name"):
+        leaderboard(files)
 
 
 def test_a_folder_without_results_is_refused_with_the_command_that_writes_them(tmp_path):

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medical_vqa.evaluation.metrics.base import comparable_answers
+from medical_vqa.errors import ConfigError
+from medical_vqa.evaluation.metrics.base import Mean, comparable_answers
 from medical_vqa.evaluation.metrics.exact_match import closed_accuracy, exact_match, exact_match_score
 from medical_vqa.evaluation.metrics.laterality import laterality_errors, sides
 from medical_vqa.evaluation.metrics.lists import list_match
 from medical_vqa.evaluation.metrics.token_overlap import open_recall, token_f1, token_f1_score
+from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.results import Bootstrap
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "squad_v2.json").read_text(encoding="utf-8"))
@@ -130,3 +133,12 @@ def test_only_the_other_side_alone_is_a_laterality_error(predicted, wrong):
 
 def test_a_bright_spot_names_no_side():
     assert sides("a bright spot, upright") == frozenset()
+
+
+@pytest.mark.parametrize("value", [37.2, -0.5, math.inf])
+def test_a_metric_that_gives_no_score_is_refused_by_its_name(value):
+    """As a metric of another package that counts in per cent."""
+    metric = Mean("of_ours", "ours", "v:1", lambda prediction, example: value)
+    counted = tally(metric, [example("lung")], {"1": Prediction("1", "lung")})
+    with pytest.raises(ConfigError, match=r"the metric of_ours gives .*; expected a number from 0 to 1: correct its"):
+        counted.score(Bootstrap())

@@ -13,7 +13,7 @@ from medical_vqa.evaluation.reporting.summary import headline, row_lines, withou
 from medical_vqa.evaluation.scoring import LeakedRows, find_metric
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
-from medical_vqa.schema.results import read_results, write_results
+from medical_vqa.schema.result_files import read_results, write_results
 
 MODEL = AnsweringModel(name="compact", family="compact")
 SCHEMA = files("medical_vqa.schema") / "json" / "results.schema.json"

@@ -11,7 +11,7 @@ from medical_vqa.errors import DataError, MedicalVqaError
 from medical_vqa.evaluation.reporting.leaderboard import Board, Entry, boards, write_leaderboard
 from medical_vqa.pipelines.compare import compare_files
 from medical_vqa.schema.prediction_card import card_path
-from medical_vqa.schema.results import read_results
+from medical_vqa.schema.result_files import read_results
 
 _PREDICTIONS_MISSING = "Not tested in pairs: that needs the predictions next to every results file."
 _MAX_MODELS = 30  # models of a table that are compared in pairs: 435 pairs
@@ -24,11 +24,14 @@ def leaderboard(paths: Sequence[Path]) -> list[Board]:
         paths: Results files, or folders that are searched for ``results*.json``.
 
     Raises:
-        DataError: There is no results file, or one is damaged.
+        DataError: There is no results file, one is damaged, or two disagree on how many questions a split has.
     """
     files = results_files(paths)
     entries = _named([Entry("", read_results(file), file) for file in files])
-    return [_tested(group) for group in boards(entries)]
+    groups = boards(entries)
+    for group in groups:
+        _require_same_size(group)
+    return [_tested(group) for group in groups]
 
 
 def results_files(paths: Sequence[Path]) -> list[Path]:
@@ -66,6 +69,19 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
             for name, of, entry in zip(names, data, entries, strict=True)
         ]
     return [Entry(name, entry.results, entry.file) for name, entry in zip(names, entries, strict=True)]
+
+
+def _require_same_size(entries: Sequence[Entry]) -> None:
+    """Raise `DataError` where results of the same rows disagree on how many there are."""
+    first, *others = entries
+    size = first.results.counts.examples
+    for entry in others:
+        other_size = entry.results.counts.examples
+        if other_size != size and first.results.dataset.manifest:
+            raise DataError(
+                f"{first.file} is of {size:,} questions and {entry.file} of {other_size:,}, yet both name the same "
+                "dataset, split and filter; one of them was changed: score its predictions again"
+            )
 
 
 def _tested(entries: Sequence[Entry]) -> Board:

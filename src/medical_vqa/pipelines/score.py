@@ -35,7 +35,8 @@ from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_table import PredictionTable
 from medical_vqa.schema.records import Example, Prediction, Split
-from medical_vqa.schema.results import DatasetRef, Facts, Results, write_results
+from medical_vqa.schema.result_files import write_results
+from medical_vqa.schema.results import DatasetRef, Facts, Results
 from medical_vqa.schema.selection import Selection
 from medical_vqa.schema.table_files import read_prediction_table
 from medical_vqa.text import did_you_mean

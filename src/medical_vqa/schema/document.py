@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medical_vqa.errors import MedicalVqaError
-from medical_vqa.io import atomic_write, json_type
+from medical_vqa.io import atomic_write, json_type, json_value
 from medical_vqa.schema.mistakes import mistakes_in
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -49,9 +49,11 @@ def parse_document(
 ) -> Document:
     """As `read_document`, of text that was read already; `name` is what messages call it."""
     try:
-        content = json.loads(text)
+        content = json_value(text, finite=True)
     except ValueError as problem:
-        raise error(f"{name}: is not JSON ({problem}); {advice}") from problem
+        cause = problem.__cause__
+        line = f" in line {cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
+        raise error(f"{name}: is not JSON ({problem}{line}); {advice}") from problem
     if not isinstance(content, dict):
         raise error(f"{name}: expected a JSON object, got {json_type(content)}; {advice}")
     expected = kind.model_fields["format"].default

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from medical_vqa.errors import DataError
 from medical_vqa.schema.document import SchemaModel, read_document, write_document
 from medical_vqa.schema.prediction_card import AnsweringModel
+from medical_vqa.schema.result_files import mistakes_of_scores
 from medical_vqa.schema.results import Bootstrap, DatasetRef, Score
 
 FORMAT: Final = 1
@@ -104,11 +105,15 @@ def probe_path(predictions: Path, split: str) -> Path:
 
 
 def read_probe(path: Path) -> Probe:
-    """Read a probe; raises `DataError` when there is none or it is damaged or of another format."""
+    """Read a probe; raises `DataError` when there is none or it is damaged, of another format or impossible."""
+    advice = "run `medical-vqa probe` again"
     try:
-        return read_document(path, Probe, advice="run `medical-vqa probe` again", error=DataError)
+        probe = read_document(path, Probe, advice=advice, error=DataError)
     except FileNotFoundError:
         raise DataError(f"no probe at {path}; write it with `medical-vqa probe`") from None
+    if mistakes := mistakes_of_scores(probe):
+        raise DataError(f"{path}: {'; '.join(mistakes)}; {advice}")
+    return probe
 
 
 def write_probe(path: Path, probe: Probe) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from medical_vqa.errors import DataError
-from medical_vqa.schema.document import SchemaModel, read_document, write_document
+from medical_vqa.schema.bundle_card import Fraction
+from medical_vqa.schema.document import SchemaModel
 from medical_vqa.schema.prediction_card import AnsweringModel
 
 FORMAT: Final = 1
+Count = Annotated[int, Field(ge=0)]
 Facts = tuple[str, ...]
 """Names of one fact, or of several that are crossed: ``("modality",)``."""
 
@@ -39,9 +39,9 @@ class Score(SchemaModel):
     """Score in [0, 1], or a difference in [-1, 1]; null if nothing could be scored."""
     interval: Interval
     """Confidence interval, resampled over groups."""
-    n: int
+    n: Count
     """Number of questions behind the score."""
-    clusters: int
+    clusters: Count
     """Number of groups (patients or images) those questions come from."""
 
 
@@ -93,15 +93,15 @@ class ProtocolRef(SchemaModel):
 class Counts(SchemaModel):
     """How much was scored."""
 
-    examples: int
+    examples: Count
     """Number of questions in the split."""
-    predictions: int
+    predictions: Count
     """Number of predictions in the file."""
-    scored: int
+    scored: Count
     """Number of questions with an accepted answer and exactly one prediction."""
-    images: int
+    images: Count
     """Number of images that the scored questions are about."""
-    groups: int
+    groups: Count
     """Number of groups (patients where known, else images) they belong to; intervals resample whole groups."""
 
 
@@ -110,7 +110,7 @@ class NamedRows(SchemaModel):
 
     reason: str
     """The property, as a short phrase."""
-    n: int
+    n: Count
     """Number of rows."""
     ids: tuple[str, ...]
     """The first hundred ids, sorted."""
@@ -140,15 +140,15 @@ class BreakdownRow(SchemaModel):
 
     levels: tuple[str, ...]
     """Value of each fact: ``("CT",)``, or ``("CT", "OPEN")`` when crossed."""
-    n: int
+    n: Count
     """Number of questions."""
-    clusters: int
+    clusters: Count
     """Number of groups those questions come from."""
     small: bool
     """Whether there are too few questions or groups to draw a conclusion."""
     scores: Mapping[str, Score]
     """Metric name -> score."""
-    baselines: Mapping[str, Mapping[str, float | None]]
+    baselines: Mapping[str, Mapping[str, Fraction | None]]
     """Baseline name -> metric name -> value on the same questions."""
 
 
@@ -187,7 +187,7 @@ class ProtocolScore(SchemaModel):
     """Everything that affects the published number."""
     published: Score
     """Score by the rule as its authors compute it."""
-    baseline: float | None
+    baseline: Fraction | None
     """Score of the first baseline by the same rule."""
     repaired: Score | None
     """Score without the rule's defect; null where that cannot be computed here."""
@@ -197,7 +197,7 @@ class ProtocolScore(SchemaModel):
     """What the defect changes; empty if there is none."""
     published_here: bool = True
     """Whether the protocol's authors publish numbers on this dataset; otherwise nothing compares with the score."""
-    changed: int | None = None
+    changed: Count | None = None
     """Number of rows whose score the repair changes, or that only one of the two counts; null for corpus scores."""
     changed_ids: tuple[str, ...] = ()
     """Ids of the first twenty of those rows."""
@@ -206,15 +206,15 @@ class ProtocolScore(SchemaModel):
 class CalibrationBin(SchemaModel):
     """Answers of about equal confidence."""
 
-    low: float
+    low: Fraction
     """Lower bound, included."""
-    high: float
+    high: Fraction
     """Upper bound; included in the last bin only."""
-    n: int
+    n: Count
     """Number of answers."""
-    confidence: float
+    confidence: Fraction
     """Mean confidence."""
-    accuracy: float
+    accuracy: Fraction
     """Fraction of correct answers."""
     interval: Interval
     """Wilson interval of the accuracy."""
@@ -223,19 +223,19 @@ class CalibrationBin(SchemaModel):
 class Abstention(SchemaModel):
     """The confidence from which to answer, for a tolerated risk."""
 
-    risk: float
+    risk: Fraction
     """Tolerated fraction of wrong answers among those given."""
-    threshold: float
+    threshold: Fraction
     """Lowest confidence of an answer that is given."""
-    coverage: float
+    coverage: Fraction
     """Fraction of the questions that is answered."""
-    answered: int
+    answered: Count
     """Number of questions that are answered."""
-    wrong: int
+    wrong: Count
     """Number of wrong answers among them."""
-    groups: int
+    groups: Count
     """Number of groups (images or patients) that they belong to."""
-    risk_upper_bound: float
+    risk_upper_bound: Fraction
     """One-sided 95 % upper bound of the fraction of wrong answers, with whole groups as units."""
     chosen_on: str
     """Rows that the threshold was chosen on; the numbers above are of other rows, unless it says `these rows`."""
@@ -244,33 +244,33 @@ class Abstention(SchemaModel):
 class Calibration(SchemaModel):
     """How reliable the confidence is."""
 
-    n: int
+    n: Count
     """Number of answers with a confidence."""
-    without_confidence: int
+    without_confidence: Count
     """Number of answers without one, which no number here includes."""
-    accuracy: float
+    accuracy: Fraction
     """Fraction of correct answers."""
-    confidence: float
+    confidence: Fraction
     """Mean confidence."""
-    ece: float
+    ece: Fraction
     """Expected calibration error: the mean distance of confidence and accuracy over ten bins of equal width."""
-    brier: float
+    brier: Fraction
     """Brier score: the mean squared distance of confidence and correctness; 0 is best."""
-    brier_constant: float
+    brier_constant: Fraction
     """Brier score of a model whose confidence is always the accuracy."""
-    aurc: float
+    aurc: Fraction
     """Area under the risk-coverage curve: the mean risk over all coverages; smaller is better."""
     bins: tuple[CalibrationBin, ...]
     """Reliability diagram, without empty bins."""
-    risk_coverage: tuple[tuple[float, float], ...]
+    risk_coverage: tuple[tuple[Fraction, Fraction], ...]
     """Risk-coverage curve: (fraction answered, fraction of those wrong), highest confidence first."""
-    temperature: float
+    temperature: Annotated[float, Field(gt=0)]
     """Divisor of the confidence's log-odds."""
     temperature_source: str
     """Rows that the temperature was fitted on."""
-    scaled_ece: float
+    scaled_ece: Fraction
     """Expected calibration error with the temperature applied."""
-    scaled_brier: float
+    scaled_brier: Fraction
     """Brier score with the temperature applied."""
     abstention: Abstention | None
     """When to answer, for the tolerated risk; null if no threshold keeps it on the rows that choose it."""
@@ -292,19 +292,19 @@ class ConflictingAnswers(SchemaModel):
 class Consistency(SchemaModel):
     """How far a model agrees with itself."""
 
-    comparable: int
+    comparable: Count
     """Number of pairs of answers about one image that make claims about the same entity."""
-    contradictory: int
+    contradictory: Count
     """Number of those pairs that contradict each other."""
-    reference_contradictory: int
+    reference_contradictory: Count
     """Number of those pairs whose reference answers contradict each other: the error of this check."""
     contradictions: tuple[ConflictingAnswers, ...]
     """The first twenty contradictions of the model where the references have none."""
-    paraphrased: int
+    paraphrased: Count
     """Number of pairs of questions that are paraphrases, according to the dataset."""
-    paraphrases_disagreeing: int
+    paraphrases_disagreeing: Count
     """Number of those pairs that received different answers."""
-    reference_paraphrases_disagreeing: int
+    reference_paraphrases_disagreeing: Count
     """Number of those pairs whose reference answers differ: inconsistencies of the dataset."""
     paraphrase_disagreements: tuple[ConflictingAnswers, ...]
     """The first twenty paraphrases with different answers where the references agree."""
@@ -313,20 +313,20 @@ class Consistency(SchemaModel):
 class WithoutLeaks(SchemaModel):
     """The same metrics without the rows that training may have shown."""
 
-    exact_duplicates: int
+    exact_duplicates: Count
     """Number of scored rows that are left out because their image is in a training part, in any language."""
-    near_duplicates: int
+    near_duplicates: Count
     """Number of scored rows that are left out because a near-duplicate of their image is in a training part."""
-    same_group: int = 0
+    same_group: Count = 0
     """Number of further scored rows that are left out because another image of their patient or study is in a training
     part."""
     near_duplicates_checked: bool
     """Whether images were compared to find near-duplicates; otherwise only equal files are known."""
-    trained_on: int | None = None
+    trained_on: Count | None = None
     """Number of scored rows whose image the model was trained on, according to its card; null if that is unknown."""
     scores: Mapping[str, Score]
     """Metric name -> score on the remaining rows."""
-    baselines: Mapping[str, Mapping[str, float | None]]
+    baselines: Mapping[str, Mapping[str, Fraction | None]]
     """Baseline name -> metric name -> value on the remaining rows."""
 
 
@@ -339,7 +339,7 @@ class Reasoning(SchemaModel):
     """Rows whose text held more than the answer."""
     unfinished: NamedRows | None
     """Rows whose reasoning ends without an answer, scored as wrong; null where there is none."""
-    complete_texts: Mapping[str, float | None]
+    complete_texts: Mapping[str, Fraction | None]
     """Metric name -> score of the complete texts, as a rule without this step computes it."""
 
 
@@ -381,16 +381,3 @@ class Results(SchemaModel):
     """How reliable the confidence is; null if the model gives none, or unless details were requested."""
     consistency: Consistency | None = None
     """How far the model agrees with itself; null unless details were requested."""
-
-
-def read_results(path: Path) -> Results:
-    """Read ``results.json``; raises `DataError` when there is none or it is damaged or of another format."""
-    try:
-        return read_document(path, Results, advice="score the predictions again", error=DataError)
-    except FileNotFoundError:
-        raise DataError(f"no results at {path}; write them with `medical-vqa score`") from None
-
-
-def write_results(path: Path, results: Results) -> None:
-    """Write ``results.json``."""
-    write_document(path, results)

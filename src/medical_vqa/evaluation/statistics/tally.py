@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.metrics.base import SCORED_FACTS, Counts, Mean, Metric, PairScore, best_score
 from medical_vqa.evaluation.statistics.intervals import (
     Floats,
@@ -23,6 +24,8 @@ from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, Score
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,18 @@ class Tally:
     """Number of each example's group."""
 
     def total(self) -> float | None:
-        """The metric's value over all rows; None if there are none."""
+        """The metric's value over all rows; None if there are none.
+
+        Raises:
+            ConfigError: The metric gives what is no score.
+        """
         value = self.metric.value(self.counts.sum(axis=0).tolist()) if len(self.counts) else math.nan
-        return None if math.isnan(value) else value
+        if math.isnan(value):
+            return None
+        if not -_ROUNDING <= value <= 1 + _ROUNDING:
+            name = self.metric.name
+            raise ConfigError(f"the metric {name} gives {value:g}; expected a number from 0 to 1: correct its value()")
+        return value
 
     def score(self, bootstrap: Bootstrap) -> Score:
         """The value with its interval; if all answers score 0, or all 1, Wilson's with whole groups as trials."""
