@@ -205,6 +205,41 @@ def test_images_of_a_run_file_that_the_split_does_not_have_are_unknown(tmp_path,
     assert [p.id for p in imported.predictions] == [rows[0].id, "synpic99"]
 
 
+@pytest.mark.parametrize("bad", ["synpic2 a2", "synpic2|a|2", "|a2", "synpic2"])
+def test_a_line_of_a_run_file_without_image_and_answer_is_named(tmp_path, rows, bad):
+    path = tmp_path / "run.txt"
+    path.write_text("".join(f"synpic{n}|a{n}\n" if n != 2 else f"\n{bad}\n" for n in range(len(rows))))
+    with pytest.raises(DataError) as error:
+        import_answers(path, None, one_question_each(rows))
+    assert str(error.value) == (
+        f"{path}:4: expected an image and an answer with one | between them, such as synpic1|mass, got {bad!r}; "
+        "correct it"
+    )
+
+
+def test_several_bad_lines_of_a_run_file_are_counted(tmp_path, rows):
+    path = tmp_path / "run.txt"
+    path.write_text("synpic0|a\nsynpic1\nsynpic2|c\nsynpic3\nsynpic4|e\n")
+    with pytest.raises(DataError, match=r"run\.txt:2: .*'synpic1' \(and 1 more like it\); correct it"):
+        import_answers(path, None, one_question_each(rows))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_run_file_in_the_encodings_of_windows_is_read(tmp_path, rows, encoding, end):
+    path = tmp_path / "run.txt"
+    path.write_bytes("".join(f"synpic{n}|é\u2028{n}{end}" for n in range(len(rows))).encode(encoding))
+    imported = import_answers(path, None, one_question_each(rows))
+    assert {p.id: p.answer for p in imported.predictions} == {row.id: f"é\u2028{n}" for n, row in enumerate(rows)}
+
+
+def test_a_table_with_bars_and_a_header_is_no_run_file(tmp_path, rows):
+    path = tmp_path / "answers.txt"
+    path.write_text("Question ID|text\n" + "".join(f"{row.id}|a{n}\n" for n, row in enumerate(rows)))
+    imported = import_answers(path, None, rows)
+    assert [(p.id, p.answer) for p in imported.predictions] == [(row.id, f"a{n}") for n, row in enumerate(rows)]
+
+
 def asked_of_many_images():
     """One question with two references of twelve images, and one of its own."""
     references = ["CT", "MRI", "CT", "CT", "MRI", "MRI", "CT", "MRI", "MRI", "CT", "CT", "MRI"]

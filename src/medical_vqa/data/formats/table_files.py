@@ -69,7 +69,7 @@ def table_rows(path: Path) -> Iterator[Row]:
 
 def json_content(path: Path) -> Any:
     """What a JSON file holds; raises `DataError` where it is not JSON."""
-    with _text(path, "JSON") as file:
+    with open_text(path, "JSON") as file:
         try:
             return json_value(file.read())
         except UnicodeError:  # which is a ValueError too, and is described below
@@ -134,7 +134,7 @@ def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[s
 
 
 @contextlib.contextmanager
-def _text(path: Path, name: str) -> Iterator[IO[str]]:
+def open_text(path: Path, name: str) -> Iterator[IO[str]]:
     """The file as text in the encoding that its first bytes show; `name` is its format, for the message."""
     compressed = path.suffix.lower() == ".gz"
     try:
@@ -164,7 +164,7 @@ def _encoding(start: bytes) -> str:
 
 
 def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
-    with _text(path, "CSV") as file:
+    with open_text(path, "CSV") as file:
         header = file.readline()
         if not header.strip():
             raise DataError(f"{path}: is empty; expected a header and one row per line")
@@ -220,7 +220,7 @@ def _unique(cells: Sequence[str], path: Path) -> list[str]:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with _text(path, "JSON lines") as lines:
+    with open_text(path, "JSON lines") as lines:
         yield from json_objects(lines, path)
 
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.data.formats.table_files import Row, json_content, table_rows
+from medical_vqa.data.formats.table_files import Row, json_content, open_text, table_rows
 from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.imports.columns import ROW_ORDER
+from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
 from medical_vqa.evaluation.imports.matching import FileRow, match_rows
 from medical_vqa.io import json_type, json_value
 from medical_vqa.schema.records import Example
@@ -208,12 +208,24 @@ _TOOLS: Sequence[tuple[str, frozenset[str], Callable[[Row], dict[str, Any]]]] = 
 
 
 def _run_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run file of VQA-Med; empty for any other file."""
-    lines = [
-        line.split("|") for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    ]
-    is_run = bool(lines) and all(len(line) == 2 for line in lines) and lines[0][0].lower() not in ("id", "image")
-    return [{"image": image.strip(), "answer": answer} for image, answer in lines] if is_run else []
+    """The rows of a run file of VQA-Med, most of whose lines are an image and an answer; empty for any other file.
+
+    Raises:
+        DataError: Some lines are not.
+    """
+    with open_text(path, "text") as file:
+        lines = [(number, line.strip("\r\n").split("|")) for number, line in enumerate(file, 1) if line.strip()]
+    bad = [(number, cells) for number, cells in lines if len(cells) != 2 or not cells[0].strip()]
+    if 2 * len(bad) >= len(lines) or {"id", "image", "question"} & guess_fields(lines[0][1]).keys():
+        return []
+    if bad:
+        number, cells = bad[0]
+        further = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{path}:{number}: expected an image and an answer with one | between them, such as synpic1|mass, got "
+            f"{'|'.join(cells)[:80]!r}{further}; correct it"
+        )
+    return [{"image": image.strip(), "answer": answer} for _, (image, answer) in lines]
 
 
 def _eval_samples(path: Path) -> Iterable[dict[str, Any]]:
