@@ -108,7 +108,7 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     (
         "null for a word",
         {"data": {"name": "slake", "train": None}},
-        "data.train: expected train or validation, got null",
+        "data.train: expected train, validation or train+validation, got null",
     ),
     (
         "text for a whole number",

@@ -70,6 +70,7 @@ function AboutModel({ close }: { close: () => void }) {
   const model = store.model.value!;
   const data = model.data as { title?: string; rows?: number; images?: number; license?: string };
   const exact = model.checkpoint_selection?.scores?.em;
+  const refit = model.refit_of;
   const [type, right, without, count] = t("model.scores_head").split("|");
   const reliability = (model.reliability ?? []).filter((row) => row.kind === "question type");
   return (
@@ -85,6 +86,9 @@ function AboutModel({ close }: { close: () => void }) {
             <dt>{t("model.data")}</dt>
             <dd>{t("model.training", { rows: data.rows, images: data.images, title: data.title ?? "" })}</dd>
           </>
+        )}
+        {refit?.scores?.em !== undefined && (
+          <dd>{t("model.refit", { percent: percent(refit.scores.em), split: refit.split ?? "", images: refit.images ?? 0 })}</dd>
         )}
         {exact !== undefined && <dd>{t("model.exact", { percent: percent(exact), split: model.checkpoint_selection.split ?? "" })}</dd>}
       </dl>

@@ -128,6 +128,7 @@ export type ModelInfo = {
   streams: boolean;
   collects_ratings?: boolean;
   checkpoint_selection: { split?: string; scores?: Record<string, number> };
+  refit_of?: { split?: string; images?: number; scores?: Record<string, number> };
   reliability?: Reliability[];
   localization?: { entities?: { name: string }[]; measured_on?: string };
   limits: { max_upload_bytes: number; formats: string[]; image_ttl_seconds: number | null };

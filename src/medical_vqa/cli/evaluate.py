@@ -333,7 +333,12 @@ def compare(files: tuple[Path, ...], split: str | None, columns: str | None, as_
 @click.command()
 @click.argument("predictions", required=False, type=click.Path(path_type=Path))
 @risk_option
-def calibrate(predictions: Path | None, risk: float) -> None:
+@click.option(
+    "--refit",
+    type=click.Path(path_type=Path),
+    help="Bundle of the same recipe trained on all rows; it receives the calibration too.",
+)
+def calibrate(predictions: Path | None, risk: float, refit: Path | None) -> None:
     """Fit the confidence's temperature on validation predictions, and keep it in the bundle.
 
     Also chooses the confidence below which the model abstains, so that of the answers that it does give at most the
@@ -341,11 +346,14 @@ def calibrate(predictions: Path | None, risk: float) -> None:
     """
     from medical_vqa import api
     from medical_vqa.evaluation.reporting.wording import percent
+    from medical_vqa.pipelines.bundles import find_bundle
 
-    calibration = api.calibrate(predictions, risk=risk)
+    calibration = api.calibrate(predictions, risk=risk, refit=refit)
     before, after = percent(calibration.ece), percent(calibration.scaled_ece)
     click.echo(f"temperature {calibration.temperature:.2f}, from {calibration.n:,} answers")
     click.echo(f"calibration error {before} before, {after} after (on other images)")
+    if refit is not None:
+        click.echo(f"{find_bundle(refit)} has this calibration too, and the scores of the model that was measured")
     if (threshold := calibration.abstention) is None:
         click.echo(f"no threshold keeps the fraction of wrong answers at {risk:.0%} or below")
         return

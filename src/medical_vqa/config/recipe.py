@@ -34,6 +34,7 @@ from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.mistakes import Mistake, MistakesError, mistakes_in, report, shown
+from medical_vqa.schema.selection import POOLED
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -91,8 +92,9 @@ class DatasetRecipe(Section):
     """Folder that holds prepared datasets; None for ``$MEDICAL_VQA_HOME/data``."""
     where: dict[str, str] = Field(default_factory=dict)
     """Facts that rows must have: ``{language: en}``."""
-    train: Literal["train", "validation"] = "train"
-    """The split to learn from; never test."""
+    train: Literal["train", "validation", "train+validation"] = "train"
+    """The split to learn from; never test. ``train+validation``: the rows of both, once every choice is made; nothing
+    is held out then, so no score chooses a checkpoint (`training.select: last`) and none stands in the card."""
     validation: Literal["train", "validation"] | None = "validation"
     """The split that chooses the checkpoint; never test. None: a fraction of the training groups is held out."""
     validation_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.15
@@ -213,9 +215,8 @@ class Recipe(Section):
         except ValidationError as error:
             mistakes += mistakes_in(error.errors(include_url=False), cls)
         else:
-            if not mistakes and recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
-                text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
-                mistakes.append(Mistake("data.regions", text))
+            if not mistakes:
+                mistakes += _contradictions(recipe)
         if mistakes:
             origin, overrides = context.get("origin", "the recipe"), context.get("overrides", ())
             raise ConfigError(report(mistakes, origin=origin, sections=list(cls.model_fields), overrides=overrides))
@@ -228,6 +229,24 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256 of the resolved recipe, hex."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def _contradictions(recipe: Recipe) -> list[Mistake]:
+    """What sections that are right by themselves ask for and cannot have together."""
+    mistakes = []
+    if recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
+        text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
+        mistakes.append(Mistake("data.regions", text))
+    datasets = {"data": recipe.data} | {f"data.mixture.{n}": one for n, one in enumerate(recipe.data.mixture)}
+    pooled = [place for place, one in datasets.items() if one.train == POOLED]
+    for place in pooled:
+        if datasets[place].validation != "validation":
+            text = f"{place}.train: {POOLED} learns from all rows, and none can be held out of them; leave this out"
+            mistakes.append(Mistake(f"{place}.validation", text))
+    if len(pooled) == len(datasets) and recipe.training.select != "last":
+        text = f"with data.train: {POOLED} no rows are left to choose a checkpoint on; set it to last"
+        mistakes.append(Mistake("training.select", text))
+    return mistakes
 
 
 def model_options(section: Any) -> ModelOptions:

@@ -122,7 +122,8 @@ def model_card(card: BundleCard, *, full_language_model: bool = False) -> str:
         full_language_model: Whether the bundle holds a language model all of whose weights were trained.
     """
     head = yaml.safe_dump(_metadata(card, full_language_model=full_language_model), sort_keys=False, allow_unicode=True)
-    scores = "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in _validation_scores(card).items())
+    measured = card.refit_of.scores if card.refit_of else _validation_scores(card)
+    scores = "\n".join(f"| {name.upper()} | {100 * value:.1f} |" for name, value in measured.items())
     commands = ["hf download THIS_REPOSITORY --local-dir bundle", 'medical-vqa ask IMAGE "QUESTION" --model bundle']
     if library_usage := _FULL_USAGE if full_language_model else registry.find("models", card.family).library_usage:
         commands.append("# elsewhere: " + library_usage.replace("{checkpoint}", _base_name(card)))
@@ -134,7 +135,7 @@ def model_card(card: BundleCard, *, full_language_model: bool = False) -> str:
         *_data(card),
         "## Scores",
         f"| metric | value |\n|---|---|\n{scores}" if scores else "None were recorded.",
-        "On the validation split that selected this checkpoint, which makes them optimistic; SQuAD v2 rules.",
+        _protocol(card),
         "## Limits",
         "Trained on one dataset of radiographs, CT and MRI slices; answers are short phrases like the dataset's. "
         "Answers can be wrong with high confidence, and many questions can be answered without the image: compare with "
@@ -155,6 +156,17 @@ def _base_name(card: BundleCard) -> str:
 
 def _is_folder(checkpoint: str) -> bool:
     return Path(checkpoint).expanduser().is_absolute() or checkpoint.startswith(".") or Path(checkpoint).is_dir()
+
+
+def _protocol(card: BundleCard) -> str:
+    """What the scores are scores of."""
+    if (chosen := card.refit_of) is None:
+        return "On the validation split that selected this checkpoint, which makes them optimistic; SQuAD v2 rules."
+    return (
+        f"Of the model of the same recipe that was trained on {chosen.rows} questions about {chosen.images} images, on "
+        f"the {chosen.split} split, which it did not learn from; SQuAD v2 rules. This model learned from both, and has "
+        "no score of its own."
+    )
 
 
 def _data(card: BundleCard) -> list[str]:

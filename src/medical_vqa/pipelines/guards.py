@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medical_vqa.data.prepared.selected import SelectedDataset
     from medical_vqa.models.base import Query, Visual, VqaModel
     from medical_vqa.pipelines.inputs import AnsweredRows
     from medical_vqa.schema.bundle_card import BundleCard, ConfidenceCalibration, TypeReliability
@@ -95,13 +95,37 @@ def fit_guards(bundle: Path, rows: AnsweredRows, *, risk: float) -> None:
     table = reliability(held_out, guarded, baseline, reference)
     card = card.model_copy(update={"reliability": tuple(table)})
     passed = _answers(model, card, reference, held_out_queries)
-    reference.save(bundle)
-    digests = {name: sha256_file(bundle / name) for name in (ARRAYS_FILE, NAMES_FILE)}
     changes = {
         "calibration": _thresholds(calibration, held_out, passed, reference, risk),
-        "files": dict(sorted({**card.files, **digests}.items())),
+        "files": _saved(reference, bundle, card),
     }
     write_bundle_card(bundle, card.model_copy(update=changes))
+
+
+def store_reference_set(bundle: Path, root: Path | None) -> BundleCard:
+    """Build the reference set of a bundle from its training rows and store it; the card's thresholds stay as they are.
+
+    Args:
+        bundle: The bundle; a model without a picture has no reference set.
+        root: Folder of prepared datasets; None for the default one.
+
+    Returns:
+        The card as it is then stored.
+    """
+    model, card = load_model(bundle, "cpu")
+    if model.picture is None or card.data is None:
+        return card
+    data = SelectedDataset.open(card.data.selection.model_copy(update={"root": root}))
+    changed = card.model_copy(update={"files": _saved(build_reference_set(model, data), bundle, card)})
+    write_bundle_card(bundle, changed)
+    return changed
+
+
+def _saved(reference: ReferenceSet, bundle: Path, card: BundleCard) -> dict[str, str]:
+    """Write the reference set into its bundle; returns the digests of all files for the card."""
+    reference.save(bundle)
+    digests = {name: sha256_file(bundle / name) for name in (ARRAYS_FILE, NAMES_FILE)}
+    return dict(sorted({**card.files, **digests}.items()))
 
 
 def _answers(

@@ -124,8 +124,9 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
     seed_everything(settings.seed)
     model: Trainable = inputs.family.model_class().build(inputs.rows, **inputs.options)
     card = model_card(inputs, model)
+    held_out = [part for part in inputs.parts if part.validation_rows]
     validation = JoinedQueries(
-        [queries(part.selected, part.validation_rows, model, device=compute.device) for part in inputs.parts]
+        [queries(part.selected, part.validation_rows, model, device=compute.device) for part in held_out]
     )
     data = JoinedQueries(
         [
@@ -152,7 +153,7 @@ def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watch
             precision=compute.precision,
         ),
         callbacks=Callbacks(
-            evaluate=lambda: validation_scores(model, validation, inputs.parts, card.decoding),
+            evaluate=(lambda: validation_scores(model, validation, held_out, card.decoding)) if held_out else None,
             save=save,
             watcher=watcher,
         ),

@@ -48,7 +48,7 @@ class TrainingPart:
     rows: list[Example]
     """Training rows, each with an answer."""
     validation_rows: list[Example]
-    """Rows that choose the checkpoint."""
+    """Rows that choose the checkpoint; none where they are learned from."""
     weight: float
     """How often an epoch passes over the training rows."""
 
@@ -169,7 +169,8 @@ def training_part(data: DatasetRecipe, root: Path | None) -> TrainingPart:
         root: Folder of prepared datasets where the section names none.
     """
     selected = SelectedDataset.open(selection_of(data, root))
-    rows, validation_rows = learnable(selected.rows("train")), selected.rows("validation")
+    rows = learnable(selected.rows("train"))
+    validation_rows = [] if selected.selection.learns_validation else selected.rows("validation")
     refuse_shared_groups(rows, validation_rows)
     return TrainingPart(selected, rows, validation_rows, data.weight)
 
@@ -275,7 +276,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         images=len(images_of(first.rows)),
         weight=first.weight,
         mixture=tuple(_further_data(part) for part in inputs.parts[1:]),
-        validation_answer_coverage=answer_coverage(model, inputs.validation_rows),
+        validation_answer_coverage=answer_coverage(model, inputs.validation_rows) if inputs.validation_rows else None,
         started_from=starting_model(initial) if initial and (initial / CARD_NAME).is_file() else None,
     )
     return BundleCard(

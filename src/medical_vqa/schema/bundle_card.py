@@ -52,6 +52,28 @@ class StartingModel(SchemaModel):
     """Its validation scores, in [0, 1]."""
 
 
+class ChosenModel(SchemaModel):
+    """The model that a recipe was chosen by, trained on the training rows alone, of a model that learned from all rows.
+
+    Nothing is held out for the latter, so what is known of its answers is what the former was measured to do.
+    """
+
+    name: str
+    """Name of the recipe."""
+    created: str
+    """Time at which it was written: UTC, ISO 8601."""
+    rows: int
+    """Questions that it was trained on."""
+    images: int
+    """Images that it was trained on."""
+    split: Split = "validation"
+    """Split that it was scored on; the refitted model learned from it."""
+    scores: Mapping[str, float] = {}
+    """Metric -> its score on that split, in [0, 1]."""
+    files: Mapping[str, str] = {}
+    """File name -> SHA-256 of the other files of its bundle."""
+
+
 class DatasetRows(SchemaModel):
     """Rows of one dataset in a training."""
 
@@ -240,6 +262,9 @@ class BundleCard(SchemaModel):
     """Comparison with the question-only baseline by type of question; empty before `medical-vqa calibrate`."""
     localization: LocalizationScores | None = None
     """How well it localizes what it names; null where that was not measured."""
+    refit_of: Annotated[ChosenModel | None, Field(exclude_if=lambda chosen: chosen is None)] = None
+    """Model whose scores, calibration, reliability and localization the card gives, for a model that learned from the
+    validation rows too; null for every other."""
     prompt: str | None = None
     """Template of the question, for families that use one."""
     license: str = ""

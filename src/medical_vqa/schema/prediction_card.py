@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from medical_vqa.errors import DataError
 from medical_vqa.schema.bundle_card import (
     BundleCard,
     CheckpointSelection,
+    ChosenModel,
     ConfidenceCalibration,
     Fraction,
     ModelFacts,
@@ -39,6 +42,8 @@ class AnsweringModel(SchemaModel):
     """Rows that the model was trained on; null where nothing is known of them."""
     checkpoint_selection: CheckpointSelection | None = None
     """What chose the checkpoint."""
+    refit_of: Annotated[ChosenModel | None, Field(exclude_if=lambda chosen: chosen is None)] = None
+    """Model of the same recipe that was scored, for one that learned from the validation rows too."""
     license: str = ""
     """License of the weights."""
     created: str = ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from medical_vqa.schema.document import SchemaModel
 from medical_vqa.schema.records import Split
+
+POOLED = "train+validation"
+"""Name of all published rows but the test rows, in `Selection.train`."""
 
 
 class Selection(SchemaModel):
@@ -21,8 +24,8 @@ class Selection(SchemaModel):
     """Folder of prepared datasets; null for the default one, as in a bundle that is copied to other machines."""
     where: Mapping[str, str] = {}
     """Facts that rows must have: ``{"language": "en"}``."""
-    train: Split = "train"
-    """Split that models learn from and baselines are counted on."""
+    train: Split | Literal["train+validation"] = "train"
+    """Split that models learn from and baselines are counted on; ``train+validation``: both, with nothing held out."""
     validation: Split | None = "validation"
     """Split that chooses the checkpoint; null when a fraction of the training groups is held out for it."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -31,3 +34,13 @@ class Selection(SchemaModel):
     """Seed of the choice of the groups that are held out."""
     also: Mapping[str, str] = {}
     """Facts of further training rows, limited to images of the rows that `where` selects."""
+
+    @property
+    def learned_splits(self) -> tuple[Split, ...]:
+        """The published splits that models learn from."""
+        return ("train", "validation") if self.train == POOLED else (self.train,)
+
+    @property
+    def learns_validation(self) -> bool:
+        """Whether the validation rows are learned from, so that none is held out."""
+        return self.train == POOLED

@@ -232,6 +232,7 @@ export const zh: Record<Key, string> = {
   "model.scores_head": "类型|正确|不看图像|问题数",
   "model.scores_note": "在选择训练方案所用的划分上测得，因此略偏乐观。着色的行：不比不看图像可靠。",
   "model.training": "{title} 的 {images} 幅图像、{rows} 个问题",
+  "model.refit": "同一配方仅用其中 {images} 张图像（不含 {split}）训练时，在 {split} 上精确匹配 {percent}；本模型两部分都学过，因此下列数字来自前者。",
   "model.exact": "{split} 上精确匹配 {percent}",
   "work.title": "批量处理",
   "work.open": "批量与标注",

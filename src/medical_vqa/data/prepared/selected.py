@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
 from medical_vqa.data.prepared.manifest import Manifest
@@ -52,15 +54,15 @@ class SelectedDataset:
             return self._tables[split]
         selection = self.selection
         held_out_of_train = selection.validation is None and split != "test"
-        published = selection.train if split == "train" or held_out_of_train else split
-        rows = self.dataset.table(published, selection.where)
+        published = selection.learned_splits if split == "train" or held_out_of_train else (split,)
+        rows = self._published(published, selection.where)
         if held_out_of_train:
             train, validation = split_by_group(list(rows), selection.validation_fraction, selection.seed)
             rows = ExampleTable.of(train if split == "train" else validation)
         if split == "train" and selection.also:
             groups = {row.group for row in rows}
             ids = {row.id for row in rows}
-            further = self.dataset.examples(published, selection.also)
+            further = self._published(published, selection.also)
             rows = ExampleTable.of([*rows, *(row for row in further if row.group in groups and row.id not in ids)])
         if not rows:
             facts = dict(selection.where) or "all facts"
@@ -68,16 +70,23 @@ class SelectedDataset:
         self._tables[split] = rows
         return rows
 
+    def _published(self, splits: Sequence[Split], where: Mapping[str, str]) -> ExampleTable:
+        """The rows of published splits that have these facts, one split after the other."""
+        if len(splits) == 1:
+            return self.dataset.table(splits[0], where)
+        return ExampleTable.of([row for split in splits for row in self.dataset.examples(split, where)])
+
     def baseline_rows(self) -> list[Example]:
         """The training rows with an answer, from which baselines and labels are counted; empty where there are none.
 
         A fact of the selection that no training row has, such as ``phrase_type=test_freeform``, selects only what is
         scored and is left out here.
         """
-        if self.selection.train not in self.dataset.splits:
+        splits = self.selection.learned_splits
+        if not set(splits) <= set(self.dataset.splits):
             return []
         facts = self.selection.where
-        published = self.dataset.table(self.selection.train).facts.used()
+        published = [row for split in splits for row in self.dataset.table(split).facts.used()]
         present = {fact: value for fact, value in facts.items() if any(row.get(fact) == value for row in published)}
         selection = self.selection.model_copy(update={"where": present})
         return [row for row in SelectedDataset(self.dataset, selection).rows("train") if row.answers]

@@ -54,6 +54,11 @@ class ModelInfo(Wire):
     checkpoint_selection: dict[str, Any] = Field(
         description="The metric and split that selected the checkpoint, with its scores there."
     )
+    refit_of: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Of a model that learned from the validation rows too: the model of the same recipe that did not, "
+        "with its scores; calibration, reliability and localization are measured with that one.",
+    )
     facts: dict[str, Any] = Field(description="Parameter counts and sizes.")
     decoding: dict[str, Any] = Field(description="How answers are chosen.")
     calibration: dict[str, Any] = Field(description="Temperature and abstention threshold, with the data of their fit.")

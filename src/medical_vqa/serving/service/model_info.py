@@ -23,6 +23,7 @@ def model_info(engine: Engine | RemoteEngine, settings: Settings) -> ModelInfo:
         id=engine.id,
         data=parts["data"] or {},
         checkpoint_selection=parts["checkpoint_selection"] or {},
+        refit_of=parts.get("refit_of") or {},
         facts=parts["facts"],
         decoding=parts["decoding"],
         calibration=parts["calibration"] or {},
