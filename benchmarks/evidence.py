@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.imaging.geometry import PictureGeometry
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Localization
 from medical_vqa.models.guards.evidence import evidence_of
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import find_bundle, load_model
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.bundle_card import LocalizationScore, LocalizationScores, read_bundle_card, write_bundle_card
 from medical_vqa.schema.evidence import Evidence
@@ -77,13 +78,14 @@ class Row:
 def main() -> None:
     """Compare, print the medians, write the raw figures, and the card where that is requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("bundle", type=Path, nargs="?", default=MEASURED)
     parser.add_argument("--source", type=Path, required=True, help="SLAKE in the authors' layout, with its masks")
     parser.add_argument("--root", type=Path, default=default_root())
     parser.add_argument("--dataset", default="slake", help="SLAKE's prepared pictures, or a fold of cross_validate.py")
     parser.add_argument("--card", action="store_true", help="write the figures into the bundle's card")
     options = parser.parse_args()
     bundle = find_bundle(options.bundle)
+    require_unseen(read_bundle_card(bundle))
     rows, absent, pictures = compared(
         bundle, options.source, Selection(dataset=options.dataset, root=options.root, where={"language": "en"})
     )

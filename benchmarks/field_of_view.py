@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.evaluation.statistics.intervals import clustered_bootstrap
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines import queries as queries_stage
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import find_bundle, load_model
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.selection import Selection
@@ -34,13 +35,14 @@ VIEWS = {"as published": (1.0, 0.5), "80 %": (0.8, 0.5), "65 %": (0.65, 0.5), "6
 
 def main() -> None:
     """Ask every bundle about every view, and print one JSON object."""
-    bundles = [Path(word) for word in sys.argv[1:]] or [shipped_bundle()]
+    bundles = [Path(word) for word in sys.argv[1:]] or [MEASURED]
     data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
     rows = data.rows("validation")
     found: dict[str, Any] = {}
     for bundle in bundles:
         model: Any
         model, card = load_model(find_bundle(bundle), "cpu")
+        require_unseen(card)
         asked = list(queries_stage.queries(data, rows, model))
         name = f"{card.name}, {card.files['weights.safetensors'][:8]}"
         found[name] = {view: score(model, shown(asked, *how), rows) for view, how in VIEWS.items()}

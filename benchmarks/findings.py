@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.cache.regions import UNKNOWN
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import find_bundle, load_model
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.selection import Selection
 
@@ -30,12 +31,13 @@ FEWEST = 2  # pictures with it, and without
 def main() -> None:
     """Look at every picture once, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("bundle", type=Path, nargs="?", default=MEASURED)
     parser.add_argument("--dataset", default="slake")
     parser.add_argument("--root", type=Path, default=default_root())
     arguments = parser.parse_args()
     model: Any
     model, card = load_model(find_bundle(arguments.bundle), "cpu")
+    require_unseen(card)
     selection = Selection(dataset=arguments.dataset, root=arguments.root, where={"language": "en"})
     data = SelectedDataset.open(selection)
     rows = data.rows("validation")

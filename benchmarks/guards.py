@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureStatistics
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import default_root
@@ -71,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, nargs="?", default=default_root())
     parser.add_argument("packages", type=Path, nargs="?")
-    parser.add_argument("--model", default="shipped")
+    parser.add_argument("--model", default=str(MEASURED))
     parser.add_argument("--only", default="", help="Parts to measure, with commas; all by default.")
     arguments = parser.parse_args()
     loaded = load(arguments.model)
@@ -87,6 +88,8 @@ def main() -> None:
         "time": lambda: times(loaded, texts),
     }
     names = arguments.only.split(",") if arguments.only else list(parts)
+    if set(names) & {"validation", "pairs", "findings"}:
+        require_unseen(loaded.card)
     figures: dict[str, object] = {"model": loaded.card.name, "files": dict(loaded.card.files)}
     for name in names:
         figures[name] = parts[name]()

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.cache.regions import FULL, GRID, UNKNOWN, RegionStore
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import find_bundle, load_model
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.selection import Selection
@@ -34,12 +35,13 @@ Map = NDArray[np.float32]
 def main() -> None:
     """Play the game and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("bundle", type=Path, nargs="?", default=MEASURED)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--language", choices=("en", "zh"), default="en")
     options = parser.parse_args()
     model: Any
     model, card = load_model(find_bundle(options.bundle), "cpu")
+    require_unseen(card)
     data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
     store = data.dataset.regions
     asked = list(queries(data, rows_of(data, options.language), model))

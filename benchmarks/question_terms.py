@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from measured_model import MEASURED
 from medical_vqa.data.imaging.decode import decode_image_file
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import default_root
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, nargs="?", default=default_root())
     parser.add_argument("--only-vqa-rad", action="store_true")
     arguments = parser.parse_args()
-    loaded = load("shipped")
+    loaded = load(str(MEASURED))
     result = {
         "model": loaded.card.name,
         "files": dict(loaded.card.files),
@@ -200,7 +201,7 @@ def validation(loaded: LoadedModel, root: Path) -> dict[str, Any]:
     queries = encoded(loaded, list(queries_of(data, rows, loaded.model)))
     bank = QuestionBank.from_examples([row for row in data.rows("train") if row.answers])
     with without_terms():
-        before = scores(load("shipped"), rows, queries)
+        before = scores(load(str(MEASURED)), rows, queries)
     after = scores(loaded, rows, queries)
     predictions = answers(loaded, queries)
     plain = [calibrated(prediction, loaded.card) for prediction in predictions]

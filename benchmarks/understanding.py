@@ -18,11 +18,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from measured_model import MEASURED, require_unseen
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
 from medical_vqa.pipelines import queries as queries_stage
-from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
+from medical_vqa.pipelines.bundles import find_bundle, load_model
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.selection import Selection
@@ -62,8 +63,9 @@ ELSEWHERE = (
 
 def main() -> None:
     """Answer all sets and print one JSON object."""
-    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped_bundle()
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else MEASURED
     model, card = load_model(find_bundle(bundle), "cpu")
+    require_unseen(card)
     data = SelectedDataset.open(Selection(dataset="slake", root=default_root(), where={"language": "en"}))
     rows = data.rows("validation")
     asked = encoded(model, queries_stage.queries(data, rows, model))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from medical_vqa.config import parse_recipe
 from medical_vqa.data.prepared.dataset import PreparedDataset
@@ -218,3 +219,11 @@ def test_the_command_line_takes_the_refitted_run(mine, call):
     )
     assert status == 0, err
     assert f"{mine / 'all/bundle'} has this calibration too" in out
+
+
+def test_another_size_is_another_recipe(mine, watcher):
+    content = yaml.safe_load((mine / "all/recipe.yaml").read_text())
+    content["model"]["width"] = 32
+    train(parse_recipe(content, origin="test"), mine / "wider", watcher=watcher)
+    with pytest.raises(DataError, match="they differ in sizes"):
+        calibrate(mine / "chosen/predictions-validation.jsonl", risk=0.5, refit=mine / "wider")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medical_vqa import registry
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.joining import join
@@ -28,6 +27,9 @@ from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import read_predictions
 from medical_vqa.schema.results import Calibration
 from medical_vqa.schema.selection import POOLED
+
+_FACTS_OF_THE_ROWS = {"parameters", "trainable", "answers", "words", "exported_from"}
+"""Facts of a model that differ with its training rows: a classifier's answers, and the words that it knows."""
 
 
 def calibrate(predictions: Path, *, risk: float, guards: bool = True, refit: Path | None = None) -> Calibration:
@@ -144,7 +146,7 @@ def require_refit(bundle: Path, chosen: Path) -> None:
             f"{chosen} did not learn from the training rows alone, so the validation rows do not measure it; train the "
             "recipe with data.train: train first"
         )
-    facts, chosen_facts = _recipe_facts(bundle, card), _recipe_facts(chosen, measured)
+    facts, chosen_facts = _recipe_facts(card), _recipe_facts(measured)
     if different := [name for name, fact in facts.items() if fact != chosen_facts[name]]:
         raise DataError(
             f"{bundle} and {chosen} are not of one recipe: they differ in {', '.join(different)}; train both by the "
@@ -152,16 +154,15 @@ def require_refit(bundle: Path, chosen: Path) -> None:
         )
 
 
-def _recipe_facts(bundle: Path, card: BundleCard) -> dict[str, object]:
-    """What the bundles of one recipe share, `data.train` left out: rows, family, options, epochs."""
+def _recipe_facts(card: BundleCard) -> dict[str, object]:
+    """What the bundles of one recipe share, `data.train` left out: rows, family, sizes, epochs."""
     assert card.data is not None
-    family = registry.find("models", card.family)
     selected = card.checkpoint_selection
     return {
         "name": card.name,
         "family": card.family,
         "rows": card.data.selection.model_copy(update={"train": "train", "root": None}),
-        "options": family.options_of(bundle),
+        "sizes": card.facts.model_dump(exclude=_FACTS_OF_THE_ROWS),
         "epochs": selected.epoch if selected and selected.metric == "last" else None,
     }
 
