@@ -16,11 +16,12 @@ from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.deploying.hub import model_card
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.pipelines.calibrate import calibrate, calibrate_refit
+from medical_vqa.pipelines.inputs import learned_images
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.score import score
 from medical_vqa.pipelines.train import train
-from medical_vqa.pipelines.training_inputs import training_inputs
+from medical_vqa.pipelines.training_inputs import image_digests, training_inputs
 from medical_vqa.schema.bundle_card import read_bundle_card
 from medical_vqa.schema.selection import Selection
 from medical_vqa.serving.engine.answers import EngineOptions
@@ -227,3 +228,58 @@ def test_another_size_is_another_recipe(mine, watcher):
     train(parse_recipe(content, origin="test"), mine / "wider", watcher=watcher)
     with pytest.raises(DataError, match="they differ in sizes"):
         calibrate(mine / "chosen/predictions-validation.jsonl", risk=0.5, refit=mine / "wider")
+
+
+def test_the_card_names_the_images_so_that_a_score_elsewhere_says_they_were_learned(mine, root, tmp_path):
+    card = read_bundle_card(mine / "all/bundle")
+    assert card.data is not None
+    assert len(card.data.image_digests) == card.data.images
+    shutil.copytree(
+        root / "slake-mini", tmp_path / "elsewhere/copy"
+    )  # the training rows are not prepared under that name
+    manifest = tmp_path / "elsewhere/copy/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"slake-mini"', '"copy"', 1))
+    selection = Selection(dataset="copy", root=tmp_path / "elsewhere")
+    path = predict(
+        load(mine / "all", device="cpu"), split="validation", selection=selection, out=tmp_path / "copy.jsonl"
+    ).path
+    results = score(path).results
+    assert results.without_leaks is not None
+    assert results.without_leaks.trained_on == results.metrics[0].score.n
+
+
+def test_what_a_model_started_from_is_behind_its_answers_too(mine, make, root, watcher, tmp_path):
+    content = make(train="train+validation", data={"where": {"content_type": "Plane"}}).model_dump(mode="json")
+    content["model"]["initial"] = str(mine / "chosen")
+    later = read_bundle_card(
+        train(parse_recipe(content, origin="test"), tmp_path / "later", watcher=watcher).bundle
+    ).data
+    chosen = read_bundle_card(mine / "chosen/bundle").data
+    assert later is not None
+    assert chosen is not None
+    assert set(chosen.image_digests) < set(later.image_digests)
+    assert later.started_from is not None
+    assert later.started_from.selections == (chosen.selection,)
+    without = later.model_copy(update={"image_digests": ()})  # as an older card: the datasets are looked up
+    selected = SelectedDataset.open(later.selection)
+    assert learned_images(without, selected) == set(later.image_digests)
+
+
+def test_a_model_that_learned_the_validation_images_is_no_start_where_they_choose(mine, make, watcher, tmp_path):
+    content = make(select="em").model_dump(mode="json")
+    content["model"]["initial"] = str(mine / "all")
+    with pytest.raises(
+        ConfigError, match=r"learned from 40 of the validation images of slake-mini .*train\+validation"
+    ):
+        train(parse_recipe(content, origin="test"), tmp_path / "later", watcher=watcher)
+    assert not (tmp_path / "later/bundle").exists()
+
+
+def test_a_mixture_names_the_images_of_all_its_datasets(mine, make, root, tmp_path):
+    shutil.copytree(root / "slake-mini", tmp_path / "copies/copy")
+    manifest = tmp_path / "copies/copy/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"slake-mini"', '"copy"', 1))
+    planes = {"where": {"content_type": "Plane"}}
+    mixture = [{"name": "copy", "root": str(tmp_path / "copies"), "train": "train+validation"}]
+    inputs = training_inputs(make(train="train+validation", data={**planes, "mixture": mixture}))
+    assert len(image_digests(inputs.parts, None)) == 150

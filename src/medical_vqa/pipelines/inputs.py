@@ -13,6 +13,7 @@ from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
 from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
 from medical_vqa.evaluation.scoring import LeakedRows
+from medical_vqa.schema.bundle_card import DIGEST_DIGITS, TrainingData
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import PredictionCard, card_path, read_prediction_card
 from medical_vqa.schema.records import Example, Prediction, Split, is_prediction, read_jsonl, read_predictions
@@ -199,14 +200,19 @@ def rows_in_training(rows: AnsweredRows) -> frozenset[str]:
     held_out_of_training = selection.validation is None and rows.split == "validation"
     if held_out_of_training or "train" not in dataset.splits:
         return frozenset()
-    known = {dataset.images.digest(image) for image in dataset.table("train").image_ids()}
+    known = {short_digest(rows.data, image) for image in dataset.table("train").image_ids()}
     return _rows_that_show(known, rows)
 
 
+def short_digest(data: SelectedDataset, image: str) -> str:
+    """The digits by which a card names an image."""
+    return data.images.digest(image)[:DIGEST_DIGITS]
+
+
 def _rows_that_show(digests: Set[str], rows: AnsweredRows) -> frozenset[str]:
-    """Ids of the rows one of whose images has one of these digests."""
-    examples, digest = rows.examples(), rows.data.dataset.images.digest
-    matching = frozenset(image for image in examples.image_ids() if digest(image) in digests)
+    """Ids of the rows one of whose images has one of these short digests."""
+    examples = rows.examples()
+    matching = frozenset(image for image in examples.image_ids() if short_digest(rows.data, image) in digests)
     first = np.flatnonzero(examples.images.per_row(matching.__contains__)).tolist()
     further = (n for n, row in examples.further.items() if not matching.isdisjoint(row.other_image_ids))
     return frozenset(examples.ids[row] for row in (*first, *further))
@@ -215,12 +221,33 @@ def _rows_that_show(digests: Set[str], rows: AnsweredRows) -> frozenset[str]:
 def trained_rows(rows: AnsweredRows) -> frozenset[str] | None:
     """Ids of the rows whose image the model was trained on, by content; None without a card that says."""
     training = rows.card.model.data if rows.card else None
-    if training is None:
-        return None
-    try:
-        trained = rows.data.reselect(training.selection)
-        images = trained.dataset.images
-        known = {images.digest(image) for image in trained.table("train").image_ids()}
-    except (DataError, ConfigError):
-        return None
-    return _rows_that_show(known, rows)
+    known = None if training is None else learned_images(training, rows.data)
+    return None if known is None else _rows_that_show(known, rows)
+
+
+def learned_images(training: TrainingData, data: SelectedDataset) -> frozenset[str] | None:
+    """Short digests of all images behind a model's answers: of its training rows, and of the models it started from.
+
+    The card lists them; the rows of an older one are looked up in the prepared datasets.
+
+    Args:
+        training: What the card says of the training rows.
+        data: A dataset that is open already; rows of that name whose folder the card does not give are looked up there.
+
+    Returns:
+        The first `DIGEST_DIGITS` digits of each image's SHA-256; None where not one of the datasets is prepared here.
+    """
+    if training.image_digests:
+        return frozenset(training.image_digests)
+    known: set[str] = set()
+    found = False
+    for selection in training.learned:
+        beside = selection.root is None and selection.dataset == data.selection.dataset
+        where = selection.model_copy(update={"root": data.selection.root}) if beside else selection
+        try:
+            learned = data.reselect(where)
+            known.update(short_digest(learned, image) for image in learned.table("train").image_ids())
+        except (DataError, ConfigError):
+            continue
+        found = True
+    return frozenset(known) if found else None

@@ -12,11 +12,13 @@ from medical_vqa import registry
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.pipelines.inputs import learned_images, short_digest
 from medical_vqa.pipelines.load import HUB, bundle_folder, download_adapter
 from medical_vqa.pipelines.queries import answer_coverage, learnable
 from medical_vqa.runtime import devices
 from medical_vqa.schema.bundle_card import (
     CARD_NAME,
+    MOST_DIGESTS,
     BundleCard,
     FurtherData,
     ModelFacts,
@@ -25,7 +27,7 @@ from medical_vqa.schema.bundle_card import (
     read_bundle_card,
 )
 from medical_vqa.schema.records import Example
-from medical_vqa.schema.selection import Selection
+from medical_vqa.schema.selection import POOLED, Selection
 
 if TYPE_CHECKING:
     from medical_vqa.config import Recipe
@@ -150,6 +152,7 @@ def training_inputs(recipe: Recipe) -> TrainingInputs:
     options = recipe.model.model_dump(exclude={"family"})
     if folder is not None:
         options["initial"] = folder
+        refuse_learned_images(folder, parts)
     if compute is not None and compute.precision == "fp16":
         problem = family.model_class().fp16_problem(**options)
         compute = devices.without_fp16(compute, problem, requested=settings.precision)
@@ -219,6 +222,22 @@ def refuse_shared_images(parts: Sequence[TrainingPart]) -> None:
                 )
 
 
+def refuse_learned_images(initial: Path, parts: Sequence[TrainingPart]) -> None:
+    """Raise `ConfigError` when the model that training starts from learned from images that choose the checkpoint."""
+    if not (initial / CARD_NAME).is_file():
+        return  # another program's adapter, which says nothing of its rows
+    training = read_bundle_card(initial).data
+    for part in parts:
+        learned = (training is not None and learned_images(training, part.selected)) or frozenset()
+        held_out = images_of(part.validation_rows)
+        if shown := [image for image in held_out if short_digest(part.selected, image) in learned]:
+            raise ConfigError(
+                f"the model in {initial} learned from {len(shown):,} of the validation images of "
+                f"{part.selected.dataset.name} (such as {min(shown)}), so a score there would mean nothing; start from "
+                f"a model that did not (model.initial), or hold no rows of this dataset out (train: {POOLED})"
+            )
+
+
 def images_of(rows: Iterable[Example]) -> set[str]:
     """Ids of all images of some rows."""
     return {image for row in rows for image in row.images}
@@ -266,6 +285,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
     """The card of the model that is trained from these inputs; scores are added later."""
     recipe, first, manifest = inputs.recipe, inputs.parts[0], inputs.selected.manifest
     initial = inputs.options.get("initial")
+    start = read_bundle_card(initial).data if initial and (initial / CARD_NAME).is_file() else None
     data = TrainingData(
         selection=inputs.selected.selection,
         title=manifest.title,
@@ -278,6 +298,7 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         mixture=tuple(_further_data(part) for part in inputs.parts[1:]),
         validation_answer_coverage=answer_coverage(model, inputs.validation_rows) if inputs.validation_rows else None,
         started_from=starting_model(initial) if initial and (initial / CARD_NAME).is_file() else None,
+        image_digests=image_digests(inputs.parts, start),
     )
     return BundleCard(
         family=recipe.model.family,
@@ -288,6 +309,17 @@ def model_card(inputs: TrainingInputs, model: VqaModel) -> BundleCard:
         prompt=model.prompt,
         license="; ".join(dict.fromkeys(part.selected.manifest.license for part in inputs.parts)),
     )
+
+
+def image_digests(parts: Sequence[TrainingPart], start: TrainingData | None) -> tuple[str, ...]:
+    """Short digests of the training images and of those of the model that training starts from; empty for too many.
+
+    They are empty, too, where the images of that model are unknown: a list without them would be taken for complete.
+    """
+    own = {short_digest(part.selected, image) for part in parts for image in images_of(part.rows)}
+    earlier = learned_images(start, parts[0].selected) if start is not None else frozenset[str]()
+    digests = own | earlier if earlier is not None else set[str]()
+    return tuple(sorted(digests)) if len(digests) <= MOST_DIGESTS else ()
 
 
 def _further_data(part: TrainingPart) -> FurtherData:
@@ -316,4 +348,5 @@ def starting_model(bundle: Path) -> StartingModel:
         rows=card.data.rows,
         images=card.data.images,
         scores=card.checkpoint_selection.scores if card.checkpoint_selection else {},
+        selections=card.data.learned,
     )

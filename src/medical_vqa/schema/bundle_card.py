@@ -35,6 +35,12 @@ class Decoding(SchemaModel):
     """Longest generated answer, in tokens; SLAKE's longest has 12 words."""
 
 
+DIGEST_DIGITS: Final = 12
+"""Hex digits by which a card names an image: 48 bits, so that none of a million others is taken for one of its own."""
+MOST_DIGESTS: Final = 10_000
+"""Most images whose digests a card lists."""
+
+
 class StartingModel(SchemaModel):
     """The model that training started from; its training rows are behind the new model's answers too."""
 
@@ -50,6 +56,8 @@ class StartingModel(SchemaModel):
     """Images that it was trained on."""
     scores: Mapping[str, float] = {}
     """Its validation scores, in [0, 1]."""
+    selections: Annotated[tuple[Selection, ...], Field(exclude_if=lambda selections: not selections)] = ()
+    """The rows that it learned from, with those of the models that it started from; absent where they are unknown."""
 
 
 class ChosenModel(SchemaModel):
@@ -111,6 +119,15 @@ class TrainingData(DatasetRows):
     """How often an epoch passed over the rows; absent for once."""
     mixture: Annotated[tuple[FurtherData, ...], Field(exclude_if=lambda further: not further)] = ()
     """Further datasets that were learned from at the same time; absent for none."""
+    image_digests: Annotated[tuple[str, ...], Field(exclude_if=lambda digests: not digests)] = ()
+    """The first `DIGEST_DIGITS` hex digits of the SHA-256 of each image behind the model's answers, those of the models
+    that it started from included, in order; absent in older cards, and for more than `MOST_DIGESTS` images."""
+
+    @property
+    def learned(self) -> tuple[Selection, ...]:
+        """All rows behind the model's answers: of this training, and of the models that it started from."""
+        earlier = self.started_from.selections if self.started_from else ()
+        return self.selection, *(part.selection for part in self.mixture), *earlier
 
 
 class CheckpointSelection(SchemaModel):

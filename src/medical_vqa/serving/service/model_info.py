@@ -21,7 +21,7 @@ def model_info(engine: Engine | RemoteEngine, settings: Settings) -> ModelInfo:
         name=card.name,
         family=card.family,
         id=engine.id,
-        data=parts["data"] or {},
+        data={name: value for name, value in (parts["data"] or {}).items() if name != "image_digests"},
         checkpoint_selection=parts["checkpoint_selection"] or {},
         refit_of=parts.get("refit_of") or {},
         facts=parts["facts"],
