@@ -272,6 +272,9 @@ def test_the_card_says_which_images_a_model_learned_from(mine):
     content = json.loads(path.read_text())
     content["model"]["data"]["selection"]["dataset"] = "gone"
     path.write_text(json.dumps(content))
+    assert trained_rows(answered_rows(predictions, None, None)) == frozenset()  # the card lists the images
+    del content["model"]["data"]["image_digests"]  # an older card
+    path.write_text(json.dumps(content))
     assert trained_rows(answered_rows(predictions, None, None)) is None
 
 

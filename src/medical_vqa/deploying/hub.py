@@ -160,12 +160,12 @@ def _is_folder(checkpoint: str) -> bool:
 
 def _protocol(card: BundleCard) -> str:
     """What the scores are scores of."""
-    if (chosen := card.refit_of) is None:
+    if (measured := card.refit_of) is None:
         return "On the validation split that selected this checkpoint, which makes them optimistic; SQuAD v2 rules."
     return (
-        f"Of the model of the same recipe that was trained on {chosen.rows} questions about {chosen.images} images, on "
-        f"the {chosen.split} split, which it did not learn from; SQuAD v2 rules. This model learned from both, and has "
-        "no score of its own."
+        f"Of the model of the same recipe that was trained on {measured.rows} questions about {measured.images} "
+        f"images, on the {measured.split} split, which it did not learn from; SQuAD v2 rules. This model learned from "
+        "both, and has no score of its own."
     )
 
 

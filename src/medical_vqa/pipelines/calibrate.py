@@ -18,8 +18,8 @@ from medical_vqa.pipelines.guards import fit_guards, store_reference_set
 from medical_vqa.pipelines.inputs import answered_rows
 from medical_vqa.schema.bundle_card import (
     BundleCard,
-    ChosenModel,
     ConfidenceCalibration,
+    MeasuredModel,
     read_bundle_card,
     write_bundle_card,
 )
@@ -89,7 +89,7 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True, refit: Pat
     return calibration.model_copy(update={"abstention": abstention})
 
 
-def calibrate_refit(bundle: Path, chosen: Path, root: Path | None = None) -> BundleCard:
+def calibrate_refit(bundle: Path, measured_bundle: Path, root: Path | None = None) -> BundleCard:
     """Give a model that learned from all rows the calibration of the one that its recipe was chosen by.
 
     Temperature, thresholds, reliability and localization are those of the chosen model, which never saw the rows that
@@ -97,7 +97,7 @@ def calibrate_refit(bundle: Path, chosen: Path, root: Path | None = None) -> Bun
 
     Args:
         bundle: The bundle of the refitted model (``data.train: train+validation``), which receives them.
-        chosen: The calibrated bundle of the same recipe, trained on the training rows alone.
+        measured_bundle: The calibrated bundle of the same recipe, trained on the training rows alone.
         root: Folder of prepared datasets; None for that of the refitted model's rows.
 
     Returns:
@@ -106,12 +106,12 @@ def calibrate_refit(bundle: Path, chosen: Path, root: Path | None = None) -> Bun
     Raises:
         DataError: One of them is not what it must be, or they are not of one recipe.
     """
-    require_refit(bundle, chosen)
-    card, measured = read_bundle_card(bundle), read_bundle_card(chosen)
+    require_refit(bundle, measured_bundle)
+    card, measured = read_bundle_card(bundle), read_bundle_card(measured_bundle)
     assert card.data is not None and measured.data is not None
     if measured.calibration is None:
         raise DataError(
-            f"{chosen} is not calibrated; run `medical-vqa calibrate` with its validation predictions first"
+            f"{measured_bundle} is not calibrated; run `medical-vqa calibrate` with its validation predictions first"
         )
     scores = measured.checkpoint_selection
     refit = card.model_copy(
@@ -119,7 +119,7 @@ def calibrate_refit(bundle: Path, chosen: Path, root: Path | None = None) -> Bun
             "calibration": measured.calibration,
             "reliability": measured.reliability,
             "localization": measured.localization,
-            "refit_of": ChosenModel(
+            "refit_of": MeasuredModel(
                 name=measured.name,
                 created=measured.created,
                 rows=measured.data.rows,
@@ -133,9 +133,9 @@ def calibrate_refit(bundle: Path, chosen: Path, root: Path | None = None) -> Bun
     return store_reference_set(bundle, root or card.data.selection.root)
 
 
-def require_refit(bundle: Path, chosen: Path) -> None:
-    """Raise `DataError` unless `bundle` is of the recipe of `chosen`, and learned from the validation rows too."""
-    card, measured = read_bundle_card(bundle), read_bundle_card(chosen)
+def require_refit(bundle: Path, measured_bundle: Path) -> None:
+    """Raise `DataError` unless `bundle` has the recipe of `measured_bundle` and learned the validation rows too."""
+    card, measured = read_bundle_card(bundle), read_bundle_card(measured_bundle)
     if card.data is None or not card.data.selection.learns_validation:
         raise DataError(
             f"{bundle} did not learn from the validation rows (data.train: {POOLED}), so it needs no calibration of "
@@ -143,14 +143,14 @@ def require_refit(bundle: Path, chosen: Path) -> None:
         )
     if measured.data is None or measured.data.selection.learns_validation:
         raise DataError(
-            f"{chosen} did not learn from the training rows alone, so the validation rows do not measure it; train the "
-            "recipe with data.train: train first"
+            f"{measured_bundle} did not learn from the training rows alone, so the validation rows do not measure it; "
+            "train the recipe with data.train: train first"
         )
-    facts, chosen_facts = _recipe_facts(card), _recipe_facts(measured)
-    if different := [name for name, fact in facts.items() if fact != chosen_facts[name]]:
+    facts, measured_facts = _recipe_facts(card), _recipe_facts(measured)
+    if different := [name for name, fact in facts.items() if fact != measured_facts[name]]:
         raise DataError(
-            f"{bundle} and {chosen} are not of one recipe: they differ in {', '.join(different)}; train both by the "
-            "same one, with no difference but data.train"
+            f"{bundle} and {measured_bundle} are not of one recipe: they differ in {', '.join(different)}; train both "
+            "by the same one, with no difference but data.train"
         )
 
 

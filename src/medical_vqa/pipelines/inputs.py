@@ -240,14 +240,14 @@ def learned_images(training: TrainingData, data: SelectedDataset) -> frozenset[s
     if training.image_digests:
         return frozenset(training.image_digests)
     known: set[str] = set()
-    found = False
+    opened = False
     for selection in training.learned:
-        beside = selection.root is None and selection.dataset == data.selection.dataset
-        where = selection.model_copy(update={"root": data.selection.root}) if beside else selection
+        here = selection.root is None and selection.dataset == data.selection.dataset
+        where = selection.model_copy(update={"root": data.selection.root}) if here else selection
         try:
             learned = data.reselect(where)
             known.update(short_digest(learned, image) for image in learned.table("train").image_ids())
         except (DataError, ConfigError):
             continue
-        found = True
-    return frozenset(known) if found else None
+        opened = True
+    return frozenset(known) if opened else None

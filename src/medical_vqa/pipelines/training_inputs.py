@@ -230,10 +230,10 @@ def refuse_learned_images(initial: Path, parts: Sequence[TrainingPart]) -> None:
     for part in parts:
         learned = (training is not None and learned_images(training, part.selected)) or frozenset()
         held_out = images_of(part.validation_rows)
-        if shown := [image for image in held_out if short_digest(part.selected, image) in learned]:
+        if known := [image for image in held_out if short_digest(part.selected, image) in learned]:
             raise ConfigError(
-                f"the model in {initial} learned from {len(shown):,} of the validation images of "
-                f"{part.selected.dataset.name} (such as {min(shown)}), so a score there would mean nothing; start from "
+                f"the model in {initial} learned from {len(known):,} of the validation images of "
+                f"{part.selected.dataset.name} (such as {min(known)}), so a score there would mean nothing; start from "
                 f"a model that did not (model.initial), or hold no rows of this dataset out (train: {POOLED})"
             )
 

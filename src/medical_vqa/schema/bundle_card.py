@@ -60,7 +60,7 @@ class StartingModel(SchemaModel):
     """The rows that it learned from, with those of the models that it started from; absent where they are unknown."""
 
 
-class ChosenModel(SchemaModel):
+class MeasuredModel(SchemaModel):
     """The model that a recipe was chosen by, trained on the training rows alone, of a model that learned from all rows.
 
     Nothing is held out for the latter, so what is known of its answers is what the former was measured to do.
@@ -279,7 +279,7 @@ class BundleCard(SchemaModel):
     """Comparison with the question-only baseline by type of question; empty before `medical-vqa calibrate`."""
     localization: LocalizationScores | None = None
     """How well it localizes what it names; null where that was not measured."""
-    refit_of: Annotated[ChosenModel | None, Field(exclude_if=lambda chosen: chosen is None)] = None
+    refit_of: Annotated[MeasuredModel | None, Field(exclude_if=lambda model: model is None)] = None
     """Model whose scores, calibration, reliability and localization the card gives, for a model that learned from the
     validation rows too; null for every other."""
     prompt: str | None = None

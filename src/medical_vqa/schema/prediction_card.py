@@ -16,9 +16,9 @@ from medical_vqa.errors import DataError
 from medical_vqa.schema.bundle_card import (
     BundleCard,
     CheckpointSelection,
-    ChosenModel,
     ConfidenceCalibration,
     Fraction,
+    MeasuredModel,
     ModelFacts,
     TrainingData,
 )
@@ -42,7 +42,7 @@ class AnsweringModel(SchemaModel):
     """Rows that the model was trained on; null where nothing is known of them."""
     checkpoint_selection: CheckpointSelection | None = None
     """What chose the checkpoint."""
-    refit_of: Annotated[ChosenModel | None, Field(exclude_if=lambda chosen: chosen is None)] = None
+    refit_of: Annotated[MeasuredModel | None, Field(exclude_if=lambda model: model is None)] = None
     """Model of the same recipe that was scored, for one that learned from the validation rows too."""
     license: str = ""
     """License of the weights."""
