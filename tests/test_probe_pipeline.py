@@ -47,6 +47,15 @@ def test_a_probe_with_numbers_that_no_scoring_gives_is_refused(written, tmp_path
     assert "groups[0].benefit: expected a value inside its interval" in str(error.value)
 
 
+def test_a_probe_says_that_its_images_were_learned(written, run, root, tmp_path):
+    assert written.probe.images_learned == 3  # by the model that ships
+    for split, learned in (("validation", 0), ("train", 2)):
+        out = tmp_path / split / "probe.json"
+        asked = mv.probe(run, dataset="slake-mini", root=root, split=split, out=out, limit=2, progress=False)
+        assert asked.probe.images_learned == learned
+        assert ("trained on 2 of these 2 images" in asked.page.read_text(encoding="utf-8")) == (learned > 0)
+
+
 def test_the_same_probe_again_asks_nothing_and_a_larger_one_only_what_is_new(written, root):
     loaded = load("shipped")
     count = []

@@ -138,6 +138,15 @@ def test_choosing_on_rows_that_are_learned_is_refused(make, data, training, mess
         make(train="train+validation", data=data, **training)
 
 
+def test_a_baseline_has_no_checkpoint_to_choose(root, tmp_path, watcher):
+    data = {"name": "slake-mini", "root": str(root), "train": "train+validation"}
+    content = {"name": "baseline", "data": data, "model": {"family": "question-only"}}
+    trained = train(parse_recipe(content, origin="test"), tmp_path / "run", watcher=watcher)
+    training = read_bundle_card(trained.bundle).data
+    assert training is not None
+    assert training.images == 150
+
+
 def test_a_dataset_without_validation_rows_says_so(make, root, tmp_path):
     shutil.copytree(root / "slake-mini", tmp_path / "slake-mini")
     manifest = tmp_path / "slake-mini/manifest.json"

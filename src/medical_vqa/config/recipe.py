@@ -234,7 +234,8 @@ class Recipe(Section):
 def _contradictions(recipe: Recipe) -> list[Mistake]:
     """What sections that are right by themselves ask for and cannot have together."""
     mistakes = []
-    if recipe.data.regions and not registry.find("models", recipe.model.family).learns_regions:
+    family = registry.find("models", recipe.model.family)
+    if recipe.data.regions and not family.learns_regions:
         text = f"the family {recipe.model.family} learns nothing from regions; set it to false"
         mistakes.append(Mistake("data.regions", text))
     datasets = {"data": recipe.data} | {f"data.mixture.{n}": one for n, one in enumerate(recipe.data.mixture)}
@@ -243,7 +244,7 @@ def _contradictions(recipe: Recipe) -> list[Mistake]:
         if datasets[place].validation != "validation":
             text = f"{place}.train: {POOLED} learns from all rows, and none can be held out of them; leave this out"
             mistakes.append(Mistake(f"{place}.validation", text))
-    if len(pooled) == len(datasets) and recipe.training.select != "last":
+    if len(pooled) == len(datasets) and recipe.training.select != "last" and not family.counted:
         text = f"with data.train: {POOLED} no rows are left to choose a checkpoint on; set it to last"
         mistakes.append(Mistake("training.select", text))
     return mistakes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -34,6 +34,7 @@ from medical_vqa.evaluation.reporting.probe_report import headline, write_probe_
 from medical_vqa.io import describe_disk_errors
 from medical_vqa.models.base import Query
 from medical_vqa.models.queries import NO_PICTURE
+from medical_vqa.pipelines.inputs import learned_images, short_digest
 from medical_vqa.pipelines.score import dataset_ref
 from medical_vqa.pipelines.usage_record import UsageRecord
 from medical_vqa.runtime.environment import package_version
@@ -134,6 +135,7 @@ def probe(
         seed=seed,
         images=len(images),
         images_of=len({row.image_id for row in all_rows}),
+        images_learned=_images_learned(loaded, data, images),
         questions=len(rows),
         answers=len(planned.questions),
         pictures=REPLACED,
@@ -148,6 +150,12 @@ def probe(
     page = path.with_suffix(".html")
     write_probe_page(page, result)
     return WrittenProbe(result, path, page, answers_file, spent)
+
+
+def _images_learned(loaded: LoadedModel, data: SelectedDataset, images: Iterable[str]) -> int | None:
+    """How many of these images the model was trained on; None where its card does not say."""
+    learned = learned_images(loaded.card.data, data) if loaded.card.data else None
+    return None if learned is None else sum(short_digest(data, image) in learned for image in images)
 
 
 class _Pictures:

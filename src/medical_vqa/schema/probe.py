@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from medical_vqa.errors import DataError
 from medical_vqa.schema.document import SchemaModel, read_document, write_document
@@ -79,6 +81,8 @@ class Probe(SchemaModel):
     """Number of images that were asked about."""
     images_of: int
     """Number of images that the split has."""
+    images_learned: Annotated[int | None, Field(exclude_if=lambda n: n is None)] = None
+    """How many of these images the model was trained on, by its card; absent where it is unknown."""
     questions: int
     """Number of published questions that were asked."""
     answers: int

@@ -48,6 +48,11 @@ def sentences(probe: Probe) -> list[str]:
     """What the numbers mean, for someone who has not read the method."""
     everything = probe.groups[0]
     lines = []
+    if probe.images_learned:
+        lines.append(
+            f"By its card the model was trained on {probe.images_learned:,} of these {probe.images:,} images: probe it "
+            "on others to know what its answers to new images depend on."
+        )
     if everything.benefit.value is not None:
         bound = everything.benefit.interval.low
         helps = bound is not None and bound > 0
