@@ -16,17 +16,25 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.calibrate import calibrate, calibrate_refit
 from medical_vqa.pipelines.export import ship
+from medical_vqa.pipelines.inputs import short_digest
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.predict import predict
+from medical_vqa.pipelines.prepare import prepare_dataset
+from medical_vqa.schema.bundle_card import read_bundle_card, write_bundle_card
+from medical_vqa.schema.records import Split
+from medical_vqa.schema.selection import Selection
 
 RECIPE = Path("recipes/slake-compact-trunk.yaml")
 MODELS = Path("benchmarks/models")
 RISK = 0.1
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def main() -> None:
@@ -46,6 +54,8 @@ def main() -> None:
     if arguments.source is not None:
         script("benchmarks/evidence.py", measured, "--source", arguments.source, "--card")
         ship(trained(arguments.recipe, "train+validation"), shipped)
+    for bundle in (measured, shipped):
+        name_images(bundle, arguments.root)
     calibrate_refit(shipped, measured, arguments.root)
     sys.stdout.write(f"shipped: {shipped}, {sum(f.stat().st_size for f in shipped.iterdir()):,} bytes\n")
 
@@ -71,6 +81,25 @@ def calibrated(bundle: Path, root: Path | None) -> Path:
     predict(loaded, split="validation", out=predictions, selection=selection)
     calibrate(predictions, risk=RISK)
     return predictions
+
+
+def name_images(bundle: Path, root: Path | None) -> None:
+    """List in a bundle's card the images that its model has learned, and their copies in the shipped sample.
+
+    The sample has the same pictures in files of its own, whose digests are others.
+    """
+    card = read_bundle_card(bundle)
+    assert card.data is not None
+    data = SelectedDataset.open(card.data.selection.model_copy(update={"root": root}))
+    learned = {row.image_id for row in data.rows("train")}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_dataset("slake-mini", source=None, root=Path(folder))
+        sample = SelectedDataset.open(Selection(dataset="slake-mini", root=Path(folder)))
+        images = {row.image_id for split in SPLITS for row in sample.rows(split)}
+        copies = {short_digest(sample, name) for name in images if name.replace("slake-mini/", "slake/") in learned}
+    digests = copies | {short_digest(data, name) for name in learned}
+    changed = card.data.model_copy(update={"image_digests": tuple(sorted(digests))})
+    write_bundle_card(bundle, card.model_copy(update={"data": changed}))
 
 
 def command(*words: object) -> None:
