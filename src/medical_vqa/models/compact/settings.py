@@ -117,7 +117,7 @@ class CompactSettings:
 
     def write(self, folder: Path) -> None:
         """Write ``compact.json``."""
-        text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
+        text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
         (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
