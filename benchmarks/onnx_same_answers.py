@@ -18,12 +18,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.prepared.dataset import PreparedDataset, default_root
 from medical_vqa.models.base import Query
+from medical_vqa.models.compact.model import Compact
+from medical_vqa.models.compact.onnx_model import CompactOnnx
 from medical_vqa.pipelines.bundles import find_bundle, load_model, shipped_bundle
 from medical_vqa.pipelines.export import export_onnx
+from medical_vqa.schema.bundle_card import read_bundle_card
 from medical_vqa.schema.records import Prediction
 
 HERE = Path(__file__).parent
@@ -36,9 +40,12 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=default_root())
     parser.add_argument("--out", type=Path, default=HERE / "results" / "onnx_same_answers.json")
     arguments = parser.parse_args()
+    bundle = find_bundle(arguments.model)
+    card = read_bundle_card(bundle)
     with tempfile.TemporaryDirectory() as place:
-        folder, _ = export_onnx(arguments.model, Path(place) / "onnx")
-        model, card = load_model(find_bundle(arguments.model), "cpu")
+        exported = card.family == CompactOnnx.family  # such as the shipped one: its weights are those of both
+        folder = bundle if exported else export_onnx(bundle, Path(place) / "onnx")[0]
+        model = Compact.load(bundle, device=torch.device("cpu"))
         graphs, _ = load_model(folder, "cpu")
     results = {
         "model": card.name,
