@@ -231,7 +231,7 @@ export const en = {
   "model.scores_head": "Type|Right|Without the picture|Questions",
   "model.scores_note": "Measured on the split on which its training was chosen, so slightly optimistic. Colored rows: not reliably better than without the picture.",
   "model.training": "{rows} questions about {images} pictures of {title}",
-  "model.refit": "The same recipe trained on {images} of these images, without those of {split}, has {percent} exact match there; this model learned from both, so the figures below are of that one.",
+  "model.refit": "The same recipe, trained on {images} of these pictures and not on those of the {split} split, has {percent} exact match there. This model has learned all of them and cannot be measured on them: the figures below are of the other one.",
   "model.exact": "{percent} exact match on {split}",
   "work.title": "Work on many pictures",
   "work.open": "Batch and annotation",
