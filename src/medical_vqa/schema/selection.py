@@ -38,7 +38,7 @@ class Selection(SchemaModel):
     @property
     def learned_splits(self) -> tuple[Split, ...]:
         """The published splits that models learn from."""
-        return ("train", "validation") if self.train == POOLED else (self.train,)
+        return ("train", "validation") if self.train == "train+validation" else (self.train,)
 
     @property
     def learns_validation(self) -> bool:

@@ -155,7 +155,8 @@ class ReferenceSet:
             "question_types": dict(self.question_types),
             "findings": list(self.findings),
         }
-        (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+        text = json.dumps(names, ensure_ascii=False, separators=(",", ":"))
+        (folder / NAMES_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
