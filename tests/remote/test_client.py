@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import math
+import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
@@ -538,6 +540,60 @@ def test_canceling_closes_the_request(connect, fake):
     assert fake.left.wait(60)
     with pytest.raises(CancelledError):
         future.result()
+
+
+# --- closing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_can_be_closed_in_the_loop_that_has_asked_it(connect):
+    model = connect()
+    answers = []
+
+    async def work():
+        answers.append(await model.ask(questions(1)[0]))
+        session = model._client._pools[asyncio.get_running_loop()].session
+        model.close()
+        while not session.closed:
+            await asyncio.sleep(0.001)
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert answers[0].answer == "Yes"
+
+
+def test_a_model_that_is_closed_says_so(connect):
+    model = connect()
+    model.close()
+    model.close()
+    with pytest.raises(ModelError, match=r"the connection to m was closed; load the model again"):
+        model.answer(questions(1), Decoding())
+
+
+def test_two_threads_may_close_a_model(connect, fake):
+    model = connect()
+    threads = [threading.Thread(target=model.close, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_an_interpreter_ends_while_a_callback_keeps_the_client():
+    script = (
+        "import threading\n"
+        "from medical_vqa.models.remote.endpoint import Endpoint\n"
+        "from medical_vqa.models.remote.model import RemoteModel\n"
+        "model, began = RemoteModel(Endpoint('m', 'http://127.0.0.1:1/v1')), threading.Event()\n"
+        "async def callback():\n"
+        "    began.set()\n"
+        "    threading.Event().wait()\n"
+        "model._client.submit(callback())\n"
+        "began.wait()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import sys
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.serve import remote_engine
 from medical_vqa.serving.api.app import create_app
+from medical_vqa.serving.engine import remote as remote_module
 from medical_vqa.serving.server import drain_seconds
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1", "localhost"])]
@@ -266,6 +268,28 @@ def test_a_stop_waits_as_long_as_a_remote_model_may_take(fake, deadline, seconds
     engine = remote_engine(remote(Endpoint("m", fake.url)), settings)
     assert drain_seconds(create_app(engine, settings), settings) == seconds
     engine.model.close()
+
+
+def test_a_server_stops_while_the_endpoint_does_not_answer(fake, monkeypatch):
+    monkeypatch.setattr(remote_module, "_RECHECK_SECONDS", 0.0)
+    engine = remote_engine(remote(Endpoint("m", fake.count_pictures().url)), live.settings())
+    engine.start()
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(_):
+        asked.set()
+        return 200 if released.wait(3 * live.PATIENCE) else 500, fake.reply
+
+    fake.answer = hang
+    engine._up = False
+    assert asked.wait(live.PATIENCE)
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(live.PATIENCE)
+    stopped = not closing.is_alive()
+    released.set()
+    assert stopped
+    assert not engine._watch.is_alive()
 
 
 # --- series -----------------------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ endpoint does not take (``logprobs``, ``max_tokens`` …) is left out from then 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ OnText = Callable[[str], None]
 _TOP_LOGPROBS = 5  # yes and no are among them where the question is closed; LM Studio and others refuse more
 _SAMPLE_TEMPERATURE = 0.7
 _LIST_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0  # for connections to close, and for the thread to end: a callback may keep it
 _PROBE_TRIES = 2  # to reach an endpoint at all, before the first question
 _LONGEST_TEXT = 1 << 20  # characters of an answer, chain of thought included
 _LONGEST_LINE = 1 << 18  # bytes of a stream's line, of which aiohttp reads twice as many
@@ -100,25 +102,46 @@ class EndpointClient:
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._omitted: set[str] = set() if endpoint.logprobs else {"logprobs", "top_logprobs"}
         self._renamed: dict[str, str] = {}
+        self._closed = False
+        self._lock = threading.Lock()  # nothing is submitted after it was closed, or it would be awaited without end
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Run work in the client's loop; canceling the future closes its requests."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run work in the client's loop; canceling the future closes its requests.
+
+        Raises `ModelError` once the client is closed.
+        """
+        with self._lock:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise ModelError(f"the connection to {self.endpoint.model} was closed; load the model again")
 
     def close(self) -> None:
-        """Close the connections and end the thread."""
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
+        """Close the connections and end the thread; its work is canceled.
+
+        This may run in any thread, also in the loop of a caller and while the interpreter exits, and waits for a loop
+        that somebody blocks no longer than a few seconds.
+        """
+        if threading.current_thread() is self._thread:
             return
-        for loop in list(self._pools):
-            if loop is not self._loop and loop.is_running():
-                asyncio.run_coroutine_threadsafe(self._pools[loop].session.close(), loop).result()
-        self.submit(self._shut_down()).result()
+        with self._lock:
+            if self._closed or not self._thread.is_alive():  # in a process that was forked it is not
+                return
+            self._closed = True
+        pools = [(loop, pool) for loop, pool in self._pools.items() if loop is not self._loop and loop.is_running()]
+        waiting = [asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)]
+        for loop, pool in pools:
+            closing = asyncio.run_coroutine_threadsafe(pool.session.close(), loop)
+            if loop is not _running_loop():  # which continues after this
+                waiting.append(closing)
+        wait(waiting, _CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.join(_CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     async def _shut_down(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -335,6 +358,13 @@ class EndpointClient:
 
 def _tokens(choice: Any) -> list[Any]:
     return list(getattr(getattr(choice, "logprobs", None), "content", None) or ())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread."""
+    with contextlib.suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
 
 
 def _root(endpoint: Endpoint) -> str:

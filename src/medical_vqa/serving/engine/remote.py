@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,9 @@ class RemoteEngine:
     def close(self) -> None:
         """Close the connections."""
         self._closed.set()
+        self.model.close()  # first, because it ends an attempt to reach the endpoint
         if self._watch is not None:
             self._watch.join()
-        self.model.close()
 
     def forget(self, image: str) -> None:
         """Remove the answers about pictures whose key begins so, those that are being written now included."""
@@ -295,7 +296,8 @@ class RemoteEngine:
     def _watch_endpoint(self) -> None:
         while not self._closed.wait(_RECHECK_SECONDS):
             if not self._up:
-                with contextlib.suppress(ModelError):  # a model that is gone is named in the answer to a question
+                # a model that is gone is named in the answer to a question
+                with contextlib.suppress(ModelError, CancelledError):
                     self.check()
 
 
