@@ -9,7 +9,7 @@ import pytest
 
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.protocols.base import Context
-from medical_vqa.evaluation.reporting.summary import headline, row_lines, without_leaks_line
+from medical_vqa.evaluation.reporting.summary import headline, plain_words, row_lines, without_leaks_line
 from medical_vqa.evaluation.scoring import LeakedRows, find_metric
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Example, Prediction
@@ -203,6 +203,19 @@ def test_leaked_rows_are_left_out_next_to_the_full_score_and_whether_the_model_w
     assert without_leaks_line(without(frozenset())).endswith("the image of 0")
     assert "it is unknown which" in without_leaks_line(without(None))
     assert without_leaks_line(score(examples, predictions)) == ""
+
+
+def test_a_score_on_images_that_the_model_has_learned_says_so_first(examples, predictions, score):
+    nothing: frozenset[str] = frozenset()
+    leaks = LeakedRows(nothing, nothing, near_duplicates_checked=True, trained_on=frozenset({"1", "2"}))
+    results = score(examples, predictions, leaks=leaks)
+    assert without_leaks_line(results).endswith("n=4 · by its card the model was trained on the image of 2")
+    (sentence,) = [words for words in plain_words(results) if "By its card" in words]
+    assert "trained on the images of 2 of these 6 questions: about those the score is what it remembers" in sentence
+    assert "On the 4 questions about other images it is" in sentence
+    unchecked = LeakedRows(nothing, nothing, near_duplicates_checked=False, trained_on=frozenset({"1"}))
+    line = without_leaks_line(score(examples, predictions, leaks=unchecked))
+    assert "n=5 · near-duplicates not checked; by its card" in line
 
 
 def test_rows_of_a_patient_in_training_are_left_out_too(examples, predictions, score):

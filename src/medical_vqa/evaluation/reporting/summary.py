@@ -64,7 +64,8 @@ def without_leaks_line(results: Results) -> str:
         trained = "it is unknown which of them the model was trained on"
     else:
         trained = f"by its card the model was trained on the image of {clean.trained_on:,}"
-    return " · ".join([f"without leaks: {scores[0]}", *scores[1:], f"n={n:,}", f"{excluded}; {trained}"])
+    reasons = "; ".join(reason for reason in (excluded, trained) if reason)
+    return " · ".join([f"without leaks: {scores[0]}", *scores[1:], f"n={n:,}", reasons])
 
 
 def left_out(clean: WithoutLeaks) -> str:
@@ -78,8 +79,9 @@ def left_out(clean: WithoutLeaks) -> str:
     for n, reason in reasons:
         if n:
             parts.append(f"{n:,} more {reason}" if parts else f"without {count(n, 'question')} {reason}")
-    checked = "" if clean.near_duplicates_checked else ", near-duplicates not checked"
-    return ", ".join(parts) + checked
+    if not clean.near_duplicates_checked:
+        parts.append("near-duplicates not checked")
+    return ", ".join(parts)
 
 
 def plain_words(results: Results) -> list[str]:
@@ -157,6 +159,12 @@ def _leaks(metric: MetricResult, results: Results) -> str:
         if score.n and score.value is not None
         else "No question about another image is left."
     )
+    if clean.trained_on:
+        return (
+            f"By its card the model was trained on the images of {clean.trained_on:,} of these "
+            f"{count(metric.score.n, 'question')}: about those the score is what it remembers, not what it can do with "
+            f"a new image. {rest}"
+        )
     near = " or have a near-duplicate there" if clean.near_duplicates else ""
     return (
         f"The images{' or patients' if clean.same_group else ''} of {n:,} of these "
