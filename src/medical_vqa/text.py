@@ -61,6 +61,22 @@ def one_line(message: object) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(message)).split())
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text without characters that move a terminal's cursor, color it or turn the direction of what follows.
+
+    Each is written as its escape: ``\\x1b``. Line ends and tabs stay.
+    """
+    return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], text.replace("\r\n", "\n"))
+
+
+def shortened(text: str, limit: int = 1000) -> str:
+    """A text of which so many characters are shown, and how many it has."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text):,} characters)"
+
+
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
     """Advice for a name that does not exist: the most similar known one, or else what is known.
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medical_vqa.evaluation.extraction import final_answer
+from medical_vqa.evaluation.protocols.medevalkit import tagged_content
 from medical_vqa.evaluation.reporting.summary import plain_words
 from medical_vqa.schema.records import Prediction
 
@@ -81,3 +82,20 @@ def test_leaks_are_in_the_first_sentences(examples, predictions, score):
     assert "images of 4 of these 6 questions are also in a training part" in sentences[1]
     assert "2 questions about other images" in sentences[1]
     assert "other images sampled like these" not in " ".join(sentences)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>" * 100_000, "<answer>" * 99_999),
+        ("<answer>CT</answer>" + "<answer>" * 100_000, "CT"),
+        ("<answer>" + " " * 300_000 + "CT", "CT"),
+        ("<answer>" + "\n" * 300_000, ""),
+        ("<think>hm</think>" + "\n \n" * 100_000 + "Answer: CT", "CT"),
+        ("<think>hm</think>Answer: CT" + " " * 300_000 + "lung", "CT" + " " * 300_000 + "lung"),
+    ],
+)
+def test_texts_of_many_tags_or_spaces_take_time_in_proportion_to_their_length(text, answer):
+    """Such texts, of a model that repeats itself, take hours where each tag or space is compared with all others."""
+    assert final_answer(text) == answer
+    assert tagged_content(text).strip() == (answer if "</answer>" in text else text.strip())

@@ -12,7 +12,7 @@ import warnings
 import click
 
 from medical_vqa.cli import data, evaluate, export, full_evaluation, serve, train
-from medical_vqa.cli.terminal import DISCLAIMER
+from medical_vqa.cli.terminal import DISCLAIMER, echo
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.registry import extra_of
 from medical_vqa.runtime.devices import wait_passively
@@ -67,7 +67,7 @@ def main() -> None:
     try:
         cli()
     except MedicalVqaError as error:
-        click.echo(f"medical-vqa: {error}", err=True)
+        echo(f"medical-vqa: {error}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
         if (extra := extra_of(error)) is None:

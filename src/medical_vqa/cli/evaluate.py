@@ -15,6 +15,7 @@ from medical_vqa.cli.options import (
     map_option,
     row_options,
 )
+from medical_vqa.cli.terminal import echo
 from medical_vqa.text import per_cent
 
 split_option = click.option("--split", help="Split of the rows that were asked, for a file without a card.")
@@ -70,14 +71,14 @@ def predict(
         **endpoint,
         **rows,
     )
-    click.echo(f"predictions: {predictions.path}")
+    echo(f"predictions: {predictions.path}")
     if predictions.coverage is not None:
-        click.echo(f"closed list: it holds the answers of {per_cent(predictions.coverage)} of these rows")
+        echo(f"closed list: it holds the answers of {per_cent(predictions.coverage)} of these rows")
     if (usage := predictions.usage) is not None:
         price = price or predictions.price
         cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
         withheld = f", {usage.filtered:,} answers withheld by a content filter" if usage.filtered else ""
-        click.echo(
+        echo(
             f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
             f"{usage.completion_tokens:,} out{withheld}{cost}"
         )
@@ -128,8 +129,8 @@ def probe(
     if as_json:
         click.echo(written.probe.model_dump_json(indent=2))
         return
-    click.echo("\n".join([str(written), *sentences(written.probe)]))
-    click.echo(f"numbers: {written.path}\npage: {written.page}\nanswers: {written.answers}")
+    echo("\n".join([str(written), *sentences(written.probe)]))
+    echo(f"numbers: {written.path}\npage: {written.page}\nanswers: {written.answers}")
 
 
 @click.command()
@@ -170,20 +171,23 @@ def score(
     scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
     path, results = scores.write(out), scores.results
     if scores.guess:
-        click.echo(scores.guess, err=True)
-    click.echo(results.model_dump_json(indent=2) if as_json else scores)
+        echo(scores.guess, err=True)
+    if as_json:
+        click.echo(results.model_dump_json(indent=2))
+    else:
+        echo(scores)
     for line in row_lines(results.excluded):
-        click.echo(f"not scored, {line}", err=True)
+        echo(f"not scored, {line}", err=True)
     for line in row_lines(results.warnings):
-        click.echo(line, err=as_json)
+        echo(line, err=as_json)
     if results.without_leaks:
-        click.echo(without_leaks_line(results), err=as_json)
+        echo(without_leaks_line(results), err=as_json)
     if protocol and not as_json:
-        click.echo(f"\n{protocol_table(results.protocols)}")
+        echo(f"\n{protocol_table(results.protocols)}")
     if by and not as_json:
         for table in scores.breakdowns(metric, as_fact_groups(by)):
-            click.echo(f"\n{table}")
-    click.echo(f"results: {path}", err=as_json)
+            echo(f"\n{table}")
+    echo(f"results: {path}", err=as_json)
 
 
 @click.command()
@@ -211,11 +215,11 @@ def report(
 
     written = api.report(predictions or None, out, split=split, columns=columns, by=by, risk=risk, **rows)
     for line in written.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if written.results is None:
-        click.echo(f"report: {written.page}")
+        echo(f"report: {written.page}")
     else:
-        click.echo(f"{written.scores[0]}\nreport: {written.page}\nresults: {written.results}")
+        echo(f"{written.scores[0]}\nreport: {written.page}\nresults: {written.results}")
 
 
 @click.command()
@@ -239,9 +243,9 @@ def referee(
         predictions, claim, page=out or Path("referee.html"), split=split, columns=columns, **rows
     )
     for line in examination.scores.notes:
-        click.echo(line, err=True)
-    click.echo(examination)
-    click.echo(f"page: {examination.page}")
+        echo(line, err=True)
+    echo(examination)
+    echo(f"page: {examination.page}")
 
 
 @click.command()
@@ -282,12 +286,12 @@ def judge(
         columns=columns,
         **rows,
     )
-    click.echo(judged)
+    echo(judged)
     usage, price = judged.usage, price or judged.price
     cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
     tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
-    click.echo(f"spent: {usage.requests:,} requests, {tokens}{cost}")
-    click.echo(f"judgments: {judged.path}; score them with: medical-vqa score {judged.path} --protocol judge")
+    echo(f"spent: {usage.requests:,} requests, {tokens}{cost}")
+    echo(f"judgments: {judged.path}; score them with: medical-vqa score {judged.path} --protocol judge")
 
 
 @click.command()
@@ -302,8 +306,8 @@ def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
     from medical_vqa import api
 
     tables = api.leaderboard(results, page=out or Path("leaderboard.html"))
-    click.echo(tables)
-    click.echo(f"page: {tables.page}")
+    echo(tables)
+    echo(f"page: {tables.page}")
 
 
 @click.command()
@@ -323,11 +327,11 @@ def compare(files: tuple[Path, ...], split: str | None, columns: str | None, as_
 
     comparisons = api.compare(files, split=split, columns=columns, **rows)
     for line in comparisons[0].notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if as_json:
         click.echo("\n".join(comparison.model_dump_json() for comparison in comparisons))
     else:
-        click.echo(comparison_text(comparisons))
+        echo(comparison_text(comparisons))
 
 
 @click.command()
@@ -350,14 +354,14 @@ def calibrate(predictions: Path | None, risk: float, refit: Path | None) -> None
 
     calibration = api.calibrate(predictions, risk=risk, refit=refit)
     before, after = percent(calibration.ece), percent(calibration.scaled_ece)
-    click.echo(f"temperature {calibration.temperature:.2f}, from {calibration.n:,} answers")
-    click.echo(f"calibration error {before} before, {after} after (on other images)")
+    echo(f"temperature {calibration.temperature:.2f}, from {calibration.n:,} answers")
+    echo(f"calibration error {before} before, {after} after (on other images)")
     if refit is not None:
-        click.echo(f"{find_bundle(refit)} has this calibration too, and the scores of the model that was measured")
+        echo(f"{find_bundle(refit)} has this calibration too, and the scores of the model that was measured")
     if (threshold := calibration.abstention) is None:
-        click.echo(f"no threshold keeps the fraction of wrong answers at {risk:.0%} or below")
+        echo(f"no threshold keeps the fraction of wrong answers at {risk:.0%} or below")
         return
-    click.echo(
+    echo(
         f"answer from a confidence of {threshold.threshold:.2f} (before the temperature): {threshold.coverage:.0%} of "
         f"these questions, on {threshold.groups:,} images. Chosen in a fixed sequence of thresholds with whole images "
         f"as units, so that with 95 % confidence at most {risk:.0%} of the answers about such images are wrong; "

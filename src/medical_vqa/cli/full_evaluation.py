@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from medical_vqa.cli.options import Endpoint, Rows, device_option, endpoint_options, row_options
+from medical_vqa.cli.terminal import echo
 
 
 @click.command()
@@ -59,15 +60,15 @@ def evaluate(
         probe_images=probe_images,
         **rows,
     )
-    click.echo(evaluation.scores)
+    echo(evaluation.scores)
     if evaluation.probe is not None:
-        click.echo(evaluation.probe)
-    click.echo(f"\n{protocol_table(evaluation.scores.results.protocols)}")
+        echo(evaluation.probe)
+    echo(f"\n{protocol_table(evaluation.scores.results.protocols)}")
     if spent := evaluation.usage:
         counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in spent.items())
         total = evaluation.cost
         if price:
             total = (spent["prompt_tokens"] * price[0] + spent["completion_tokens"] * price[1]) / 1e6
         cost = f", cost {total:.4f}" if total is not None else ""
-        click.echo(f"spent: {counts}{cost}")
-    click.echo(f"predictions: {evaluation.predictions.path}\nresults: {evaluation.results}\nreport: {evaluation.page}")
+        echo(f"spent: {counts}{cost}")
+    echo(f"predictions: {evaluation.predictions.path}\nresults: {evaluation.results}\nreport: {evaluation.page}")

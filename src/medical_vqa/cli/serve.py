@@ -18,8 +18,9 @@ from medical_vqa.cli.options import (
     endpoint_options,
     image_dependence_option,
 )
-from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, answer_table, series_lines, view_lines
+from medical_vqa.cli.terminal import DISCLAIMER, answer_lines, answer_table, echo, series_lines, view_lines
 from medical_vqa.errors import ConfigError, MedicalVqaError, MissingDependencyError
+from medical_vqa.text import printable
 
 if TYPE_CHECKING:
     from medical_vqa import api
@@ -100,7 +101,10 @@ def ask(
             return
         if len(names) > 1:
             results = {name: _answers_of(name, path, question, where, frame, window, others) for name in names}
-            click.echo(json.dumps(_as_json(results), ensure_ascii=False) if as_json else answer_table(results))
+            if as_json:
+                click.echo(json.dumps(_as_json(results), ensure_ascii=False))
+            else:
+                echo(answer_table(results))
             click.echo(DISCLAIMER, err=True)
             return
         loaded = api.load(names[0] if names else None, **where)
@@ -149,9 +153,9 @@ def _ask_image(
             click.echo(json.dumps(content, ensure_ascii=False))
             continue
         first, *further_lines = answer_lines(answer)
-        click.secho(first, bold=not answer.abstained)
+        click.secho(printable(first), bold=not answer.abstained)
         for line in further_lines:
-            click.echo(line)
+            echo(line)
     outputs.write(loaded, answers, path)
     if outputs.capture is not None:
         outputs.write_capture(loaded, loaded.attention_map(path, answers[0].question, frame=frame, window=window))
@@ -159,9 +163,9 @@ def _ask_image(
         views = [answers[0].seen, *answers[0].others_seen]
         for view in views:
             for line in view_lines(view, view.file.name if len(views) > 1 else ""):
-                click.echo(line)
+                echo(line)
         for note in loaded.notes:
-            click.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
         click.echo(f"{loaded.name}, {loaded.family}. {DISCLAIMER}", err=True)
 
 
@@ -191,7 +195,7 @@ def _ask_series(
             content["series"] = content["seen"]["file"] = source
             click.echo(json.dumps(content, ensure_ascii=False))
         else:
-            click.echo("\n".join(series_lines(answer)))
+            echo("\n".join(series_lines(answer)))
     if not as_json:
         click.echo(f"{model.name}, {model.family}. {DISCLAIMER}", err=True)
     return answers

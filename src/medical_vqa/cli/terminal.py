@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import click
+
 from medical_vqa.errors import MedicalVqaError
 from medical_vqa.evaluation.reporting.text_table import aligned
-from medical_vqa.text import per_cent
+from medical_vqa.text import per_cent, printable
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import Answer, ImageView
@@ -33,6 +35,11 @@ _WINDOW_SOURCES = {
     "header": "from the header",
     "percentiles": "0.5th to 99.5th percentile",
 }
+
+
+def echo(content: object = "", *, err: bool = False) -> None:
+    """Print text that may hold what files and models say: without control characters, which a terminal obeys."""
+    click.echo(printable(str(content)), err=err)
 
 
 def view_lines(view: ImageView, name: str = "") -> list[str]:

@@ -20,11 +20,10 @@ NAME = "extract:final-answer|v:2"
 """The step, as it appears in signatures."""
 _TAGS = ("<answer>", "\\boxed{", *(tag for tags in THOUGHT_TAGS for tag in tags))
 _START_OF_TAG = re.compile("|".join(re.escape(first) for first in sorted({tag[0] for tag in _TAGS})))
-_ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
-_OPEN_ANSWER = re.compile(r"<answer>\s*(.*)$", re.DOTALL | re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _LEAD_IN = re.compile(
-    r"^\s*(?:\*\*)?(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:\uff1a]?\s*(?:\*\*)?"
-    r"\s*(.+?)\s*$",
+    r"^[^\S\n]*(?:\*\*)?(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:\uff1a]?\s*(?:\*\*)?"
+    r"\s*(.+)$",
     re.IGNORECASE | re.MULTILINE,
 )
 _LATEX = re.compile(r"^\\(?:text|mathrm|textbf|mathbf)\{(.*)\}$", re.DOTALL)
@@ -73,8 +72,8 @@ def final_answer(text: str) -> str:
     rest = without_thoughts(text).strip()
     if not rest and any(closing in text.lower() for _, closing in THOUGHT_TAGS):  # the thought holds the answer
         rest = text
-    if tagged := _ANSWER.findall(rest) or _OPEN_ANSWER.findall(rest):
-        return _without_box(tagged[-1]).strip()
+    if (tagged := _in_answer_tags(rest)) is not None:
+        return _without_box(tagged).strip()
     if "\\boxed{" in rest:
         return _without_box(rest).strip()
     if rest is text:
@@ -82,6 +81,18 @@ def final_answer(text: str) -> str:
     if led := _LEAD_IN.findall(rest):
         return str(led[-1]).strip()
     return rest
+
+
+def _in_answer_tags(text: str) -> str | None:
+    """What is in the last pair of answer tags, or else what follows the first opening one; None without any."""
+    start = open_from = last = None
+    for tag in _ANSWER_TAG.finditer(text):
+        if tag[1] and start is not None:
+            last, start = text[start : tag.start()], None
+        elif not tag[1] and start is None:
+            start = tag.end()
+            open_from = start if open_from is None else open_from
+    return text[open_from:] if last is None and open_from is not None else last
 
 
 def _without_box(text: str) -> str:

@@ -81,14 +81,15 @@ def notes_of(scores: Sequence[Scores]) -> list[str]:
 def commands(scores: Scores) -> list[str]:
     """The commands that reproduce these numbers, from the dataset on."""
     selection, split, folder = scores.rows.data.selection, scores.rows.split, scores.file.parent
-    dataset = f"{selection.dataset} --root {selection.root}"
-    lines = [f"medical-vqa prepare {dataset}"]
+    dataset = [selection.dataset, "--root", str(selection.root)]
+    lines = [["prepare", *dataset]]
     if split != "train":
-        lines.append(f"medical-vqa audit {dataset}")
+        lines.append(["audit", *dataset])
     if (folder / "recipe.yaml").is_file():
-        predict = f"medical-vqa predict {folder} --split {split}"
-        lines += [f"medical-vqa train {folder / 'recipe.yaml'}", predict, f"{predict} --shuffle-images"]
-    return [*lines, shlex.join(["medical-vqa", "report", str(scores.file), *_report_options(scores)])]
+        predict = ["predict", str(folder), "--split", split]
+        lines += [["train", str(folder / "recipe.yaml")], predict, [*predict, "--shuffle-images"]]
+    lines.append(["report", str(scores.file), *_report_options(scores)])
+    return [shlex.join(["medical-vqa", *line]) for line in lines]
 
 
 def _report_options(scores: Scores) -> list[str]:

@@ -40,7 +40,8 @@ def boxed_content(text: str) -> str:
 
 def tagged_content(text: str, tag: str = "answer") -> str:
     """All that is between the tags, with spaces between; the text itself where there is nothing."""
-    parts = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    closed = text[: text.rfind(f"</{tag}>") + len(f"</{tag}>")]  # each of the opening tags in it has a closing one
+    parts = re.findall(f"<{tag}>(.*?)</{tag}>", closed, re.DOTALL)
     return "".join(f"{part} " for part in parts).strip() or text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def write_comparison(
         n=len(rows),
         n_all=len(next(iter(models.values())).examples),
         images=rows.images.distinct(),
-        files=files,
+        reproduce=shlex.join(["medical-vqa", "report", *files]),
         notes=notes,
     )
 

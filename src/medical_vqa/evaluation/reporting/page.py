@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from medical_vqa.evaluation.reporting import figures, wording
 from medical_vqa.io import atomic_write
 from medical_vqa.runtime.environment import package_version
-from medical_vqa.text import per_cent
+from medical_vqa.text import per_cent, printable, shortened
 
 
 def write_page(path: Path, template: str, **content: object) -> None:
@@ -27,6 +27,7 @@ def write_page(path: Path, template: str, **content: object) -> None:
         loader=PackageLoader("medical_vqa.evaluation.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -35,6 +36,7 @@ def write_page(path: Path, template: str, **content: object) -> None:
         "per_cent": per_cent,
         "bounds": wording.bounds,
         "title_of": wording.title,
+        "shortened": shortened,
     }
     environment.globals |= {
         "interval_row": figures.interval_row,
@@ -43,3 +45,8 @@ def write_page(path: Path, template: str, **content: object) -> None:
         "version": package_version(),
     }
     atomic_write(path, environment.get_template(template).render(content))
+
+
+def _printable(value: object) -> object:
+    """What a template shows of a value: text without control characters, anything else as it is."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
