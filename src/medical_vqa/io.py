@@ -199,6 +199,15 @@ def describe_disk_errors(folder: Path, bytes_needed: int) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def describe_read_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block, which reads a file, into a `DataError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 

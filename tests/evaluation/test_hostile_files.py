@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
+import os
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -126,3 +132,141 @@ def test_commands_that_reproduce_a_page_are_quoted(run: Callable[..., Outcome]) 
     assert run("report", first, second, "--out", "page.html").status == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert "medical-vqa report &#39;a $(touch x).jsonl&#39; &#39;b $(touch x).jsonl&#39;" in page
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": 3}, "expected id and answer as text; quote them in the file"),
+        ({"answer": None}, "expected id and answer as text; quote them in the file"),
+        ({"confidence": True}, "confidence is True; give a number from 0 to 1 or null"),
+        ({"confidence": float("nan")}, "confidence is nan; give a number from 0 to 1 or null"),
+        ({"raw": 7}, "raw is 7; give a text, or leave it out"),
+        ({"judged_right": "yes"}, "judged_right is 'yes'; give true, false or null"),
+        ({"confidence_basis": "magic"}, "confidence_basis is 'magic'; give probability or agreement, or null"),
+        ({"alternatives": [["lung"]]}, "alternatives is [['lung']]; give a list of pairs"),
+        ({"alternatives": [["lung", "high"]]}, "alternatives is [['lung', 'high']]; give a list of pairs"),
+        ({"alternatives": [["lung", float("nan")]]}, "alternatives is [['lung', nan]]; give a list of pairs"),
+        ({"alternatives": "lung"}, "alternatives is 'lung'; give a list of pairs"),
+        ({"alternatives": 5}, "alternatives is 5; give a list of pairs"),
+        ({"guards": {"withheld": True, "reason_code": 5}}, "reason_code of guards is 5; give a text or null"),
+        ({"guards": {"withheld": True, "image_dependence": 2}}, "image_dependence of guards is 2; give a number in"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_line(
+    run: Callable[..., Outcome], changes: dict[str, Any], message: str
+) -> None:
+    rows = answer_rows()
+    rows[3] |= changes
+    outcome = run("score", write(rows))
+    assert outcome.status == 2
+    assert outcome.error.startswith("medical-vqa: answers.jsonl:4: prediction 'q3': ")
+    assert message in outcome.error
+    assert sorted(path.name for path in Path().iterdir()) == ["answers.jsonl"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_a_file_without_a_row_is_said_to_have_none(run: Callable[..., Outcome], content: bytes) -> None:
+    Path("answers.jsonl").write_bytes(content)
+    outcome = run("score", "answers.jsonl")
+    assert (outcome.status, outcome.error) == (
+        2,
+        "medical-vqa: answers.jsonl: has no answers; write one row per question\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [gzip.compress, *(partial(str.encode, encoding=name) for name in ("utf-16", "utf-16-le", "utf-32"))],
+    ids=["gzip", "utf-16", "utf-16-le", "utf-32"],
+)
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])
+def test_other_encodings_and_compressed_files_are_read_whatever_they_are_called(
+    run: Callable[..., Outcome], name: str, encode: Callable[[Any], bytes]
+) -> None:
+    rows = answer_rows()
+    text = "id,answer\n" + "".join(f"{row['id']},{row['answer']}\n" for row in rows)
+    if name.endswith("l"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    Path(name).write_bytes(encode(text.encode() if encode is gzip.compress else text))  # type: ignore[arg-type]
+    outcome = run("score", name)
+    assert outcome.status == 0
+    assert outcome.out.startswith("EM 100.0")
+
+
+def test_a_table_with_commas_that_is_called_tsv_is_read(run: Callable[..., Outcome]) -> None:
+    Path("answers.tsv").write_text("id,answer\n" + "".join(f"{row['id']},{row['answer']}\n" for row in answer_rows()))
+    assert run("score", "answers.tsv").out.startswith("EM 100.0")
+
+
+def test_an_answer_that_is_nested_too_deeply_is_refused(run: Callable[..., Outcome]) -> None:
+    content = json.dumps([row | {"answer": "HERE"} for row in answer_rows()])
+    Path("answers.json").write_text(content.replace('"HERE"', "[" * 500 + "1" + "]" * 500, 1))
+    outcome = run("score", "answers.json")
+    assert (outcome.status, outcome.error) == (
+        2,
+        "medical-vqa: answers.json: holds lists or objects nested too deeply; write answers as text\n",
+    )
+
+
+@pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/workbook.xml"])
+def test_an_excel_file_with_damaged_parts_is_refused(run: Callable[..., Outcome], part: str) -> None:
+    workbook = openpyxl.Workbook()
+    for row in [{"id": "id", "answer": "answer"}, *answer_rows()]:
+        workbook.active.append([row["id"], row["answer"]])
+    workbook.save("whole.xlsx")
+    with zipfile.ZipFile("whole.xlsx") as whole, zipfile.ZipFile("answers.xlsx", "w") as damaged:
+        for name in whole.namelist():
+            damaged.writestr(name, b"<broken" if name == part else whole.read(name))
+    outcome = run("score", "answers.xlsx")
+    assert outcome.status == 2
+    assert outcome.error.startswith("medical-vqa: answers.xlsx: is not a complete Excel file (")
+    assert outcome.error.endswith("); save it again\n")
+
+
+def test_an_image_that_is_called_like_a_question_is_not_joined_by_chance(run: Callable[..., Outcome]) -> None:
+    """Rows that are joined to no question have a name for messages, which is no id, even where it is that of one."""
+    Path("answers.csv").write_text("picture,text\n" + "".join(f"{row['id']},x\n" for row in answer_rows()))
+    outcome = run("score", "answers.csv", "--map", "image=picture,answer=text")
+    assert outcome.status == 2
+    assert "none of 6 predictions answers one of 6 questions" in outcome.error
+    assert "'row 1: q0'" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("id=id,answer=answer,answer=text", "names 'answer' twice; name one column for it"),
+        (
+            "id=id,answer=answer,reference=answer",
+            "the column 'answer' is named for answer and for reference; name another",
+        ),
+    ],
+)
+def test_a_map_that_names_something_twice_is_refused(run: Callable[..., Outcome], columns: str, message: str) -> None:
+    outcome = run("score", write(answer_rows()), "--map", columns)
+    assert outcome.status == 2
+    assert message in outcome.error
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv", "answers.json", "answers.txt", "answers.parquet"])
+def test_a_file_that_may_not_be_read_is_refused(
+    run: Callable[..., Outcome], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(answer_rows(), name)
+    opened = Path.open
+
+    def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    outcome = run("score", name)
+    assert (outcome.status, outcome.error) == (
+        2,
+        f"medical-vqa: {name}: cannot be read (Permission denied); check its permissions\n",
+    )

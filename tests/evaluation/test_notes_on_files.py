@@ -118,7 +118,7 @@ def test_every_command_says_what_of_a_file_it_left_out(
     ("rows", "message"),
     [
         ([{"id": f"train/{n}", "text": "a"} for n in range(8)], "none of 8 predictions answers one of 8 questions"),
-        ([], "none of 0 predictions"),
+        ([], r"other\.jsonl: has no answers; write one row per question"),
         ([*answers(), None], r"other\.jsonl:9: expected an object, got null"),
         ([{"text": "a"}] * 8, "it is not clear which hold the answer and the id"),
     ],

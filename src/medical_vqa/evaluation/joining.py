@@ -48,6 +48,8 @@ class AnsweredQuestions:
         Args:
             file: What the message begins with, where it may be one of several.
         """
+        if not self.predictions:
+            raise DataError(f"{file}has no answers; write one row per question")
         if not self.scored:
             file_ids, split_ids = ([row.id for row in rows[:3]] for rows in (self.predictions, self.examples))
             raise DataError(

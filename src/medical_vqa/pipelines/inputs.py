@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medical_vqa.data.formats.table_files import is_utf8
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
@@ -98,12 +99,10 @@ def is_own_file(predictions: Path, columns: Mapping[str, str] | None) -> bool:
         return True
     if columns is not None or not predictions.is_file():
         return columns is None
-    if predictions.suffix.lower() != ".jsonl":
+    if predictions.suffix.lower() != ".jsonl" or not is_utf8(predictions):  # what only the import reads
         return False
     try:
         return is_prediction(next(read_jsonl(predictions), {}))
-    except UnicodeDecodeError:  # in another encoding, which only the import reads
-        return False
     except DataError:  # reading it says which line is damaged
         return True
 

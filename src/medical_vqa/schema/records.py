@@ -21,10 +21,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import TypeAdapter
 
 from medical_vqa.errors import DataError
-from medical_vqa.io import atomic_path, json_type, json_value
+from medical_vqa.io import atomic_path, describe_read_errors, json_type, json_value
 from medical_vqa.text import whole_characters
 
 Split = Literal["train", "validation", "test"]
+_BASES = ("probability", "agreement")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _SCHEMA = {"extra": "forbid", "use_attribute_docstrings": True}  # for the published JSON Schema
 
@@ -191,17 +192,23 @@ class Prediction:
         id_, answer, confidence = row["id"], row["answer"], row.get("confidence")
         if not isinstance(id_, str) or not isinstance(answer, str):
             raise DataError(f"prediction {id_!r}: expected id and answer as text; quote them in the file")
-        if confidence is not None and not (isinstance(confidence, int | float) and 0 <= confidence <= 1):
+        if confidence is not None and not (_is_number(confidence) and 0 <= confidence <= 1):
             raise DataError(f"prediction {id_!r}: confidence is {confidence!r}; give a number from 0 to 1 or null")
-        alternatives = tuple((str(text), float(value)) for text, value in row.get("alternatives") or ())
+        raw, judged_right, basis = row.get("raw"), row.get("judged_right"), row.get("confidence_basis")
+        if not isinstance(raw, str | None):
+            raise DataError(f"prediction {id_!r}: raw is {raw!r}; give a text, or leave it out")
+        if not isinstance(judged_right, bool | None):
+            raise DataError(f"prediction {id_!r}: judged_right is {judged_right!r}; give true, false or null")
+        if basis not in (None, *_BASES):
+            raise DataError(f"prediction {id_!r}: confidence_basis is {basis!r}; give {' or '.join(_BASES)}, or null")
         return cls(
             id_,
             answer,
-            row.get("raw", answer),
+            answer if raw is None else raw,
             confidence,
-            alternatives,
-            row.get("judged_right"),
-            row.get("confidence_basis"),
+            _alternatives(id_, row.get("alternatives")),
+            judged_right,
+            basis,
             _guard_record(id_, row.get("guards")),
         )
 
@@ -221,16 +228,44 @@ class Prediction:
         return row if self.guards is None else row | {"guards": asdict(self.guards)}
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _alternatives(id_: str, value: Any) -> tuple[tuple[str, float], ...]:
+    pairs = [] if value is None else value
+    is_pairs = isinstance(pairs, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_number(pair[1]) for pair in pairs
+    )
+    if not is_pairs:
+        excerpt = repr(value)[:80]
+        raise DataError(f'prediction {id_!r}: alternatives is {excerpt}; give a list of pairs such as [["lung", 0.1]]')
+    return tuple((text, float(number)) for text, number in pairs)
+
+
 def _guard_record(id_: str, row: Any) -> GuardRecord | None:
     if row is None:
         return None
     if not isinstance(row, Mapping) or not isinstance(row.get("withheld"), bool):
         raise DataError(f"prediction {id_!r}: guards is {row!r}; give an object with withheld true or false, or null")
     try:
-        return GuardRecord(**row)
+        record = GuardRecord(**row)
     except TypeError as error:
         names = ", ".join(f.name for f in fields(GuardRecord))
         raise DataError(f"prediction {id_!r}: guards has an unknown field; the fields are {names}") from error
+    dependence = record.image_dependence
+    for name, is_right, expected in (
+        ("reason_code", isinstance(record.reason_code, str | None), "a text or null"),
+        ("source", isinstance(record.source, str | None), "a text or null"),
+        (
+            "image_dependence",
+            dependence is None or (_is_number(dependence) and 0 <= dependence <= 1),
+            "a number in [0, 1]",
+        ),
+    ):
+        if not is_right:
+            raise DataError(f"prediction {id_!r}: {name} of guards is {row[name]!r}; give {expected}")
+    return record
 
 
 Record = TypeVar("Record", Example, Prediction)
@@ -288,7 +323,10 @@ def read_record(line: str, kind: type[Record], place: str) -> Record:
         value = _json_value(line, place)
         if "\\u" in line and (text := json.dumps(value, ensure_ascii=False)) != whole_characters(text):
             raise DataError(f"{place}: holds half of a character, as of a text that was cut off; correct it")
-        record = kind.from_json(value)
+        try:
+            record = kind.from_json(value)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
     return record
 
 
@@ -303,10 +341,14 @@ def _validator(kind: type[Record]) -> Any:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines with something in them, and their numbers."""
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.isspace():
-                yield number, line
+    number = 0
+    with describe_read_errors(path), path.open(encoding="utf-8-sig") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                if not line.isspace():
+                    yield number, line
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: is not UTF-8 after line {number} ({error.reason}); save it as UTF-8") from error
 
 
 def _json_value(line: str, place: str) -> Any:

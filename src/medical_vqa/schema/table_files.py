@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from medical_vqa.errors import DataError
+from medical_vqa.io import describe_read_errors
 from medical_vqa.schema.example_table import ExampleColumns, ExampleTable, fact_key
 from medical_vqa.schema.prediction_table import PredictionColumns, PredictionTable
 from medical_vqa.schema.records import Example, Prediction, Record, read_record
@@ -113,7 +114,7 @@ def _read(
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """The complete lines of a file, some at once, without the mark at its beginning."""
-    with path.open("rb") as file:
+    with describe_read_errors(path), path.open("rb") as file:
         mark = file.read(len(_BYTE_ORDER_MARK))
         start = b"" if mark == _BYTE_ORDER_MARK else mark
         while block := start + file.read(_BLOCK):

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from medical_vqa.errors import DataError, MissingDependencyError
-from medical_vqa.io import json_type, json_value
+from medical_vqa.io import describe_read_errors, json_type, json_value
 from medical_vqa.text import one_line
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".arrow", ".txt")
 """Endings of files that `table_rows` reads; each also with ``.gz``."""
+_GZIP = b"\x1f\x8b"
+"""First bytes of a compressed file, whatever it is called."""
 _SEPARATORS = ",;\t|"
 _BATCH = 1024  # rows of parquet that are in memory at once, at most
 _BATCH_BYTES = 32 << 20  # of a batch of rows, whose images may have megabytes
@@ -47,7 +49,8 @@ def table_rows(path: Path) -> Iterator[Row]:
     """
     if not path.is_file():
         raise DataError(f"no file at {path}; name a table such as answers.csv, .jsonl, .xlsx or .parquet")
-    ending = _ending(path)
+    with describe_read_errors(path), path.open("rb"):
+        ending = _ending(path)
     if ending == ".parquet":
         yield from _parquet_rows(path)
     elif ending == ".arrow":
@@ -136,8 +139,9 @@ def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[s
 @contextlib.contextmanager
 def open_text(path: Path, name: str) -> Iterator[IO[str]]:
     """The file as text in the encoding that its first bytes show; `name` is its format, for the message."""
-    compressed = path.suffix.lower() == ".gz"
     try:
+        with path.open("rb") as file:
+            compressed = path.suffix.lower() == ".gz" or file.read(2) == _GZIP
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             start = file.read(4)
         encoding = _encoding(start)
@@ -153,7 +157,16 @@ def open_text(path: Path, name: str) -> Iterator[IO[str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a file's first bytes are those of UTF-8, and neither of UTF-16 or UTF-32 nor compressed."""
+    with describe_read_errors(path), path.open("rb") as file:
+        start = file.read(4)
+    return start[:2] != _GZIP and _encoding(start) == "utf-8-sig"
+
+
 def _encoding(start: bytes) -> str:
+    if start in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if len(start) == 4 and start[1] == 0 and start[3] == 0:
@@ -169,7 +182,8 @@ def _csv_rows(path: Path, separator: str | None) -> Iterator[Row]:
         if not header.strip():
             raise DataError(f"{path}: is empty; expected a header and one row per line")
         file.seek(0)
-        separator = separator or _separator(header)
+        if separator is None or separator not in header:
+            separator = _separator(header)
         names: list[str] = []
         number = named = 0  # of the last row, and of the last column with a name
         cells: list[str] = []
@@ -241,6 +255,13 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
 # --- binary formats ---------------------------------------------------------------------------------------------------
 
 
+_EXCEL_ERRORS = (
+    zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, LookupError, ValueError, TypeError, AttributeError, OSError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What openpyxl raises for damaged files: those of zip archives, of XML (both parsers' are syntax errors), its own."""
+
+
 def _excel_rows(path: Path) -> Iterator[Row]:
     """The rows of the first sheet; its first row has the names."""
     try:
@@ -250,7 +271,10 @@ def _excel_rows(path: Path) -> Iterator[Row]:
             f"{path}: reading Excel needs openpyxl, which is not installed; run: pip install 'medical-vqa[excel]'"
         ) from error
     try:
-        with contextlib.closing(load_workbook(path, read_only=True, data_only=True)) as workbook:
+        with (
+            path.open("rb") as file,  # which openpyxl leaves open where it cannot read it
+            contextlib.closing(load_workbook(file, read_only=True, data_only=True)) as workbook,
+        ):
             lines = workbook.worksheets[0].iter_rows(values_only=True)
             header = ["" if cell is None else str(cell) for cell in next(lines, ())]
             while header and not header[-1].strip():
@@ -259,8 +283,8 @@ def _excel_rows(path: Path) -> Iterator[Row]:
             for cells in lines:
                 if any(cell is not None for cell in cells):
                     yield dict(zip(names, cells, strict=False))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path}: is not a complete Excel file ({error}); save it again") from error
+    except _EXCEL_ERRORS as error:
+        raise DataError(f"{path}: is not a complete Excel file ({one_line(error)}); save it again") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

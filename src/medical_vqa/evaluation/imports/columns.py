@@ -28,6 +28,9 @@ _KNOWN_NAMES: Mapping[str, Sequence[str]] = {
 def parse_map(text: str) -> dict[str, str]:
     """``id=qid,answer=text`` as a mapping; raises `ConfigError` if it does not identify rows and answers."""
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--map {text!r}: names {twice[0]!r} twice; name one column for it")
     return check_map({name.strip(): column.strip() for name, _, column in pairs}, text)
 
 
@@ -48,6 +51,12 @@ def check_map(mapping: Mapping[str, str], text: str = "") -> dict[str, str]:
         )
     if empty := [name for name, column in mapping.items() if not column]:
         raise ConfigError(f"--map {empty[0]!r}: name the column it is in, such as {empty[0]}=column")
+    for name, column in mapping.items():
+        if others := [other for other in mapping if other != name and mapping[other] == column]:
+            raise ConfigError(
+                f"--map {text!r}: the column {column!r} is named for {name} and for {others[0]}; name another for one "
+                "of them"
+            )
     return dict(mapping)
 
 

@@ -147,6 +147,7 @@ def _by_id(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
         for name in {example.id, example.id.rpartition("/")[2], example.facts.get("qid", example.id)}:
             ids[name].append(example.id)
     unique = {name: places for name, places in ids.items() if len(places) == 1}
+    unique |= {example.id: [example.id] for example in examples}
     return [unique.get(as_id(row.value("id")), []) for row in rows]
 
 

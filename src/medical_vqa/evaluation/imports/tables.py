@@ -8,7 +8,7 @@ within lists (``answer=choices.0.message.content``). What else is named, or can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,13 @@ def import_answers(path: Path, mapping: Mapping[str, str] | None, examples: Sequ
     Raises:
         DataError: The file cannot be read, lacks a mapped column, or contradicts the join.
     """
+    try:
+        return _imported(path, mapping, examples)
+    except RecursionError as error:
+        raise DataError(f"{path}: holds lists or objects nested too deeply; write answers as text") from error
+
+
+def _imported(path: Path, mapping: Mapping[str, str] | None, examples: Sequence[Example]) -> ImportedAnswers:
     if mapping is None and path.is_file() and (file := read_tool_file(path)) is not None:
         return joined_answers(path, join_tool_file(path, file, examples), examples, tool=file.tool)
     contents = list(table_rows(path))
@@ -124,8 +131,9 @@ def joined_answers(
     predictions: list[Prediction] = []
     failed: list[str] = []
     matches = match_rows(path, rows, examples)
+    known = {example.id for example in examples}
     for row, matched in zip(rows, matches, strict=True):
-        ids = matched or [_own_id(row)]
+        ids = matched or [_own_id(row, known)]
         judged_right = as_judgement(row.value("right"))
         if row.value("answer") is MISSING and judged_right is None:
             failed += ids
@@ -139,8 +147,13 @@ def joined_answers(
     return ImportedAnswers(predictions, columns if not tool else {}, tuple(failed), guessed, tool, different)
 
 
-def _own_id(row: FileRow) -> str:
-    """How messages call a row that answers no question of the split."""
+def _own_id(row: FileRow, known: Collection[str]) -> str:
+    """How messages call a row that answers no question of the split, whose ids are `known`."""
+    name = _text_of(row)
+    return f"row {row.number}: {name}" if name in known else name
+
+
+def _text_of(row: FileRow) -> str:
     if "id" in row.columns:
         return whole_characters(as_id(row.value("id"))) or f"row {row.number} without an id"
     if "question" in row.columns:
