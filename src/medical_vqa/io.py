@@ -150,7 +150,13 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path: The file to appear; its folder is created.
         durable: Whether to wait until the disk has the data (fsync) before the rename, and the name after it; not
             the name of a folder that is created.
+
+    Raises:
+        DataError: The path is that of a folder, a device or a pipe, which the rename would replace.
     """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise DataError(f"{path} is {kind}; expected the path of a file to write, name one")
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -6,6 +6,8 @@ import errno
 import gzip
 import json
 import os
+import re
+import stat
 import sys
 import zipfile
 from collections.abc import Callable
@@ -270,3 +272,95 @@ def test_a_file_that_may_not_be_read_is_refused(
         2,
         f"medical-vqa: {name}: cannot be read (Permission denied); check its permissions\n",
     )
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+WRITING = ("score", "report", "report of two", "referee", "leaderboard")
+
+
+@pytest.fixture
+def write_to(run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Runs a command that writes a file, on files that exist."""
+    for name in ("answers.jsonl", "other.jsonl"):
+        write(answer_rows(), name)
+    assert run("score", "answers.jsonl", "--out", "results.json").status == 0
+
+    def call(command: str, out: object) -> Outcome:
+        arguments = {
+            "score": ["score", "answers.jsonl"],
+            "report": ["report", "answers.jsonl"],
+            "report of two": ["report", "answers.jsonl", "other.jsonl"],
+            "referee": ["referee", "answers.jsonl", "--claim", "50"],
+            "leaderboard": ["leaderboard", "results.json"],
+        }[command]
+        return run(*arguments, "--out", out)
+
+    return call
+
+
+def contents() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_an_input_is_not_overwritten(write_to: Callable[..., Outcome], command: str) -> None:
+    before = contents()
+    path = Path("results.json" if command == "leaderboard" else "answers.jsonl").resolve()
+    outcome = write_to(command, path)
+    assert outcome.status == 2
+    assert outcome.error == (
+        f"medical-vqa: {path} is a file that is read; name another file to write, or the input would be lost\n"
+    )
+    assert contents() == before
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(write_to: Callable[..., Outcome], command: str) -> None:
+    os.mkfifo("pipe")
+    before = contents()
+    outcome = write_to(command, "pipe")
+    assert outcome.status == 2
+    assert "pipe is a device or a pipe; expected the path of a file to write" in outcome.error
+    assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
+    assert contents() == before
+
+
+@pytest.mark.parametrize("out", [".", "", "folder", "x" * 300])
+@pytest.mark.parametrize("command", WRITING)
+def test_what_is_no_path_of_a_file_is_refused_in_one_sentence(
+    write_to: Callable[..., Outcome], command: str, out: str
+) -> None:
+    Path("folder").mkdir()
+    before = contents()
+    outcome = write_to(command, out)
+    assert outcome.status == 2
+    assert outcome.error.startswith("medical-vqa: ")
+    assert re.search("is a folder; |File name too long", outcome.error.splitlines()[-1])
+    assert contents() == before
+
+
+def test_a_wrong_breakdown_is_noticed_before_anything_is_written(run: Callable[..., Outcome]) -> None:
+    path = write(answer_rows())
+    for options in (["--by", "nothing"], ["--by", "answer_type", "--metric", "nothing"]):
+        outcome = run("score", path, *options)
+        assert (outcome.status, outcome.out) == (2, "")
+    assert list(contents()) == ["answers.jsonl"]
+
+
+def test_results_by_two_paths_are_one_row(run: Callable[..., Outcome]) -> None:
+    assert run("score", write(answer_rows()), "--out", "results.json").status == 0
+    Path("link.json").symlink_to("results.json")
+    outcome = run("leaderboard", "results.json", Path("results.json").resolve(), "link.json")
+    assert "One model: nothing to compare." in outcome.out
+
+
+@pytest.mark.parametrize("claim", ["1e1", "8_4.9", "+84.9", "-0.0", "84.", "nan", "84,9", "84.9%"])
+def test_a_claim_that_is_no_plain_number_is_refused(run: Callable[..., Outcome], claim: str) -> None:
+    outcome = run("referee", write(answer_rows()), f"--claim={claim}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert f"--claim '{claim}': expected a score in per cent, such as 84.9" in outcome.error
+
+
+def test_spaces_around_a_claim_are_no_decimals(run: Callable[..., Outcome]) -> None:
+    assert "The claim of 100.0 is reproduced" in run("referee", write(answer_rows()), "--claim", " 100.0 ").out

@@ -165,8 +165,8 @@ def report(
             scores,
             None,
         )
-    results = scores[0].write()
-    return Report(stage.report(scores[0], page or output_path(files[0], "report", ".html")), scores, results)
+    written = stage.report(scores[0], page or output_path(files[0], "report", ".html"))
+    return Report(written, scores, scores[0].write())
 
 
 def compare(

@@ -17,6 +17,9 @@ from medical_vqa.errors import MedicalVqaError
 from medical_vqa.registry import extra_of
 from medical_vqa.runtime.devices import wait_passively
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+"""What the system answers about a path that a person named."""
+
 
 class _Commands(click.Group):
     """Lists commands in the order of the main path, not of the alphabet."""
@@ -79,6 +82,10 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
+        if error.errno in _REFUSED:
+            file = f"{str(error.filename)[:200]}: " if error.filename else ""
+            echo(f"medical-vqa: {file}{error.strerror}; name another file, or change its permissions", err=True)
+            sys.exit(2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         click.echo(f"medical-vqa: the disk is full ({error.filename or error}); make room and run it again", err=True)

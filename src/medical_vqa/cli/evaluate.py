@@ -169,6 +169,7 @@ def score(
     from medical_vqa.evaluation.reporting.summary import row_lines, without_leaks_line
 
     scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
+    tables = scores.breakdowns(metric, as_fact_groups(by)) if by and not as_json else []
     path, results = scores.write(out), scores.results
     if scores.guess:
         echo(scores.guess, err=True)
@@ -184,9 +185,8 @@ def score(
         echo(without_leaks_line(results), err=as_json)
     if protocol and not as_json:
         echo(f"\n{protocol_table(results.protocols)}")
-    if by and not as_json:
-        for table in scores.breakdowns(metric, as_fact_groups(by)):
-            echo(f"\n{table}")
+    for table in tables:
+        echo(f"\n{table}")
     echo(f"results: {path}", err=as_json)
 
 

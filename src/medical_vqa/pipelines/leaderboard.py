@@ -10,6 +10,7 @@ from pathlib import Path
 from medical_vqa.errors import DataError, MedicalVqaError
 from medical_vqa.evaluation.reporting.leaderboard import Board, Entry, boards, write_leaderboard
 from medical_vqa.pipelines.compare import compare_files
+from medical_vqa.pipelines.runs import require_other_file
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.result_files import read_results
 
@@ -47,11 +48,15 @@ def results_files(paths: Sequence[Path]) -> list[Path]:
             files += inside
         else:
             files.append(path)
-    return list(dict.fromkeys(files))
+    different: dict[Path, Path] = {}
+    for file in files:
+        different.setdefault(file.resolve(), file)  # also by another path, or a link
+    return list(different.values())
 
 
 def leaderboard_page(tables: Sequence[Board], paths: Sequence[Path], path: Path) -> Path:
     """Write the tables as one HTML page; returns its path."""
+    require_other_file(path, (entry.file for table in tables for entry in table.entries))
     command = shlex.join(["medical-vqa", "leaderboard", *map(str, paths), "--out", str(path)])
     write_leaderboard(path, tables, title="Leaderboard", reproduce=[command])
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +11,13 @@ from pathlib import Path
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.reporting.referee import Referee, examine, write_referee_page
+from medical_vqa.pipelines.runs import require_other_file
 from medical_vqa.pipelines.score import Scores, score
+from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Split
 from medical_vqa.schema.selection import Selection
+
+_PER_CENT = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def referee(
@@ -37,11 +43,9 @@ def referee(
         ConfigError: The claim is no per cent.
         DataError: The file cannot be scored.
     """
-    try:
-        value = float(claim)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
+    claim = claim.strip()
+    value = float(claim) if _PER_CENT.fullmatch(claim) else math.inf
+    if value > 100:
         raise ConfigError(f"--claim {claim!r}: expected a score in per cent, such as 84.9; write it so")
     decimals = len(claim.partition(".")[2])
     scores = score(
@@ -58,6 +62,7 @@ def referee(
 
 def referee_page(result: Referee, scores: Scores, path: Path) -> Path:
     """Write the comparison as one HTML page; returns its path."""
+    require_other_file(path, (scores.file, card_path(scores.file)))
     selection = scores.rows.data.selection
     where = [part for fact, value in selection.where.items() for part in ("--where", f"{fact}={value}")]
     rows = ["--dataset", selection.dataset, "--root", str(selection.root), "--split", scores.rows.split, *where]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from medical_vqa.errors import ConfigError
@@ -36,6 +37,13 @@ def output_path(predictions: Path, word: str, suffix: str) -> Path:
     """Where a result about a predictions file is written: next to one with a card, else in the current folder."""
     path = sibling(predictions, word, suffix)
     return path if card_path(predictions).is_file() else Path(path.name)
+
+
+def require_other_file(path: Path, inputs: Iterable[Path]) -> None:
+    """Raise `ConfigError` where a file to write is one of the inputs, which would be lost."""
+    for file in inputs:
+        if path.resolve() == file.resolve():
+            raise ConfigError(f"{path} is a file that is read; name another file to write, or the input would be lost")
 
 
 def _newest(pattern: str, content: str, command: str) -> Path:

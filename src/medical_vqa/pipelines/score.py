@@ -30,9 +30,10 @@ from medical_vqa.pipelines.inputs import (
     of_another_preparation,
     shuffled_baseline,
 )
-from medical_vqa.pipelines.runs import output_path
+from medical_vqa.pipelines.runs import output_path, require_other_file
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.example_table import ExampleTable
+from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.prediction_table import PredictionTable
 from medical_vqa.schema.records import Example, Prediction, Split
 from medical_vqa.schema.result_files import write_results
@@ -142,6 +143,7 @@ class Scores:
         By default next to a predictions file that has a card, as in a run folder, else in the current folder.
         """
         path = path or output_path(self.file, "results", ".json")
+        require_other_file(path, (self.file, card_path(self.file)))
         write_results(path, self.results)
         return path
 
