@@ -15,6 +15,8 @@ from medical_vqa.data.prepared.dataset import PreparedDataset
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.deploying.hub import model_card
 from medical_vqa.errors import ConfigError, DataError
+from medical_vqa.models.bundle import check_files
+from medical_vqa.pipelines.bundles import shipped_bundle
 from medical_vqa.pipelines.calibrate import calibrate, calibrate_refit
 from medical_vqa.pipelines.inputs import learned_images
 from medical_vqa.pipelines.load import load
@@ -292,3 +294,26 @@ def test_a_mixture_names_the_images_of_all_its_datasets(mine, make, root, tmp_pa
     mixture = [{"name": "copy", "root": str(tmp_path / "copies"), "train": "train+validation"}]
     inputs = training_inputs(make(train="train+validation", data={**planes, "mixture": mixture}))
     assert len(image_digests(inputs.parts, None)) == 150
+
+
+def test_the_model_whose_figures_the_shipped_card_gives_is_in_the_repository():
+    shipped = read_bundle_card(shipped_bundle())
+    folder = Path(__file__).parents[1] / "benchmarks/models" / shipped.name
+    measured = read_bundle_card(folder)
+    check_files(folder, measured)
+    assert shipped.refit_of is not None
+    assert shipped.refit_of.files == measured.files
+    for figures in ("calibration", "reliability", "localization"):
+        assert getattr(shipped, figures) == getattr(measured, figures)
+    assert measured.data is not None
+    assert shipped.data is not None
+    assert not measured.data.selection.learns_validation
+    assert set(measured.data.image_digests) < set(shipped.data.image_digests)
+
+
+def test_a_score_of_the_shipped_model_on_the_shipped_sample_says_that_it_has_learned_it(root, tmp_path):
+    selection = Selection(dataset="slake-mini", root=root, where={"content_type": "Plane"})
+    path = predict(load("shipped"), split="validation", selection=selection, out=tmp_path / "planes.jsonl").path
+    results = score(path).results
+    assert results.without_leaks is not None
+    assert results.without_leaks.trained_on == results.metrics[0].score.n
