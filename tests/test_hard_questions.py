@@ -133,3 +133,31 @@ def test_organs_that_training_questions_count_are_counted(model):
 def test_the_disease_of_an_organ_that_the_picture_cannot_show_has_no_treatment(model, question):
     answer = model.ask(HEAD, question)
     assert (answer.abstained, answer.reason_code) == (True, "organ_not_in_image_type")
+
+
+def sample_pictures() -> dict[str, tuple[str, str]]:
+    """Every twelfth picture of the sample -> its modality and location, as published."""
+    rows = json.loads((SAMPLE.parent / "validation.json").read_text(encoding="utf-8"))
+    rows += json.loads((SAMPLE.parent / "train.json").read_text(encoding="utf-8"))
+    known = {row["img_name"].split("/")[0]: (row["modality"], row["location"]) for row in rows}
+    return dict(sorted(known.items())[::12])
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_what_kind_a_picture_is_has_one_answer_in_all_words(model, picture):
+    modality, location = sample_pictures()[picture]
+    part = {"Lung": "chest", "Chest": "chest", "Abdomen": "abdomen", "Neck": "neck", "Pelvic": "pelvis"}
+    shown = part.get(location.split("_")[0].split(" ")[0], "head")
+    questions = {
+        f"{form} {name}?": "Yes" if name.split()[-1] == modality else "No"
+        for form in ("Is this", "Is it", "Is the image")
+        for name in ("a CT", "an MRI", "an X-Ray")
+    } | {
+        form.format(name): "Yes" if name == shown else "No"
+        for form in ("Is this the {}?", "Is this a picture of the {}?", "Is this a study of the {}?")
+        for name in ("chest", "abdomen", "neck", "pelvis")
+    }
+    answers = model.ask_many(SAMPLE / picture / "source.jpg", list(questions))
+    given = {answer.question: answer.text for answer in answers if not answer.abstained}
+    assert len(given) >= 6
+    assert given == {question: questions[question] for question in given}

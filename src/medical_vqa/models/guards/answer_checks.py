@@ -15,6 +15,7 @@ from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswer
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
+from medical_vqa.models.questions.image_kind import kind_claims
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
@@ -64,7 +65,10 @@ class AnswerChecks:
         texts, bank = related_questions(question), self._model.question_bank
         # whether it sees an organ is worth something only where training asked just that
         presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
-        texts = tuple(dict.fromkeys((*texts, *presence)))
+        open_questions = (
+            c.open_question for c in kind_claims(question) if bank is not None and c.open_question in bank
+        )
+        texts = tuple(dict.fromkeys((*texts, *presence, *open_questions)))
         if bank is None:
             return texts
         known = bank.words | set(words(question))

@@ -23,6 +23,7 @@ from medical_vqa.models.guards.alternatives import listed_alternatives
 from medical_vqa.models.guards.answer_checks import AnswerChecks
 from medical_vqa.models.guards.evidence import evidence_of
 from medical_vqa.models.guards.guarded_answer import GuardedAnswer
+from medical_vqa.models.guards.image_kind import following_kind
 from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import answer_source, image_dependence
 from medical_vqa.models.guards.pictures.picture import PictureReason
@@ -264,7 +265,7 @@ class Guards:
         picture_reason: PictureReason | None,
         image_type: str,
     ) -> GuardedAnswer:
-        answer = calibrated(prediction, self.card)
+        answer = calibrated(following_kind(query.question, prediction, related), self.card)
         answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)

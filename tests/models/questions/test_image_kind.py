@@ -1,0 +1,144 @@
+"""Yes or no questions about the kind of a picture, and the answer that follows from what the model says it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from medical_vqa.models.guards.image_kind import following_kind
+from medical_vqa.models.questions.image_kind import follows, kind_claims, kind_named
+from medical_vqa.schema.records import Prediction
+
+
+@pytest.mark.parametrize(
+    ("question", "attribute", "value"),
+    [
+        ("Is this a CT?", "modality", "ct"),
+        ("Is this a CT scan?", "modality", "ct"),
+        ("is it an mr image", "modality", "mri"),
+        ("Is this an MRI?", "modality", "mri"),
+        ("Is the image a magnetic resonance image?", "modality", "mri"),
+        ("Was this picture taken with an MRI machine?", "modality", "mri"),
+        ("Is this image taken via X-Ray?", "modality", "x-ray"),
+        ("Is this a radiograph?", "modality", "x-ray"),
+        ("Does this look like an x ray?", "modality", "x-ray"),
+        ("Is CT used to take this image?", "modality", "ct"),
+        ("Are we looking at an ultrasound?", "modality", "ultrasound"),
+        ("Is this a coronal section?", "plane", "coronal"),
+        ("Is this an axial slice?", "plane", "transverse"),
+        ("Is this image in the sagittal plane?", "plane", "sagittal"),
+        ("这是CT图像吗?", "modality", "ct"),
+        ("这张图片的拍摄是通过核磁共振吗?", "modality", "mri"),
+        ("这是X光吗?", "modality", "x-ray"),
+        ("这是横断面吗?", "plane", "transverse"),
+        ("Is this a picture of the abdomen?", "body part", "abdomen"),
+        ("Is this a study of the pelvic cavity?", "body part", "pelvis"),
+        ("Does this image show the neck?", "body part", "neck"),
+        ("Is this the chest?", "body part", "chest"),
+    ],
+)
+def test_the_kind_that_a_question_names(question, attribute, value):
+    (claim,) = kind_claims(question)
+    assert (claim.attribute, claim.value, claim.denied, claim.only) == (attribute, value, False, True)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What modality is used to take this image?",
+        "Is this a CT or an MRI?",
+        "Is the liver visible in this CT?",
+        "Does the CT show a tumor?",
+        "Is there a liver in this MRI?",
+        "Is the lung healthy?",
+        "Is this CT normal?",
+        "Is this MRI scan abnormal?",
+        "Is this CT in focus?",
+        "Is the CT slice at the level of the heart?",
+        "Does the picture contain liver?",
+        "Is the chest normal?",
+        "Is this head tilted?",
+        "Does this image show a tumor in the abdomen?",
+        "Does the image contain the heart?",
+        "Which plane is the image scanned, transverse plane or coronal plane?",
+        "这张图片的成像方式是什么?",
+        "肝脏在CT中正常吗?",
+    ],
+)
+def test_other_questions_name_none(question):
+    assert kind_claims(question) == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "open_answer", "yes"),
+    [
+        ("Is this an MRI?", "CT", False),
+        ("Is this an MRI?", "MRI", True),
+        ("Is this not an MRI?", "CT", True),
+        ("Is this a chest X-ray?", "MRI", False),
+        ("Is this a chest X-ray?", "X-Ray", None),  # the chest is not decided by that
+        ("Is this the pelvis?", "Chest", False),
+        ("Is this a chest image?", "Chest", True),
+        ("Is this the brain?", "Head", None),  # or the face
+        ("Is this the brain?", "Abdomen", False),
+        ("Does this image belong to the head?", "Brain", True),
+        ("这张图片是胸部吗?", "腹部", False),
+        ("Is this a T1 weighted MRI?", "X-Ray", False),
+        ("Is this a T1 weighted MRI?", "MRI", None),
+        ("Is this an ultrasound image?", "MRI", False),
+        ("Is this a sagittal plane?", "Transverse  Plane", False),
+        ("Is this an axial plane?", "Transverse Plane", True),
+        ("Is this an MRI?", "Abdomen", None),
+        ("这是核磁共振扫描吗?", "CT", False),
+        ("这是核磁共振扫描吗?", "核磁共振", True),
+        ("这是冠状面吗?", "横断面", False),
+    ],
+)
+def test_what_follows_from_the_answer_to_the_open_question(question, open_answer, yes):
+    (claim,) = kind_claims(question)
+    assert claim.yes(open_answer) is yes
+
+
+def test_an_answer_that_contradicts_the_kind_is_replaced_with_its_confidence():
+    wrong = Prediction("1", "Yes", "Yes", 0.8, (("No", 0.2),))
+    open_answer = Prediction("2", "CT", "CT", 0.97, (("MRI", 0.03),))
+    related = {"What modality is used to take this image?": open_answer}
+    followed = following_kind("Is this an MRI?", wrong, related)
+    assert (followed.answer, followed.confidence) == ("No", 0.97)
+    assert followed.alternatives == (("Yes", pytest.approx(0.03)),)
+    assert following_kind("Is this a CT?", wrong, related).answer == "Yes"
+    assert following_kind("Is the liver healthy?", wrong, related) is wrong
+    assert following_kind("Is this an MRI?", wrong, {}) is wrong
+    unclear = Prediction("1", "CT", "CT", 0.5, ())  # no yes and no no
+    assert following_kind("Is this an MRI?", unclear, related) is unclear
+
+
+def test_chinese_answers_stay_chinese():
+    related = {"这张图片的成像方式是什么?": Prediction("2", "CT", "CT", 0.9, ())}
+    assert following_kind("这是核磁共振扫描吗?", Prediction("1", "是的", "是的", 0.8, ()), related).answer == "不是"
+
+
+@pytest.mark.parametrize(
+    ("answer", "attribute", "named"),
+    [
+        ("MRI", "modality", "mri"),
+        ("X-Ray", "modality", "x-ray"),
+        ("X光", "modality", "x-ray"),
+        ("Coronal Plane", "plane", "coronal"),
+        ("冠状面", "plane", "coronal"),
+        ("Yes", "modality", None),
+        ("CT, MRI", "modality", None),
+    ],
+)
+def test_the_kind_that_an_answer_names(answer, attribute, named):
+    assert kind_named(answer, attribute) == named
+
+
+@pytest.mark.parametrize(
+    ("open_answers", "yes"),
+    [(("CT", "Chest"), False), (("MRI", "Head"), None), (("MRI", "Chest"), False), (("CT", "Brain"), False)],
+)
+def test_a_question_with_two_kinds_is_denied_by_either(open_answers, yes):
+    claims = kind_claims("Is this an MRI of the brain?")
+    assert {claim.attribute for claim in claims} == {"modality", "body part"}
+    questions = [claim.open_question for claim in claims]
+    assert follows(claims, dict(zip(questions, open_answers, strict=True))) is yes
