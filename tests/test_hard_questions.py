@@ -161,3 +161,11 @@ def test_what_kind_a_picture_is_has_one_answer_in_all_words(model, picture):
     given = {answer.question: answer.text for answer in answers if not answer.abstained}
     assert len(given) >= 6
     assert given == {question: questions[question] for question in given}
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_whether_a_picture_shows_an_organ_has_one_answer_in_all_words(model, picture):
+    forms = ("Does the picture contain {}?", "Is the {} visible?", "Is the {} shown?", "Is there a {} in this image?")
+    for organ in ("liver", "heart", "lung", "kidney", "spleen"):
+        answers = model.ask_many(SAMPLE / picture / "source.jpg", [form.format(organ) for form in forms])
+        assert len({answer.text for answer in answers if not answer.abstained}) <= 1

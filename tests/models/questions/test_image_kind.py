@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from medical_vqa.models.guards.image_kind import following_kind
+from medical_vqa.models.guards.related_answers import disagrees, following_related
 from medical_vqa.models.questions.image_kind import follows, kind_claims, kind_named
+from medical_vqa.models.questions.presence import presence_wording
 from medical_vqa.schema.records import Prediction
 
 
@@ -102,19 +103,19 @@ def test_an_answer_that_contradicts_the_kind_is_replaced_with_its_confidence():
     wrong = Prediction("1", "Yes", "Yes", 0.8, (("No", 0.2),))
     open_answer = Prediction("2", "CT", "CT", 0.97, (("MRI", 0.03),))
     related = {"What modality is used to take this image?": open_answer}
-    followed = following_kind("Is this an MRI?", wrong, related)
+    followed = following_related("Is this an MRI?", wrong, related)
     assert (followed.answer, followed.confidence) == ("No", 0.97)
     assert followed.alternatives == (("Yes", pytest.approx(0.03)),)
-    assert following_kind("Is this a CT?", wrong, related).answer == "Yes"
-    assert following_kind("Is the liver healthy?", wrong, related) is wrong
-    assert following_kind("Is this an MRI?", wrong, {}) is wrong
+    assert following_related("Is this a CT?", wrong, related).answer == "Yes"
+    assert following_related("Is the liver healthy?", wrong, related) is wrong
+    assert following_related("Is this an MRI?", wrong, {}) is wrong
     unclear = Prediction("1", "CT", "CT", 0.5, ())  # no yes and no no
-    assert following_kind("Is this an MRI?", unclear, related) is unclear
+    assert following_related("Is this an MRI?", unclear, related) is unclear
 
 
 def test_chinese_answers_stay_chinese():
     related = {"这张图片的成像方式是什么?": Prediction("2", "CT", "CT", 0.9, ())}
-    assert following_kind("这是核磁共振扫描吗?", Prediction("1", "是的", "是的", 0.8, ()), related).answer == "不是"
+    assert following_related("这是核磁共振扫描吗?", Prediction("1", "是的", "是的", 0.8, ()), related).answer == "不是"
 
 
 @pytest.mark.parametrize(
@@ -142,3 +143,39 @@ def test_a_question_with_two_kinds_is_denied_by_either(open_answers, yes):
     assert {claim.attribute for claim in claims} == {"modality", "body part"}
     questions = [claim.open_question for claim in claims]
     assert follows(claims, dict(zip(questions, open_answers, strict=True))) is yes
+
+
+@pytest.mark.parametrize(
+    ("question", "wording"),
+    [
+        ("Is the lung visible?", "Does the picture contain lung?"),
+        ("Can you see the liver here?", "Does the picture contain liver?"),
+        ("Is there a spleen in this image?", "Does the picture contain spleen?"),
+        ("Are kidneys shown?", "Does the picture contain kidney?"),
+        ("Is the heart in the picture?", "Does the picture contain heart?"),
+        ("Does this scan show the bladder?", "Does the picture contain bladder?"),
+        ("Can the spinal cord be seen?", "Does the picture contain spinal cord?"),
+        ("Is the left kidney visible?", None),  # asks for more
+        ("Are both lungs visible?", None),
+        ("Is there a tumor in the liver?", None),
+        ("Is the liver healthy?", None),
+        ("Is there an abnormality in the lung?", None),
+        ("Where is the liver?", None),
+        ("Does the lung show nodules?", None),
+        ("图片中包含肝脏吗?", None),
+    ],
+)
+def test_whether_an_organ_is_in_the_picture_has_one_wording(question, wording):
+    assert presence_wording(question) == wording
+
+
+def test_an_answer_follows_the_wording_that_training_asks_most():
+    related = {"Does the picture contain lung?": Prediction("2", "Yes", "Yes", 0.95, (("No", 0.05),))}
+    followed = following_related("Is the lung shown?", Prediction("1", "No", "No", 0.83, (("Yes", 0.17),)), related)
+    assert (followed.answer, followed.confidence) == ("Yes", 0.95)
+    agreeing = following_related("Is the lung shown?", Prediction("1", "Yes", "Yes", 0.6, ()), related)
+    assert (agreeing.answer, agreeing.confidence) == ("Yes", 0.95)
+    surer = Prediction("1", "No", "No", 0.97, ())
+    assert following_related("Is the lung shown?", surer, related) is surer
+    assert disagrees(surer.answer, "Yes")
+    assert not disagrees("CT", "Yes")

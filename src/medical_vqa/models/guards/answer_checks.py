@@ -12,10 +12,10 @@ from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
 from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
+from medical_vqa.models.guards.related_answers import decisive_questions, disagrees
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
-from medical_vqa.models.questions.image_kind import kind_claims
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
@@ -65,10 +65,8 @@ class AnswerChecks:
         texts, bank = related_questions(question), self._model.question_bank
         # whether it sees an organ is worth something only where training asked just that
         presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
-        open_questions = (
-            c.open_question for c in kind_claims(question) if bank is not None and c.open_question in bank
-        )
-        texts = tuple(dict.fromkeys((*texts, *presence, *open_questions)))
+        decisive = tuple(text for text in decisive_questions(question) if bank is not None and text in bank)
+        texts = tuple(text for text in dict.fromkeys((*texts, *presence, *decisive)) if text != question)
         if bank is None:
             return texts
         known = bank.words | set(words(question))
@@ -116,13 +114,8 @@ class AnswerChecks:
             description = image_type or (self._pictures.body_part(query) if may_ask else "")
             if (decision := premise_decision(query.question, answer.answer, description)) is not None:
                 return decision
-        presence = presence_questions(query.question)
-        for text, other in related.items():
-            if text in presence:
-                if lacks_presence(query.question, answer.answer, other.answer):
-                    return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
-            elif code := disagreement(query.question, answer.answer, text, other.answer):
-                return abstain(code, {"opposite": text, "answer": answer.answer, "other_answer": other.answer})
+        if (decision := related_decision(query.question, answer.answer, related)) is not None:
+            return decision
         if (row := self._unreliable(query.question, image_type)) is not None:
             return abstain("type_not_reliable", _reliability_arguments(row))
         if dependence is None or dependence.changes_answer or not self.must_depend_on_image(query.question):
@@ -144,6 +137,28 @@ class AnswerChecks:
         }
         rows = [row for row in self._card.reliability if names.get(row.kind) == row.name]
         return next((row for row in rows if not row.above_baseline), None)
+
+
+def related_decision(question: str, answer: str, related: Mapping[str, Prediction]) -> AbstentionDecision | None:
+    """Abstain where the answers to related questions exclude an answer.
+
+    Args:
+        question: In words.
+        answer: In words.
+        related: Answers to its related questions.
+    """
+    presence, decisive = presence_questions(question), decisive_questions(question)
+    for text, other in related.items():
+        arguments = {"opposite": text, "answer": answer, "other_answer": other.answer}
+        if text in presence:
+            if lacks_presence(question, answer, other.answer):
+                return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+        elif text in decisive:  # the answer follows from it, or is surer
+            if disagrees(answer, other.answer):
+                return abstain("paraphrase_disagrees", arguments)
+        elif code := disagreement(question, answer, text, other.answer):
+            return abstain(code, arguments)
+    return None
 
 
 def premise_decision(question: str, answer: str, description: str) -> AbstentionDecision | None:

@@ -23,13 +23,13 @@ from medical_vqa.models.guards.alternatives import listed_alternatives
 from medical_vqa.models.guards.answer_checks import AnswerChecks
 from medical_vqa.models.guards.evidence import evidence_of
 from medical_vqa.models.guards.guarded_answer import GuardedAnswer
-from medical_vqa.models.guards.image_kind import following_kind
 from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import answer_source, image_dependence
 from medical_vqa.models.guards.pictures.picture import PictureReason
 from medical_vqa.models.guards.pictures.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
 from medical_vqa.models.guards.reasons import LOW_CONFIDENCE_CODES, PICTURE_CODES
+from medical_vqa.models.guards.related_answers import following_related
 from medical_vqa.models.guards.sides import meant_side
 from medical_vqa.models.guards.steps import Steps
 from medical_vqa.models.guards.suggestions import Offers, suggested_questions
@@ -265,7 +265,7 @@ class Guards:
         picture_reason: PictureReason | None,
         image_type: str,
     ) -> GuardedAnswer:
-        answer = calibrated(following_kind(query.question, prediction, related), self.card)
+        answer = calibrated(following_related(query.question, prediction, related), self.card)
         answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)

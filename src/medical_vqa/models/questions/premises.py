@@ -14,6 +14,7 @@ from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.presence import presence_wording
 from medical_vqa.text import is_chinese
 
 BODY_PART_QUESTION = "Which part of the body does this image belong to?"
@@ -79,7 +80,7 @@ def takes_for_granted(question: str) -> bool:
     show it (``Does this patient have pneumonia?``).
     """
     text = question.lower()
-    if is_knowledge(text):
+    if is_knowledge(text) or presence_wording(question) is not None:
         return False
     if _ATTRIBUTE.search(text) is not None:
         return True
