@@ -467,7 +467,7 @@ def test_a_series_is_decoded_in_a_process_with_bounded_memory():
     large = SeriesJob((nibabel.Nifti1Image(values, np.eye(4)).to_bytes(),), DecodeLimits(), None)
 
     async def decode_all() -> list[Any]:
-        pool = DecoderPool(1, DecoderLimits(256 << 20, 60.0, 4, 120.0), start_early=False)
+        pool = DecoderPool(1, DecoderLimits(256 << 20, 60.0, 4, 120.0))
         try:
             return [await asyncio.gather(pool.decode(job), return_exceptions=True) for job in (small, large, small)]
         finally:
