@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_model import TINY_MODEL, Silent
 
 from medical_vqa import cli
 from medical_vqa.config import Recipe, parse_recipe
@@ -19,21 +19,9 @@ from medical_vqa.pipelines.predict import predict
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.train import train
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
 # No clock decides a test: on a busy machine drawing an example takes long now and then.
 hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("no clock")
-
-TINY_MODEL = {
-    "family": "compact",
-    "picture": {"side": 32},
-    "channels": [8, 16],
-    "width": 16,
-    "heads": 2,
-    "layers": 1,
-    "dropout": 0.0,
-}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,23 +61,6 @@ def tiny(root: Path) -> Any:
         return parse_recipe(content, origin="test")
 
     return make
-
-
-class Silent:
-    """A watcher that records what it receives."""
-
-    def __init__(self) -> None:
-        self.scores: list[dict[str, float]] = []
-        self.began: list[int] = []
-
-    def begin(self, *, total_steps: int, done_steps: int, device: str) -> None:
-        self.began.append(done_steps)
-
-    def step(self, *, done: int, epoch: int, loss: float, questions_per_second: float) -> None:
-        pass
-
-    def score(self, *, epoch: int, train_loss: float, scores: Any, best: bool) -> None:
-        self.scores.append(dict(scores))
 
 
 @pytest.fixture

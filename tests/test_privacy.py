@@ -16,15 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "serving"))
 import live
 from dicom_files import made
 from pydicom import dcmread
-
-TINY_MODEL = {
-    "family": "compact",
-    "picture": {"side": 32},
-    "channels": [8, 16],
-    "width": 16,
-    "heads": 2,
-    "layers": 1,
-}
+from tiny_model import TINY_MODEL
 
 PLANTED = {
     "PatientName": "Zyxw^Planted",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_model import TINY_MODEL, Silent
 
 from medical_vqa.config import parse_recipe
 from medical_vqa.data.prepared.dataset import PreparedDataset
@@ -41,14 +42,7 @@ def make(root: Path) -> Any:
         content = {
             "name": "chosen",
             "data": {"name": "slake-mini", "root": str(root), "train": train} | (data or {}),
-            "model": {
-                "family": "compact",
-                "picture": {"side": 32},
-                "channels": [8, 16],
-                "width": 16,
-                "heads": 2,
-                "layers": 1,
-            },
+            "model": TINY_MODEL,
             "training": {"epochs": 2, "batch_size": 64, "device": "cpu", "select": "last"} | training,
         }
         return parse_recipe(content, origin="test")
@@ -56,23 +50,13 @@ def make(root: Path) -> Any:
     return recipe
 
 
-class Quiet:
-    """Watches nothing."""
-
-    def begin(self, **_: Any) -> None: ...
-
-    def step(self, **_: Any) -> None: ...
-
-    def score(self, **_: Any) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def runs(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of the training rows, with its predictions, and that of all rows."""
     folder = tmp_path_factory.mktemp("runs")
-    train(make(), folder / "chosen", watcher=Quiet())
+    train(make(), folder / "chosen", watcher=Silent())
     predict(load(folder / "chosen", device="cpu"), split="validation")
-    train(make(train="train+validation"), folder / "all", watcher=Quiet())
+    train(make(train="train+validation"), folder / "all", watcher=Silent())
     return folder
 
 

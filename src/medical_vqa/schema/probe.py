@@ -8,10 +8,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from medical_vqa.errors import DataError
-from medical_vqa.schema.document import SchemaModel, read_document, write_document
+from medical_vqa.schema.document import SchemaModel, write_document
 from medical_vqa.schema.prediction_card import AnsweringModel
-from medical_vqa.schema.result_files import mistakes_of_scores
+from medical_vqa.schema.result_files import read_scores
 from medical_vqa.schema.results import Bootstrap, DatasetRef, Score
 
 FORMAT: Final = 1
@@ -110,14 +109,8 @@ def probe_path(predictions: Path, split: str) -> Path:
 
 def read_probe(path: Path) -> Probe:
     """Read a probe; raises `DataError` when there is none or it is damaged, of another format or impossible."""
-    advice = "run `medical-vqa probe` again"
-    try:
-        probe = read_document(path, Probe, advice=advice, error=DataError)
-    except FileNotFoundError:
-        raise DataError(f"no probe at {path}; write it with `medical-vqa probe`") from None
-    if mistakes := mistakes_of_scores(probe):
-        raise DataError(f"{path}: {'; '.join(mistakes)}; {advice}")
-    return probe
+    missing = f"no probe at {path}; write it with `medical-vqa probe`"
+    return read_scores(path, Probe, missing=missing, advice="run `medical-vqa probe` again")
 
 
 def write_probe(path: Path, probe: Probe) -> None:

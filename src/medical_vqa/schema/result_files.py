@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from medical_vqa.errors import DataError
-from medical_vqa.schema.document import read_document, write_document
+from medical_vqa.schema.document import SchemaModel, read_document, write_document
 from medical_vqa.schema.results import Counts, Results, Score
 
 _ROUNDING = 1e-6
@@ -18,8 +18,7 @@ _DIFFERENCES = frozenset({"differences", "benefit"})
 _OF_ALL = "unanswered_as_wrong"
 """Field of the score that counts every question of the split."""
 _MAX_SHOWN = 3
-
-_ADVICE = "score the predictions again"
+Document = TypeVar("Document", bound=SchemaModel)
 
 
 def read_results(path: Path) -> Results:
@@ -28,13 +27,29 @@ def read_results(path: Path) -> Results:
     Raises:
         DataError: There is none, it is damaged or of another format, or it has numbers that no scoring can give.
     """
+    missing = f"no results at {path}; write them with `medical-vqa score`"
+    return read_scores(path, Results, missing=missing, advice="score the predictions again")
+
+
+def read_scores(path: Path, kind: type[Document], *, missing: str, advice: str) -> Document:
+    """Read a document of scores.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        missing: Sentence for a file that is not there.
+        advice: What to do about one that is damaged.
+
+    Raises:
+        DataError: There is none, it is damaged or of another format, or it has numbers that no scoring can give.
+    """
     try:
-        results = read_document(path, Results, advice=_ADVICE, error=DataError)
+        document = read_document(path, kind, advice=advice, error=DataError)
     except FileNotFoundError:
-        raise DataError(f"no results at {path}; write them with `medical-vqa score`") from None
-    if mistakes := mistakes_of_scores(results):
-        raise DataError(f"{path}: {'; '.join(mistakes)}; {_ADVICE}")
-    return results
+        raise DataError(missing) from None
+    if mistakes := mistakes_of_scores(document):
+        raise DataError(f"{path}: {'; '.join(mistakes)}; {advice}")
+    return document
 
 
 def write_results(path: Path, results: Results) -> None:
