@@ -61,6 +61,8 @@ def sha256_file(path: Path) -> str:
 def json_value(text: str, *, finite: bool = False) -> Any:
     """The value of a JSON text, with or without a byte order mark before it.
 
+    A key that stands twice in an object is refused: programs disagree on which of the two values counts.
+
     Args:
         text: The text.
         finite: Whether to refuse ``NaN`` and ``Infinity``, which are no JSON but which many programs write.
@@ -71,31 +73,42 @@ def json_value(text: str, *, finite: bool = False) -> Any:
     try:
         text = text.removeprefix("\ufeff")
         if finite:
-            return json.loads(text, parse_constant=_no_number, parse_float=_finite_number)
-        return json.loads(text)
+            return json.loads(
+                text, parse_constant=_no_number, parse_float=_finite_number, object_pairs_hook=_unique_keys
+            )
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         only_zeros = "\0" in text and not text.strip("\0 \r\n\t")
         raise ValueError("only zero bytes, as an interrupted write leaves them" if only_zeros else error.msg) from error
     except RecursionError as error:
         raise ValueError("lists or objects nested too deeply") from error
-    except _NoNumberError:
+    except _RefusedValueError:
         raise
     except ValueError as error:  # Python limits the length, which costs time in proportion to its square
         raise ValueError("a whole number of more than 4,300 digits") from error
 
 
-class _NoNumberError(ValueError):
-    """A number that is none, or too large."""
+class _RefusedValueError(ValueError):
+    """A number that is none or too large, or an object with a key that stands in it twice."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in content if keys.count(key) > 1)
+        raise _RefusedValueError(f"the key {twice!r} occurs twice in one object: keep one of them")
+    return content
 
 
 def _no_number(name: str) -> float:
-    raise _NoNumberError(f"{name} is no number in JSON")
+    raise _RefusedValueError(f"{name} is no number in JSON")
 
 
 def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _NoNumberError(f"the number {text} is too large")
+        raise _RefusedValueError(f"the number {text} is too large")
     return value
 
 

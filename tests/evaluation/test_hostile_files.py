@@ -149,10 +149,10 @@ def test_commands_that_reproduce_a_page_are_quoted(run: Callable[..., Outcome]) 
         ({"raw": 7}, "raw is 7; give a text, or leave it out"),
         ({"judged_right": "yes"}, "judged_right is 'yes'; give true, false or null"),
         ({"confidence_basis": "magic"}, "confidence_basis is 'magic'; give probability or agreement, or null"),
-        ({"alternatives": [["lung"]]}, "alternatives is [['lung']]; give a list of pairs"),
-        ({"alternatives": [["lung", "high"]]}, "alternatives is [['lung', 'high']]; give a list of pairs"),
-        ({"alternatives": [["lung", float("nan")]]}, "alternatives is [['lung', nan]]; give a list of pairs"),
-        ({"alternatives": "lung"}, "alternatives is 'lung'; give a list of pairs"),
+        ({"alternatives": [["lung"]]}, 'alternatives is [["lung"]]; give a list of pairs'),
+        ({"alternatives": [["lung", "high"]]}, 'alternatives is [["lung", "high"]]; give a list of pairs'),
+        ({"alternatives": [["lung", float("nan")]]}, 'alternatives is [["lung", NaN]]; give a list of pairs'),
+        ({"alternatives": "lung"}, 'alternatives is "lung"; give a list of pairs'),
         ({"alternatives": 5}, "alternatives is 5; give a list of pairs"),
         ({"guards": {"withheld": True, "reason_code": 5}}, "reason_code of guards is 5; give a text or null"),
         ({"guards": {"withheld": True, "image_dependence": 2}}, "image_dependence of guards is 2; give a number in"),
@@ -168,6 +168,50 @@ def test_a_value_of_another_type_is_refused_with_its_line(
     assert outcome.error.startswith("medical-vqa: answers.jsonl:4: prediction 'q3': ")
     assert message in outcome.error
     assert sorted(path.name for path in Path().iterdir()) == ["answers.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("answers.jsonl", '{"id": "q0", "answer": "lung", "answer": "liver"}'),
+        ("answers.jsonl", '{"qid": "q0", "text": "lung", "text": "liver"}'),
+        ("answers.json", '[{"id": "q0", "answer": "lung", "answer": "liver"}]'),
+        ("answers.json", '{"q0": "lung", "q1": "no", "q0": "liver"}'),
+    ],
+)
+def test_a_key_that_stands_twice_in_an_answer_is_refused(run: Callable[..., Outcome], name: str, text: str) -> None:
+    Path(name).write_text(text + "\n")
+    outcome = run("score", name)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert re.search(r"the key '(answer|text|q0)' occurs twice in one object: keep one of them", outcome.error)
+
+
+def test_a_key_that_stands_twice_in_results_is_refused(run: Callable[..., Outcome]) -> None:
+    assert run("score", write(answer_rows()), "--out", "results.json").status == 0
+    path = Path("results.json")
+    path.write_text(path.read_text().replace('"value": 1.0', '"value": 0.5, "value": 1.0', 1))
+    outcome = run("leaderboard", path)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "results.json: is not JSON (the key 'value' occurs twice in one object: keep one of them)" in outcome.error
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(run: Callable[..., Outcome]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    ids = [row["id"] for row in answer_rows()]
+    columns = [pa.array(ids), pa.array(["yes"] * len(ids)), pa.array(["no"] * len(ids))]
+    parquet.write_table(pa.Table.from_arrays(columns, names=["id", "answer", "answer"]), "answers.parquet")
+    outcome = run("score", "answers.parquet")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "answers.parquet: column 'answer' occurs twice; rename one of them" in outcome.error
+
+
+def test_a_fact_that_has_two_values_is_refused(run: Callable[..., Outcome]) -> None:
+    path = write(answer_rows())
+    outcome = run("score", path, "--where", "answer_type=OPEN", "--where", "answer_type=CLOSED")
+    assert outcome.status == 2
+    assert "--where answer_type: is 'OPEN' and also 'CLOSED'; give it one value" in outcome.error
+    assert run("score", path, "--where", "answer_type=OPEN", "--where", "answer_type=OPEN").status == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])

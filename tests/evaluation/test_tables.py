@@ -47,12 +47,10 @@ ODD_ROWS = {
     "a second picture": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", "facts": {}, '
     '"other_image_ids": ["j", "k"]}',
     "no facts": '{"id": "n", "image_id": "i", "question": "q", "answers": ["a"], "group": "i"}',
-    "a list as a fact": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
-    '"facts": {"a": []}}',
     "the same facts, written otherwise": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
     '"facts": {"answer_type":"OP\\u0045N"}}',
-    "a fact that is given twice": '{"id": "n", "image_id": "i", "question": "q", "answers": [], "group": "i", '
-    '"facts": {"answer_type": "CLOSED", "answer_type": "OPEN"}}',
+    "texts like keys": '{"id": "n", "image_id": "i", "question": "a : b", "answers": ["\\":"], "group": "i", '
+    '"facts": {"options": "{\\"A\\": 1}"}}',
 }
 
 
@@ -150,6 +148,8 @@ def test_predictions_read_by_column_are_those_read_one_by_one(odd: str, tmp_path
         '{"id": "a", "answer": "lung", "raw": "lung", "confidence": 2}', '{"id": "a", "answer": "b", "more": 1}',
         '{"id": "1", "answer": "given before", "raw": "given before"}', '{"id": "a"\n"answer": "b"}',
         '{"id": "new", "answer": "lung \\ud800", "raw": "lung"}',
+        '{"id": "new", "answer": "lung", "answer": "liver", "raw": "liver"}',
+        '{"id": "new", "answer": "lung", "guards": {"withheld": true, "withheld": false}}',
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_predictions_file_is_named_as_when_it_is_read_line_by_line(line: str, tmp_path: Path) -> None:

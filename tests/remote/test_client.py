@@ -625,6 +625,12 @@ def test_a_hosted_model_needs_an_address():
         remote_named("openai:m")
 
 
+def test_a_key_that_is_set_twice_in_the_file_of_models_is_refused(models_file):
+    models_file.write_text("models:\n  m:\n    provider: vllm\n    model: a\n    model: b\n")
+    with pytest.raises(ConfigError, match=r"models.yaml line 5: the key 'model' is set twice, first in line 4; keep"):
+        remote_named("m")
+
+
 def test_a_named_model_has_prompt_pictures_price_and_key(models_file):
     models_file.write_text(
         """

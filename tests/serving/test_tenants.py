@@ -19,6 +19,7 @@ from live import png
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.clients import Client, set_current_client
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.key_file import read_key_file
 from medical_vqa.serving.middleware import access
 from medical_vqa.serving.middleware.access import hash_key
 
@@ -67,6 +68,13 @@ def key_file(tmp_path):
         return path
 
     return write
+
+
+def test_a_key_that_is_set_twice_for_a_client_is_refused(tmp_path):
+    path = tmp_path / "keys.yaml"
+    path.write_text(f"- sha256: {hash_key('a')}\n  name: a\n  weight: 1\n  weight: 2\n")
+    with pytest.raises(ConfigError, match="line 4: the key 'weight' is set twice, first in line 3; keep one of them"):
+        read_key_file(path)
 
 
 # --- isolation --------------------------------------------------------------------------------------------------------

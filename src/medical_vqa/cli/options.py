@@ -78,8 +78,16 @@ def row_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
-    """``("a=1", "b=2")`` as a mapping; raises `ConfigError` that names the option for a value without ``=``."""
+    """``("a=1", "b=2")`` as a mapping.
+
+    Raises:
+        ConfigError: A value has no ``=``, or two differ for one key; the message names the option.
+    """
     parted = [value.partition("=") for value in values]
     if bad := [key for key, sign, _ in parted if not sign]:
         raise ConfigError(f"{option} {bad[0]!r}: expected KEY=VALUE, for example {option} language=en")
-    return {key: value for key, _, value in parted}
+    content: dict[str, str] = {}
+    for key, _, value in parted:
+        if content.setdefault(key, value) != value:
+            raise ConfigError(f"{option} {key}: is {content[key]!r} and also {value!r}; give it one value")
+    return content

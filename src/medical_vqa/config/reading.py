@@ -40,7 +40,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     Raises `ConfigError` with every mistake: a missing file, bad YAML, unknown keys, values out of bounds.
     """
     try:
-        content, repeated = _read_yaml(path.read_text(encoding="utf-8"))
+        content, repeated = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; the recipes that come with the project are in recipes/") from None
     except yaml.YAMLError as error:
@@ -111,8 +111,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(text: str) -> tuple[Any, list[tuple[str, int, int]]]:
-    """The content, and the keys that are set twice as `_Loader.repeated` has them."""
+def read_yaml(text: str) -> tuple[Any, list[tuple[str, int, int]]]:
+    """The content of safe YAML, and each key that is set twice, with the lines of its first value and another one."""
     loader = _Loader(text)
     try:
         return loader.get_single_data(), loader.repeated
@@ -157,7 +157,7 @@ def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mist
             mistakes.append(Mistake(key, f"{parent!r} is a value, not a group of keys; see `recipe.yaml` of any run"))
             return
     try:
-        section[last], repeated = _read_yaml(value)
+        section[last], repeated = read_yaml(value)
         mistakes += [Mistake(key, f"the key {name!r} is set twice; keep one of them") for name, *_ in repeated]
     except yaml.YAMLError:
         mistakes.append(Mistake(key, f"expected a YAML value, got {value!r}; put special characters in quotes"))

@@ -129,24 +129,36 @@ class PredictionColumns:
     def add(self, rows: Sequence[Prediction]) -> None:
         """Add rows."""
         first = len(self.ids)
-        self.add_texts(rows, [row.raw for row in rows])
+        self.add_columns(
+            [row.id for row in rows],
+            [row.answer for row in rows],
+            [row.raw for row in rows],
+            [row.confidence for row in rows],
+            [row.alternatives for row in rows],
+        )
         self.further |= {
             number: row
             for number, row in enumerate(rows, first)
             if row.judged_right is not None or row.confidence_basis is not None or row.guards is not None
         }
 
-    def add_texts(self, rows: Sequence[Prediction], raw: Sequence[str]) -> None:
-        """Add the fields of rows that have a column, with their texts before trimming."""
-        answers = [row.answer for row in rows]
-        self.ids += [row.id for row in rows]
+    def add_columns(
+        self,
+        ids: Sequence[str],
+        answers: Sequence[str],
+        raw: Sequence[str],
+        confidence: Sequence[float | None],
+        alternatives: Sequence[tuple[tuple[str, float], ...]],
+    ) -> None:
+        """Add rows by column; they have no other fields than these."""
+        self.ids += ids
         if self.raw is self.answers and raw != answers:
             self.raw = self.answers.copy()
         if self.raw is not self.answers:
             self.raw.extend(raw)
         self.answers.extend(answers)
-        self.confidence += [row.confidence for row in rows]
-        self.alternatives += [row.alternatives for row in rows]
+        self.confidence += confidence
+        self.alternatives += alternatives
 
     def table(self) -> PredictionTable:
         """The table of the rows."""

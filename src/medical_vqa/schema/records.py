@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
-
-from pydantic import TypeAdapter
 
 from medical_vqa.errors import DataError
 from medical_vqa.io import atomic_path, describe_read_errors, json_type, json_value
@@ -72,11 +70,6 @@ class Example:
     question before which it stands; empty where all stand before the first question."""
 
     @property
-    def is_plain(self) -> bool:
-        """Whether validation of the types alone reads it as `from_json` does."""
-        return not self.image_places
-
-    @property
     def images(self) -> tuple[str, ...]:
         """Ids of all its images, in order."""
         return (self.image_id, *self.other_image_ids)
@@ -88,22 +81,23 @@ class Example:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read back what `to_json` wrote; raises `DataError` on unknown or missing fields."""
+        """Read back what `to_json` wrote; raises `DataError` on unknown or missing fields and values of other types."""
         _check_fields("Example", row, required=_REQUIRED_OF_EXAMPLE, known=_EXAMPLE_FIELDS)
-        answers, facts = row["answers"], row.get("facts", {})
-        if not isinstance(answers, list) or not isinstance(facts, dict):
-            raise DataError(f"example {row['id']!r}: expected a list of answers and an object of facts; write them so")
+        row = {**_EXAMPLE_DEFAULTS, **row}
+        for name, (has_type, expected) in _EXAMPLE_TYPES.items():
+            if not has_type(row[name]):
+                raise DataError(f"example {row['id']!r}: {name} is {_excerpt(row[name])}; give {expected}")
         example = cls(
             row["id"],
             row["image_id"],
             row["question"],
-            tuple(answers),
+            tuple(row["answers"]),
             row["group"],
-            dict(facts),
-            tuple(row.get("other_image_ids", ())),
-            tuple(_turn(row["id"], turn) for turn in row.get("turns", ())),
-            row.get("system", ""),
-            tuple((int(turn), int(character)) for turn, character in row.get("image_places", ())),
+            dict(row["facts"]),
+            tuple(row["other_image_ids"]),
+            tuple(Turn(turn["question"], turn["answer"]) for turn in row["turns"]),
+            row["system"],
+            tuple((turn, character) for turn, character in row["image_places"]),
         )
         example.check_places()
         return example
@@ -134,10 +128,49 @@ class Example:
         }
 
 
-def _turn(id_: str, value: Any) -> Turn:
-    if not isinstance(value, Mapping) or value.keys() != {"question", "answer"}:
-        raise DataError(f"example {id_!r}: a turn is {value!r}; give an object with question and answer")
-    return Turn(value["question"], value["answer"])
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_text, values))
+
+
+def _are_turns(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(turn, dict) and turn.keys() == {"question", "answer"} and all(map(_is_text, turn.values()))
+        for turn in values
+    )
+
+
+def _are_places(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(place, list) and len(place) == 2 and all(type(number) is int for number in place) for place in values
+    )
+
+
+def _excerpt(value: Any) -> str:
+    """A value as a message shows it: as JSON, and not all of a long one."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_EXCERPT else f"{text[:_LONGEST_EXCERPT]}..."
+
+
+_LONGEST_EXCERPT = 80
+_EXAMPLE_DEFAULTS: Mapping[str, Any] = {
+    "facts": {},
+    "other_image_ids": [],
+    "turns": [],
+    "system": "",
+    "image_places": [],
+}
+_EXAMPLE_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("id", "image_id", "question", "group", "system"), (_is_text, "a text")),
+    **dict.fromkeys(("answers", "other_image_ids"), (_are_texts, "a list of texts")),
+    "facts": (lambda facts: isinstance(facts, dict) and all(map(_is_text, facts.values())), "an object of texts"),
+    "turns": (_are_turns, "a list of objects, each with the texts question and answer"),
+    "image_places": (_are_places, "a list of pairs of whole numbers, [turn, character]"),
+}
+"""Whether a value has the type of a field, and the type in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +212,6 @@ class Prediction:
     several answers; null without one, and for a local model, whose confidence is a probability."""
     guards: GuardRecord | None = None
     """Decision of the guards; null, and not in the file, where they were not asked."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether validation of the types alone reads it as `from_json` does."""
-        return bool(self.raw) and (self.confidence is None or 0 <= self.confidence <= 1)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -238,8 +266,9 @@ def _alternatives(id_: str, value: Any) -> tuple[tuple[str, float], ...]:
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_number(pair[1]) for pair in pairs
     )
     if not is_pairs:
-        excerpt = repr(value)[:80]
-        raise DataError(f'prediction {id_!r}: alternatives is {excerpt}; give a list of pairs such as [["lung", 0.1]]')
+        raise DataError(
+            f'prediction {id_!r}: alternatives is {_excerpt(value)}; give a list of pairs such as [["lung", 0.1]]'
+        )
     return tuple((text, float(number)) for text, number in pairs)
 
 
@@ -300,7 +329,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_records(path: Path, kind: type[Record]) -> Iterator[Record]:
-    """The records of a file that `write_jsonl` wrote, as `kind` reads them from JSON, in a third of the time.
+    """The records of a file that `write_jsonl` wrote.
 
     Args:
         path: The file, one JSON object per line.
@@ -315,28 +344,13 @@ def read_records(path: Path, kind: type[Record]) -> Iterator[Record]:
 
 def read_record(line: str, kind: type[Record], place: str) -> Record:
     """The record of one line; raises `DataError`, with the place, where it is not JSON or not such a record."""
+    value = _json_value(line, place)
+    if "\\u" in line and (text := json.dumps(value, ensure_ascii=False)) != whole_characters(text):
+        raise DataError(f"{place}: holds half of a character, as of a text that was cut off; correct it")
     try:
-        record: Record | None = _validator(kind).validate_json(line, strict=True)
-    except ValueError:
-        record = None
-    if record is None or not record.is_plain:  # a rare row, or one with a mistake to name
-        value = _json_value(line, place)
-        if "\\u" in line and (text := json.dumps(value, ensure_ascii=False)) != whole_characters(text):
-            raise DataError(f"{place}: holds half of a character, as of a text that was cut off; correct it")
-        try:
-            record = kind.from_json(value)
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-    return record
-
-
-_VALIDATORS: dict[type, Any] = {}  # made on first use
-
-
-def _validator(kind: type[Record]) -> Any:
-    if kind not in _VALIDATORS:
-        _VALIDATORS[kind] = TypeAdapter(kind).validator
-    return _VALIDATORS[kind]
+        return kind.from_json(value)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

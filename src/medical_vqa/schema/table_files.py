@@ -1,7 +1,8 @@
 """Files of questions and answers, read into tables by column.
 
 Lines are read some hundred at once into rows of the expected types; where one of them is not as usual, these are read
-one by one, which accepts more and names a mistake.
+one by one, which accepts more and names a mistake. The fast reader takes the last value of a key that stands twice in
+an object, so the keys of the text are counted too.
 """
 
 from __future__ import annotations
@@ -41,21 +42,25 @@ class _PredictionLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
     answer: str
     raw: str | msgspec.UnsetType = msgspec.UNSET
-    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    alternatives: tuple[tuple[str, float], ...] = ()
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | msgspec.UnsetType | None = msgspec.UNSET
+    alternatives: tuple[tuple[str, float], ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 _EXAMPLES = msgspec.json.Decoder(list[_ExampleLine])
 _PREDICTIONS = msgspec.json.Decoder(list[_PredictionLine])
 _FACTS = msgspec.json.Decoder(dict[str, str])
+_N_EXAMPLE_KEYS = len(_ExampleLine.__struct_fields__)
+_N_PREDICTION_KEYS = len(_PredictionLine.__struct_fields__)
 
 
 def read_examples(path: Path) -> ExampleTable:
     """The questions of a file that `write_jsonl` wrote; raises `DataError` as `read_records` does."""
     columns = ExampleColumns()
 
-    def add(rows: Any) -> None:
-        columns.facts.extend_encoded([bytes(row.facts) for row in rows], _FACTS.decode, fact_key)
+    def add(rows: Any, n_keys: int) -> None:
+        facts = [bytes(row.facts) for row in rows]
+        _require_keys(n_keys, _N_EXAMPLE_KEYS * len(rows) + _count_keys(b"".join(facts)))
+        columns.facts.extend_encoded(facts, _facts, fact_key)
         columns.add_all_but_facts(rows)
 
     _read(path, _EXAMPLES, add, Example, columns.add)
@@ -68,8 +73,18 @@ def read_prediction_table(path: Path) -> PredictionTable:
         raise DataError(f"no predictions at {path}; expected a predictions.jsonl written by `medical-vqa predict`")
     columns = PredictionColumns()
 
-    def add(rows: Any) -> None:
-        columns.add_texts(rows, [row.answer if row.raw is msgspec.UNSET else row.raw for row in rows])
+    def add(rows: Any, n_keys: int) -> None:
+        answers = [row.answer for row in rows]
+        raw = [row.raw for row in rows]
+        confidence = [row.confidence for row in rows]
+        alternatives = [row.alternatives for row in rows]
+        unset = [column.count(msgspec.UNSET) for column in (raw, confidence, alternatives)]
+        _require_keys(n_keys, _N_PREDICTION_KEYS * len(rows) - sum(unset))
+        if any(unset):
+            raw = _filled(raw, answers)
+            confidence = _filled(confidence, [None] * len(rows))
+            alternatives = _filled(alternatives, [()] * len(rows))
+        columns.add_columns([row.id for row in rows], answers, raw, confidence, alternatives)
 
     _read(path, _PREDICTIONS, add, Prediction, columns.add)
     table = columns.table()
@@ -85,7 +100,7 @@ def read_prediction_table(path: Path) -> PredictionTable:
 def _read(
     path: Path,
     decoder: msgspec.json.Decoder[Any],
-    add_lines: Callable[[Any], None],
+    add_lines: Callable[[Any, int], None],
     kind: type[Record],
     add_records: Callable[[list[Record]], None],
 ) -> None:
@@ -97,8 +112,8 @@ def _read(
             rows = decoder.decode(b"[" + block.rstrip(b"\n").replace(b"\n", b",") + b"]")
             is_usual = len(rows) == lines
             if is_usual:
-                add_lines(rows)
-        except ValueError:  # not JSON, or another type or field than is usual
+                add_lines(rows, _count_keys(block))
+        except ValueError:  # not JSON, or another type or field than is usual, or a key twice
             is_usual = False
         if not is_usual:
             text = io.StringIO(_decoded(block, path, number), newline=None)
@@ -110,6 +125,33 @@ def _read(
                 ]
             )
         number += lines
+
+
+def _count_keys(text: bytes) -> int:
+    """Number of keys of the objects in a text, by the colons behind them.
+
+    Raises:
+        ValueError: A colon after white space, or behind a backslash and a quote, may belong to a key or to a text.
+    """
+    if any(unclear in text for unclear in (b" :", b"\t:", b"\r:", b'\\\\":')):
+        raise ValueError("cannot tell keys from texts")
+    return text.count(b'":') - text.count(b'\\":')
+
+
+def _require_keys(n_keys: int, expected: int) -> None:
+    if n_keys != expected:
+        raise ValueError("a key may stand twice in one object")
+
+
+def _facts(text: bytes) -> dict[str, str]:
+    facts = _FACTS.decode(text)
+    _require_keys(_count_keys(text), len(facts))
+    return facts
+
+
+def _filled(column: list[Any], defaults: list[Any]) -> list[Any]:
+    """The column with defaults where the file has no value."""
+    return [default if value is msgspec.UNSET else value for value, default in zip(column, defaults, strict=True)]
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from medical_vqa.config.reading import read_yaml
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.clients import ROLES, Client, Role
 
@@ -58,7 +59,13 @@ class KeyEntry(BaseModel):
 def read_key_file(path: Path) -> dict[str, Client]:
     """The clients by the hashes of their keys; raises `ConfigError` where the file cannot be read."""
     try:
-        entries = TypeAdapter(list[KeyEntry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or [])
+        content, repeated = read_yaml(path.read_text(encoding="utf-8"))
+        if repeated:
+            key, before, line = repeated[0]
+            raise ConfigError(
+                f"keys file {path} line {line}: the key {key!r} is set twice, first in line {before}; keep one of them"
+            )
+        entries = TypeAdapter(list[KeyEntry]).validate_python(content or [])
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"keys file {path}: expected YAML, got {type(error).__name__}; correct the file") from error
     except ValidationError as error:

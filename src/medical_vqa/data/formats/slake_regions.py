@@ -10,7 +10,6 @@ with boxes as [x, y, width, height] in pixels of the image.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from medical_vqa.data.cache.regions import Regions, coverage_grid
 from medical_vqa.data.imaging.raster import DECODER_ERRORS, open_image_file
 from medical_vqa.errors import DataError
+from medical_vqa.io import json_value
 
 
 def region_reader(source: Path) -> Callable[[str], Regions] | None:
@@ -74,7 +74,7 @@ def _box_regions(folder: Path, findings: list[str]) -> Regions:
 
 def _read_boxes(path: Path) -> list[tuple[str, list[float]]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json_value(path.read_text(encoding="utf-8"))
         boxes = [(name, [float(v) for v in box]) for row in rows for name, box in row.items() if len(box) == 4]
         if not all(math.isfinite(value) for _, box in boxes for value in box):
             raise ValueError("a number is not finite")

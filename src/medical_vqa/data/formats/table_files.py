@@ -297,6 +297,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
+            _unique(file.schema_arrow.names, path)
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
                 fitting = _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
@@ -316,6 +317,7 @@ def _arrow_rows(path: Path) -> Iterator[Row]:
         ) from error
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
+            _unique(batches.schema.names, path)
             for batch in batches:
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:

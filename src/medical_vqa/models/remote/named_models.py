@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from medical_vqa.config.reading import read_yaml
 from medical_vqa.errors import ConfigError
 from medical_vqa.models.remote.endpoint import PROMPT, PROVIDERS, Endpoint, split_name
 from medical_vqa.runtime.environment import home
@@ -163,9 +164,12 @@ def models_file() -> Path | None:
 def read_models(path: Path) -> Mapping[str, NamedModel]:
     """The models of a file; raises `ConfigError` that names all its mistakes."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content, repeated = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from error
+    if repeated:
+        key, first, line = repeated[0]
+        raise ConfigError(f"{path} line {line}: the key {key!r} is set twice, first in line {first}; keep one of them")
     entries = content.get("models") if isinstance(content, dict) and len(content) == 1 else None
     if not isinstance(entries, dict) or not entries:
         raise ConfigError(
