@@ -166,11 +166,9 @@ def test_an_image_that_trains_in_one_dataset_and_is_scored_in_another_is_refused
         training_inputs(recipe(mixture=[{"name": "talks"}, {"name": "exchanged"}]))
 
 
-def test_a_dataset_that_occurs_twice_and_regions_of_a_mixture_are_refused(recipe):
+def test_mistakes_of_a_mixture_are_refused(recipe):
     with pytest.raises(ConfigError, match=r"the dataset slake-mini occurs twice; name each once"):
         recipe(mixture=[{"name": "slake-mini", "where": {"language": "zh"}}])
-    with pytest.raises(ConfigError, match=r"regions are those of one dataset"):
-        recipe(data={"regions": True})
     with pytest.raises(ConfigError, match=r"data\.mixture\[0\]\.weight: expected a number of more than 0 .*, got 0"):
         recipe(mixture=[{"name": "talks", "weight": 0}])
     with pytest.raises(ConfigError, match=r"data\.mixture\[0\]\.wieght.*did you mean 'weight'"):

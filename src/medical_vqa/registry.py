@@ -64,6 +64,7 @@ GROUPS: dict[Group, _Contents] = {
             "omnimedvqa": "medical_vqa.data.formats.multiple_choice_sets:OmniMedVqa",
             "medxpertqa-mm": "medical_vqa.data.formats.multiple_choice_sets:MedXpertQa",
             "medframeqa": "medical_vqa.data.formats.multiple_choice_sets:MedFrameQa",
+            "chestx-ray14": "medical_vqa.data.formats.chestx_ray14:ChestXray14",
             "rad-restruct": "medical_vqa.data.formats.rad_restruct:RadReStruct",
             "folder": "medical_vqa.data.formats.folder:Folder",
             "table": "medical_vqa.data.formats.tables:Table",

@@ -29,7 +29,7 @@ NOT_EXECUTED = {
     "docs/how-to/app.md": 2,
     "docs/how-to/deploy.md": 3,
     "docs/how-to/evaluate.md": 2,
-    "docs/how-to/fine-tune.md": 3,
+    "docs/how-to/fine-tune.md": 4,
     "docs/how-to/other-tools.md": 2,
     "docs/how-to/remote-models.md": 1,
     "docs/how-to/series.md": 3,

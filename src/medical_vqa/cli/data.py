@@ -38,8 +38,8 @@ def prepare(
     """Check a dataset, write it in the prepared layout, and count its rows.
 
     NAME is slake-mini (the shipped sample), a published dataset (slake, vqa-rad, vqa-med-2019, path-vqa, kvasir-vqa,
-    pmc-vqa, rad-restruct, omnimedvqa, medxpertqa-mm, medframeqa ...), or the layout of your own questions and images
-    (folder, table, llava-json, sharegpt, messages, coco-vqa, vlmevalkit).
+    pmc-vqa, rad-restruct, omnimedvqa, medxpertqa-mm, medframeqa, chestx-ray14 ...), or the layout of your own
+    questions and images (folder, table, llava-json, sharegpt, messages, coco-vqa, vlmevalkit).
     """
     from medical_vqa import api
     from medical_vqa.data.prepared.summary import manifest_table, shared_images

@@ -110,7 +110,8 @@ class DataRecipe(DatasetRecipe):
     """Which rows are learned from, and which choose the checkpoint."""
 
     regions: bool = False
-    """Learn from the masks and boxes published with the dataset too; for families that learn regions."""
+    """Learn from the masks and boxes published with the dataset too; for families that learn regions. In a mixture they
+    are those of the first dataset, and images of the others count as not annotated."""
     mixture: tuple[DatasetRecipe, ...] = ()
     """Further datasets to learn from, with the keys above from `name` to `weight`. Each is scored on its own validation
     rows, and the mean of these scores chooses the checkpoint. A `root` that is not given is the first dataset's."""
@@ -122,8 +123,6 @@ class DataRecipe(DatasetRecipe):
             raise ValueError(
                 f"mixture: the dataset {twice[0]} occurs twice; name each once, and select its rows with where and also"
             )
-        if self.mixture and self.regions:
-            raise ValueError("regions are those of one dataset; set regions: false, or leave the mixture out")
         return self
 
 
