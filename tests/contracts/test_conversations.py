@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.chat import ChatVlm
-from medical_vqa.schema.bundle_card import Decoding
+from medical_vqa.schema.bundle_card import BundleCard, Decoding
 from medical_vqa.schema.records import Example, Turn
+from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions
+from medical_vqa.serving.engine.local import Engine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 from cases import EXAMPLES, LORA, build
@@ -248,3 +251,45 @@ def test_the_plan_counts_every_picture_and_the_turns_of_the_longest_row(written)
     black = np.zeros((56, 56, 3), np.uint8)
     image = len(model.format.image(black).prefix)
     assert several.tokens - alone.tokens > 2 * image
+
+
+@pytest.mark.parametrize(("name", "takes"), [
+    *((name, (8, 8, True)) for name in FAMILIES),
+    ("paligemma2", (1, 0, False)),  # no chat template
+    ("llava-onevision", (1, 8, True)),  # computes several pictures in another way than one
+])  # fmt: skip
+def test_a_model_says_how_much_of_a_conversation_it_takes(written, name, takes):
+    model = build(name, written(name))
+    assert (model.max_pictures, model.max_turns, model.reads_system) == takes
+    assert model.slices_together == 1
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "llava-1.5"])
+def test_the_server_answers_a_conversation_as_the_model_does_and_one_question_in_the_same_batch(written, name):
+    model = disturbed(build(name, written(name)))
+    *_, query = conversation(model)
+    single = Query("single", "Which part?", "image0", query.visual)
+    decoding = Decoding(max_tokens=4)
+    expected = [model.answer([one], decoding)[0] for one in (query, single)]
+    engine = Engine(model, BundleCard(family="chat", name="tiny", decoding=decoding), EngineOptions(deadline=600.0))
+
+    async def ask() -> list[EngineAnswer]:
+        visuals = [await engine.encode(image, visual) for image, visual in query.pictures]
+        conversing = engine.ask(
+            "image0",
+            visuals[0],
+            query.question,
+            others=[*zip(query.other_images, visuals[1:], strict=True)],
+            turns=query.turns,
+            system=query.system,
+            places=query.image_places,
+        )
+        return await asyncio.gather(conversing, engine.ask("image0", visuals[0], single.question))
+
+    engine.start()
+    try:
+        answers = [answer.answer.prediction for answer in asyncio.run(ask())]
+    finally:
+        engine.close()
+    assert [one.answer for one in answers] == [one.answer for one in expected]
+    assert [one.confidence for one in answers] == pytest.approx([one.confidence for one in expected], rel=1e-4)

@@ -92,6 +92,19 @@ class Echo(ModelFamily):
         return [query.question for batch in self.batches[1:] for query in batch]  # the first was the warm-up
 
 
+class Remembering(Echo):
+    """Reads conversations: two earlier turns, three pictures and a system message."""
+
+    max_pictures = 3
+    max_turns = 2
+    reads_system = True
+
+    @property
+    def last(self) -> Query:
+        """The last question that it has received."""
+        return self.batches[-1][-1]
+
+
 def make_engine(
     model: Any = None, card: BundleCard | None = None, clock: Callable[[], float] = time.monotonic, **options: Any
 ) -> Engine:

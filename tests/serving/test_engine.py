@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 
 import numpy as np
 import pytest
 import torch
-from echo_model import Echo, make_engine, wait_for_queue, wait_until
+from echo_model import Echo, Remembering, make_engine, wait_for_queue, wait_until
 from live import PATIENCE
 
 from medical_vqa.data.imaging.geometry import PictureGeometry
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.models.base import Localization
 from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.serving.engine.local import MAX_CONTEXT
 from medical_vqa.serving.errors import ApiError
 
 PICTURE = np.full((8, 8, 1), 7, np.uint8)
@@ -115,6 +117,59 @@ def test_a_model_without_attention_maps_answers_from_its_cache_where_one_is_requ
         return [(await engine.ask("i", FEATURES, "q", attention_map=True)).batch_size for _ in range(2)]
 
     assert run(engine, work()) == [1, 0]
+
+
+TURNS = (("What is it?", "CT"), ("Where?", "left"))
+
+
+def test_a_conversation_is_computed_with_its_pictures_and_a_question_alone_apart_from_it():
+    model = Remembering()
+    engine = make_engine(model)
+    other = {"mean": torch.tensor([9.0])}
+
+    async def work():
+        ask = functools.partial(engine.ask, "i", FEATURES, "q")
+        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=[("j", other)]), ask(system="Be brief."))
+        assert sum(map(len, model.batches)) == 1 + 4
+        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=[("j", other)]), ask(system="Be brief."))
+        assert sum(map(len, model.batches)) == 1 + 4
+        engine.forget("j")  # a further picture
+        await asyncio.gather(ask(), ask(others=[("j", other)]))
+
+    run(engine, work())
+    asked = [query.surroundings[:3] for batch in model.batches[1:] for query in batch]
+    expected = [((), (), ""), ((), TURNS, ""), (("j",), (), ""), ((), (), "Be brief."), (("j",), (), "")]
+    assert sorted(asked) == sorted(expected)
+
+
+def test_the_newest_turns_of_a_bounded_length_are_read_by_a_question_and_by_a_comparison_of_slices():
+    model = Remembering()
+    engine = make_engine(model)
+    long = [("x" * (MAX_CONTEXT - 10), "y"), ("Where?", "left")]
+    assert [engine.turns_read(turns) for turns in ([], TURNS, [*TURNS, ("And?", "no")], long)] == [0, 2, 2, 1]
+
+    async def work():
+        await engine.ask("i", FEATURES, "q", turns=long)
+        asked = model.last
+        await engine.compare("q", [("slice", FEATURES, PictureContext())], turns=long)
+        return asked.turns, model.last.turns
+
+    assert run(engine, work()) == ((("Where?", "left"),),) * 2
+
+
+def test_an_answer_about_a_further_picture_that_is_deleted_meanwhile_is_not_cached():
+    model = Remembering(hold=True)
+    engine = make_engine(model)
+
+    async def work():
+        asked = asyncio.create_task(engine.ask("i", FEATURES, "q", others=[("j", FEATURES)]))
+        await model.begun()
+        engine.forget("j")
+        model.release()
+        await asked
+
+    run(engine, work())
+    assert len(engine.cache) == 0
 
 
 def test_the_cache_is_bounded():

@@ -11,7 +11,7 @@ import live
 import numpy as np
 import openai
 import pytest
-from echo_model import make_engine
+from echo_model import Remembering, make_engine
 from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
@@ -217,6 +217,101 @@ def test_what_the_model_does_not_read_is_named(client):
     ]
     reply = client.chat.completions.create(model="echo-1", messages=[{"role": "system", "content": "Be brief"}, *turns])
     assert reply.ignored == ["system prompt", "earlier turns"]
+
+
+@pytest.fixture(scope="module")
+def remembering():
+    model = Remembering()
+    with live.serving(make_engine(model)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        yield model, client
+
+
+def gray(level):
+    return image(f"data:image/png;base64,{base64.b64encode(png(level)).decode()}")
+
+
+def user(*parts):
+    return {"role": "user", "content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def means(query):
+    return [round(visual["mean"].item()) for _, visual in query.pictures]
+
+
+def test_a_model_that_remembers_reads_the_system_message_the_turns_and_every_picture_at_its_place(remembering):
+    model, client = remembering
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        user("What is it?", gray(40)),
+        assistant("CT"),
+        user("Compare ", gray(80), "with", gray(120), " it."),
+    ]
+    reply = client.chat.completions.create(model="echo-1", messages=conversation)
+    query = model.last
+    assert (query.system, query.turns, query.question) == ("Be brief.", (("What is it?", "CT"),), "Compare with it.")
+    assert means(query) == [40, 80, 120]
+    assert query.image_places == ((0, 0), (1, len("Compare")), (1, len("Compare with")))
+    assert (reply.ignored, reply.medical_vqa["turns_read"]) == ([], 1)
+
+
+def test_the_same_question_in_another_conversation_is_another_question(remembering):
+    model, client = remembering
+    for system, earlier in (("A", "CT"), ("A", "MRI"), ("B", "MRI")):
+        turns = [{"role": "system", "content": system}, user(gray(41), "What?"), assistant(earlier), user("And now?")]
+        client.chat.completions.create(model="echo-1", messages=turns)
+        assert (model.last.system, model.last.turns) == (system, (("What?", earlier),))
+    asked = len(model.batches)
+    client.chat.completions.create(model="echo-1", messages=turns)
+    assert len(model.batches) == asked
+
+
+def test_images_behind_the_words_of_their_message_stand_before_them_as_in_training(remembering):
+    model, client = remembering
+    client.chat.completions.create(model="echo-1", messages=[user("What is it?", gray(42))])
+    assert model.last.is_single
+    client.chat.completions.create(model="echo-1", messages=[user("Compare.", gray(42), gray(43))])
+    assert (means(model.last), model.last.image_places) == ([42, 43], ())
+
+
+def test_what_exceeds_a_model_that_remembers_is_named_and_the_rest_keeps_its_place(remembering):
+    model, client = remembering
+    conversation = [user(gray(10), gray(20), "First?"), assistant("a"), user(gray(30), "Second?"), assistant("b")]
+    conversation += [user("Third?"), assistant("c"), user("never answered"), user("x", gray(50), "Last?")]
+    reply = client.chat.completions.create(model="echo-1", messages=conversation)
+    query = model.last
+    assert reply.ignored == ["oldest turns", "oldest images", "questions without an answer"]
+    assert query.turns == (("Second?", "b"), ("Third?", "c"))
+    assert (means(query), query.image_places) == ([20, 30, 50], ((0, 0), (0, 0), (2, 1)))
+
+
+def test_a_picture_of_a_message_without_an_answer_stands_before_the_question(remembering):
+    model, client = remembering
+    client.chat.completions.create(model="echo-1", messages=[user("Here: ", gray(44), "."), user("What is it?")])
+    assert model.last.is_single and model.last.question == "What is it?"
+
+
+def test_more_pictures_in_one_message_than_a_model_takes_are_refused(remembering):
+    _, client = remembering
+    with pytest.raises(openai.BadRequestError, match="takes at most 3 images in one question, got 4"):
+        client.chat.completions.create(model="echo-1", messages=[user("What?", *map(gray, (1, 2, 3, 4)))])
+
+
+def test_a_system_message_of_a_book_is_refused(remembering):
+    _, client = remembering
+    turns = [{"role": "system", "content": "word " * 4_000}, user(gray(45), "What?")]
+    with pytest.raises(openai.UnprocessableEntityError, match="the system message has more than 16,000 characters"):
+        client.chat.completions.create(model="echo-1", messages=turns)
+
+
+def test_responses_read_instructions_and_turns(remembering):
+    model, client = remembering
+    turns = [*items("First?"), {"role": "assistant", "content": "60"}, {"role": "user", "content": "And now?"}]
+    reply = client.responses.create(model="echo-1", instructions="Be brief.", input=turns)
+    assert (model.last.system, model.last.turns, reply.ignored) == ("Be brief.", (("First?", "60"),), [])
 
 
 def test_a_frame_is_chosen_by_the_extension(client):

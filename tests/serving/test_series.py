@@ -332,6 +332,7 @@ class Several(Echo):
     """Takes four pictures in one question."""
 
     max_pictures = 4
+    slices_together = 4
 
 
 def test_a_model_that_takes_several_pictures_receives_the_slices_in_one_question():

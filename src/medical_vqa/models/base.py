@@ -78,9 +78,22 @@ class Query:
         return [(self.image, self.visual), *zip(names, self.other_visuals, strict=True)]
 
     @property
+    def surroundings(self) -> tuple[Any, ...]:
+        """What an answer depends on besides the first picture and the question; equal for equal conversations."""
+        return tuple(name for name, _ in self.pictures[1:]), self.turns, self.system, self.image_places, self.note
+
+    @property
     def is_single(self) -> bool:
         """Whether it is one question about one picture, which stands before it, and nothing precedes them."""
         return not (self.other_visuals or self.turns or self.system or self.image_places)
+
+    def with_newest_turns(self, most: int) -> Query:
+        """The query with at most so many earlier turns; pictures of older ones stand before the first that is left."""
+        left_out = max(0, len(self.turns) - most)
+        places = tuple(
+            (turn - left_out, character) if turn >= left_out else (0, 0) for turn, character in self.image_places
+        )
+        return replace(self, turns=self.turns[left_out:], image_places=places)
 
     def alone(self, question: str) -> Query:
         """Another question about the first picture alone, without what preceded."""
@@ -156,6 +169,14 @@ class VqaModel(Protocol):
 
     @property
     def max_turns(self) -> int:
+        """As in `ModelFamily`."""
+
+    @property
+    def reads_system(self) -> bool:
+        """As in `ModelFamily`."""
+
+    @property
+    def slices_together(self) -> int:
         """As in `ModelFamily`."""
 
     @property
@@ -326,6 +347,16 @@ class ModelFamily:
     def max_turns(self) -> int:
         """Most earlier turns of a conversation that are read; 0: the model does not remember."""
         return 0
+
+    @property
+    def reads_system(self) -> bool:
+        """Whether a system message before the conversation is read."""
+        return False
+
+    @property
+    def slices_together(self) -> int:
+        """Most slices of a series in one question; 1: each is asked about alone, and the answers are combined."""
+        return 1
 
     @property
     def usage(self) -> Any:

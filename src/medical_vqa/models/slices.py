@@ -28,9 +28,9 @@ def spread(count: int, number: int) -> list[int]:
     return [int((part + 0.5) * count / parts) for part in range(parts)]
 
 
-def slices_at_once(max_pictures: int) -> int:
+def slices_at_once(together: int) -> int:
     """How many slices a model receives where nobody says: as many as it takes in a question, if that is several."""
-    return min(max_pictures, MAX_SLICES) if max_pictures > 1 else DEFAULT_SLICES
+    return min(together, MAX_SLICES) if together > 1 else DEFAULT_SLICES
 
 
 def slices_note(number: int, count: int, plane: str) -> str:

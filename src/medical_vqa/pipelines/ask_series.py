@@ -188,7 +188,7 @@ def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> Se
     presence = _presence(pictures, question)
     showing = showing_slices(presence, number)
     indices = showing or spread(pictures.count, number)
-    together = min(number, loaded.model.max_pictures, len(indices))
+    together = min(number, loaded.model.slices_together, len(indices))
     if together > 1:
         indices = [indices[int((part + 0.5) * len(indices) / together)] for part in range(together)]
         first, *further = (pictures.query(index, question) for index in indices)

@@ -319,6 +319,27 @@ def test_the_opposite_of_a_question(question, other):
     assert opposite(question) == other
 
 
+class Remembering(Fake):
+    """Contradicts itself unless the conversation has said that the lung is healthy."""
+
+    def answer(self, queries, decoding):
+        predictions = super().answer(queries, decoding)
+        said = [any("healthy" in answer for _, answer in query.turns) for query in queries]
+        return [
+            replace(one, answer="No") if healthy and query.question.endswith(("unhealthy?", "abnormal?")) else one
+            for one, healthy, query in zip(predictions, said, queries, strict=True)
+        ]
+
+
+def test_each_conversation_about_a_picture_is_checked_for_contradictions_of_its_own():
+    model = Remembering()
+    alone = Query("0", "Is the lung healthy?", "image", picture(100))
+    after = replace(alone, id="1", turns=(("What is it?", "a healthy lung"),))
+    for queries in ([alone, after], [after, alone]):
+        codes = {q.id: a.abstention.code for q, a in zip(queries, Guards(model, CARD).answer(queries), strict=True)}
+        assert codes == {"0": "contradiction", "1": None}
+
+
 @pytest.mark.parametrize(
     ("one", "other", "contradicts"),
     [("Yes", "yes ", True), ("No", "No", True), ("Yes", "No", False), ("CT", "CT", False)],

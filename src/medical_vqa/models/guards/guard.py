@@ -27,7 +27,7 @@ from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import answer_source, image_dependence
 from medical_vqa.models.guards.pictures.picture import PictureReason
 from medical_vqa.models.guards.pictures.reference import ARRAYS_FILE, NAMES_FILE, ReferenceSet
-from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
+from medical_vqa.models.guards.pictures.reference_answers import Key, ReferenceAnswers
 from medical_vqa.models.guards.reasons import LOW_CONFIDENCE_CODES, PICTURE_CODES
 from medical_vqa.models.guards.related_answers import following_related
 from medical_vqa.models.guards.sides import meant_side
@@ -162,15 +162,15 @@ class Guards:
         images = {query.image: query.visual for query in queries}
         types = {image: self._pictures.image_type(visual) for image, visual in images.items()}
         related = {
-            (query.image, text): dataclasses.replace(query, question=text)
+            (query.image, query.surroundings, text): dataclasses.replace(query, question=text)
             for query in queries
             for text in self._checks.related_questions(query.question)
         }
         names = {image: self._reference_answers.name(types[image], pictures.get(image)) for image in images}
-        keys = [(names[query.image], query.question) for query in queries]
+        keys = [(names[query.image], query.question, query.surroundings) for query in queries]
         # held here, for other questions may be answered between two steps, and the cache forgets
-        reference: dict[tuple[str, str], list[Prediction]] = {}
-        fresh: dict[tuple[str, str], list[Query]] = {}
+        reference: dict[Key, list[Prediction]] = {}
+        fresh: dict[Key, list[Query]] = {}
         for key, query in zip(keys, queries, strict=True):
             if key in self._reference_answers:
                 reference[key] = self._reference_answers[key]
@@ -192,7 +192,8 @@ class Guards:
         for key, query, prediction in zip(keys, queries, own, strict=True):
             self.steps.pause()
             opposites = {
-                text: related_answers[query.image, text] for text in self._checks.related_questions(query.question)
+                text: related_answers[query.image, query.surroundings, text]
+                for text in self._checks.related_questions(query.question)
             }
             reason, image_type = reasons[query.image], types[query.image]
             answer = self._guarded(query, prediction, reference.get(key, []), opposites, reason, image_type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +74,7 @@ def answerable_questions(
     answerable: list[str] = []
     for start in range(0, len(candidates), _BATCH):
         part = candidates[start : start + _BATCH]
-        answered = are_answered([dataclasses.replace(query, question=text) for text in part])
+        answered = are_answered([query.alone(text) for text in part])
         answerable += [text for text, is_answered in zip(part, answered, strict=True) if is_answered]
         if len(answerable) >= limit:  # most answers come with the first batch, and the rest need not be tried
             break

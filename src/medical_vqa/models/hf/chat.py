@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,8 @@ _RANK_ROWS = 32
 """Candidate answers that are scored at once; each is a whole sequence, image tokens included."""
 _FEATURES = ("tokens", "deepstack", "tower", "input")
 """What the names of an image's features in `ChatVisionEncoder.encode` begin with."""
+_MOST_PICTURES, _MOST_TURNS = 8, 8
+"""Of a question that a person asks; prepared rows may have more."""
 _FEATURES_VERSION = 3
 """Part of the fingerprint; changes with the names of the cached features."""
 
@@ -142,6 +145,21 @@ class ChatVlm(AdapterModel, ChatFamily):
             _FEATURES_VERSION,
         )
         self.vision = ChatVision(encoder, self.format, fingerprint, frozen=settings.features and encoder.frozen)
+
+    @cached_property
+    def max_pictures(self) -> int:
+        """Several where the template writes them and each is computed as it is alone."""
+        return _MOST_PICTURES if not self._one_picture and self.format.takes(pictures=2) else 1
+
+    @cached_property
+    def max_turns(self) -> int:
+        """Several where the template writes earlier turns."""
+        return _MOST_TURNS if self.format.takes(turns=(("What is this?", "CT"),)) else 0
+
+    @cached_property
+    def reads_system(self) -> bool:
+        """Whether the template writes a system message."""
+        return self.format.takes(system="Be short.")
 
     @classmethod
     def load_network(cls, checkpoint: Checkpoint, dtype: Dtype, options: Mapping[str, Any]) -> Any:

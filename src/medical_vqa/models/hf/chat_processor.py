@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medical_vqa.errors import MissingDependencyError, ModelError
-from medical_vqa.models.base import check_question
+from medical_vqa.models.base import Query, check_question
 from medical_vqa.models.hf.generation import fill_prompt
 from medical_vqa.models.hf.loading import explain_errors, load_image_processor, load_tokenizer
+from medical_vqa.models.queries import NO_PICTURE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from medical_vqa.models.base import Query
     from medical_vqa.models.hf.checkpoint import Checkpoint
 
 _PROBE, _ANSWER = "What is shown here?", "answer"
@@ -154,28 +154,9 @@ class ChatFormat:
         Raises:
             ModelError: The checkpoint has no template for conversations, or its template leaves something out.
         """
-        if not self._template:
-            raise ModelError(
-                "this checkpoint has no chat template, so that it cannot take several images, earlier turns or a "
-                "system message; use another checkpoint, or leave such rows out"
-            )
         token = self.processor.image_token
-        for written in (query.system, *query.questions, *(answer for _, answer in query.turns)):
-            if token in written:
-                raise ModelError(f"a text holds {token!r}, which stands for an image in this model; take it out")
-        messages = self._messages(query, len(blocks))
-        text = self._render(messages, answer_follows=True)
+        text = self._written(query, len(blocks))
         parts = text.split(token)
-        if len(parts) != len(blocks) + 1:
-            raise ModelError(
-                f"the chat template of this checkpoint writes {len(parts) - 1} of {len(blocks)} images of a question; "
-                "leave such rows out, or use another checkpoint"
-            )
-        if query.system and text == self._render(messages[1:], answer_follows=True):
-            raise ModelError(
-                "the chat template of this checkpoint leaves the system message out; use another checkpoint, or rows "
-                "without one"
-            )
         image, edges = self.tokenizer.convert_tokens_to_ids(token), [self._edges(block) for block in blocks]
         for number, (before, _, after) in enumerate(edges):
             parts[number] += before
@@ -186,6 +167,41 @@ class ChatFormat:
         for id_ in self.tokenizer(token.join(parts), add_special_tokens=not has_bos).input_ids:
             ids += next(images)[1] if id_ == image else [id_]
         return ids
+
+    def takes(self, *, pictures: int = 1, turns: tuple[tuple[str, str], ...] = (), system: str = "") -> bool:
+        """Whether the template writes a question with so many pictures, earlier turns or a system message."""
+        query = Query("probe", _PROBE, "probe", NO_PICTURE, turns=turns, system=system)
+        try:
+            self._written(query, pictures)
+        except ModelError:
+            return False
+        return True
+
+    def _written(self, query: Query, images: int) -> str:
+        """A conversation as the template writes it; raises `ModelError` where it leaves something out."""
+        if not self._template:
+            raise ModelError(
+                "this checkpoint has no chat template, so that it cannot take several images, earlier turns or a "
+                "system message; use another checkpoint, or leave such rows out"
+            )
+        token = self.processor.image_token
+        for words in (query.system, *query.questions, *(answer for _, answer in query.turns)):
+            if token in words:
+                raise ModelError(f"a text holds {token!r}, which stands for an image in this model; take it out")
+        messages = self._messages(query, images)
+        text = self._render(messages, answer_follows=True)
+        written = text.count(token)
+        if written != images:
+            raise ModelError(
+                f"the chat template of this checkpoint writes {written} of {images} images of a question; "
+                "leave such rows out, or use another checkpoint"
+            )
+        if query.system and text == self._render(messages[1:], answer_follows=True):
+            raise ModelError(
+                "the chat template of this checkpoint leaves the system message out; use another checkpoint, or rows "
+                "without one"
+            )
+        return text
 
     def _edges(self, block: Sequence[int]) -> tuple[str, Sequence[int], str]:
         """A picture's tokens between its first and last special one, and the words before and after these.

@@ -115,6 +115,16 @@ class RemoteModel(RemoteFamily):
         """Most earlier turns of a conversation that are read."""
         return self.endpoint.turns
 
+    @property
+    def reads_system(self) -> bool:
+        """Whether a system message is sent: it is."""
+        return True
+
+    @property
+    def slices_together(self) -> int:
+        """Most slices of a series in one question: as many as pictures."""
+        return self.max_pictures
+
     def describe(self) -> dict[str, Any]:
         """The endpoint's address and request settings, without those that change no answer."""
         return {name: value for name, value in self.endpoint.to_json().items() if name not in ("timeout", "tries")}
@@ -200,10 +210,9 @@ class RemoteModel(RemoteFamily):
                 "send fewer, or raise max_pictures in models.yaml"
             )
         pictures = [{"type": "image_url", "image_url": {"url": await self._url(visual)}} for visual in visuals]
-        turns = query.turns[-self.max_turns :] if self.max_turns else ()
-        left_out = len(query.turns) - len(turns)  # the pictures of such turns stand before the first one
-        places = [(max(turn - left_out, 0), character if turn >= left_out else 0) for turn, character in _places(query)]
-        questions = [question for question, _ in turns] + [check_question(query.question)]
+        query = query.with_newest_turns(self.max_turns)
+        places = query.image_places or ((0, 0),) * len(visuals)
+        questions = [*query.questions[:-1], check_question(query.question)]
         messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
         for number, question in enumerate(questions):
             prompt = self.endpoint.prompt.replace("{question}", question)
@@ -219,8 +228,8 @@ class RemoteModel(RemoteFamily):
             if query.note and not number:
                 rest = f"{query.note}\n{rest}"
             messages.append({"role": "user", "content": [*content, *_text_parts(rest)]})
-            if number < len(turns):
-                messages.append({"role": "assistant", "content": turns[number][1]})
+            if number < len(query.turns):
+                messages.append({"role": "assistant", "content": query.turns[number][1]})
         return messages
 
     async def _url(self, visual: Any) -> DataUrl:
@@ -252,11 +261,6 @@ class RemoteModel(RemoteFamily):
         if not _sees(with_picture, without):
             raise failures.no_vision(self.endpoint)
         self._probed = True
-
-
-def _places(query: Query) -> Sequence[tuple[int, int]]:
-    """Where each picture stands."""
-    return query.image_places or ((0, 0),) * (1 + len(query.other_visuals))
 
 
 def _text_parts(text: str) -> list[dict[str, Any]]:

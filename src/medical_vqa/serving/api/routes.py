@@ -123,7 +123,7 @@ async def stream_question(request: Request, body: AskRequest) -> StreamingRespon
 
 def _context(body: AskRequest) -> QuestionContext:
     turns = [(turn.question, turn.answer) for turn in body.turns]
-    return QuestionContext(body.other_image_ids, turns, body.check_image)
+    return QuestionContext(other_image_ids=body.other_image_ids, turns=turns, check_image=body.check_image)
 
 
 def _selection(body: AskRequest | AskManyRequest) -> Selection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.steps import Steps
-from medical_vqa.serving.engine.answer_cache import AnswerCache
+from medical_vqa.serving.engine.answer_cache import AnswerCache, Key
 from medical_vqa.serving.engine.answers import ModelAnswer
 from medical_vqa.serving.engine.work import Task, Work
 from medical_vqa.serving.errors import ApiError, internal_error
@@ -46,7 +47,7 @@ class Computation:
         try:
             if first.call is not None:
                 return [first.call()]
-            return self._answer(batch) if first.question is not None else self._encode([work.task for work in batch])
+            return self._answer(batch) if first.query is not None else self._encode([work.task for work in batch])
         except Exception as error:
             if len(batch) > 1:
                 return [self.compute([work])[0] for work in batch]
@@ -69,16 +70,17 @@ class Computation:
         return [features[task.image] for task in tasks]
 
     def _answer(self, batch: Sequence[Work]) -> list[ModelAnswer]:
-        """Answers in the order of the batch; equal questions about one image are computed once."""
-        distinct: dict[tuple[str, str], Task] = {}
-        with_map: set[tuple[str, str]] = set()
+        """Answers in the order of the batch; equal questions are computed once."""
+        distinct: dict[Key, Task] = {}
+        with_map: set[Key] = set()
         for work in batch:
             distinct.setdefault(work.task.key, work.task)
             if work.task.attention_map:
                 with_map.add(work.task.key)
         queries = [
-            Query(str(number), task.question or "", task.image, task.visual)
+            dataclasses.replace(task.query, id=str(number))
             for number, task in enumerate(distinct.values())
+            if task.query is not None
         ]
         contexts = {task.image: task.context for task in distinct.values()}
         answers = dict(zip(distinct, self.ask(queries, [key in with_map for key in distinct], contexts), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.steps import Steps
 from medical_vqa.models.slices import presence_in
 from medical_vqa.schema.bundle_card import BundleCard
-from medical_vqa.serving.engine.answer_cache import AnswerCache
+from medical_vqa.serving.engine.answer_cache import AnswerCache, Key
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.engine.computation import Computation, Features
 from medical_vqa.serving.engine.scheduler import Scheduler
@@ -27,6 +28,8 @@ from medical_vqa.serving.metrics import Metrics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MAX_CONTEXT = 16_000
+"""Characters of earlier turns, and of a system message, that a model of this process reads."""
 _LOCALIZED_AT_ONCE = 8  # slices, so that others' questions wait for few of them
 
 
@@ -96,6 +99,12 @@ class Engine:
         self.cache.forget(image)
         self.guards.forget(image)
 
+    def turns_read(self, turns: Sequence[tuple[str, str]]) -> int:
+        """How many of the earlier turns are read: the newest, as many as the model takes, of a bounded length."""
+        lengths = [len(question) + len(answer) for question, answer in reversed(turns[-self.model.max_turns :])]
+        totals = itertools.accumulate(lengths if self.model.max_turns else [])
+        return sum(total <= MAX_CONTEXT for total in totals)
+
     async def ask(
         self,
         image: str,
@@ -106,8 +115,10 @@ class Engine:
         received: float | None = None,
         context: PictureContext | None = None,
         others: Sequence[tuple[str, Any]] = (),
-        turns: Sequence[tuple[str, str]] = (),  # noqa: ARG002 - these models do not remember
-        on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - they answer at once
+        turns: Sequence[tuple[str, str]] = (),
+        system: str = "",
+        places: Sequence[tuple[int, int]] = (),
+        on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - these models answer at once
         check_image: bool = False,  # noqa: ARG002 - the guards always do
     ) -> EngineAnswer:
         """The answer to a question.
@@ -119,26 +130,38 @@ class Engine:
             attention_map: Whether to add the attention map, where the model has one.
             received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
             context: What is known of the picture apart from its pixels; None: nothing.
-            others: Further pictures of the question; refused.
-            turns: Ignored: these models do not remember.
+            others: Digest and picture, or its features, of further images of the question.
+            turns: Earlier questions of the conversation with their answers; the newest are read (`turns_read`).
+            system: System message; ignored by a model that reads none.
+            places: Where each picture stands, as in `Query.image_places`; empty: before the first question.
             on_text: Ignored: these models answer at once.
             check_image: Ignored: the guards measure it where the bundle has reference pictures.
 
         Raises:
             ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
         """
-        if others:
-            raise ApiError(
-                422, "invalid", f"{self.card.name} takes one picture in one question; ask about one at a time"
-            )
+        if self.model.reads_system and len(system) > MAX_CONTEXT:
+            message = f"the system message has more than {MAX_CONTEXT:,} characters; shorten it"
+            raise ApiError(422, "invalid", message)
         attention_map = attention_map and self.has_attention_map
         context = context or NO_CONTEXT
-        cached = self.cached(image, question, context, attention_map=attention_map)
+        query = Query(
+            "q",
+            question,
+            f"{image}/{context.digest}",  # equal pixels may have unequal headers
+            visual,
+            other_visuals=tuple(other for _, other in others),
+            other_images=tuple(digest for digest, _ in others),
+            turns=tuple(turns),
+            system=system if self.model.reads_system else "",
+            image_places=tuple(places),
+        )
+        query = query.with_newest_turns(self.turns_read(turns))
+        cached = self._cached(Key.of(query), attention_map=attention_map)
         if cached is not None:
             return EngineAnswer(cached)
-        image = f"{image}/{context.digest}"  # equal pixels may have unequal headers
         self.metrics.answer_cache_misses.inc()
-        task = Task(image, visual, question, attention_map=attention_map, context=context)
+        task = Task(query.image, visual, query, attention_map=attention_map, context=context)
         answer: EngineAnswer = await self.scheduler.submit(task, received)
         return answer
 
@@ -156,7 +179,10 @@ class Engine:
         Returns:
             None where it must be computed.
         """
-        answer = self.cache.get(f"{image}/{context.digest}", question)
+        return self._cached(Key(f"{image}/{context.digest}", question), attention_map=attention_map)
+
+    def _cached(self, key: Key, *, attention_map: bool) -> ModelAnswer | None:
+        answer = self.cache.get(key)
         if answer is None or (attention_map and self.has_attention_map and answer.attention_map is None):
             return None
         self.metrics.answer_cache_hits.inc()
@@ -236,6 +262,7 @@ class Engine:
         slices: Sequence[tuple[str, Any, PictureContext]],
         *,
         received: float | None = None,
+        turns: Sequence[tuple[str, str]] = (),
     ) -> list[EngineAnswer]:
         """Answers about several slices without suggestions, evidence and attention maps, which cost more than they do.
 
@@ -243,11 +270,13 @@ class Engine:
             question: In words.
             slices: Key of each, the picture as the model needs it or its features, and what is known of it.
             received: When the request arrived (`time.monotonic`); None: now.
+            turns: Earlier questions of the conversation with their answers, as in `ask`.
 
         Raises:
             ApiError: Too much is queued, the deadline has passed, or the model refuses the question.
         """
-        queries = [Query(str(n), question, key, visual) for n, (key, visual, _) in enumerate(slices)]
+        newest = tuple(turns[len(turns) - self.turns_read(turns) :])
+        queries = [Query(str(n), question, key, visual, turns=newest) for n, (key, visual, _) in enumerate(slices)]
         contexts = {key: context for key, _, context in slices}
 
         def answer() -> list[ModelAnswer]:

@@ -35,6 +35,7 @@ from medical_vqa.models.guards.pictures.picture import statistics_reason
 from medical_vqa.models.guards.sides import meant_side
 from medical_vqa.models.questions.premises import BODY_PART_QUESTION
 from medical_vqa.schema.records import Prediction
+from medical_vqa.serving.engine.answer_cache import Key
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
 from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
 from medical_vqa.serving.metrics import Metrics
@@ -83,10 +84,10 @@ class RemoteEngine:
         self._waiting = 0
         self._seconds = 0.0
         ttl = math.inf if self.options.answer_ttl is None else self.options.answer_ttl
-        self._cache: TTLCache[Any, ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
+        self._cache: TTLCache[Key, ModelAnswer] = TTLCache(self.options.answer_cache_size, ttl)
         self._body_parts: TTLCache[str, str] = TTLCache(self.options.answer_cache_size, ttl)
         """Picture -> the body part that the model sees in it, asked once for all questions about the picture."""
-        self._running: dict[object, Any] = {}  # cache keys of the questions that are being answered
+        self._running: dict[object, Key] = {}  # cache keys of the questions that are being answered
         self._up = False
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
@@ -120,11 +121,8 @@ class RemoteEngine:
     def forget(self, image: str) -> None:
         """Remove the answers about pictures whose key begins so, those that are being written now included."""
 
-        def names(key: Any) -> bool:
-            return any(name.startswith(image) for name in (key[0], *key[3]))
-
-        self._running = {request: key for request, key in self._running.items() if not names(key)}
-        for key in [key for key in self._cache if names(key)]:
+        self._running = {request: key for request, key in self._running.items() if not key.names(image)}
+        for key in [key for key in self._cache if key.names(image)]:
             del self._cache[key]
         for picture in [picture for picture in self._body_parts if picture.startswith(image)]:
             del self._body_parts[picture]
@@ -166,6 +164,10 @@ class RemoteEngine:
         """All of the questions: every question to a remote model costs, so that none is tried."""
         return list(questions)
 
+    def turns_read(self, turns: Sequence[tuple[str, str]]) -> int:
+        """How many of the earlier turns are read: the newest, as many as the model takes."""
+        return min(len(turns), self.model.max_turns)
+
     async def ask(
         self,
         image: str,
@@ -177,6 +179,8 @@ class RemoteEngine:
         context: PictureContext | None = None,
         others: Sequence[tuple[str, Any]] = (),
         turns: Sequence[tuple[str, str]] = (),
+        system: str = "",
+        places: Sequence[tuple[int, int]] = (),
         on_text: OnText | None = None,
         check_image: bool = False,
         note: str = "",
@@ -192,6 +196,8 @@ class RemoteEngine:
             context: What is known of the picture apart from its pixels; None: nothing.
             others: Digest and picture of further images of the question.
             turns: Earlier questions of the conversation with their answers.
+            system: System message.
+            places: Where each picture stands, as in `Query.image_places`; empty: before the first question.
             on_text: Receives what of the answer may be shown while it is written.
             check_image: Whether to ask about an even gray picture too, and which body part the picture shows.
             note: What the pictures are, for the model to read.
@@ -203,11 +209,19 @@ class RemoteEngine:
             raise shutting_down()
         if self._waiting >= self.options.queue_size:
             raise overloaded(self._seconds)
-        kept_turns = tuple(turns[-self.model.max_turns :]) if self.model.max_turns else ()
         query = Query(
-            "q", question, image, visual, other_visuals=tuple(other for _, other in others), turns=kept_turns, note=note
-        )
-        key = (image, question, kept_turns, tuple(digest for digest, _ in others), check_image)
+            "q",
+            question,
+            image,
+            visual,
+            other_visuals=tuple(other for _, other in others),
+            other_images=tuple(digest for digest, _ in others),
+            turns=tuple(turns),
+            system=system,
+            image_places=tuple(places),
+            note=note,
+        ).with_newest_turns(self.model.max_turns)
+        key = Key.of(query, check_image=check_image)
         cached = self._cache.get(key)
         self.metrics.answer_cache.labels("miss" if cached is None else "hit").inc()
         if cached is not None:
@@ -251,10 +265,7 @@ class RemoteEngine:
             assert isinstance(query.visual, np.ndarray)  # a remote model takes pictures, not features
             requests.append(self.model.ask(dataclasses.replace(query, visual=_gray_picture(query.visual.shape))))
             if body_part is None:
-                about_body_part = dataclasses.replace(
-                    query, question=BODY_PART_QUESTION, other_visuals=(), turns=(), note=""
-                )
-                requests.append(self.model.ask(about_body_part))
+                requests.append(self.model.ask(query.alone(BODY_PART_QUESTION)))
         raw, *checks = await asyncio.gather(*requests)
         if len(checks) == 2:
             body_part = checks[1].answer

@@ -111,7 +111,7 @@ class Scheduler:
         with self._work_arrived:
             batches = [*self._interrupted, *([self._current] if self._current else [])]
             for work in (*self._queue, *(work for batch in batches for work in batch.work)):
-                if work.task.image.startswith(image):
+                if work.task.names(image):
                     work.cacheable = False
 
     async def submit(self, task: Task, received: float | None = None) -> Any:

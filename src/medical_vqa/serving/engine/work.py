@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
+from medical_vqa.models.base import Query
+from medical_vqa.serving.engine.answer_cache import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Task:
     """Key of the picture."""
     visual: Any = None
     """The picture as the model needs it, or its features."""
-    question: str | None = None
-    """None: encode the picture."""
+    query: Query | None = None
+    """The question about the picture; None: encode it."""
     call: Callable[[], Any] | None = None
     """What to compute in place of both, alone."""
     count: int = 1
@@ -32,16 +34,21 @@ class Task:
     """What is known of the picture apart from its pixels."""
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Image and question."""
-        return self.image, self.question or ""
+    def key(self) -> Key:
+        """What the answer depends on."""
+        assert self.query is not None
+        return Key.of(self.query)
+
+    def names(self, image: str) -> bool:
+        """Whether it is about an image whose key begins so."""
+        return self.image.startswith(image) if self.query is None else self.key.names(image)
 
     @property
     def operation(self) -> Literal["answer", "encode", "localize"]:
         """What is computed, as the metrics name it."""
         if self.call is not None:
             return "localize"
-        return "encode" if self.question is None else "answer"
+        return "encode" if self.query is None else "answer"
 
 
 @dataclass(slots=True, eq=False)

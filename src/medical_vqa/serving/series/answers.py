@@ -101,10 +101,10 @@ class SliceAnswers:
             )
         volume = await self._images.volume(image.id)
         presence = await self._presence(image, volume, question, plane, window, options.get("received"))
-        number = slices_at_once(self._engine.model.max_pictures)
+        number = slices_at_once(self._engine.model.slices_together)
         showing = showing_slices(presence, number)
         indices = showing or spread(facts.planes[plane], number)
-        together = min(len(indices), self._engine.model.max_pictures)
+        together = min(len(indices), self._engine.model.slices_together)
         if together > 1:
             indices = [indices[place] for place in spread(len(indices), together)]
         slices = [await self._slice(image, volume, index, plane, window) for index in indices]
@@ -138,7 +138,8 @@ class SliceAnswers:
     ) -> list[EngineAnswer]:
         if isinstance(self._engine, Engine):
             parts = [(one.digest, one.visual, one.context) for one in slices]
-            return await self._engine.compare(question, parts, received=options.get("received"))
+            received, turns = options.get("received"), options.get("turns", ())
+            return await self._engine.compare(question, parts, received=received, turns=turns)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._ask(one, question, options)) for one in slices]

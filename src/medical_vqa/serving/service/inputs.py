@@ -20,7 +20,7 @@ class Upload:
     """Center and width, for values of more than 8 bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionContext:
     """What surrounds a question."""
 
@@ -28,6 +28,10 @@ class QuestionContext:
     """Further uploaded images of the question."""
     turns: Sequence[tuple[str, str]] = ()
     """Earlier questions with their answers, oldest first."""
+    system: str = ""
+    """System message of the conversation."""
+    places: Sequence[tuple[int, int]] = ()
+    """Where each image stands, as in `Query.image_places`; empty: before the first question."""
     check_image: bool = False
     """Whether to measure how much the picture moves the answer."""
     on_text: Callable[[str], None] | None = None

@@ -256,6 +256,8 @@ class Questions:
             context=image.context,
             others=[(other.digest, other.visual) for other in question.others],
             turns=question.context.turns,
+            system=question.context.system,
+            places=question.context.places,
             on_text=question.context.on_text,
             check_image=question.context.check_image,
         )
@@ -275,7 +277,7 @@ class Questions:
             model=self._model.name,
             model_id=self._model.id,
         )
-        turns_read = min(len(question.context.turns), self._engine.model.max_turns)
+        turns_read = self._engine.turns_read(question.context.turns)
         return wire_answer(image, question, result, self._model, turns_read=turns_read)
 
     def _count(self, answer: ModelAnswer, question: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cachetools import LRUCache
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _CACHED_QUESTIONS = 4096
 """Questions whose answers about the reference pictures are kept: other pictures of the type get them too."""
-Key = tuple[str, str]
-"""What the answers depend on: the image type, or a picture of a type without reference pictures; and the question."""
+Key = tuple[str, str, tuple[Any, ...]]
+"""What the answers depend on: the image type, or a picture of a type without reference pictures; the question; and its
+`Query.surroundings`."""
 
 
 class ReferenceAnswers:

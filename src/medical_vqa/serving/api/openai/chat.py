@@ -1,8 +1,8 @@
 """The engine behind OpenAI's chat protocol, so that its clients and chat front ends work unchanged.
 
-The question is the last user message, about the newest image of the conversation, or as many as the model takes.
-Earlier turns are read by models that remember: remote ones; `ignored` names what is not read. The field `medical_vqa`,
-an extension, has what the protocol cannot express.
+The question is the last user message, about the newest image of the conversation, or as many as the model takes, each
+at its place. Earlier turns and the system message are read by remote models and by chat models of this process;
+`ignored` names what is not read. The field `medical_vqa`, an extension, has what the protocol cannot express.
 """
 
 from __future__ import annotations

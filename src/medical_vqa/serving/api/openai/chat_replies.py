@@ -86,7 +86,8 @@ async def live_events(service: Service, request: ChatRequest, prepared: Prepared
                 yield _event(header, [_delta({"content": text[len(written) :]})])
                 written = text
             if isinstance(part, Answer):
-                yield _event(header | {"medical_vqa": part.model_dump()}, [_delta({}) | {"finish_reason": "stop"}])
+                extension = {"medical_vqa": part.model_dump(), "ignored": prepared.ignored}
+                yield _event(header | extension, [_delta({}) | {"finish_reason": "stop"}])
                 if request.stream_options and request.stream_options.include_usage:
                     result = Result(message_of(part, None), prepared.question, [], pictures=len(prepared.uploads))
                     yield _event(header | {"usage": usage_of(result).model_dump()}, [])

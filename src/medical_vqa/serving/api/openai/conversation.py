@@ -1,4 +1,4 @@
-"""What a conversation asks: the last user message, about the newest images, after earlier turns."""
+"""What a conversation asks: the last user message about the newest images, after earlier turns and system messages."""
 
 from __future__ import annotations
 
@@ -49,15 +49,27 @@ async def prepare(received: Received, service: Service) -> Prepared:
     """Read a conversation for the model of a service; raises `ApiError` (400): tools, too many images, no question."""
     if received.tools:
         raise no_tools("tools")
-    engine_model = service.engine.model
-    messages, field = received.messages, received.field
-    image_urls, question, turns = read_messages(messages, most_pictures=engine_model.max_pictures, field=field)
+    model = service.engine.model
+    conversation = read_messages(received.messages, most_pictures=model.max_pictures, field=received.field)
     options = received.options or ImageOptions()
-    uploads = [Upload(await read_image_url(url, service, field), options.frame, options.window) for url in image_urls]
-    ignored = ["system prompt"] if any(message.role in ("system", "developer") for message in messages) else []
-    if turns and not engine_model.max_turns:
-        ignored.append("earlier turns")
-    return Prepared(uploads, question, QuestionContext(turns=turns if engine_model.max_turns else ()), ignored)
+    uploads = [
+        Upload(await read_image_url(url, service, received.field), options.frame, options.window)
+        for url in conversation.image_urls
+    ]
+    turns_read = service.engine.turns_read(conversation.turns)
+    ignored = ["system prompt"] if conversation.system and not model.reads_system else []
+    if turns_read < len(conversation.turns):
+        ignored.append("oldest turns" if turns_read else "earlier turns")
+    if conversation.images_left_out and model.max_turns:
+        ignored.append("oldest images")
+    if conversation.unanswered and model.max_turns:
+        ignored.append("questions without an answer")
+    context = QuestionContext(
+        turns=conversation.turns,
+        system=conversation.system if model.reads_system else "",
+        places=conversation.places if turns_read or len(uploads) > 1 else (),
+    )
+    return Prepared(uploads, conversation.question, context, ignored)
 
 
 def no_tools(param: str) -> ApiError:
@@ -66,18 +78,33 @@ def no_tools(param: str) -> ApiError:
     return ApiError(400, "invalid", message, param=param)
 
 
-def read_messages(
-    messages: Sequence[Message], *, most_pictures: int = 1, field: str = "messages"
-) -> tuple[list[str], str, list[tuple[str, str]]]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the messages of a conversation ask."""
+
+    question: str
+    """Text of the last user message."""
+    image_urls: Sequence[str] = ()
+    """URLs of the newest images, the oldest of them first."""
+    places: Sequence[tuple[int, int]] = ()
+    """Where each stands, as in `Query.image_places`; empty: all before the first question."""
+    turns: Sequence[tuple[str, str]] = ()
+    """Each earlier user message that has an answer, with it."""
+    system: str = ""
+    """Texts of the system messages."""
+    images_left_out: bool = False
+    """Whether there are older images than the model takes."""
+    unanswered: bool = False
+    """Whether an earlier user message has no answer."""
+
+
+def read_messages(messages: Sequence[Message], *, most_pictures: int = 1, field: str = "messages") -> Conversation:
     """What a conversation asks.
 
     Args:
         messages: The conversation.
         most_pictures: Pictures that the model takes; the newest are used.
         field: Name of the field with the conversation, for errors.
-
-    Returns:
-        URLs of the newest images, the text of the last user message, and the turns before it.
 
     Raises:
         ApiError: There is no question, or one message has more images than the model takes (400).
@@ -93,16 +120,26 @@ def read_messages(
         message = f"this model takes {takes} in one question, got {len(newest)}; ask about one after the other"
         raise ApiError(400, "invalid", message, param=field)
     question = user_messages[-1].text if user_messages else ""
-    image_urls = [url for urls in images for url in urls][-most_pictures:]
+    image_urls = [url for urls in images for url in urls]
     if not image_urls:
-        return [], question, []
+        return Conversation(question)
     if not question or not question.isprintable():
         message = "the last user message has no words, or control characters; ask a question"
         raise ApiError(400, "invalid", message, param=field)
     if len(question) > MAX_QUESTION:
         message = f"the question has more than {MAX_QUESTION:,} characters; shorten it"
         raise ApiError(400, "invalid", message, param=field)
-    return image_urls, question, _turns(messages)
+    turns, places = _turns(messages)
+    places = places[-most_pictures:]
+    return Conversation(
+        question,
+        image_urls[-most_pictures:],
+        places if any(place != (0, 0) for place in places) else (),
+        turns,
+        "\n".join(message.text for message in messages if message.role in ("system", "developer") and message.text),
+        images_left_out=len(image_urls) > most_pictures,
+        unanswered=len(turns) < sum(bool(message.text) for message in user_messages) - 1,
+    )
 
 
 def _characters(message: Message) -> int:
@@ -111,13 +148,31 @@ def _characters(message: Message) -> int:
     return sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
 
 
-def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Each user message that has an answer, with it."""
-    turns, question = list[tuple[str, str]](), ""
-    for message in messages:
+def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
+    """Each user message that has an answer, with it, and the place of each image.
+
+    An image of a message without an answer stands before the next question.
+    """
+    turns, places, question = list[tuple[str, str]](), list[tuple[int, int]](), ""
+    last = max(place for place, message in enumerate(messages) if message.role == "user")
+    for message in messages[: last + 1]:
         if message.role == "user":
+            places = [(turn, 0 if turn == len(turns) else character) for turn, character in places]
+            places += [(len(turns), character) for character in _image_places(message)]
             question = message.text
         elif message.role == "assistant" and question and message.text:
             turns.append((question, message.text))
             question = ""
-    return turns
+    return turns, places
+
+
+def _image_places(message: Message) -> list[int]:
+    """Characters of the message's text before each image; 0 where all images stand behind the text, as many clients
+    send them: the model was trained with the images first."""
+    text, places = "", list[int]()
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            text = " ".join(f"{text} {part.text}".split())
+        else:
+            places.append(len(text))
+    return [0] * len(places) if set(places) == {len(text)} else places

@@ -96,7 +96,9 @@ class ResponseRequest(RequestPart):
 
     model: str = Field(description="As GET /v1/models lists it.", max_length=200)
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-    instructions: str | None = Field(None, description="Read by no model here; reported as ignored.")
+    instructions: str | None = Field(
+        None, description="A system message; reported as ignored by a model that reads none."
+    )
     stream: bool | None = False
     text: TextOptions | None = None
     tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
