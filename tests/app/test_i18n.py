@@ -55,6 +55,10 @@ def test_every_reason_is_worded_in_both_languages_with_the_arguments_of_its_sent
     assert re.search(r"[\u4e00-\u9fff]", chinese)
 
 
+def test_the_thin_page_and_the_command_line_say_the_same_in_english():
+    assert {code: ENGLISH[f"reason_{code}"] for code in SENTENCES} == dict(SENTENCES)
+
+
 def test_there_is_no_reason_that_no_guard_gives():
     codes = {key.removeprefix("reason_") for key in ENGLISH if key.startswith("reason_")}
     assert codes == {*SENTENCES, "question_scope"}

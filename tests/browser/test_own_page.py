@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -14,6 +15,8 @@ from playwright.sync_api import expect
 from ports import free_port
 from pydicom import dcmread
 from waiting import TIMEOUT, drag, expect_accessible, until, wait_for_rectangles, wait_until_nothing_overflows
+
+from medical_vqa.models.base import Localization
 
 SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
 
@@ -491,6 +494,31 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         page.locator(".options select").select_option("slice")
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(2)
+
+
+class Localizing(Echo):
+    """Finds the liver where the picture is brightest: in the last slice of `ct_zip`."""
+
+    def entity_in(self, text):
+        return "liver" if "liver" in text else None
+
+    def localizations(self, query, prediction):
+        return [Localization("Liver", "mask", np.full((2, 2), float(query.visual["mean"]) / 255 + 0.5))]
+
+
+def test_evidence_on_another_slice_is_a_click_away_and_not_called_shown(browser, ct_zip):
+    with serving(make_engine(Localizing()), settings(page=True)) as url, opened(browser, url) as page:
+        page.set_input_files("input[data-testid=files]", {"name": "ct.zip", "mimeType": "", "buffer": ct_zip})
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        ask(page, "Where is the liver?")
+        elsewhere = page.get_by_role("button", name=re.compile(r"^Show on slice \d+$"))
+        number = elsewhere.inner_text().removeprefix("Show on slice ")
+        assert number != "13"
+        expect(page.locator("svg.overlay path")).to_have_count(0)
+        elsewhere.click()
+        expect(page.locator(".status b")).to_have_text(f"{number} / 24")
+        expect(page.get_by_role("button", name="shown in the picture")).to_be_visible()
+        expect(page.locator("svg.overlay path")).not_to_have_count(0)
 
 
 def test_a_study_is_opened_by_a_link_and_reported_as_dicom(browser, ct_zip, monkeypatch, tmp_path):

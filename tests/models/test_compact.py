@@ -439,12 +439,12 @@ def confident(model, answer):
         ("is it left", None),
         ("Is it leftt", None),
         ("is it purple", "the word 'purple'"),
-        ("где это", "English only"),
-        ("is left lung it", "nobody showed me the left lung"),
+        ("где это", "one that it reads: English."),
+        ("is left lung it", "no training picture like it shows the left lung"),
         ("is mass it", None),
         ("is there a mass", None),
         ("is there left lung", None),
-        ("is there mass in left lung", "nobody showed me the left lung"),
+        ("is there mass in left lung", "no training picture like it shows the left lung"),
     ],
 )
 def test_it_abstains_on_unknown_words_scripts_and_entities_unfamiliar_in_the_image_type(question, reason):
@@ -465,7 +465,7 @@ def test_an_organ_unfamiliar_in_the_image_type_may_be_absent_and_not_present(ans
     )
     query = Query("q", "is there left lung", "a", query_with_regions().visual)
     reason = confident(model, answer).abstention_reason(query, model.answer([query], Decoding())[0])
-    assert ("nobody showed me the left lung" in (reason or "")) is abstains
+    assert ("no training picture like it shows the left lung" in (reason or "")) is abstains
 
 
 def test_an_attention_map_sums_to_one_and_follows_the_picture():

@@ -188,15 +188,16 @@ def test_entities_are_recognized_by_their_chinese_names_too(text, entity):
 @pytest.mark.parametrize(
     ("question", "reason"),
     [
-        ("Where is the zebra?", "I do not know the word 'zebra'; ask again without it."),
-        ("Is the zebra a giraffe?", "I do not know the words 'zebra' and 'giraffe'; ask again without them."),
+        ("Where is the zebra?", "The model does not know the word 'zebra'; ask again without it."),
+        ("Is the zebra a giraffe?", "The model does not know the words 'zebra' and 'giraffe'; ask again without them."),
         (
             "Is the rib fractured?",
-            "None of my training questions is about 'rib' and 'fractured'; ask again without them.",
+            "None of the model's training questions is about 'rib' and 'fractured'; ask again without them.",
         ),
         (
             "Where is the zebra of the pancreas?",
-            "I do not know 'zebra', and none of my training questions is about 'pancreas'; ask again without them.",
+            "The model does not know 'zebra', and none of its training questions is about 'pancreas'; "
+            "ask again without them.",
         ),
         ("Where is the abnormality?", None),
     ],

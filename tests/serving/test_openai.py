@@ -101,7 +101,8 @@ def unsure():
 def test_an_abstention_is_content_alone_and_the_same_when_streamed(unsure):
     reply = unsure.chat.completions.create(model="echo-1", messages=messages())
     message = reply.choices[0].message
-    assert message.content.startswith("I am not sure") and message.content.endswith("My best guess: 60 What is it?.")
+    assert message.content.startswith("The model is not sure")
+    assert message.content.endswith("My best guess: 60 What is it?.")
     assert message.refusal is None and reply.medical_vqa["abstained"]
     stream = unsure.chat.completions.create(model="echo-1", messages=messages(), stream=True)
     assert "".join(c.choices[0].delta.content or "" for c in stream) == message.content
@@ -170,13 +171,13 @@ def test_a_schema_that_no_answer_fits_is_refused_before_anything_is_asked(schema
 
 def test_an_abstention_in_json_is_a_field_or_a_refusal_and_never_a_guess(unsure):
     assert in_json(unsure, OBJECT)["abstained"] is True
-    assert in_json(unsure, {"type": "string"}).startswith("I am not sure")
+    assert in_json(unsure, {"type": "string"}).startswith("The model is not sure")
     stream = unsure.chat.completions.create(
         model="echo-1", messages=messages(), response_format=json_schema({"type": "string"}), stream=True
     )
     deltas = [chunk.choices[0].delta for chunk in stream]
     assert not any(delta.content for delta in deltas)
-    assert "".join(delta.refusal or "" for delta in deltas).startswith("I am not sure")
+    assert "".join(delta.refusal or "" for delta in deltas).startswith("The model is not sure")
 
 
 def test_a_conversation_without_an_image_is_answered_with_what_to_do(client):
@@ -354,7 +355,7 @@ def test_a_response_fits_a_schema_or_is_a_refusal(client, unsure):
     )
     text = {"format": {"type": "json_schema", "name": "answer", "schema": {"type": "string"}}}
     (message,) = unsure.responses.create(model="echo-1", input=items(), text=text).output
-    assert message.content[0].refusal.startswith("I am not sure")
+    assert message.content[0].refusal.startswith("The model is not sure")
 
 
 def test_a_response_reads_earlier_turns_and_text_alone(client):

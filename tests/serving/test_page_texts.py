@@ -38,6 +38,11 @@ def test_every_reason_is_worded_with_its_arguments(language):
         assert placeholders(text) <= placeholders(sentence), f"{language}.ts, reason.{code}: no such argument"
 
 
+def test_the_page_and_the_command_line_say_the_same_in_english():
+    english = texts("en")
+    assert {code: english[f"reason.{code}"] for code in SENTENCES} == dict(SENTENCES)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_error_is_worded(language):
     missing = [code for code in get_args(ErrorCode) if f"failure.{code}" not in texts(language)]

@@ -220,7 +220,9 @@ type AnswerProps = { imageId: string; turn: Turn; answer: Answer; ask: (question
 function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
   const [copied, setCopied] = useState(false);
   const showable = !part && answer.evidence.length > 0;
-  const shown = store.shownTurn.value === turn.key;
+  const slice = store.slice.value;
+  const inView = answer.frame == null || (slice?.frame === answer.frame && slice.plane === (answer.plane ?? slice.plane));
+  const shown = store.shownTurn.value === turn.key && inView;
   const copy = () => {
     const words = answer.abstained ? reasonText(answer) : answer.answer;
     void navigator.clipboard?.writeText(`${turn.question}\n${words}\n${t("safety")}`).then(() => setCopied(true));
@@ -264,7 +266,7 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
       )}
       {(answer.slices?.length ?? 0) > 0 && <Slices answer={answer} />}
       <footer>
-        {showable && <button class="quiet" aria-pressed={shown} onClick={() => showEvidence(turn.key, answer)}>{shown ? t("turn.shown") : t("turn.show")}</button>}
+        {showable && <button class="quiet" aria-pressed={shown} onClick={() => showEvidence(turn.key, answer)}>{shown ? t("turn.shown") : inView ? t("turn.show") : t("turn.show_on", { number: answer.frame! + 1 })}</button>}
         <button class="quiet" onClick={copy}>{copied ? t("turn.copied") : t("turn.copy")}</button>
         <span class="model">{answer.model.name}</span>
       </footer>

@@ -27,6 +27,8 @@ KNOWN = frozenset(WORDS.split())
         ("Are the lungs unremarkable?", "Are the lungs normal?"),
         ("What is most likely shown?", "What is  shown?"),
         ("这是轴位吗", "这是横断面吗"),
+        ("请问这是什么图?", "这是什么图?"),
+        ("您好,麻烦您帮我看一下这是什么图呢?谢谢", ",这是什么图?"),
         ("这是什么模态", "这是什么成像方式"),
         ("这张图像的成像模态是什么", "这张图像的成像方式是什么"),
         ("扫描切面是什么", "扫描平面是什么"),

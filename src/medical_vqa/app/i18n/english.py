@@ -120,9 +120,9 @@ TEXTS: Mapping[str, str] = {
     "points, n={questions}{auc}.",
     "reason_never_sure_enough": "The model is {confidence} sure, and on questions about findings no confidence is high "
     "enough: for none is it shown that at most {risk} of its answers are wrong.",
-    "reason_low_confidence": "The model is not sure: its confidence is {confidence}, and below {threshold} more than "
-    "{risk} of its answers are wrong.",
-    "reason_foreign_language": "The model reads {languages} only; ask again in that.",
+    "reason_low_confidence": "The model is not sure: it is {confidence} sure, and more than {risk} of its answers are "
+    "wrong where it is less than {threshold} sure.",
+    "reason_foreign_language": "The model does not read this language; ask again in one that it reads: {languages}.",
     "reason_asks_why": "The model cannot say why: it chooses among the answers of its training rows and gives no "
     "reasons. Ask about the picture itself.",
     "reason_asks_description": "The model writes no descriptions and no reports: it chooses one answer to one "

@@ -12,45 +12,47 @@ from medical_vqa.models.questions.reasons import SCOPE_SENTENCES
 SENTENCES: Mapping[str, str] = {
     **SCOPE_SENTENCES,
     "low_confidence": (
-        "I am not sure: my confidence is {confidence}, and below {threshold} more than {risk} of my answers are wrong."
+        "The model is not sure: it is {confidence} sure, and more than {risk} of its answers are wrong where it is "
+        "less than {threshold} sure."
     ),
     "never_sure_enough": (
-        "I am {confidence} sure, and on questions about findings no confidence is high enough: for none is it shown "
-        "that at most {risk} of my answers are wrong."
+        "The model is {confidence} sure, and on questions about findings no confidence is high enough: for none is it "
+        "shown that at most {risk} of its answers are wrong."
     ),
     "constant_picture": "This picture shows nothing: nearly all of it has one value. Check the frame and the window.",
     "not_radiology_colors": (
-        "This does not look like a radiology picture, because it has colors. I was trained on {trained} only."
+        "This does not look like a radiology picture, because it has colors. The model was trained on {trained} only."
     ),
     "not_radiology_levels": (
         "This does not look like a radiology picture: it has a few flat values, as a drawing or a mask has."
     ),
     "not_radiology_features": (
-        "This picture is unlike every picture that I was trained on, so an answer would mean nothing."
+        "This picture is unlike every picture that the model was trained on, so an answer would mean nothing."
     ),
-    "modality_not_trained": "The file says that it is of modality {modality}; I was trained on {trained} only.",
+    "modality_not_trained": "The file says that it is of modality {modality}; the model was trained on {trained} only.",
     "modality_contradicts_header": (
-        "The file names the modality {modality}, and it looks like {answer} to me: I cannot rely on what I see."
+        "The file names the modality {modality}, and it looks like {answer} to the model: it cannot rely on what it "
+        "sees."
     ),
     "contradiction": (
-        "I answer {answer} to this question and {other_answer} to its opposite ({opposite}), so neither answer means "
-        "anything."
-    ),
-    "paraphrase_disagrees": (
-        "I answer {answer} to this question and {other_answer} to the same in other words ({opposite}), so neither "
+        "The model answers {answer} to this question and {other_answer} to its opposite (“{opposite}”), so neither "
         "answer means anything."
     ),
-    "organ_not_seen": "I answer {other_answer} to “{opposite}”, so an answer about it would mean nothing.",
+    "paraphrase_disagrees": (
+        "The model answers {answer} to this question and {other_answer} to the same in other words (“{opposite}”), so "
+        "neither answer means anything."
+    ),
+    "organ_not_seen": "The model answers {other_answer} to “{opposite}”, so an answer about it would mean nothing.",
     "picture_does_not_matter": (
-        "The picture does not change my answer to this question: other pictures of this type get the same answer."
+        "The picture does not change the answer to this question: other pictures of this type get the same answer."
     ),
     "same_answer_without_picture": (
-        "I give the same answer about a black picture and about this one with its parts out of order, so it does not "
-        "come from this picture."
+        "The model gives the same answer about a black picture and about this one with its parts out of order, so it "
+        "does not come from this picture."
     ),
     "type_not_reliable": (
-        "On questions of this type ({type}) it is not shown that the picture helps me: {accuracy} right with it and "
-        "{baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}."
+        "On questions of this type ({type}) it is not shown that the picture helps the model: {accuracy} right with "
+        "it and {baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}."
     ),
 }
 

@@ -6,30 +6,34 @@ from collections.abc import Mapping
 from typing import Self
 
 SCOPE_SENTENCES: Mapping[str, str] = {
-    "foreign_language": "I read {languages} only; ask again in that.",
+    "foreign_language": "The model does not read this language; ask again in one that it reads: {languages}.",
     "asks_why": (
-        "I cannot say why: I choose among the answers of my training rows and give no reasons; "
-        "ask about the picture itself."
+        "The model cannot say why: it chooses among the answers of its training rows and gives no reasons. Ask about "
+        "the picture itself."
     ),
     "asks_description": (
-        "I write no descriptions and no reports: I choose one answer to one question; ask about one thing, such as the "
-        "modality or an organ."
+        "The model writes no descriptions and no reports: it chooses one answer to one question. Ask about one thing, "
+        "such as the modality or an organ."
     ),
-    "negated_question": ("A yes to a question with a negation can be read both ways; ask without {negation}."),
-    "question_too_long": "Your question has {number} words; I read {limit} of them at most: ask a shorter one.",
+    "negated_question": "A yes to a question with a negation can be read both ways; ask without {negation}.",
+    "question_too_long": "The question has {number} words, of which the model reads {limit}; ask a shorter one.",
     "several_questions": "These are {number} questions; ask one at a time.",
-    "incomplete_question": "I do not know what you want to know about {topic}; ask a whole question.",
-    "unknown_word": "I do not know the word {words}; ask again without it.",
-    "unknown_words": "I do not know the words {words}; ask again without them.",
-    "untrained_term": "None of my training questions is about {terms}; ask again without it.",
-    "untrained_terms": "None of my training questions is about {terms}; ask again without them.",
+    "incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
+    "unknown_word": "The model does not know the word {words}; ask again without it.",
+    "unknown_words": "The model does not know the words {words}; ask again without them.",
+    "untrained_term": "None of the model's training questions is about {terms}; ask again without it.",
+    "untrained_terms": "None of the model's training questions is about {terms}; ask again without them.",
     "unknown_words_and_terms": (
-        "I do not know {words}, and none of my training questions is about {terms}; ask again without them."
+        "The model does not know {words}, and none of its training questions is about {terms}; ask again without them."
     ),
-    "organ_not_in_image_type": ("I cannot tell from this kind of image: nobody showed me the {entity} in one like it."),
+    "organ_not_in_image_type": (
+        "The model cannot tell from this kind of image: no training picture like it shows the {entity}."
+    ),
     "empty_answer": "The model gave no answer: it was filtered, or its thinking used up the tokens of the answer.",
     "model_declined": "The model declined the question instead of answering it.",
-    "finding_not_in_image_type": "I cannot tell from this kind of image: nobody showed me {entity} in one like it.",
+    "finding_not_in_image_type": (
+        "The model cannot tell from this kind of image: no training picture like it shows {entity}."
+    ),
 }
 """Code -> sentence, with its arguments as placeholders."""
 
