@@ -88,7 +88,8 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
     assert "runs/demo/bundle" in out
     code, out, _ = call("predict")
     assert (code, out.splitlines()[0]) == (0, "predictions: runs/demo/predictions-validation.jsonl")
-    assert re.fullmatch(r"closed list: it holds the answers of \d+% of these rows", out.splitlines()[1])
+    coverage = r"the model's list of answers has the right answer to \d+% of these questions"
+    assert re.fullmatch(coverage, out.splitlines()[1])
     code, out, _ = call("score")
     assert code == 0
     assert "EM" in out

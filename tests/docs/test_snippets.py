@@ -1,7 +1,8 @@
 """Every snippet of the README and the documentation is executed, in the order of its page, or says why it is not.
 
-A page is executed in a folder that holds the recipes, an image ``scan.png``, and two small trained runs, ``runs/demo``
-and ``runs/other``. An HTML comment before a fence marks what cannot run here, with the reason.
+A page is executed in a folder that holds the recipes, an image ``scan.png``, the image of the sample that it is a copy
+of, and two small trained runs, ``runs/demo`` and ``runs/other``. An HTML comment before a fence marks what cannot run
+here, with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NOT_EXECUTED = {
     "README.md": 2,
     "docs/how-to/app.md": 2,
     "docs/how-to/deploy.md": 3,
-    "docs/how-to/evaluate.md": 2,
+    "docs/how-to/evaluate.md": 3,
     "docs/how-to/fine-tune.md": 4,
     "docs/how-to/other-tools.md": 2,
     "docs/how-to/remote-models.md": 1,
@@ -132,8 +133,10 @@ def folder(trained, tmp_path):
     shutil.copytree(trained, place)
     for card in place.glob("runs/*/*.card.json"):
         card.write_text(card.read_text(encoding="utf-8").replace(str(trained), str(place)), encoding="utf-8")
-    image = ROOT / "src/medical_vqa/assets/slake-mini/imgs/xmlab112/source.jpg"
-    shutil.copyfile(image, place / "scan.png")
+    image = "src/medical_vqa/assets/slake-mini/imgs/xmlab112/source.jpg"
+    for copy in (place / "scan.png", place / image):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / image, copy)
     return place
 
 

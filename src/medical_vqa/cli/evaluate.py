@@ -73,7 +73,7 @@ def predict(
     )
     echo(f"predictions: {predictions.path}")
     if predictions.coverage is not None:
-        echo(f"closed list: it holds the answers of {per_cent(predictions.coverage)} of these rows")
+        echo(f"the model's list of answers has the right answer to {per_cent(predictions.coverage)} of these questions")
     if (usage := predictions.usage) is not None:
         price = price or predictions.price
         cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""

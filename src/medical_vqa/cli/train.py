@@ -38,4 +38,4 @@ def train(recipe: Path, run: Path | None, fresh: bool, overrides: tuple[str, ...
     if (result := trained.result) is not None:
         early = ", stopped early" if result.stopped_early else ""
         terminal.print(f"{result.steps:,} steps in {result.seconds / 60:.1f} min{early}", highlight=False)
-    terminal.print(f"model: {trained.bundle}\nrecord: {trained.run / 'metrics.jsonl'}", highlight=False)
+    terminal.print(f"model: {trained.bundle}\nmetrics: {trained.run / 'metrics.jsonl'}", highlight=False)

@@ -50,7 +50,7 @@ from medical_vqa.text import nearest, one_line
 CARD = DatasetCard(
     name="folder",
     title="a folder of questions and images",
-    license="not stated: whatever its owner has agreed to",
+    license="not stated; ask the owner of the data",
     citation="none given",
     homepage="the folder itself",
 )

@@ -33,7 +33,7 @@ def own_card(name: str, title: str) -> DatasetCard:
     return DatasetCard(
         name=name,
         title=title,
-        license="not stated: whatever its owner has agreed to",
+        license="not stated; ask the owner of the data",
         citation="none given",
         homepage="the folder itself",
     )
