@@ -56,7 +56,7 @@ def fm_medvqa(folder: Path) -> tuple[list[Example], list[Prediction]]:
 def computed(protocol: str, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
     """Each number of a protocol, per cent."""
     scores = protocol_scores(
-        registry.find("protocols", protocol),
+        [registry.find("protocols", protocol)],
         join(examples, predictions),
         baseline=None,
         training_rows=(),

@@ -18,7 +18,7 @@ BOOTSTRAP = Bootstrap(resamples=20)
 def scores(names, examples, predictions, train=()):
     answered = join(examples, predictions)
     settings = {"baseline": None, "training_rows": train, "bootstrap": BOOTSTRAP}
-    rows = [protocol_scores(registry.find("protocols", name), answered, **settings) for name in names]
+    rows = [protocol_scores([registry.find("protocols", name)], answered, **settings) for name in names]
     return {(score.protocol, score.metric): score for scores in rows for score in scores}
 
 
@@ -131,7 +131,7 @@ def test_all_protocols_score_two_thousand_different_texts():
     answered = join(rows, answers)
     settings = {"baseline": answered.answers, "training_rows": rows, "bootstrap": Bootstrap()}
     protocols = [registry.find("protocols", name) for name in registry.names("protocols")]
-    found = [score for protocol in protocols for score in protocol_scores(protocol, answered, **settings)]
+    found = protocol_scores(protocols, answered, **settings)
     assert {one.protocol for one in found} == set(registry.names("protocols"))
     for one in found:
         score, interval = one.published.value, one.published.interval

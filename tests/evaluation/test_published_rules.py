@@ -95,7 +95,7 @@ def test_a_published_rule_receives_the_spaces_around_an_answer():
     row = Example("slake/test/1", "i", "?", ("CT",), "i", {"answer_type": "OPEN"})
     answered = join([row], [Prediction("slake/test/1", "CT", " CT\n")])
     medevalkit = registry.find("protocols", "medevalkit")
-    scores = protocol_scores(medevalkit, answered, baseline=None, training_rows=(), bootstrap=Bootstrap(resamples=10))
+    scores = protocol_scores([medevalkit], answered, baseline=None, training_rows=(), bootstrap=Bootstrap(resamples=10))
     assert [(s.published.value, s.repaired.value) for s in scores if s.metric == "open"] == [(0.0, 1.0)]
 
 

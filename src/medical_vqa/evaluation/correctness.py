@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Metric
+from medical_vqa.evaluation.statistics.tally import AnswerTable
 from medical_vqa.schema.records import Example, Prediction
 
 
@@ -30,10 +31,8 @@ class JudgedAnswer:
 
 def judge(metric: Metric, answered: AnsweredQuestions) -> list[JudgedAnswer]:
     """The scored questions that the metric applies to, in order."""
-    judged = []
-    for example in answered.scored:
-        prediction = answered.answers[example.id]
-        counts = metric.counts(prediction, example)
-        if counts is not None:
-            judged.append(JudgedAnswer(example, prediction, correct=metric.value(counts) == 1.0))
-    return judged
+    counted = AnswerTable(answered.scored, answered.answers).tally(metric)
+    return [
+        JudgedAnswer(example, answered.answers[example.id], correct)
+        for example, correct in zip(counted.examples, counted.right().tolist(), strict=True)
+    ]

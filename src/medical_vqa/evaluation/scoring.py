@@ -150,18 +150,14 @@ def score_answers(
             for number, counted in enumerate(tallies)
         ],
         without_leaks=_without_leaks(leaks, tallies, baseline_tallies, bootstrap) if leaks else None,
-        protocols=[
-            score
-            for name in settings.published_protocols
-            for score in protocol_scores(
-                registry.find("protocols", name),
-                published,
-                extracted=extraction.answers if extraction.changed else None,
-                baseline=next(iter(baseline_answers.values()), None),
-                training_rows=training_rows,
-                bootstrap=bootstrap,
-            )
-        ],
+        protocols=protocol_scores(
+            [registry.find("protocols", name) for name in settings.published_protocols],
+            published,
+            extracted=extraction.answers if extraction.changed else None,
+            baseline=next(iter(baseline_answers.values()), None),
+            training_rows=training_rows,
+            bootstrap=bootstrap,
+        ),
         breakdowns=[break_down(facts, tallies, baseline_tallies, bootstrap) for facts in settings.breakdowns],
         **(_details(metrics[0], answered, (table, baseline_tables), settings) if settings.details else {}),
     )

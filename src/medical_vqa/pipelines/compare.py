@@ -76,10 +76,11 @@ def compare_files(
         ]
         guess = [imported.guess] if imported.guess else []
         sentences += [f"{name}: {line}" for line in (*guess, *notes(answered.excluded, warnings))]
-    paired = {
-        name: join(examples, imports[name].paired) if imports[name].interchangeable else answered
-        for name, answered in joined.items()
-    }
-    models, metrics = squad_answers(paired)
-    pairs = [pair for metric in metrics for pair in compare_models(metric, models)]
+    if any(imported.interchangeable for imported in imports.values()):
+        paired = {
+            name: join(examples, imports[name].paired) if imports[name].interchangeable else answered
+            for name, answered in joined.items()
+        }
+        scored, metrics = squad_answers(paired)
+    pairs = [pair for metric in metrics for pair in compare_models(metric, scored)]
     return [pair.model_copy(update={"notes": tuple(sentences)}) for pair in pairs]

@@ -73,7 +73,7 @@ class ExampleTable(Rows[Example]):
             new: self.further[old] for new, old in enumerate(positions) if old in self.further
         } if self.further else {}  # fmt: skip
         table = ExampleTable(
-            [self.ids[row] for row in positions],
+            list(map(self.ids.__getitem__, positions)),
             self.images.take(rows),
             self.questions.take(rows),
             self.answers.take(rows),

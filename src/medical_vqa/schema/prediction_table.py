@@ -87,10 +87,10 @@ class PredictionTable(Rows[Prediction]):
             new: self.further[old] for new, old in enumerate(positions) if old in self.further
         } if self.further else {}  # fmt: skip
         table = PredictionTable(
-            [self.ids[row] for row in positions],
+            list(map(self.ids.__getitem__, positions)),
             self.answers.take(rows),
             self.raw.take(rows),
-            [self.confidence[row] for row in positions],
+            list(map(self.confidence.__getitem__, positions)),
             None if self.alternatives is None else [self.alternatives[row] for row in positions],
             further,
         )

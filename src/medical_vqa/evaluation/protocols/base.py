@@ -84,16 +84,17 @@ def best_answer_mean(name: str, label: str, score: OptionalPairScore, rows: RowF
         rows: The rows that count; all if None. Its function name stands in the signature.
     """
 
-    @lru_cache(maxsize=1 << 16)  # the same pair of answers occurs often
-    def best(predicted: str, answers: tuple[str, ...]) -> float | None:
-        scores = [score(predicted, answer) for answer in answers]
-        return max((value for value in scores if value is not None), default=None)
-
     def score_row(prediction: Prediction, example: Example) -> float | None:
-        return best(prediction.answer, example.answers) if rows is None or rows(example) else None
+        return _best(score, prediction.answer, example.answers) if rows is None or rows(example) else None
 
     counted = rows.__name__.removeprefix("is_") if rows else "all"
     return Mean(name, label, f"{score.__name__}|rows:{counted}|answers:max|v:1", score_row, by_text=True)
+
+
+@lru_cache(maxsize=1 << 16)  # several numbers of a protocol score the same pairs of answers by one rule
+def _best(score: OptionalPairScore, predicted: str, answers: tuple[str, ...]) -> float | None:
+    scores = [score(predicted, answer) for answer in answers]
+    return max((value for value in scores if value is not None), default=None)
 
 
 def unchanged(metric: Metric) -> ProtocolMetric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import heapq
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -47,11 +48,12 @@ def select_answers(
         max_wrong: The largest number of wrong answers.
         max_right: The largest number of right answers.
     """
-    wrong = _spread_over_images((answer for answer in answers if not answer.correct), _by_confidence)[:max_wrong]
+    wrong = _spread_over_images((answer for answer in answers if not answer.correct), _by_confidence, max_wrong)
     right = _spread_over_images(
         (answer for answer in answers if answer.correct),
         lambda answer: (0.0, hashlib.sha256(answer.example.id.encode()).hexdigest()),
-    )[:max_right]
+        max_right,
+    )
     return sorted(wrong, key=_by_confidence) + right
 
 
@@ -67,13 +69,16 @@ def thumbnails(image_ids: Iterable[str], images: ImageSource) -> dict[str, Thumb
     return readable
 
 
-def _spread_over_images(answers: Iterable[JudgedAnswer], key: Callable[[JudgedAnswer], SortKey]) -> list[JudgedAnswer]:
+def _spread_over_images(
+    answers: Iterable[JudgedAnswer], key: Callable[[JudgedAnswer], SortKey], number: int
+) -> list[JudgedAnswer]:
+    """The first answers in the order of their key, of each image one before any has a second one."""
     earlier: Counter[str] = Counter()
     ranked: list[tuple[int, SortKey, JudgedAnswer]] = []
-    for answer in sorted(answers, key=key):
-        ranked.append((earlier[answer.example.image_id], key(answer), answer))
+    for sort_key, answer in sorted(((key(answer), answer) for answer in answers), key=lambda entry: entry[0]):
+        ranked.append((earlier[answer.example.image_id], sort_key, answer))
         earlier[answer.example.image_id] += 1
-    return [answer for *_, answer in sorted(ranked, key=lambda entry: entry[:2])]
+    return [answer for *_, answer in heapq.nsmallest(number, ranked, key=lambda entry: entry[:2])]
 
 
 def _by_confidence(answer: JudgedAnswer) -> SortKey:

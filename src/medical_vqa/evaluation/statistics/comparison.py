@@ -86,10 +86,13 @@ def compare(
         raise DataError(f"a comparison needs at least two prediction files, got {len(models)}; name another")
     rows = shared_rows(models)
     tallies = {name: tally(metric, rows, answered.answers.of_rows(rows)) for name, answered in models.items()}
-    right = {name: _right(counted) for name, counted in tallies.items()}
+    scores = {name: counted.score(bootstrap) for name, counted in tallies.items()}
+    right = {name: counted.right() for name, counted in tallies.items()}
     combinations = list(itertools.combinations(tallies, 2))
     permutations = max(bootstrap.resamples, PERMUTATIONS_PER_PAIR * len(combinations))
-    pairs = [_compare((first, second), tallies, right, bootstrap, permutations) for first, second in combinations]
+    pairs = [
+        _compare((first, second), tallies, scores, right, bootstrap, permutations) for first, second in combinations
+    ]
     corrected = holm([pair.permutation_p for pair in pairs])
     return [pair.model_copy(update={"holm_p": p}) for pair, p in zip(pairs, corrected, strict=True)]
 
@@ -173,15 +176,10 @@ def detectable_difference(difference: Score) -> float | None:
     return (z_level + z_power) * (interval.high - interval.low) / (2 * z_level)
 
 
-def _right(counted: Tally) -> NDArray[np.bool_]:
-    """Whether each row has the full score."""
-    value = counted.metric.value
-    return np.array([value(row) == 1.0 for row in counted.counts.tolist()], bool)
-
-
 def _compare(
     names: tuple[str, str],
     tallies: Mapping[str, Tally],
+    scores: Mapping[str, Score],
     right: Mapping[str, NDArray[np.bool_]],
     bootstrap: Bootstrap,
     permutations: int,
@@ -197,7 +195,7 @@ def _compare(
         metric=first.metric.name,
         label=first.metric.label,
         signature=first.metric.signature(),
-        scores=(first.score(bootstrap), second.score(bootstrap)),
+        scores=(scores[names[0]], scores[names[1]]),
         difference=difference,
         only_first_correct=only_first,
         only_second_correct=only_second,

@@ -9,6 +9,7 @@ from medical_vqa.evaluation.metrics.base import Mean
 from medical_vqa.evaluation.statistics.breakdown import is_small
 from medical_vqa.evaluation.statistics.tally import Tally, tally
 from medical_vqa.models.questions.claims import Claim, claim_of
+from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap, FindingScores
 
@@ -30,18 +31,23 @@ def finding_scores(
         predictions: Example id -> prediction.
         bootstrap: How intervals are resampled.
     """
+    table = ExampleTable.of(examples)
+    claims = list(map(claim_of, table.questions.values))
     rows_of: defaultdict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        claim = claim_of(example.question)
-        if claim is not None and example.id in predictions and _says_normal(claim, example) is not None:
+    for row, question in enumerate(table.questions.index.tolist()):
+        claim = claims[question]
+        if claim is None:
+            continue
+        example = table[row]
+        if example.id in predictions and _says_normal(claim, example) is not None:
             rows_of[_name(claim)].append(example)
     bootstrap = bootstrap or Bootstrap()
-    table = []
+    scores = []
     for name, rows in sorted(rows_of.items(), key=lambda item: (-len(item[1]), item[0])):
         if len(rows) >= FEWEST_QUESTIONS:
             fractions = [tally(metric, rows, predictions) for metric in (_SENSITIVITY, _SPECIFICITY)]
             sensitivity, specificity = (counted.score(bootstrap) for counted in fractions)
-            table.append(
+            scores.append(
                 FindingScores(
                     name=name,
                     sensitivity=sensitivity,
@@ -49,7 +55,7 @@ def finding_scores(
                     small=any(map(_is_small, fractions)),
                 )
             )
-    return table
+    return scores
 
 
 def _name(claim: Claim) -> str:

@@ -84,6 +84,10 @@ class Tally:
 
         return self._with_interval(difference, np.hstack([self.counts, other.counts]), differences, bootstrap)
 
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each row has the full score, (examples,)."""
+        return per_resample(self.metric)(self.counts) == 1.0
+
     def subset(self, rows: Sequence[int] | NDArray[np.intp]) -> Tally:
         """The rows at these positions, in the given order."""
         index = np.asarray(rows, dtype=np.intp)
@@ -122,6 +126,8 @@ class AnswerTable:
         self.clusters: NDArray[np.intp] = other.clusters if other else _cluster_numbers(rows)
         self.references: NDArray[np.intp] = other.references if other else _reference_numbers(rows)
         self.predictions: PredictionTable = answers
+        self._parts: dict[bytes, tuple[ExampleTable, NDArray[np.intp]]] = other._parts if other else {}
+        """Rows that a metric applies to, as bits -> these rows and their clusters: few are different."""
         pairs = self.references * max(len(answers.answers.values), 1) + answers.answers.index
         self.rows: NDArray[np.intp]
         """For each different answer the position of the first row that gives it."""
@@ -157,8 +163,11 @@ class AnswerTable:
             table, applies = table[self.answer_of], applies[self.answer_of]
         if applies.all():
             return Tally(metric, self.examples, table, self.clusters)
-        applicable = np.flatnonzero(applies)
-        return Tally(metric, self.examples.take(applicable), table[applicable], self.clusters[applicable])
+        part = np.packbits(applies).tobytes()
+        if part not in self._parts:
+            applicable = np.flatnonzero(applies)
+            self._parts[part] = self.examples.take(applicable), self.clusters[applicable]
+        return Tally(metric, self._parts[part][0], table[applies], self._parts[part][1])
 
 
 def _cluster_numbers(rows: ExampleTable) -> NDArray[np.intp]:
