@@ -6,9 +6,11 @@ import pytest
 
 from medical_vqa import registry
 from medical_vqa.evaluation.joining import join
+from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.protocols.base import Context
-from medical_vqa.evaluation.protocols.scoring import protocol_scores
+from medical_vqa.evaluation.protocols.scoring import changed_rows, protocol_scores
 from medical_vqa.evaluation.reporting.protocol_table import protocol_table, rows_counted
+from medical_vqa.evaluation.statistics.tally import AnswerTable
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap
 
@@ -133,6 +135,7 @@ def test_all_protocols_score_two_thousand_different_texts():
     protocols = [registry.find("protocols", name) for name in registry.names("protocols")]
     found = protocol_scores(protocols, answered, **settings)
     assert {one.protocol for one in found} == set(registry.names("protocols"))
+    assert found == [one for protocol in protocols for one in protocol_scores([protocol], answered, **settings)]
     for one in found:
         score, interval = one.published.value, one.published.interval
         assert interval.reason or interval.low <= score <= interval.high
@@ -160,3 +163,14 @@ def test_bleu_is_repaired_over_the_rows_that_it_is_published_over(name, examples
     answers = [Prediction(example.id, example.answers[0]) for example in examples]
     bleu = scores([name], examples, answers)[name, "bleu"]
     assert bleu.published.n == bleu.repaired.n < len(examples)
+
+
+def test_the_rows_that_a_repair_changes_are_the_same_of_one_table_and_of_two():
+    rows = [Example(str(n), "i", "What?", (("yes", "left lung")[n % 2],), "i", {}) for n in range(6)]
+    texts = ["yes", "lung", "Yes.", "left lung", "no", "the left lung"]
+    answers = {row.id: Prediction(row.id, text) for row, text in zip(rows, texts, strict=True)}
+    one_table = AnswerTable(rows, answers)
+    metrics = exact_match(), registry.find("protocols", "vila_m3").build(Context())[0].published
+    of_one = changed_rows(*map(one_table.tally, metrics))
+    of_two = changed_rows(*(AnswerTable(rows, answers).tally(metric) for metric in metrics))
+    assert of_one == of_two == ["2", "5"]
