@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.calibration import (
     area_under,
     brier_score,
@@ -18,6 +17,7 @@ from medical_vqa.evaluation.statistics.calibration import (
     reliability_bins,
     risk_coverage,
 )
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.schema.records import Example, Prediction
 

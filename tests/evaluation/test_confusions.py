@@ -1,5 +1,5 @@
-from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.confusions import Confusion, confusion_table, confusions
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 from medical_vqa.schema.records import Example, Prediction
 
 

@@ -1,6 +1,6 @@
-from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
+from medical_vqa.evaluation.statistics.correctness import judge
 
 
 def test_each_scored_answer_is_judged(examples, predictions):

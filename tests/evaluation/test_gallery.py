@@ -4,8 +4,8 @@ import io
 from PIL import Image
 
 from medical_vqa.errors import ImageError
-from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.reporting.gallery import select_answers, thumbnails
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 from medical_vqa.schema.records import Example, Prediction
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.extraction import NAME, Extraction, extract_answers
 from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
 from medical_vqa.evaluation.metrics.base import Mean, Metric
@@ -22,6 +21,7 @@ from medical_vqa.evaluation.protocols.scoring import protocol_scores
 from medical_vqa.evaluation.protocols.squad_v2 import PROTOCOL as SQUAD_V2
 from medical_vqa.evaluation.statistics.breakdown import break_down, check_facts
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK, calibrate
+from medical_vqa.evaluation.statistics.correctness import judge
 from medical_vqa.evaluation.statistics.findings import finding_scores
 from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally, tally

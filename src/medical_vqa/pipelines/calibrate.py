@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.correctness import judge
 from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
+from medical_vqa.evaluation.statistics.correctness import judge
 from medical_vqa.models.bundle import write_bundle
 from medical_vqa.models.calibration import temperature_scaled
 from medical_vqa.models.remote.family import RemoteFamily, endpoint_of, write_endpoint

@@ -14,7 +14,7 @@ from PIL import Image
 
 from medical_vqa.data.cache.pictures import ImageSource
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.correctness import JudgedAnswer
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 
 MAX_WRONG, MAX_RIGHT = 60, 30
 THUMBNAIL_SIDE = 224  # pixels, the longer side

@@ -13,7 +13,6 @@ from typing import Any
 
 from medical_vqa import registry
 from medical_vqa.data.cache.pictures import ImageSource
-from medical_vqa.evaluation.correctness import JudgedAnswer, judge
 from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.reporting import figures, probe_report, summary
@@ -22,6 +21,7 @@ from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.reporting.published import caveat, published
 from medical_vqa.evaluation.reporting.training_charts import training_charts
 from medical_vqa.evaluation.statistics.confusions import confusion_table, confusions
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer, judge
 from medical_vqa.schema.probe import Probe
 from medical_vqa.schema.records import Prediction
 from medical_vqa.schema.results import Results

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from medical_vqa.errors import DataError
-from medical_vqa.evaluation.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.abstention import Outcome, apply_threshold, choose_threshold, half_of
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 from medical_vqa.evaluation.statistics.intervals import wilson
 from medical_vqa.models.calibration import MIN_DISTANCE, temperature_scaled
 from medical_vqa.schema.results import Abstention, Calibration, CalibrationBin

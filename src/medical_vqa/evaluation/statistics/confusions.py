@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medical_vqa.evaluation.correctness import JudgedAnswer
+from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
 from medical_vqa.text import squad_normalize
 
 
