@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -287,3 +288,22 @@ def test_what_many_open_conversations_hold_is_bounded_and_read_from_the_store_ag
     for number, conversation in enumerate(ids):
         (case,) = client.get(f"/conversations/{conversation}").json()["cases"]
         assert [turn["key"] for turn in case["turns"]] == [f"question-{number}"]
+
+
+def test_a_reader_too_many_ends_the_wait_of_the_oldest_of_the_client_with_most_of_them(monkeypatch):
+    monkeypatch.setattr(conversations, "_LONGEST_WAIT", PATIENCE)
+    ended = queue.SimpleQueue()
+
+    def read(url, conversation, address, number):
+        with httpx2.Client(transport=httpx2.HTTPTransport(local_address=address), timeout=PATIENCE) as client:
+            client.get(f"{url}/conversations/{conversation}", params={"after": 9})
+            ended.put(number)
+
+    with ThreadPoolExecutor(4) as pool, serving(make_engine(), settings(max_connections=12)) as url:
+        with httpx2.Client(base_url=url) as client:
+            conversation = begin(client)
+        for number, address in enumerate(["127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1"]):
+            pool.submit(read, url, conversation, address, number)
+            time.sleep(0.3)  # they arrive in this order
+        assert ended.get(timeout=PATIENCE) == 1
+        assert ended.empty()  # the others end with the server

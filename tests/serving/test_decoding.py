@@ -239,6 +239,40 @@ def test_a_client_with_many_uploads_does_not_hold_up_another(monkeypatch):
     assert order.index(b"polite") == 1  # after the one that was already being decoded
 
 
+def test_a_client_that_fills_the_queue_leaves_room_for_others():
+    pool = make_pool(processes=0, queue_size=3)
+
+    async def work():
+        heavy = [pool.decode(job(png(n)), client="a") for n in range(5)]
+        return await asyncio.gather(*heavy, pool.decode(job(png(9)), client="b"), return_exceptions=True)
+
+    results = asyncio.run(work())
+    pool.close()
+    assert [isinstance(result, ApiError) for result in results] == [False] * 3 + [True] * 2 + [False]
+
+
+def test_an_upload_whose_client_has_gone_is_forgotten_while_another_is_being_decoded(monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(upload, "decode", lambda job: released.wait(60))
+    pool = make_pool(processes=0)
+
+    async def work():
+        first = asyncio.create_task(pool.decode(job(b"x")))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(pool.decode(job(b"y" * 1_000_000)))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait({second})
+        held = sum(waiting.job.size for waiting in pool._queue)
+        released.set()
+        await first
+        return held
+
+    held = asyncio.run(work())
+    pool.close()
+    assert held == 0
+
+
 def test_the_wait_for_a_decoder_counts_towards_the_deadline(monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(upload, "decode", lambda job: released.wait(60))

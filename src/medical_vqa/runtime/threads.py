@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -84,13 +85,15 @@ class DaemonThreads(Executor):
                 thread.start()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, seconds: float | None = None) -> None:
         """Accept no further calls, and end the threads after those that were accepted.
 
         Args:
             wait: Whether to return only then.
             cancel_futures: Whether to cancel the calls that have not begun.
+            seconds: How long to wait, at most; None: until the threads have ended.
         """
+        until = None if seconds is None else time.monotonic() + seconds
         with self._lock:
             self._closed = True
             while cancel_futures and not self._calls.empty():
@@ -99,7 +102,7 @@ class DaemonThreads(Executor):
                     waiting[0].cancel()
             self._calls.put(None)
         for thread in self._threads if wait else ():
-            thread.join()
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
 
 def _make_calls(calls: _Calls, idle: threading.Semaphore) -> None:

@@ -94,6 +94,12 @@ def internal_error() -> ApiError:
     return ApiError(500, "internal", "this is a bug of the server; its log has the traceback under the X-Request-ID")
 
 
+def no_room() -> ApiError:
+    """503: a body cannot be kept while it arrives."""
+    message = "this server has no room for what it receives: its temporary folder is full or read-only; try again later"
+    return ApiError(503, "not_ready", message, {"Retry-After": "5", "Connection": "close"})
+
+
 def shutting_down() -> ApiError:
     """503: this instance is shutting down."""
     message = "this server is shutting down; ask again, another one will answer"

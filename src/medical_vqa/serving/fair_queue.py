@@ -73,6 +73,17 @@ class FairQueue(Generic[T]):
         """How many items of a tenant wait."""
         return sum(map(len, self._waiting.get(tenant, {}).values()))
 
+    def is_full_for(self, tenant: str, size: int) -> bool:
+        """Whether a tenant must come back later: what others have waiting takes nothing of its part of the queue.
+
+        Args:
+            tenant: Who has a further item.
+            size: Items that may wait; twice as many where several tenants have some.
+        """
+        own = self.waiting(tenant)
+        tenants = self.tenants + (own == 0)
+        return len(self) >= 2 * size or (len(self) >= size and own >= size / tenants)
+
     def heads(self) -> list[T]:
         """The oldest item of every client that waits."""
         return [items[0] for clients in self._waiting.values() for items in clients.values()]

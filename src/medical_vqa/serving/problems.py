@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from medical_vqa.errors import ModelError
-from medical_vqa.serving.errors import ApiError, internal_error
+from medical_vqa.serving.errors import ApiError, internal_error, no_room
 from medical_vqa.serving.schema.errors import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
@@ -54,10 +54,14 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(422, "invalid", str(error))
     if isinstance(error, RequestValidationError):
         return ApiError(422, "invalid", validation_message(error.errors()), param=validated_field(error.errors()))
-    if isinstance(error, HTTPException):
-        message = _MESSAGES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
-        return ApiError(error.status_code, _CODES.get(error.status_code, "invalid"), message, error.headers)
-    return internal_error()
+    return _of_http(error) if isinstance(error, HTTPException) else internal_error()
+
+
+def _of_http(error: HTTPException) -> ApiError:
+    if isinstance(error.__cause__, OSError):  # while the body arrived, which FastAPI takes for the client's mistake
+        return no_room()
+    message = _MESSAGES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
+    return ApiError(error.status_code, _CODES.get(error.status_code, "invalid"), message, error.headers)
 
 
 def leave_errors_to_the_outermost_layer(app: FastAPI) -> None:

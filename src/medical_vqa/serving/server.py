@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import ctypes
 import math
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 import structlog
@@ -28,6 +30,7 @@ _LOG = structlog.get_logger("medical_vqa.serving")
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 2048
 _OTHER_FILES = 128  # open in addition to the connections: logs, stores, decoders, jobs
+_CLOSING_SECONDS = 1.0  # after drain_timeout: platforms kill 10 s after the signal
 _SWITCH_SECONDS = 0.001  # for which a thread in Python may keep the event loop waiting
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
@@ -70,7 +73,9 @@ def run(
     if settings.host not in _THIS_MACHINE and not settings.api_keys and settings.keys_file is None:
         _LOG.warning("no API keys are set: whoever reaches this address may upload, ask and delete", host=settings.host)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once every request is answered
-    Server(uvicorn_config(app, settings)).run(sockets=[listener])
+    server = Server(uvicorn_config(app, settings))
+    server.closing_seconds = _CLOSING_SECONDS
+    server.run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
@@ -81,15 +86,35 @@ class Server(uvicorn.Server):
 
     drain_notice = 0.5
     """Seconds between the signal and the closed socket."""
+    closing_seconds: float | None = None
+    """Seconds after the running requests in which everything else ends, or the process does; None: it waits."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Announce the stop, then close the socket and wait for the running requests."""
+        if self.closing_seconds is not None:
+            draining = self.config.timeout_graceful_shutdown or 0
+            _end_process_after(self.drain_notice + draining + self.closing_seconds)
         if isinstance(self.config.app, FastAPI):
             self.config.app.state.draining.active = True
             await asyncio.sleep(self.drain_notice)
             # They continue once the socket is closed, so that an open page does not ask again at once.
             self.config.app.state.conversations.stop_waiting()
         await super().shutdown(sockets)
+
+
+def _end_process_after(seconds: float) -> None:
+    """End this process some seconds later, unless it has ended by then.
+
+    Its interpreter would wait for threads whose calls do not return, such as those of a disk that does not answer.
+    """
+
+    def end() -> None:
+        _LOG.error("stopped without waiting for calls that do not return: a disk or a store does not answer")
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

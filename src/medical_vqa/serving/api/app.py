@@ -96,7 +96,7 @@ def create_app(
     app.state.models = models
     app.state.jobs = jobs
     app.state.service = service
-    app.state.conversations = Conversations(models.choose, service.store)
+    app.state.conversations = Conversations(models.choose, service.store_calls)
     app.state.draining = draining
     app.state.rate_limiter = rate_limiter
     leave_errors_to_the_outermost_layer(app)

@@ -189,7 +189,7 @@ async def delete_image(request: Request, image_id: ImageId, service: ServiceDepe
 )
 async def image_picture(image_id: ImageId, service: ServiceDependency) -> Response:
     """The picture of an uploaded image as the server decoded it: upright, 8 bits, windowed, without any header."""
-    return Response(await service.images.png(image_id), media_type="image/png")
+    return Response(await service.views.picture(image_id), media_type="image/png")
 
 
 @router.get("/images/{image_id}/questions", tags=["images"], responses=errors(*IMAGE_ERRORS))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, ServiceDependency, while_connected
 from medical_vqa.serving.api.routes import IMAGE_ERRORS, UPLOAD_ERRORS, ImageId, errors
-from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.errors import ApiError, no_room
 from medical_vqa.serving.middleware.outer import PRIVATE_CACHE
 from medical_vqa.serving.schema.common import MAX_FRAME, WINDOW, PlaneName
 from medical_vqa.serving.schema.images import ImageItem, RetrieveRequest, SeriesUpload
@@ -64,11 +64,14 @@ async def upload_series(request: Request, service: ServiceDependency, client: Cl
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "unsupported_media_type", "expected a form (multipart/form-data) with the field files")
-    async with request.form(max_files=MAX_FILES, max_fields=0) as form:
-        parts = form.getlist("files")
-        if not parts or len(parts) < len(form.multi_items()):
-            raise ApiError(422, "invalid", "expected the field files with one file or more, and no other field")
-        files = [await part.read() for part in parts if not isinstance(part, str)]
+    try:
+        async with request.form(max_files=MAX_FILES, max_fields=0) as form:
+            parts = form.getlist("files")
+            if not parts or len(parts) < len(form.multi_items()):
+                raise ApiError(422, "invalid", "expected the field files with one file or more, and no other field")
+            files = [await part.read() for part in parts if not isinstance(part, str)]
+    except OSError as error:
+        raise no_room() from error
     return await while_connected(request, service.upload_series(files, client=client))
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from PIL import Image
 
 from medical_vqa.data.feedback import Rating, record
 from medical_vqa.errors import DataError
+from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.conversations.answering import Answering
 from medical_vqa.serving.conversations.open_conversation import OpenConversation
 from medical_vqa.serving.conversations.open_conversations import OpenConversations
 from medical_vqa.serving.dicom_reports import dicom_report
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.image_store.calls import StoreCalls
 from medical_vqa.serving.schema.conversations import (
     Conversation,
     ConversationImage,
@@ -38,18 +40,20 @@ MAX_TURNS = 300
 """Questions about each of them."""
 MAX_ALL_TURNS = 2_000
 """Questions of a conversation."""
+_PART_OF_CONNECTIONS = 4  # the part of a server's connections whose clients may wait for a change
 _LONGEST_WAIT = 20.0  # seconds that a reader waits for a change; proxies end a request after 30 or 60
 
 
 class Conversations:
     """Conversations by id; used from the event loop alone."""
 
-    def __init__(self, choose: Callable[[str | None], Service], store: ImageStore) -> None:
+    def __init__(self, choose: Callable[[str | None], Service], calls: StoreCalls) -> None:
         """Keep conversations in a store; `choose` returns what answers with a model, None the default one."""
         self._choose = choose
-        self._conversations = OpenConversations(store, self._resume)
+        self._conversations = OpenConversations(calls, self._resume)
         self._answering = Answering(choose, self._conversations.save)
         self._stopping = False
+        self._readers: dict[asyncio.Future[Literal[True]], str] = {}  # that wait for a change, the oldest first
 
     def _resume(self, entry: OpenConversation, image_id: str, turn: ConversationTurn) -> None:
         self._answering.start(entry, image_id, turn)
@@ -70,9 +74,27 @@ class Conversations:
         """
         entry = await self._conversations.get(conversation_id)
         if entry.conversation.version <= after and not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(entry.changed.wait(), _LONGEST_WAIT)
+            await self._wait_for_change(entry)
         return entry.to_json()
+
+    async def _wait_for_change(self, entry: OpenConversation) -> None:
+        """Wait some seconds; one reader too many ends the wait of the oldest of the client that has most of them.
+
+        Each holds a connection, and whoever holds all of them keeps everybody else out.
+        """
+        client = current_client().name
+        if len(self._readers) >= max(1, self._service.settings.max_connections // _PART_OF_CONNECTIONS):
+            most, _ = Counter([*self._readers.values(), client]).most_common(1)[0]
+            oldest = next(reader for reader, name in self._readers.items() if name == most)
+            del self._readers[oldest]
+            oldest.cancel()
+        reader = asyncio.ensure_future(entry.changed.wait())
+        self._readers[reader] = client
+        try:
+            await asyncio.wait({reader}, timeout=_LONGEST_WAIT)
+        finally:
+            reader.cancel()
+            self._readers.pop(reader, None)
 
     def stop_waiting(self) -> None:
         """Answer every reader that waits for a change, and those who come: the server is about to stop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.conversations.open_conversation import OpenConversation
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.image_store.base import ImageStore
+from medical_vqa.serving.image_store.calls import StoreCalls
 from medical_vqa.serving.image_store.repository import stored_name
 from medical_vqa.serving.schema.common import IMAGE_ID
 from medical_vqa.serving.schema.conversations import Conversation, ConversationTurn
@@ -26,14 +25,14 @@ _ID = re.compile(IMAGE_ID)
 class OpenConversations:
     """Conversations by id, those used last in memory; used from the event loop alone."""
 
-    def __init__(self, store: ImageStore, resume: Callable[[OpenConversation, str, ConversationTurn], None]) -> None:
+    def __init__(self, calls: StoreCalls, resume: Callable[[OpenConversation, str, ConversationTurn], None]) -> None:
         """Keep conversations in a store.
 
         Args:
-            store: Has every conversation.
+            calls: Of the store that has every conversation.
             resume: Answers a question about an image (its id) whose server stopped before it had answered.
         """
-        self._store = store
+        self._calls = calls
         self._resume = resume
         self._open: dict[str, OpenConversation] = {}  # the least recently used first
 
@@ -55,7 +54,7 @@ class OpenConversations:
         entry = self._open.pop(name, None)
         if entry is not None:
             self._open[name] = entry
-        if entry is not None and not await asyncio.to_thread(self._store.contains, name):
+        if entry is not None and not await self._calls.contains(name):
             self._open.pop(name, None)  # its time is over, or it was deleted elsewhere
             raise unknown_conversation()
         if entry is None:
@@ -68,7 +67,7 @@ class OpenConversations:
         return entry
 
     async def _load(self, name: str) -> OpenConversation:
-        blob = await asyncio.to_thread(self._store.get, name)
+        blob = await self._calls.get(name)
         if blob is None:
             raise unknown_conversation()
         try:
@@ -97,7 +96,7 @@ class OpenConversations:
     async def save(self, entry: OpenConversation) -> None:
         """Write a conversation to the store."""
         async with entry.writing:  # in order: an older version must not overwrite a newer one
-            await asyncio.to_thread(self._store.put, entry.name, entry.to_json())
+            await self._calls.put(entry.name, entry.to_json())
 
     def wake_all(self) -> None:
         """Wake every reader that waits for a change."""

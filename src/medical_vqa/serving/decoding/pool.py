@@ -82,7 +82,9 @@ class DecoderPool:
             ApiError: 400, 413 or 415 for the upload, 429 when too many wait or the deadline has passed.
         """
         size = job.size
-        if self._queued >= self._limits.queue_size or (self._queued and self._queued_bytes + size > _MAX_QUEUED_BYTES):
+        if self._queue.is_full_for(client, max(1, self._limits.queue_size - len(self._running))) or (
+            self._queued and self._queued_bytes + size > _MAX_QUEUED_BYTES
+        ):
             raise overloaded(self._limits.deadline / 2)
         self._queued += 1
         self._queued_bytes += size
@@ -101,6 +103,8 @@ class DecoderPool:
         except MedicalVqaError as error:
             raise to_api_error(error) from error
         finally:
+            if waiting.future.cancelled():  # nobody awaits it any more, and it holds the upload
+                self._queue.remove(lambda other: other is waiting)
             self._queued -= 1
             self._queued_bytes -= size
 

@@ -148,14 +148,11 @@ class Scheduler:
         return result
 
     def _is_full_for(self, tenant: str) -> bool:
-        """Whether a tenant must come back later: what others have waiting takes nothing of its part of the queue."""
-        waiting, own = len(self._queue), self._queue.waiting(tenant)
-        tenants = self._queue.tenants + (own == 0)
-        if waiting >= 2 * self._options.queue_size or (
-            waiting >= self._options.queue_size and own >= self._options.queue_size / tenants
-        ):
+        """Whether a tenant must come back later: the queue is full, or what is ahead takes longer than the deadline."""
+        if self._queue.is_full_for(tenant, self._options.queue_size):
             return True
-        ahead = min(waiting, own * tenants)
+        waiting, own = len(self._queue), self._queue.waiting(tenant)
+        ahead = min(waiting, own * (self._queue.tenants + (own == 0)))
         return ahead * self._seconds_per_item > self._options.deadline
 
     def _backlog(self) -> float:

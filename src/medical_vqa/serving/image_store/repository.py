@@ -25,7 +25,6 @@ from medical_vqa.serving.decoding.decoded_image import DecodedImage
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import no_values, unknown_image
-from medical_vqa.serving.image_store.base import ImageStore
 from medical_vqa.serving.image_store.blob import (
     DamagedBlobError,
     StoredImage,
@@ -34,6 +33,7 @@ from medical_vqa.serving.image_store.blob import (
     read_sources,
     write_blob,
 )
+from medical_vqa.serving.image_store.calls import LARGE_TIMEOUT, StoreCalls
 from medical_vqa.serving.image_store.values_blob import read_values, write_values
 from medical_vqa.serving.quotas import Quotas
 from medical_vqa.serving.schema.common import IMAGE_ID
@@ -45,7 +45,6 @@ RECHECK_SECONDS = 10.0
 deletion on another server takes effect."""
 _ID = re.compile(IMAGE_ID)
 _LOG = structlog.get_logger("medical_vqa.serving")
-_STORE_THREADS = 16  # that wait for a store
 _WORK_THREADS = 2  # that compute: with more, the event loop waits for its turn among them
 ID_HEAD = 24
 """Characters of a picture's key with which the ids of its images begin."""
@@ -68,7 +67,7 @@ class ImageRepository:
 
     def __init__(
         self,
-        store: ImageStore,
+        calls: StoreCalls,
         engine: Engine | RemoteEngine,
         *,
         ttl: float | None,
@@ -79,14 +78,15 @@ class ImageRepository:
         """Set up the cache.
 
         Args:
-            store: Where the blobs live.
+            calls: Of the store where the blobs live.
             engine: Encodes the pictures.
             ttl: Seconds until an image expires; None: never.
             cache_bytes: Bound of the features that stay in memory.
             values_cache_bytes: Bound of the values of series that stay in memory; larger ones fill it alone.
             keep_originals: Whether uploaded files are stored too, header and all.
         """
-        self._store = store
+        self._calls = calls
+        self._store = calls.store
         self._engine = engine
         self._ttl = ttl
         self._keep_originals = keep_originals
@@ -100,7 +100,6 @@ class ImageRepository:
         self._quotas = Quotas(ttl)
         self._loading: dict[str, asyncio.Task[StoredImage]] = {}
         self._loading_values: dict[str, asyncio.Task[Volume]] = {}
-        self._threads = DaemonThreads(_STORE_THREADS, "store")
         self._workers = DaemonThreads(_WORK_THREADS, "blobs")
         self._working = asyncio.Semaphore(_WORK_THREADS)
 
@@ -129,7 +128,7 @@ class ImageRepository:
         try:
             if decoded.volume is not None:  # first, so that an image that is there has its values
                 await self._put_values(decoded.volume, _values_name(name))
-            await self._call_store(lambda: self._store.put(name, blob))
+            await self._calls.put(name, blob)
         except BaseException:
             self._quotas.release(client.owner, image_id)
             raise
@@ -138,7 +137,7 @@ class ImageRepository:
 
     async def _put_values(self, volume: Volume, name: str) -> None:
         blob = await self._in_thread(lambda: write_values(volume, name=name))
-        await self._call_store(lambda: self._store.put(name, blob))
+        await self._calls.call(lambda: self._store.put(name, blob), seconds=LARGE_TIMEOUT)
         if self._store.blocking:
             self._values_cache[name] = volume
         else:  # the values in the blob itself, so that they are in memory once
@@ -161,10 +160,11 @@ class ImageRepository:
 
     async def _load_values(self, name: str) -> Volume:
         self._values_cache.pop(name, None)
-        blob = await self._call_store(lambda: self._store.get(name))
-        if blob is None:  # the store was too small for it
-            raise unknown_image()
-        volume = await self._read(name, lambda: read_values(blob, name=name))
+        async with self._calls.reading_values():
+            blob = await self._calls.call(lambda: self._store.get(name), seconds=LARGE_TIMEOUT)
+            if blob is None:  # the store was too small for it
+                raise unknown_image()
+            volume = await self._read(name, lambda: read_values(blob, name=name))
         self._values_cache[name] = volume
         return volume
 
@@ -200,10 +200,11 @@ class ImageRepository:
         """What `read` finds in the blob of the client's image."""
         await self.get(image_id)
         name = stored_name(image_id, current_client().owner)
-        blob = await self._call_store(lambda: self._store.get(name))
-        if blob is None:
-            raise unknown_image()
-        return await self._read(name, lambda: read(name, blob))
+        async with self._calls.reading_picture():
+            blob = await self._calls.get(name)
+            if blob is None:
+                raise unknown_image()
+            return await self._read(name, lambda: read(name, blob))
 
     async def delete(self, image_id: str) -> None:
         """Forget the client's image and the answers about it; raises `ApiError` (404)."""
@@ -211,8 +212,8 @@ class ImageRepository:
         name = stored_name(image_id, owner)
         self._cache.pop(name, None)
         self._values_cache.pop(_values_name(name), None)
-        await self._call_store(lambda: self._store.delete(_values_name(name)))
-        if not await self._call_store(lambda: self._store.delete(name)):
+        await self._calls.delete(_values_name(name))
+        if not await self._calls.delete(name):
             raise unknown_image()
         self._quotas.release(owner, image_id)
         self._engine.forget(image_id[:ID_HEAD])
@@ -224,7 +225,6 @@ class ImageRepository:
 
     def close(self) -> None:
         """Stop the threads, after what they are doing."""
-        self._threads.shutdown()
         self._workers.shutdown()
 
     def _cached(self, name: str) -> StoredImage | None:
@@ -249,20 +249,19 @@ class ImageRepository:
 
     async def _load(self, image_id: str, name: str) -> StoredImage:
         entry = self._cache.get(name)
-        if entry is not None and await self._call_store(lambda: self._store.contains(name)):
+        if entry is not None and await self._calls.contains(name):
             self._add_to_cache(name, entry[0])
             return entry[0]
         if self._cache.pop(name, None) is not None:  # deleted on another server
             self._engine.forget(image_id[:ID_HEAD])
-        blob = await self._call_store(lambda: self._store.get(name))
-        if blob is None:
-            raise unknown_image()
-        image, picture = await self._read(
-            name,
-            lambda: read_blob(
-                image_id, blob, name=name, fingerprint=self._engine.fingerprint, spec=self._engine.model.picture
-            ),
-        )
+        fingerprint, spec = self._engine.fingerprint, self._engine.model.picture
+        async with self._calls.reading_blob():
+            blob = await self._calls.get(name)
+            if blob is None:
+                raise unknown_image()
+            image, picture = await self._read(
+                name, lambda: read_blob(image_id, blob, name=name, fingerprint=fingerprint, spec=spec)
+            )
         if picture is not None:  # written by a server with another model
             features = await self._engine.encode(image.digest, picture)
             if features is not None:
@@ -276,15 +275,10 @@ class ImageRepository:
             return await self._in_thread(read)
         except DamagedBlobError:
             self._cache.pop(name, None)
-            await self._call_store(lambda: self._store.quarantine(name))
+            await self._calls.quarantine(name)
             self._engine.metrics.damaged.inc()
             _LOG.error("damaged blob quarantined", image=hashlib.sha256(name.encode()).hexdigest()[:12])
             raise unknown_image() from None
-
-    async def _call_store(self, call: Callable[[], T]) -> T:
-        if not self._store.blocking:
-            return call()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         async with self._working:  # or results of many megabytes would wait for a busy event loop

@@ -10,6 +10,7 @@ The log has no query string, no header and no body. One layer, because each furt
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -21,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.errors import ApiError, shutting_down
 from medical_vqa.serving.logs import AccessLog
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.page_files import DOCS_PATHS, DOCS_POLICY, PAGE_PATHS, PAGE_POLICY
@@ -113,6 +114,11 @@ class OuterMiddleware:
             await self._app(scope, receive, send_response)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:  # a stop, whose time for running requests is over
+            if status or not self._draining.active:
+                raise
+            self._metrics.refused.labels("not_ready").inc()
+            await problem_response(shutting_down(), scope["path"])(scope, receive, send_response)
         except Exception as exception:
             error = to_api_error(exception)
             self._record(error, exception)

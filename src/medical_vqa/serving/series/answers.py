@@ -33,9 +33,13 @@ from medical_vqa.serving.schema.answers import SliceAnswer
 from medical_vqa.serving.series.views import Selection, chosen_window, facts_of, frame_of
 
 if TYPE_CHECKING:
-    from medical_vqa.data.imaging.planes import Plane
-    from medical_vqa.data.imaging.volume import Volume
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from medical_vqa.data.imaging.decoded_frame import DecodedFrame
+    from medical_vqa.data.imaging.planes import Plane
+
+_SERIES_AT_ONCE = 2  # whose slices are being prepared, each with its values in memory
 _PREPARED_SLICES = 512  # as the model receives them, tens of kilobytes each
 
 
@@ -59,14 +63,15 @@ class SliceAnswers:
     def __init__(self, images: ImageRepository, engine: Engine | RemoteEngine) -> None:
         self._images = images
         self._engine = engine
+        self._preparing = asyncio.Semaphore(_SERIES_AT_ONCE)
         self._prepared: LRUCache[Any, StoredImage] = LRUCache(_PREPARED_SLICES)
 
     async def one_slice(self, image: StoredImage, selection: Selection) -> StoredImage:
         """One slice of a stored image as an image that can be asked about; raises `ApiError` (404, 422)."""
         facts = facts_of(image)
         window = chosen_window(facts, selection.window)
-        volume = await self._images.volume(image.id)
-        return await self._slice(image, volume, frame_of(facts, selection), selection.plane, window)
+        (one,) = await self._slices(image, [frame_of(facts, selection)], selection.plane, window)
+        return one
 
     async def ask(self, image: StoredImage, question: str, selection: Selection, **options: Any) -> SeriesResult:
         """Answer a question about a series by several of its slices.
@@ -99,15 +104,14 @@ class SliceAnswers:
             raise ApiError(
                 422, "invalid", f"this series has no {plane} plane; its planes are {', '.join(facts.planes)}"
             )
-        volume = await self._images.volume(image.id)
-        presence = await self._presence(image, volume, question, plane, window, options.get("received"))
+        presence = await self._presence(image, question, plane, window, options.get("received"))
         number = slices_at_once(self._engine.model.slices_together)
         showing = showing_slices(presence, number)
         indices = showing or spread(facts.planes[plane], number)
         together = min(len(indices), self._engine.model.slices_together)
         if together > 1:
             indices = [indices[place] for place in spread(len(indices), together)]
-        slices = [await self._slice(image, volume, index, plane, window) for index in indices]
+        slices = await self._slices(image, indices, plane, window)
         if together > 1:
             first, *others = slices
             options["others"] = [(other.digest, other.visual) for other in others]
@@ -153,7 +157,6 @@ class SliceAnswers:
     async def _presence(
         self,
         image: StoredImage,
-        volume: Volume,
         question: str,
         plane: Plane,
         window: tuple[float, float] | None,
@@ -161,31 +164,51 @@ class SliceAnswers:
     ) -> dict[int, float]:
         if self._engine.model.entity_in(question) is None:
             return {}
-        candidates = spread(volume.slices[plane], CANDIDATES)
-        pictures = {index: (await self._slice(image, volume, index, plane, window)).visual for index in candidates}
+        candidates = spread(facts_of(image).planes[plane], CANDIDATES)
+        slices = await self._slices(image, candidates, plane, window)
+        pictures = {index: one.visual for index, one in zip(candidates, slices, strict=True)}
         return await self._engine.presence(question, pictures, received=received)
 
-    async def _slice(
+    async def _slices(
         self,
         image: StoredImage,
-        volume: Volume,
-        index: int | None,
+        indices: Sequence[int | None],
         plane: Plane | None,
         window: tuple[float, float] | None,
-    ) -> StoredImage:
-        """A slice as the model receives it; prepared once, as long as it stays in the cache."""
-        digest = f"{image.digest}/{plane or volume.acquired}/{index}/{window}"
-        key = image.id, digest
-        if key not in self._prepared:
-            spec = self._engine.model.picture
-            try:
-                frame, picture = await asyncio.to_thread(prepared_slice, volume, index, plane, window, spec)
-            except ImageError as error:
-                raise ApiError(422, "invalid", str(error)) from None
+    ) -> list[StoredImage]:
+        """Slices as the model receives them, each prepared once, as long as it stays in the cache.
+
+        The values are held only until the pictures are there, and of few series at once: while the model encodes them,
+        many questions about other series may wait.
+        """
+        digests = {index: f"{image.digest}/{plane or facts_of(image).plane}/{index}/{window}" for index in indices}
+        known = {index: self._prepared.get((image.id, digest)) for index, digest in digests.items()}
+        missing = [index for index, one in known.items() if one is None]
+        pictures = await self._pictures(image, missing, plane, window) if missing else []
+        for index, (frame, picture) in zip(missing, pictures, strict=True):
+            digest = digests[index]
             features = await self._engine.encode(digest, picture)
             visual = picture if features is None else features
-            self._prepared[key] = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
-        return self._prepared[key]
+            one = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
+            known[index] = self._prepared[image.id, digest] = one
+        return [one for index in indices if (one := known[index]) is not None]
+
+    async def _pictures(
+        self,
+        image: StoredImage,
+        indices: Sequence[int | None],
+        plane: Plane | None,
+        window: tuple[float, float] | None,
+    ) -> list[tuple[DecodedFrame, NDArray[np.uint8]]]:
+        spec = self._engine.model.picture
+        async with self._preparing:
+            volume = await self._images.volume(image.id)
+            try:
+                return [
+                    await asyncio.to_thread(prepared_slice, volume, index, plane, window, spec) for index in indices
+                ]
+            except ImageError as error:
+                raise ApiError(422, "invalid", str(error)) from None
 
 
 def _combined(results: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:

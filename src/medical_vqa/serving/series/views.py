@@ -16,6 +16,7 @@ from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError
 from medical_vqa.serving.decoding.pictures import png_of
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.fair_turns import FairTurns
 from medical_vqa.serving.image_store.blob import StoredImage
 from medical_vqa.serving.image_store.repository import ImageRepository
 from medical_vqa.serving.schema.images import ImageFacts
@@ -80,8 +81,14 @@ def facts_of(image: StoredImage) -> ImageFacts:
 class SliceViews:
     """Shows stored images."""
 
-    def __init__(self, images: ImageRepository) -> None:
+    def __init__(self, images: ImageRepository, turns: FairTurns) -> None:
         self._images = images
+        self._turns = turns  # one for all pictures that are shown: reading and drawing them takes memory and time
+
+    async def picture(self, image_id: str) -> bytes:
+        """The picture of an image as it was decoded, as PNG; raises `ApiError` (404, 429)."""
+        async with self._turns.turn():
+            return await self._images.png(image_id)
 
     async def etag(self, image_id: str, selection: Selection, *, invert: bool) -> str:
         """A strong entity tag of a view, without making it; raises `ApiError` (404) where there is no such image."""
@@ -98,8 +105,13 @@ class SliceViews:
             invert: Whether black and white change places.
 
         Raises:
-            ApiError: 404 for an unknown image, or a window of one without values; 422 where there is no such slice.
+            ApiError: 404 for an unknown image, or a window of one without values; 422 where there is no such slice; 429
+                where too many are drawn.
         """
+        async with self._turns.turn():
+            return await self._png(image_id, selection, invert)
+
+    async def _png(self, image_id: str, selection: Selection, invert: bool) -> bytes:
         image = await self._images.get(image_id)
         facts = facts_of(image)
         if _is_stored_picture(facts, selection):
@@ -111,10 +123,10 @@ class SliceViews:
 
     async def values(self, image_id: str, selection: Selection) -> SliceValues:
         """The values of one slice; raises `ApiError` like `png`, and 404 ``no_values`` where none are stored."""
-        image = await self._images.get(image_id)
-        facts = facts_of(image)
-        volume = await self._images.volume(image_id)
-        return await asyncio.to_thread(_slice_values, volume, facts, selection)
+        async with self._turns.turn():
+            image = await self._images.get(image_id)
+            volume = await self._images.volume(image_id)
+            return await asyncio.to_thread(_slice_values, volume, facts_of(image), selection)
 
     async def _volume(self, image_id: str, facts: ImageFacts, selection: Selection) -> Volume:
         if facts.values is None and selection.window is None:  # a picture of 8 bits has its one frame alone

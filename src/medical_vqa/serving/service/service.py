@@ -14,8 +14,10 @@ from typing import Self
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
+from medical_vqa.serving.fair_turns import FairTurns
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
+from medical_vqa.serving.image_store.calls import StoreCalls
 from medical_vqa.serving.image_store.repository import ImageRepository
 from medical_vqa.serving.schema.answers import ModelRef
 from medical_vqa.serving.schema.images import ImageItem, LeftOutFile, RetrieveRequest, SeriesUpload, UploadedImage
@@ -31,7 +33,8 @@ from medical_vqa.serving.service.rendering import image_item
 from medical_vqa.serving.settings import Settings
 
 _STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
-_MAX_SWEEP_INTERVAL = 60.0  # seconds
+_MAX_SWEEP_INTERVAL, _LONGEST_SWEEP = 60.0, 3600.0  # seconds
+_VIEWS_AT_ONCE = 2  # pictures and slices that are read and drawn: with more, questions wait for the processor
 
 
 class Service:
@@ -47,7 +50,9 @@ class Service:
         """
         self.settings = settings
         self.store = store or open_store(settings.store, ttl=settings.store_ttl, max_bytes=settings.store_bytes)
+        self.store_calls = StoreCalls(self.store)
         self._decoders = Decoders(settings)
+        self._view_turns = FairTurns(_VIEWS_AT_ONCE, settings.queue_size, settings.deadline)
         self._audit = Audit(settings)
         self._store_checked_at = -math.inf
         self._store_check: asyncio.Task[None] | None = None
@@ -59,14 +64,14 @@ class Service:
         self.engine = engine
         self.model = ModelRef(name=engine.card.name, family=engine.card.family, id=engine.id)
         self.images = ImageRepository(
-            self.store,
+            self.store_calls,
             engine,
             ttl=self.settings.store_ttl,
             cache_bytes=self.settings.image_cache_bytes,
             values_cache_bytes=self.settings.series_cache_bytes,
             keep_originals=self.settings.keep_originals,
         )
-        self.views = SliceViews(self.images)
+        self.views = SliceViews(self.images, self._view_turns)
         self.questions = Questions(engine, self.model, self.images, self._decoders, self._audit, self.settings)
 
     def with_engine(self, engine: Engine | RemoteEngine) -> Self:
@@ -80,7 +85,7 @@ class Service:
         if time.monotonic() - self._store_checked_at < _STORE_CHECK_INTERVAL:
             return
         if self._store_check is None or self._store_check.done():
-            self._store_check = asyncio.create_task(asyncio.to_thread(self.store.check))
+            self._store_check = asyncio.create_task(self.store_calls.call(self.store.check))
         try:
             async with asyncio.timeout(_STORE_CHECK_TIMEOUT):
                 await asyncio.shield(self._store_check)
@@ -90,7 +95,7 @@ class Service:
 
     async def start(self) -> None:
         """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
-        await asyncio.to_thread(self.store.check)
+        await self.store_calls.call(self.store.check)
         self._decoders.start()
         await asyncio.to_thread(self.engine.start)
         self._sweeper = asyncio.create_task(self._sweep_forever())
@@ -100,6 +105,7 @@ class Service:
         if self._sweeper is not None:
             self._sweeper.cancel()
         async with contextlib.AsyncExitStack() as closing:  # the rest also where one cannot be closed
+            closing.push_async_callback(asyncio.to_thread, self.store_calls.close)
             closing.push_async_callback(asyncio.to_thread, self.images.close)
             closing.push_async_callback(asyncio.to_thread, self._decoders.close)
             closing.push_async_callback(asyncio.to_thread, self.engine.close)
@@ -110,10 +116,7 @@ class Service:
         while True:
             await asyncio.sleep(interval)
             with contextlib.suppress(Exception):  # a store that is unavailable now is swept next time
-                if self.store.blocking:
-                    await asyncio.to_thread(self.store.sweep)
-                else:
-                    self.store.sweep()
+                await self.store_calls.call(self.store.sweep, seconds=_LONGEST_SWEEP)
 
     async def upload(self, upload: Upload, *, client: str = "") -> UploadedImage:
         """Decode, encode and store a client's image; raises `ApiError`."""
