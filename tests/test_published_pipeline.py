@@ -208,23 +208,27 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, 
         *(("chat", lora) for lora in ({}, VISION["lora"], PROJECTOR["lora"], WHOLE["lora"])),
     ],
 )
-def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path):
+def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path, watcher):
     lora = {"lora": trained | {"dropout": 0.0}}
     settings = {"learning_rate": 1e-2, "grouping": "question", "epochs": 2, "micro_batch": 3}
     rows = len(SelectedDataset.open(select_rows(recipe())).rows("train"))
     whole = next(size for size in range(6, rows, 2) if rows % size == 1)  # one row is left over
-    for name, processes, batch_size in (("one", 1, whole), ("two", 2, whole // 2)):
-        content = yaml.safe_load(recipe(family, model=lora, batch_size=batch_size, **settings).to_yaml())
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content | {"name": name}), encoding="utf-8")
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*launcher, "-m", "medical_vqa", "train", f"{name}.yaml", "--run-dir", f"runs/{name}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-    one, two = losses(tmp_path / "runs" / "one"), losses(tmp_path / "runs" / "two")
+    train(recipe(family, model=lora, batch_size=whole, **settings), tmp_path / "one", watcher=watcher)
+    (tmp_path / "two.yaml").write_text(recipe(family, model=lora, batch_size=whole // 2, **settings).to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "medical_vqa"]
+    done = subprocess.run(
+        [*command, "train", "two.yaml", "--run-dir", "two"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
-    scores = [[row["em"] for row in Journal(tmp_path / "runs" / name).rows() if "em" in row] for name in ("one", "two")]
+    scores = [[row["em"] for row in Journal(tmp_path / name).rows() if "em" in row] for name in ("one", "two")]
     assert scores[0] == scores[1]  # the questions were divided among the processes
 
 
