@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -603,6 +604,34 @@ def test_reports_and_comparisons_take_names_paths_and_what_predict_returned(work
     together = mv.report([predictions, other], tmp_path / "both.html", **rows)
     assert "Is one better?" in together.page.read_text(encoding="utf-8")
     assert [pair.metric for pair in mv.compare([predictions, str(other)], **rows)] == ["em", "f1"]
+
+
+@pytest.fixture
+def read_only_run(work, tmp_path):
+    """A run folder of a colleague: its files can be read, by root too, and nothing can be written."""
+    run = tmp_path / "theirs"
+    shutil.copytree("runs/demo", run)
+    folders = [run, run / "bundle"]
+    with pytest.MonkeyPatch.context() as patch:  # root may write where it is forbidden
+        access = os.access
+        patch.setattr(os, "access", lambda path, mode: access(path, mode) and not (mode & os.W_OK and path in folders))
+        for folder in folders:
+            for path in [*folder.iterdir(), folder]:
+                path.chmod(0o555 if path.is_dir() else 0o444)
+        yield run
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def test_a_run_that_cannot_be_written_is_asked_scored_reported_and_exported(read_only_run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    predictions = read_only_run / "predictions-validation.jsonl"
+    assert mv.load(read_only_run, device="cpu").ask(IMAGE, "Is this a CT?").text
+    assert mv.score(predictions).write() == Path("results-validation.json")
+    assert mv.report(predictions).page == Path("report-validation.html")
+    exported = Path(mv.export(read_only_run, to=tmp_path / "exported").location)
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in [exported, *exported.iterdir()])
 
 
 @pytest.mark.slow

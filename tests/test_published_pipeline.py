@@ -16,6 +16,7 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import FullyShardedDataParallelPlugin
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -582,7 +583,14 @@ def test_a_bundle_with_a_whole_language_model_says_how_others_load_it(recipe, tm
 
 
 def test_a_push_without_a_network_says_so(recipe, tmp_path, watcher, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise HTTPError("[Errno -2] Name or service not known")
+
     train(recipe("vilt"), tmp_path / "run", watcher=watcher)
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
+        with pytest.raises(OfflineError, match=r"hub cannot be reached.*--to DIR"):
+            export(tmp_path / "run", to="hub", repository="me/mine")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OfflineError, match=r"hub cannot be reached.*--to DIR"):
         export(tmp_path / "run", to="hub", repository="me/mine")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from medical_vqa.errors import ConfigError, DataError
 
 PARTIAL = ".partial"
 """Ending of a file that is being written; one is left where a process is killed meanwhile."""
+_FILE_MODE = 0o666  # of a new file, less the umask
 Result = TypeVar("Result")
 
 
@@ -182,6 +184,14 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def use_default_modes(folder: Path) -> None:
+    """Give the files in a new folder the mode of new files (by the umask, as the folder has): safetensors makes files
+    that only their owner reads, and copies of a read-only folder cannot be changed."""
+    folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+    for path in folder.iterdir():
+        path.chmod(folder.stat().st_mode & _FILE_MODE)
 
 
 def sync_folder(folder: Path) -> None:

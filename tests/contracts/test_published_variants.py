@@ -7,13 +7,16 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 
-from medical_vqa.errors import BundleError, ModelError
+from medical_vqa.errors import BundleError, ModelError, OfflineError
+from medical_vqa.models.hf.checkpoint import find_checkpoint
 from medical_vqa.schema.bundle_card import Decoding
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
@@ -277,3 +280,56 @@ def test_weights_in_several_pytorch_files_with_an_index_are_read(written, copied
     next(folder.glob("*.bin")).unlink()
     with pytest.raises(ModelError, match=r"cannot be loaded .* check that its files are complete"):
         build(name, folder)
+
+
+# --- what is no checkpoint that can be trained
+
+
+@pytest.mark.parametrize(("other", "tokenizer"), [(None, "none"), ("tekken.json", "tekken.json alone")])
+def test_a_checkpoint_without_a_tokenizer_that_transformers_reads_is_refused(copied, other, tokenizer):
+    folder = copied("mistral3")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    if other:
+        (folder / other).write_text("{}")
+    with pytest.raises(ModelError, match=rf"has no tokenizer .*expected tokenizer\.json, received {tokenizer}"):
+        build("mistral3", folder)
+
+
+def test_weights_that_are_quantized_already_are_refused_before_they_are_read(copied):
+    folder = copied("qwen2.5-vl")
+    change(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
+    for weights in (True, False):  # training, and its plan
+        with pytest.raises(ModelError, match=r"is quantized already \(awq\).*model\.four_bit: true"):
+            find_checkpoint(str(folder), weights=weights)
+
+
+def test_gguf_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for path in (tmp_path, tmp_path / "model.gguf"):
+        with pytest.raises(ModelError, match=r"is GGUF, which cannot be trained: name the checkpoint that it was made"):
+            find_checkpoint(str(path))
+
+
+class Repository:
+    """A repository of a hub."""
+
+    def __init__(self, *files: str) -> None:
+        self.siblings = [SimpleNamespace(rfilename=file) for file in files]
+
+
+def test_a_repository_of_gguf_files_is_refused_before_anything_is_downloaded(monkeypatch):
+    files = Repository("model-Q4_K_M.gguf", "config.json")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: files)
+    with pytest.raises(ModelError, match=r"someone/model-GGUF is GGUF, which cannot be trained"):
+        find_checkpoint("someone/model-GGUF")
+
+
+def test_without_a_network_a_checkpoint_is_looked_for_in_the_cache_and_the_sentence_says_how_to_fetch_it(monkeypatch):
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise HTTPError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setattr("medical_vqa.models.hf.checkpoint.snapshot_download", unreachable)
+    with pytest.raises(OfflineError, match=r"hf download nobody/nothing --local-dir"):
+        find_checkpoint("nobody/nothing")

@@ -1,6 +1,9 @@
 import json
+import os
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from medical_vqa.errors import BundleError, ConfigError
 from medical_vqa.models.baselines import QuestionLookup
@@ -78,6 +81,16 @@ def test_no_bundle_says_what_was_expected(tmp_path):
         load_bundle(tmp_path)
 
 
+def test_what_is_a_model_of_another_kind_says_what_runs_it(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for path in (tmp_path, tmp_path / "model.gguf"):
+        with pytest.raises(BundleError, match=r"GGUF is run by llama\.cpp, .*llama-server -m .*/v1"):
+            read_bundle_card(path)
+    (tmp_path / "model.gguf").rename(tmp_path / "config.json")
+    with pytest.raises(BundleError, match=r"it is a published checkpoint; train it .*vllm serve"):
+        read_bundle_card(tmp_path)
+
+
 def test_a_failed_save_leaves_the_old_bundle(bundle):
     def fail(folder):
         (folder / "half").write_text("half")
@@ -88,6 +101,22 @@ def test_a_failed_save_leaves_the_old_bundle(bundle):
         write_bundle(bundle, CARD, fail)
     assert (bundle / "card.json").read_text() == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_its_files_are_readable_as_new_files_are_whatever_wrote_them(tmp_path, umask, mode):
+    def save(folder):
+        BASELINE.save(folder)
+        save_file({"weights": np.zeros(2)}, folder / "weights.safetensors")  # which only its owner may read
+
+    before = os.umask(umask)
+    try:
+        write_bundle(tmp_path / "bundle", CARD, save)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").iterdir()} == dict.fromkeys(
+        ["card.json", "weights.safetensors", *(name for name in read_bundle_card(tmp_path / "bundle").files)], mode
+    )
 
 
 def test_writing_again_replaces_it(bundle):

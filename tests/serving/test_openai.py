@@ -16,6 +16,7 @@ from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.api.openai import image_urls
+from medical_vqa.serving.api.openai.answering import message_of
 from medical_vqa.serving.api.openai.structured import output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
@@ -308,6 +309,24 @@ def test_a_system_message_of_a_book_is_refused(remembering):
         client.chat.completions.create(model="echo-1", messages=turns)
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"role": "assistant", "content": None, "refusal": "I am not sure."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "I am not sure."}]},
+    ],
+)
+def test_an_earlier_refusal_is_the_answer_of_its_turn(remembering, refused):
+    model, client = remembering
+    client.chat.completions.create(model="echo-1", messages=[user(gray(46), "What?"), refused, user("And now?")])
+    assert model.last.turns == (("What?", "I am not sure."),)
+
+
+def test_an_abstention_without_an_answer_names_no_guess():
+    answer = Answer.model_construct(answer="", abstained=True, reason="The model gave no answer.")
+    assert message_of(answer, None).content == "The model gave no answer."
+
+
 def test_responses_read_instructions_and_turns(remembering):
     model, client = remembering
     turns = [*items("First?"), {"role": "assistant", "content": "60"}, {"role": "user", "content": "And now?"}]
@@ -396,7 +415,11 @@ def test_a_refused_response_names_the_parameter(client, changes, param):
         ({"response_format": json_schema({"type": "object", "properties": {"a": {}, "b": {}}})}, 400, "one property"),
         ({"response_format": json_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})}, 400, "$defs"),
         ({"response_format": json_schema({"enum": ["x", "y"]})}, 422, "fits no value"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, 422, "expected type 'text', 'image_url'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+            422,
+            "expected type 'text', 'refusal', 'image_url'",
+        ),
         ({"messages": messages(" ")}, 400, "no words"),
         ({"messages": messages("x" * 1001)}, 400, "shorten it"),
         ({"messages": messages("a\x00b")}, 400, "control characters"),

@@ -12,7 +12,7 @@ import yaml
 
 from medical_vqa import registry
 from medical_vqa.errors import ModelError, OfflineError
-from medical_vqa.io import sha256_file
+from medical_vqa.io import sha256_file, use_default_modes
 from medical_vqa.models.hf.families import LANGUAGE_FILE
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = Tru
         OfflineError: The hub cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,  # of httpx or of httpx2, as the hub's version has it
+        OfflineModeIsEnabled,
+    )
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
@@ -56,7 +61,7 @@ def push(bundle: Path, card: BundleCard, repository: str, *, private: bool = Tru
                 f"the hub refused {repository} ({str(error).splitlines()[0]}); log in with a token that may "
                 "write there: hf auth login"
             ) from error
-        except (OfflineModeIsEnabled, OSError) as error:
+        except (OfflineModeIsEnabled, OSError, HTTPError) as error:
             raise OfflineError(
                 f"the hub cannot be reached, so {repository} was not written; try again with a network connection, or "
                 f"export to a folder: medical-vqa export {bundle} --to DIR"
@@ -77,6 +82,7 @@ def write_export(bundle: Path, card: BundleCard, folder: Path) -> Path:
     if folder.exists():
         raise ModelError(f"{folder} exists; export into a new folder")
     shutil.copytree(bundle, folder)
+    use_default_modes(folder)
     full_language_model = (bundle / LANGUAGE_FILE).is_file()
     (folder / "README.md").write_text(model_card(card, full_language_model=full_language_model), encoding="utf-8")
     return folder

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.errors import BundleError
-from medical_vqa.io import sha256_file
+from medical_vqa.io import sha256_file, use_default_modes
 from medical_vqa.models.base import VqaModel
 from medical_vqa.registry import find
 from medical_vqa.runtime.environment import package_version
@@ -37,6 +37,7 @@ def write_bundle(folder: Path, card: BundleCard, save: Callable[[Path], None]) -
     new.mkdir(parents=True)
     try:
         save(new)
+        use_default_modes(new)
         files = {path.name: sha256_file(path) for path in sorted(new.iterdir())}
         created = datetime.now(UTC).isoformat(timespec="seconds")
         changes = {"files": files, "created": created, "version": package_version()}

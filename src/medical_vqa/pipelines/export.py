@@ -12,6 +12,7 @@ from medical_vqa import registry
 from medical_vqa.data.imaging.preprocessing import PictureSpec, prepare_picture
 from medical_vqa.data.imaging.raster import open_image
 from medical_vqa.errors import ConfigError, ModelError
+from medical_vqa.io import describe_disk_errors, use_default_modes
 from medical_vqa.pipelines.bundles import find_bundle, load_model
 
 if TYPE_CHECKING:
@@ -121,12 +122,17 @@ def export_merged(bundle: Path, out: Path) -> Path:
             f"{folder} is a {card.family} bundle, which has no adapter to merge; serve it with this package"
         )
     model_class = registry.find("models", card.family).model_class()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as place:
-        merged = Path(place) / out.name
+    with describe_disk_errors(out.parent, 0):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=out.parent))
+    try:
+        merged = place / out.name
         merged.mkdir()
         model_class.write_merged(folder, merged)
+        use_default_modes(merged)
         merged.rename(out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,9 +35,13 @@ def sibling(predictions: Path, word: str, suffix: str) -> Path:
 
 
 def output_path(predictions: Path, word: str, suffix: str) -> Path:
-    """Where a result about a predictions file is written: next to one with a card, else in the current folder."""
+    """Where a result about a predictions file is written: next to one with a card, else in the current folder.
+
+    In the current folder as well where the run folder cannot be written: a colleague's, or one on a read-only disk.
+    """
     path = sibling(predictions, word, suffix)
-    return path if card_path(predictions).is_file() else Path(path.name)
+    is_in_run = card_path(predictions).is_file() and os.access(path.parent, os.W_OK)
+    return path if is_in_run else Path(path.name)
 
 
 def require_other_file(path: Path, inputs: Iterable[Path]) -> None:

@@ -306,9 +306,22 @@ def read_bundle_card(folder: Path) -> BundleCard:
             error=BundleError,
         )
     except FileNotFoundError:
-        raise BundleError(
-            f"no bundle at {folder}: expected a folder with {CARD_NAME}, as `medical-vqa train` writes it"
-        ) from None
+        raise BundleError(f"no bundle at {folder}: {_advice(folder)}") from None
+
+
+def _advice(folder: Path) -> str:
+    """What to do with something that is no bundle."""
+    if folder.suffix.lower() == ".gguf" or (folder.is_dir() and any(folder.glob("*.gguf"))):
+        return (
+            "GGUF is run by llama.cpp, Ollama and LM Studio; start one, for example `llama-server -m MODEL.gguf "
+            "--mmproj PROJECTOR.gguf`, and ask openai:MODEL with the base URL http://localhost:8080/v1"
+        )
+    if (folder / "config.json").is_file():
+        return (
+            "it is a published checkpoint; train it (model.checkpoint of a recipe), or serve it, for example "
+            f"`vllm serve {folder}`, and ask vllm:{folder}"
+        )
+    return f"expected a folder with {CARD_NAME}, as `medical-vqa train` writes it"
 
 
 def write_bundle_card(folder: Path, card: BundleCard) -> None:

@@ -289,7 +289,6 @@ class Compact(CompactAnswering, CompactFamily):
         if half:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
         save_file(weights, folder / WEIGHTS_FILE)
-        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone, and packages keep that
         self.settings.write(folder)
 
     @classmethod

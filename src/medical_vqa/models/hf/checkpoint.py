@@ -7,12 +7,19 @@ The hub's environment variables ``HF_HUB_OFFLINE`` and ``HF_HOME`` apply.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of httpx or of httpx2, as the hub's version has it
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from medical_vqa.errors import ModelError, OfflineError
 from medical_vqa.io import sha256_file
@@ -81,7 +88,7 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             configuration that this package ships may stand in for a checkpoint that is not here.
 
     Raises:
-        ModelError: It does not exist.
+        ModelError: It does not exist, or its weights are quantized.
         OfflineError: It would have to be downloaded and cannot be.
     """
     folder = Path(name).expanduser()
@@ -95,12 +102,16 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
             raise ModelError(
                 f"{folder} is a bundle of this package and not a checkpoint: name the published one in model.checkpoint"
             )
+        if any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            raise _is_gguf(name)
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"{folder} is not a checkpoint: expected config.json and weights in it; point model.checkpoint at the "
                 "folder that holds them, or at a hub id such as Salesforce/blip2-flan-t5-xl"
             )
-        return Checkpoint(name, None, folder)
+        return _require_unquantized(Checkpoint(name, None, folder))
+    if folder.suffix.lower() == ".gguf":
+        raise _is_gguf(name)
     if not _REPOSITORY.fullmatch(name):
         raise ModelError(
             f"no checkpoint at {name}: expected a folder with config.json, or a hub id such as "
@@ -113,7 +124,7 @@ def find_checkpoint(name: str, revision: str | None = None, *, weights: bool = T
         if weights or revision is not None or not shipped.is_dir():
             raise
         return Checkpoint(name, None, shipped, shipped=True)
-    return Checkpoint(name, snapshot.name, snapshot)
+    return _require_unquantized(Checkpoint(name, snapshot.name, snapshot))
 
 
 def find_base(name: str, revision: str | None) -> Checkpoint:
@@ -145,7 +156,7 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
         )
     except HFValidationError as error:
         raise ModelError(f"{name!r} is not a hub id ({error}); correct model.checkpoint") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, HTTPError) as error:
         if isinstance(error, HfHubHTTPError):
             raise ModelError(
                 f"the hub has no checkpoint {name} (revision {revision or 'main'}), or it asks for a license to be "
@@ -163,8 +174,34 @@ def _weight_files(name: str, revision: str | None) -> tuple[str, ...]:
         files = [entry.rfilename for entry in HfApi().model_info(name, revision=revision).siblings or ()]
     except (OfflineModeIsEnabled, LocalEntryNotFoundError):
         return ("*.safetensors", "pytorch_model*.bin")
-    except OSError as error:
+    except (OSError, HTTPError) as error:
         if isinstance(error, HfHubHTTPError):
             raise
         return ("*.safetensors", "pytorch_model*.bin")
-    return ("*.safetensors",) if any(f.endswith(".safetensors") for f in files) else ("pytorch_model*.bin",)
+    endings = {Path(file).suffix for file in files}
+    if ".gguf" in endings and not endings & {".safetensors", ".bin"}:
+        raise _is_gguf(name)
+    return ("*.safetensors",) if ".safetensors" in endings else ("pytorch_model*.bin",)
+
+
+def _is_gguf(name: str) -> ModelError:
+    return ModelError(
+        f"{name} is GGUF, which cannot be trained: name the checkpoint that it was made from in model.checkpoint "
+        "(model.four_bit: true makes 4-bit weights of it); to ask it, serve it, see docs/how-to/remote-models.md"
+    )
+
+
+def _require_unquantized(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint; raises `ModelError` for weights that are quantized already."""
+    try:
+        config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return checkpoint  # whoever reads it as a configuration says what is wrong with it
+    settings = config.get("quantization_config") if isinstance(config, dict) else None
+    if settings is not None:
+        method = settings.get("quant_method", "an unknown method") if isinstance(settings, dict) else settings
+        raise ModelError(
+            f"{checkpoint.name} is quantized already ({method}): name the checkpoint in 16 or 32 bits that it was made "
+            "from in model.checkpoint; model.four_bit: true makes 4-bit weights of it, on an NVIDIA GPU"
+        )
+    return checkpoint

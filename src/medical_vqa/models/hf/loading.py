@@ -63,6 +63,8 @@ def explain_errors(what: str, problem: str = LOADING_FAILED) -> Iterator[None]:
         raise ModelError(f"{what} {problem.replace('{reason}', reason)}") from error
 
 
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
+"""Of which every tokenizer that transformers reads has one."""
 _BEYOND_FP16 = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "glm4")
 """Model types whose activations exceed fp16's range; vLLM refuses fp16 for these as well."""
 
@@ -190,7 +192,14 @@ def library_versions() -> dict[str, str]:
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:
-    """The tokenizer of a checkpoint; raises `ModelError`."""
+    """The tokenizer of a checkpoint; raises `ModelError`, also where transformers would make an empty one."""
+    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        received = "tekken.json alone, Mistral AI's own form" if (folder / "tekken.json").is_file() else "none"
+        raise ModelError(
+            f"{name} has no tokenizer in the hub's form: expected tokenizer.json, received {received}; put "
+            "tokenizer.json and tokenizer_config.json of the same model, or of a release with the same tokenizer, next "
+            "to its weights"
+        )
     with explain_errors(f"the tokenizer of {name}"):
         return transformers.AutoTokenizer.from_pretrained(folder)
 

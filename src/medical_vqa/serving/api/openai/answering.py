@@ -67,8 +67,8 @@ async def answer_conversation(
 def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:
     """The answer's turn: text or JSON; an abstention that the JSON cannot express is a refusal without content."""
     if schema is None:
-        text = f"{answer.reason} My best guess: {answer.answer}." if answer.abstained else answer.answer
-        return ChatMessage(content=text)
+        guess = f" My best guess: {answer.answer}." if answer.answer else ""
+        return ChatMessage(content=f"{answer.reason}{guess}" if answer.abstained else answer.answer)
     if answer.abstained and not schema.reports_abstention:
         return ChatMessage(content=None, refusal=answer.reason)
     return ChatMessage(content=schema.text(answer))

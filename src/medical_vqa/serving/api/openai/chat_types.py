@@ -49,7 +49,19 @@ class TextPart(RequestPart):
     text: str = Field(examples=[QUESTION_EXAMPLE])
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class RefusalPart(RequestPart):
+    """An earlier abstention in an answer's message."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        return self.refusal
+
+
+Part = Annotated[TextPart | RefusalPart | ImagePart, Field(discriminator="type")]
 """A piece of a message."""
 
 
@@ -58,16 +70,19 @@ class Message(RequestPart):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+    refusal: str | None = Field(None, description="Of an earlier answer, in place of its content.")
 
     @property
-    def parts(self) -> Sequence[TextPart | ImagePart]:
+    def parts(self) -> Sequence[Part]:
         """The content as a list."""
-        return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content or []
+        if self.content is None or isinstance(self.content, str):
+            return [TextPart(type="text", text=self.content or self.refusal or "")]
+        return self.content
 
     @property
     def text(self) -> str:
         """The words of its texts, with one space between two."""
-        return " ".join(" ".join(part.text for part in self.parts if isinstance(part, TextPart)).split())
+        return " ".join(" ".join(part.text for part in self.parts if not isinstance(part, ImagePart)).split())
 
 
 class StreamOptions(RequestPart):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from medical_vqa.serving.api.openai.chat_types import ImageOptions, ImagePart, Message, TextPart
+from medical_vqa.serving.api.openai.chat_types import ImageOptions, ImagePart, Message
 from medical_vqa.serving.api.openai.image_urls import read_image_url
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.common import MAX_QUESTION
@@ -143,9 +143,7 @@ def read_messages(messages: Sequence[Message], *, most_pictures: int = 1, field:
 
 
 def _characters(message: Message) -> int:
-    if isinstance(message.content, str):
-        return len(message.content)
-    return sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
+    return sum(len(part.text) for part in message.parts if not isinstance(part, ImagePart))
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
@@ -171,8 +169,8 @@ def _image_places(message: Message) -> list[int]:
     send them: the model was trained with the images first."""
     text, places = "", list[int]()
     for part in message.parts:
-        if isinstance(part, TextPart):
-            text = " ".join(f"{text} {part.text}".split())
-        else:
+        if isinstance(part, ImagePart):
             places.append(len(text))
+        else:
+            text = " ".join(f"{text} {part.text}".split())
     return [0] * len(places) if set(places) == {len(text)} else places

@@ -24,6 +24,7 @@ from medical_vqa.serving.api.openai.chat_types import (
     ImagePart,
     ImageUrl,
     Message,
+    Part,
     RefusedList,
     RequestPart,
     TextPart,
@@ -75,7 +76,7 @@ class InputItem(RequestPart):
         """The turn in the chat protocol's form."""
         if isinstance(self.content, str):
             return Message(role=self.role, content=self.content)
-        parts: list[TextPart | ImagePart] = []
+        parts: list[Part] = []
         for part in self.content:
             if isinstance(part, InputImage):
                 parts.append(ImagePart(type="image_url", image_url=ImageUrl(url=part.image_url)))
