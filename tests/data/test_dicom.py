@@ -121,6 +121,14 @@ def test_monochrome1_is_inverted() -> None:
     assert np.array_equal(decode_image(inverted).pixels, 255 - decode_image(plain).pixels)
 
 
+def test_a_window_narrower_than_one_is_an_exact_one() -> None:
+    """As of PET with a small slope: the linear function would divide by its width less one."""
+    data = made(np.arange(256, dtype=np.uint16).reshape(16, 16), RescaleSlope="0.001", RescaleIntercept="0",
+                WindowCenter="0.125", WindowWidth="0.25")  # fmt: skip
+    pixels = decode_image(data).pixels[:, :, 0]
+    assert np.array_equal(pixels.ravel()[[0, 125, 250]], [0, 128, 255])
+
+
 def test_a_voi_lut_goes_before_a_window() -> None:
     stored = np.arange(1024, dtype=np.uint16).reshape(32, 32)
     curve = np.linspace(0, 4095, 512) ** 2 // 4095

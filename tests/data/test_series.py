@@ -307,3 +307,35 @@ def test_a_slice_is_taken_out_of_the_volume_without_a_copy_of_all_its_values(pla
     volume = read_series(folder())
     section, _, _ = volume.section(plane=plane)
     assert np.shares_memory(section, volume.values)
+
+
+def test_last_digits_of_an_orientation_do_not_divide_a_series(tmp_path: Path) -> None:
+    values = patient()
+    for z in range(10):
+        cosine = 0.70749999 if z % 2 else 0.70750001  # on both sides of what rounds to 0.707 and to 0.708
+        sine = (1 - cosine**2) ** 0.5
+        turned = [cosine, sine, 0, -sine, cosine, 0]
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, ImageOrientationPatient=turned, PixelSpacing=[0.5, 0.5]))
+    volume = read_series(tmp_path)
+    assert volume.slices["axial"] == 10
+    assert volume.warnings == ()
+
+
+def test_slices_that_are_not_stacked_along_their_normal_are_reported(tmp_path: Path) -> None:
+    values = patient()
+    tilt = np.radians(15)
+    turned = [1, 0, 0, 0, float(np.cos(tilt)), float(np.sin(tilt))]
+    for z in range(10):  # the table moves along z, whatever the gantry does
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, ImageOrientationPatient=turned))
+    volume = read_series(tmp_path)
+    assert volume.warnings == ("the scanner's gantry was tilted: planes across the slices are distorted",)
+    assert volume.notes == ("tilted",)
+
+
+def test_of_a_series_without_the_size_of_a_pixel_nothing_is_in_millimeters(tmp_path: Path) -> None:
+    values = patient()
+    for z in range(10):
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, PixelSpacing=None))
+    volume = read_series(tmp_path)
+    assert (volume.measured, volume.view().spacing) == (False, None)
+    assert volume.notes == ("size_unknown",)

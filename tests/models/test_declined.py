@@ -2,6 +2,7 @@
 
 import pytest
 
+from medical_vqa.models import declined
 from medical_vqa.models.base import ModelFamily, Query
 from medical_vqa.models.declined import declined_reason
 from medical_vqa.schema.records import Prediction
@@ -76,3 +77,28 @@ def test_a_family_that_says_nothing_else_withholds_both():
     assert family(None, query, Prediction("0", DECLINED[0], DECLINED[0], None)).code == "model_declined"
     assert family(None, query, Prediction("0", "", "", None)).code == "empty_answer"
     assert family(None, query, Prediction("0", "No", "No", None)) is None
+
+
+@pytest.mark.parametrize("filler", ["!", " , ", "...\t", "抱歉", "\N{FULLWIDTH COMMA}"])
+def test_a_long_answer_takes_time_in_proportion_to_its_length(filler):
+    """In characters that are matched, not in seconds: the expressions take time with the square of them."""
+    matched = []
+
+    class Counted:
+        def __init__(self, pattern):
+            self.pattern = pattern
+
+        def match(self, text):
+            matched.append(len(text))
+            return self.pattern.match(text)
+
+    text = "x" + filler * 100_000
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_DECLINES", "_DECLINES_ZH"):
+            patch.setattr(declined, name, Counted(getattr(declined, name)))
+        assert declined.declined_reason(text) is None
+    assert max(matched) <= 400
+
+
+def test_an_answer_that_begins_with_punctuation_declines_as_one_without():
+    assert declined_reason("  --- " * 500 + "I'm sorry, but I can't interpret medical images.") is not None

@@ -180,6 +180,21 @@ def test_values_are_in_the_scanners_units(series, client):
     assert sagittal.headers["X-Spacing"] == "3,0.5"
 
 
+def test_nothing_is_in_millimeters_where_the_file_does_not_say_how_large_a_pixel_is(client):
+    """A page draws a scale and measures from what it receives: a pixel of one millimeter would be an invention."""
+    out = io.BytesIO()
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16).save(out, "PNG")
+    for data in (out.getvalue(), dicom_slice(0, PixelSpacing=None)):
+        image_id = client.post("/upload_image", files={"image_file": data}).json()["image_id"]
+        reply = client.get(f"/images/{image_id}/values")
+        assert reply.status_code == 200
+        assert "X-Spacing" not in reply.headers
+    series = upload(client, *[dicom_slice(z, PixelSpacing=None) for z in range(4)]).series[0]
+    assert (series.spacing_mm, series.notes) == (None, ["size_unknown"])
+    answer = client.post("/ask_question", json={"image_id": series.image_id, "question": "Is it a CT?", "frame": 1})
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"frame": 8}, "the axial plane has no slice 8; the slices are 0 to 7"),
     ({"window": "top"}, "window: expected CENTER,WIDTH or a name that this image has"),

@@ -41,14 +41,15 @@ _LACKS_PICTURE = (
     r"|please (?:upload|provide|attach|share) (?:an?|the|your) [^.;,]{0,30}(?:image|picture|scan|photo|x-?ray))"
 )
 _DECLINES = re.compile(
-    rf"^\W*(?:{_APOLOGY})?(?:{_ROLE})?(?:{_APOLOGY})?(?:{_CANNOT}{_ACTS}|{_LACKS_PICTURE})", re.IGNORECASE
+    rf"^(?:{_APOLOGY})?(?:{_ROLE})?(?:{_APOLOGY})?(?:{_CANNOT}{_ACTS}|{_LACKS_PICTURE})", re.IGNORECASE
 )
 _DECLINES_ZH = re.compile(
-    r"^\W*(?:很|非常)?(?:抱歉|对不起|不好意思|遗憾)?[\s,,。!:]*(?:但|但是)?(?:作为(?:一个|一名)?[^,,。]{0,20}(?:AI|人工智能|语言模型|助手)"
+    r"^(?:很|非常)?(?:抱歉|对不起|不好意思|遗憾)?[\s,,。!:]*(?:但|但是)?(?:作为(?:一个|一名)?[^,,。]{0,20}(?:AI|人工智能|语言模型|助手)"
     r"[^,,。]{0,12}[,,]?\s*)?(?:我|本人|我们)?(?:目前|暂时|并)?(?:无法|不能|不可以|没有办法|没法|没有能力)(?:直接|准确|为您|给您|对)*"
     r"(?:回答|提供|协助|帮助|诊断|解读|分析|判断|评估|查看|处理|看到(?:图|影|照|该图|这张))",
     re.IGNORECASE,
 )
+_LEADING = re.compile(r"^\W+")
 _CONTRAST = re.compile(r"\b(?:but|however|nevertheless|that said|still)\b[\s,]*(.+)", re.IGNORECASE | re.DOTALL)
 _CONTRAST_ZH = re.compile(r"(?:但是|但|不过|然而)[\s,,]*(.+)", re.DOTALL)
 _ADVICE = re.compile(
@@ -58,6 +59,7 @@ _ADVICE = re.compile(
     r"|doctor|physician|qualified|healthcare|medical))",
     re.IGNORECASE,
 )
+_OPENING = 400  # characters of an answer in which it declines: what is matched takes time with their square
 _ADVICE_ZH = re.compile(r"^\W*(?:我(?:可以|建议|能)|请|建议|您(?:可以|应)|如果)")
 
 
@@ -73,11 +75,13 @@ def declined_reason(answer: str, raw: str = "") -> Reason | None:
     if not answer.strip():
         return Reason("model_declined" if without_thoughts(raw).strip() else "empty_answer")
     text = answer.strip().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("\N{FULLWIDTH COMMA}", ",")
+    text = _LEADING.sub("", text)
+    opening = text[:_OPENING]
     for declines, contrast, advice in (
         (_DECLINES, _CONTRAST, _ADVICE),
         (_DECLINES_ZH, _CONTRAST_ZH, _ADVICE_ZH),
     ):
-        declining = declines.match(text)
+        declining = declines.match(opening)
         if declining is None:
             continue
         answered = contrast.search(text, declining.end())

@@ -65,7 +65,9 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
         planes={plane: volume.slices[plane] for plane in reversed(PLANES) if plane in volume.slices},
         plane=volume.acquired,
         frame=volume.slices[volume.acquired] // 2 if frame is None else frame,
-        spacing_mm=(volume.spacing[down], volume.spacing[across], volume.spacing[depth]) if frame is None else None,
+        spacing_mm=(volume.spacing[down], volume.spacing[across], volume.spacing[depth])
+        if frame is None and volume.measured
+        else None,
         windows=[default, *(NamedWindow(name=name, center=c, width=w) for name, (c, w) in presets.items())],
         window=default,
         values=ValueRange(low=low, high=high, unit="HU" if modality == "CT" else None),

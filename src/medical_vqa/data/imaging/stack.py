@@ -104,6 +104,7 @@ def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool) -> V
         decoded.warnings,
         decoded.burned_in_annotation,
         located=False,
+        measured=decoded.spacing is not None,
     )
 
 

@@ -56,7 +56,9 @@ class Volume:
     acquired plane alone."""
     notes: tuple[str, ...] = ()
     """Codes of the warnings: ``gaps``, ``localizers_left_out`` ..."""
-
+    measured: bool = True
+    """Whether the headers state the size of a pixel; otherwise `spacing` has proportions alone, and nothing is in
+    millimeters."""
     files: tuple[tuple[int, int], ...] = ()
     """Number of the file and of the frame in it, from 0, of each slice of the acquired plane; empty: not known."""
 
@@ -142,7 +144,7 @@ class Volume:
             frames=self.slices[plane],
             window=used,
             window_source=source,  # type: ignore[arg-type]
-            spacing=spacing,
+            spacing=spacing if self.measured else None,
             plane=plane if self.located else None,
             warnings=self.warnings,
         )

@@ -125,7 +125,7 @@ async def view_slice(
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
             "description": "Row by row, little endian. The headers X-Rows, X-Columns and X-Type (int16, uint16 or "
             "uint8) say how to read them, X-Slope and X-Intercept turn them into the scanner's units, X-Spacing is the "
-            "height and width of a pixel in millimeters.",
+            "height and width of a pixel in millimeters, and absent where these are not known.",
         },
         **errors(*IMAGE_ERRORS),
     },

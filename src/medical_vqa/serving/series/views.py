@@ -177,8 +177,9 @@ def _slice_values(volume: Volume, facts: ImageFacts, selection: Selection) -> Sl
         "X-Rows": str(rows),
         "X-Columns": str(columns),
         "X-Type": _TYPES[values.dtype.newbyteorder("<").str],
-        "X-Spacing": f"{sides[0]:g},{sides[1]:g}",
         "X-Slope": f"{volume.slope:.9g}",
         "X-Intercept": f"{volume.intercept:.9g}",
     }
+    if volume.measured or sides[0] != sides[1]:  # a page draws a scale, and pixels in their proportions, from it
+        headers["X-Spacing"] = f"{sides[0]:g},{sides[1]:g}"
     return SliceValues(values.tobytes(), headers)

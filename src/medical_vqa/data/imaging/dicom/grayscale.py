@@ -187,9 +187,12 @@ def header_window(frame: Frame, module: Dataset) -> Window | None:
 
 
 def _windowed(center: float, width: float, function: str) -> Ramp:
-    """Brightness by a window. Source: PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Brightness by a window. Source: PS3.3 C.11.2.1.2 and C.11.2.1.3.
+
+    A linear window is at least 1 wide; a narrower one, as of rescaled PET, can only be meant as an exact one.
+    """
     if function == "SIGMOID":
         return sigmoid(center, width)
-    if function != "LINEAR_EXACT":
+    if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
     return ramp(center - width / 2, center + width / 2)

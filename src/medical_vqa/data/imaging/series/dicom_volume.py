@@ -11,7 +11,7 @@ from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.planes import PLANES
 from medical_vqa.data.imaging.series.report import Report, listed
 from medical_vqa.data.imaging.series.slices import Slice
-from medical_vqa.data.imaging.series.sorting import report_gaps
+from medical_vqa.data.imaging.series.sorting import report_geometry
 from medical_vqa.data.imaging.volume import Volume, oriented
 from medical_vqa.errors import ImageError, TooLargeError
 
@@ -53,7 +53,7 @@ def dicom_volume(slices: list[Slice], name: str, limits: DecodeLimits, report: R
         sentence = f"{len(damaged)} damaged slices were left out: {listed([_place(one, slices) for one in damaged])}"
         report.add("damaged_left_out", f"{sentence}, counted from 0", damaged, "the slice is damaged; export it again")
     slices, values = intact, values[: len(intact)]
-    report_gaps(slices, report)
+    report_geometry(slices, report)
     middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
     directions = _directions(slices)
     turned, order = oriented(values, directions)
@@ -69,6 +69,7 @@ def dicom_volume(slices: list[Slice], name: str, limits: DecodeLimits, report: R
         warnings=(*report.sentences, *reader.warnings),
         burned_in_annotation=middle.burned_in_annotation,
         located=all(one.located for one in slices),
+        measured=all(one.spacing for one in slices),
         notes=(*report.codes, *(["header"] if reader.warnings else [])),
         files=files[::-1] if directions[order.index(0), 0] < 0 else files,
     )
@@ -90,4 +91,5 @@ def _directions(slices: list[Slice]) -> np.ndarray[Any, np.dtype[np.float64]]:
         step = (last.distance - first.distance) / (len(slices) - 1)
     else:
         step = 1.0
-    return np.stack([normal * step, along_column * first.spacing[0], along_row * first.spacing[1]], axis=1)
+    height, width = first.spacing or (1.0, 1.0)
+    return np.stack([normal * step, along_column * height, along_row * width], axis=1)

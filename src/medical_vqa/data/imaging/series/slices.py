@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
 from medical_vqa.errors import ImageError
 
+_SAME_SPACING = 1e-4  # millimeters
+_SAME_COSINE = 1e-3
 _HEADER_TAGS: list[Any] = [
     0x00080008, 0x00080060, 0x00180015, 0x00185101, 0x00280301, 0x0020000E, 0x00200013, 0x00200032, 0x00200037,
     0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00080016, 0x52009229, 0x52009230,
@@ -31,16 +34,19 @@ class Slice:
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     size: tuple[int, int]
-    spacing: tuple[float, float]
+    spacing: Spacing | None
+    """Height and width of a pixel in millimeters; None where the header does not say."""
     localizer: bool
     computed: bool
     """Whether it is no slice of a scanner but one computed from such: a dose, a parametric map."""
 
-    @property
-    def geometry(self) -> tuple[object, ...]:
-        """Equal for slices that can lie in one volume."""
-        turned = tuple(round(value, 3) + 0.0 for value in self.orientation) if self.orientation else None
-        return self.size, tuple(round(value, 4) for value in self.spacing), turned
+    def fits(self, other: Slice) -> bool:
+        """Whether both can lie in one volume: scanners write the same orientation with other last digits."""
+        return (
+            self.size == other.size
+            and _close(self.spacing, other.spacing, _SAME_SPACING)
+            and _close(self.orientation, other.orientation, _SAME_COSINE)
+        )
 
     @property
     def located(self) -> bool:
@@ -53,6 +59,12 @@ class Slice:
         assert self.position is not None
         assert self.orientation is not None
         return float(np.dot(np.cross(self.orientation[:3], self.orientation[3:]), self.position))
+
+
+def _close(one: Sequence[float] | None, other: Sequence[float] | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(abs(a - b) <= tolerance for a, b in zip(one, other, strict=True))
 
 
 class NoPictureError(ImageError):
@@ -96,7 +108,7 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
     slices = []
     for index in range(min(frames, limits.frames + 1)):
         frame = Frame(dataset, index, "")
-        spacing = frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing") or [1.0, 1.0]
+        spacing = valid_spacing(frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing"))
         position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
         orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
         instance = frame.numbers(dataset, "InstanceNumber") or [0.0]
@@ -110,7 +122,7 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
                 tuple(position) if position and len(position) == 3 else None,
                 tuple(orientation) if orientation and len(orientation) == 6 else None,
                 size,
-                (spacing[0], spacing[-1]),
+                spacing,
                 "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])],
                 is_computed(dataset),
             )

@@ -6,8 +6,6 @@ The slices are sorted by their position along the normal, not by file name or nu
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from medical_vqa.data.imaging.series.report import Report
@@ -16,6 +14,8 @@ from medical_vqa.errors import ImageError
 
 _SAME_PLACE = 0.01  # millimeters
 _GAP = 1.5  # of the usual distance
+_TILT = 0.02  # sideways, of the distance along the normal: about a degree
+_GEOMETRIES = 64  # of one series that are distinguished
 
 
 def by_series(slices: list[Slice]) -> list[list[Slice]]:
@@ -51,8 +51,16 @@ def of_one_geometry(slices: list[Slice], report: Report) -> list[Slice]:
     """The slices of the commonest size, spacing and orientation."""
     if not slices:
         return []
-    geometry, _ = Counter(one.geometry for one in slices).most_common(1)[0]
-    others = [one for one in slices if one.geometry != geometry]
+    groups: list[list[Slice]] = []
+    for one in slices:
+        group = next((group for group in groups if group[0].fits(one)), None)
+        if group is not None:
+            group.append(one)
+        elif len(groups) < _GEOMETRIES:
+            groups.append([one])
+    largest = max(groups, key=len)
+    together = {id(one) for one in largest}
+    others = [one for one in slices if id(one) not in together]
     if others:
         report.add(
             "geometry_left_out",
@@ -60,7 +68,7 @@ def of_one_geometry(slices: list[Slice], report: Report) -> list[Slice]:
             others,
             "the slice has another size, spacing or orientation than the rest of its series",
         )
-    return [one for one in slices if one.geometry == geometry]
+    return largest
 
 
 def in_order(slices: list[Slice], report: Report) -> list[Slice]:
@@ -79,10 +87,17 @@ def in_order(slices: list[Slice], report: Report) -> list[Slice]:
     return distinct
 
 
-def report_gaps(slices: list[Slice], report: Report) -> None:
-    """Report distances along the normal that are larger than usual."""
+def report_geometry(slices: list[Slice], report: Report) -> None:
+    """Report what makes proportions untrue: gaps, slices that are not stacked along their normal, unknown sizes."""
+    if not all(one.spacing for one in slices):
+        report.add("size_unknown", "the size of a pixel is not stated: there are no measurements in millimeters")
     if not all(one.located for one in slices):
         return
+    first, last = slices[0], slices[-1]
+    if first.position is not None and last.position is not None:
+        drift = np.linalg.norm(np.subtract(last.position, first.position)) ** 2 - (last.distance - first.distance) ** 2
+        if drift > (_TILT * (last.distance - first.distance)) ** 2:
+            report.add("tilted", "the scanner's gantry was tilted: planes across the slices are distorted")
     steps = np.diff([one.distance for one in slices])
     if len(steps) and (gaps := int((steps > _GAP * np.median(steps)).sum())):
         report.add("gaps", f"{gaps} gaps: slices are missing, and proportions across them are not true")
