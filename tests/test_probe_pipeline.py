@@ -90,7 +90,14 @@ def test_the_command_prints_the_result_and_json(written, root):
     assert json.loads(done.stdout)["headline"] == written.probe.headline
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"limit": 0}, "at least one image"), ({"dataset": "none"}, "none")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 0}, "at least one image"),
+        ({"dataset": "none"}, "none"),
+        ({"out": "probe.html"}, "the name of the page"),
+    ],
+)
 def test_what_cannot_be_probed_is_one_sentence(root, changes, message):
     with pytest.raises(mv.MedicalVqaError, match=message):
         mv.probe("shipped", **({"dataset": "slake-mini", "root": root} | changes))

@@ -20,7 +20,9 @@ import openpyxl
 import pytest
 from PIL import Image
 
+import medical_vqa
 from medical_vqa import cli
+from medical_vqa.errors import ConfigError
 from medical_vqa.pipelines.prepare import prepare_dataset
 
 NUMBERS = range(6)
@@ -408,3 +410,87 @@ def test_a_claim_that_is_no_plain_number_is_refused(run: Callable[..., Outcome],
 
 def test_spaces_around_a_claim_are_no_decimals(run: Callable[..., Outcome]) -> None:
     assert "The claim of 100.0 is reproduced" in run("referee", write(answer_rows()), "--claim", " 100.0 ").out
+
+
+# --- options that contradict each other -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metric", "f1"], "--metric 'f1': is the metric of --by; name a fact too, such as --by answer_type"),
+        (["--by", "answer_type", "--json"], "--by prints a table, which --json leaves out; add --details"),
+        (["--by", "answer_type,answer_type"], "by: 'answer_type,answer_type' names a fact twice"),
+        (["--protocol", ""], "unknown protocol ''; known: helm"),
+        (["--map", ""], "--map '': expected the columns of the answer and of the id"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    run: Callable[..., Outcome], options: list[str], message: str
+) -> None:
+    outcome = run("score", write(answer_rows()), *options)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.error
+    assert list(contents()) == ["answers.jsonl"]
+
+
+@pytest.mark.parametrize("risk", ["0", "1", "2", "-0.1", "nan"])
+def test_a_tolerated_risk_is_a_fraction_also_where_no_answer_has_a_confidence(
+    run: Callable[..., Outcome], risk: str
+) -> None:
+    outcome = run("report", write(answer_rows()), f"--risk={risk}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "risk: expected a fraction between 0 and 1, such as 0.05, got" in outcome.error
+
+
+@pytest.mark.parametrize("options", [["--by", "answer_type"], ["--risk", "0.2"]])
+def test_a_page_of_several_files_takes_no_option_of_one(run: Callable[..., Outcome], options: list[str]) -> None:
+    outcome = run("report", write(answer_rows()), write(answer_rows(), "other.jsonl"), *options)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "by and risk belong to the report of one file" in outcome.error
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+@pytest.mark.parametrize("other", ["answers.jsonl", "./answers.jsonl", "link.jsonl"])
+def test_a_file_is_not_compared_with_itself(run: Callable[..., Outcome], command: str, other: str) -> None:
+    path = write(answer_rows())
+    Path("link.jsonl").symlink_to(path)
+    outcome = run(command, path, other)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert f"is the same file as {path}; name each file once" in outcome.error
+
+
+@pytest.mark.parametrize("command", [command for command in WRITING if command != "leaderboard"])
+@pytest.mark.parametrize("name", ["manifest.json", "test.jsonl", "new.html"])
+def test_nothing_is_written_into_a_prepared_dataset(
+    write_to: Callable[..., Outcome], root: Path, command: str, name: str
+) -> None:
+    before = {path: path.read_bytes() for path in (root / "mine").rglob("*") if path.is_file()}
+    outcome = write_to(command, root / "mine" / name)
+    assert outcome.status == 2
+    assert f"{name} is in the folder of the prepared dataset, {root / 'mine'}; write elsewhere" in outcome.error
+    assert {path: path.read_bytes() for path in (root / "mine").rglob("*") if path.is_file()} == before
+
+
+def test_neither_are_an_audit_and_another_layout(root: Path) -> None:
+    before = {path: path.read_bytes() for path in (root / "mine").rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"manifest.json is in the folder of the prepared dataset"):
+        medical_vqa.audit("mine", root=root, page=root / "mine" / "manifest.json", progress=False)
+    for folder in (root / "mine", root / "mine" / "messages"):
+        with pytest.raises(ConfigError, match=r"is in the folder of the prepared dataset"):
+            medical_vqa.convert("mine", "messages", folder, root=root)
+    assert {path: path.read_bytes() for path in (root / "mine").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("confidences", "ignored"), [(("95", "80.5"), 2), (("95 %", "0.5"), 1), (("", "nan"), 0), (("0.5", "1"), 0)]
+)
+def test_a_confidence_that_cannot_be_used_is_named(
+    run: Callable[..., Outcome], confidences: tuple[str, str], ignored: int
+) -> None:
+    lines = [f"q{number},yes,{confidence}\n" for number, confidence in enumerate(confidences)]
+    Path("answers.csv").write_text("id,answer,confidence\n" + "".join(lines))
+    outcome = run("score", "answers.csv")
+    assert outcome.status == 0
+    sentence = f"{ignored}: confidence that is no number from 0 to 1, such as one in per cent, and is ignored"
+    assert (sentence in outcome.out + outcome.error) is (ignored > 0)

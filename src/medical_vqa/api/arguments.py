@@ -54,7 +54,9 @@ def as_name(name: str, what: str) -> str:
 
 def as_dataset(dataset: StrPath, root: StrPath | None) -> tuple[str, Path]:
     """Name and root of a prepared dataset that is passed by name or by folder."""
-    if isinstance(dataset, str) and dataset.strip() and not {"/", os.sep} & set(dataset):
+    if isinstance(dataset, str) and not dataset.strip():
+        raise ConfigError(f"dataset: expected the name or folder of a prepared dataset, got {dataset!r}; pass one")
+    if isinstance(dataset, str) and not {"/", os.sep} & set(dataset):
         return dataset, as_root(root)
     if root is not None:
         raise ConfigError(f"root belongs to the name of a dataset and not to the folder {dataset}; leave root out")
@@ -157,7 +159,7 @@ def as_columns(columns: str | Mapping[str, str] | None) -> Mapping[str, str] | N
     from medical_vqa.evaluation.imports.columns import check_map, parse_map
 
     if columns is None or isinstance(columns, str):
-        return parse_map(columns) if columns else None
+        return None if columns is None else parse_map(columns)
     return check_map(as_texts(columns, "columns", "answer"))
 
 
@@ -166,15 +168,18 @@ def as_fact_groups(by: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     groups = [by] if isinstance(by, str) else by
     if not isinstance(groups, Sequence):
         raise ConfigError(f"by: expected facts such as ['modality,organ'], got {by!r}; correct it")
-    return [
+    parted = [
         tuple(fact.strip() for fact in (group.split(",") if isinstance(group, str) else as_list(group, "by")))
         for group in groups
     ]
+    if twice := [group for group in parted if len(set(group)) < len(group)]:
+        raise ConfigError(f"by: {','.join(twice[0])!r} names a fact twice; cross different facts")
+    return parted
 
 
 def as_risk(risk: float) -> float:
     """A tolerated fraction of wrong answers."""
-    if isinstance(risk, bool) or not isinstance(risk, int | float):
+    if isinstance(risk, bool) or not isinstance(risk, int | float) or not 0 < risk < 1:
         raise ConfigError(f"risk: expected a fraction between 0 and 1, such as 0.05, got {risk!r}; correct it")
     return risk
 
@@ -216,6 +221,10 @@ def as_files(predictions: StrPath | Sequence[StrPath]) -> list[Path]:
     files = [as_predictions(file) for file in predictions]
     if not files:
         raise DataError("expected one predictions file or several, got none; pass what predict() returned")
+    names: dict[Path, Path] = {}
+    for file in files:
+        if (other := names.setdefault(file.resolve(), file)) is not file:
+            raise ConfigError(f"{file} is the same file as {other}; name each file once")
     return files
 
 

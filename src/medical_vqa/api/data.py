@@ -109,10 +109,13 @@ def audit(
     """
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.pipelines import audit as stage
+    from medical_vqa.pipelines.runs import require_outside_dataset
     from medical_vqa.progress import stages
 
     page_path = optional_output(page, "page")
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
+    if page_path is not None:
+        require_outside_dataset(page_path, prepared.folder)
     with stages(enabled=progress) as report_stage:
         findings = stage.audit(prepared, compare_images=compare_images, progress=report_stage)
     if page_path is not None:
@@ -143,6 +146,8 @@ def convert(dataset: StrPath, layout: str, out: StrPath, *, root: StrPath | None
     from medical_vqa.data.prepared.convert import convert as write
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.io import as_path
+    from medical_vqa.pipelines.runs import require_outside_dataset
 
-    name, folder = as_dataset(dataset, root)
-    return write(PreparedDataset.open(name, folder), layout, as_path(out, "out"))
+    prepared, path = PreparedDataset.open(*as_dataset(dataset, root)), as_path(out, "out")
+    require_outside_dataset(path, prepared.folder)
+    return write(prepared, layout, path)

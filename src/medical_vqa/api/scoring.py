@@ -21,6 +21,7 @@ from medical_vqa.api.arguments import (
     optional_output,
     optional_split,
 )
+from medical_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
     from medical_vqa.evaluation.statistics.comparison import Comparison
@@ -148,6 +149,8 @@ def report(
     from medical_vqa.pipelines.score import score as score_file
 
     files = [newest_predictions()] if predictions is None else as_files(predictions)
+    if len(files) > 1 and (by or risk != RISK):
+        raise ConfigError("by and risk belong to the report of one file, which has breakdowns; leave them out")
     all_rows = answered_rows_of_all(
         files, as_selection(dataset, root, where, has_card=True), optional_split(split), optional_facts(where)
     )

@@ -139,7 +139,7 @@ def probe(
 @click.option("--protocol", help="Also score by this published rule, or by `all` of them, in one table.")
 @map_option
 @click.option("--by", metavar="FACT[,FACT]", multiple=True, help="Also print a metric by a fact, or two.")
-@click.option("--metric", default="em", show_default=True, help="Metric of --by: em, laterality, helm.bleu1 ...")
+@click.option("--metric", help="Metric of --by: em, laterality, helm.bleu1 ...  [default: em]")
 @click.option("--details", is_flag=True, help="Also compute breakdowns, further metrics, calibration and consistency.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option(
@@ -152,7 +152,7 @@ def score(
     protocol: str | None,
     columns: str | None,
     by: tuple[str, ...],
-    metric: str,
+    metric: str | None,
     details: bool,
     as_json: bool,
     out: Path | None,
@@ -165,11 +165,24 @@ def score(
     """
     from medical_vqa import api
     from medical_vqa.api.arguments import as_fact_groups
+    from medical_vqa.errors import ConfigError
+
+    if as_json and by:
+        raise ConfigError("--by prints a table, which --json leaves out; add --details for breakdowns in the JSON")
+    if metric is not None and not by:
+        raise ConfigError(f"--metric {metric!r}: is the metric of --by; name a fact too, such as --by answer_type")
     from medical_vqa.evaluation.reporting.protocol_table import protocol_table
     from medical_vqa.evaluation.reporting.summary import row_lines, without_leaks_line
 
-    scores = api.score(predictions, split=split, protocol=protocol or (), columns=columns, details=details, **rows)
-    tables = scores.breakdowns(metric, as_fact_groups(by)) if by and not as_json else []
+    scores = api.score(
+        predictions,
+        split=split,
+        protocol=() if protocol is None else protocol,
+        columns=columns,
+        details=details,
+        **rows,
+    )
+    tables = scores.breakdowns(metric or "em", as_fact_groups(by)) if by else []
     path, results = scores.write(out), scores.results
     if scores.guess:
         echo(scores.guess, err=True)

@@ -16,6 +16,7 @@ from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.io import describe_disk_errors
 from medical_vqa.pipelines.queries import answer_coverage, queries
+from medical_vqa.pipelines.runs import require_outside_dataset
 from medical_vqa.pipelines.usage_record import UsageRecord
 from medical_vqa.schema.records import Example, GuardRecord, Prediction, Split, read_predictions
 from medical_vqa.schema.selection import Selection
@@ -89,6 +90,7 @@ def predict(
         selection = card.data.selection
     selected = SelectedDataset.open(selection)
     path = out or loaded.output / f"{'shuffled' if shuffle_images else 'predictions'}-{split}.jsonl"
+    require_outside_dataset(path, selected.dataset.folder)
     rows = selected.rows(split)
     coverage = answer_coverage(loaded.model, rows)
     prediction_card = PredictionCard(

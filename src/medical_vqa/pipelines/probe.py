@@ -35,6 +35,7 @@ from medical_vqa.io import describe_disk_errors
 from medical_vqa.models.base import Query
 from medical_vqa.models.queries import NO_PICTURE
 from medical_vqa.pipelines.inputs import learned_images, short_digest
+from medical_vqa.pipelines.runs import require_outside_dataset
 from medical_vqa.pipelines.score import dataset_ref
 from medical_vqa.pipelines.usage_record import UsageRecord
 from medical_vqa.runtime.environment import package_version
@@ -107,12 +108,15 @@ def probe(
             raise ConfigError(f"{loaded.card.name} names no dataset of its own; pass one (--dataset) to ask about")
         selection = loaded.card.data.selection
     data = SelectedDataset.open(selection)
+    path = out or probe_path(loaded.output / "predictions", split)
+    if path.suffix == ".html":
+        raise ConfigError(f"{path} is the name of the page, which is written next to the numbers; name a .json file")
+    require_outside_dataset(path, data.dataset.folder)
     all_rows = data.rows(split)
     images = sampled_images(all_rows, limit, seed)
     rows = [row for row in all_rows if row.image_id in images]
     same, different = other_images(all_rows, seed)
     planned = plan(rows, same, different)
-    path = out or probe_path(loaded.output / "predictions", split)
     with describe_disk_errors(path.parent, 0):
         path.parent.mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(data, loaded, same, different, seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.reporting.referee import Referee, examine, write_referee_page
-from medical_vqa.pipelines.runs import require_other_file
+from medical_vqa.pipelines.runs import require_other_file, require_outside_dataset
 from medical_vqa.pipelines.score import Scores, score
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Split
@@ -63,6 +63,7 @@ def referee(
 def referee_page(result: Referee, scores: Scores, path: Path) -> Path:
     """Write the comparison as one HTML page; returns its path."""
     require_other_file(path, (scores.file, card_path(scores.file)))
+    require_outside_dataset(path, scores.rows.data.dataset.folder)
     selection = scores.rows.data.selection
     where = [part for fact, value in selection.where.items() for part in ("--where", f"{fact}={value}")]
     rows = ["--dataset", selection.dataset, "--root", str(selection.root), "--split", scores.rows.split, *where]

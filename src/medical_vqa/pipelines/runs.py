@@ -51,6 +51,12 @@ def require_other_file(path: Path, inputs: Iterable[Path]) -> None:
             raise ConfigError(f"{path} is a file that is read; name another file to write, or the input would be lost")
 
 
+def require_outside_dataset(path: Path, folder: Path) -> None:
+    """Raise `ConfigError` where a path to write is in the folder of a prepared dataset, which it could damage."""
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{path} is in the folder of the prepared dataset, {folder}; write elsewhere")
+
+
 def _newest(pattern: str, content: str, command: str) -> Path:
     files = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not files:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medical_vqa.data.formats.table_files import columns_of, table_rows
-from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement
+from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement, as_text
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
 from medical_vqa.evaluation.imports.matching import FileRow, interchangeable, match_rows
@@ -30,6 +30,11 @@ _INTERCHANGEABLE = (
 )
 
 
+_USELESS_CONFIDENCE = "confidence that is no number from 0 to 1, such as one in per cent, and is ignored"
+_NO_CONFIDENCE = ("", "nan", "none", "null", "n/a", "na")
+"""How programs write that a row has no confidence."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedAnswers:
     """The answers of another program's file, under the ids of the examples they answer."""
@@ -44,15 +49,17 @@ class ImportedAnswers:
     """Whether the columns were guessed from their names."""
     tool: str = ""
     """Name of the tool whose file it is; empty for any other table."""
-
+    without_confidence: tuple[str, ...] = ()
+    """Ids of examples whose confidence in the file is no number from 0 to 1, and is ignored."""
     interchangeable: frozenset[str] = frozenset()
     """Ids of examples whose answers may be those of each other: see `matching.interchangeable`."""
 
     @property
     def warnings(self) -> list[NamedRows]:
-        """The rows without an answer, and the answers that may be about each other's image."""
+        """The rows without an answer or with a useless confidence, and answers that may be about each other's image."""
         reasons = {
             "row of the file without an answer, such as a failed request": self.failed,
+            _USELESS_CONFIDENCE: self.without_confidence,
             _INTERCHANGEABLE: sorted(self.interchangeable),
         }
         return [named_rows(reason, ids) for reason, ids in reasons.items() if ids]
@@ -130,6 +137,7 @@ def joined_answers(
             raise DataError(f"{path} row 1: has no {columns[field]!r} for {field}; it has {names}")
     predictions: list[Prediction] = []
     failed: list[str] = []
+    without_confidence: list[str] = []
     matches = match_rows(path, rows, examples)
     known = {example.id for example in examples}
     for row, matched in zip(rows, matches, strict=True):
@@ -139,12 +147,17 @@ def joined_answers(
             failed += ids
             continue
         answer = row.text("answer")
-        confidence = as_confidence(row.value("confidence"))
+        stated = row.value("confidence")
+        confidence = as_confidence(stated)
+        if confidence is None and as_text(stated).strip().lower() not in _NO_CONFIDENCE:
+            without_confidence += ids
         predictions += [Prediction(id_, answer.strip(), answer, confidence, judged_right=judged_right) for id_ in ids]
     answers = {prediction.id: (prediction.answer, prediction.judged_right) for prediction in predictions}
     groups = interchangeable(rows, matches, examples)
     different = frozenset(id_ for group in groups if len(set(map(answers.get, group))) > 1 for id_ in group)
-    return ImportedAnswers(predictions, columns if not tool else {}, tuple(failed), guessed, tool, different)
+    return ImportedAnswers(
+        predictions, columns if not tool else {}, tuple(failed), guessed, tool, tuple(without_confidence), different
+    )
 
 
 def _own_id(row: FileRow, known: Collection[str]) -> str:
