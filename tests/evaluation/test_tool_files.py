@@ -57,6 +57,16 @@ def batch(rows):
     ]
 
 
+def responses_batch(rows):
+    """The output of a batch of the Responses API, in which reasoning precedes the answer."""
+    lines = batch(rows)
+    for n, line in enumerate(lines):
+        reasoning = {"type": "reasoning", "summary": []}
+        message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"a{n}"}]}
+        line["response"]["body"] = {"object": "response", "output": [reasoning, message]}
+    return lines
+
+
 def helm(rows):
     states = []
     for n, row in enumerate(rows):
@@ -102,6 +112,7 @@ def lines(content):
         ("llava", "answer-file.jsonl", lambda rows: lines(llava(rows))),
         ("medevalkit", "results.json", lambda rows: json.dumps(medevalkit(rows))),
         ("openai-batch", "batch_output.jsonl", lambda rows: lines(batch(rows))),
+        ("openai-batch", "responses_output.jsonl", lambda rows: lines(responses_batch(rows))),
         ("helm", "scenario_state.json", lambda rows: json.dumps(helm(rows))),
         ("inspect", "log.json", lambda rows: json.dumps({"eval": {}, "samples": inspect_samples(rows)})),
         ("vlmevalkit", "m_slake.json", lambda rows: json.dumps(vlmevalkit(rows))),
@@ -282,3 +293,35 @@ def test_another_split_of_the_same_length_is_never_joined_by_the_order_of_a_batc
     path = tmp_path / "batch.jsonl"
     path.write_text(lines(batch(other)))
     assert {p.id for p in import_answers(path, None, rows).predictions} == {row.id for row in other}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [lambda name: {"bytes": b"\x89PNG", "path": name}, lambda name: {"bytes": b"\x89PNG", "path": None}, str.encode],
+)
+def test_a_parquet_file_of_the_hub_with_predictions_is_joined(tmp_path, rows, image):
+    """Its images are joined by their names; without names by question and reference."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    lines = [
+        {
+            "image": image(f"{row.image_id}.jpg"),
+            "question": row.question,
+            "answer": row.answers[0],
+            "prediction": f"a{n}",
+        }
+        for n, row in enumerate(rows)
+    ]
+    parquet.write_table(pa.Table.from_pylist(lines), tmp_path / "test-00000-of-00001.parquet")
+    found = import_answers(tmp_path / "test-00000-of-00001.parquet", None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_a_table_that_pandas_wrote_by_column_is_read(tmp_path, rows):
+    import pandas
+
+    frame = pandas.DataFrame([{"id": row.id, "answer": f"a{n}"} for n, row in enumerate(rows)])
+    frame.to_json(tmp_path / "answers.json")
+    frame.to_excel(tmp_path / "answers.xlsx", index=False, startrow=2)
+    for name in ("answers.json", "answers.xlsx"):
+        found = import_answers(tmp_path / name, None, rows)
+        assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}

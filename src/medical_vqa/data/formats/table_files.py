@@ -87,7 +87,7 @@ def json_content(path: Path) -> Any:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSON file: a list of objects; an object that holds one; or an object of id -> answer.
+    """The rows of a JSON file: a list of objects; an object that holds one, or columns; or an object of id -> answer.
 
     The columns of the last are ``id`` and ``answer``.
     """
@@ -103,6 +103,8 @@ def json_rows(path: Path) -> Iterator[Row]:
             content = lists[0]
         elif content and all(isinstance(value, list) for value in content.values()):
             content = _transposed(content, path)
+        elif _is_by_column(content):
+            content = _transposed({name: list(column.values()) for name, column in content.items()}, path)
         else:
             content = [
                 {"id": key, **value} if isinstance(value, dict) else {"id": key, "answer": value}
@@ -124,6 +126,15 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
 def _ending(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+
+
+def _is_by_column(content: Mapping[str, Any]) -> bool:
+    """Whether an object holds a table as pandas writes it: ``{"id": {"0": "q1", "1": "q2"}, "answer": {"0": ...}}``."""
+    columns = list(content.values())
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
+        return False
+    numbers = list(columns[0])
+    return all(map(str.isdigit, numbers)) and all(list(column) == numbers for column in columns)
 
 
 def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[str, Any]]:
@@ -263,7 +274,7 @@ _EXCEL_ERRORS = (
 
 
 def _excel_rows(path: Path) -> Iterator[Row]:
-    """The rows of the first sheet; its first row has the names."""
+    """The rows of the first sheet; its first row with something in it has the names."""
     try:
         from openpyxl import load_workbook  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError as error:
@@ -276,7 +287,8 @@ def _excel_rows(path: Path) -> Iterator[Row]:
             contextlib.closing(load_workbook(file, read_only=True, data_only=True)) as workbook,
         ):
             lines = workbook.worksheets[0].iter_rows(values_only=True)
-            header = ["" if cell is None else str(cell) for cell in next(lines, ())]
+            first = next((cells for cells in lines if any(cell is not None for cell in cells)), ())
+            header = ["" if cell is None else str(cell) for cell in first]
             while header and not header[-1].strip():
                 header.pop()
             names = _unique(header, path)

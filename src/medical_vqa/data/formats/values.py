@@ -45,7 +45,7 @@ def _of_object(value: Mapping[str, Any]) -> str:
         return as_text(value[known])
     if len(value) < 2:
         return as_text(list(value.values()))
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=as_text)  # parquet has values that JSON has not
 
 
 def question_text(value: Any, place: str) -> str:

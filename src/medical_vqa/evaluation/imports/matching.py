@@ -45,8 +45,18 @@ class FileRow:
         return MISSING if column is None else lookup(self.content, column)
 
     def text(self, field: str) -> str:
-        """The value of a field as text; empty where the row has none."""
-        return whole_characters(as_text(self.value(field)))
+        """The value of a field as text; empty where the row has none, and for an image that has no name."""
+        value = self.value(field)
+        if field == "image":
+            value = image_name(value)
+        return whole_characters(as_text(value))
+
+
+def image_name(value: Any) -> Any:
+    """The name of an image that a table holds as ``{"bytes": ..., "path": ...}``; `MISSING` for bytes alone."""
+    if isinstance(value, Mapping) and "bytes" in value:
+        value = value.get("path") or MISSING
+    return MISSING if isinstance(value, bytes) else value
 
 
 Matches = list[list[str]]

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medical_vqa.data.formats.table_files import columns_of, table_rows
-from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement, as_text
+from medical_vqa.data.formats.table_files import Row, columns_of, table_rows
+from medical_vqa.data.formats.values import MISSING, as_confidence, as_id, as_judgement, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, check_map, guess_map
-from medical_vqa.evaluation.imports.matching import FileRow, interchangeable, match_rows
+from medical_vqa.evaluation.imports.matching import FileRow, image_name, interchangeable, match_rows
 from medical_vqa.evaluation.imports.tools import join_tool_file, read_tool_file
 from medical_vqa.evaluation.joining import named_rows
 from medical_vqa.schema.records import Example, Prediction
@@ -109,10 +109,18 @@ def _imported(path: Path, mapping: Mapping[str, str] | None, examples: Sequence[
     contents = list(table_rows(path))
     if not contents:
         raise DataError(f"{path}: has no answers; write one row per question")
-    columns = check_map(mapping) if mapping is not None else guess_map(columns_of(contents[:100]), path)
+    columns = check_map(mapping) if mapping is not None else _guessed_map(contents, path)
     return joined_answers(
         path, [FileRow(n, row, columns) for n, row in enumerate(contents, 1)], examples, mapping is None
     )
+
+
+def _guessed_map(contents: Sequence[Row], path: Path) -> dict[str, str]:
+    """The mapping that the names of the columns suggest, without a column of images that have no names."""
+    columns = guess_map(columns_of(contents[:100]), path)
+    if "image" in columns and all(image_name(lookup(row, columns["image"])) in (MISSING, None) for row in contents):
+        columns = {field: column for field, column in columns.items() if field != "image"}
+    return columns
 
 
 def joined_answers(

@@ -155,7 +155,16 @@ def _llava(row: Row) -> dict[str, Any]:
 
 
 def _openai_batch(row: Row) -> dict[str, Any]:
-    content = lookup(row, "response.body.choices.0.message.content")
+    body = lookup(row, "response.body")
+    content = lookup(body, "choices.0.message.content")
+    output = lookup(body, "output")
+    if content is MISSING and isinstance(output, list):  # of the Responses API, in which reasoning may come before
+        messages = [
+            item.get("content") for item in output if isinstance(item, Mapping) and item.get("type") == "message"
+        ]
+        parts = [part for message in messages if isinstance(message, list) for part in message]
+        texts = [as_text(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part]
+        content = "\n".join(texts) if texts else MISSING
     return {"id": as_text(row["custom_id"]), **({} if content is MISSING else {"answer": content})}
 
 
