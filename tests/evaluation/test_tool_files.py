@@ -300,7 +300,7 @@ def test_another_split_of_the_same_length_is_never_joined_by_the_order_of_a_batc
     [lambda name: {"bytes": b"\x89PNG", "path": name}, lambda name: {"bytes": b"\x89PNG", "path": None}, str.encode],
 )
 def test_a_parquet_file_of_the_hub_with_predictions_is_joined(tmp_path, rows, image):
-    """Its images are joined by their names; without names by question and reference."""
+    """Its images are joined by their names; without names by question and reference, or by ids."""
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     lines = [
         {
@@ -311,9 +311,11 @@ def test_a_parquet_file_of_the_hub_with_predictions_is_joined(tmp_path, rows, im
         }
         for n, row in enumerate(rows)
     ]
-    parquet.write_table(pa.Table.from_pylist(lines), tmp_path / "test-00000-of-00001.parquet")
-    found = import_answers(tmp_path / "test-00000-of-00001.parquet", None, rows)
-    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+    with_ids = [{"id": row.id, **line} for row, line in zip(rows, lines, strict=True)]
+    for content in (lines, with_ids):
+        parquet.write_table(pa.Table.from_pylist(content), tmp_path / "test-00000-of-00001.parquet")
+        found = import_answers(tmp_path / "test-00000-of-00001.parquet", None, rows)
+        assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
 
 
 def test_a_table_that_pandas_wrote_by_column_is_read(tmp_path, rows):

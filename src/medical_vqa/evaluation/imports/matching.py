@@ -325,7 +325,8 @@ def _check_join(path: Path, rows: Sequence[FileRow], matches: Matches, examples:
             column = guessed.get(field)
         if column is None or (field == "image" and "id" not in rows[0].columns):
             continue
-        stated = [(row, as_text(lookup(row.content, column)), example) for row, example in joined]
+        name = image_name if field == "image" else (lambda value: value)
+        stated = [(row, as_text(name(lookup(row.content, column))), example) for row, example in joined]
         stated = [one for one in stated if one[1].strip()]
         different = [one for one in stated if not agrees(one[1], one[2])]
         if different and (explicit or 2 * len(different) > len(stated)):
