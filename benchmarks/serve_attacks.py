@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import os
 import socket
@@ -30,6 +31,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import psutil
 from PIL import Image
@@ -387,18 +389,45 @@ async def many_jobs(port: int) -> str:
     return f"{counted(notes)}; list {await flood(port, 4, 10.0, lambda: get(port, '/jobs'))}"
 
 
+async def picture_flood(port: int) -> str:
+    """Three times a thousand clients request a picture of some megabytes, from a store in a folder, at once."""
+    image_id = await created(port, "/upload_image", multipart(noise_png()), "image_id")
+    path = f"/images/{image_id}/picture"
+    notes: list[str] = []
+    for _ in range(3):
+        notes += await asyncio.gather(*(get(port, path, source=f"127.0.0.{2 + n % 4}") for n in range(1000)))
+    return counted(notes)
+
+
+async def many_views(port: int) -> str:
+    """300 clients request slices of a series, each in a window of its own, again and again."""
+    values = np.random.default_rng(0).normal(0, 300, (256, 256, 200)).astype(np.int16)
+    volume = nibabel.Nifti1Image(values, np.eye(4)).to_bytes()
+    image_id = await created(port, "/series", multipart(volume, name="files"), "image_id")
+    numbers = itertools.count()
+
+    async def view() -> str:
+        n = next(numbers)
+        path = f"/images/{image_id}/view?plane=coronal&frame={n % 256}&window={n % 300},{300 + n % 100}"
+        return await get(port, path, source=f"127.0.0.{2 + n % 4}")
+
+    return await flood(port, 300, 10.0, view)
+
+
+async def waiting_readers(port: int) -> str:
+    """2,200 clients wait for a change of a conversation that never comes, again and again."""
+    conversation = await created(port, "/conversations", b"", "id")
+    numbers = itertools.count()
+
+    async def read() -> str:
+        return await get(port, f"/conversations/{conversation}?after=9", source=f"127.0.0.{2 + next(numbers) % 4}")
+
+    return await flood(port, 2200, 15.0, read)
+
+
 async def slow_readers(port: int) -> str:
     """200 clients request a picture of some megabytes and read none of it."""
-    out = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
-    Image.fromarray(noise).save(out, "PNG")
-    body = multipart(out.getvalue())
-    reader, writer = await connect(port)
-    head = f"POST /upload_image HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    answer = await reader.readuntil(b"}")
-    image_id = answer.partition(b'"image_id":"')[2].partition(b'"')[0].decode()
-    writer.transport.abort()
+    image_id = await created(port, "/upload_image", multipart(noise_png()), "image_id")
     request = f"GET /images/{image_id}/picture HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     connections = []
     for n in range(200):
@@ -426,7 +455,10 @@ ATTACKS: tuple[Callable[[int], Awaitable[str]], ...] = (
     many_words, wide_text, many_lines_of_base64, many_messages, many_parts, many_form_fields, long_queries,
     many_headers, slow_bodies, slow_headers, tiny_chunks, pipelined_requests, idle_connections, websockets,
     compressed_bombs, archives, many_uploads, many_conversations, long_conversation, many_jobs, slow_readers,
+    picture_flood, many_views, waiting_readers,
 )  # fmt: skip
+IN_FOLDER = {"picture_flood"}
+"""Attacks on a server whose store is a folder."""
 
 
 # --- their tools ------------------------------------------------------------------------------------------------------
@@ -453,6 +485,20 @@ async def post(port: int, path: str, body: bytes, kind: str = "application/json"
         status = "reset"
     writer.transport.abort()
     return status
+
+
+async def created(port: int, path: str, body: bytes, field: str) -> str:
+    """A field of the response to a request that creates something."""
+    reader, writer = await connect(port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    value = b""
+    async with asyncio.timeout(PATIENCE):
+        while value.count(b'"') < 2:
+            received = await reader.readuntil(f'"{field}":'.encode())
+            value = await reader.readuntil(b",") if received else b""
+    writer.transport.abort()
+    return value.split(b'"')[1].decode()
 
 
 async def get(port: int, path: str, fields: str = "", source: str = "127.0.0.2") -> str:
@@ -543,10 +589,18 @@ def gif_of_frames(frames: int) -> bytes:
     return data[:start] + data[start:-1] * frames + b";"
 
 
-def multipart(data: bytes, **fields: str) -> bytes:
+def multipart(data: bytes, *, name: str = "image_file", **fields: str) -> bytes:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
-    head = b'--b\r\nContent-Disposition: form-data; name="image_file"; filename="x"\r\n\r\n'
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n\r\n'.encode()
     return b"".join(parts) + head + data + b"\r\n--b--\r\n"
+
+
+def noise_png(side: int = 1500) -> bytes:
+    """A PNG that cannot be compressed."""
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    return out.getvalue()
 
 
 def tiny_png(gray: int = 100) -> bytes:
@@ -641,11 +695,13 @@ class Memory:
 
 
 @contextlib.contextmanager
-def server(memory: Memory, limit_mib: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def server(memory: Memory, limit_mib: int, *, in_folder: bool = False) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     jobs = tempfile.TemporaryDirectory()
     environ = {**os.environ, "PORT": str(port), "MEDICAL_VQA_JOBS": jobs.name}
+    if in_folder:
+        environ["MEDICAL_VQA_STORE"] = f"{jobs.name}/store"
     if limit_mib:  # as a container would report it
         environ["MEDICAL_VQA_MEMORY_BYTES"] = str(limit_mib * MEBIBYTE)
     process = subprocess.Popen(
@@ -673,7 +729,7 @@ def server(memory: Memory, limit_mib: int) -> Iterator[tuple[int, subprocess.Pop
 
 def measure(attack: Callable[[int], Awaitable[str]], limit_mib: int) -> dict[str, Any]:
     memory = Memory(limit_mib)
-    with server(memory, limit_mib) as (port, process):
+    with server(memory, limit_mib, in_folder=attack.__name__ in IN_FOLDER) as (port, process):
         before = memory.resident_mib()
         stop = threading.Event()
         watcher = threading.Thread(target=memory.watch, args=(stop,))

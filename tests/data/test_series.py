@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import SHIPPED, made
 
+from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.series.files import is_series
 from medical_vqa.data.imaging.series.reading import read_series
@@ -339,3 +340,34 @@ def test_of_a_series_without_the_size_of_a_pixel_nothing_is_in_millimeters(tmp_p
     volume = read_series(tmp_path)
     assert (volume.measured, volume.view().spacing) == (False, None)
     assert volume.notes == ("size_unknown",)
+
+
+def test_padding_of_a_series_is_dark_and_does_not_count_as_in_a_single_slice(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 1000, (32, 32, 4)).astype(np.int16)
+    values[:12] = -2000
+    plain = {"PixelPaddingValue": -2000, "WindowCenter": None, "WindowWidth": None}
+    for z in range(4):
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, **plain))
+    center, width = read_series(tmp_path).default_window()[0]
+    single = decode_image(slice_of(values, 2, **plain)).window
+    assert single is not None
+    assert (center, width) == pytest.approx(single, abs=25)
+    for z in range(4):
+        inverted = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": -2000}
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, **inverted))
+    assert (read_series(tmp_path).view().pixels[:, :12] <= 3).all()
+
+
+def test_slices_without_positions_and_numbers_are_said_to_be_in_the_order_of_the_files(tmp_path: Path) -> None:
+    nowhere = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "InstanceNumber": None}
+    for z in range(4):
+        (tmp_path / str(z)).write_bytes(slice_of(patient(), z, **nowhere))
+    volume = read_series(tmp_path)
+    assert volume.warnings == ("positions and numbers are missing; the slices are in the order of the files",)
+
+
+def test_slices_at_one_position_are_refused_with_the_reason(tmp_path: Path) -> None:
+    for z in range(4):
+        (tmp_path / str(z)).write_bytes(slice_of(patient(), z, ImagePositionPatient=[0, 0, 0]))
+    with pytest.raises(ImageError, match=r"got 1 \(3 slices repeat a position and were left out\)"):
+        read_series(tmp_path)

@@ -199,3 +199,26 @@ def test_a_turn_that_does_not_come_in_time_is_429():
         return late.value.code
 
     assert asyncio.run(work()) == "deadline"
+
+
+def test_what_a_client_used_while_nobody_waited_is_no_debt_later(monkeypatch):
+    """One that has drawn pictures all day is not last, for as long, once another one comes."""
+    now = [0.0]
+    monkeypatch.setattr(fair_turns.time, "monotonic", lambda: now[0])
+
+    async def work():
+        turns, order = fair_turns.FairTurns(1, 9, live.PATIENCE), []
+        for _ in range(100):
+            async with turns.turn():
+                now[0] += 1.0
+        release = asyncio.Event()
+        busy = asyncio.create_task(take(turns, "new", [], release))
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(take(turns, name, order, release)) for name in ("new", "new", "new", "")]
+        await asyncio.sleep(0)
+        now[0] += 2.0
+        release.set()
+        await asyncio.gather(busy, *tasks)
+        return order
+
+    assert asyncio.run(work()).index("") == 0

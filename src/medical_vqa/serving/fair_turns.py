@@ -32,10 +32,7 @@ class FairTurns:
     async def turn(self) -> AsyncIterator[None]:
         """A turn of the current client; raises `ApiError` (429) where too many wait or the deadline has passed."""
         client = current_client()
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait()
+        await self._wait()
         start = time.monotonic()
         try:
             yield
@@ -45,10 +42,13 @@ class FairTurns:
 
     async def _wait(self) -> None:
         client = current_client()
-        if self._queue.is_full_for(client.queue, self._queue_size):
+        if not self._free and self._queue.is_full_for(client.queue, self._queue_size):
             raise overloaded(self._deadline / 2)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.push(client.queue, turn, client.weight, client=client.name)
+        self._queue.push(client.queue, turn, client.weight, client=client.name)  # also where one is free: what they
+        if self._free:  # use while nobody waits is no debt later
+            self._free -= 1
+            self._pass_on()
         try:
             async with asyncio.timeout(self._deadline):
                 await turn

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame, read_elements
-from medical_vqa.data.imaging.dicom.grayscale import header_window, rescaling
+from medical_vqa.data.imaging.dicom.grayscale import header_window, padding_of, rescaling
 from medical_vqa.data.imaging.dicom.read import burned_in, header_fields
 from medical_vqa.data.imaging.dicom.values import check_dataset, stored_values
 from medical_vqa.errors import ImageError, UnsupportedImageError
@@ -59,7 +59,7 @@ class SliceReader:
                 raise UnsupportedImageError(
                     f"{self._name}: expected a series of gray slices, got colors; ask about one"
                 )
-            values = rescaling(frame)(stored_values(frame))
+            values = _without_padding(stored_values(frame), frame)
         except DICOM_ERRORS as error:
             raise ImageError(f"{self._name}: a slice cannot be decoded; export the series again") from error
         self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]
@@ -86,3 +86,14 @@ class SliceReader:
             self._read = read
         check_dataset(self._dataset, self._name, self._limits, index)
         return Frame(self._dataset, index, self._name)
+
+
+def _without_padding(stored: NDArray[Any], frame: Frame) -> NDArray[Any]:
+    """Rescaled values, with padding as dark as the darkest of the rest where it would be bright or in percentiles."""
+    values = rescaling(frame)(stored)
+    padding = padding_of(stored, frame)
+    inverted = frame.dataset.PhotometricInterpretation == "MONOCHROME1"
+    if padding is None or (header_window(frame, frame.group("FrameVOILUTSequence")) is not None and not inverted):
+        return values
+    rest = values[~padding]
+    return np.where(padding, rest.max() if inverted else rest.min(), values)

@@ -163,8 +163,11 @@ def _check_count(slices: list[Slice], name: str, limits: DecodeLimits) -> None:
 def _volume(slices: list[Slice], name: str, limits: DecodeLimits, report: Report) -> Volume:
     members = in_order(of_one_geometry(slices, report), report)
     if len(members) < MIN_SLICES:
-        raise ImageError(f"{name}: expected a series of at least two slices of one size and orientation, got "
-                         f"{len(members)}; give the folder of the whole series")  # fmt: skip
+        reasons = f" ({'; '.join(report.sentences)})" if report.sentences else ""
+        raise ImageError(
+            f"{name}: expected a series of at least two slices of one size and orientation at different positions, got "
+            f"{len(members)}{reasons}; give the folder of the whole series"
+        )
     volume = dicom_volume(members, name, limits, report)
     used = {file for file, _ in volume.files}
     report.left_out = [one for one in {file.file: file for file in report.left_out}.values() if one.file not in used]

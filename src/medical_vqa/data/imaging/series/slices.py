@@ -31,6 +31,8 @@ class Slice:
     series: str = field(repr=False)
     """Identifies the series; never stored or shown."""
     number: float
+    """Its place among the slices by the header's InstanceNumber; without one, by its frame alone."""
+    numbered: bool
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     size: tuple[int, int]
@@ -111,14 +113,15 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
         spacing = valid_spacing(frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing"))
         position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
         orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
-        instance = frame.numbers(dataset, "InstanceNumber") or [0.0]
+        instance = frame.numbers(dataset, "InstanceNumber")
         slices.append(
             Slice(
                 read,
                 number,
                 index,
                 str(dataset.get("SeriesInstanceUID") or ""),
-                instance[0] + index / frames,
+                (instance[0] if instance else 0.0) + index / frames,
+                bool(instance) or frames > 1,
                 tuple(position) if position and len(position) == 3 else None,
                 tuple(orientation) if orientation and len(orientation) == 6 else None,
                 size,

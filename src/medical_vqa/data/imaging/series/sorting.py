@@ -72,9 +72,12 @@ def of_one_geometry(slices: list[Slice], report: Report) -> list[Slice]:
 
 
 def in_order(slices: list[Slice], report: Report) -> list[Slice]:
-    """The slices along their normal, one at each position; by their numbers where positions are absent."""
+    """The slices along their normal, one at each position; by their numbers, or files, where positions are absent."""
     if not all(one.located for one in slices):
-        report.add("order_by_number", "positions are missing; the slices are in the order of their numbers")
+        if all(one.numbered for one in slices):
+            report.add("order_by_number", "positions are missing; the slices are in the order of their numbers")
+        else:
+            report.add("order_by_file", "positions and numbers are missing; the slices are in the order of the files")
         return sorted(slices, key=lambda one: one.number)
     ordered = sorted(slices, key=lambda one: (one.distance, one.number))
     distinct = ordered[:1]
