@@ -1,6 +1,7 @@
 """Takes the screenshots in docs/images: starts the app with the shipped model and operates it in Chromium.
 
-``--only guards`` takes those of the guards alone: five refusals, and an answer with its evidence.
+``--only guards`` takes those of the guards alone: five refusals, and an answer with its evidence. ``--report FILE``
+takes that of a report alone, which `medical-vqa report` wrote. Chinese texts need a Chinese font (fonts-noto-cjk).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from medical_vqa.app.launch import free_port
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EXAMPLE = "MRI, Abdomen"
-QUESTIONS = ["Does the picture contain liver?", "Does the patient like music?"]
+QUESTIONS = ["What is the largest organ in the picture?", "Does the patient like music?"]
+PATIENCE = 240_000  # milliseconds, on a busy machine
 SAMPLE = Path(__file__).resolve().parents[1] / "src/medical_vqa/assets/slake-mini/imgs"
 GUARDS = {  # name of the screenshot -> file, question
     "guard-drawing": ("house.png", "Is there a fracture?"),
@@ -46,8 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=IMAGES)
     parser.add_argument("--only", choices=("page", "guards"))
+    parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     out = options.out
+    if options.report:
+        report_screenshot(options.report, out)
+        return
     with app() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         if options.only != "guards":
@@ -57,9 +63,19 @@ def main() -> None:
         browser.close()
 
 
+def report_screenshot(report: Path, out: Path) -> None:
+    """The beginning of a report."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 1200})
+        page.goto(report.resolve().as_uri())
+        save_screenshot(page, out / "report.png", colors=128)
+        browser.close()
+
+
 def page_screenshots(browser: Browser, url: str, out: Path) -> None:
     """The page at its start, with a conversation, and on a phone in Chinese."""
-    start = open_page(browser, url, 1400, 780)
+    start = open_page(browser, url, 1400, 880)
     save_screenshot(start, out / "app-start.png")
     desktop = open_page(browser, url, 1400, 900)
     ask(desktop, EXAMPLE, QUESTIONS)
@@ -161,7 +177,8 @@ def open_page(browser: Browser, url: str, width: int, height: int, **options: An
     """Open the page and wait for its examples."""
     page = browser.new_page(viewport={"width": width, "height": height}, **{"locale": "en-GB", **options})
     page.goto(url)
-    page.wait_for_selector(".examples li:last-child img", timeout=60_000)
+    page.set_default_timeout(PATIENCE)
+    page.wait_for_selector(".examples li:last-child img")
     page.wait_for_timeout(500)
     return page
 
@@ -180,7 +197,7 @@ def ask_questions(page: Page, questions: list[str]) -> None:
         field.fill(question)
         field.press("Enter")
         page.wait_for_function("n => document.querySelectorAll('.card:not(.thinking)').length === n", arg=number)
-    show = page.get_by_role("button", name="Show in the picture")
+    show = page.get_by_role("button", name="Show in the picture", exact=True)  # not a question that ends so
     if show.count():
         show.first.click()
     page.wait_for_timeout(500)

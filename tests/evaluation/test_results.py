@@ -218,6 +218,20 @@ def test_a_score_on_images_that_the_model_has_learned_says_so_first(examples, pr
     assert "n=5 · near-duplicates not checked; by its card" in line
 
 
+def test_images_of_a_training_part_that_the_model_was_not_trained_on_are_not_called_seen(examples, predictions, score):
+    def sentences(near=frozenset(), trained_on=frozenset()):
+        leaks = LeakedRows(frozenset({"1", "2"}), near, near_duplicates_checked=True, trained_on=trained_on)
+        return " ".join(plain_words(score(examples, predictions, leaks=leaks)))
+
+    assert (
+        "The images of 2 of these 6 questions are also in a training part of the dataset, but by its card"
+        in sentences()
+    )
+    assert "On other images sampled like these" in sentences() and "may have seen" not in sentences()
+    for learned in (sentences(near=frozenset({"3"})), sentences(trained_on=None)):
+        assert "may have seen" in learned and "sampled like these" not in learned
+
+
 def test_rows_of_a_patient_in_training_are_left_out_too(examples, predictions, score):
     nothing: frozenset[str] = frozenset()
     leaks = LeakedRows(nothing, nothing, near_duplicates_checked=True, same_group=frozenset({"1", "2"}))

@@ -95,7 +95,7 @@ class Model:
         Examples:
             >>> answer = mv.load("shipped").ask("scan.png", "Is this a CT?")
             >>> answer.text, answer.confidence, answer.abstained
-            ('Yes', 0.98, False)
+            ('Yes', 0.96, False)
         """
         return self.ask_many(image, [question], frame=frame, window=window, others=others, turns=turns)[0]
 
@@ -156,8 +156,8 @@ class Model:
             source: A folder, a zip archive or a DICOMDIR with a DICOM series, or a NIfTI volume or an enhanced DICOM
                 file.
             question: One question.
-            slices: How many slices the model receives: those that its localization says show what the question names,
-                else evenly spread ones.
+            slices: How many slices the model receives: those on which it localizes what the question names,
+                else evenly spaced ones.
             plane: ``axial``, ``coronal`` or ``sagittal``; by default the plane of the stored slices.
             window: Center and width of the values to show; by default those of the header.
 
@@ -208,7 +208,7 @@ class Model:
 
         Examples:
             >>> model.attention_map("scan.png", "Where is the liver?").weights.shape
-            (20, 20)
+            (24, 24)
         """
         from medical_vqa.pipelines.ask import attention_map
 

@@ -174,6 +174,11 @@ def test_a_finding_type_that_is_no_better_than_guessing_is_withheld(unreliable):
     (answer,) = ask(model, question, references=reference(), card=card)
     assert answer.abstention.code == "type_not_reliable"
     assert "AUC 0.51, n=27" in answer.abstention.reason or "n=27, AUC 0.51" in answer.abstention.reason
+    at_chance = unreliable.model_copy(update={"difference_low": 0.12, "auc": None})
+    card = CARD.model_copy(update={"reliability": (at_chance,)})
+    (answer,) = ask(model, question, references=reference(), card=card)
+    assert answer.abstention.code == "type_at_chance"  # more often right than the baseline: then that is not the reason
+    assert "better than chance, n=27" in answer.abstention.reason and "difference" not in answer.abstention.reason
     shown = card.model_copy(update={"reliability": (unreliable.model_copy(update={"above_baseline": True}),)})
     assert not ask(model, question, references=reference(), card=shown)[0].abstention.abstained
 

@@ -135,6 +135,7 @@ export const en = {
   "reason.picture_does_not_matter": "The picture does not change the answer to this question: other pictures of this type get the same answer.",
   "reason.same_answer_without_picture": "The model gives the same answer about a black picture and about this one with its parts out of order, so it does not come from this picture.",
   "reason.type_not_reliable": "On questions of this type ({type}) it is not shown that the picture helps the model: {accuracy} right with it and {baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}.",
+  "reason.type_at_chance": "It is not shown that the model's yes or no to questions of this type ({type}) is better than chance, n={questions} validation questions of the type{auc}.",
   "failure.forbidden": "This page's key does not allow that. Its operator must use another key.",
   "failure.quota_exceeded": "This page may store no more pictures now. Delete some, or try again later.",
   "failure.engine_unavailable": "The model's engine gives no answer. Try again in a moment; the server does so too.",

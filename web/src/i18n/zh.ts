@@ -136,6 +136,7 @@ export const zh: Record<Key, string> = {
   "reason.picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
   "reason.same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，因此答案并非来自这张图像。",
   "reason.type_not_reliable": "对于这类问题（{type}），没有证据表明图像对模型有帮助：看图像时正确率 {accuracy}，不看时 {baseline}，差值的 95% 区间为 {difference} 个百分点，n={questions}{auc}。",
+  "reason.type_at_chance": "没有证据表明模型对这类问题（{type}）的是非回答优于随机猜测，该类验证问题 n={questions}{auc}。",
   "failure.forbidden": "本页面的密钥不允许此操作，请管理员更换密钥。",
   "failure.quota_exceeded": "本页面目前不能再保存更多图像。请删除一些，或稍后再试。",
   "failure.engine_unavailable": "模型引擎没有响应。服务器会继续尝试，请稍后再试。",

@@ -110,6 +110,8 @@ TEXTS: Mapping[str, str] = {
     "因此答案并非来自这张图像。",
     "reason_type_not_reliable": "对于这类问题（{type}），没有证据表明图像对模型有帮助：看图像时正确率 "
     "{accuracy}，不看时 {baseline}，差值的 95% 区间为 {difference} 个百分点，n={questions}{auc}。",
+    "reason_type_at_chance": "没有证据表明模型对这类问题（{type}）的是非回答优于随机猜测，"
+    "该类验证问题 n={questions}{auc}。",
     "reason_never_sure_enough": "模型的把握为 {confidence}，但对于病变问题，任何把握都不够："
     "没有证据表明错误的回答不超过 {risk}。",
     "reason_low_confidence": "模型没有把握：置信度为 {confidence}；低于 {threshold} 时，超过 {risk} 的答案是错的。",

@@ -118,6 +118,8 @@ TEXTS: Mapping[str, str] = {
     "reason_type_not_reliable": "On questions of this type ({type}) it is not shown that the picture helps "
     "the model: {accuracy} right with it and {baseline} without it, 95 % interval of the difference {difference} "
     "points, n={questions}{auc}.",
+    "reason_type_at_chance": "It is not shown that the model's yes or no to questions of this type ({type}) is better "
+    "than chance, n={questions} validation questions of the type{auc}.",
     "reason_never_sure_enough": "The model is {confidence} sure, and on questions about findings no confidence is high "
     "enough: for none is it shown that at most {risk} of its answers are wrong.",
     "reason_low_confidence": "The model is not sure: it is {confidence} sure, and more than {risk} of its answers are "

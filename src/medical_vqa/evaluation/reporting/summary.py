@@ -165,6 +165,11 @@ def _leaks(metric: MetricResult, results: Results) -> str:
             f"{count(metric.score.n, 'question')}: about those the score is what it remembers, not what it can do with "
             f"a new image. {rest}"
         )
+    if not may_be_learned(results):
+        return (
+            f"The images of {n:,} of these {count(metric.score.n, 'question')} are also in a training part of the "
+            f"dataset, but by its card the model was not trained on them. {rest}"
+        )
     near = " or have a near-duplicate there" if clean.near_duplicates else ""
     return (
         f"The images{' or patients' if clean.same_group else ''} of {n:,} of these "
@@ -179,12 +184,20 @@ def leaked_rows(results: Results) -> int:
     return 0 if clean is None else first.score.n - clean.scores[first.name].n
 
 
+def may_be_learned(results: Results) -> bool:
+    """Whether a scored row may be about an image, a near-duplicate or a patient that the model was trained on."""
+    clean = results.without_leaks
+    if clean is None or not leaked_rows(results):
+        return False
+    return clean.trained_on != 0 or clean.near_duplicates > 0 or clean.same_group > 0
+
+
 def _certainty(metric: MetricResult, results: Results) -> str:
     interval = metric.score.interval
     if interval.low is None or interval.high is None:
         return f"No interval can be given: {interval.reason}."
     images = "On other images sampled like these"
-    if leaked_rows(results):
+    if may_be_learned(results):
         images = "On other images that are in a training part to the same degree as these"
     return (
         f"{images} {results.counts.images:,}, expect between {_in_hundred(interval.low)} and "

@@ -117,7 +117,7 @@ class AnswerChecks:
         if (decision := related_decision(query.question, answer.answer, related)) is not None:
             return decision
         if (row := self._unreliable(query.question, image_type)) is not None:
-            return abstain("type_not_reliable", _reliability_arguments(row))
+            return _unreliable_decision(row)
         if dependence is None or dependence.changes_answer or not self.must_depend_on_image(query.question):
             return None
         compared = self._reference_answers.has_pictures(image_type)
@@ -176,12 +176,18 @@ def premise_decision(question: str, answer: str, description: str) -> Abstention
     return abstain(code, {"entity": impossible.name})
 
 
-def _reliability_arguments(row: TypeReliability) -> dict[str, str]:
-    return {
+def _unreliable_decision(row: TypeReliability) -> AbstentionDecision:
+    """Abstain by a type's reliability, for the reason that failed: the AUC where accuracy is above the baseline."""
+    arguments = {
         "type": row.name,
-        "accuracy": f"{row.accuracy:.0%}",
-        "baseline": f"{row.baseline_accuracy:.0%}",
         "questions": str(row.questions),
-        "difference": f"{100 * row.difference_low:.0f} to {100 * row.difference_high:.0f}",
         "auc": "" if row.auc is None else f", AUC {row.auc:.2f}",
     }
+    if row.difference_low > 0:
+        return abstain("type_at_chance", arguments)
+    accuracies = {
+        "accuracy": f"{row.accuracy:.0%}",
+        "baseline": f"{row.baseline_accuracy:.0%}",
+        "difference": f"{100 * row.difference_low:.0f} to {100 * row.difference_high:.0f}",
+    }
+    return abstain("type_not_reliable", arguments | accuracies)

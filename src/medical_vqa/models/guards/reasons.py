@@ -54,6 +54,10 @@ SENTENCES: Mapping[str, str] = {
         "On questions of this type ({type}) it is not shown that the picture helps the model: {accuracy} right with "
         "it and {baseline} without it, 95 % interval of the difference {difference} points, n={questions}{auc}."
     ),
+    "type_at_chance": (
+        "It is not shown that the model's yes or no to questions of this type ({type}) is better than chance, "
+        "n={questions} validation questions of the type{auc}."
+    ),
 }
 
 
