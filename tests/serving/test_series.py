@@ -180,6 +180,21 @@ def test_values_are_in_the_scanners_units(series, client):
     assert sagittal.headers["X-Spacing"] == "3,0.5"
 
 
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_values_of_few_bits_are_shown_and_asked_about_as_bright_as_the_picture(client, bits):
+    values = np.tile(np.arange(16) % 2**bits, (8, 1)).astype(np.uint8)
+    elements = {"BitsAllocated": 8, "BitsStored": bits, "HighBit": bits - 1}
+    if bits == 1:
+        elements |= {"BitsAllocated": 1, "PixelData": np.packbits(values.ravel(), bitorder="little").tobytes()}
+    data = made(values, **elements)
+    image_id = client.post("/upload_image", files={"image_file": data}).json()["image_id"]
+    picture = pixels(client.get(f"/images/{image_id}/picture"))
+    window = client.get(f"/images/{image_id}").json()["window"]
+    drawn = client.get(f"/images/{image_id}/view", params={"window": f"{window['center']},{window['width']}"})
+    assert picture.max() == round(255 * int(values.max()) / (2**bits - 1))
+    assert np.abs(pixels(drawn).astype(int) - picture).max() <= 1
+
+
 def test_nothing_is_in_millimeters_where_the_file_does_not_say_how_large_a_pixel_is(client):
     """A page draws a scale and measures from what it receives: a pixel of one millimeter would be an invention."""
     out = io.BytesIO()

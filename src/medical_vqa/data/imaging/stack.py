@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEVELS = 65_535
-_UNCHANGED = (127.5, 255.0)  # the window that shows 8 bits as they are
+_WHITE = 255  # of 8 bits
 _MOST_VALUES = 24_000_000  # of one picture
 _MOST_STACKED = 8_000_000  # of all frames: decoding them must not take much longer than decoding one
 
@@ -82,11 +82,11 @@ def _dicom_stack(data: bytes, decoded: DecodedFrame, limits: DecodeLimits) -> Vo
     reader = SliceReader("the file", limits)
     described = reader.description(read, decoded.frame)
     values = np.stack([reader.values(read, index) for index in range(decoded.frames)])
-    return _volume(values, decoded, inverted=described.inverted)
+    return _volume(values, decoded, inverted=described.inverted, white=described.white)
 
 
-def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool) -> Volume:
-    """Values (frames, rows, columns) as a volume that is shown as it is stored."""
+def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool, white: int = _WHITE) -> Volume:
+    """Values (frames, rows, columns) as a volume that is shown as it is stored, without a window up to `white`."""
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
         values = _whole_numbers(values)
     rows, columns = values.shape[1:]
@@ -97,7 +97,7 @@ def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool) -> V
         values.transpose(2, 1, 0),
         (sides[1], sides[0], 1.0),
         "axial",
-        decoded.window if decoded.window_source is not None else _UNCHANGED,
+        decoded.window if decoded.window_source is not None else (white / 2, float(white)),
         decoded.header_fields,
         decoded.format,
         inverted,

@@ -182,16 +182,18 @@ class SliceAnswers:
         many questions about other series may wait.
         """
         digests = {index: f"{image.digest}/{plane or facts_of(image).plane}/{index}/{window}" for index in indices}
-        known = {index: self._prepared.get((image.id, digest)) for index, digest in digests.items()}
-        missing = [index for index, one in known.items() if one is None]
+        known = {
+            index: self._prepared[image.id, one] for index, one in digests.items() if (image.id, one) in self._prepared
+        }
+        missing = [index for index in digests if index not in known]
         pictures = await self._pictures(image, missing, plane, window) if missing else []
         for index, (frame, picture) in zip(missing, pictures, strict=True):
             digest = digests[index]
             features = await self._engine.encode(digest, picture)
             visual = picture if features is None else features
-            one = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
-            known[index] = self._prepared[image.id, digest] = one
-        return [one for index in indices if (one := known[index]) is not None]
+            known[index] = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
+            self._prepared[image.id, digest] = known[index]
+        return [known[index] for index in indices]
 
     async def _pictures(
         self,

@@ -33,6 +33,8 @@ class SliceDescription:
     """Whether small values are bright."""
     burned_in_annotation: bool | None
     """Whether the header declares text in the pixels."""
+    white: int
+    """The largest value that a pixel can have: the brightest where values are shown as they are."""
 
 
 class SliceReader:
@@ -76,6 +78,7 @@ class SliceReader:
             header_fields(frame.dataset),
             frame.dataset.PhotometricInterpretation == "MONOCHROME1",
             burned_in(frame),
+            2 ** int(frame.dataset.get("BitsStored") or 8) - 1,
         )
         self.warnings += [warning for warning in frame.warnings if warning not in self.warnings]
         return described
