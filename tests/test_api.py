@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import medical_vqa as mv
 
@@ -197,7 +198,7 @@ def test_a_text_that_asks_several_questions_is_split_as_on_the_command_line(ship
     assert (single.question, single.text) == (one.question, one.text)
 
 
-@pytest.mark.parametrize("image", [None, 7, "", b"scan.png", "a\0b"])
+@pytest.mark.parametrize("image", [None, 7, "", ["scan.png"], "a\0b"])
 def test_an_image_that_is_no_path(shipped, image):
     with pytest.raises(mv.MedicalVqaError, match="image: expected a path") as error:
         shipped.ask(image, "Is this a CT?")
@@ -604,6 +605,43 @@ def test_reports_and_comparisons_take_names_paths_and_what_predict_returned(work
     together = mv.report([predictions, other], tmp_path / "both.html", **rows)
     assert "Is one better?" in together.page.read_text(encoding="utf-8")
     assert [pair.metric for pair in mv.compare([predictions, str(other)], **rows)] == ["em", "f1"]
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "cmyk.jpg", "palette.png", "sixteen.png", "bits.png"])
+def test_a_pillow_image_and_the_bytes_of_a_file_are_what_the_file_is(shipped, tmp_path, name):
+    file = tmp_path / name
+    values = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    picture = Image.fromarray(values)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying on its side
+    if name == "turned.jpg":
+        picture.save(file, exif=exif)
+    elif name == "sixteen.png":
+        Image.fromarray(values[..., 0].astype(np.uint16) * 200).save(file)
+    else:
+        picture.convert({"cmyk.jpg": "CMYK", "palette.png": "P", "bits.png": "1"}[name]).save(file)
+    with Image.open(file) as opened:
+        images = [file, str(file), file.read_bytes(), bytearray(file.read_bytes()), opened]
+        answers = [shipped.ask(image, "Is this a CT?") for image in images]
+    assert len({(answer.text, answer.confidence, answer.seen.size, answer.seen.window) for answer in answers}) == 1
+    assert [str(answer.seen.file) for answer in answers] == [str(file), str(file), "image", "image", "image"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.ask(Image.new("F", (8, 8)), "What?"), "image: a Pillow image of mode F has no file format here"),
+        (lambda m: m.ask(np.zeros((900, 900)), "What?"), "image: expected a path"),
+        (lambda m: m.ask(b"no picture" * 100, "What?"), "the image: expected"),
+        (lambda m: m.ask(IMAGE, "What?", others=IMAGE), "takes one picture in one question, got 2"),
+        (lambda m: m.ask(IMAGE, "What?", others=str(IMAGE)), "takes one picture in one question, got 2"),
+        (lambda m: m.ask(IMAGE, "What?", turns=[{"role": "user", "content": "Where?"}]), "turns: expected pairs"),
+    ],
+)
+def test_other_images_and_turns_are_refused_in_one_short_sentence(shipped, call, message):
+    with pytest.raises(mv.MedicalVqaError) as error:
+        call(shipped)
+    assert message in sentence(error) and len(str(error.value)) < 300
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 import secrets
 import stat
 import time
@@ -39,7 +40,7 @@ def as_path(value: object, what: str) -> Path:
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {value!r}; pass one")
+        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {reprlib.repr(value)}; pass one")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for a user that does not exist
 
 

@@ -55,7 +55,9 @@ def test_what_is_not_there_is_named(root: Path) -> None:
     ):
         PreparedDataset.open("slake", root)
     data = PreparedDataset.open("mine", root)
-    with pytest.raises(DataError, match="mine was prepared without a validation split; it has train, test"):
+    with pytest.raises(
+        DataError, match="mine was prepared without a validation split; it has train, test; name one of these"
+    ):
         data.examples("validation")
     with pytest.raises(DataError, match=r"has no image 'mine/9\.png'"):
         data.images.digest("mine/9.png")

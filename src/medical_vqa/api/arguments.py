@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from medical_vqa.errors import ConfigError, DataError, ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
     from medical_vqa.data.imaging.planes import Plane
     from medical_vqa.schema.records import Split
     from medical_vqa.schema.selection import Selection
 
 StrPath = str | os.PathLike[str]
 """A path as text or as a path object; results that stand for a file or folder are path objects too."""
+ImageInput: TypeAlias = "StrPath | bytes | PilImage"
+"""An image: the path of a file, the bytes of one, or a Pillow image."""
+_WITHOUT_PNG = ("CMYK", "YCbCr", "LAB", "HSV", "RGBX")  # modes of color pictures
 RISK = 0.1
 """Default of the tolerated fraction of wrong answers among those that are given."""
 
@@ -198,9 +204,41 @@ def as_questions(questions: str | Sequence[str]) -> list[str]:
     return list(questions)
 
 
+def as_image(image: ImageInput, what: str = "image") -> Path | bytes:
+    """A path, or the bytes of an image file; a Pillow image becomes a PNG file without loss.
+
+    Args:
+        image: What a person passed.
+        what: Name of the argument, for messages.
+
+    Raises:
+        ConfigError: It is none of these, or a Pillow image whose mode no PNG file has.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not (hasattr(image, "getexif") and hasattr(image, "convert")):
+        return as_path(image, what)
+    file = io.BytesIO()
+    picture = image.convert("RGB") if image.mode in _WITHOUT_PNG else image
+    try:
+        picture.save(file, "PNG", exif=image.getexif())
+    except OSError as error:
+        raise ConfigError(
+            f"{what}: a Pillow image of mode {image.mode} has no file format here; convert it, for example to I;16 or L"
+        ) from error
+    return file.getvalue()
+
+
+def as_images(images: ImageInput | Sequence[ImageInput], what: str) -> list[Path | bytes]:
+    """One or several images."""
+    if isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Sequence):
+        return [as_image(images, what)]
+    return [as_image(image, what) for image in images]
+
+
 def as_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Earlier questions with their answers."""
-    pairs = [tuple(turn) for turn in turns if not isinstance(turn, str)]
+    pairs = [tuple(turn) for turn in turns if isinstance(turn, list | tuple)]
     if len(pairs) != len(turns) or not all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs):
         raise ModelError(f"turns: expected pairs of a question and its answer, got {turns!r}; correct it")
     return [(as_questions([question])[0], answer) for question, answer in pairs]

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from medical_vqa.api.arguments import StrPath, as_frame, as_plane, as_questions, as_turns, as_window, optional_path
+from medical_vqa.api.arguments import (
+    ImageInput,
+    StrPath,
+    as_frame,
+    as_image,
+    as_images,
+    as_plane,
+    as_questions,
+    as_turns,
+    as_window,
+    optional_path,
+)
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -63,24 +74,24 @@ class Model:
 
     def ask(
         self,
-        image: StrPath,
+        image: ImageInput,
         question: str,
         *,
         frame: int | None = None,
         window: tuple[float, float] | None = None,
-        others: Sequence[StrPath] = (),
+        others: ImageInput | Sequence[ImageInput] = (),
         turns: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         """Answer one question about one image.
 
         Args:
-            image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
+            image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file: its path or its bytes; or a Pillow image.
             question: One question; `ask_many` splits a text that asks several.
             frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the middle one.
             window: Center and width of the values to show, of gray values of more than 8 bits; by default those of the
                 header, else the 0.5th to the 99.5th percentile.
-            others: Further images that the question is about, such as the prior examination; for models that take
-                several.
+            others: A further image that the question is about, such as the prior examination, or several; for models
+                that take several.
             turns: Earlier questions of the conversation with their answers; a model that does not remember ignores
                 them.
 
@@ -101,18 +112,18 @@ class Model:
 
     def ask_many(
         self,
-        image: StrPath,
+        image: ImageInput,
         questions: str | Sequence[str],
         *,
         frame: int | None = None,
         window: tuple[float, float] | None = None,
-        others: Sequence[StrPath] = (),
+        others: ImageInput | Sequence[ImageInput] = (),
         turns: Sequence[tuple[str, str]] = (),
     ) -> list[Answer]:
         """Answer several questions about one image, which is decoded and encoded once.
 
         Args:
-            image: An image file, as `ask` takes it.
+            image: An image, as `ask` takes it.
             questions: The questions: a list, or a text that asks several.
             frame: As in `ask`.
             window: As in `ask`.
@@ -133,11 +144,11 @@ class Model:
 
         return ask(
             self._loaded,
-            as_path(image, "image"),
+            as_image(image),
             as_questions(questions),
             frame=as_frame(frame),
             window=as_window(window),
-            others=[as_path(other, "others") for other in others],
+            others=as_images(others, "others"),
             turns=as_turns(turns),
         )
 
@@ -186,7 +197,7 @@ class Model:
 
     def attention_map(
         self,
-        image: StrPath,
+        image: ImageInput,
         question: str,
         *,
         frame: int | None = None,
@@ -195,7 +206,7 @@ class Model:
         """Where in the picture the answer to a question comes from.
 
         Args:
-            image: An image file, as `ask` takes it.
+            image: An image, as `ask` takes it.
             question: The question.
             frame: As in `ask`.
             window: As in `ask`.
@@ -213,8 +224,7 @@ class Model:
         from medical_vqa.pipelines.ask import attention_map
 
         (text,) = as_questions([question])
-        path = as_path(image, "image")
-        return attention_map(self._loaded, path, text, frame=as_frame(frame), window=as_window(window))
+        return attention_map(self._loaded, as_image(image), text, frame=as_frame(frame), window=as_window(window))
 
     def close(self) -> None:
         """Close the connections of a remote model; a local model needs no closing."""

@@ -1,4 +1,4 @@
-"""Ask a loaded model about one image file."""
+"""Ask a loaded model about one image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from medical_vqa.data.imaging.decode import decode_image_file
+from medical_vqa.data.imaging.decode import LOCAL_LIMITS, decode_image, decode_image_file
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.data.imaging.windowed_channels import windowed_image
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.load import LoadedModel
 
 
+ImageFile = Path | bytes
+"""An image file by its path, or its bytes."""
+NO_FILE = Path("image")
+"""`ImageView.file` of an image that came as bytes."""
 _IMAGE = "image"
 
 
@@ -36,7 +40,7 @@ class ImageView:
     """The part of an image file that a model looked at."""
 
     file: Path
-    """The image file."""
+    """The image file; ``image`` for bytes and Pillow images."""
     format: str
     """Format of the file, recognized by its content: ``JPEG``, ``PNG``, ``DICOM``, ``NIFTI`` ..."""
     size: tuple[int, int]
@@ -63,10 +67,10 @@ class ImageView:
     """Sentences on what could not be used, or what to be careful about."""
 
     @classmethod
-    def of(cls, file: Path, decoded: DecodedFrame) -> Self:
-        """The view of a decoded file."""
+    def of(cls, image: ImageFile, decoded: DecodedFrame) -> Self:
+        """The view of a decoded image."""
         return cls(
-            file,
+            image if isinstance(image, Path) else NO_FILE,
             decoded.format,
             (decoded.width, decoded.height),
             decoded.frame,
@@ -178,19 +182,19 @@ class AttentionMap:
 
 def ask(
     loaded: LoadedModel,
-    image: Path,
+    image: ImageFile,
     questions: Sequence[str],
     *,
     frame: int | None = None,
     window: tuple[float, float] | None = None,
-    others: Sequence[Path] = (),
+    others: Sequence[ImageFile] = (),
     turns: Sequence[tuple[str, str]] = (),
 ) -> list[Answer]:
     """Answer questions about one image file, which is decoded and encoded once.
 
     Args:
         loaded: The model.
-        image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file.
+        image: A JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI file, or its bytes.
         questions: The questions. A follow-up without a verb (``and the spleen?``) repeats the question before it.
         frame: Frame of a DICOM file, slice of a NIfTI volume or page of a TIFF, from 0; by default the middle one.
         window: Center and width of the values to show, of gray values of more than 8 bits.
@@ -206,9 +210,9 @@ def ask(
     """
     require_pictures(loaded.model, loaded.card.name, 1 + len(others))
     queries, view, context = _queries(loaded, image, questions, frame, window)
-    further = [(path, *_visual(loaded, path, frame=None, window=None)) for path in others]
+    further = [(other, *_visual(loaded, other, frame=None, window=None)) for other in others]
     visuals = tuple(visual for _, visual, _ in further)
-    others_seen = tuple(ImageView.of(path, decoded) for path, _, decoded in further)
+    others_seen = tuple(ImageView.of(other, decoded) for other, _, decoded in further)
     remembered = tuple(turns) if loaded.model.max_turns or loaded.model.reads_conversations else ()
     queries = [replace(query, other_visuals=visuals, turns=remembered) for query in queries]
     card, answers = loaded.card, []
@@ -242,7 +246,7 @@ def ask(
 
 def attention_map(
     loaded: LoadedModel,
-    image: Path,
+    image: ImageFile,
     question: str,
     *,
     frame: int | None = None,
@@ -260,7 +264,7 @@ def attention_map(
 
 def _queries(
     loaded: LoadedModel,
-    image: Path,
+    image: ImageFile,
     questions: Sequence[str],
     frame: int | None,
     window: tuple[float, float] | None,
@@ -275,20 +279,26 @@ def _queries(
 
 
 def _visual(
-    loaded: LoadedModel, image: Path, *, frame: int | None, window: tuple[float, float] | None
+    loaded: LoadedModel, image: ImageFile, *, frame: int | None, window: tuple[float, float] | None
 ) -> tuple[NDArray[np.uint8], DecodedFrame]:
     """The picture for the model, and the decoded frame as a person sees it."""
     spec = loaded.model.picture
-    decoded = decode_image_file(image, frame=frame, window=window)
+    decoded = _decoded(image, frame, window)
     if spec is None:
         return NO_PICTURE, decoded
     if window is not None:
         return prepare_picture(decoded.image, spec), decoded
 
     def decode(own: tuple[float, float] | None) -> DecodedFrame:
-        return decoded if own is None else decode_image_file(image, frame=frame, window=own)
+        return decoded if own is None else _decoded(image, frame, own)
 
     return prepare_picture(windowed_image(decode, spec).image, spec), decoded
+
+
+def _decoded(image: ImageFile, frame: int | None, window: tuple[float, float] | None) -> DecodedFrame:
+    if isinstance(image, bytes):
+        return decode_image(image, limits=LOCAL_LIMITS, frame=frame, window=window)
+    return decode_image_file(image, frame=frame, window=window)
 
 
 def require_pictures(model: VqaModel, name: str, pictures: int) -> None:

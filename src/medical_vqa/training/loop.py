@@ -6,6 +6,7 @@ processes (so that one big batch, many small ones, or several processes give the
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ from medical_vqa.training.journal import Journal, Progress, explain_full_disk, r
 from medical_vqa.training.optimizer import WeightAverage, adamw, schedule
 from medical_vqa.training.processes import process_group_timeout
 from medical_vqa.training.settings import Callbacks, FitResult, Scores, TrainingSettings
+
+# it warns about every checkpoint with weights under two names, such as a tied head, which is stored once
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 _LOG_STEPS = 10
 _LOG_SECONDS = 2.0

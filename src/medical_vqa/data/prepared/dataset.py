@@ -131,7 +131,8 @@ class PreparedDataset:
         if split not in self._tables:
             if split not in self.manifest.splits:
                 raise DataError(
-                    f"{self.manifest.name} was prepared without a {split} split; it has {', '.join(self.splits)}"
+                    f"{self.manifest.name} was prepared without a {split} split; it has "
+                    f"{', '.join(self.splits)}; name one of these, or a dataset that has it"
                 )
             file = self.manifest.splits[split]
             path = self.folder / file.file
