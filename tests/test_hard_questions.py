@@ -169,3 +169,123 @@ def test_whether_a_picture_shows_an_organ_has_one_answer_in_all_words(model, pic
     for organ in ("liver", "heart", "lung", "kidney", "spleen"):
         answers = model.ask_many(SAMPLE / picture / "source.jpg", [form.format(organ) for form in forms])
         assert len({answer.text for answer in answers if not answer.abstained}) <= 1
+
+
+MODALITY = "What modality is used to take this image?"
+KIND_WORDINGS = (
+    "Please tell me whether this is {}.",
+    "This is {}, right?",
+    "{}?",
+    "Do you think this is {}?",
+    "Was the patient scanned with {}?",
+    "Does this picture come from {}?",
+    "IS THSI {}",
+    "请问这是{}吗?",
+)
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_politeness_typing_errors_and_statements_change_no_answer_about_the_kind(model, picture):
+    modality, _ = sample_pictures()[picture]
+    names = {"CT": "a CT scan", "MRI": "an MR image", "X-Ray": "an X-Ray"}
+    asked = {form.format(name): kind for form in KIND_WORDINGS for kind, name in names.items()}
+    asked |= {f"请问这张片子是{kind}吗?": kind for kind in names}
+    right = {question: kind == modality for question, kind in asked.items()}
+    answers = model.ask_many(SAMPLE / picture / "source.jpg", list(asked))
+    given = {answer.question: answer.text in ("Yes", "是的") for answer in answers if not answer.abstained}
+    assert len(given) >= 10 or model.ask(SAMPLE / picture / "source.jpg", MODALITY).abstained
+    assert given == {question: right[question] for question in given}
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_choice_between_kinds_is_answered_by_the_right_one_or_not_at_all(model, picture):
+    modality, _ = sample_pictures()[picture]
+    kinds = ("CT", "MRI", "X-Ray")
+    forms = ("{} or {}?", "Is this a {} or a {}?", "Was this image taken by {} or {}?", "这是{}还是{}?")
+    asked = {
+        form.format(one, other): {one, other} for form in forms for one in kinds for other in kinds if one != other
+    }
+    answers = model.ask_many(SAMPLE / picture / "source.jpg", list(asked))
+    given = {answer.question: answer.text for answer in answers if not answer.abstained}
+    assert given or model.ask(SAMPLE / picture / "source.jpg", MODALITY).abstained
+    assert set(given.values()) <= {modality, {"CT": "CT", "MRI": "核磁共振", "X-Ray": "X光"}[modality]}
+    assert all(modality in asked[question] for question in given)
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_only_magnetic_resonance_imaging_is_weighted(model, picture):
+    modality = model.ask(SAMPLE / picture / "source.jpg", MODALITY).text
+    asked = ("Is this T1 weighted?", "Is this T2 weighted?", "Is the sequence T1?", "这是T1加权的核磁共振图像吗?",
+             "T1 or T2?", "What is the weighting?")  # fmt: skip
+    answers = {one.question: one for one in model.ask_many(SAMPLE / picture / "source.jpg", list(asked))}
+    given = {question: one.text for question, one in answers.items() if not one.abstained}
+    if modality != "MRI":
+        assert set(given.values()) <= {"No", "不是"}
+    elif {"Is this T1 weighted?", "Is this T2 weighted?"} <= set(given):
+        assert given["Is this T1 weighted?"] != given["Is this T2 weighted?"]
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_question_about_a_picture_of_another_kind_is_not_answered(model, picture):
+    modality = model.ask(SAMPLE / picture / "source.jpg", MODALITY).text
+    forms = ("What plane is this {}?", "In this {}, is the liver visible?", "What is the largest organ in this {}?")
+    asked = {form.format(kind): kind for form in forms for kind in ("CT", "MRI", "X-Ray")}
+    answers = model.ask_many(SAMPLE / picture / "source.jpg", list(asked))
+    given = {answer.question for answer in answers if not answer.abstained}
+    assert not {question for question in given if asked[question] != modality and "visible" not in question}
+    assert any(asked[question] == modality for question in given)
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_yes_or_no_follows_from_the_answer_to_the_open_question(model, picture):
+    colors, organs = ("black", "white", "gray"), ("liver", "lung", "brain", "heart")
+    asked = {
+        f"Is the {organ} the largest organ?": ("What is the largest organ in the picture?", organ) for organ in organs
+    }
+    asked |= {f"Is the lung {color}?": ("What color is the lung in the picture?", color) for color in colors}
+    asked |= {f"Do you see {number} kidneys?": ("How many kidneys in this image?", number) for number in "0123"}
+    asked |= {f"Is the liver on the {side}?": ("Where is the liver?", side) for side in ("left", "right")}
+    for one, other in (("liver", "spleen"), ("heart", "lung"), ("liver", "kidney")):
+        larger = f"Which is bigger in this image, {one} or {other}?"
+        asked |= {f"Is the {one} bigger than the {other}?": (larger, one)}
+        asked |= {f"Is the {one} smaller than the {other}?": (larger, other)}
+    texts = [*asked, *{open_question for open_question, _ in asked.values()}]
+    answers = {one.question: one for one in model.ask_many(SAMPLE / picture / "source.jpg", texts)}
+    given = {question: answers[question].text for question in asked if not answers[question].abstained}
+    assert given or picture == "xmlab490"  # a neck, of which the model is sure of none
+    for question, text in given.items():
+        open_question, value = asked[question]
+        assert text == ("Yes" if value in answers[open_question].text.lower().split() else "No"), question
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_question_gets_an_answer_of_the_form_that_it_asks_for(model, picture):
+    closed = ["Is the body part the chest?", "Is the liver the largest organ in the picture?", "Is the lung black?"]
+    openly = ["Identify the imaging modality used.", "Which organ is the largest?", "Locate the heart.",
+              "Name the plane.", "Can you tell me what plane this is?", "Is this CT, MRI or X-ray?"]  # fmt: skip
+    answers = model.ask_many(SAMPLE / picture / "source.jpg", [*closed, *openly])
+    given = {answer.question: answer.text.lower() for answer in answers if not answer.abstained}
+    assert all((text in YES_NO) is (question in closed) for question, text in given.items())
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_the_smaller_of_two_organs_is_not_the_larger(model, picture):
+    for one, other in (("heart", "lung"), ("liver", "lung"), ("liver", "spleen")):
+        texts = [f"Which is {size}, {one} or {other}?" for size in ("bigger", "smaller")]
+        larger, smaller = model.ask_many(SAMPLE / picture / "source.jpg", texts)
+        assert smaller.abstained or smaller.text != larger.text
+
+
+def test_what_belongs_to_an_organ_system_is_not_answered_from_the_picture(model):
+    for organ, system in (("heart", "digestive"), ("lung", "respiratory"), ("kidney", "urinary")):
+        answer = model.ask(LIVER, f"Does the {organ} belong to the {system} system?")
+        assert (answer.abstained, answer.reason_code) == (True, "untrained_term")
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Is this anything but an MRI?", "This is not an MRI, is it?", "Is the liver absent?",
+     "Does the picture lack a liver?", "图片中不包含肝脏吗?", "图中没有肝脏吗?", "Is the modality other than CT?"],
+)  # fmt: skip
+def test_a_question_that_denies_is_declined(model, question):
+    assert model.ask(LIVER, question).reason_code == "negated_question"

@@ -9,6 +9,7 @@ from medical_vqa.data.imaging.picture_statistics import PictureContext, PictureS
 from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
+from medical_vqa.models.guards.alternatives import of_asked_form
 from medical_vqa.models.guards.contradiction import contradict, disagreement, opposite, related_questions
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.pictures.image_dependence import without_content
@@ -40,7 +41,7 @@ class Vision:
 
 
 class Fake:
-    """Answers by (question, how bright the picture is); yes with 0.9 where the table says nothing."""
+    """Answers by (question, how bright the picture is); yes, or something, with 0.9 where the table says nothing."""
 
     family, picture, vision, question_bank = "fake", PictureSpec(8, "L", "stretch"), Vision(), None
     has_closed_answers = True
@@ -55,7 +56,8 @@ class Fake:
         predictions = []
         for query in queries:
             bright = query.visual["tokens"][0, 0] > 128
-            text = self.answers.get(query.question.strip("?").lower(), "Yes")
+            usual = "Something" if query.question.lower().startswith("wh") else "Yes"
+            text = self.answers.get(query.question.strip("?").lower(), usual)
             text = text if isinstance(text, str) else text[int(bright)]
             other = "No" if text == "Yes" else "Yes"
             predictions.append(Prediction(query.id, text, text, 0.9, ((other, 0.1),)))
@@ -202,6 +204,35 @@ def test_a_picture_that_cannot_be_asked_about_is_refused_whatever_the_question(c
 def test_a_picture_unlike_all_training_pictures_is_refused():
     (answer,) = ask(Fake(), "Which organ is this?", value=255, references=reference())
     assert answer.abstention.code == "not_radiology_features"
+
+
+@pytest.mark.parametrize(
+    ("question", "given", "shown"),
+    [
+        ("Is this a lung?", ("Lung", (("Yes", 0.3), ("No", 0.2))), ("Yes", 0.3)),
+        ("Which organ is this?", ("No", (("Yes", 0.2), ("Lung", 0.1))), ("Lung", 0.1)),
+        ("Is it the lung or the liver?", ("Yes", (("Liver", 0.2),)), ("Liver", 0.2)),
+        ("Is it the lung or the liver?", ("Yes", (("No", 0.2),)), ("Yes", 0.0)),
+        ("图片中包含哪些疾病?", ("无", (("肺炎", 0.2),)), ("无", 0.6)),
+        ("Show the lung.", ("Yes", (("Lung", 0.2),)), ("Yes", 0.6)),  # of no known form
+    ],
+)
+def test_an_answer_has_the_form_that_the_question_asks_for(question, given, shown):
+    answer, alternatives = given
+    prediction = of_asked_form(question, Prediction("1", answer, answer, 0.6, alternatives))
+    assert (prediction.answer, prediction.confidence) == shown
+
+
+def test_a_question_about_a_picture_of_another_kind_is_withheld():
+    modality = "What modality is used to take this image?"
+    model = Fake(what_modality_is_used_to_take_this_image="CT", which_organ_does_this_mri_show="Liver")
+    model.question_bank = QuestionBank([TrainingQuestion(modality, "Modality", 9, ("ct", "mri"))])
+    (answer,) = ask(model, "Which organ does this MRI show?", references=reference())
+    assert (answer.abstention.code, answer.abstention.arguments) == (
+        "organ_not_seen",
+        {"opposite": modality, "other_answer": "CT"},
+    )
+    assert ask(model, "Which organ does this CT show?", references=reference())[0].abstention.code is None
 
 
 def test_a_header_that_the_model_contradicts_is_refused_and_one_that_it_confirms_is_not():
@@ -476,7 +507,8 @@ class Writer(Fake):
         self.batches.append(len(queries))
         predictions = []
         for query in queries:
-            text = self.answers.get(query.question.strip("?").lower(), "Yes")
+            usual = "Something" if query.question.lower().startswith("wh") else "Yes"
+            text = self.answers.get(query.question.strip("?").lower(), usual)
             text = text if isinstance(text, str) else text[int(query.visual.any())]
             predictions.append(Prediction(query.id, text, text))
         return predictions

@@ -136,6 +136,7 @@ class Model:
 
     question_bank = BANK
     picture = vision = usage = None
+    has_closed_answers = True
     doubtful = ("Where is the abnormality located?",)
 
     def answer(self, queries, decoding):

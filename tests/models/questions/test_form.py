@@ -3,6 +3,7 @@
 import pytest
 
 from medical_vqa.models.questions.form import (
+    asks_openly,
     asks_why,
     asks_yes_or_no,
     completed_follow_up,
@@ -23,6 +24,11 @@ from medical_vqa.models.questions.form import (
         ("Where is the liver?", False),
         ("肺是健康的吗?", True),
         ("图中有什么器官?", False),
+        ("这张图片的成像方式是什么?", False),  # ends in 么, as questions for yes or no do
+        ("这是CT么?", True),
+        ("Please tell me whether this is a CT.", True),
+        ("Can you tell me which organ is shown?", False),
+        ("Does the picture contain the organ which digests food?", True),
     ],
 )
 def test_which_questions_are_answered_by_yes_or_no(question, closed):
@@ -68,6 +74,26 @@ def test_a_follow_up_repeats_the_question_before_it():
     assert completed_follow_up("Where is it?", "Is the liver healthy?", entity_in) == "Where is it?"
 
 
+@pytest.mark.parametrize(
+    ("question", "openly"),
+    [
+        ("Which organ is shown?", True),
+        ("Name the modality.", True),
+        ("Please identify the plane", True),
+        ("Is this a CT or an MRI?", True),
+        ("Can you tell me what modality this is?", True),
+        ("这是CT还是核磁共振?", True),
+        ("图片中最大的器官是什么?", True),
+        ("Is this a CT?", False),
+        ("Is it a CT or not?", False),
+        ("This is a CT.", False),
+        ("图中有什么异常吗?", False),
+    ],
+)
+def test_which_questions_are_not_answered_by_yes_or_no(question, openly):
+    assert asks_openly(question) is openly
+
+
 @pytest.mark.parametrize("question", ["Why?", "why is that", "And why?", "How do you know?", "为什么？"])
 def test_questions_for_a_reason(question):
     assert asks_why(question)
@@ -96,7 +122,10 @@ def test_questions_about_one_thing_are_no_descriptions(question):
 @pytest.mark.parametrize(
     ("question", "negation"),
     [("Is there no pneumothorax?", "no"), ("Isn't there an effusion?", "n't"), ("Doesn’t it show the liver?", "n’t"),
-     ("Is this not a CT?", "not"), ("Is the lung without a mass?", "without")],
+     ("Is this not a CT?", "not"), ("Is the lung without a mass?", "without"), ("This is not an MRI, is it?", "not"),
+     ("Is this anything but an MRI?", "anything but"), ("Which organ is not visible?", "not"),
+     ("Is the modality other than CT?", "other than"), ("Is the liver absent?", "absent"), ("No tumor?", "no"),
+     ("图中没有肝脏吗?", "没有"), ("这不是CT吗?", "不")],
 )  # fmt: skip
 def test_a_negated_question_is_declined_with_its_negation(question, negation):
     reason = form_reason(question)
@@ -106,8 +135,10 @@ def test_a_negated_question_is_declined_with_its_negation(question, negation):
 
 @pytest.mark.parametrize(
     "question",
-    ["Is the liver not healthy?", "Is the lung normal or not?", "Is it a CT or not a CT?", "What is not normal?"],
-)
+    ["Is the liver not healthy?", "Is the lung normal or not?", "Is it a CT or not a CT?", "What is not normal?",
+     "This is a CT, isn't it?", "这是不是CT?", "图中有没有肝脏?", "肝脏大不大?", "肺看起来不正常吗?",
+     "图中肺不张位于肺的哪个部位?"],
+)  # fmt: skip
 def test_other_negations_are_left_to_the_claims(question):
     assert form_reason(question) is None
 

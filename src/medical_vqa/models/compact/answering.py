@@ -26,7 +26,7 @@ from medical_vqa.models.compact.postprocess import (
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
 from medical_vqa.models.questions.bank import QuestionBank
-from medical_vqa.models.questions.premises import counted_topic, patient_side
+from medical_vqa.models.questions.premises import counted_topic, organ_of_system, patient_side
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.bundle_card import Decoding
@@ -107,6 +107,9 @@ class CompactAnswering(ABC):
         side = patient_side(question)
         if side is not None and bank is not None and not bank.names_patient_side:
             return Reason("untrained_term", terms=repr(side))
+        belongs = organ_of_system(question)
+        if belongs is not None and bank is not None and not bank.names_organ_of_system:
+            return Reason("untrained_term", terms=f"{belongs!r} together")
         return None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.form import asks_openly, asks_yes_or_no
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:
@@ -19,6 +19,35 @@ yes no 是 否 是的 不是 有 没有 无 存在 不存在 包含 不包含 �
 """
 YES_NO = frozenset(_YES_NO_TEXT.split())
 """Answers to a question for yes or no, normalized, in English and in SLAKE's Chinese."""
+
+
+_YES_OR_NO_ALONE = frozenset(("yes", "no", "是", "否", "是的", "不是", "可以", "不可以"))
+"""Those that answer nothing else: ``无`` is an answer to which diseases a picture shows."""
+
+
+def of_asked_form(question: str, prediction: Prediction) -> Prediction:
+    """The prediction, or the best alternative where it has not the form that is asked for.
+
+    A question for yes or no has no other answer, and one for what, which or where is not answered by yes or no. Where
+    no alternative fits, the prediction is the same with no confidence.
+
+    Args:
+        question: The question, as typed.
+        prediction: The answer and all alternatives, best first.
+    """
+    closed, open_ = asks_yes_or_no(question), asks_openly(question)
+
+    def fits(answer: str) -> bool:
+        text = squad_normalize(answer)
+        return not (closed and text not in YES_NO) and not (open_ and text in _YES_OR_NO_ALONE)
+
+    if fits(prediction.answer):
+        return prediction
+    rest = [(answer, probability) for answer, probability in prediction.alternatives if fits(answer)]
+    if not rest:
+        return dataclasses.replace(prediction, confidence=0.0)
+    (answer, probability), *others = rest
+    return dataclasses.replace(prediction, answer=answer, confidence=probability, alternatives=tuple(others))
 
 
 def listed_alternatives(question: str, prediction: Prediction, bank: QuestionBank | None = None) -> Prediction:

@@ -12,12 +12,14 @@ from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
 from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
-from medical_vqa.models.guards.related_answers import decisive_questions, disagrees
+from medical_vqa.models.guards.related_answers import decisive_questions, disagrees, leaves_no_answer
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
+from medical_vqa.models.questions.image_kind import presupposed_kind
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
 from medical_vqa.models.questions.terms import canonical_terms
+from medical_vqa.models.questions.value_claims import value_claims
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.bundle_card import BundleCard, TypeReliability
 from medical_vqa.schema.records import Prediction
@@ -65,7 +67,9 @@ class AnswerChecks:
         texts, bank = related_questions(question), self._model.question_bank
         # whether it sees an organ is worth something only where training asked just that
         presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
-        decisive = tuple(text for text in decisive_questions(question) if bank is not None and text in bank)
+        values = tuple(claim.open_question for claim in value_claims(question))  # of organs that training may not name
+        others = (*decisive_questions(question), *presupposed_kind(question))
+        decisive = tuple(text for text in others if bank is not None and (text in bank or text in values))
         texts = tuple(text for text in dict.fromkeys((*texts, *presence, *decisive)) if text != question)
         if bank is None:
             return texts
@@ -147,12 +151,20 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         answer: In words.
         related: Answers to its related questions.
     """
-    presence, decisive = presence_questions(question), decisive_questions(question)
+    presence, decisive, presupposed = (
+        presence_questions(question),
+        decisive_questions(question),
+        presupposed_kind(question),
+    )
     for text, other in related.items():
         arguments = {"opposite": text, "answer": answer, "other_answer": other.answer}
+        if leaves_no_answer(question, text, other.answer):
+            return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
         if text in presence:
             if lacks_presence(question, answer, other.answer):
                 return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+        elif text in presupposed:
+            continue
         elif text in decisive:  # the answer follows from it, or is surer
             if disagrees(answer, other.answer):
                 return abstain("paraphrase_disagrees", arguments)

@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 from medical_vqa.models.questions.claims import claim_of
+from medical_vqa.text import squad_normalize
 
 Disagreement = Literal["contradiction", "paraphrase_disagrees"]
 """Code of the reason: the opposite question gets the same answer, or the same question in other words another one."""
@@ -26,14 +27,23 @@ _CHINESE_OPPOSITES = (
 )
 _FREE_OF = re.compile(r"\bfree of\b|\bin size\b|\bsize\b|\bthan (?:normal|usual)\b", re.IGNORECASE)
 _YES_NO = frozenset(("yes", "no"))
+_SMALLER_OF = re.compile(
+    r"\b(?:which|what|or)\b.*\bsmall(?:er|est)\b|\bsmall(?:er|est)\b.*\bor\b|(?:哪|什么).*[更最]小|[更最]小.*(?:哪|什么)"
+)
+"""A choice of the smaller one, or the smallest."""
+_ALL_ALIKE = frozenset(("both", "neither", "none", "equal", "same", "almost same", "相等", "几乎相等", "一样"))
 
 
 def opposite(question: str) -> str | None:
     """The question that asks for the opposite (``Is the lung healthy?``, ``Is the lung unhealthy?``); None for none.
 
-    Questions that offer a choice (``normal or abnormal``) or negate (``not``) have none.
+    Questions that offer a choice (``normal or abnormal``) or negate (``not``) have none, except those for the smaller
+    of several, which training asks far less than those for the larger.
     """
     lower = question.lower()
+    if _SMALLER_OF.search(lower) is not None:
+        larger = re.sub("small(?=er|est)", "bigg", question, flags=re.IGNORECASE)
+        return larger.replace("更小", "更大").replace("最小", "最大")
     if re.search(r"\b(or|not|no|which|what|where|how)\b", lower) or _FREE_OF.search(lower):
         return None
     for word, other in _OPPOSITES:
@@ -62,10 +72,13 @@ def disagreement(question: str, answer: str, related: str, related_answer: str) 
         related_answer: The answer to that.
     """
     claim, other = claim_of(question), claim_of(related)
+    if _SMALLER_OF.search(question.lower()) is not None:
+        one, second = (squad_normalize(text) for text in (answer, related_answer))
+        return "contradiction" if one == second and one not in _ALL_ALIKE else None
     if claim is None or other is None:
         return "contradiction" if contradict(answer, related_answer) else None
-    one, second = claim.says_normal(answer), other.says_normal(related_answer)
-    if one is None or second is None or one == second:
+    says, other_says = claim.says_normal(answer), other.says_normal(related_answer)
+    if says is None or other_says is None or says == other_says:
         return None
     return "paraphrase_disagrees" if claim.yes_means_normal == other.yes_means_normal else "contradiction"
 

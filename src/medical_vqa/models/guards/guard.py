@@ -19,7 +19,7 @@ from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.models.guards.abstention import abstain, abstention_decision, calibrated
-from medical_vqa.models.guards.alternatives import listed_alternatives
+from medical_vqa.models.guards.alternatives import listed_alternatives, of_asked_form
 from medical_vqa.models.guards.answer_checks import AnswerChecks
 from medical_vqa.models.guards.evidence import evidence_of
 from medical_vqa.models.guards.guarded_answer import GuardedAnswer
@@ -266,7 +266,10 @@ class Guards:
         picture_reason: PictureReason | None,
         image_type: str,
     ) -> GuardedAnswer:
-        answer = calibrated(following_related(query.question, prediction, related), self.card)
+        answer = following_related(query.question, prediction, related)
+        if self.model.has_closed_answers:
+            answer = of_asked_form(query.question, answer)
+        answer = calibrated(answer, self.card)
         answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)

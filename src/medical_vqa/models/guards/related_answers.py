@@ -1,4 +1,4 @@
-"""Yes or no where another wording of the question decides: what kind a picture is, and whether it shows an organ."""
+"""Answers where another question decides: what kind a picture is, and whether it shows an organ."""
 
 from __future__ import annotations
 
@@ -6,55 +6,94 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from medical_vqa.models.questions.claims import is_no, is_yes
-from medical_vqa.models.questions.image_kind import follows, kind_claims, yes_or_no
+from medical_vqa.models.questions.image_kind import (
+    KindClaim,
+    follows,
+    kind_choice,
+    kind_claims,
+    kind_named,
+    presupposed_kind,
+    yes_or_no,
+)
 from medical_vqa.models.questions.presence import presence_wording
+from medical_vqa.models.questions.value_claims import ValueClaim, value_claims
 from medical_vqa.schema.records import Prediction
+
+
+def claims_of(question: str) -> Sequence[KindClaim | ValueClaim]:
+    """What a yes or no question says that the answer to open questions is; empty for others."""
+    return kind_claims(question) or value_claims(question)
 
 
 def decisive_questions(question: str) -> tuple[str, ...]:
     """The related questions from whose answers that to a question follows (`following_related`)."""
-    wording = presence_wording(question)
-    return (*(claim.open_question for claim in kind_claims(question)), *((wording,) if wording is not None else ()))
+    wording, choice = presence_wording(question), kind_choice(question)
+    return (
+        *(claim.open_question for claim in claims_of(question)),
+        *((choice.open_question,) if choice is not None else ()),
+        *((wording,) if wording is not None else ()),
+    )
 
 
 def following_related(question: str, prediction: Prediction, related: Mapping[str, Prediction]) -> Prediction:
     """The answer to a question, as it follows from those to related ones that the model answers better.
 
-    Whether a picture is of some kind follows from what kind the model says that it is, and whether an organ is in the
-    picture from the wording that training asks most, where the model is surer of that.
+    Whether a picture is of some kind, or of which of several, follows from what kind the model says that it is, and
+    whether an organ is in the picture from the wording that training asks most, where the model is surer of that.
 
     Args:
         question: The question; any other than these keeps its answer.
         prediction: The model's answer to it.
         related: Its answers to related questions.
     """
-    claims = kind_claims(question)
+    claims = claims_of(question)
     deciding = {claim.open_question: related[claim.open_question] for claim in claims if claim.open_question in related}
     yes = follows(claims, {text: one.answer for text, one in deciding.items()})
     if yes is not None:
-        return _with_answer(prediction, yes, [one.confidence for one in deciding.values()])
-    same = related.get(presence_wording(question) or "")
-    if (
-        same is None
-        or (same.confidence or 0) <= (prediction.confidence or 0)
-        or not (is_yes(same.answer) or is_no(same.answer))
-    ):
+        known = [one.confidence for one in deciding.values() if one.confidence is not None]
+        confidence = min(known) if known else None
+        other = yes_or_no(not yes, question)
+        alternatives = ((other, 1 - confidence),) if confidence is not None and confidence > 0.5 else ()
+        answer = yes_or_no(yes, question)
+        return dataclasses.replace(prediction, answer=answer, confidence=confidence, alternatives=alternatives)
+    choice = kind_choice(question)
+    same = related.get(choice.open_question if choice is not None else presence_wording(question) or "")
+    if same is None:
         return prediction
-    return _with_answer(prediction, is_yes(same.answer), [same.confidence])
+    if choice is not None:
+        decides = kind_named(same.answer, choice.attribute) in choice.values
+    else:
+        surer = (same.confidence or 0) > (prediction.confidence or 0)
+        decides = surer and (is_yes(same.answer) or is_no(same.answer))
+    if not decides:
+        return prediction
+    return dataclasses.replace(
+        prediction, answer=same.answer, confidence=same.confidence, alternatives=same.alternatives
+    )
+
+
+def leaves_no_answer(question: str, text: str, answer: str) -> bool:
+    """Whether the answer to a related question leaves none to a question.
+
+    The question takes the picture to be of another kind than the model says that it is (``What plane is this MRI?`` of
+    a CT), offers other kinds to choose from, or names a value where the model gives none.
+
+    Args:
+        question: The question.
+        text: One of its related questions.
+        answer: The answer to that.
+    """
+    claims = [claim for claim in value_claims(question) if claim.open_question == text]
+    if claims:
+        return any(claim.yes(answer) is None for claim in claims)
+    choice = kind_choice(question)
+    if choice is not None and text == choice.open_question:
+        return kind_named(answer, choice.attribute) not in choice.values
+    attribute, values = presupposed_kind(question).get(text, (None, frozenset()))
+    named = kind_named(answer, attribute) if attribute is not None else None
+    return named is not None and named not in values
 
 
 def disagrees(answer: str, other_answer: str) -> bool:
     """Whether one of two answers is yes and the other no."""
     return (is_yes(answer) and is_no(other_answer)) or (is_no(answer) and is_yes(other_answer))
-
-
-def _with_answer(prediction: Prediction, yes: bool, confidences: Sequence[float | None]) -> Prediction:
-    """A prediction with another yes or no, in its own words; the same one where it is neither."""
-    answer, other = (yes_or_no(one, prediction.answer) for one in (yes, not yes))
-    if answer is None or other is None:
-        return prediction
-    known = [confidence for confidence in confidences if confidence is not None]
-    alternatives = ((other, 1 - min(known)),) if known else ()
-    return dataclasses.replace(
-        prediction, answer=answer, confidence=min(known) if known else None, alternatives=alternatives
-    )

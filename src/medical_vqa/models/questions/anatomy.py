@@ -48,14 +48,19 @@ class Anatomy:
 
     def structures_in(self, text: str) -> list[Structure]:
         """What a text names, each structure once, in order; the longest spelling counts where several match."""
+        return [self.structures[name] for name in dict.fromkeys(name for _, name in self.mentions_in(text))]
+
+    def mentions_in(self, text: str) -> list[tuple[str, str]]:
+        """The words of a text that name a structure, with its name, in order: Chinese ones first."""
         chinese = _IN_THE_PICTURE.sub(" ", text)
-        names = [
-            self.chinese[match.group()] for match in _pattern_of(tuple(self.chinese), words=False).finditer(chinese)
-        ]
         lower = re.sub(r"[^\w\u4e00-\u9fff]+", " ", text.lower())
-        pattern = _pattern_of(tuple(self.english), words=True)
-        names += [self.english[match.group(1)] for match in pattern.finditer(lower)]
-        return [self.structures[name] for name in dict.fromkeys(names)]
+        return [
+            (match.group(), self.chinese[match.group()])
+            for match in _pattern_of(tuple(self.chinese), words=False).finditer(chinese)
+        ] + [
+            (match.group(), self.english[match.group(1)])
+            for match in _pattern_of(tuple(self.english), words=True).finditer(lower)
+        ]
 
     def body_parts_in(self, text: str) -> frozenset[str]:
         """The body parts that a description of a picture names, or that its organs lie in.

@@ -13,7 +13,7 @@ from typing import Any, Self
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
-from medical_vqa.models.questions.premises import counted_topic, patient_side
+from medical_vqa.models.questions.premises import counted_topic, organ_of_system, patient_side
 from medical_vqa.models.questions.subjects import Relation, Subject
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.vocabulary import words
@@ -204,6 +204,11 @@ class QuestionBank:
     def names_patient_side(self) -> bool:
         """Whether a training question means the patient's left or right, and not that of the picture."""
         return any(patient_side(question.text) is not None for question in self.questions)
+
+    @cached_property
+    def names_organ_of_system(self) -> bool:
+        """Whether a training question is whether an organ belongs to a system."""
+        return any(organ_of_system(question.text) is not None for question in self.questions)
 
     @cached_property
     def _disease_answers(self) -> Mapping[tuple[bool, str, str | None], frozenset[str]]:

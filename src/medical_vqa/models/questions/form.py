@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from medical_vqa.models.questions.plain_words import without_tag
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.text import is_chinese
 
 _AUXILIARY = re.compile(
-    r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|may|might)\b", re.IGNORECASE
+    r"^\W*(?:(?:please|kindly|hi|hello|hey|doctor|so|and|ok|okay|now|well)\W+)*"
+    r"(?:(?:tell|let) me (?:know )?(?:whether|if)|(?:is|are|was|were|do|does|did|can|could|has|have|had|will|would|"
+    r"should|may|might)(?!.*\b(?:tell|know|say|describe|explain|identify|determine|specify|name)(?: me| us)? "
+    r"(?:which|what|where|how|who|why|when)))\b",
+    re.IGNORECASE,
 )
 _CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
-_CHINESE_YES_NO = re.compile(r"吗|么\W*$|是否|有没有|是不是|能不能|存不存在")
+_CHINESE_YES_NO = re.compile(r"吗|(?<![什怎那这])么\W*$|是否|有没有|是不是|能不能|存不存在")
+_OPEN = re.compile(
+    r"\b(?:which|what|where|how|who|when)\b|\bor\b|^\W*(?:please\W+)?(?:name|identify|state|give|list|locate|count|find|"
+    r"specify|tell me (?!if|whether))\b",
+    re.IGNORECASE,
+)
+_CHINESE_OPEN = re.compile("哪|什么|几|多少|怎|如何|还是")
 _END = re.compile(r"(?<=[?\uff1f])")
 _WHY = re.compile(
     r"^\W*(?:(?:and|but|so|then)\s+)?"
@@ -28,12 +39,17 @@ _DESCRIPTION = re.compile(
     r"|^\W*(?:请)?(?:描述|总结|解读|解释|概括|写.{0,4}报告|生成.{0,4}报告)",
     re.IGNORECASE,
 )
-_AUXILIARY_WORD = r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have)"
 _NEGATION = re.compile(
-    rf"{_AUXILIARY_WORD}(?P<short>n['\u2019]t)\b"
-    rf"|{_AUXILIARY_WORD}\b.*?\b(?P<word>not(?! normal| healthy| enlarged)|no|without|never|none)\b(?!\W*$)",
+    r"(?P<short>n['\u2019]t)\b"
+    r"|\b(?P<word>(?:not|no|without|never|none|neither|nor|nothing)\b(?! normal| healthy| enlarged)(?!\W*$)"
+    r"|(?:cannot|other than|anything but|rather than|instead of|except|lacks?|lacking|missing|absent|invisible|"
+    r"impossible)\b)",
     re.IGNORECASE,
 )
+"""Words that deny or exclude; not those before a state, which is a claim of its own."""
+_CHINESE_NEGATION = re.compile("不|没有?|无|除了")
+_NO_CHINESE_NEGATION = re.compile(r"(\w)不\1|有没有?|不正常|不健康|肺?不张|不规则")
+"""Chinese forms of a question (``是不是``) and words with a syllable that denies."""
 _FOLLOW_UP = re.compile(
     r"^\W*(?:(?:and|then|what about|how about|and what about|and how about)\s+)(?:(?:in|on|for|of)\s+)?"
     r"(?:(?:the|a|an|its|his|her|this|that)\s+)?(?P<topic>[a-z][a-z -]{1,40}?)\W*$",
@@ -58,6 +74,13 @@ def asks_yes_or_no(question: str) -> bool:
     return _AUXILIARY.search(question) is not None and _CHOICE.search(question) is None
 
 
+def asks_openly(question: str) -> bool:
+    """Whether a question asks for what, which, where or how many, or to choose: yes and no answer none of these."""
+    if asks_yes_or_no(question):
+        return False
+    return (_CHINESE_OPEN if is_chinese(question) else _OPEN).search(question) is not None
+
+
 def questions_in(text: str) -> list[str]:
     """The questions of a text that asks several, each with its question mark; one element where it asks one."""
     parts = [part.strip() for part in _END.split(text) if re.search(r"\w", part)]
@@ -76,11 +99,13 @@ def asks_description(question: str) -> bool:
 
 
 def negation_in(question: str) -> str | None:
-    """The negation of a yes/no question (``Is there no effusion?`` -> ``no``); None where it has none, or a choice."""
-    match = _NEGATION.search(question)
-    if match is None or _CHOICE.search(question) or re.search(r"\bor not\b", question, re.IGNORECASE):
+    """The negation of a question (``Is there no effusion?`` -> ``no``); None where it has none, or offers a choice."""
+    if _CHOICE.search(question) or re.search(r"\bor not\b", question, re.IGNORECASE):
         return None
-    return (match.group("short") or match.group("word")).lower()
+    if is_chinese(question) and (match := _CHINESE_NEGATION.search(_NO_CHINESE_NEGATION.sub(" ", question))):
+        return match.group()
+    match = _NEGATION.search(without_tag(question.lower()))
+    return (match.group("short") or match.group("word")) if match is not None else None
 
 
 def follow_up_topic(question: str) -> str | None:

@@ -1,30 +1,33 @@
-"""Yes or no questions about what kind of picture it is: made by which technique, in which plane, of which body part.
+"""Questions about what kind of picture it is: made by which technique, with which weighting, in which plane, of what.
 
-``Is this an MRI?`` has the answer that follows from the one to ``What modality is used to take this image?``. Training
-asks the open question of nearly every picture and the other of few, so that the open one is answered better.
+``Is this an MRI?`` has the answer that follows from the one to ``What modality is used to take this image?``, and
+``CT or MRI?`` has that one itself. Training asks the open question of nearly every picture and the others of few, so
+that the open one is answered better.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION
+from medical_vqa.models.questions.plain_words import rest_of, without_tag
+from medical_vqa.models.questions.premises import BODY_PART_QUESTION, is_knowledge
 from medical_vqa.text import is_chinese
 
-Attribute = Literal["modality", "plane", "body part"]
+Attribute = Literal["modality", "weighting", "plane", "body part"]
 
 _NAMES: dict[Attribute, dict[str, str]] = {
     "modality": {
-        "ct": r"ct|cat|computed tomograph(?:y|ic)|计算机断层(?:扫描|成像)?",
+        "ct": r"ct|cat scans?|computed tomograph(?:y|ic)|计算机断层(?:扫描|成像)?",
         "mri": r"mri|mr|nmr|magnetic resonance|核磁共振|磁共振|核磁",
         "x-ray": r"x-? ?rays?|radiographs?|cxr|plain films?|roentgenograms?|x ?光|x ?射线|x ?线",
         "ultrasound": r"ultrasounds?|ultrasonograph(?:y|ic)|sonogra(?:ms?|phy|phic)|超声|b超",
-        "pet": r"pet|positron emission tomography",
+        "pet": r"pet(?=[- ](?:scan|image|ct))|positron emission tomography",
     },
+    "weighting": {"t1": r"t1w?", "t2": r"t2w?"},
     "plane": {
         "transverse": r"transverse|transversal|axial|transaxial|cross-? ?sectional|横断[面位]?|横切面|轴[位面]",
         "coronal": r"coronal|冠状[面位]?",
@@ -38,55 +41,26 @@ _NAMES: dict[Attribute, dict[str, str]] = {
         "pelvis": r"pelvis|pelvic(?: cavity| region)?|盆腔",
     },
 }
-_OPEN_QUESTIONS: dict[tuple[Attribute, bool], str] = {
-    ("modality", False): "What modality is used to take this image?",
-    ("plane", False): "What is the scanning plane of this image?",
-    ("modality", True): "这张图片的成像方式是什么?",
-    ("plane", True): "这个图像的扫描平面是什么?",
-    ("body part", False): BODY_PART_QUESTION,
-    ("body part", True): "这个图像属于身体的哪个部位?",
+_OPEN_QUESTIONS: dict[Attribute, tuple[str, str]] = {
+    "modality": ("What modality is used to take this image?", "这张图片的成像方式是什么?"),
+    "weighting": ("What is the mr weighting in this image?", "这张MRI图片用的什么加权方式?"),
+    "plane": ("What is the scanning plane of this image?", "这个图像的扫描平面是什么?"),
+    "body part": (BODY_PART_QUESTION, "这个图像属于身体的哪个部位?"),
 }
-_BE = "(?:is|are|was|were)"
-_PICTURE = (
-    r"(?:(?:this|that|the|these|it)(?: (?:medical |following |above |displayed |shown |given )?"
-    r"(?:images?|pictures?|scans?|slices?|photos?|films?|study|figures?|one|examinations?))?)"
-)
-_ACQUISITION = (
-    r"(?:taken|made|acquired|obtained|produced|created|captured|generated|done|performed|recorded|shot|scanned)"
-    r"(?: (?:by|with|using|through|via|from|in|on|along|by means of|by using))?"
-)
-_TAIL = (
-    r"(?: (?:images?|imaging|pictures?|scans?|slices?|sections?|views?|planes?|study|films?|photos?|examinations?|"
-    r"exams?|scanners?|machines?|techniques?|modality|technology|orientation|cuts?))*"
-)
-_CHINESE_TAIL = "(?:图像|图片|影像|照片|片子|片|扫描|检查|成像|切片|图|的)*"
-_KIND = (  # without an article only the name, for ``Is this CT normal?`` is about what a CT shows
-    rf"(?:(?P<plain>NAME){_TAIL}|(?:in |on |from |of )?(?:an? |the )(?P<more>(?:[\w-]+ ){{0,2}}?)(?P<name>NAME){_TAIL}"
-    r"(?P<rest> (?:of|with|from|showing|through|taken|in|at|weighted) .+)?)"
-)
-_FORMS = (
-    rf"{_BE} {_PICTURE} (?P<no>not )?{_ACQUISITION} {_KIND}",
-    rf"{_BE} {_PICTURE} (?P<no>not )?(?:in )?{_KIND}",
-    rf"{_BE} (?:an? |the )?(?P<name>NAME){_TAIL} used(?: to (?:take|make|acquire|obtain|produce) {_PICTURE})?",
-    rf"does {_PICTURE} (?:look|appear|seem)(?: like| to be)? {_KIND}",
-    rf"(?:am i|are (?:we|you)) looking at {_KIND}",
-)
-_BODY_PART_FORMS = (
-    *_FORMS,
-    rf"{_BE} {_PICTURE} (?P<no>not )?(?:an? |the )?(?:images?|pictures?|scans?|slices?|study|photos?|views?|sections?|"
-    r"films?|examinations?|(?P<more>ct|mri|x-? ?ray|radiograph|ultrasound)(?: scan| image)?) of (?:an? |the )?"
-    r"(?P<name>NAME)",
-    rf"does {_PICTURE} (?:show|depict|display|represent|belong to|come from) (?:an? |the )?(?P<name>NAME)",
-)
-_CHINESE_FORMS = (
-    r"(?:请问)?(?:(?:这|该|此|本)(?:张|幅|个)?(?:图片|图像|影像|照片|片子|图)?)(?:的拍摄)?"
-    r"(?:是否是|是不是|是否为|是否|是|属于|为)?(?:通过|用|由)?(?:一?(?:张|幅|个))?(?P<name>NAME)"
-    rf"{_CHINESE_TAIL}(?:拍摄|拍|做)?(?:的)?(?:吗|么|嘛)?",
-)
-_CHOICE = re.compile(r"\b(?:or|which|what|where|how|why|who|when)\b|还是|或")
+_ONE_OF = {
+    attribute: re.compile(
+        "|".join(rf"(?P<v{n}>(?<![a-z0-9])(?:{name})(?![a-z0-9]))" for n, name in enumerate(names.values()))
+    )
+    for attribute, names in _NAMES.items()
+}
+_WEIGHTED = re.compile(r"\bt[12]w?\b|\bflair\b|\bweight(?:ed|ing)\b|加权")
+"""Words that only magnetic resonance imaging has."""
+_TAIL = r"(?:[ -](?:images?|imaging|scans?|planes?|sections?|views?|weight(?:ed|ing)))*"
+_CHINESE_TAIL = "(?:图像|图片|影像|扫描|检查|成像|加权|的)*"
+_CHOICE = re.compile(r"\bor\b|还是|或者?")
+_OF_CHOICE = frozenset(("which", "what", "either", "between"))
+_CHINESE_OF_CHOICE = re.compile("哪一?[个种类]?|什么")
 _PART = re.compile("brain|skull|cranium|大?脑部?")
-_YES = frozenset(("yes", "是", "是的"))
-_NO = frozenset(("no", "不是", "否"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,63 +71,107 @@ class KindClaim:
     """What it is about."""
     value: str
     """What the picture is said to be: ``mri``, ``coronal``."""
-    denied: bool
-    """Whether it is said not to be that (``Is this not a CT?``)."""
-    only: bool
-    """Whether nothing else is said: a yes to ``Is this an MRI of the brain?`` takes more than that it is an MRI, and
-    the brain is no more than a part of a head."""
+    part: bool
+    """Whether it names a part only: a picture of the head need not show the brain."""
     open_question: str
     """Question whose answer decides."""
 
     def yes(self, open_answer: str) -> bool | None:
-        """Whether the answer is yes.
-
-        Args:
-            open_answer: The answer to `open_question`.
-
-        Returns:
-            None where that decides nothing: it names no such kind, or only a part of the question.
-        """
+        """Whether the answer to `open_question` agrees; None where it decides nothing."""
         named = kind_named(open_answer, self.attribute)
-        if named is None or (named == self.value and not self.only):
-            return None
-        return (named == self.value) != self.denied
+        return None if named is None or (named == self.value and self.part) else named == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class KindChoice:
+    """The kinds between which a question lets one choose."""
+
+    attribute: Attribute
+    """What it is about."""
+    values: frozenset[str]
+    """At least two."""
+    open_question: str
+    """Question whose answer decides."""
 
 
 @lru_cache(maxsize=4096)
 def kind_claims(question: str) -> tuple[KindClaim, ...]:
-    """The kinds of picture that a yes or no question names, one for each attribute; empty for every other question."""
-    chinese = is_chinese(question)
-    text = re.sub(r"\s+", " ", question.strip().lower().rstrip(" ?.!\uff1f")).strip()
+    """The kinds of picture that a yes or no question names, one for each attribute; empty for every other question.
+
+    A question whose other words say nothing more (``rest_of``) is one, whatever its form (``This is a CT, right?``).
+    """
+    text = _normal(question)
     if _CHOICE.search(text):
         return ()
+    words, rest = _names_in(text)
+    if not words or any(len(of_attribute) > 1 for of_attribute in words.values()) or rest_of(rest):
+        return ()
+    if "weighting" in words:
+        words.setdefault("modality", {"mri": ""})
     claims = []
-    for attribute, names in _NAMES.items():
-        english = _BODY_PART_FORMS if attribute == "body part" else _FORMS
-        for value, name in names.items():
-            forms = (form.replace("NAME", name) for form in (_CHINESE_FORMS if chinese else english))
-            if (match := next(filter(None, (re.fullmatch(form, text) for form in forms)), None)) is None:
-                continue
-            parts = match.groupdict()
-            only = not (
-                parts.get("more") or parts.get("rest") or _PART.fullmatch(parts["name"] or parts.get("plain") or "")
-            )
-            denied = bool(parts.get("no"))
-            claims.append(KindClaim(attribute, value, denied, only, _OPEN_QUESTIONS[attribute, chinese]))
-            break
+    for attribute, of_attribute in words.items():
+        ((value, word),) = of_attribute.items()
+        part = _PART.fullmatch(word) is not None
+        claims.append(KindClaim(attribute, value, part, _OPEN_QUESTIONS[attribute][is_chinese(question)]))
     return tuple(claims)
 
 
-def follows(claims: Iterable[KindClaim], open_answers: Mapping[str, str]) -> bool | None:
-    """Whether the answer to a question with these claims is yes; None where nothing decides.
+@lru_cache(maxsize=4096)
+def kind_choice(question: str) -> KindChoice | None:
+    """The choice between kinds of picture that is all that a question is about (``CT or MRI?``); None for others."""
+    text = _normal(question)
+    if _CHOICE.search(text) is None:
+        return None
+    words, rest = _names_in(text)
+    several = [attribute for attribute, of_attribute in words.items() if len(of_attribute) > 1]
+    if len(several) != 1 or rest_of(_CHINESE_OF_CHOICE.sub(" ", _CHOICE.sub(" ", rest)), _OF_CHOICE):
+        return None
+    attribute = several[0]
+    return KindChoice(attribute, frozenset(words[attribute]), _OPEN_QUESTIONS[attribute][is_chinese(question)])
+
+
+@lru_cache(maxsize=4096)
+def presupposed_kind(question: str) -> Mapping[str, tuple[Attribute, frozenset[str]]]:
+    """What a question takes the picture to be (``What plane is this MRI?``), by the open question that asks for it.
+
+    The body part is not among it (`premises`), and nothing is of a question that is answered by what it names.
+    """
+    if is_knowledge(question) or kind_claims(question):
+        return {}
+    text = _normal(question)
+    words, _ = _names_in(text)
+    if _WEIGHTED.search(text):
+        words.setdefault("modality", {}).setdefault("mri", "")
+    attributes: tuple[Attribute, ...] = ("modality", "plane")
+    return {
+        _OPEN_QUESTIONS[attribute][is_chinese(question)]: (attribute, frozenset(words[attribute]))
+        for attribute in attributes
+        if attribute in words
+    }
+
+
+class Claim(Protocol):
+    """What a question says that the answer to an open one is."""
+
+    @property
+    def open_question(self) -> str:
+        """Question whose answer decides."""
+
+    def yes(self, open_answer: str) -> bool | None:
+        """Whether the answer to it agrees; None where it decides nothing."""
+
+
+def follows(claims: Sequence[Claim], open_answers: Mapping[str, str]) -> bool | None:
+    """Whether the answer to a question with these claims is yes, which all of them must allow; None if undecided.
 
     Args:
         claims: What the question says.
         open_answers: Open question -> the answer to it.
     """
     decided = [claim.yes(open_answers.get(claim.open_question, "")) for claim in claims]
-    known = [yes for yes in decided if yes is not None]
-    return known[0] if len(set(known)) == 1 else None
+    if False in decided:
+        return False
+    return None if None in decided or not decided else True
 
 
 def kind_named(answer: str, attribute: Attribute) -> str | None:
@@ -163,11 +181,23 @@ def kind_named(answer: str, attribute: Attribute) -> str | None:
     return next((value for value, name in _NAMES[attribute].items() if re.fullmatch(f"(?:{name}){tail}", text)), None)
 
 
-def yes_or_no(yes: bool, like: str) -> str | None:
-    """Yes or no in the words of another answer; None where that is neither."""
-    word = like.strip().lower()
-    if word not in _YES | _NO:
-        return None
-    if is_chinese(like):
+def yes_or_no(yes: bool, question: str) -> str:
+    """Yes or no in the language of a question."""
+    if is_chinese(question):
         return "是的" if yes else "不是"
     return "Yes" if yes else "No"
+
+
+def _normal(question: str) -> str:
+    return re.sub(r"\s+", " ", without_tag(question.lower())).strip()
+
+
+def _names_in(text: str) -> tuple[dict[Attribute, dict[str, str]], str]:
+    """The kinds that a text names (attribute -> value -> its word there), and what is left of it."""
+    names: dict[Attribute, dict[str, str]] = {}
+    for attribute, pattern in _ONE_OF.items():
+        values = list(_NAMES[attribute])
+        for match in pattern.finditer(text):
+            names.setdefault(attribute, {})[values[int((match.lastgroup or "v0")[1:])]] = match.group()
+        text = pattern.sub(" ", text)
+    return names, text

@@ -95,6 +95,14 @@ def patient_side(question: str) -> str | None:
     return match.group().strip(" ?\uff1f") if match is not None else None
 
 
+def organ_of_system(question: str) -> str | None:
+    """The organ and the system of a yes or no question whether one belongs to the other; None for other questions."""
+    structures = anatomy().structures_in(question)
+    organ = next((one.name for one in structures if one.kind == "organ"), None)
+    system = next((one.name for one in structures if one.kind == "system"), None)
+    return f"{organ} and {system}" if organ and system and asks_yes_or_no(question) else None
+
+
 def counted_topic(question: str) -> str | None:
     """The organ or finding that a question counts (``How many kidneys ...?`` -> ``kidney``); None where it counts none.
 

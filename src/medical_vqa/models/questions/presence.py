@@ -1,7 +1,7 @@
-"""Yes or no questions whether an organ is in the picture, and the one wording of them that training asks most.
+"""Yes or no questions whether an organ, or one of a system, is in the picture, and the wording that training asks most.
 
-``Is the lung visible?``, ``Can you see a lung?`` and ``Is there a lung here?`` have the answer to ``Does the picture
-contain lung?``.
+``Is the lung visible?``, ``Can you see a lung?`` and ``There is a lung here, right?`` have the answer to ``Does the
+picture contain lung?``.
 """
 
 from __future__ import annotations
@@ -10,23 +10,14 @@ import re
 from functools import lru_cache
 
 from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.plain_words import rest_of, without_tag
 from medical_vqa.text import is_chinese
 
-_ORGAN = r"(?:an? |any |the |some )?(?P<organ>[a-z][a-z -]*?)"
-_PICTURE = r"(?:the |this |that )?(?:images?|pictures?|scans?|slices?|photos?|films?|ct|mri|x-? ?ray)"
-_HERE = rf"(?: (?:in|on|within) {_PICTURE}| here)?"
-_IN_VIEW = r"(?:visible|shown|seen|present|there|displayed|included|depicted|visuali[sz]ed|observed)"
-_FORMS = tuple(
-    re.compile(form)
-    for form in (
-        rf"(?:is|are) {_ORGAN} {_IN_VIEW}{_HERE}",
-        rf"(?:is|are) {_ORGAN} (?:in|on|within) {_PICTURE}",
-        rf"(?:is|are) there {_ORGAN}(?: {_IN_VIEW})?{_HERE}",
-        rf"(?:can|could|do) (?:you|we|i|one) (?:see|find|identify|observe) {_ORGAN}{_HERE}",
-        rf"(?:can|could) {_ORGAN} be {_IN_VIEW}{_HERE}",
-        rf"(?:does|do) {_PICTURE} (?:show|contain|include|depict|have|display) {_ORGAN}",
-        rf"(?:does|do) {_ORGAN} (?:appear|exist){_HERE}",
-    )
+_PRESENCE = re.compile(
+    r"\b(?:visible|visuali[sz]ed|shown?|shows|showing|seen?|present|there|displayed|displays?|includes?|included|"
+    r"depict(?:s|ed)?|observed?|contains?|exists?|appears?|find|found|identif(?:y|ied)|detect(?:ed)?|any|imaged|belongs?|"
+    r"(?:in|on|within) (?:the |this |that )?(?:images?|pictures?|scans?|slices?|photos?|films?|field))\b"
+    r"|包含|包括|含有|看到|看见|可见|有|存在|显示|出现|观察到|在"
 )
 
 
@@ -36,14 +27,14 @@ def presence_wording(question: str) -> str | None:
 
     Only for an organ by its bare name: ``Is the left kidney visible?`` asks for more.
     """
-    if is_chinese(question):
+    mentions = anatomy().mentions_in(question)
+    if len(mentions) != 1 or _PRESENCE.search(question.lower()) is None:
         return None
-    text = re.sub(r"\s+", " ", question.strip().lower().rstrip(" ?.!")).strip()
-    for form in _FORMS:
-        if (match := form.fullmatch(text)) is None:
-            continue
-        word = match["organ"]
-        name = anatomy().english.get(word) or anatomy().english.get(word.removesuffix("s"))
-        if name is not None and anatomy().structures[name].kind == "organ":
-            return f"Does the picture contain {name}?"
-    return None
+    ((word, name),) = mentions
+    kind, chinese = anatomy().structures[name].kind, is_chinese(question.replace(word, " "))
+    if kind not in ("organ", "system") or rest_of(without_tag(question.lower()).replace(word, " ")):
+        return None
+    if kind == "system":
+        english = f"Do any of the organs in the picture belong to the {name}?"
+        return f"图片中有属于{word}的器官吗?" if chinese else english
+    return f"图片中包含{word}吗?" if chinese else f"Does the picture contain {name}?"
