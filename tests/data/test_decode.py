@@ -336,6 +336,21 @@ def test_a_file_cut_into_too_many_pieces_is_refused() -> None:
         decode_image(data[:2] + b"\xff\xe5\0\2" * 70_000 + data[2:])
 
 
+def test_a_photograph_of_too_many_scans_is_refused_and_a_progressive_one_is_read() -> None:
+    """Each scan of a few bytes makes the decoder pass over all pixels: 100 kB took a minute."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    data = saved(noise, "JPEG", progressive=True)
+    assert data.count(b"\xff\xda") > 5
+    assert decode_image(data).pixels.shape == (40, 40, 3)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="more than 256 scans"):
+        decode_image(data[:-2] + last * 300 + data[-2:])
+    large = saved(Image.new("L", (5000, 5000)), "JPEG", progressive=True)
+    last = large[large.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="more than 16 scans"):
+        decode_image(large[:-2] + last * 20 + large[-2:])
+
+
 def test_a_tile_larger_than_any_picture_is_refused() -> None:
     data = bytearray(saved(GRAY, "TIFF"))
     (offset,) = struct.unpack_from("<I", data, 4)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -16,6 +17,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, p
 from pydicom.uid import (
     UID,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -119,6 +121,17 @@ def test_monochrome1_is_inverted() -> None:
     window = {"WindowCenter": "40", "WindowWidth": "400"}
     plain, inverted = made(RAMP, **window), made(RAMP, PhotometricInterpretation="MONOCHROME1", **window)
     assert np.array_equal(decode_image(inverted).pixels, 255 - decode_image(plain).pixels)
+
+
+def test_a_compressed_frame_of_too_many_scans_is_refused() -> None:
+    out = io.BytesIO()
+    Image.new("L", (32, 32)).save(out, "JPEG", progressive=True)
+    stream = out.getvalue()
+    scan = stream[stream.rindex(b"\xff\xda") : -2]
+    frames = encapsulate([stream[:-2] + scan * 300 + stream[-2:]])
+    data = made(np.zeros((32, 32), np.uint8), JPEGBaseline8Bit, PixelData=frames)
+    with pytest.raises(ImageError, match="frame 0 cannot be decoded: it has more than 256 scans"):
+        decode_image(data)
 
 
 def test_a_window_narrower_than_one_is_an_exact_one() -> None:

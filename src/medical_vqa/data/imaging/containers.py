@@ -13,6 +13,8 @@ from collections.abc import Callable
 MAX_PIECES = 65_536
 """Limit of PNG chunks and JPEG segments; decoders spend microseconds on each."""
 
+# A progressive JPEG has about ten scans. A decoder passes over all pixels in each, whose data may be a few bytes.
+_FEW_SCANS, _MANY_SCANS, _SCANNED_PIXELS = 16, 256, 400_000_000
 _SIZE_TAGS = (256, 257)  # ImageWidth and ImageLength of TIFF
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15 and that of JPEG-LS
 # A marker that ends entropy-coded data of a JPEG: not a stuffed zero, a fill byte, TEM, RST0-7 or SOI.
@@ -79,7 +81,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 def end_of(data: bytes) -> int:
     """Offset of the end of the image, after which other data may follow; the file's length where the format has none.
 
-    Raises `ValueError` for a file of more than `MAX_PIECES` pieces.
+    Raises `ValueError` for a file of more than `MAX_PIECES` pieces, or a JPEG of too many scans.
     """
     end = next((end for magic, end in _END_FINDERS.items() if data.startswith(magic)), len)
     try:
@@ -99,13 +101,19 @@ def _end_of_png(data: bytes) -> int:
 
 
 def _end_of_jpeg(data: bytes) -> int:
-    at = 2
+    at, scans, most = 2, 0, _MANY_SCANS
     for _ in range(MAX_PIECES):
         marker = _SEGMENT.search(data, at)
         if marker is None:
             return len(data)
         if marker[1] == b"\xd9":
             return marker.end()
+        if marker[1][0] in _FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", data, marker.end() + 3)
+            most = min(_MANY_SCANS, max(_FEW_SCANS, _SCANNED_PIXELS // max(1, width * height)))
+        scans += marker[1] == b"\xda"
+        if scans > most:
+            raise ValueError(f"more than {most} scans")
         at = marker.end() + int(struct.unpack_from(">H", data, marker.end())[0])
     raise ValueError(f"more than {MAX_PIECES:,} segments")
 

@@ -29,7 +29,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from medical_vqa.data.imaging.containers import stream_size
+from medical_vqa.data.imaging.containers import end_of, stream_size
 from medical_vqa.data.imaging.dicom.dataset import (
     DICOM_ERRORS,
     PIXEL_KEYWORDS,
@@ -246,6 +246,12 @@ def _check_stream(frame: Frame) -> bytes:
         raise ImageError(
             f"{name}: frame {frame.index} cannot be decoded: there is no {dataset.file_meta.TransferSyntaxUID.name} "
             f"stream for it in the {len(dataset.PixelData):,} bytes of PixelData; export the file again"
+        ) from error
+    try:
+        end_of(stream)
+    except ValueError as error:
+        raise ImageError(
+            f"{name}: frame {frame.index} cannot be decoded: it has {error}; export the file again"
         ) from error
     if components not in (1, 3):
         raise UnsupportedImageError(f"{name}: its picture has {components} components; give a gray or RGB one")

@@ -108,12 +108,14 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
     except (*DICOM_ERRORS, ImageError) as error:
         raise DamagedError("is DICOM, but its header is damaged; export it again") from error
     slices = []
+    localizer = "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])]
+    instance = Frame(dataset, 0, "").numbers(dataset, "InstanceNumber")
+    computed = is_computed(dataset)
     for index in range(min(frames, limits.frames + 1)):
         frame = Frame(dataset, index, "")
         spacing = valid_spacing(frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing"))
         position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
         orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
-        instance = frame.numbers(dataset, "InstanceNumber")
         slices.append(
             Slice(
                 read,
@@ -126,8 +128,8 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
                 tuple(orientation) if orientation and len(orientation) == 6 else None,
                 size,
                 spacing,
-                "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])],
-                is_computed(dataset),
+                localizer,
+                computed,
             )
         )
     return slices
