@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import gzip
+import html
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 import zipfile
@@ -494,3 +496,24 @@ def test_a_confidence_that_cannot_be_used_is_named(
     assert outcome.status == 0
     sentence = f"{ignored}: confidence that is no number from 0 to 1, such as one in per cent, and is ignored"
     assert (sentence in outcome.out + outcome.error) is (ignored > 0)
+
+
+def test_the_commands_of_a_referee_s_page_examine_the_same_rows(
+    run: Callable[..., Outcome], root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"q{number},yes,no\n" for number in NUMBERS]
+    Path("two columns.csv").write_text("id,first,second\n" + "".join(lines))
+    options = ["--map", "id=id,answer=first", "--where", "answer_type=CLOSED", "--out", "page.html"]
+    first = run("referee", "two columns.csv", "--claim", "100", *options)
+    assert first.status == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "the claim of 100<" in page
+    for line in html.unescape(page.partition("<pre>")[2].partition("</pre>")[0]).strip().splitlines():
+        assert f"--root {root}" in line
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:-1] == [line for line in first.out.splitlines()[:-1] if "without leaks" not in line]

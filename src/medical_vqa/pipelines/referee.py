@@ -65,10 +65,12 @@ def referee_page(result: Referee, scores: Scores, path: Path) -> Path:
     require_other_file(path, (scores.file, card_path(scores.file)))
     require_outside_dataset(path, scores.rows.data.dataset.folder)
     selection = scores.rows.data.selection
-    where = [part for fact, value in selection.where.items() for part in ("--where", f"{fact}={value}")]
-    rows = ["--dataset", selection.dataset, "--root", str(selection.root), "--split", scores.rows.split, *where]
-    claim = ["--claim", f"{result.claim:.{result.decimals}f}"]
-    command = shlex.join(["medical-vqa", "referee", str(scores.file), *claim, *rows])
-    title = f"A claim of {result.claim:.{result.decimals}f} on {selection.dataset}, {scores.rows.split}"
-    write_referee_page(path, result, title=title, reproduce=[f"medical-vqa audit {selection.dataset}", command])
+    claim = f"{result.claim:.{result.decimals}f}"
+    commands = [
+        ["audit", selection.dataset, "--root", str(selection.root)],
+        ["referee", str(scores.file), "--claim", claim, *scores.row_options],
+    ]
+    title = f"A claim of {claim} on {selection.dataset}, {scores.rows.split}"
+    reproduce = [shlex.join(["medical-vqa", *command]) for command in commands]
+    write_referee_page(path, result, title=title, reproduce=reproduce)
     return path

@@ -100,14 +100,7 @@ def commands(scores: Scores) -> list[str]:
 
 def _report_options(scores: Scores) -> list[str]:
     """The options of `medical-vqa report` that score the file as it was scored."""
-    selection, split, card = scores.rows.data.selection, scores.rows.split, scores.rows.card
-    options: list[str] = []
-    if card is None or (card.selection, card.split) != (selection, split):
-        options += ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
-        for fact, value in selection.where.items():
-            options += ["--where", f"{fact}={value}"]
-        if scores.columns:
-            options += ["--map", ",".join(f"{name}={column}" for name, column in scores.columns.items())]
+    options = scores.row_options
     for facts in scores.by:
         options += ["--by", ",".join(facts)]
     if scores.risk != DEFAULT_RISK:

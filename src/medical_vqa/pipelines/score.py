@@ -92,6 +92,19 @@ class Scores:
         return join(self.rows.examples(), predictions)
 
     @property
+    def row_options(self) -> list[str]:
+        """Options of the command line that select the rows and the columns which were scored."""
+        selection, split, card = self.rows.data.selection, self.rows.split, self.rows.card
+        if card is not None and (card.selection, card.split) == (selection, split):
+            return []
+        options = ["--dataset", selection.dataset, "--root", str(selection.root), "--split", split]
+        for fact, value in selection.where.items():
+            options += ["--where", f"{fact}={value}"]
+        if self.columns:
+            options += ["--map", ",".join(f"{name}={column}" for name, column in self.columns.items())]
+        return options
+
+    @property
     def em(self) -> Estimate:
         """Exact match under SQuAD v2's rule."""
         return self.metric("em")
