@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from medical_vqa import registry
 from medical_vqa.data.formats.table_files import table_rows
+from medical_vqa.data.formats.values import answer_text, question_text
 from medical_vqa.data.prepared.dataset import PreparedDataset
-from medical_vqa.errors import ImageError
+from medical_vqa.errors import DataError, ImageError
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.schema.records import Example
 
@@ -120,3 +122,37 @@ def test_a_thousand_unreadable_images_are_counted_and_the_first_named(
     assert first.startswith("5 images cannot be read")
     assert len(listed) == 3
     assert listed[-1].strip() == "and 3 more"
+
+
+@pytest.mark.parametrize(
+    "value", [{"score": 1}, {"a": None}, {"a": {"b": "lung"}}, [{"score": 1}], {"answer": {"n": 3}}]
+)
+def test_an_object_without_a_text_is_no_answer_and_no_question(value: Any) -> None:
+    for read in (answer_text, question_text):
+        with pytest.raises(DataError, match=r"^row 1: expected .* as text"):
+            read(value, "row 1")
+
+
+@pytest.mark.parametrize("value", [{"text": "lung"}, {"en": "lung"}, {"text": ["lung"]}, ["lung"], "lung"])
+def test_the_text_in_an_object_is_an_answer(value: Any) -> None:
+    assert answer_text(value, "row 1") == "lung"
+
+
+@pytest.mark.parametrize("value", [True, ["x"], {"a": "x"}])
+@pytest.mark.parametrize("field", ["id", "group", "split", "image"])
+def test_what_can_be_no_name_is_refused(field: str, value: Any, tmp_path: Path) -> None:
+    Image.new("L", (20, 20)).save(tmp_path / "0.png")
+    row = {"id": "a", "image": "0.png", "question": "Which organ?", "answer": "lung", "group": "g", "split": "train"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row | {field: value}), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"row 1: {field} is .*, expected text or a number"):
+        registry.create("datasets", "folder").read(tmp_path)
+    if field in ("id", "group"):
+        (tmp_path / "questions.jsonl").rename(tmp_path / "train.jsonl")
+        with pytest.raises(DataError, match=rf"row 1: {field} is .*, expected text or a number"):
+            registry.create("datasets", "table").read(tmp_path)
+    if field == "id":
+        turns = [{"from": "human", "value": "<image>\nWhich organ?"}, {"from": "gpt", "value": "lung"}]
+        (tmp_path / "train.jsonl").unlink()
+        write_json(tmp_path, [{"id": value, "image": "0.png", "conversations": turns}])
+        with pytest.raises(DataError, match=r"row 1: id is .*, expected text or a number"):
+            registry.create("datasets", "llava-json").read(tmp_path)

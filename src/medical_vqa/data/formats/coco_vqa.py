@@ -24,7 +24,7 @@ from medical_vqa.data.formats.base import Published
 from medical_vqa.data.formats.building import DatasetBuilder, published_files, split_of_name
 from medical_vqa.data.formats.table_files import json_content
 from medical_vqa.data.formats.tables import own_card
-from medical_vqa.data.formats.values import answer_text, as_text, question_text
+from medical_vqa.data.formats.values import answer_text, as_text, name_text, question_text
 from medical_vqa.errors import DataError
 from medical_vqa.io import json_type
 from medical_vqa.schema.records import Split
@@ -54,7 +54,7 @@ class CocoVqa:
                 place = f"{path.name} row {number}"
                 if not isinstance(row, Mapping) or not {"question_id", "image_id", "question"} <= row.keys():
                     raise DataError(f"{place}: expected question_id, image_id and question; get the published file")
-                question_id, image = as_text(row["question_id"]), as_text(row["image_id"])
+                question_id, image = name_text(row["question_id"], "question_id", place), as_text(row["image_id"])
                 annotation = _of_split(annotations.get(question_id, {}), split, place)
                 if as_text(annotation.get("image_id", image)) != image:
                     raise DataError(
@@ -114,7 +114,7 @@ def _rows_by_id(contents: Mapping[Path, Any], key: str, id_key: str) -> dict[str
             place = f"{path.name} {key} {number}"
             if not isinstance(row, Mapping) or id_key not in row:
                 raise DataError(f"{place}: expected an object with {id_key}; get the published file")
-            known = rows.setdefault(as_text(row[id_key]), {})
+            known = rows.setdefault(name_text(row[id_key], id_key, place), {})
             if split in known and (key == "annotations" or known[split] != row):
                 raise DataError(f"{place}: {id_key} {row[id_key]!r} occurs twice; keep one of them")
             known[split] = row

@@ -27,7 +27,7 @@ from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, row_split, split_of_name
 from medical_vqa.data.formats.table_files import table_rows
 from medical_vqa.data.formats.tables import other_facts, own_card, table_paths
-from medical_vqa.data.formats.values import answer_text, as_text, question_text
+from medical_vqa.data.formats.values import answer_text, as_text, name_text, question_text
 from medical_vqa.errors import DataError
 from medical_vqa.io import json_type
 from medical_vqa.schema.records import Turn
@@ -106,7 +106,7 @@ def _add(builder: DatasetBuilder, row: Mapping[str, Any], path: Path, place: str
     if not images:
         raise DataError(f"{place}: has no image; name one, or take the row out")
     split = row_split(row.get("split"), place) or split_of_name(path.name) or "train"
-    number, facts = as_text(row.get("id")).strip(), other_facts(row, {name, *_IMAGES, "id", "split", "system"})
+    number, facts = name_text(row.get("id"), "id", place), other_facts(row, {name, *_IMAGES, "id", "split", "system"})
     pairs, places = conversation.turns, conversation.places
     builder.without_answer += conversation.unanswered
     for position, pair in enumerate(pairs):

@@ -256,10 +256,14 @@ def _optional(row: _Row, column: str, place: str) -> str:
     return _as_text(row.get(column), column, place).strip()
 
 
+_NAMES = frozenset({"id", "image", "question", "group", "split"})
+"""Columns in which true and false mean nothing; as an answer or a fact they are yes and no."""
+
+
 def _as_text(value: Any, column: str, place: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # empty cells of tables
         return ""
-    if isinstance(value, str | int | float) and not (column == "question" and isinstance(value, bool)):
+    if isinstance(value, str | int | float) and not (column in _NAMES and isinstance(value, bool)):
         return as_text(value)
     raise DataError(f"{place}: {column} is {json_type(value)}, expected text or a number; write it as text")
 

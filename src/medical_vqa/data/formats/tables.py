@@ -18,7 +18,7 @@ from typing import Any
 from medical_vqa.data.formats.base import DatasetCard, Published
 from medical_vqa.data.formats.building import DatasetBuilder, published_files, row_split, split_of_name
 from medical_vqa.data.formats.table_files import is_table, table_rows
-from medical_vqa.data.formats.values import answer_text, as_text, listed, question_text
+from medical_vqa.data.formats.values import answer_text, as_text, listed, name_text, question_text
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.schema.records import Split
 
@@ -157,8 +157,8 @@ def add_row(
         [answer_text(answer, place) for answer in (answers if isinstance(answers, list) else [answers])],
         [builder.image(image, place) for image in (images if isinstance(images, list) else [images])],
         place,
-        number=as_text(row.get(columns.get("id", ""))).strip(),
-        group=as_text(row.get(columns.get("group", ""))).strip(),
+        number=name_text(row.get(columns.get("id", "")), "id", place),
+        group=name_text(row.get(columns.get("group", "")), "group", place),
         facts=other_facts(row, set(columns.values())),
     )
 

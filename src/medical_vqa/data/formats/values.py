@@ -67,6 +67,19 @@ def answer_text(value: Any, place: str) -> str:
     return as_text(value)
 
 
+def name_text(value: Any, what: str, place: str) -> str:
+    """An id or the name of a group as text; raises `DataError` with the place for what cannot be one.
+
+    Args:
+        value: A text, a number, or None.
+        what: What messages call it: ``id``.
+        place: File and row number.
+    """
+    if isinstance(value, bool | Mapping | list | tuple):
+        raise DataError(f"{place}: {what} is {json_type(value)}, expected text or a number; write it as text")
+    return as_text(value).strip()
+
+
 def listed(value: Any) -> Any:
     """The items of a list that was written into a cell as text, as ``["yes", "no"]`` by JSON or pandas."""
     if not isinstance(value, str) or not (value.strip().startswith("[") and value.strip().endswith("]")):
@@ -85,7 +98,8 @@ def _is_object(value: Any) -> bool:
     """Whether a value is an object of which no part is known to be its text, or holds one."""
     if isinstance(value, Mapping):
         key = next((key for key in _TEXT_KEYS if key in value), None)
-        return _is_object(value[key]) if key is not None else len(value) > 1 or any(map(_is_object, value.values()))
+        texts = [isinstance(one, str) or (isinstance(one, list) and not _is_object(one)) for one in value.values()]
+        return _is_object(value[key]) if key is not None else len(value) > 1 or not all(texts)
     return isinstance(value, list | tuple) and any(map(_is_object, value))
 
 
