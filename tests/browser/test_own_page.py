@@ -18,7 +18,7 @@ from waiting import TIMEOUT, drag, expect_accessible, until, wait_for_rectangles
 
 from medical_vqa.models.base import Localization
 
-SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390)]
+SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390), (700, 450)]  # the last: a laptop at 200 %
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +296,13 @@ def test_the_description_of_the_api_is_shown_under_its_policy_and_tries_a_route(
     assert problems == []
     assert all(map(is_local, requests))
     context.close()
+
+
+def test_the_keyboard_continues_in_the_viewer_when_an_example_is_opened(browser, url):
+    with opened(browser, url) as page:
+        page.locator(".examples button").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".stage")).to_be_focused()
 
 
 def test_everything_is_reached_by_the_keyboard_alone(browser, url):

@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { percent } from "./Conversation.tsx";
 import { Dialog } from "./Dialog.tsx";
-import { chooseLanguage, language, LANGUAGES, t, type Language } from "./i18n/index.ts";
+import { chooseLanguage, language, LANGUAGES, number, t, type Language } from "./i18n/index.ts";
 import { downloadCsv, downloadDicom, downloadJson, downloadReport, hasDicom, printReport } from "./report.ts";
 import * as store from "./store.ts";
 import { Table } from "./Table.tsx";
@@ -84,11 +84,11 @@ function AboutModel({ close }: { close: () => void }) {
         {data.rows && data.images && (
           <>
             <dt>{t("model.data")}</dt>
-            <dd>{t("model.training", { rows: data.rows, images: data.images, title: data.title ?? "" })}</dd>
+            <dd>{t("model.training", { rows: number(data.rows), images: number(data.images), title: data.title ?? "" })}</dd>
           </>
         )}
         {refit?.scores?.em !== undefined && (
-          <dd>{t("model.refit", { percent: percent(refit.scores.em), split: refit.split ?? "", images: refit.images ?? 0 })}</dd>
+          <dd>{t("model.refit", { percent: percent(refit.scores.em), split: refit.split ?? "", images: number(refit.images ?? 0) })}</dd>
         )}
         {exact !== undefined && <dd>{t("model.exact", { percent: percent(exact), split: model.checkpoint_selection.split ?? "" })}</dd>}
       </dl>

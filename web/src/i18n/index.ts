@@ -32,6 +32,9 @@ export const captionOf = (caption: string): string => {
 /** Everything that a name is called, in any language. */
 export const wordingsOf = (name: string): string[] => [name.toLowerCase(), ...Object.values(NAMES).flatMap((names) => names[name.toLowerCase()] ?? [])];
 
+/** A count with separators of thousands. */
+export const number = (count: number): string => count.toLocaleString(language.value);
+
 /** A duration in minutes, from two hours on in hours. */
 export function duration(seconds: number): string {
   const minutes = Math.max(1, Math.round(seconds / 60));

@@ -66,6 +66,10 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const presets = presetsOf(pixels, facts?.windows ?? [], facts?.window ?? null);
 
   useEffect(() => {
+    // The button that opened the picture is gone: go on with the keyboard here.
+    if (main && (document.activeElement ?? document.body) === document.body) stage.current?.focus({ preventScroll: true });
+  }, []);
+  useEffect(() => {
     let stale = false;
     setPixels(null);
     setFailure("");
