@@ -36,6 +36,23 @@ def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: 
     assert len(fake.asked) - before <= 2 * questions + 2
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--probe-images", 0], "--probe-images (probe_images=) is 0: ask about at least one image"),
+        (["--no-probe", "--probe-images", 3], "--probe-images (probe_images=) is 3: leave it out, since nothing is"),
+        (["--concurrency", 0], "concurrency is 0; at least one request must run"),
+        (["--price", -1, 2], "Invalid value for '--price': -1.0 is not in the range x>=0"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_a_model_is_asked(call, fake, root: Path, tmp_path: Path, options, message):
+    command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
+    status, out, err = call(*command, "--out", tmp_path / "out", *options)
+    assert (status, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_question_to_several_models_is_a_table(call, fake, picture, tmp_path: Path, monkeypatch):
     (tmp_path / "models.yaml").write_text(
         f"models:\n  mine: {{model: m, base_url: '{fake.url}'}}\n"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import RISK, StrPath, as_split
+from medical_vqa.api.arguments import RISK, StrPath, as_risk, as_split
 from medical_vqa.api.models import Model, load
 from medical_vqa.api.predicting import predict
 from medical_vqa.api.predicting import probe as ask_probe
 from medical_vqa.api.scoring import report, score
+from medical_vqa.errors import ConfigError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -106,6 +107,12 @@ def evaluate(
         >>> evaluation.page
         PosixPath('runs/medgemma/report-test.html')
     """
+    as_risk(risk)
+    if probe_images is not None and (not probe or probe_images < 1):
+        raise ConfigError(
+            f"--probe-images (probe_images=) is {probe_images}: "
+            + ("ask about at least one image" if probe else "leave it out, since nothing is probed")
+        )
     if not isinstance(model, Model):
         model = load(
             model,

@@ -13,6 +13,7 @@ from medical_vqa.cli.options import (
     endpoint_options,
     image_dependence_option,
     map_option,
+    price_option,
     row_options,
 )
 from medical_vqa.cli.terminal import echo
@@ -32,7 +33,7 @@ risk_option = click.option(
 @endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
 @click.option("--logprobs/--no-logprobs", default=True, help="Ask a remote model for token probabilities.")
-@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
+@price_option
 @click.option("--shuffle-images", is_flag=True, help="Ask about another row's image: a baseline that `score` shows.")
 @click.option("--guards/--no-guards", default=False, help="Also record what the guards withhold; scores stay the same.")
 @image_dependence_option
@@ -267,7 +268,7 @@ def referee(
 @click.option("--out", type=click.Path(path_type=Path), help="File with judgments.  [default: judged-SPLIT.jsonl]")
 @endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once.  [default: 8]")
-@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
+@price_option
 @split_option
 @map_option
 @row_options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import Endpoint, Rows, device_option, endpoint_options, row_options
+from medical_vqa.cli.options import Endpoint, Rows, device_option, endpoint_options, price_option, row_options
 from medical_vqa.cli.terminal import echo
 
 
@@ -22,7 +22,7 @@ from medical_vqa.cli.terminal import echo
 @device_option
 @endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
-@click.option("--price", type=(float, float), metavar="IN OUT", help="Per million tokens: prints the cost.")
+@price_option
 @row_options
 def evaluate(
     model: str,

@@ -25,6 +25,10 @@ image_dependence_option = click.option(
     default=None,
     help="Measure how much the picture moves answers.  [default: where that is cheap]",
 )
+_AMOUNT = click.FloatRange(min=0)
+price_option = click.option(
+    "--price", type=(_AMOUNT, _AMOUNT), metavar="IN OUT", help="Per million tokens: prints the cost."
+)
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
 
 

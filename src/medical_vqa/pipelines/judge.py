@@ -149,7 +149,8 @@ def judge(
     settled = {row.id: _settled(row, answered.answers[row.id]) for row in answered.scored}
     pairs = {row.id: _pair(row, answered.answers[row.id]) for row in answered.scored if settled[row.id] is None}
     to_ask = list(dict.fromkeys(pairs.values()))
-    judgments, usage = _judgments(to_ask, endpoint, path, api_key=api_key, concurrency=concurrency or name.concurrency)
+    workers = (name.concurrency or CONCURRENCY) if concurrency is None else concurrency
+    judgments, usage = _judgments(to_ask, endpoint, path, api_key=api_key, concurrency=workers)
     from_judge = {id_: judgments[pair.key] == ["same", "same"] for id_, pair in pairs.items()}
     right = {id_: from_judge[id_] if judgment is None else judgment for id_, judgment in settled.items()}
     judged = [replace(answer, judged_right=right.get(answer.id)) for answer in answered.predictions]
@@ -186,7 +187,7 @@ def _pair(example: Example, prediction: Prediction) -> _Pair:
 
 
 def _judgments(
-    pairs: Sequence[_Pair], endpoint: Endpoint, path: Path, *, api_key: str | None, concurrency: int | None
+    pairs: Sequence[_Pair], endpoint: Endpoint, path: Path, *, api_key: str | None, concurrency: int
 ) -> tuple[dict[str, list[str | None]], Usage]:
     """Key of each pair -> judgments of both orders; those in the file of judgments are not asked again."""
     from medical_vqa.models.remote.client import EndpointClient
@@ -195,7 +196,7 @@ def _judgments(
     remove_half_line(file)
     known = dict(_known(file))
     key = os.environ.get(endpoint.api_key_env, "") if api_key is None else api_key
-    client = EndpointClient(endpoint, api_key=key, concurrency=concurrency or CONCURRENCY)
+    client = EndpointClient(endpoint, api_key=key, concurrency=concurrency)
     try:
         missing = [pair for pair in pairs if pair.key not in known]
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def load(
     remote_name = remote_named(name, {field: value for field, value in changes.items() if value is not None})
     if remote_name is not None:
         key = os.environ.get(remote_name.endpoint.api_key_env, "") if api_key is None else api_key
-        workers = concurrency or remote_name.concurrency or CONCURRENCY
+        workers = (remote_name.concurrency or CONCURRENCY) if concurrency is None else concurrency
         return remote(
             remote_name.endpoint,
             api_key=key,
