@@ -180,6 +180,19 @@ def test_values_are_in_the_scanners_units(series, client):
     assert sagittal.headers["X-Spacing"] == "3,0.5"
 
 
+def test_links_and_paths_in_an_archive_lead_nowhere(client):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        link = zipfile.ZipInfo("scan.png")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, str(Path(__file__).resolve()))
+        archive.writestr("../../../../tmp/escaped.dcm", dicom_slice(0))
+        archive.writestr("/etc/slice.dcm", dicom_slice(1))
+    result = upload(client, out.getvalue())
+    assert [item.planes["axial"] for item in result.series] == [2]
+    assert [one.file for one in result.left_out] == [0]
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_values_of_few_bits_are_shown_and_asked_about_as_bright_as_the_picture(client, bits):
     values = np.tile(np.arange(16) % 2**bits, (8, 1)).astype(np.uint8)
