@@ -214,9 +214,11 @@ def as_image(image: ImageInput, what: str = "image") -> Path | bytes:
     Raises:
         ConfigError: It is none of these, or a Pillow image whose mode no PNG file has.
     """
+    from PIL import Image
+
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
-    if not (hasattr(image, "getexif") and hasattr(image, "convert")):
+    if not isinstance(image, Image.Image):
         return as_path(image, what)
     file = io.BytesIO()
     picture = image.convert("RGB") if image.mode in _WITHOUT_PNG else image
@@ -231,9 +233,9 @@ def as_image(image: ImageInput, what: str = "image") -> Path | bytes:
 
 def as_images(images: ImageInput | Sequence[ImageInput], what: str) -> list[Path | bytes]:
     """One or several images."""
-    if isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Sequence):
-        return [as_image(images, what)]
-    return [as_image(image, what) for image in images]
+    several = isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
+    listed = cast("Sequence[ImageInput]", images) if several else [cast("ImageInput", images)]
+    return [as_image(image, what) for image in listed]
 
 
 def as_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
