@@ -486,6 +486,20 @@ def test_mistakes_of_the_file_and_of_overrides_are_told_apart(write):
     ]
 
 
+@pytest.mark.parametrize("value", ["{question}", " {question} ", '"{question}"'])
+def test_a_prompt_of_the_question_alone_is_text_and_no_mapping(value):
+    model = {"family": "chat", "checkpoint": "a/b"}
+    recipe = parse_recipe(SMALLEST | {"model": model}, origin="recipe.yaml", overrides={"model.prompt": value})
+    assert recipe.model.prompt == "{question}"
+
+
+def test_mappings_on_the_command_line_stay_mappings():
+    overrides = {"data.where": "{}", "model.augment": "{rotate: 0}", "decoding": "{max_tokens: 3}"}
+    model = {"family": "chat", "checkpoint": "a/b", "features": False}
+    recipe = parse_recipe(SMALLEST | {"model": model}, origin="recipe.yaml", overrides=overrides)
+    assert (recipe.data.where, recipe.model.augment.rotate, recipe.decoding.max_tokens) == ({}, 0, 3)
+
+
 def test_a_key_that_is_set_twice_is_refused_with_both_lines(write):
     path = write("name: run\ndata: {name: slake}\nmodel: {family: compact}\ntraining:\n  epochs: 1\n  epochs: 2\n")
     with pytest.raises(ConfigError) as error:
