@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -136,6 +139,56 @@ def test_a_chat_model_is_asked_about_several_files_and_with_earlier_turns(recipe
     )
     assert len({answer.confidence for answer in (alone, both, later)}) == 3
     assert len(both.others_seen) == 1
+
+
+def write_frames(folder: Path) -> Path:
+    """MedFrameQA's published columns: two to five frames in a question, five choices; here in all three splits."""
+    rng = np.random.default_rng(0)
+
+    def frame(name: str) -> dict[str, Any]:
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(file, "JPEG")
+        return {"bytes": file.getvalue(), "path": name}
+
+    rows = []
+    for number in range(12):
+        frames = {f"image_{place}": frame(f"{number}-{place}.jpg") for place in range(1, 3 + number % 4)}
+        rows.append(
+            {
+                "question_id": str(number),
+                "question": f"Which finding develops in case {number}?",
+                "options": ["edema", "mass", "fracture", "effusion", "none"],
+                "correct_answer": "ABCDE"[number % 5],
+                "system": "respiratory",
+                **dict.fromkeys(f"image_{place}" for place in range(1, 6)),
+                **frames,
+            }
+        )
+    (folder / "data").mkdir(parents=True)
+    for split, part in (("train", rows[:6]), ("validation", rows[6:8]), ("test", rows[8:])):
+        pq.write_table(pa.Table.from_pylist(part), folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_medframeqa_is_prepared_trained_answered_about_all_frames_and_scored(recipe, tmp_path, watcher):
+    prepare_dataset("medframeqa", source=write_frames(tmp_path / "in"), root=tmp_path / "data")
+    content = recipe(epochs=1, batch_size=3).model_dump(mode="json")
+    content["data"] |= {"name": "medframeqa", "root": str(tmp_path / "data")}
+    loaded = load(train(parse_recipe(content, origin="test"), tmp_path / "run", watcher=watcher).bundle, device="cpu")
+    predictions = predict(loaded, split="test", guards=True)
+    scores = score(predictions.path)
+    assert scores.rows.data.selection.dataset == "medframeqa"
+    inputs = training_inputs(parse_recipe(content, origin="test"))
+    rows = inputs.selected.dataset.examples("test")
+    assert [len(row.images) for row in rows] == [2, 3, 4, 5]
+    assert [row.answers for row in rows] == [("effusion", "D"), ("none", "E"), ("edema", "A"), ("mass", "B")]
+    asked = queries(inputs.selected, rows, loaded.model)
+    for query, written in zip((asked[n] for n in range(len(asked))), predictions.read(), strict=True):
+        (expected,) = loaded.model.answer([query], loaded.card.decoding)
+        assert (written.id, written.answer) == (query.id, expected.answer)
+        assert written.confidence == pytest.approx(expected.confidence, rel=1e-4)
+        (first,) = loaded.model.answer([query.alone(query.question)], loaded.card.decoding)
+        assert first.confidence != pytest.approx(expected.confidence, rel=1e-6)  # the others were read
 
 
 def test_a_family_of_one_picture_says_what_it_leaves_out(recipe, tmp_path, watcher):
