@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from medical_vqa.data.cache.features import FeatureStore
+from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import ModelError
 from medical_vqa.models.base import Query
@@ -279,7 +280,7 @@ def test_the_server_answers_a_conversation_as_the_model_does_and_one_question_in
             "image0",
             visuals[0],
             query.question,
-            others=[*zip(query.other_images, visuals[1:], strict=True)],
+            others=[(*other, NO_CONTEXT) for other in zip(query.other_images, visuals[1:], strict=True)],
             turns=query.turns,
             system=query.system,
             places=query.image_places,

@@ -109,6 +109,11 @@ def test_a_picture_that_shows_nothing_is_withheld(server, fake):
     assert (answer["abstained"], answer["reason_code"]) == (True, "constant_picture")
 
 
+def test_a_further_picture_that_shows_nothing_is_withheld(server, fake):
+    answer = ask(server, image_id=upload(server), other_image_ids=[upload(server, gray=7)]).json()
+    assert (answer["abstained"], answer["reason_code"]) == (True, "constant_picture")
+
+
 def test_an_empty_answer_is_withheld(server, fake):
     fake.say("<think>hm")
     answer = ask(server, image_id=upload(server)).json()

@@ -125,20 +125,21 @@ TURNS = (("What is it?", "CT"), ("Where?", "left"))
 def test_a_conversation_is_computed_with_its_pictures_and_a_question_alone_apart_from_it():
     model = Remembering()
     engine = make_engine(model)
-    other = {"mean": torch.tensor([9.0])}
+    other = [("j", {"mean": torch.tensor([9.0])}, PictureContext())]
 
     async def work():
         ask = functools.partial(engine.ask, "i", FEATURES, "q")
-        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=[("j", other)]), ask(system="Be brief."))
+        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=other), ask(system="Be brief."))
         assert sum(map(len, model.batches)) == 1 + 4
-        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=[("j", other)]), ask(system="Be brief."))
+        await asyncio.gather(ask(), ask(turns=TURNS), ask(others=other), ask(system="Be brief."))
         assert sum(map(len, model.batches)) == 1 + 4
         engine.forget("j")  # a further picture
-        await asyncio.gather(ask(), ask(others=[("j", other)]))
+        await asyncio.gather(ask(), ask(others=other))
 
     run(engine, work())
     asked = [query.surroundings[:3] for batch in model.batches[1:] for query in batch]
-    expected = [((), (), ""), ((), TURNS, ""), (("j",), (), ""), ((), (), "Be brief."), (("j",), (), "")]
+    both = (f"j/{PictureContext().digest}",)
+    expected = [((), (), ""), ((), TURNS, ""), (both, (), ""), ((), (), "Be brief."), (both, (), "")]
     assert sorted(asked) == sorted(expected)
 
 
@@ -162,7 +163,7 @@ def test_an_answer_about_a_further_picture_that_is_deleted_meanwhile_is_not_cach
     engine = make_engine(model)
 
     async def work():
-        asked = asyncio.create_task(engine.ask("i", FEATURES, "q", others=[("j", FEATURES)]))
+        asked = asyncio.create_task(engine.ask("i", FEATURES, "q", others=[("j", FEATURES, PictureContext())]))
         await model.begun()
         engine.forget("j")
         model.release()

@@ -214,11 +214,16 @@ def ask(
     visuals = tuple(visual for _, visual, _ in further)
     others_seen = tuple(ImageView.of(other, decoded) for other, _, decoded in further)
     remembered = tuple(turns) if loaded.model.max_turns or loaded.model.reads_conversations else ()
-    queries = [replace(query, other_visuals=visuals, turns=remembered) for query in queries]
+    names = tuple(f"{_IMAGE} {number}" for number, _ in enumerate(further, 2))
+    contexts = {
+        _IMAGE: context,
+        **{name: PictureContext.of(decoded) for name, (*_, decoded) in zip(names, further, strict=True)},
+    }
+    queries = [replace(query, other_visuals=visuals, other_images=names, turns=remembered) for query in queries]
     card, answers = loaded.card, []
     for start in range(0, len(queries), loaded.batch_size):
         batch = queries[start : start + loaded.batch_size]
-        for query, guarded in zip(batch, loaded.guards.answer(batch, {_IMAGE: context}), strict=True):
+        for query, guarded in zip(batch, loaded.guards.answer(batch, contexts), strict=True):
             answers.append(
                 Answer(
                     query.question,

@@ -355,6 +355,23 @@ def test_the_opposite_of_a_question(question, other):
     assert opposite(question) == other
 
 
+@pytest.mark.parametrize(
+    ("value", "statistics", "code"),
+    [
+        (110, GOOD, None),
+        (110, PictureStatistics(0, 0, 0, 0), "constant_picture"),
+        (255, GOOD, "not_radiology_features"),
+    ],
+)
+def test_every_picture_of_a_question_is_checked(value, statistics, code):
+    other = {"other_visuals": (picture(value),), "other_images": ("other",)}
+    query = Query("q", "Which organ is this?", "image", picture(120), **other)
+    contexts = {"image": PictureContext(GOOD), "other": PictureContext(statistics)}
+    model = Fake(which_organ_is_this=("Lung", "Liver"))
+    (answer,) = Guards(model, CARD, reference()).answer([query], contexts)
+    assert answer.abstention.code == code
+
+
 class Remembering(Fake):
     """Contradicts itself unless the conversation has said that the lung is healthy."""
 

@@ -183,10 +183,9 @@ class Guards:
         related_answers = {key: next(answers) for key in related}
         for key, group in fresh.items():
             reference[key] = self._reference_answers[key] = [next(answers) for _ in group]
-        own_queries = {query.image: query for query in queries}
         reasons = {
-            image: self._pictures.reason(query, (contexts or {}).get(image, PictureContext()))
-            for image, query in own_queries.items()
+            name: self._pictures.reason(visual, (contexts or {}).get(name, PictureContext()))
+            for name, visual in dict(picture for query in queries for picture in query.pictures).items()
         }
         guarded = []
         for key, query, prediction in zip(keys, queries, own, strict=True):
@@ -195,7 +194,8 @@ class Guards:
                 text: related_answers[query.image, query.surroundings, text]
                 for text in self._checks.related_questions(query.question)
             }
-            reason, image_type = reasons[query.image], types[query.image]
+            reason = next((reasons[name] for name, _ in query.pictures if reasons[name] is not None), None)
+            image_type = types[query.image]
             answer = self._guarded(query, prediction, reference.get(key, []), opposites, reason, image_type)
             guarded.append((query, answer))
         return guarded
@@ -291,6 +291,15 @@ class Guards:
         """The queries with features in place of pictures, where the model encodes an image once for all questions."""
         if self.model.vision is None:
             return list(queries)
-        pictures = {q.image: q.visual for q in queries if isinstance(q.visual, np.ndarray)}
+        named = (picture for query in queries for picture in query.pictures)
+        pictures = {name: visual for name, visual in named if isinstance(visual, np.ndarray)}
         features = dict(zip(pictures, self.model.vision.encode(list(pictures.values())), strict=True))
-        return [dataclasses.replace(q, visual=features.get(q.image, q.visual)) for q in queries]
+        return [
+            dataclasses.replace(
+                query,
+                visual=features.get(query.image, query.visual),
+                other_visuals=tuple(features.get(name, visual) for name, visual in query.pictures[1:]),
+                other_images=tuple(name for name, _ in query.pictures[1:]),
+            )
+            for query in queries
+        ]

@@ -82,7 +82,7 @@ class Computation:
             for number, task in enumerate(distinct.values())
             if task.query is not None
         ]
-        contexts = {task.image: task.context for task in distinct.values()}
+        contexts = {name: context for task in distinct.values() for name, context in task.contexts.items()}
         answers = dict(zip(distinct, self.ask(queries, [key in with_map for key in distinct], contexts), strict=True))
         self._cache.update(answers, lambda key: any(not work.cacheable for work in batch if work.task.key == key))
         return [answers[work.task.key] for work in batch]

@@ -114,7 +114,7 @@ class Engine:
         attention_map: bool = False,
         received: float | None = None,
         context: PictureContext | None = None,
-        others: Sequence[tuple[str, Any]] = (),
+        others: Sequence[tuple[str, Any, PictureContext]] = (),
         turns: Sequence[tuple[str, str]] = (),
         system: str = "",
         places: Sequence[tuple[int, int]] = (),
@@ -130,7 +130,7 @@ class Engine:
             attention_map: Whether to add the attention map, where the model has one.
             received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
             context: What is known of the picture apart from its pixels; None: nothing.
-            others: Digest and picture, or its features, of further images of the question.
+            others: Of each further image of the question the digest, the picture or its features, and its context.
             turns: Earlier questions of the conversation with their answers; the newest are read (`turns_read`).
             system: System message; ignored by a model that reads none.
             places: Where each picture stands, as in `Query.image_places`; empty: before the first question.
@@ -150,8 +150,8 @@ class Engine:
             question,
             f"{image}/{context.digest}",  # equal pixels may have unequal headers
             visual,
-            other_visuals=tuple(other for _, other in others),
-            other_images=tuple(digest for digest, _ in others),
+            other_visuals=tuple(other for _, other, _ in others),
+            other_images=tuple(f"{digest}/{own.digest}" for digest, _, own in others),
             turns=tuple(turns),
             system=system if self.model.reads_system else "",
             image_places=tuple(places),
@@ -161,7 +161,9 @@ class Engine:
         if cached is not None:
             return EngineAnswer(cached)
         self.metrics.answer_cache_misses.inc()
-        task = Task(query.image, visual, query, attention_map=attention_map, context=context)
+        names = (query.image, *query.other_images)
+        contexts = dict(zip(names, (context, *(own for *_, own in others)), strict=True))
+        task = Task(query.image, visual, query, attention_map=attention_map, contexts=contexts)
         answer: EngineAnswer = await self.scheduler.submit(task, received)
         return answer
 

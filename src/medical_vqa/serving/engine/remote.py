@@ -177,7 +177,7 @@ class RemoteEngine:
         attention_map: bool = False,  # noqa: ARG002 - a remote model has none
         received: float | None = None,
         context: PictureContext | None = None,
-        others: Sequence[tuple[str, Any]] = (),
+        others: Sequence[tuple[str, Any, PictureContext]] = (),
         turns: Sequence[tuple[str, str]] = (),
         system: str = "",
         places: Sequence[tuple[int, int]] = (),
@@ -194,7 +194,7 @@ class RemoteEngine:
             attention_map: Ignored.
             received: When the request arrived (`time.monotonic`): its deadline counts from there; None: now.
             context: What is known of the picture apart from its pixels; None: nothing.
-            others: Digest and picture of further images of the question.
+            others: Digest, picture and context of further images of the question.
             turns: Earlier questions of the conversation with their answers.
             system: System message.
             places: Where each picture stands, as in `Query.image_places`; empty: before the first question.
@@ -214,8 +214,8 @@ class RemoteEngine:
             question,
             image,
             visual,
-            other_visuals=tuple(other for _, other in others),
-            other_images=tuple(digest for digest, _ in others),
+            other_visuals=tuple(other for _, other, _ in others),
+            other_images=tuple(digest for digest, *_ in others),
             turns=tuple(turns),
             system=system,
             image_places=tuple(places),
@@ -233,7 +233,8 @@ class RemoteEngine:
         self._running[request] = key
         try:
             async with asyncio.timeout(deadline - start):
-                answer, body_part = await self._answer(query, context or NO_CONTEXT, on_text, check_image)
+                contexts = [context or NO_CONTEXT, *(own for *_, own in others)]
+                answer, body_part = await self._answer(query, contexts, on_text, check_image)
         except TimeoutError:
             raise deadline_exceeded(self._seconds) from None
         except EndpointError as error:
@@ -256,7 +257,7 @@ class RemoteEngine:
         return EngineAnswer(answer, 0.0, seconds, 1)
 
     async def _answer(
-        self, query: Query, context: PictureContext, on_text: OnText | None, check_image: bool
+        self, query: Query, contexts: Sequence[PictureContext], on_text: OnText | None, check_image: bool
     ) -> tuple[ModelAnswer, str | None]:
         """An answer, and the body part that the model sees in the picture; None where that is not checked."""
         requests = [self.model.ask(query, on_text)]
@@ -273,7 +274,7 @@ class RemoteEngine:
         dependence = _dependence(raw, checks[:1])
         answer = ModelAnswer(
             prediction,
-            self._abstention(query, prediction, context, body_part or ""),
+            self._abstention(query, prediction, contexts, body_part or ""),
             dependence.score if dependence else None,
             answer_source(dependence, about_image=True),
             meant_side(prediction.answer),
@@ -281,13 +282,14 @@ class RemoteEngine:
         return answer, body_part
 
     def _abstention(
-        self, query: Query, prediction: Prediction, context: PictureContext, description: str
+        self, query: Query, prediction: Prediction, contexts: Sequence[PictureContext], description: str
     ) -> AbstentionDecision:
         """Whether to withhold an answer; `description` is what the model says it shows; empty: not asked."""
-        if context.statistics is not None:
-            reason = statistics_reason(context.statistics, gray_only=False)
-            if reason is not None:
-                return abstain(reason.code, reason.arguments)
+        for context in contexts:
+            if context.statistics is not None:
+                reason = statistics_reason(context.statistics, gray_only=False)
+                if reason is not None:
+                    return abstain(reason.code, reason.arguments)
         if (declined := declined_reason(prediction.answer, prediction.raw)) is not None:
             return AbstentionDecision(True, str(declined), declined.code)
         return premise_decision(query.question, prediction.answer, description) or abstention_decision(

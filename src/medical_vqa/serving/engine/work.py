@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medical_vqa.data.imaging.picture_statistics import NO_CONTEXT, PictureContext
+from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.models.base import Query
 from medical_vqa.serving.engine.answer_cache import Key
 
@@ -30,8 +30,8 @@ class Task:
     """Questions that the call answers: it takes the time of as many."""
     attention_map: bool = False
     """Whether the answer needs its attention map."""
-    context: PictureContext = NO_CONTEXT
-    """What is known of the picture apart from its pixels."""
+    contexts: Mapping[str, PictureContext] = field(default_factory=dict, hash=False)
+    """Key of a picture -> what is known of it apart from its pixels."""
 
     @property
     def key(self) -> Key:

@@ -114,7 +114,7 @@ class SliceAnswers:
         slices = await self._slices(image, indices, plane, window)
         if together > 1:
             first, *others = slices
-            options["others"] = [(other.digest, other.visual) for other in others]
+            options["others"] = [(other.digest, other.visual, other.context) for other in others]
             if isinstance(self._engine, RemoteEngine):
                 options["note"] = slices_note(len(indices), facts.planes[plane], plane)
             results = [await self._ask(first, question, options)] * len(indices)

@@ -254,7 +254,7 @@ class Questions:
             attention_map=question.attention_map,
             received=question.received,
             context=image.context,
-            others=[(other.digest, other.visual) for other in question.others],
+            others=[(other.digest, other.visual, other.context) for other in question.others],
             turns=question.context.turns,
             system=question.context.system,
             places=question.context.places,

@@ -55,8 +55,8 @@ class PictureComparison:
         """The type of the nearest training pictures; empty without features."""
         return self._compare(visual)[0]
 
-    def reason(self, query: Query, context: PictureContext) -> PictureReason | None:
-        """Why the picture cannot be asked about; None where nothing speaks against it."""
+    def reason(self, visual: Visual, context: PictureContext) -> PictureReason | None:
+        """Why a picture cannot be asked about; None where nothing speaks against it."""
         if self._model.picture is None or self._reference is None:
             return None
         trained = self._reference.modalities
@@ -66,16 +66,16 @@ class PictureComparison:
                 return dataclasses.replace(reason, arguments={"trained": ", ".join(trained) or "other pictures"})
         if (reason := header_reason(context.facts, trained)) is not None:
             return reason
-        if self._compare(query.visual)[1]:
+        if self._compare(visual)[1]:
             return PictureReason("not_radiology_features")
-        return self._contradicts_header(context, query)
+        return self._contradicts_header(context, visual)
 
-    def _contradicts_header(self, context: PictureContext, query: Query) -> PictureReason | None:
+    def _contradicts_header(self, context: PictureContext, visual: Visual) -> PictureReason | None:
         modality = context.facts.get("Modality", "").strip().upper()
         named = MODALITY_NAMES.get(modality)
         if named is None or self._reference is None or len(self._reference.modalities) < 2:
             return None
-        answer = self._modality(query.visual)
+        answer = self._modality(visual)
         known = {name.lower() for name in self._reference.modalities}
         if answer.lower() in known and answer.lower() != named:
             return PictureReason("modality_contradicts_header", {"modality": modality, "answer": answer})
