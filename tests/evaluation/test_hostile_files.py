@@ -484,6 +484,12 @@ def test_neither_are_an_audit_and_another_layout(root: Path) -> None:
     assert {path: path.read_bytes() for path in (root / "mine").rglob("*") if path.is_file()} == before
 
 
+def test_a_column_of_confidences_that_is_not_there_is_refused(run: Callable[..., Outcome]) -> None:
+    outcome = run("score", write(answer_rows()), "--map", "id=id,answer=answer,confidence=conf")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "answers.jsonl row 1: has no 'conf' for confidence; it has id, answer" in outcome.error
+
+
 @pytest.mark.parametrize(
     ("confidences", "ignored"), [(("95", "80.5"), 2), (("95 %", "0.5"), 1), (("", "nan"), 0), (("0.5", "1"), 0)]
 )

@@ -140,7 +140,7 @@ def joined_answers(
     """
     columns = rows[0].columns if rows else {}
     for field in columns:
-        if field != "confidence" and columns[field] != ROW_ORDER and all(row.value(field) is MISSING for row in rows):
+        if columns[field] != ROW_ORDER and all(row.value(field) is MISSING for row in rows):
             names = ", ".join(columns_of([row.content for row in rows[:100]])) or "none"
             raise DataError(f"{path} row 1: has no {columns[field]!r} for {field}; it has {names}")
     predictions: list[Prediction] = []
