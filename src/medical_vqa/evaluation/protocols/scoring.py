@@ -54,11 +54,9 @@ def protocol_scores(
         rule = metric.repaired
         if rule is not None and extracted is not None and isinstance(rule, Mean):
             rule = replace(rule, rule=f"{NAME}|{rule.rule}")
-        if rule is metric.published and to_repair is table:
-            repaired, repaired_score = published, published_score
-        else:
-            repaired = to_repair.tally(rule) if rule else None
-            repaired_score = repaired.score(bootstrap) if repaired else None
+        as_published = rule is metric.published and to_repair is table
+        repaired = published if as_published else to_repair.tally(rule) if rule else None
+        repaired_score = published_score if as_published else repaired.score(bootstrap) if repaired else None
         changed = changed_rows(published, repaired) if repaired else None
         return ProtocolScore(
             protocol=protocol.name,

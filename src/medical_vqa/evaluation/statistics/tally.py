@@ -86,7 +86,8 @@ class Tally:
 
     def right(self) -> NDArray[np.bool_]:
         """Whether each row has the full score, (examples,)."""
-        return per_resample(self.metric)(self.counts) == 1.0
+        right: NDArray[np.bool_] = per_resample(self.metric)(self.counts) == 1.0
+        return right
 
     def subset(self, rows: Sequence[int] | NDArray[np.intp]) -> Tally:
         """The rows at these positions, in the given order."""
