@@ -585,7 +585,7 @@ def test_score_takes_published_rules_and_another_programs_file(work, tmp_path):
         mv.score(file, columns="id=qid,answer=text")
 
 
-@pytest.mark.parametrize("call", [mv.score, mv.report, mv.calibrate, lambda file: mv.compare([file, file])])
+@pytest.mark.parametrize("call", [mv.score, mv.report, mv.calibrate, lambda file: mv.compare([file, "other.jsonl"])])
 @pytest.mark.parametrize("file", ["nothing.jsonl", ".", 7, b"p.jsonl"])
 def test_predictions_that_are_not_there(work, call, file):
     with pytest.raises(mv.MedicalVqaError) as error:

@@ -93,7 +93,7 @@ def test_the_main_commands_need_no_extra(run, tmp_path):
         ("score", predictions),
         ("score", predictions, "--json"),
         ("report", predictions),
-        ("compare", predictions, predictions),
+        ("compare", predictions, "copy.jsonl"),
         ("referee", predictions, "--claim", "80"),
         ("probe", "shipped", "--dataset", "slake-mini", "--split", "validation", "--limit", "3"),
         ("calibrate", "--help"),
@@ -106,6 +106,8 @@ def test_the_main_commands_need_no_extra(run, tmp_path):
     ):
         done = run(*words)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
+        if words[0] == "predict":
+            shutil.copy(tmp_path / predictions, tmp_path / "copy.jsonl")
         if words[-1] == "--json" and words[0] == "score":
             (tmp_path / "results.json").write_text(done.stdout, encoding="utf-8")
 
