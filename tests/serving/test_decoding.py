@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.preprocessing import PictureSpec
+from medical_vqa.errors import ImageError
 from medical_vqa.serving.decoding import process as decoding_process
 from medical_vqa.serving.decoding import upload
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
@@ -271,6 +274,39 @@ def test_an_upload_whose_client_has_gone_is_forgotten_while_another_is_being_dec
     held = asyncio.run(work())
     pool.close()
     assert held == 0
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_upload_that_cannot_be_used_is_forgotten_at_once_and_not_at_the_next_collection(gone):
+    class Unusable:
+        size = 1
+
+        def run(self):
+            raise ImageError("no image")
+
+    pool = make_pool(processes=0)
+
+    async def work():
+        unusable = Unusable()
+        forgotten = weakref.ref(unusable)
+        task = asyncio.create_task(pool.decode(unusable))
+        del unusable
+        await asyncio.sleep(0)
+        if gone:
+            task.cancel()
+        await asyncio.wait({task})
+        if not gone:
+            assert task.exception().code == "not_an_image"
+        while pool._running:
+            await asyncio.sleep(0.01)
+        return forgotten
+
+    gc.disable()
+    try:
+        assert asyncio.run(work())() is None
+    finally:
+        gc.enable()
+        pool.close()
 
 
 def test_the_wait_for_a_decoder_counts_towards_the_deadline(monkeypatch):

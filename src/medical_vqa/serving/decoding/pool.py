@@ -104,9 +104,10 @@ class DecoderPool:
             raise to_api_error(error) from error
         finally:
             if waiting.future.cancelled():  # nobody awaits it any more, and it holds the upload
-                self._queue.remove(lambda other: other is waiting)
+                self._queue.remove(lambda other: other.future.cancelled())
             self._queued -= 1
             self._queued_bytes -= size
+            del waiting, job  # or a failure, whose traceback has this frame, would hold the upload until a collection
 
     def _start_next(self) -> None:
         """Give the idle processes the uploads that are next."""
@@ -121,15 +122,17 @@ class DecoderPool:
     async def _decode_next(self, client: str, waiting: _Waiting, process: DecoderProcess | None) -> None:
         start = time.monotonic()
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, waiting, process)
-            image = await work
+            image = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, waiting, process)
             if not waiting.future.done():
                 waiting.future.set_result(image)
         except Exception as error:
+            if isinstance(error, MedicalVqaError):  # the frames of where it was raised hold the upload
+                error.__cause__ = error.__context__ = error.__traceback__ = None
             if not waiting.future.done():
                 waiting.future.set_exception(error)
         finally:
             self._queue.charge(client, time.monotonic() - start, client=waiting.sender)
+            del waiting
             self._idle.append(process)
             self._start_next()
 
