@@ -158,10 +158,9 @@ def _override(content: dict[str, Any], key: str, value: str, mistakes: list[Mist
             return
     try:
         parsed, repeated = read_yaml(value)
-        is_text = (
-            isinstance(parsed, dict) and parsed and ":" not in value
-        )  # {question}: YAML reads a key without a value
-        section[last] = value.strip() if is_text else parsed
+        # YAML reads {question} as a key without a value
+        is_placeholder = isinstance(parsed, dict) and parsed and ":" not in value
+        section[last] = value.strip() if is_placeholder else parsed
         mistakes += [Mistake(key, f"the key {name!r} is set twice; keep one of them") for name, *_ in repeated]
     except yaml.YAMLError:
         mistakes.append(Mistake(key, f"expected a YAML value, got {value!r}; put special characters in quotes"))

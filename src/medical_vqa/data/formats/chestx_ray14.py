@@ -146,23 +146,29 @@ def _radiographs(builder: DatasetBuilder, path: Path) -> Iterator[_Radiograph]:
 
 def _images_with_boxes(builder: DatasetBuilder, source: Path) -> frozenset[str] | None:
     """The images with boxes; None where their list is missing."""
-    path = _one_file(source, _BOXES)
+    lost = "no row has the fact box_patient, which says which patients are SLAKE's"
+    path = _file_or_note(builder, source, _BOXES, lost)
     if path is None:
-        builder.missing.append(_BOXES)
-        builder.notes.append(f"without {_BOXES} no row has the fact box_patient, which says which patients are SLAKE's")
         return None
     return frozenset(as_text(row.get(_IMAGE)).strip() for _, row in builder.numbered(path, table_rows(path)))
 
 
 def _test_images(builder: DatasetBuilder, source: Path) -> frozenset[str] | None:
     """The images of the official test part; None where their list is missing."""
-    path = _one_file(source, _TEST)
+    path = _file_or_note(builder, source, _TEST, "all rows are training rows")
     if path is None:
-        builder.missing.append(_TEST)
-        builder.notes.append(f"without {_TEST} all rows are training rows")
         return None
     with open_text(path, "a list of images") as lines:
         return frozenset(line.strip() for line in lines)
+
+
+def _file_or_note(builder: DatasetBuilder, source: Path, name: str, consequence: str) -> Path | None:
+    """The file of a name; None where it is missing, with a note of what follows."""
+    path = _one_file(source, name)
+    if path is None:
+        builder.missing.append(name)
+        builder.notes.append(f"without {name} {consequence}")
+    return path
 
 
 def _one_file(source: Path, *names: str) -> Path | None:

@@ -151,11 +151,8 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         answer: In words.
         related: Answers to its related questions.
     """
-    presence, decisive, presupposed = (
-        presence_questions(question),
-        decisive_questions(question),
-        presupposed_kind(question),
-    )
+    presence, decisive = presence_questions(question), decisive_questions(question)
+    presupposed = presupposed_kind(question)
     for text, other in related.items():
         arguments = {"opposite": text, "answer": answer, "other_answer": other.answer}
         if leaves_no_answer(question, text, other.answer):

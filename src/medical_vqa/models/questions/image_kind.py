@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 
-from medical_vqa.models.questions.plain_words import rest_of, without_tag
+from medical_vqa.models.questions.plain_words import rest_of, statement_of
 from medical_vqa.models.questions.premises import BODY_PART_QUESTION, is_knowledge
 from medical_vqa.text import is_chinese
 
@@ -100,7 +100,7 @@ def kind_claims(question: str) -> tuple[KindClaim, ...]:
 
     A question whose other words say nothing more (``rest_of``) is one, whatever its form (``This is a CT, right?``).
     """
-    text = _normal(question)
+    text = statement_of(question)
     if _CHOICE.search(text):
         return ()
     words, rest = _names_in(text)
@@ -119,7 +119,7 @@ def kind_claims(question: str) -> tuple[KindClaim, ...]:
 @lru_cache(maxsize=4096)
 def kind_choice(question: str) -> KindChoice | None:
     """The choice between kinds of picture that is all that a question is about (``CT or MRI?``); None for others."""
-    text = _normal(question)
+    text = statement_of(question)
     if _CHOICE.search(text) is None:
         return None
     words, rest = _names_in(text)
@@ -138,7 +138,7 @@ def presupposed_kind(question: str) -> Mapping[str, tuple[Attribute, frozenset[s
     """
     if is_knowledge(question) or kind_claims(question):
         return {}
-    text = _normal(question)
+    text = statement_of(question)
     words, _ = _names_in(text)
     if _WEIGHTED.search(text):
         words.setdefault("modality", {}).setdefault("mri", "")
@@ -186,10 +186,6 @@ def yes_or_no(yes: bool, question: str) -> str:
     if is_chinese(question):
         return "是的" if yes else "不是"
     return "Yes" if yes else "No"
-
-
-def _normal(question: str) -> str:
-    return re.sub(r"\s+", " ", without_tag(question.lower())).strip()
 
 
 def _names_in(text: str) -> tuple[dict[Attribute, dict[str, str]], str]:

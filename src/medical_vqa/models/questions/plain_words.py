@@ -62,6 +62,11 @@ def without_tag(text: str) -> str:
     return _TAG.sub("", text)
 
 
+def statement_of(question: str) -> str:
+    """A question in lower case with single spaces, without a tag (`without_tag`)."""
+    return re.sub(r"\s+", " ", without_tag(question.lower())).strip()
+
+
 def _is_plain(word: str) -> bool:
     if word in PLAIN_WORDS:
         return True

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 from medical_vqa.models.questions.anatomy import anatomy
-from medical_vqa.models.questions.plain_words import rest_of, without_tag
+from medical_vqa.models.questions.plain_words import rest_of
 from medical_vqa.text import is_chinese
 
 _PRESENCE = re.compile(
@@ -32,7 +32,7 @@ def presence_wording(question: str) -> str | None:
         return None
     ((word, name),) = mentions
     kind, chinese = anatomy().structures[name].kind, is_chinese(question.replace(word, " "))
-    if kind not in ("organ", "system") or rest_of(without_tag(question.lower()).replace(word, " ")):
+    if kind not in ("organ", "system") or rest_of(question.lower().replace(word, " ")):
         return None
     if kind == "system":
         english = f"Do any of the organs in the picture belong to the {name}?"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from medical_vqa.models.questions.anatomy import anatomy
-from medical_vqa.models.questions.plain_words import rest_of, without_tag
+from medical_vqa.models.questions.plain_words import rest_of, statement_of
 from medical_vqa.text import is_chinese
 
 _NUMBERS = {
@@ -64,7 +64,7 @@ class ValueClaim:
 @lru_cache(maxsize=4096)
 def value_claims(question: str) -> tuple[ValueClaim, ...]:
     """The value that a yes or no question names, where its other words say nothing more; empty for others."""
-    text = re.sub(r"\s+", " ", without_tag(question.lower())).strip()
+    text = statement_of(question)
     chinese = is_chinese(question)
     mentions = anatomy().mentions_in(text)
     if _CHOICE.search(text) or not mentions or any(anatomy().structures[name].kind != "organ" for _, name in mentions):
