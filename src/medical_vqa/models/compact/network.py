@@ -74,6 +74,17 @@ class Attention(nn.Module):
         return out
 
 
+class Layers(nn.Sequential):
+    """A sequence that leaves out dropout when it only answers: each module that is called costs time of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape that the layers take."""
+        for layer in self:
+            if self.training or not isinstance(layer, nn.Dropout):
+                x = layer(x)
+        return x
+
+
 class FusionLayer(nn.Module):
     """Words attend to each other, then to the image, then pass a feed-forward net; normalized before each."""
 
@@ -82,17 +93,20 @@ class FusionLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.self_attention = Attention(width, heads)
         self.cross_attention = Attention(width, heads)
-        self.feed_forward = nn.Sequential(
+        self.feed_forward = Layers(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, layout: WordLayout) -> Tensor:
         """x (M, D), keys and values (B, heads, T, D / heads) -> (M, D)."""
-        x = x + self.drop(self.self_attention.over_words(self.norms[0](x), layout))
-        x = x + self.drop(self.cross_attention.over_tokens(self.norms[1](x), keys, values, layout))
-        fed: Tensor = x + self.drop(self.feed_forward(self.norms[2](x)))
-        return fed
+        x = x + self._dropped(self.self_attention.over_words(self.norms[0](x), layout))
+        x = x + self._dropped(self.cross_attention.over_tokens(self.norms[1](x), keys, values, layout))
+        return x + self._dropped(self.feed_forward(self.norms[2](x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        dropped: Tensor = self.drop(x) if self.training else x
+        return dropped
 
     def attention(self, x: Tensor, keys: Tensor, layout: WordLayout) -> Tensor:
         """Attention weight of each word on each image token in this layer: (M, T)."""
@@ -245,7 +259,7 @@ class CompactNet(nn.Module):
         )
         self.question_encoder = QuestionEncoder(words, width, dropout)
         self.layers = nn.ModuleList(FusionLayer(width, sizes.heads, dropout) for _ in range(sizes.layers))
-        self.head = nn.Sequential(
+        self.head = Layers(
             nn.LayerNorm(3 * width),
             nn.Dropout(dropout),
             nn.Linear(3 * width, 2 * width),
