@@ -503,6 +503,25 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         expect(answers(page)).to_have_count(2)
 
 
+def test_a_measured_length_belongs_to_its_slice(browser, url, ct_zip):
+    with opened(browser, url) as page:
+        page.set_input_files("input[data-testid=files]", {"name": "ct.zip", "mimeType": "", "buffer": ct_zip})
+        stage, length = page.locator(".stage"), page.locator(".measure text")
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        stage.press("m")
+        drag(page, stage, (200, 200), (300, 200))
+        expect(length).to_contain_text(" mm")
+        millimeters = length.text_content()
+        stage.press("PageDown")
+        expect(page.locator(".status b")).to_have_text("14 / 24")
+        expect(length).to_have_count(0)
+        page.get_by_label("Plane").select_option("coronal")
+        expect(length).to_have_count(0)
+        page.get_by_label("Plane").select_option("axial")  # at the slice that it was opened at
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        expect(length).to_have_text(millimeters)
+
+
 class Localizing(Echo):
     """Finds the liver where the picture is brightest: in the last slice of `ct_zip`."""
 

@@ -1,7 +1,7 @@
 // The picture: slices, window, zoom, pan, flip, rotation, measuring, regions, and what the model localized.
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import type { Answer, Case, Evidence, Plane, Region } from "../api.ts";
+import type { Answer, Case, Evidence, Plane, Region, Slice } from "../api.ts";
 import { captionOf, hasText, nameOf, t } from "../i18n/index.ts";
 import { mapToShow } from "../localizable.ts";
 import * as store from "../store.ts";
@@ -21,6 +21,8 @@ type Props = {
 type Tool = "window" | "measure" | "magnifier" | "box" | "circle";
 type Drag = { kind: Tool | "pan" | "scroll"; from: geometry.Point; last: geometry.Point };
 type Preset = { name: string; window: Window };
+/** A measured line, which belongs to the slice that it was drawn on. */
+type Measured = { ends: [geometry.Point, geometry.Point] } & Slice;
 
 const STEP = 1.25;
 const CINE = 100; // milliseconds per slice
@@ -44,7 +46,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const [window, setWindow] = useState<Window | null>(null);
   const [inverted, setInverted] = useState(false);
   const [tool, setTool] = useState<Tool>("window");
-  const [line, setLine] = useState<[geometry.Point, geometry.Point] | null>(null);
+  const [measured, setMeasured] = useState<Measured | null>(null);
   const [pointer, setPointer] = useState<geometry.Point | null>(null);
   const [layers, setLayers] = useState({ evidence: true, map: true });
   const [keys, setKeys] = useState(false);
@@ -77,7 +79,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
     setInverted(false);
     setPlaying(false);
     setView(geometry.WHOLE_PICTURE);
-    setLine(null);
+    setMeasured(null);
     Source.open(item.image.image_id)
       .then((opened) => {
         if (stale) return;
@@ -180,7 +182,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const reset = () => {
     setView(geometry.WHOLE_PICTURE);
     setInverted(facts?.inverted ?? false);
-    setLine(null);
+    setMeasured(null);
     if (main) store.region.value = null;
     usePreset(0);
   };
@@ -188,7 +190,6 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
     const count = facts?.planes[next] ?? 1;
     setPlane(next);
     setFrame(next === facts?.plane ? facts.frame : Math.floor(count / 2));
-    setLine(null);
     if (main) store.region.value = null;
   };
   const rotate = () => update({ ...view, turns: ((view.turns + 1) % 4) as geometry.View["turns"] });
@@ -238,7 +239,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
     const moves = event.shiftKey || event.button === 1 || touches.current.size > 1 || (touch && tool === "window" && view.zoom > 1);
     const kind = moves ? "pan" : touch && tool === "window" && frames > 1 ? "scroll" : tool;
     const start = geometry.toPicture(matrix, at);
-    if (kind === "measure") setLine([start, start]);
+    if (kind === "measure") setMeasured({ ends: [start, start], frame, plane });
     if (main && (kind === "box" || kind === "circle")) store.region.value = null;
     drag.current = { kind, from: start, last: at };
   };
@@ -261,7 +262,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
         current.last = { x: at.x, y: current.last.y + 12 * steps };
       }
     } else if (current.kind === "measure") {
-      setLine([current.from, geometry.toPicture(matrix, at)]);
+      setMeasured({ ends: [current.from, geometry.toPicture(matrix, at)], frame, plane });
     } else if (current.kind === "box" || current.kind === "circle") {
       if (main) store.region.value = geometry.regionBetween(current.kind, current.from, geometry.toPicture(matrix, at), picture);
     } else if (current.kind === "window" && window) {
@@ -289,6 +290,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const letters = lettersOf(facts?.orientation[plane], facts !== null, item);
   const sides = geometry.turnedSides(letters.sides, view);
   const bar = spacing && pixels ? geometry.scaleBar(scale / Math.min(...spacing), size.width) : null;
+  const line = measured?.frame === frame && measured.plane === plane ? measured.ends : null;
   const length = line ? (geometry.distance(line[0], line[1], spacing) ?? Math.hypot(line[0].x - line[1].x, line[0].y - line[1].y)) : 0;
   const here = !volume || answer?.frame == null || (answer.frame === frame && (answer.plane ?? plane) === plane);
   const evidence = (here && answer?.evidence) || [];
