@@ -239,6 +239,22 @@ def test_values_above_unused_low_bits_are_what_dcmtk_shows(dtype: Any, tmp_path:
     assert np.abs(decode_image(shifted).pixels[:, :, 0].astype(int) - dcmtk(shifted, tmp_path, "+Wi", "1")).max() <= 1
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shape", [None, "IDENTITY", "INVERSE"])
+def test_black_and_white_are_those_of_dcmtk(photometric: str, shape: str | None, tmp_path: Path) -> None:
+    data = made(
+        np.arange(1024, dtype=np.uint16).reshape(32, 32),
+        PhotometricInterpretation=photometric,
+        PresentationLUTShape=shape,
+        WindowCenter="512",
+        WindowWidth="1024",
+    )
+    decoded = decode_image(data)
+    assert np.abs(decoded.pixels[:, :, 0].astype(int) - dcmtk(data, tmp_path, "+Wi", "1")).max() <= 1
+    contradicting = (photometric, shape) in {("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")}
+    assert any("PresentationLUTShape" in warning for warning in decoded.warnings) == contradicting
+
+
 def test_a_voi_lut_within_the_functional_groups_of_a_frame_is_used() -> None:
     stored = np.arange(256, dtype=np.uint16).reshape(16, 16)
 

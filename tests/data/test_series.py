@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dicom_files import SHIPPED, made
+from dicom_files import SHIPPED, lut, made
 
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
@@ -356,6 +356,26 @@ def test_padding_of_a_series_is_dark_and_does_not_count_as_in_a_single_slice(tmp
         inverted = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": -2000}
         (tmp_path / str(z)).write_bytes(slice_of(values, z, **inverted))
     assert (read_series(tmp_path).view().pixels[:, :12] <= 3).all()
+
+
+@pytest.mark.parametrize("elements", [
+    {"WindowCenter": "500", "WindowWidth": "400", "VOILUTFunction": "SIGMOID"},
+    {"WindowCenter": "500", "WindowWidth": "4"},
+    {"WindowCenter": "500", "WindowWidth": "4", "VOILUTFunction": "LINEAR_EXACT"},
+    {"VOILUTSequence": [lut(np.arange(1000) ** 2 // 1000, 0, 10)]},
+    {"WindowCenter": None, "WindowWidth": None, "VOILUTSequence": [lut(np.arange(1000)[::-1], 0, 10)]},
+    {"PresentationLUTShape": "INVERSE"},
+])  # fmt: skip
+def test_a_slice_of_a_series_is_as_bright_as_its_file_alone(elements: Any, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 1000, (32, 32, 3)).astype(np.int16)
+    values[:2] = np.arange(498, 502).repeat(16).reshape(2, 32, 1)
+    for z in range(3):
+        (tmp_path / str(z)).write_bytes(slice_of(values, z, **elements))
+    volume = read_series(tmp_path)
+    for z in range(3):
+        alone, shown = decode_image(slice_of(values, z, **elements)), volume.view(z)
+        assert np.abs(shown.pixels.astype(int) - alone.pixels).max() <= 1
+        assert (shown.window, shown.window_source) == (alone.window, alone.window_source)
 
 
 def test_slices_without_positions_and_numbers_are_said_to_be_in_the_order_of_the_files(tmp_path: Path) -> None:

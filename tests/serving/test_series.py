@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.models.base import Localization
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
@@ -30,7 +31,7 @@ from medical_vqa.serving.schema.images import ImageItem, NamedWindow, SeriesUplo
 from medical_vqa.serving.series.decode import SeriesJob
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from dicom_files import made
+from dicom_files import lut, made
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -206,6 +207,24 @@ def test_values_of_few_bits_are_shown_and_asked_about_as_bright_as_the_picture(c
     drawn = client.get(f"/images/{image_id}/view", params={"window": f"{window['center']},{window['width']}"})
     assert picture.max() == round(255 * int(values.max()) / (2**bits - 1))
     assert np.abs(pixels(drawn).astype(int) - picture).max() <= 1
+
+
+@pytest.mark.parametrize("elements", [
+    {"WindowCenter": "128", "WindowWidth": "100", "VOILUTFunction": "SIGMOID"},
+    {"VOILUTSequence": Sequence([lut(np.arange(256) ** 2 // 256, 0, 8)])},
+])  # fmt: skip
+def test_every_frame_is_shown_as_the_header_says(client, elements):
+    """By a sigmoid or a table, which are no window of a center and a width."""
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    data = made(np.stack([values, values[::-1], values]), **elements)
+    image_id = client.post("/upload_image", files={"image_file": data}).json()["image_id"]
+    picture = decode_image(data, frame=1).pixels[:, :, 0]
+    (series,) = upload(client, data).series
+    frames = [pixels(client.get(f"/images/{name}/view?frame=0")) for name in (image_id, series.image_id)]
+    assert all(np.abs(frame.astype(int) - picture[::-1]).max() <= 1 for frame in frames)
+    if "WindowCenter" in elements:
+        named = client.get(f"/images/{image_id}/view", params={"frame": 0, "window": "header"})
+        assert np.array_equal(pixels(named), frames[0])
 
 
 def test_nothing_is_in_millimeters_where_the_file_does_not_say_how_large_a_pixel_is(client):

@@ -82,7 +82,10 @@ def _dicom_stack(data: bytes, decoded: DecodedFrame, limits: DecodeLimits) -> Vo
     reader = SliceReader("the file", limits)
     described = reader.description(read, decoded.frame)
     values = np.stack([reader.values(read, index) for index in range(decoded.frames)])
-    return _volume(values, decoded, inverted=described.inverted, white=described.white)
+    volume = _volume(values, decoded, inverted=described.inverted, white=described.white)
+    if decoded.window_source == "header":
+        return dataclasses.replace(volume, function=described.function)
+    return dataclasses.replace(volume, curve=described.curve) if decoded.window_source == "header LUT" else volume
 
 
 def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool, white: int = _WHITE) -> Volume:
@@ -98,11 +101,11 @@ def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool, whit
         (sides[1], sides[0], 1.0),
         "axial",
         decoded.window if decoded.window_source is not None else (white / 2, float(white)),
-        decoded.header_fields,
-        decoded.format,
-        inverted,
-        decoded.warnings,
-        decoded.burned_in_annotation,
+        facts=decoded.header_fields,
+        format=decoded.format,
+        inverted=inverted,
+        warnings=decoded.warnings,
+        burned_in_annotation=decoded.burned_in_annotation,
         located=False,
         measured=decoded.spacing is not None,
     )

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, WindowSource
 from medical_vqa.data.imaging.planes import PLANES, Plane, squared
 from medical_vqa.data.imaging.raster import MAX_PIXELS
-from medical_vqa.data.imaging.windowing import percentile_range, ramp, to_8_bits, window_ends
+from medical_vqa.data.imaging.windowing import Curve, Ramp, percentile_range, to_8_bits, windowed
 from medical_vqa.errors import ImageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Volume:
     """The plane in which the slices were stored."""
     window: tuple[float, float] | None = None
     """Center and width of the header; None where it has none."""
+    function: str = "LINEAR_EXACT"
+    """How the header's window maps values to brightness: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID`` of DICOM."""
+    curve: Curve | None = None
+    """The header's table of brightness, which slices are shown by unless a window is chosen; None: it has none."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Header fields on the allow-list."""
     format: str = "DICOM"
@@ -76,9 +80,21 @@ class Volume:
         low, high = (self.scaled(end) for end in percentile_range(self.values[::step, ::step, ::step]))
         return ((low + high) / 2, high - low), "percentiles"
 
-    def scaled(self, value: float) -> float:
-        """A stored value in the scanner's units."""
+    @overload
+    def scaled(self, value: float) -> float: ...
+    @overload
+    def scaled(self, value: NDArray[Any]) -> NDArray[Any]: ...
+    def scaled(self, value: Any) -> Any:
+        """Stored values in the scanner's units."""
         return value * self.slope + self.intercept
+
+    def _brightness(self, window: tuple[float, float] | None) -> tuple[Ramp, tuple[float, float] | None, WindowSource]:
+        """What slices are shown by, the center and width of it, and where these came from."""
+        if window is None and self.curve is not None:
+            return self.curve, None, "header LUT"
+        used, source = self.default_window() if window is None else (window, "option")
+        # The header's window by its name or numbers is the same as by default.
+        return windowed(*used, self.function if used == self.window else "LINEAR_EXACT"), used, source
 
     def section(
         self, index: int | None = None, *, plane: Plane | None = None
@@ -123,16 +139,15 @@ class Volume:
         Args:
             index: The slice, from 0; by default the middle one.
             plane: Plane of the picture; by default that of the stored slices.
-            window: Center and width of the values to show; by default `default_window`.
+            window: Center and width of the values to show; by default the header's table, else `default_window`.
 
         Raises:
             ImageError: There is no such plane or slice.
         """
         plane = plane or self.acquired
         rows, sides, selected = self.section(index, plane=plane)
-        used, source = (window, "option") if window is not None else self.default_window()
-        low, high = ((end - self.intercept) / self.slope for end in window_ends(used))
-        pixels = to_8_bits(rows, ramp(low, high), inverted=self.inverted)
+        brightness, used, source = self._brightness(window)
+        pixels = to_8_bits(rows, lambda strip: brightness(self.scaled(strip)), inverted=self.inverted)
         pixels, spacing = squared(pixels, sides, sides, max_pixels=MAX_PIXELS)
         return DecodedFrame(
             pixels,
@@ -143,7 +158,7 @@ class Volume:
             frame=selected,
             frames=self.slices[plane],
             window=used,
-            window_source=source,  # type: ignore[arg-type]
+            window_source=source,
             spacing=spacing if self.measured else None,
             plane=plane if self.located else None,
             warnings=self.warnings,

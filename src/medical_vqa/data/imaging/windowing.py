@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +26,42 @@ def ramp(low: float, high: float) -> Ramp:
     return lambda values: (values - low) / (high - low)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A header's table from the scanner's values to brightness, in place of a window."""
+
+    first: int
+    """The value of the first entry; smaller values have this entry too, larger ones than the last have the last."""
+    entries: NDArray[np.uint8]
+    """Brightness of each value from the first: 0 is black, 255 white."""
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The brightness of values in the scanner's units."""
+        indices = np.clip(np.nan_to_num(values), self.first, self.first + len(self.entries) - 1) - self.first
+        brightness: NDArray[Any] = self.entries[indices.astype(np.int64)] / 255
+        return brightness
+
+
 def window_ends(window: tuple[float, float]) -> tuple[float, float]:
     """The values that a window of this center and width shows as black and as white."""
     center, width = window
     return center - width / 2, center + width / 2
 
 
-def sigmoid(center: float, width: float) -> Ramp:
-    """The sigmoid window of DICOM. Source: PS3.3 C.11.2.1.3.1."""
-    return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+def windowed(center: float, width: float, function: str) -> Ramp:
+    """Brightness by a window of a DICOM header. Source: PS3.3, C.11.2.1.2 and C.11.2.1.3.
+
+    Args:
+        center: Center of the window.
+        width: Its width. A linear window is at least 1 wide; a narrower one, as of rescaled PET, can only be meant as
+            an exact one.
+        function: VOILUTFunction: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+    """
+    if function == "SIGMOID":
+        return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function != "LINEAR_EXACT" and width >= 1:
+        center, width = center - 0.5, width - 1
+    return ramp(center - width / 2, center + width / 2)
 
 
 def percentile_range(values: NDArray[Any]) -> tuple[float, float]:

@@ -48,7 +48,7 @@ TAGS: list[Any] = [
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00280121,  # bits, sign, padding
     0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056,  # window, rescale, VOI LUT function
     *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224),  # palettes
-    0x00283000, 0x00283010, 0x52009229, 0x52009230,  # modality LUT, VOI LUT, functional groups
+    0x00283000, 0x00283010, 0x20500020, 0x52009229, 0x52009230,  # modality, VOI and presentation LUT, functional groups
     0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010,  # pixels
 ]  # fmt: skip
 """The elements that are read."""

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame
 from medical_vqa.data.imaging.dicom.lookup_tables import LookupTable, read_table, scale_of
-from medical_vqa.data.imaging.windowing import Ramp, percentile_range, ramp, sigmoid, to_8_bits
+from medical_vqa.data.imaging.windowing import Curve, Ramp, percentile_range, ramp, to_8_bits, windowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,11 +57,26 @@ def gray_pixels(
     rescale = rescaling(frame)
     padding = padding_of(values, frame)
     brightness, used_window, source = _brightness(values, frame, rescale, window, padding)
-    inverted = frame.dataset.PhotometricInterpretation == "MONOCHROME1"
-    pixels = to_8_bits(values, lambda strip: brightness(rescale(strip)), inverted=inverted)
+    pixels = to_8_bits(values, lambda strip: brightness(rescale(strip)), inverted=is_inverted(frame))
     if padding is not None:
         pixels[padding] = 0
     return pixels, used_window, source
+
+
+def is_inverted(frame: Frame) -> bool:
+    """Whether small values are bright; warns where two elements of the header contradict each other.
+
+    Source: PS3.3, C.11.6.1.2; an image's own PresentationLUTShape goes before its PhotometricInterpretation in DCMTK
+    and dcm4che.
+    """
+    inverted = bool(frame.dataset.PhotometricInterpretation == "MONOCHROME1")
+    shape = str(frame.dataset.get("PresentationLUTShape") or "").strip().upper()
+    if shape not in ("IDENTITY", "INVERSE") or (shape == "INVERSE") == inverted:
+        return inverted
+    frame.warn(
+        "PresentationLUTShape contradicts PhotometricInterpretation and was followed; black and white may be swapped"
+    )
+    return not inverted
 
 
 def rescaling(frame: Frame) -> Rescaling:
@@ -144,14 +159,13 @@ def _brightness(
     """Brightness, the center and width that were used, if any, and where these came from."""
     module = frame.group("FrameVOILUTSequence")
     if window is not None:
-        return _windowed(*window, "LINEAR"), window, "option"
-    table = _voi_lut(frame, module, rescale)
-    if table is not None:
-        return table, None, "header LUT"
+        return windowed(*window, "LINEAR"), window, "option"
+    curve = header_curve(frame, module, rescale)
+    if curve is not None:
+        return curve, None, "header LUT"
     stated = header_window(frame, module)
     if stated is not None:
-        function = str(module.get("VOILUTFunction") or "LINEAR").strip().upper()
-        return _windowed(*stated, function), stated, "header"
+        return windowed(*stated, window_function(module)), stated, "header"
     if values.dtype == np.uint8 and not rescale.stated:
         return ramp(0, 2.0 ** int(frame.dataset.get("BitsStored") or 8) - 1), None, None
     inside = values if padding is None else values[~padding]
@@ -159,7 +173,7 @@ def _brightness(
     return ramp(low, high), ((low + high) / 2, high - low), "percentiles"
 
 
-def _voi_lut(frame: Frame, module: Dataset, rescale: Rescaling) -> Ramp | None:
+def header_curve(frame: Frame, module: Dataset, rescale: Rescaling) -> Curve | None:
     """Brightness by the first VOI LUT of the header, of the frame's functional group too. Source: PS3.3, C.11.2.1.1."""
     luts = _items(frame, module, "VOILUTSequence")
     if not luts:
@@ -172,7 +186,12 @@ def _voi_lut(frame: Frame, module: Dataset, rescale: Rescaling) -> Ramp | None:
     white, differs = scale_of([table])
     if differs:
         frame.warn("the VOI LUT declares other bits than it holds; those that it holds were used")
-    return lambda values: table(values) / white
+    return Curve(table.first, np.rint(table.entries / white * 255).astype(np.uint8))
+
+
+def window_function(module: Dataset) -> str:
+    """How the header's window maps values to brightness."""
+    return str(module.get("VOILUTFunction") or "LINEAR").strip().upper()
 
 
 def header_window(frame: Frame, module: Dataset) -> Window | None:
@@ -184,15 +203,3 @@ def header_window(frame: Frame, module: Dataset) -> Window | None:
         return centers[0], widths[0]
     frame.warn("WindowCenter and WindowWidth are no usable window; the window was computed from the values")
     return None
-
-
-def _windowed(center: float, width: float, function: str) -> Ramp:
-    """Brightness by a window. Source: PS3.3 C.11.2.1.2 and C.11.2.1.3.
-
-    A linear window is at least 1 wide; a narrower one, as of rescaled PET, can only be meant as an exact one.
-    """
-    if function == "SIGMOID":
-        return sigmoid(center, width)
-    if function != "LINEAR_EXACT" and width >= 1:
-        center, width = center - 0.5, width - 1
-    return ramp(center - width / 2, center + width / 2)

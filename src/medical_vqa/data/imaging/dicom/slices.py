@@ -10,9 +10,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, Frame, read_elements
-from medical_vqa.data.imaging.dicom.grayscale import header_window, padding_of, rescaling
+from medical_vqa.data.imaging.dicom.grayscale import (
+    header_curve,
+    header_window,
+    is_inverted,
+    padding_of,
+    rescaling,
+    window_function,
+)
 from medical_vqa.data.imaging.dicom.read import burned_in, header_fields
 from medical_vqa.data.imaging.dicom.values import check_dataset, stored_values
+from medical_vqa.data.imaging.windowing import Curve
 from medical_vqa.errors import ImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -27,6 +35,10 @@ class SliceDescription:
 
     window: tuple[float, float] | None
     """The first window, where it can be used."""
+    function: str
+    """How the window maps values to brightness."""
+    curve: Curve | None
+    """The VOI LUT, which goes before the window; None: there is none."""
     facts: dict[str, str]
     """Header fields on the allow-list."""
     inverted: bool
@@ -73,10 +85,13 @@ class SliceReader:
     def description(self, read: Callable[[], bytes], index: int) -> SliceDescription:
         """What the header says of a slice's values."""
         frame = self._frame(read, index)
+        module = frame.group("FrameVOILUTSequence")
         described = SliceDescription(
-            header_window(frame, frame.group("FrameVOILUTSequence")),
+            header_window(frame, module),
+            window_function(module),
+            header_curve(frame, module, rescaling(frame)),
             header_fields(frame.dataset),
-            frame.dataset.PhotometricInterpretation == "MONOCHROME1",
+            is_inverted(frame),
             burned_in(frame),
             2 ** int(frame.dataset.get("BitsStored") or 8) - 1,
         )
@@ -95,7 +110,7 @@ def _without_padding(stored: NDArray[Any], frame: Frame) -> NDArray[Any]:
     """Rescaled values, with padding as dark as the darkest of the rest where it would be bright or in percentiles."""
     values = rescaling(frame)(stored)
     padding = padding_of(stored, frame)
-    inverted = frame.dataset.PhotometricInterpretation == "MONOCHROME1"
+    inverted = is_inverted(frame)
     if padding is None or (header_window(frame, frame.group("FrameVOILUTSequence")) is not None and not inverted):
         return values
     rest = values[~padding]
