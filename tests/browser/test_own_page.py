@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from dicom_files import lut, made
 from echo_model import Echo, make_engine
 from live import serving, settings
 from own_page import add, answers, ask, is_local, opened, png
+from PIL import Image
 from playwright.sync_api import expect
 from ports import free_port
 from pydicom import dcmread
@@ -501,6 +507,45 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         page.locator(".options select").select_option("slice")
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(2)
+
+
+SHOWN = """(columns) => {
+  const canvas = document.querySelector('.stage canvas');
+  const pixel = (column) => {
+    const x = canvas.width / 2 + ((column + 0.5 - 64) * Math.min(canvas.width, canvas.height)) / 128;
+    return canvas.getContext('2d').getImageData(Math.round(x), Math.round(canvas.height / 2), 1, 1).data[0];
+  };
+  return columns.map(pixel);
+}"""
+"""Brightness that the viewer shows at columns of a square picture of 128 pixels, in its middle row."""
+
+
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [
+        ({"WindowCenter": "900", "WindowWidth": "700", "VOILUTFunction": "SIGMOID"}, "Window 900 / 700"),
+        ({"VOILUTSequence": [lut(np.arange(4096) ** 2 // 4096, 0, 12)]}, "Table of the file"),
+        ({"WindowCenter": "900", "WindowWidth": "700"}, "Window 900 / 700"),
+    ],
+    ids=["sigmoid", "table", "linear"],
+)
+def test_the_viewer_is_as_bright_as_the_picture_that_the_model_sees(browser, url, elements, status):
+    ramp = np.tile(np.linspace(0, 4000, 128).round().astype(np.uint16), (128, 1))
+    data = made(np.stack([ramp, ramp]), Modality="MR", **elements)  # without a unit, as most of them
+    columns = [2, 20, 40, 60, 80, 100, 126]
+    with opened(browser, url) as page, page.expect_response(re.compile(r"/images/[^/]+/values")) as loaded:
+        page.set_input_files("input[data-testid=files]", {"name": "mr.dcm", "mimeType": "", "buffer": data})
+        expect(page.locator(".status")).to_contain_text(status)
+        page.wait_for_selector(".stage[data-shown]")
+        image = loaded.value.url.split("/values")[0]
+        picture = Image.open(io.BytesIO(page.request.get(f"{image}/view?frame=0").body())).convert("L")
+        expected = np.asarray(picture)[64, columns].astype(int)
+        assert np.abs(np.array(page.evaluate(SHOWN, columns)) - expected).max() <= 3  # smoothed where it is enlarged
+        drag(page, page.locator(".stage"), (100, 100), (160, 130))
+        expect(page.locator(".status")).not_to_contain_text(status)
+        page.locator(".stage").press("1")
+        expect(page.locator(".status")).to_contain_text(status)
+        assert np.abs(np.array(page.evaluate(SHOWN, columns)) - expected).max() <= 3
 
 
 def test_a_measured_length_belongs_to_its_slice(browser, url, ct_zip):

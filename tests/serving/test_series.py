@@ -222,6 +222,11 @@ def test_every_frame_is_shown_as_the_header_says(client, elements):
     (series,) = upload(client, data).series
     frames = [pixels(client.get(f"/images/{name}/view?frame=0")) for name in (image_id, series.image_id)]
     assert all(np.abs(frame.astype(int) - picture[::-1]).max() <= 1 for frame in frames)
+    assert (series.window.function == "sigmoid") is ("WindowCenter" in elements)
+    if series.curve is not None:
+        first, brightness = np.array(series.curve).T
+        curve = brightness[np.searchsorted(first, values, side="right") - 1]
+        assert np.abs(curve - picture[::-1].astype(int)).max() <= 1
     if "WindowCenter" in elements:
         named = client.get(f"/images/{image_id}/view", params={"frame": 0, "window": "header"})
         assert np.array_equal(pixels(named), frames[0])

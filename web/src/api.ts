@@ -55,7 +55,7 @@ export type UploadedImage = {
 };
 
 export type Plane = "axial" | "coronal" | "sagittal";
-export type NamedWindow = { name: string; center: number; width: number };
+export type NamedWindow = { name: string; center: number; width: number; function?: "linear" | "sigmoid" };
 
 /** What can be shown of a stored image or series. */
 export type ImageItem = {
@@ -70,6 +70,8 @@ export type ImageItem = {
   windows: NamedWindow[];
   window: NamedWindow | null;
   values: { low: number; high: number; unit: string | null } | null;
+  /** The header's table of brightness: pairs of a value and the brightness from it on. */
+  curve?: [number, number][] | null;
   inverted?: boolean;
   orientation: Partial<Record<Plane, string[]>>;
   notes: string[];

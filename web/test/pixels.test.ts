@@ -16,6 +16,18 @@ test("inversion exchanges black and white", () => {
   assert.deepEqual([out[0], out[8]], [255, 0]);
 });
 
+test("a sigmoid window is half gray at its center and levels off at its edges", () => {
+  const out = new Uint8ClampedArray(12);
+  applyWindow(pixels, { center: 40, width: 400, sigmoid: true }, false, out);
+  assert.deepEqual([out[0], out[4], out[8]], [30, 128, 225]); // 255 / (1 + exp(2)), and 255 less of it
+});
+
+test("a table of the file gives each value its brightness, and its ends to the values outside", () => {
+  const out = new Uint8ClampedArray(12);
+  applyWindow(pixels, { center: 0, width: 1, curve: [[-100, 200], [0, 90], [40, 7]] }, false, out);
+  assert.deepEqual([out[0], out[4], out[8]], [200, 7, 7]);
+});
+
 test("percentiles leave outliers out", () => {
   const values = new Float32Array(1000).map((_, index) => (index === 999 ? 1e6 : index));
   const window = percentileWindow({ width: 1000, height: 1, values, color: null, unit: "" }, [1, 99]);

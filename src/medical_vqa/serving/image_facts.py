@@ -8,6 +8,7 @@ import numpy as np
 
 from medical_vqa.data.imaging.planes import PLANES, Plane
 from medical_vqa.data.imaging.volume import Volume
+from medical_vqa.data.imaging.windowing import Curve
 from medical_vqa.serving.schema.images import ImageFacts, NamedWindow, ValueRange
 
 # Center and width in Hounsfield units, as most viewers offer them.
@@ -54,7 +55,12 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
     """
     modality = volume.facts.get("Modality")
     (center, width), source = volume.default_window()
-    default = NamedWindow(name="header" if source == "header" else "percentiles", center=center, width=width)
+    default = NamedWindow(
+        name="header" if source == "header" else "percentiles",
+        center=center,
+        width=width,
+        function="sigmoid" if source == "header" and volume.function == "SIGMOID" else "linear",
+    )
     presets = _CT_WINDOWS if modality == "CT" else {}
     low, high = _range(volume)
     depth, down, across = _axes(volume.acquired)
@@ -70,12 +76,19 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
         else None,
         windows=[default, *(NamedWindow(name=name, center=c, width=w) for name, (c, w) in presets.items())],
         window=default,
+        curve=None if volume.curve is None else _steps(volume.curve),
         values=ValueRange(low=low, high=high, unit="HU" if modality == "CT" else None),
         inverted=volume.inverted,
         orientation={plane: _SIDES[plane] for plane in reversed(PLANES)} if volume.located else {},
         notes=_notes(volume),
         warnings=list(volume.warnings),
     )
+
+
+def _steps(curve: Curve) -> list[tuple[int, int]]:
+    """The table as pairs of a value and the brightness from it on; at most 256 where brightness only rises or falls."""
+    changes = np.flatnonzero(np.diff(curve.entries, prepend=curve.entries[:1] ^ 1))
+    return [(curve.first + int(index), int(curve.entries[index])) for index in changes]
 
 
 def _axes(plane: Plane) -> tuple[int, int, int]:

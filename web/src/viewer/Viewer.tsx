@@ -1,7 +1,7 @@
 // The picture: slices, window, zoom, pan, flip, rotation, measuring, regions, and what the model localized.
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import type { Answer, Case, Evidence, Plane, Region, Slice } from "../api.ts";
+import type { Answer, Case, Evidence, ImageItem, Plane, Region, Slice } from "../api.ts";
 import { captionOf, hasText, nameOf, t } from "../i18n/index.ts";
 import { mapToShow } from "../localizable.ts";
 import * as store from "../store.ts";
@@ -65,7 +65,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const matrix = geometry.matrix(view, size, picture, aspect);
   const scale = geometry.fitScale(size, picture, view.turns, aspect) * view.zoom;
   const range = facts?.values && pixels?.unit ? facts.values.high - facts.values.low : pixels ? percentileWindow(pixels, [0, 100]).width : 255;
-  const presets = presetsOf(pixels, facts?.windows ?? [], facts?.window ?? null);
+  const presets = presetsOf(pixels, facts);
 
   useEffect(() => {
     // The button that opened the picture is gone: go on with the keyboard here.
@@ -104,7 +104,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
         if (stale) return;
         setPixels(loaded);
         setFailure("");
-        setWindow((now) => now ?? source.item?.window ?? percentileWindow(loaded, loaded.unit ? [1, 99] : [0, 100]));
+        setWindow((now) => now ?? standardOf(source.item)?.window ?? percentileWindow(loaded, loaded.unit ? [1, 99] : [0, 100]));
         if (source.frames(plane) > 1) source.prefetch({ frame, plane });
       })
       .catch((error) => !stale && setFailure(store.failureOf(error)));
@@ -115,7 +115,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   }, [source, frame, plane, volume]);
 
   useEffect(() => {
-    if (main) store.shownWindow.value = window;
+    if (main) store.shownWindow.value = window?.curve || window?.sigmoid ? null : window; // a question names center and width alone
   }, [window, main]);
 
   useEffect(() => {
@@ -297,7 +297,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   const map = here && answer ? mapToShow(question, answer) : null;
   const drawn = main ? (store.region.value ?? (here ? region : null)) : null;
   const planes = Object.keys(facts?.planes ?? {}) as Plane[];
-  const current = presets.findIndex((preset) => preset.window.center === window?.center && preset.window.width === window.width);
+  const current = presets.findIndex((preset) => preset.window.center === window?.center && preset.window.width === window.width && preset.window.curve === window.curve && Boolean(preset.window.sigmoid) === Boolean(window.sigmoid));
 
   return (
     <section class="viewer">
@@ -334,7 +334,8 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
         {letters.conventional && <span class="convention">{t("viewer.conventional")}</span>}
         <span class="status">
           {frames > 1 && <b>{t("viewer.frame", { number: frame + 1, count: frames })}</b>}
-          {window && <span>{t("viewer.window", { center: Math.round(window.center), width: Math.round(window.width) })}</span>}
+          {window?.curve && <span>{t("preset.table")}</span>}
+          {window && !window.curve && <span>{t("viewer.window", { center: Math.round(window.center), width: Math.round(window.width) })}</span>}
           {view.zoom > 1 && <span>{t("viewer.zoom", { percent: Math.round(100 * view.zoom) })}</span>}
         </span>
         {bar && (
@@ -388,14 +389,23 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   );
 }
 
-/** The windows of the keys 1 to 9: those of the file and of the modality, or percentiles of the values. */
-function presetsOf(pixels: Pixels | null, windows: { name: string; center: number; width: number }[], standard: { name: string; center: number; width: number } | null): Preset[] {
+/** What the server shows the values by; null where it has only a picture, which is shown by then. */
+function standardOf(facts: ImageItem | null): Preset | null {
+  if (!facts?.window || !facts.values) return null;
+  const { name, center, width } = facts.window;
+  if (facts.curve) return { name: "table", window: { center, width, curve: facts.curve } };
+  return { name, window: { center, width, sigmoid: facts.window.function === "sigmoid" } };
+}
+
+/** The windows of the keys 1 to 9: that of the file, then those of the modality, or percentiles of the values. */
+function presetsOf(pixels: Pixels | null, facts: ImageItem | null): Preset[] {
   if (!pixels) return [];
-  if (pixels.unit && windows.length) {
-    const others = windows.filter((window) => window.center !== standard?.center || window.width !== standard.width);
-    return [...(standard ? [standard] : []), ...others].slice(0, 9).map(({ name, center, width }) => ({ name, window: { center, width } }));
-  }
-  return PERCENTILE_PRESETS.map(({ name, percentiles }) => ({ name, window: percentileWindow(pixels, percentiles) }));
+  const standard = standardOf(facts);
+  const ofModality = (facts?.windows ?? []).filter(({ center, width }) => center !== facts?.window?.center || width !== facts.window.width);
+  const others = pixels.unit && facts?.windows.length
+    ? ofModality.map(({ name, center, width }) => ({ name, window: { center, width } }))
+    : PERCENTILE_PRESETS.map(({ name, percentiles }) => ({ name, window: percentileWindow(pixels, percentiles) }));
+  return [...(standard ? [standard] : []), ...others].slice(0, 9);
 }
 
 function presetName(name: string, index: number): string {

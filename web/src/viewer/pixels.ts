@@ -1,6 +1,16 @@
 // Pixel values and what is shown of them: the window, inversion, and presets.
 
-export type Window = { center: number; width: number };
+/** A header's table of brightness: pairs of a value and the brightness, 0 to 255, from it up to the next pair's value. */
+export type Curve = readonly (readonly [number, number])[];
+
+export type Window = {
+  center: number;
+  width: number;
+  /** Whether values become brightness by DICOM's sigmoid, and not by a ramp. */
+  sigmoid?: boolean;
+  /** The table that is shown in place of center and width. */
+  curve?: Curve;
+};
 
 export type Pixels = {
   width: number;
@@ -60,8 +70,22 @@ export function percentileWindow(pixels: Pixels, [low, high]: [number, number]):
   return { center: (from + to) / 2, width: Math.max(to - from, 1e-6) };
 }
 
+/** Brightness, 0 to 255 and not yet clipped, by a window. */
+function brightness({ center, width, sigmoid, curve }: Window): (value: number) => number {
+  if (curve?.length) {
+    const first = curve[0]![0];
+    const table = new Uint8Array(curve.at(-1)![0] - first + 1);
+    for (const [value, level] of curve) table.fill(level, value - first);
+    return (value) => table[Math.min(Math.max(Math.floor(value - first), 0), table.length - 1)]!;
+  }
+  if (sigmoid) return (value) => 255 / (1 + Math.exp((-4 * (value - center)) / width));
+  const scale = 255 / Math.max(width, 1e-6);
+  const offset = -(center - width / 2) * scale;
+  return (value) => value * scale + offset;
+}
+
 /** RGBA bytes of a gray picture under a window; `out` has four bytes per pixel. */
-export function applyWindow(pixels: Pixels, { center, width }: Window, inverted: boolean, out: Uint8ClampedArray): void {
+export function applyWindow(pixels: Pixels, window: Window, inverted: boolean, out: Uint8ClampedArray): void {
   const values = pixels.values;
   if (!values) {
     const color = pixels.color!;
@@ -74,11 +98,10 @@ export function applyWindow(pixels: Pixels, { center, width }: Window, inverted:
     }
     return;
   }
-  const scale = 255 / Math.max(width, 1e-6);
-  const offset = -(center - width / 2) * scale;
+  const bright = brightness(window);
   const words = new Uint32Array(out.buffer, out.byteOffset, values.length);
   for (let index = 0; index < values.length; index++) {
-    let gray = values[index]! * scale + offset;
+    let gray = bright(values[index]!);
     gray = gray < 0 ? 0 : gray > 255 ? 255 : gray;
     const level = (inverted ? 255.5 - gray : gray + 0.5) | 0;
     words[index] = 0xff000000 | (level << 16) | (level << 8) | level;

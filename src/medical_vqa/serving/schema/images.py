@@ -83,6 +83,10 @@ class NamedWindow(Wire):
     name: str = Field(description="Name, as a request may give it.", examples=["lung"])
     center: float = Field(description="Value that is shown half gray.", examples=[-600.0])
     width: float = Field(description="Range of values.", examples=[1500.0])
+    function: Literal["linear", "sigmoid"] = Field(
+        "linear",
+        description="How values become brightness: a ramp, or DICOM's sigmoid, 1 / (1 + exp(-4 (v - center) / width)).",
+    )
 
 
 class ValueRange(Wire):
@@ -107,6 +111,12 @@ class ImageFacts(Wire):
     )
     windows: list[NamedWindow] = Field(default_factory=list, description="Windows to choose from.")
     window: NamedWindow | None = Field(None, description="The default window; null: the pixels are unchanged.")
+    curve: list[Annotated[tuple[int, int], WithJsonSchema(array_of_numbers(2))]] | None = Field(
+        None,
+        description="The header's table of brightness, by which slices are shown where no window is chosen: pairs of a "
+        "value and the brightness, 0 to 255, from it up to the next pair's value; null: it has none.",
+        examples=[[[0, 0], [1200, 64], [2400, 255]]],
+    )
     values: ValueRange | None = Field(
         None, description="Of the values that are stored; null: only a picture in 8 bits is."
     )
