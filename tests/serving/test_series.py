@@ -243,8 +243,27 @@ def test_nothing_is_in_millimeters_where_the_file_does_not_say_how_large_a_pixel
         assert "X-Spacing" not in reply.headers
     series = upload(client, *[dicom_slice(z, PixelSpacing=None) for z in range(4)]).series[0]
     assert (series.spacing_mm, series.notes) == (None, ["size_unknown"])
+    for plane in series.planes:  # of which one axis has a known distance
+        assert "X-Spacing" not in client.get(f"/images/{series.image_id}/values", params={"plane": plane}).headers
     answer = client.post("/ask_question", json={"image_id": series.image_id, "question": "Is it a CT?", "frame": 1})
     assert answer.status_code == 200
+
+
+def test_values_are_in_proportion_where_the_file_says_the_shape_of_a_pixel_and_not_its_size(client):
+    image_id = client.post(
+        "/upload_image", files={"image_file": dicom_slice(3, PixelSpacing=None, PixelAspectRatio=[2, 1])}
+    ).json()["image_id"]
+    assert pixels(client.get(f"/images/{image_id}/picture")).shape == (24, 16)
+    values = client.get(f"/images/{image_id}/values")
+    assert (values.headers["X-Rows"], values.headers["X-Columns"]) == ("24", "16")
+    assert "X-Spacing" not in values.headers
+    assert np.frombuffer(values.content, "<i2").reshape(24, 16)[:, [0, 15]].tolist() == 24 * [[300, -700]]
+
+
+def test_the_distance_of_slices_is_not_stated_where_the_files_do_not(client):
+    absent = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    (item,) = upload(client, *[dicom_slice(z, **absent) for z in range(3)]).series
+    assert item.spacing_mm == (0.5, 0.5, None)
 
 
 @pytest.mark.parametrize(("parameters", "message"), [

@@ -64,6 +64,8 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
     presets = _CT_WINDOWS if modality == "CT" else {}
     low, high = _range(volume)
     depth, down, across = _axes(volume.acquired)
+    rows_and_columns = volume.spacing[down], volume.spacing[across]
+    distance = volume.spacing[depth] if volume.located else None
     return ImageFacts(
         series=frame is None,
         modality=modality,
@@ -71,9 +73,7 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
         planes={plane: volume.slices[plane] for plane in reversed(PLANES) if plane in volume.slices},
         plane=volume.acquired,
         frame=volume.slices[volume.acquired] // 2 if frame is None else frame,
-        spacing_mm=(volume.spacing[down], volume.spacing[across], volume.spacing[depth])
-        if frame is None and volume.measured
-        else None,
+        spacing_mm=None if frame is not None or not volume.measured else (*rows_and_columns, distance),
         windows=[default, *(NamedWindow(name=name, center=c, width=w) for name, (c, w) in presets.items())],
         window=default,
         curve=None if volume.curve is None else _steps(volume.curve),

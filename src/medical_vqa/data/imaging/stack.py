@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodedFrame, DecodeLimits
 from medical_vqa.data.imaging.raster import DECODER_ERRORS, wide_values
@@ -92,6 +93,8 @@ def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool, whit
     """Values (frames, rows, columns) as a volume that is shown as it is stored, without a window up to `white`."""
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
         values = _whole_numbers(values)
+    if decoded.spacing is None:  # nothing else would say that pixels are not square
+        values = _of_size(values, (decoded.width, decoded.height))
     rows, columns = values.shape[1:]
     height, width = decoded.spacing or (1.0, 1.0)
     # The picture may have been resampled to square pixels: these are the sides of the stored ones.
@@ -109,6 +112,15 @@ def _volume(values: NDArray[Any], decoded: DecodedFrame, *, inverted: bool, whit
         located=False,
         measured=decoded.spacing is not None,
     )
+
+
+def _of_size(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Values (frames, rows, columns) resampled to so many columns and rows."""
+    if values.shape[2:0:-1] == size:
+        return values
+    frames = [Image.fromarray(frame.astype(np.float32)).resize(size, Image.Resampling.BILINEAR) for frame in values]
+    resampled = np.stack([np.asarray(frame) for frame in frames])
+    return resampled if values.dtype.kind == "f" else np.rint(resampled).astype(values.dtype)
 
 
 def _whole_numbers(values: NDArray[Any]) -> NDArray[Any]:

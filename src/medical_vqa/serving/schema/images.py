@@ -77,6 +77,9 @@ class UploadedImage(Wire):
     dicom_report: bool = Field(False, description=DICOM_REPORT)
 
 
+_THREE_DISTANCES = {**array_of_numbers(3), "items": {"anyOf": [{"type": "number"}, {"type": "null"}]}}
+
+
 class NamedWindow(Wire):
     """A window: the values that are shown from black to white."""
 
@@ -106,8 +109,10 @@ class ImageFacts(Wire):
     planes: dict[PlaneName, int] = Field(description="Planes that can be shown, with their number of slices.")
     plane: PlaneName = Field("axial", description="The plane of the stored slices.")
     frame: int = Field(0, description="The slice that is shown by default, from 0.")
-    spacing_mm: Annotated[tuple[float, float, float], WithJsonSchema(array_of_numbers(3))] | None = Field(
-        None, description="Distance of rows, columns and slices of the stored plane in millimeters; null: not known."
+    spacing_mm: Annotated[tuple[float, float, float | None], WithJsonSchema(_THREE_DISTANCES)] | None = Field(
+        None,
+        description="Distance of rows, columns and slices of the stored plane in millimeters; null: not known, that of "
+        "slices where the files do not say where they lie.",
     )
     windows: list[NamedWindow] = Field(default_factory=list, description="Windows to choose from.")
     window: NamedWindow | None = Field(None, description="The default window; null: the pixels are unchanged.")

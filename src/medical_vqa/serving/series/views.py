@@ -180,6 +180,6 @@ def _slice_values(volume: Volume, facts: ImageFacts, selection: Selection) -> Sl
         "X-Slope": f"{volume.slope:.9g}",
         "X-Intercept": f"{volume.intercept:.9g}",
     }
-    if volume.measured or sides[0] != sides[1]:  # a page draws a scale, and pixels in their proportions, from it
+    if volume.measured:
         headers["X-Spacing"] = f"{sides[0]:g},{sides[1]:g}"
     return SliceValues(values.tobytes(), headers)
