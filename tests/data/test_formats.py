@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from medical_vqa import registry
+from medical_vqa.data.formats.coco_vqa import _names_by_number
 from medical_vqa.data.formats.tables import Table
 from medical_vqa.data.formats.vqa_med import accepted_answers
 from medical_vqa.data.prepared.dataset import PreparedDataset
@@ -174,6 +175,16 @@ def coco_vqa(folder: Path) -> None:
     write(folder / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
     write(folder / "v2_mscoco_val2014_annotations.json", {"annotations": [annotation]})
     write(folder / "val2014/COCO_val2014_000000000042.jpg", png())
+
+
+@pytest.mark.parametrize("name", ["1" * 20_000, "1" * 20_000 + ".", "a" * 20_000, "1" * 20_000 + ".jpg"])
+def test_a_long_name_of_a_coco_image_takes_no_longer_than_others(name: str) -> None:
+    """A number at the end of a name was searched in cubic time."""
+    names = [name, "val2014/COCO_val2014_000000000042.jpg", "a.zip!b/0.png", "7.json"]
+    expected = {"42": ["COCO_val2014_000000000042.jpg"], "0": ["0.png"]}
+    if name.endswith(".jpg"):
+        expected["1" * 20_000] = [name]
+    assert _names_by_number(names) == expected
 
 
 def test_coco_images_are_found_by_their_number_in_a_zip_archive(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ accepted, the most frequent first, each as often as it was given.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from medical_vqa.errors import DataError
 from medical_vqa.io import json_type
 from medical_vqa.schema.records import Split
 
-_NUMBER = re.compile(r"[^/!]*?(\d+)\.\w+$")
+_DIGITS = "0123456789"
 
 
 class CocoVqa:
@@ -139,8 +138,11 @@ def _names_by_number(paths: Iterable[str]) -> dict[str, list[str]]:
     """Number at the end of a name -> names of images that end so."""
     names: dict[str, dict[str, None]] = {}
     for path in paths:
-        if not path.lower().endswith(".json") and (match := _NUMBER.search(path)):
-            names.setdefault(str(int(match[1])), {})[match[0]] = None
+        name = path.replace("!", "/").rpartition("/")[2]
+        stem, _, extension = name.rpartition(".")
+        digits = stem[len(stem.rstrip(_DIGITS)) :]
+        if digits and extension and extension.lower() != "json":
+            names.setdefault(digits.lstrip("0") or "0", {})[name] = None
     return {number: list(same) for number, same in names.items()}
 
 
