@@ -24,7 +24,7 @@ from medical_vqa.serving.image_store.folder import FolderStore
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.schema.answers import Alternative, Answer, Answers
-from medical_vqa.serving.schema.common import IMAGE_ID
+from medical_vqa.serving.schema.common import IMAGE_ID, IMAGE_ID_EXAMPLE
 from medical_vqa.serving.schema.errors import Problem
 from medical_vqa.serving.schema.examples import Examples
 from medical_vqa.serving.schema.images import UploadedImage
@@ -215,6 +215,31 @@ def test_what_is_no_image_is_400(client, data):
         client.post("/upload_image", files={"image_file": ("secret-name.png", data)}), 400, "not_an_image"
     )
     assert "secret-name" not in message
+
+
+@pytest.mark.parametrize(("method", "path", "body", "message"), [
+    ("GET", f"/images/{IMAGE_ID_EXAMPLE}/view?window=Lung 4", None, "window: expected CENTER,WIDTH in numbers"),
+    ("POST", "/ask_question", {"image_id": IMAGE_ID_EXAMPLE, "question": "a\nb"}, "question: expected a question of"),
+    ("POST", "/ask_question", {"image_id": IMAGE_ID_EXAMPLE, "question": "Is it?", "window": "1,,2"}, "such as 40,400"),
+    ("POST", "/images/dicomweb", {"study": "1..2"}, "study: expected a DICOM UID"),
+    ("DELETE", "/models/.a", None, "name: expected up to 64 letters"),
+])  # fmt: skip
+def test_what_has_another_form_is_refused_in_words(client, method, path, body, message):
+    received = refused(client.request(method, path, json=body), 422, "invalid")
+    assert message in received
+    assert "^" not in received
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/model", "/examples", "/openapi.json"])
+def test_head_is_answered_as_get_without_a_body(client, path):
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {name: head.headers[name] for name in ("content-type", "content-length")} == {
+        name: whole.headers[name] for name in ("content-type", "content-length")
+    }
+    assert client.head("/nothing").status_code == 404
+    assert client.head("/ask_question").headers["allow"] == "POST"
+    assert client.get("/healthz").json() == {"status": "ok"}  # on the same connection
 
 
 def test_missing_fields_and_unknown_paths_have_their_codes(client):
@@ -514,10 +539,12 @@ def test_logs_have_ids_and_codes_and_no_content(logged):
         client.post("/ask_question", json={"image_id": image.image_id, "question": "Is Jane Doe ill?"})
         client.post("/ask_question", json={"image_id": image.image_id, "question": "crash Jane Doe"})
         client.get("/ask_question?name=Jane")
+        client.head("/model")
         client.get("/healthz")
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
     assert [(r["route"], r["status"]) for r in requests][:2] == [("/upload_image", 200), ("/ask_question", 200)]
+    assert [(r["method"], r["route"], r["status"]) for r in requests][-1] == ("HEAD", "/model", 200)
     assert all(len(r["request_id"]) == 32 and r["duration_ms"] > 0 for r in requests)
     assert "Jane" not in logged.getvalue() and image.image_id not in logged.getvalue()
     assert not any(r["route"] == "/healthz" for r in requests)

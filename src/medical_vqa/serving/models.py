@@ -25,8 +25,6 @@ from medical_vqa.serving.settings import parse_further_model
 
 LoadModel = Callable[[str, Metrics], Engine | RemoteEngine]
 """Loads what `--model` may name; raises `MedicalVqaError`."""
-MODEL_NAME = r"^[A-Za-z0-9][\w.:-]{0,63}$"
-"""Pattern of a model's name on this server."""
 DEFAULT = "medical-vqa"
 """A name of the default model, whatever its own."""
 _MOST = 16  # models at once

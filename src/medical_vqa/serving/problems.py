@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from medical_vqa.errors import ModelError
 from medical_vqa.serving.errors import ApiError, internal_error, no_room
+from medical_vqa.serving.schema.common import BIRTH_DATE, MODEL_NAME, QUESTION, UID, WINDOW
 from medical_vqa.serving.schema.errors import ErrorCode, Problem, ProblemDetail
 
 _CODES: dict[int, ErrorCode] = {
@@ -24,6 +25,15 @@ _MESSAGES = {
     405: "this path does not support that method; see /docs",
     413: "the body is larger than this server accepts; send a smaller image",
 }
+_FORMS = {
+    QUESTION: "expected a question of one line with at least one visible character",
+    WINDOW: "expected CENTER,WIDTH in numbers, such as 40,400, or a name in small letters, such as lung",
+    UID: "expected a DICOM UID: numbers with dots between them",
+    BIRTH_DATE: "expected a date as YYYYMMDD",
+    MODEL_NAME: "expected up to 64 letters, digits and the characters _ . : -, a letter or digit first",
+}
+"""What a pattern means, for people."""
+_OTHER_FORM = "expected another form; see /docs"
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -112,4 +122,6 @@ def _reason(error: Any) -> str:
         return f"expected type {error['ctx']['expected_tags']}"
     if error["type"] == "union_tag_not_found":
         return "expected a field type"
+    if error["type"] == "string_pattern_mismatch":
+        return next((form for pattern, form in _FORMS.items() if f"'{pattern}'" in error["msg"]), _OTHER_FORM)
     return str(error["msg"]).lower()

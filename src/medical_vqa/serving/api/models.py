@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from medical_vqa.serving.errors import ApiError
-from medical_vqa.serving.models import MODEL_NAME, Models, ServedModel
+from medical_vqa.serving.models import Models, ServedModel
+from medical_vqa.serving.schema.common import MODEL_NAME
 from medical_vqa.serving.schema.errors import Problem
 from medical_vqa.serving.schema.models import FractionRequest, LoadModelRequest, ServedModelInfo, ServedModels
 

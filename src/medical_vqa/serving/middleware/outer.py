@@ -110,8 +110,10 @@ class OuterMiddleware:
             await send(message)
 
         self._metrics.http_in_progress.inc()
+        # A HEAD is answered as a GET, and the HTTP server, which has the scope itself, sends no body: RFC 9110, 9.3.2.
+        answered = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, receive, send_response)
+            await self._app(answered, receive, send_response)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:  # a stop, whose time for running requests is over
@@ -128,6 +130,7 @@ class OuterMiddleware:
             await problem_response(error, scope["path"])(scope, receive, send_response)
         finally:
             self._metrics.http_in_progress.dec()
+            scope |= {name: answered[name] for name in ("route", "client_name") if name in answered}
             self._write(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - start)
 
     def _record(self, error: ApiError, exception: Exception) -> None:

@@ -25,6 +25,10 @@ WINDOW = r"^([a-z_]{1,20}|-?[0-9]{1,7}(\.[0-9]{1,4})?,[0-9]{1,7}(\.[0-9]{1,4})?)
 MAX_FRAME = 1_000_000
 UID = r"^[0-2](\.(0|[1-9][0-9]*))+$"
 """Pattern of a UID of DICOM."""
+BIRTH_DATE = "^([0-9]{8})?$"
+"""Pattern of a date of DICOM, or of none."""
+MODEL_NAME = r"^[A-Za-z0-9][\w.:-]{0,63}$"
+"""Pattern of the name of a model on a server."""
 
 
 class Wire(BaseModel):

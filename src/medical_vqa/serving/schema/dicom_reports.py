@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from medical_vqa.serving.schema.common import (
+    BIRTH_DATE,
     MAX_QUESTIONS,
     UID,
     AskedFrame,
@@ -35,7 +36,7 @@ class DicomReportSource(Wire):
     instances: list[DicomInstance] = Field(description="The images.", min_length=1, max_length=4096)
     patient_id: str = Field("", description="PatientID: by it an archive knows the patient.", max_length=64)
     patient_name: str = Field("", description="PatientName.", max_length=64)
-    patient_birth_date: str = Field("", description="PatientBirthDate, YYYYMMDD.", pattern="^([0-9]{8})?$")
+    patient_birth_date: str = Field("", description="PatientBirthDate, YYYYMMDD.", pattern=BIRTH_DATE)
     patient_sex: Literal["", "M", "F", "O"] = Field("", description="PatientSex.")
 
 
