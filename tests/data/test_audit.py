@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import made
 
+from medical_vqa.cli import cli
 from medical_vqa.data.audit import hash_search
 from medical_vqa.data.audit import near_duplicates as near_duplicates_module
 from medical_vqa.data.audit.audit import audit, dataset_parts
@@ -190,6 +193,26 @@ def test_an_audit_is_kept_beside_the_dataset_and_used_until_the_rows_change(fold
     assert opened().dataset.audit is None
     with pytest.raises(DataError, match="run `medical-vqa audit` again"):
         read_audit(dataset.folder)
+
+
+def test_a_dataset_that_cannot_be_written_is_audited_and_the_command_says_that_nothing_is_kept(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("medical_vqa.data.audit.audit._STORED_TOGETHER", 2)
+    rows = [{"image": f"{n}.png", "split": ("train", "test")[n % 2]} for n in range(5)]
+    dataset = folder(rows, {f"{n}.png": noise(n) for n in range(5)})
+    expected = audit(dataset)
+    FingerprintStore(dataset.folder).remove()
+    before = sorted(path.name for path in dataset.folder.iterdir())
+    access = os.access  # root may write where it is forbidden
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not mode & os.W_OK)
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(cli, ["audit", str(dataset.folder)])
+    assert answer.exit_code == 0, answer.exception
+    assert audit_stage.audit(dataset) == expected
+    assert sorted(path.name for path in dataset.folder.iterdir()) == before
+    assert (tmp_path / "audit-mine.html").is_file()
+    assert "cannot be written, so the findings are not kept there" in answer.stderr
 
 
 def test_the_page_shows_shared_and_nearly_shared_images(folder, tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import pairs
+from medical_vqa.cli.options import NamedPath, pairs
+from medical_vqa.cli.terminal import echo
 
 
 @click.command()
@@ -17,7 +18,7 @@ from medical_vqa.cli.options import pairs
 )
 @click.option(
     "--root",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Folder of prepared datasets.  [default: ~/.cache/medical-vqa/data]",
 )
 @click.option("--partial", is_flag=True, help="Continue although part of the dataset is missing.")
@@ -73,8 +74,8 @@ def prepare(
 
 @click.command()
 @click.argument("dataset")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of prepared datasets.")
-@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: audit-DATASET.html]")
+@click.option("--root", type=NamedPath(path_type=Path), help="Folder of prepared datasets.")
+@click.option("--out", type=NamedPath(path_type=Path), help="HTML page to write.  [default: audit-DATASET.html]")
 @click.option("--quick", is_flag=True, help="Compare files only; do not search for near-duplicates.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_json: bool) -> None:
@@ -83,10 +84,16 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
     The findings are kept with the dataset; `score` and `report` then also score without the leaked rows.
     """
     from medical_vqa import api
+    from medical_vqa.api.arguments import as_dataset
+    from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.evaluation.reporting.audit_report import audit_text
 
     page = out or Path(f"audit-{Path(dataset).name}.html")
-    findings = api.audit(dataset, root=root, page=page, compare_images=not quick)
+    prepared = PreparedDataset.open(*as_dataset(dataset, root))
+    findings = api.audit(prepared, page=page, compare_images=not quick)
+    if not quick and prepared.audit is None:
+        message = "cannot be written, so the findings are not kept there: `score` and `report` will not know of them"
+        echo(f"{prepared.folder}: {message}", err=True)
     click.echo(findings.model_dump_json(indent=1) if as_json else audit_text(findings))
     click.echo(f"page: {page}", err=as_json)
 
@@ -96,8 +103,8 @@ def audit(dataset: str, root: Path | None, out: Path | None, quick: bool, as_jso
 @click.option(
     "--to", "layout", required=True, metavar="LAYOUT", help="llava-json, sharegpt, messages, coco-vqa, csv ..."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write into.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of prepared datasets.")
+@click.option("--out", required=True, type=NamedPath(path_type=Path), help="Folder to write into.")
+@click.option("--root", type=NamedPath(path_type=Path), help="Folder of prepared datasets.")
 def convert(dataset: str, layout: str, out: Path, root: Path | None) -> None:
     """Write a prepared dataset in the layout of another program.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: St
 
     Args:
         dataset: The dataset.
-        compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder. Called
-            again after an interruption, it reads no image a second time.
+        compare_images: Whether to search for near-duplicates; only then ``audit.json`` is saved in its folder, unless
+            that cannot be written. Called again after an interruption, it reads no image a second time.
         progress: Called with "reading images" and "comparing images", and how many images were.
     """
     from medical_vqa.data.audit.audit import audit as stage
@@ -26,7 +27,7 @@ def audit(dataset: PreparedDataset, *, compare_images: bool = True, progress: St
     from medical_vqa.schema.audit import write_audit
 
     result = stage(dataset, compare_images=compare_images, progress=progress)
-    if compare_images:
+    if compare_images and os.access(dataset.folder, os.W_OK):
         write_audit(dataset.folder, result)
         FingerprintStore(dataset.folder).remove()
     return result

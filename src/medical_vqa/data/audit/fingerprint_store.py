@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -16,10 +17,11 @@ _FOLDER = f"fingerprints-{_VERSION}{PARTIAL}"
 
 
 class FingerprintStore:
-    """Files of some hundred fingerprints each in the folder of a prepared dataset."""
+    """Files of some hundred fingerprints each in the folder of a prepared dataset; in a read-only one none is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / _FOLDER
+        self._is_writable = os.access(folder, os.W_OK)
 
     def read(self) -> dict[str, Fingerprint]:
         """Digest of the image -> its fingerprint; a damaged file counts as missing."""
@@ -29,7 +31,8 @@ class FingerprintStore:
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                     digests, *columns = (arrays[name] for name in ("digests", *_FIELDS))
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)
+                if self._is_writable:
+                    path.unlink(missing_ok=True)
                 continue
             for digest, *values in zip(digests.tolist(), *columns, strict=True):
                 # copies, so that the arrays of the file are not kept for the sake of one of their rows
@@ -38,7 +41,7 @@ class FingerprintStore:
 
     def add(self, prints: dict[str, Fingerprint]) -> None:
         """Store further fingerprints; raises `DataError` where the disk cannot take them."""
-        if not prints:
+        if not prints or not self._is_writable:
             return
         columns = {name: np.stack([getattr(one, name) for one in prints.values()]) for name in _FIELDS}
         path = self.folder / f"{next(iter(prints))}.npz"
