@@ -257,6 +257,23 @@ def test_a_base_url_belongs_to_a_remote_model():
         mv.load("shipped", base_url="http://localhost:8000/v1")
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"concurrency": 4}, "--concurrency"),
+        ({"logprobs": False}, "--no-logprobs"),
+        ({"api_key": "secret"}, "--api-key-env"),
+        ({"api_key_env": "MY_KEY"}, "--api-key-env"),
+        ({"allow_http": True}, "--allow-http"),
+    ],
+)
+def test_options_of_endpoints_are_not_ignored_for_a_local_model(options, name):
+    with pytest.raises(mv.MedicalVqaError, match="belongs to a remote model and not to shipped; leave it out") as error:
+        mv.load("shipped", **options)
+    assert name in sentence(error)
+    assert "secret" not in str(error.value)
+
+
 def test_a_bundle_on_the_hub_is_loaded_from_the_local_cache(work, tmp_path, monkeypatch):
     snapshot = tmp_path / "models--user--demo" / "snapshots" / ("a" * 40)
     shutil.copytree("runs/demo/bundle", snapshot)

@@ -73,6 +73,7 @@ def load(
     allow_http: bool = False,
     image_dependence: bool | None = None,
     tries: int | None = None,
+    for_any_model: bool = False,
 ) -> LoadedModel:
     """Load a model, ready to answer.
 
@@ -88,10 +89,12 @@ def load(
         allow_http: Whether the key may be sent to another machine without encryption.
         image_dependence: Whether the guards measure how much the picture moves an answer; None where it is cheap.
         tries: Attempts per question; None: 6, or what ``models.yaml`` says.
+        for_any_model: Whether the options of endpoints are those of a configuration for any model, and so are ignored
+            for a local one; otherwise they are refused. A `base_url` always is.
 
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
-        ConfigError: The device is not available, or `base_url` does not fit the name.
+        ConfigError: The device is not available, or an option of endpoints is set for a local model.
         ModelError: The hub has no such repository.
         OfflineError: The hub cannot be reached and its local cache does not hold the repository.
     """
@@ -114,12 +117,25 @@ def load(
             image_dependence=image_dependence,
         )
     if base_url is not None:
-        raise ConfigError(f"a base URL belongs to a remote model and not to {name}; leave it out or name openai:MODEL")
+        raise _not_of_local("a base URL", name)
+    options = {
+        "--api-key-env (api_key=, api_key_env=)": api_key is not None or api_key_env is not None,
+        "--concurrency (concurrency=)": concurrency is not None,
+        "--no-logprobs (logprobs=)": not logprobs,
+        "--allow-http (allow_http=)": allow_http,
+    }
+    for option, is_set in options.items():
+        if is_set and not for_any_model:
+            raise _not_of_local(option, name)
     bundle = bundle_folder(name)
     model, card = load_model(bundle, device)
     named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
     guards = Guards.load(model, card, bundle, image_dependence=image_dependence)
     return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent, guards)
+
+
+def _not_of_local(option: str, name: str | Path) -> ConfigError:
+    return ConfigError(f"{option} belongs to a remote model and not to {name}; leave it out or name openai:MODEL")
 
 
 def remote_named(name: str | Path, changes: dict[str, Any] | None = None) -> RemoteName | None:

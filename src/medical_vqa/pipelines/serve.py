@@ -97,6 +97,7 @@ def build_engine(settings: Settings, metrics: Metrics | None = None) -> Engine |
         allow_http=settings.allow_http,
         concurrency=settings.remote_concurrency,
         tries=REMOTE_TRIES,
+        for_any_model=True,
     )
     if loaded.usage is None:
         return local_engine(loaded, settings, metrics)
