@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import medical_vqa.pipelines.score as pipelines_score
+
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
-def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: Path):
+def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: Path, monkeypatch):
+    scored: list[object] = []
+    score = pipelines_score.score_answers
+    monkeypatch.setattr(pipelines_score, "score_answers", lambda *of, **how: scored.append(of) or score(*of, **how))
     fake.count_pictures()
     command = ["evaluate", "openai:m", "--base-url", fake.url, "--dataset", "slake-mini", "--root", root]
     command += ["--where", "content_type=Size", "--out", tmp_path / "out", "--probe-images", 3]
@@ -20,6 +25,7 @@ def test_one_command_evaluates_a_remote_model(call, fake, root: Path, tmp_path: 
     assert status == 0, err
     assert "squad_v2" in out
     assert "llava_med" in out
+    assert len(scored) == 1  # the report shows the scores that are printed
     results = json.loads((tmp_path / "out" / "results-validation.json").read_text())
     assert "image-shuffled" in json.dumps(results)
     assert "Uses the image for" in out

@@ -11,7 +11,7 @@ from medical_vqa.api.arguments import RISK, StrPath, as_risk, as_split
 from medical_vqa.api.models import Model, load
 from medical_vqa.api.predicting import predict
 from medical_vqa.api.predicting import probe as ask_probe
-from medical_vqa.api.scoring import report, score
+from medical_vqa.api.scoring import score
 from medical_vqa.errors import ConfigError
 from medical_vqa.io import as_path
 
@@ -107,6 +107,9 @@ def evaluate(
         >>> evaluation.page
         PosixPath('runs/medgemma/report-test.html')
     """
+    from medical_vqa.pipelines.report import report as write_report
+    from medical_vqa.pipelines.runs import output_path
+
     as_risk(risk)
     if probe_images is not None and (not probe or probe_images < 1):
         raise ConfigError(
@@ -153,4 +156,5 @@ def evaluate(
         )
     scores = score(predictions, protocol="all", risk=risk)
     results = scores.write()
-    return Evaluation(predictions, shuffled, probed, scores, results, report(predictions, risk=risk).page)
+    page = write_report(scores, output_path(predictions.path, "report", ".html"))
+    return Evaluation(predictions, shuffled, probed, scores, results, page)
