@@ -27,19 +27,21 @@ Answers = list[dict[str, Any]]
 COMMANDS = ("score", "report", "report of two", "compare", "referee")
 
 
-def prepare(folder: Path, questions: tuple[str, ...] = QUESTIONS) -> None:
-    """A dataset whose images have the same questions, half of them with the same answer."""
+def prepare(folder: Path, questions: tuple[str, ...] = QUESTIONS, extra: dict[str, list[str]] | None = None) -> None:
+    """A dataset whose images have the same questions, half of them with the same answer, and further facts in turn."""
+    facts = extra or {}
     folder.mkdir(exist_ok=True)
     with (folder / "questions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "image", "question", "answer", "split"])
+        writer.writerow(["id", "image", "question", "answer", "split", *facts])
         for number in range(IMAGES):
             data = io.BytesIO()
             Image.new("L", (32, 32), 40 * number).save(data, "PNG")
             (folder / f"{number}.png").write_bytes(data.getvalue())
             for place, question in enumerate(questions):
                 answer = ("yes", "lung")[place] if number % 2 else ("no", "liver")[place]
-                writer.writerow([f"r{number}{place}", f"{number}.png", question, answer, "test"])
+                further = [values[number % len(values)] for values in facts.values()]
+                writer.writerow([f"r{number}{place}", f"{number}.png", question, answer, "test", *further])
     prepare_dataset("folder", source=folder, root=folder.parent / "root", name="mine")
 
 
@@ -50,7 +52,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     write_jsonl(tmp_path / "own.jsonl", [Prediction(row["id"], "yes", "yes", None) for row in answers()])
     rows = ["--dataset", "mine", "--root", str(tmp_path / "root"), "--split", "test"]
 
-    def call(command: str, file: Path) -> str:
+    def call(command: str, file: Path, *options: str) -> str:
         arguments = {
             "score": ["score", str(file)],
             "report": ["report", str(file), "--out", "report.html"],
@@ -59,7 +61,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
             "referee": ["referee", str(file), "--claim", "40.0", "--out", "report.html"],
         }[command]
         capsys.readouterr()
-        cli.main([*arguments, *rows], standalone_mode=False)
+        cli.main([*arguments, *rows, *options], standalone_mode=False)
         printed = capsys.readouterr()
         return printed.out + printed.err
 
@@ -111,6 +113,15 @@ def test_every_command_says_what_of_a_file_it_left_out(
     command: str, rows: Answers, note: str, run: Callable[..., str]
 ) -> None:
     assert note in run(command, table(rows))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_names_the_filter_that_leaves_answers_of_the_split_out(
+    command: str, run: Callable[..., str]
+) -> None:
+    prepare(Path("mine"), extra={"ward": ["a", "b"]})
+    note = "not scored, 4: prediction for a question that is not in this split with ward=b (r00, r01, r20, …)"
+    assert note in run(command, table(answers()), "--where", "ward=b")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,19 @@ def _quoted(ids: Sequence[str]) -> str:
     return ", ".join(repr(id_[:60]) for id_ in ids) or "none"
 
 
-def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> AnsweredQuestions:
-    """Join predictions to examples; raises `DataError` if two examples share an id."""
+def join(
+    examples: Sequence[Example], predictions: Sequence[Prediction], where: Mapping[str, str] | None = None
+) -> AnsweredQuestions:
+    """Join predictions to examples.
+
+    Args:
+        examples: The rows of a split.
+        predictions: Predictions, also of other rows.
+        where: Facts by which the rows of the split were selected.
+
+    Raises:
+        DataError: Two examples share an id.
+    """
     rows, table = ExampleTable.of(examples), PredictionTable.of(predictions)
     ids = set(rows.ids)
     if len(ids) < len(rows):
@@ -89,13 +100,17 @@ def join(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Answ
         _NO_PREDICTION: _ids_where(rows, has_answer & ~twice & (position_of < 0)),
         _NO_ANSWER: _ids_where(rows, ~has_answer),
         _DUPLICATE: _ids_where(rows, has_answer & twice),
-        _NO_EXAMPLE: unknown,
+        _NO_EXAMPLE + _with_facts(where or {}): unknown,
     }
     scored, answer_of = rows, position_of
     if not is_scored.all():
         scored, answer_of = rows.take(np.flatnonzero(is_scored)), position_of[is_scored]
     named = [named_rows(reason, of_reason) for reason, of_reason in excluded.items() if of_reason]
     return AnsweredQuestions(rows, table, scored, AnswersById(scored, table.take(answer_of)), named)
+
+
+def _with_facts(where: Mapping[str, str]) -> str:
+    return f" with {', '.join(f'{fact}={value}' for fact, value in where.items())}" if where else ""
 
 
 def _ids_where(rows: ExampleTable, mask: NDArray[np.bool_]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medical_vqa.evaluation.imports.tables import ImportedAnswers
-from medical_vqa.evaluation.joining import AnsweredQuestions, join
+from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.reporting.summary import notes
 from medical_vqa.evaluation.scoring import answer_warnings, squad_answers
 from medical_vqa.evaluation.statistics.comparison import Comparison
@@ -63,7 +63,7 @@ def compare_files(
     imports: dict[str, ImportedAnswers] = {}
     for name, file in files.items():
         imports[name] = read_answers(file, columns, examples)
-        joined[name] = join(examples, imports[name].predictions)
+        joined[name] = rows[0].joined(imports[name].predictions)
         joined[name].require_scored(f"{file}: ")
     scored, metrics = squad_answers(joined)
     sentences: list[str] = []
@@ -78,7 +78,7 @@ def compare_files(
         sentences += [f"{name}: {line}" for line in (*guess, *notes(answered.excluded, warnings))]
     if any(imported.interchangeable for imported in imports.values()):
         paired = {
-            name: join(examples, imports[name].paired) if imports[name].interchangeable else answered
+            name: rows[0].joined(imports[name].paired) if imports[name].interchangeable else answered
             for name, answered in joined.items()
         }
         scored, metrics = squad_answers(paired)

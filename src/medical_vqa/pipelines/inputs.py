@@ -12,7 +12,7 @@ from medical_vqa.data.formats.table_files import is_utf8
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
-from medical_vqa.evaluation.joining import AnsweredQuestions, named_rows
+from medical_vqa.evaluation.joining import AnsweredQuestions, join, named_rows
 from medical_vqa.evaluation.scoring import LeakedRows
 from medical_vqa.schema.bundle_card import DIGEST_DIGITS, TrainingData
 from medical_vqa.schema.example_table import ExampleTable
@@ -40,6 +40,10 @@ class AnsweredRows:
     def examples(self) -> ExampleTable:
         """The rows, in published order."""
         return self.data.table(self.split)
+
+    def joined(self, predictions: Sequence[Prediction]) -> AnsweredQuestions:
+        """The rows with the predictions that answer them."""
+        return join(self.examples(), predictions, self.data.selection.where)
 
 
 def answered_rows(

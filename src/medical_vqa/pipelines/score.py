@@ -12,7 +12,7 @@ import numpy as np
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.imports.tables import ImportedAnswers, import_answers
-from medical_vqa.evaluation.joining import AnsweredQuestions, join
+from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.protocols.base import Context
 from medical_vqa.evaluation.scoring import ScoringSettings, find_metric, score_answers
 from medical_vqa.evaluation.statistics.breakdown import default_crossing, default_facts
@@ -89,7 +89,7 @@ class Scores:
         if not self.interchangeable:
             return self.answered
         predictions = [answer for answer in self.answered.predictions if answer.id not in self.interchangeable]
-        return join(self.rows.examples(), predictions)
+        return self.rows.joined(predictions)
 
     @property
     def row_options(self) -> list[str]:
@@ -202,7 +202,7 @@ def score(
     )  # first: a damaged file is a clearer mistake
     rows = rows or answered_rows(predictions, selection, split, where=where)
     imported = ImportedAnswers(answers, {}) if own else import_answers(predictions, columns, rows.examples())
-    answered = join(rows.examples(), imported.predictions)
+    answered = rows.joined(imported.predictions)
     answered.require_scored(f"{predictions}: ")
     training_rows = rows.data.baseline_rows()
     baselines = baseline_answers(training_rows, answered.examples) if training_rows else {}
