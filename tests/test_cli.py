@@ -366,3 +366,22 @@ def test_half_precision_on_a_cpu(refused, root):
     err = refused("train", "demo", "--set", f"data.root={root}", "--set", "training.precision=fp16",
                   "--set", "training.device=cpu")  # fmt: skip
     assert "fp16" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "slake-mini", "--to", "csv", "--out", ""],
+        ["audit", "slake-mini", "--out", ""],
+        ["score", ""],
+        ["score", "p.jsonl", "--out", " "],
+        ["evaluate", "shipped", "--out", ""],
+        ["leaderboard", "", "--out", "page.html"],
+        ["prepare", "slake-mini", "--root", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(cli.cli, command)
+    assert "expected a path as text or as pathlib.Path, got '" in str(answer.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from medical_vqa.cli.options import NamedPath
 from medical_vqa.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _SCHEME = "dicomweb://"
 
 def dicom_output_options(command: F) -> F:
     """Add the options."""
-    file = click.Path(dir_okay=False, path_type=Path)
+    file = NamedPath(dir_okay=False, path_type=Path)
     options = [
         click.option("--dicom-report", "report", type=file, metavar="FILE", help="Write the answers as a DICOM SR."),
         click.option(

@@ -8,6 +8,7 @@ import click
 
 from medical_vqa.cli.options import (
     Endpoint,
+    NamedPath,
     Rows,
     device_option,
     endpoint_options,
@@ -28,7 +29,7 @@ risk_option = click.option(
 @click.command()
 @click.argument("model", required=False)
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run folder]")
+@click.option("--out", type=NamedPath(path_type=Path), help="File to write.  [default: in the run folder]")
 @device_option
 @endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once, for a remote model.  [default: 8]")
@@ -88,7 +89,7 @@ def predict(
 @click.command()
 @click.argument("model", required=False)
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.  [default: in the run folder]")
+@click.option("--out", type=NamedPath(path_type=Path), help="JSON file to write.  [default: in the run folder]")
 @click.option("--limit", type=int, metavar="IMAGES", help="Ask about so many images, drawn at random.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Seed of replaced pictures and drawn images.")
 @device_option
@@ -135,7 +136,7 @@ def probe(
 
 
 @click.command()
-@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.argument("predictions", required=False, type=NamedPath(path_type=Path))
 @split_option
 @click.option("--protocol", help="Also score by this published rule, or by `all` of them, in one table.")
 @map_option
@@ -143,9 +144,7 @@ def probe(
 @click.option("--metric", help="Metric of --by: em, laterality, helm.bleu1 ...  [default: em]")
 @click.option("--details", is_flag=True, help="Also compute breakdowns, further metrics, calibration and consistency.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="JSON file to write.  [default: next to the card, or here]"
-)
+@click.option("--out", type=NamedPath(path_type=Path), help="JSON file to write.  [default: next to the card, or here]")
 @row_options
 def score(
     predictions: Path | None,
@@ -205,9 +204,9 @@ def score(
 
 
 @click.command()
-@click.argument("predictions", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("predictions", nargs=-1, type=NamedPath(path_type=Path))
 @split_option
-@click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: next to the predictions]")
+@click.option("--out", type=NamedPath(path_type=Path), help="HTML file to write.  [default: next to the predictions]")
 @map_option
 @click.option("--by", metavar="FACT,FACT", multiple=True, help="Also break scores down by crossed facts.")
 @risk_option
@@ -237,9 +236,9 @@ def report(
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(path_type=Path))
+@click.argument("predictions", type=NamedPath(path_type=Path))
 @click.option("--claim", required=True, help="The claimed score in per cent, with its decimals: 84.9")
-@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: referee.html]")
+@click.option("--out", type=NamedPath(path_type=Path), help="HTML page to write.  [default: referee.html]")
 @split_option
 @map_option
 @row_options
@@ -263,9 +262,9 @@ def referee(
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(path_type=Path))
+@click.argument("predictions", type=NamedPath(path_type=Path))
 @click.option("--judge", "judge_model", required=True, help="openai:MODEL and the like, or a name in models.yaml.")
-@click.option("--out", type=click.Path(path_type=Path), help="File with judgments.  [default: judged-SPLIT.jsonl]")
+@click.option("--out", type=NamedPath(path_type=Path), help="File with judgments.  [default: judged-SPLIT.jsonl]")
 @endpoint_options
 @click.option("--concurrency", type=int, help="Requests at once.  [default: 8]")
 @price_option
@@ -309,8 +308,8 @@ def judge(
 
 
 @click.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write.  [default: leaderboard.html]")
+@click.argument("results", nargs=-1, required=True, type=NamedPath(path_type=Path))
+@click.option("--out", type=NamedPath(path_type=Path), help="HTML page to write.  [default: leaderboard.html]")
 def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
     """Put many models on many datasets into one page, from their results files.
 
@@ -325,7 +324,7 @@ def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=NamedPath(path_type=Path))
 @split_option
 @map_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per comparison.")
@@ -349,11 +348,11 @@ def compare(files: tuple[Path, ...], split: str | None, columns: str | None, as_
 
 
 @click.command()
-@click.argument("predictions", required=False, type=click.Path(path_type=Path))
+@click.argument("predictions", required=False, type=NamedPath(path_type=Path))
 @risk_option
 @click.option(
     "--refit",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Bundle of the same recipe trained on all rows; it receives the calibration too.",
 )
 def calibrate(predictions: Path | None, risk: float, refit: Path | None) -> None:

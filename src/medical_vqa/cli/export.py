@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import pairs
+from medical_vqa.cli.options import NamedPath, pairs
 from medical_vqa.errors import ConfigError
 
 
@@ -40,12 +40,12 @@ def export(model: str, target: str | None, to: str, public: bool) -> None:
 
 @click.command()
 @click.argument("target", type=click.Choice(["cloud-run", "space", "compose", "kubernetes"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--out", required=True, type=NamedPath(path_type=Path), help="Folder to write.")
 @click.option("--model", help="A run folder, a bundle, shipped, or hub:USER/NAME.  [default: shipped]")
 @click.option("--engine", metavar="vllm|sglang|ollama", help="Run this engine as a service, with --model-id.")
 @click.option("--model-id", help="Model of the engine, e.g. google/medgemma-4b-it.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Fill a name in, e.g. project=my-project.")
-@click.option("--wheel", type=click.Path(path_type=Path), help="This project's wheel.  [default: built, or the index]")
+@click.option("--wheel", type=NamedPath(path_type=Path), help="This project's wheel.  [default: built, or the index]")
 @click.option("--force", is_flag=True, help="Write over a folder that is not empty.")
 def deploy(
     target: str,

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import Endpoint, Rows, device_option, endpoint_options, price_option, row_options
+from medical_vqa.cli.options import (
+    Endpoint,
+    NamedPath,
+    Rows,
+    device_option,
+    endpoint_options,
+    price_option,
+    row_options,
+)
 from medical_vqa.cli.terminal import echo
 
 
 @click.command()
 @click.argument("model")
 @click.option("--split", default="validation", show_default=True, help="train, validation or test.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write into.  [default: the run folder]")
+@click.option("--out", type=NamedPath(path_type=Path), help="Folder to write into.  [default: the run folder]")
 @click.option(
     "--shuffle-images/--no-shuffle-images", default=True, help="Also ask about another row's image: a baseline."
 )

@@ -10,6 +10,17 @@ from typing import Any, TypedDict
 import click
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.io import as_path
+
+
+class NamedPath(click.Path):
+    """A path with a name: click reads an empty text, as of a variable that is not set, as the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; raises `ConfigError` for an empty text."""
+        as_path(value, param.opts[-1] if param and param.opts else "path")
+        return super().convert(value, param, ctx)
+
 
 map_option = click.option(
     "--map",
@@ -70,7 +81,7 @@ def row_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--dataset", help="A prepared dataset, instead of the one the model was trained on.")
     @click.option(
         "--root",
-        type=click.Path(path_type=Path),
+        type=NamedPath(path_type=Path),
         help="Folder of prepared datasets.  [default: ~/.cache/medical-vqa/data]",
     )
     @click.option("--where", multiple=True, metavar="FACT=VALUE", help="Only rows with this fact, e.g. language=en.")

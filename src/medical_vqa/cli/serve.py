@@ -14,6 +14,7 @@ import click
 from medical_vqa.cli.dicom_outputs import DicomOutputs, dicom_output_options
 from medical_vqa.cli.options import (
     Endpoint,
+    NamedPath,
     device_option,
     endpoint_options,
     image_dependence_option,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     "--and",
     "others",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     metavar="IMAGE",
     help="A further image that the question is about, for models that take several.",
 )
@@ -297,7 +298,7 @@ def serve(
 @device_option
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=NamedPath(path_type=Path, exists=True, file_okay=False),
     default=".",
     show_default=True,
     help="Folder whose image files agents may name.",
@@ -320,7 +321,7 @@ def mcp(model: str | None, device: str, images: Path, http: bool, port: int) -> 
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=NamedPath(path_type=Path))
 def verify_audit_log(folder: Path) -> None:
     """Check that no line of a server's audit log was changed, removed or inserted.
 
@@ -355,7 +356,7 @@ def _require_serving() -> None:
 @click.option("--model", "named", help="The same as MODEL.")
 @endpoint_options
 @click.option("--store", help="Where pictures and conversations live, as in `serve`.  [default: a folder of yours]")
-@click.option("--feedback", type=click.Path(path_type=Path), help="Folder for ratings and corrections.")
+@click.option("--feedback", type=NamedPath(path_type=Path), help="Folder for ratings and corrections.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=8501, show_default=True, envvar="PORT", help="Port of the page.")
 @click.option("--streamlit", is_flag=True, help="The thin page for hosts that run Streamlit, such as Spaces.")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from medical_vqa.cli.options import pairs
+from medical_vqa.cli.options import NamedPath, pairs
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=NamedPath(path_type=Path))
 @click.option(
     "--run",
     "--run-dir",
     "run",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Run folder; torchrun takes the longer name.  [default: runs/NAME of the recipe]",
 )
 @click.option("--fresh", is_flag=True, help="Discard an earlier run in that folder.")
