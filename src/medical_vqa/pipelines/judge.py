@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.extraction import final_answer
+from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.protocols.judge import PROTOCOL
 from medical_vqa.evaluation.statistics.agreement import cohen_kappa
@@ -141,7 +142,7 @@ def judge(
             f"the judge {judge_name!r} is no remote model; name openai:MODEL with --base-url, or one of models.yaml"
         )
     rows = answered_rows(predictions, selection, split, where=where)
-    answered = rows.joined(read_answers(predictions, columns, rows.examples()).predictions)
+    answered = join(rows.examples(), read_answers(predictions, columns, rows.examples()).predictions)
     answered.require_scored()
     path = out or output_path(predictions, "judged", ".jsonl")
     endpoint = replace(name.endpoint, max_tokens=max(name.endpoint.max_tokens, _MAX_TOKENS), logprobs=False)
