@@ -133,7 +133,7 @@ def test_score_compare_report_calibrate_and_audit_on_the_command_line(mine, root
     assert "llava_med" in table
     assert "microsoft/LLaVA-Med" in table
     mapped = call("score", baseline, *rows, "--map", "id=qid,answer=text", "--protocol", "m2i2")
-    assert "prediction for a question that is not in this split (nothing)" in mapped
+    assert "prediction for a question that is not in this split with language=en (nothing)" in mapped
     shutil.copy(local, other := tmp_path / "other.jsonl")
     assert "have the same EM" in call("compare", local, other, *rows)
     page = tmp_path / "compare.html"

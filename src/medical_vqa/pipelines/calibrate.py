@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medical_vqa.errors import DataError
+from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.statistics.abstention import choose_threshold
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
@@ -64,7 +65,7 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True, refit: Pat
         raise DataError(f"{predictions} has no card that names a bundle; predict the rows with `medical-vqa predict`")
     if refit is not None:
         require_refit(find_bundle(refit), bundle)
-    answered = rows.joined(answers)
+    answered = join(rows.examples(), answers)
     answered.require_scored()
     judged = judge(exact_match(), answered)
     calibration = measure_calibration(judged, risk=risk)
