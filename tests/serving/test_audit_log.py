@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+from pathlib import Path
 
 import live
 import pytest
@@ -93,3 +96,77 @@ def test_the_command_prints_number_and_hash_of_the_newest_line(tmp_path):
     log.write("answer")
     output = CliRunner().invoke(cli.cli, ["verify-audit-log", str(tmp_path)]).output
     assert output.split()[0] == "2" and records(tmp_path)[-1]["hash"] in output
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """A folder on a disk that takes half of the next line and then no more, until it is freed."""
+    free = [False]
+    original = Path.open
+
+    def limited(path, mode="r", *arguments, **options):
+        file = original(path, mode, *arguments, **options)
+        if mode == "ab" and path.parent == tmp_path and not free[0]:
+            write = file.write
+
+            class Full:
+                def __enter__(self):
+                    return self
+
+                def __exit__(self, *_):
+                    file.close()
+
+                def write(self, content):
+                    write(content[: len(content) // 2])
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+            return Full()
+        return file
+
+    monkeypatch.setattr(Path, "open", limited)
+    return free
+
+
+def test_on_a_full_disk_nothing_is_answered_and_the_chain_stays_whole(tmp_path, small_disk):
+    small_disk[0] = True
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path)) as url, live.client_of(base_url=url) as client:
+        image_id = client.post("/upload_image", files={"image_file": png()}).json()["image_id"]
+        small_disk[0] = False
+        refused = [
+            client.post("/ask_question", json={"image_id": image_id, "question": "Is it?"}),
+            client.post("/upload_image", files={"image_file": png(50)}),
+            client.post("/series", files={"files": png(50)}),
+        ]
+        assert [reply.status_code for reply in refused] == [503, 503, 503]
+        assert all("audit log" in reply.json()["detail"]["message"] for reply in refused)
+        small_disk[0] = True
+        assert client.post("/ask_question", json={"image_id": image_id, "question": "Is it?"}).status_code == 200
+    AuditLog(tmp_path).write("answer")
+    assert [line["event"] for line in records(tmp_path)] == ["upload", "answer", "answer"]
+    assert verify(tmp_path).count == 3
+
+
+def test_a_salt_that_a_full_disk_has_left_empty_is_written_again(tmp_path):
+    (tmp_path / "salt").touch()
+    salted = AuditLog(tmp_path).digest("a")
+    assert len((tmp_path / "salt").read_text()) == 64
+    assert salted == AuditLog(tmp_path).digest("a") != hashlib.sha256(b"/a").hexdigest()[:32]
+
+
+def test_two_servers_of_one_folder_continue_each_others_chain(tmp_path):
+    """As while one replaces the other."""
+    old, new = AuditLog(tmp_path, max_file_bytes=900), AuditLog(tmp_path, max_file_bytes=900)
+    for log in (old, new, new, old, new, old, old, new):
+        log.write("answer")
+    assert verify(tmp_path).count == 8
+
+
+def test_lines_that_are_removed_while_a_server_runs_break_the_chain(tmp_path):
+    log = AuditLog(tmp_path)
+    for _ in range(3):
+        log.write("answer")
+    (file,) = tmp_path.glob("*.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    log.write("answer")
+    with pytest.raises(DataError, match="line 3"):
+        verify(tmp_path)

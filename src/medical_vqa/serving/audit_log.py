@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from medical_vqa.errors import ConfigError, DataError
-from medical_vqa.io import remove_half_line
+from medical_vqa.io import atomic_write, file_lock, remove_half_line
 
 MAX_FILE_BYTES = 64 << 20
 """Size at which the next file begins."""
 _START = "0" * 64  # stands before the first line
 _SALT = "salt"
+_LOCK = "lock"
+_TAIL = 1 << 20  # bytes: more than the longest line
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class ChainEnd:
 
 
 class AuditLog:
-    """Appends to a folder that one server writes."""
+    """Appends to a folder; another process that writes it too, as while a server is replaced, continues the chain."""
 
     def __init__(self, folder: Path, *, with_text: bool = False, max_file_bytes: int = MAX_FILE_BYTES) -> None:
         """Continue the log of a folder, or begin one.
@@ -63,12 +65,14 @@ class AuditLog:
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._salt = _salt(folder)
-            _remove_half_line(folder)
+            with file_lock(folder / _LOCK):
+                self._salt = _salt(folder)
+                _remove_half_line(folder)
+                self._end = verify(folder)
+                self._written = _state(folder)
         except OSError as error:
             message = f"audit log {folder}: cannot be written ({error.strerror}); choose another folder"
             raise ConfigError(message) from error
-        self._end = verify(folder)
 
     def digest(self, text: str) -> str:
         """A digest that cannot be looked up without the folder's salt."""
@@ -79,8 +83,13 @@ class AuditLog:
         return text if self._with_text else self.digest(text)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line; it is with the operating system when this returns."""
-        with self._lock:
+        """Append one line; it is with the operating system when this returns.
+
+        Raises:
+            OSError: It cannot be written, and nothing of it is there.
+        """
+        with self._lock, file_lock(self._folder / _LOCK):
+            self._follow()
             record = {
                 "n": self._end.count + 1,
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -89,9 +98,19 @@ class AuditLog:
                 "previous": self._end.hash,
             }
             record["hash"] = _hash(record)
-            with self._file().open("ab") as file:
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            _append(self._file(), json.dumps(record, ensure_ascii=False).encode() + b"\n")
             self._end = ChainEnd(record["n"], record["hash"])
+            self._written = _state(self._folder)
+
+    def _follow(self) -> None:
+        """Continue behind what another process has written since; lines that were removed still break the chain."""
+        state = _state(self._folder)
+        if state is None or state == self._written:
+            return
+        _remove_half_line(self._folder)
+        newest = _newest(state[0])
+        if newest.count > self._end.count:
+            self._end = newest
 
     def _file(self) -> Path:
         files = _files(self._folder)
@@ -139,13 +158,41 @@ def _hash(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _state(folder: Path) -> tuple[Path, int] | None:
+    """The newest file and its size, which change with every line."""
+    files = _files(folder)
+    return (files[-1], files[-1].stat().st_size) if files else None
+
+
+def _newest(path: Path) -> ChainEnd:
+    """The last line of a file; one before it was verified, or written here."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        tail = file.read()
+    try:
+        record = json.loads(tail[: tail.rfind(b"\n")].rpartition(b"\n")[2] or b"null")
+        return ChainEnd(record["n"], record["hash"])
+    except (ValueError, TypeError, KeyError):
+        return ChainEnd()
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line; of one that does not fit on the disk nothing stays."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise
+
+
 def _salt(folder: Path) -> str:
     """The folder's salt, made where there is none."""
     path = folder / _SALT
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+    if not path.exists() or not path.read_bytes():  # a full disk has left an empty file
+        atomic_write(path, secrets.token_hex(32).encode(), private=True)
     return path.read_text(encoding="ascii")
 
 

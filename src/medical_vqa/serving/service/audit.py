@@ -9,6 +9,7 @@ import structlog
 
 from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
+from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.repository import ID_HEAD
 from medical_vqa.serving.settings import Settings
 
@@ -32,18 +33,25 @@ class Audit:
             event: What was done, such as ``upload``.
             picture: Key of the image, which is named by its head.
             fields: What else the line has; a question is written as the settings say.
+
+        Raises:
+            ApiError: It cannot be written (503): what is not recorded is not given out.
         """
         if self._log is None:
             return
         log, client = self._log, current_client()
         if "question" in fields:
             fields["question"] = log.question(fields["question"])
-        await asyncio.to_thread(
-            log.write,
-            event,
-            client=client.name,
-            tenant=client.tenant,
-            request_id=structlog.contextvars.get_contextvars().get("request_id"),
-            image=log.digest(picture[:ID_HEAD]),
-            **fields,
-        )
+        try:
+            await asyncio.to_thread(
+                log.write,
+                event,
+                client=client.name,
+                tenant=client.tenant,
+                request_id=structlog.contextvars.get_contextvars().get("request_id"),
+                image=log.digest(picture[:ID_HEAD]),
+                **fields,
+            )
+        except OSError as error:
+            message = "the audit log of this server cannot be written, and nothing is done without it; try again later"
+            raise ApiError(503, "not_ready", message, {"Retry-After": "5"}) from error

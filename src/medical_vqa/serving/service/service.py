@@ -14,6 +14,7 @@ from typing import Self
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
+from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.fair_turns import FairTurns
 from medical_vqa.serving.image_store.base import ImageStore, open_store, store_unavailable
 from medical_vqa.serving.image_store.blob import StoredImage
@@ -123,7 +124,7 @@ class Service:
         spec, start = self.engine.model.picture, time.monotonic()
         decoded = await self._decoders.decode(upload, spec, client, start, to_store=True)
         image = await self.images.add(decoded, upload.data)
-        await self._audit.write("upload", image.digest)
+        await self._record_uploads([image])
         ttl = self.settings.store_ttl
         reportable = facts_of(image).dicom_report
         info = dataclasses.asdict(decoded.info)
@@ -149,10 +150,19 @@ class Service:
             for image in stored:
                 await self.images.delete(image.id)
             raise
-        for image in stored:
-            await self._audit.write("upload", image.digest)
+        await self._record_uploads(stored)
         left_out = [LeftOutFile(file=one.file, reason=one.reason) for one in decoded.left_out]
         return SeriesUpload(series=[image_item(image) for image in stored], left_out=left_out)
+
+    async def _record_uploads(self, images: Sequence[StoredImage]) -> None:
+        """Write uploads into the audit log, or delete them where it cannot be written; raises `ApiError` (503)."""
+        try:
+            for image in images:
+                await self._audit.write("upload", image.digest)
+        except ApiError:
+            for image in images:
+                await self.images.delete(image.id)
+            raise
 
     async def describe(self, image_id: str) -> ImageItem:
         """What can be shown of a stored image; raises `ApiError` (404)."""
