@@ -54,6 +54,21 @@ def test_a_job_answers_every_line_in_order_and_reports_errors_in_their_place(tmp
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_question_that_the_model_fails_on_is_an_error_in_its_place_and_not_the_end_of_the_job(tmp_path):
+    (tmp_path / ("a" * 32)).mkdir()
+    (tmp_path / ("a" * 32) / "job.json").write_text("{}")  # of nobody
+    with live.serving(make_engine(), live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
+        image_id = uploaded(client)
+        questions = ["Is it?", "crash", "Is it not?"]
+        body = "\n".join(json.dumps({"image_id": image_id, "question": question}) for question in questions)
+        job_id = client.post("/jobs", content=body).json()["id"]
+        wait(client, job_id)
+        first, failed, last = output(client, job_id)
+        assert (first["answer"]["answer"], last["answer"]["answer"]) == ("100 Is it?", "100 Is it not?")
+        assert failed["error"]["code"] == "internal"
+        assert [job["id"] for job in client.get("/jobs").json()["jobs"]] == [job_id]
+
+
 def test_a_job_that_runs_can_be_canceled(tmp_path):
     engine = make_engine(Echo(seconds=0.01))
     with live.serving(engine, live.settings(jobs=tmp_path)) as url, live.client_of(base_url=url) as client:
@@ -70,6 +85,8 @@ def test_a_job_that_runs_can_be_canceled(tmp_path):
         ("", "expected one JSON object"),
         ('{"image_id": "x"}', "line 1: question: field required"),
         ('{"image_id": "x", "question": "a"}\nno', "line 2"),
+        ('{"image_id": "x", "question": " "}', "line 1: question: expected a question of one line"),
+        ('{"image_id": "x", "question": "a"}\r{"image_id": "x", "question": "a"}', "line 1: line: invalid json"),
     ],
 )
 def test_a_body_that_is_no_job_names_the_line(tmp_path, body, message):

@@ -37,6 +37,7 @@ from medical_vqa.serving.clients import Client, current_client, set_current_clie
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.base import store_unavailable
 from medical_vqa.serving.models import Models
+from medical_vqa.serving.problems import to_api_error, validation_message
 from medical_vqa.serving.schema.jobs import JobInfo, JobQuestion, JobState
 
 MAX_JOBS = 100
@@ -48,6 +49,7 @@ _JOBS_AT_ONCE = 8  # of one tenant; others wait
 _BLOCK = 256 * 1024  # bytes of a file that are read at once
 _SYNCED_LINES = 200  # after which the output is on the disk, and not only in the system's cache
 _SCAN_SECONDS = 5.0  # between two searches for jobs that another server has left
+_SERVER_ERROR = 500
 _RETRY_SECONDS = 1.0  # after a refusal for want of time
 _ID = re.compile(r"[0-9a-f]{32}")
 _LOG = structlog.get_logger("medical_vqa.serving")
@@ -224,16 +226,22 @@ class Jobs:
         """Begin what no server works on: after a start, when another job has ended, or another server has gone."""
         while True:
             self._ended.clear()
-            for job in await asyncio.to_thread(self._oldest_first):
-                if job.id in self._running or job.id in self._complete:
-                    continue
-                if (await asyncio.to_thread(self._info, job)).state == "complete":
-                    self._complete.add(job.id)
-                else:
-                    self._begin(job)
+            try:
+                await self._begin_waiting()
+            except OSError as error:  # the folder cannot be read now
+                _LOG.error("jobs not searched", reason=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SCAN_SECONDS):
                     await self._ended.wait()
+
+    async def _begin_waiting(self) -> None:
+        for job in await asyncio.to_thread(self._oldest_first):
+            if job.id in self._running or job.id in self._complete:
+                continue
+            if (await asyncio.to_thread(self._info, job)).state == "complete":
+                self._complete.add(job.id)
+            else:
+                self._begin(job)
 
     def _oldest_first(self) -> list[Job]:
         return sorted(self._all(), key=lambda job: job.created_at)
@@ -297,8 +305,13 @@ class Jobs:
                 service = self._models.choose(question.model, question.image_id)
                 answer = await service.questions.ask(question.image_id, question.question)
                 return {"id": question.id, "answer": answer.model_dump(mode="json")}
-            except ApiError as error:
+            except OSError:
+                raise
+            except Exception as exception:
+                error = to_api_error(exception)
                 if error.status not in (429, 503):
+                    if error is not exception and error.status >= _SERVER_ERROR:
+                        _LOG.error("unhandled exception", exc_info=exception)
                     return {"id": question.id, "error": {"code": error.code, "message": error.message}}
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -308,15 +321,15 @@ def read_questions(body: bytes) -> list[bytes]:
     if body.count(b"\n") > MAX_LINES:
         raise ApiError(422, "invalid", f"the body has more than {MAX_LINES:,} lines; send several jobs")
     lines = []
-    for number, line in enumerate(body.splitlines(), 1):
+    for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             lines.append(JobQuestion.model_validate_json(line).model_dump_json().encode() + b"\n")
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "line"
-            raise ApiError(422, "invalid", f"line {number}: {place}: {first['msg'].lower()}") from None
+            first = {**error.errors(include_url=False, include_input=False)[0]}
+            first["loc"] = ("line", *(first["loc"] or ("line",)))
+            raise ApiError(422, "invalid", f"line {number}: {validation_message([first])}") from None
     if not lines:
         raise ApiError(422, "invalid", "expected one JSON object with image_id and question per line, got none")
     return lines
@@ -325,10 +338,10 @@ def read_questions(body: bytes) -> list[bytes]:
 def _read(folder: Path) -> Job | None:
     try:
         record = json.loads((folder / "job.json").read_bytes())
-    except (OSError, ValueError):
+        client = Client(name=f"{record['client']} (jobs)", tenant=record["tenant"], weight=record["weight"])
+        return Job(folder, client, record["total"], record["created_at"])
+    except (OSError, ValueError, TypeError, KeyError):  # being written or removed, or not written by a server
         return None
-    client = Client(name=f"{record['client']} (jobs)", tenant=record["tenant"], weight=record["weight"])
-    return Job(folder, client, record["total"], record["created_at"])
 
 
 class _LineCounts:
