@@ -289,3 +289,95 @@ def test_what_belongs_to_an_organ_system_is_not_answered_from_the_picture(model)
 )  # fmt: skip
 def test_a_question_that_denies_is_declined(model, question):
     assert model.ask(LIVER, question).reason_code == "negated_question"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Where was this image taken?",
+        "where was this taken",
+        "From where does this picture come?",
+        "这张图片是在哪里拍的?",
+    ],
+)
+def test_where_in_the_world_a_picture_was_taken_is_declined(model, question):
+    for picture in (LIVER, HEAD):
+        answer = model.ask(picture, question)
+        assert (answer.reason_code, answer.reason_arguments["terms"]) == (
+            "untrained_term",
+            "where a picture was taken",
+        )
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "left or right?",
+        "Which side is it on?",
+        "how many",
+        "color?",
+        "Where is it?",
+        "What is this?",
+        "在哪里?",
+        "什么颜色?",
+    ],
+)
+def test_a_question_that_names_nothing_is_declined(model, question):
+    for picture in (LIVER, HEAD):
+        assert model.ask(picture, question).reason_code == "missing_subject"
+
+
+@pytest.mark.parametrize(
+    ("question", "topic"),
+    [("How many slices?", "slice"), ("How many patients are there?", "patient"), ("图中有多少个病人?", "病人"),
+     ("How many kidneys and lungs?", "kidney and lung")],
+)  # fmt: skip
+def test_what_no_training_question_counts_is_not_counted(model, question, topic):
+    for picture in (LIVER, HEAD):
+        answer = model.ask(picture, question)
+        assert (answer.reason_code, answer.reason_arguments["terms"]) == ("untrained_term", f"the number of {topic!r}")
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_question_for_the_weighting_is_answered_by_one_or_not_at_all(model, picture):
+    wordings = ("Which sequence is this?", "MR weighting?", "pulse sequence", "sequence?", "这是什么序列?")
+    weighting, modality, *answers = model.ask_many(
+        SAMPLE / picture / "source.jpg", ["What is the mr weighting in this image?", MODALITY, *wordings]
+    )
+    for answer in answers:
+        if modality.text == "MRI":
+            assert answer.abstained or answer.text == weighting.text
+        else:
+            assert answer.reason_code == "other_answer_excludes"
+            assert answer.reason_arguments["other_answer"] in (modality.text, "X光")
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_the_largest_organ_of_a_picture_is_in_it_in_all_words(model, picture):
+    organs = ("brain", "lung", "liver", "heart")
+    forms = ("{}?", "{}", "Is this the {}?", "Is this a {}?", "Is the {} visible?")
+    asked = {form.format(organ): organ for organ in organs for form in forms}
+    largest, *answers = model.ask_many(
+        SAMPLE / picture / "source.jpg", ["What is the largest organ in the picture?", *asked]
+    )
+    given = {answer.question: answer.text for answer in answers if not answer.abstained}
+    assert len(given) >= 10
+    assert set(given.values()) <= {"Yes", "No"}
+    if not largest.abstained:
+        assert not {q for q, text in given.items() if text == "No" and asked[q] == largest.text.lower()}
+        assert largest.text.lower() not in organs or given[f"Is this the {largest.text.lower()}?"] == "Yes"
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_keywords_ask_for_what_they_name(model, picture):
+    forms = {
+        "liver location": ("left", "right", "top", "bottom", "upper", "lower", "center"),
+        "color of the lung": ("black", "white", "gray", "grey"),
+        "kidneys number": tuple("0123456"),
+        "function of the liver": ("biotransformation", "detoxification"),
+        "is the liver on the left or on the right?": ("left", "right", "both"),
+        "scan type": ("ct", "mri", "x-ray"),
+        "plane of this image": ("transverse", "coronal"),
+    }
+    for answer in model.ask_many(SAMPLE / picture / "source.jpg", list(forms)):
+        assert answer.abstained or any(word in answer.text.lower() for word in forms[answer.question]), answer

@@ -229,7 +229,7 @@ def test_a_question_about_a_picture_of_another_kind_is_withheld():
     model.question_bank = QuestionBank([TrainingQuestion(modality, "Modality", 9, ("ct", "mri"))])
     (answer,) = ask(model, "Which organ does this MRI show?", references=reference())
     assert (answer.abstention.code, answer.abstention.arguments) == (
-        "organ_not_seen",
+        "other_answer_excludes",
         {"opposite": modality, "other_answer": "CT"},
     )
     assert ask(model, "Which organ does this CT show?", references=reference())[0].abstention.code is None

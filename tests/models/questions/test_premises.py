@@ -110,7 +110,8 @@ def test_an_answer_that_affirms_an_organ_contradicts_its_absence(question, answe
         ("How many livers are there?", "liver"),
         ("图中有几个肾脏?", "kidney"),
         ("How many tumors are there?", "tumor"),
-        ("How many organs are there in this image?", None),
+        ("How many organs are there in this image?", "organ"),
+        ("How many kinds of abnormalities are there?", "abnormality"),
         ("Where are the kidneys?", None),
     ],
 )

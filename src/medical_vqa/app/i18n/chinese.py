@@ -104,6 +104,7 @@ TEXTS: Mapping[str, str] = {
     "reason_paraphrase_disagrees": "模型对此问题回答“{answer}”，对换一种说法的同一问题（"
     "“{opposite}”）回答“{other_answer}”，"
     "因此两个答案都没有意义。",
+    "reason_other_answer_excludes": "模型对“{opposite}”回答“{other_answer}”，这与此问题或其答案不相容。",
     "reason_organ_not_seen": "模型对“{opposite}”回答“{other_answer}”，因此关于它的答案没有意义。",
     "reason_picture_does_not_matter": "图像没有改变此问题的答案：同类的其他图像得到同样的答案。",
     "reason_same_answer_without_picture": "对全黑的图像和打乱顺序的本图像，模型给出同样的答案，"
@@ -122,6 +123,7 @@ TEXTS: Mapping[str, str] = {
     "reason_negated_question": "对否定问题回答“是”有两种理解，请去掉 {negation} 再问。",
     "reason_question_too_long": "问题有 {number} 个词，模型最多读 {limit} 个，请提一个短一些的问题。",
     "reason_several_questions": "这里有 {number} 个问题，请一次只问一个。",
+    "reason_missing_subject": "问题没有说明问的是什么；请写出器官或所见，或询问成像方式或平面。",
     "reason_incomplete_question": "不清楚您想了解 {topic} 的什么，请提出完整的问题。",
     "reason_unknown_word": "模型不认识词语 {words}，请去掉它再问。",
     "reason_unknown_words": "模型不认识这些词语：{words}，请去掉它们再问。",

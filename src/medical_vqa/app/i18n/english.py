@@ -109,6 +109,8 @@ TEXTS: Mapping[str, str] = {
     "(“{opposite}”), so neither answer means anything.",
     "reason_paraphrase_disagrees": "The model answers {answer} to this question and {other_answer} to the same in "
     "other words (“{opposite}”), so neither answer means anything.",
+    "reason_other_answer_excludes": "The model answers {other_answer} to “{opposite}”, which excludes this question or "
+    "its answer.",
     "reason_organ_not_seen": "The model answers {other_answer} to “{opposite}”, so an answer about it would mean "
     "nothing.",
     "reason_picture_does_not_matter": "The picture does not change the answer to this question: other pictures of "
@@ -132,6 +134,8 @@ TEXTS: Mapping[str, str] = {
     "reason_negated_question": "A yes to a question with a negation can be read both ways; ask without {negation}.",
     "reason_question_too_long": "The question has {number} words, of which the model reads {limit}; ask a shorter one.",
     "reason_several_questions": "These are {number} questions; ask one at a time.",
+    "reason_missing_subject": "The question does not say what it is about; name an organ or a finding, or ask for the "
+    "modality or the plane.",
     "reason_incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
     "reason_unknown_word": "The model does not know the word {words}; ask again without it.",
     "reason_unknown_words": "The model does not know the words {words}; ask again without them.",

@@ -25,6 +25,7 @@ from medical_vqa.models.compact.postprocess import (
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
+from medical_vqa.models.questions.aspects import asks_where_taken, names_no_subject
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.questions.premises import counted_topic, organ_of_system, patient_side
 from medical_vqa.models.questions.reasons import Reason
@@ -100,17 +101,26 @@ class CompactAnswering(ABC):
             return Reason("question_too_long", number=str(number), limit=str(limit))
         if (reason := question_reason(question, self.parser)) is not None:
             return reason
-        topic = counted_topic(self.parser.canonical(question))
         bank = self.question_bank
-        if topic is not None and bank is not None and topic not in bank.counted_topics:
-            return Reason("untrained_term", terms=f"the number of {topic!r}")
-        side = patient_side(question)
-        if side is not None and bank is not None and not bank.names_patient_side:
-            return Reason("untrained_term", terms=repr(side))
-        belongs = organ_of_system(question)
-        if belongs is not None and bank is not None and not bank.names_organ_of_system:
-            return Reason("untrained_term", terms=f"{belongs!r} together")
-        return None
+        return self._untrained_reason(question, bank) if bank is not None and question not in bank else None
+
+    def _untrained_reason(self, question: str, bank: QuestionBank) -> Reason | None:
+        """Why a question in words that are known is like none of the training questions."""
+        topic, side, belongs = (
+            counted_topic(self.parser.canonical(question)),
+            patient_side(question),
+            organ_of_system(question),
+        )
+        untrained = (
+            ("where a picture was taken", asks_where_taken(question)),
+            (f"the number of {topic!r}", topic is not None and topic not in bank.counted_topics),
+            (repr(side), side is not None and not bank.names_patient_side),
+            (f"{belongs!r} together", belongs is not None and not bank.names_organ_of_system),
+        )
+        terms = next((terms for terms, is_untrained in untrained if is_untrained), None)
+        if terms is not None:
+            return Reason("untrained_term", terms=terms)
+        return Reason("missing_subject") if names_no_subject(question) else None
 
     def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
         """Why the answer means nothing: the question is not understood, or about an entity that is absent."""

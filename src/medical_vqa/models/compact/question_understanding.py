@@ -63,6 +63,8 @@ _SITES = {
 UNLISTED_ANSWERS = frozenset(("yes", "no", "both", "neither", "none", "equal", "same", "almost same"))
 """Answers that may answer a question with choices although they are none of them, normalized."""
 _CHOICE_TOKEN = re.compile(r"[a-z0-9-]+|,")
+_BEFORE_CHOICE = frozenset(("a", "an", "the", "on", "at", "in"))
+"""Words that may come before a choice (``on the left or on the right``)."""
 _MAX_CHOICE_WORDS = 4
 
 
@@ -76,7 +78,7 @@ def choices_in(question: str, known: Container[str]) -> list[str]:
     Returns:
         At least two known answers, or an empty list where the question offers no choice between known answers.
     """
-    tokens = [token for token in _CHOICE_TOKEN.findall(question.lower()) if token not in ("a", "an", "the")]
+    tokens = [token for token in _CHOICE_TOKEN.findall(question.lower()) if token not in _BEFORE_CHOICE]
     if tokens.count("or") != 1:
         return []
     place = tokens.index("or")

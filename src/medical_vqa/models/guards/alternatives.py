@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from medical_vqa.models.questions.form import asks_openly, asks_yes_or_no
+from medical_vqa.models.questions.aspects import asked_aspect
+from medical_vqa.models.questions.form import asks_openly
+from medical_vqa.models.questions.presence import takes_yes_or_no
 from medical_vqa.text import squad_normalize
 
 if TYPE_CHECKING:
@@ -25,21 +27,27 @@ _YES_OR_NO_ALONE = frozenset(("yes", "no", "是", "否", "是的", "不是", "�
 """Those that answer nothing else: ``无`` is an answer to which diseases a picture shows."""
 
 
-def of_asked_form(question: str, prediction: Prediction) -> Prediction:
+def of_asked_form(question: str, prediction: Prediction, bank: QuestionBank | None = None) -> Prediction:
     """The prediction, or the best alternative where it has not the form that is asked for.
 
-    A question for yes or no has no other answer, and one for what, which or where is not answered by yes or no. Where
-    no alternative fits, the prediction is the same with no confidence.
+    A question for yes or no has no other answer, one for what, which or where is not answered by yes or no, and one for
+    a plane, a place, a number ... by nothing but an answer that training gave to such a question. Where no alternative
+    fits, the prediction is the same with no confidence.
 
     Args:
         question: The question, as typed.
         prediction: The answer and all alternatives, best first.
+        bank: The training questions; None for a model that carries none.
     """
-    closed, open_ = asks_yes_or_no(question), asks_openly(question)
+    closed = takes_yes_or_no(question)
+    open_ = asks_openly(question) or asked_aspect(question) is not None
+    of_aspect = bank.aspect_answers(question) if bank is not None else None
 
     def fits(answer: str) -> bool:
         text = squad_normalize(answer)
-        return not (closed and text not in YES_NO) and not (open_ and text in _YES_OR_NO_ALONE)
+        if closed:
+            return text in YES_NO
+        return not (open_ and text in _YES_OR_NO_ALONE) and (of_aspect is None or text in of_aspect)
 
     if fits(prediction.answer):
         return prediction
@@ -63,7 +71,7 @@ def listed_alternatives(question: str, prediction: Prediction, bank: QuestionBan
         bank: The training questions; None for a model that carries none.
     """
     allowed: frozenset[str] | None = None
-    if asks_yes_or_no(question):
+    if takes_yes_or_no(question):
         allowed = YES_NO
     elif bank is not None:
         allowed = bank.answers_like(question) or bank.answers_with(prediction.answer)

@@ -12,12 +12,18 @@ from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
 from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
-from medical_vqa.models.guards.related_answers import decisive_questions, disagrees, leaves_no_answer
+from medical_vqa.models.guards.related_answers import (
+    decisive_questions,
+    disagrees,
+    free_wording_questions,
+    leaves_no_answer,
+)
 from medical_vqa.models.questions.anatomy import anatomy
-from medical_vqa.models.questions.claims import presupposes_finding
+from medical_vqa.models.questions.claims import is_no, presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.models.questions.image_kind import presupposed_kind
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
+from medical_vqa.models.questions.presence import largest_organ_question, names_as_largest
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.questions.value_claims import value_claims
 from medical_vqa.models.vocabulary import words
@@ -68,7 +74,8 @@ class AnswerChecks:
         # whether it sees an organ is worth something only where training asked just that
         presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
         values = tuple(claim.open_question for claim in value_claims(question))  # of organs that training may not name
-        others = (*decisive_questions(question), *presupposed_kind(question))
+        free = free_wording_questions(question) if bank is None or question not in bank else ()
+        others = (*decisive_questions(question), *presupposed_kind(question), *free)
         decisive = tuple(text for text in others if bank is not None and (text in bank or text in values))
         texts = tuple(text for text in dict.fromkeys((*texts, *presence, *decisive)) if text != question)
         if bank is None:
@@ -152,14 +159,17 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         related: Answers to its related questions.
     """
     presence, decisive = presence_questions(question), decisive_questions(question)
-    presupposed = presupposed_kind(question)
+    presupposed, free = presupposed_kind(question), free_wording_questions(question)
     for text, other in related.items():
         arguments = {"opposite": text, "answer": answer, "other_answer": other.answer}
         if leaves_no_answer(question, text, other.answer):
-            return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+            return abstain("other_answer_excludes", {"opposite": text, "other_answer": other.answer})
         if text in presence:
             if lacks_presence(question, answer, other.answer):
                 return abstain("organ_not_seen", {"opposite": text, "other_answer": other.answer})
+        elif text in free:
+            if text == largest_organ_question(question) and is_no(answer) and names_as_largest(question, other.answer):
+                return abstain("other_answer_excludes", {"opposite": text, "other_answer": other.answer})
         elif text in presupposed:
             continue
         elif text in decisive:  # the answer follows from it, or is surer

@@ -268,7 +268,7 @@ class Guards:
     ) -> GuardedAnswer:
         answer = following_related(query.question, prediction, related)
         if self.model.has_closed_answers:
-            answer = of_asked_form(query.question, answer)
+            answer = of_asked_form(query.question, answer, self.model.question_bank)
         answer = calibrated(answer, self.card)
         answer = listed_alternatives(query.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])

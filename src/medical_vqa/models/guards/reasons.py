@@ -43,6 +43,9 @@ SENTENCES: Mapping[str, str] = {
         "neither answer means anything."
     ),
     "organ_not_seen": "The model answers {other_answer} to “{opposite}”, so an answer about it would mean nothing.",
+    "other_answer_excludes": (
+        "The model answers {other_answer} to “{opposite}”, which excludes this question or its answer."
+    ),
     "picture_does_not_matter": (
         "The picture does not change the answer to this question: other pictures of this type get the same answer."
     ),

@@ -12,10 +12,16 @@ from medical_vqa.models.questions.image_kind import (
     kind_choice,
     kind_claims,
     kind_named,
+    kind_question,
     presupposed_kind,
     yes_or_no,
 )
-from medical_vqa.models.questions.presence import presence_wording
+from medical_vqa.models.questions.presence import (
+    largest_organ_question,
+    names_as_largest,
+    names_organ,
+    presence_wording,
+)
 from medical_vqa.models.questions.value_claims import ValueClaim, value_claims
 from medical_vqa.schema.records import Prediction
 
@@ -33,6 +39,12 @@ def decisive_questions(question: str) -> tuple[str, ...]:
         *((choice.open_question,) if choice is not None else ()),
         *((wording,) if wording is not None else ()),
     )
+
+
+def free_wording_questions(question: str) -> tuple[str, ...]:
+    """Further related questions of a wording that training has not: its answer follows from theirs, or agrees."""
+    kind, largest = kind_question(question), largest_organ_question(question)
+    return (*((kind.open_question,) if kind is not None else ()), *((largest,) if largest is not None else ()))
 
 
 def following_related(question: str, prediction: Prediction, related: Mapping[str, Prediction]) -> Prediction:
@@ -56,14 +68,21 @@ def following_related(question: str, prediction: Prediction, related: Mapping[st
         alternatives = ((other, 1 - confidence),) if confidence is not None and confidence > 0.5 else ()
         answer = yes_or_no(yes, question)
         return dataclasses.replace(prediction, answer=answer, confidence=confidence, alternatives=alternatives)
-    choice = kind_choice(question)
-    same = related.get(choice.open_question if choice is not None else presence_wording(question) or "")
+    choice, kind = kind_choice(question), kind_question(question)
+    open_question = choice.open_question if choice is not None else kind.open_question if kind is not None else None
+    same = related.get(open_question or presence_wording(question) or "")
+    largest = related.get(largest_organ_question(question) or "")
+    if names_organ(question) is not None and largest is not None and names_as_largest(question, largest.answer):
+        answer = yes_or_no(True, question)
+        return dataclasses.replace(prediction, answer=answer, confidence=largest.confidence, alternatives=())
     if same is None:
         return prediction
     if choice is not None:
         decides = kind_named(same.answer, choice.attribute) in choice.values
+    elif kind is not None:
+        decides = kind_named(same.answer, kind.attribute) is not None
     else:
-        surer = (same.confidence or 0) > (prediction.confidence or 0)
+        surer = names_organ(question) is not None or (same.confidence or 0) > (prediction.confidence or 0)
         decides = surer and (is_yes(same.answer) or is_no(same.answer))
     if not decides:
         return prediction

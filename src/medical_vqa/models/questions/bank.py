@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
+from medical_vqa.models.questions.aspects import Aspect, asked_aspect
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
@@ -185,6 +186,14 @@ class QuestionBank:
         of_organ = self._disease_answers.get((chinese, *disease))
         return of_organ or self._disease_answers.get((chinese, disease.aspect, None))
 
+    def aspect_answers(self, question: str) -> frozenset[str] | None:
+        """Normalized answers to training questions in the same language for the same aspect, such as the plane.
+
+        None where what a question asks for is not known (`asked_aspect`), and where no training question asks for it.
+        """
+        aspect = asked_aspect(question)
+        return None if aspect is None else self._aspect_answers.get((is_chinese(question), aspect))
+
     def __contains__(self, question: object) -> bool:
         """Whether a text is a training question, apart from case and punctuation."""
         return isinstance(question, str) and squad_normalize(question) in self._places
@@ -219,6 +228,15 @@ class QuestionBank:
                 for organ in (disease.organ, None):
                     key = (is_chinese(question.text), disease.aspect, organ)
                     answers.setdefault(key, set()).update(question.answers)
+        return {key: frozenset(of_key) for key, of_key in answers.items()}
+
+    @cached_property
+    def _aspect_answers(self) -> Mapping[tuple[bool, Aspect], frozenset[str]]:
+        """Language and aspect -> answers of the training questions."""
+        answers: dict[tuple[bool, Aspect], set[str]] = {}
+        for question in self.questions:
+            if (aspect := asked_aspect(question.text)) is not None:
+                answers.setdefault((is_chinese(question.text), aspect), set()).update(question.answers)
         return {key: frozenset(of_key) for key, of_key in answers.items()}
 
     @cached_property

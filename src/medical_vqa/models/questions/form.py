@@ -58,7 +58,7 @@ _FOLLOW_UP = re.compile(
 _CHINESE_FOLLOW_UP = re.compile(r"^\W*(?:那|那么|还有)?(?P<topic>[\u4e00-\u9fff]{1,8}?)呢\W*$")
 _JOINED = re.compile(
     r"^\W*(?:is|are|was|were|do|does|did|can|could|has|have|what|where|which|who|how)\b.*?(?:\band|[,;])\s+(?:and\s+)?"
-    r"(?:is|are|was|were|does|do|did|can|could|has|have|what|where|who|how|when)\b",
+    r"(?:is|are|was|were|does|do|did|can|could|has|have|what|which|where|who|how|when)\b",
     re.IGNORECASE,
 )
 """Two questions joined by a word or a comma (``Is there a lung and is it black?``)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 
+from medical_vqa.models.questions.aspects import asked_aspect
 from medical_vqa.models.questions.plain_words import rest_of, statement_of
 from medical_vqa.models.questions.premises import BODY_PART_QUESTION, is_knowledge
 from medical_vqa.text import is_chinese
@@ -53,13 +54,15 @@ _ONE_OF = {
     )
     for attribute, names in _NAMES.items()
 }
-_WEIGHTED = re.compile(r"\bt[12]w?\b|\bflair\b|\bweight(?:ed|ing)\b|加权")
+_WEIGHTED = re.compile(r"\bt[12]w?\b|\bflair\b|\bweight(?:ed|ing)\b|\bsequences?\b|加权|权重|序列")
 """Words that only magnetic resonance imaging has."""
 _TAIL = r"(?:[ -](?:images?|imaging|scans?|planes?|sections?|views?|weight(?:ed|ing)))*"
 _CHINESE_TAIL = "(?:图像|图片|影像|扫描|检查|成像|加权|的)*"
 _CHOICE = re.compile(r"\bor\b|还是|或者?")
 _OF_CHOICE = frozenset(("which", "what", "either", "between"))
 _CHINESE_OF_CHOICE = re.compile("哪一?[个种类]?|什么")
+_OF_OPEN = frozenset(("what", "which", "how", "name", "state", "specify", "give", "list", "system"))
+_CHINESE_OF_OPEN = re.compile("哪一?[个种类]?|什么|怎么样?|怎|样|序列|权重")
 _PART = re.compile("brain|skull|cranium|大?脑部?")
 
 
@@ -83,6 +86,16 @@ class KindClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class KindQuestion:
+    """What kind of picture an open question asks for, in whatever words."""
+
+    attribute: Attribute
+    """What it is about."""
+    open_question: str
+    """The same question in the words that training asks most."""
+
+
+@dataclass(frozen=True, slots=True)
 class KindChoice:
     """The kinds between which a question lets one choose."""
 
@@ -101,7 +114,7 @@ def kind_claims(question: str) -> tuple[KindClaim, ...]:
     A question whose other words say nothing more (``rest_of``) is one, whatever its form (``This is a CT, right?``).
     """
     text = statement_of(question)
-    if _CHOICE.search(text):
+    if _CHOICE.search(text) or asked_aspect(question) is not None:
         return ()
     words, rest = _names_in(text)
     if not words or any(len(of_attribute) > 1 for of_attribute in words.values()) or rest_of(rest):
@@ -128,6 +141,17 @@ def kind_choice(question: str) -> KindChoice | None:
         return None
     attribute = several[0]
     return KindChoice(attribute, frozenset(words[attribute]), _OPEN_QUESTIONS[attribute][is_chinese(question)])
+
+
+@lru_cache(maxsize=4096)
+def kind_question(question: str) -> KindQuestion | None:
+    """What kind of picture is all that an open question asks for (``Which sequence is this?``); None for others."""
+    aspect = asked_aspect(question)
+    attribute = next((one for one in _OPEN_QUESTIONS if one == aspect), None)
+    words, rest = _names_in(statement_of(question))
+    if attribute is None or attribute in words or rest_of(_CHINESE_OF_OPEN.sub(" ", rest), _OF_OPEN):
+        return None
+    return KindQuestion(attribute, _OPEN_QUESTIONS[attribute][is_chinese(question)])
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
-from medical_vqa.models.questions.presence import presence_wording
+from medical_vqa.models.questions.presence import presence_wording, takes_yes_or_no
 from medical_vqa.text import is_chinese
 
 BODY_PART_QUESTION = "Which part of the body does this image belong to?"
@@ -41,7 +41,20 @@ _ATTRIBUTE = re.compile(
     re.IGNORECASE,
 )
 """Questions for an attribute of what they name, whatever their verb (``What color does the lung show?``)."""
-_COUNT = re.compile(r"\bhow many\b|\bnumber of\b|几|多少", re.IGNORECASE)
+_COUNT = re.compile(r"\bhow many\b|\bnumber of\b|^\W*count\b|几(?!乎)|多少", re.IGNORECASE)
+_COUNTED_NOUN = re.compile(
+    r"\b(?:how many|number of|count) (?:(?:the|existing|different|visible|total|main|other|(?:kinds?|types?) of) )*"
+    r"(?!(?:are|is|do|does|can|could|have|has|in|on|there|you|the|this|exist)\b)(?P<noun>[a-z]+)"
+)
+_CHINESE_COUNTED_NOUN = re.compile(
+    "(?:多少|几)[个种张幅处块条只根位名层次片]?(?P<noun>(?!是|在|存|被|可|能)[\u4e00-\u9fff]{1,4})"
+)
+_COUNTS_TOGETHER = re.compile(
+    r"\b(?:how many|number of)\b(?:(?!\b(?:are|is|do|does|can|have|has|in|on|of)\b)[^?])*\band\b"
+    r"(?:(?!\b(?:are|is|do|does|can|have|has|in|on)\b)[^?])*"
+    "|(?:多少|几)[^?\uff1f]*(?:和|与|及)[^?\uff1f]*",
+    re.IGNORECASE,
+)
 _COMPARISON = re.compile(r"\bthan (?:the |a |an )?(?!normal\b|usual\b)\w|比", re.IGNORECASE)
 _PATIENT_SIDE = re.compile(
     r"\b(?:left|right)(?: hand)?(?: side| half| part)? (?:of|to) (?:the|this|that|a) (?:patient|person)\b"
@@ -104,17 +117,21 @@ def organ_of_system(question: str) -> str | None:
 
 
 def counted_topic(question: str) -> str | None:
-    """The organ or finding that a question counts (``How many kidneys ...?`` -> ``kidney``); None where it counts none.
+    """What a question counts, in the singular (``How many kidneys ...?`` -> ``kidney``); None where it counts nothing.
 
-    Also None where it counts something else (``How many organs are there?``).
+    Several organs together are one topic (``kidney and lung``), which training counts only where a question of it does.
     """
     if _COUNT.search(question) is None:
         return None
     structures = anatomy().structures_in(question)
     if structures:
-        return structures[0].name
+        joined = _COUNTS_TOGETHER.search(question)
+        together = anatomy().structures_in(joined.group()) if joined is not None else []
+        return " and ".join(sorted(one.name for one in together)) if len(together) > 1 else structures[0].name
     finding = FINDING.search(question) or re.search(CHINESE_FINDING, question)
-    return re.sub(r"s$", "", finding.group().lower()) if finding is not None else None
+    noun = _COUNTED_NOUN.search(question.lower()) or _CHINESE_COUNTED_NOUN.search(question)
+    name = finding.group().lower() if finding is not None else noun.group("noun") if noun is not None else None
+    return re.sub(r"(?<=[^su])s$", "", re.sub("ies$", "y", name)) if name is not None else None
 
 
 def presence_questions(question: str) -> tuple[str, ...]:
@@ -160,7 +177,7 @@ def _affirms(question: str, answer: str) -> bool:
         return False
     if _COUNT.search(question) is not None:
         return answer.strip().lower().rstrip(".。") not in _NONE
-    return is_yes(answer) and asks_yes_or_no(question)
+    return is_yes(answer) and takes_yes_or_no(question)
 
 
 def _affirmed_by(answer: str) -> list[Structure]:

@@ -19,6 +19,9 @@ SCOPE_SENTENCES: Mapping[str, str] = {
     "question_too_long": "The question has {number} words, of which the model reads {limit}; ask a shorter one.",
     "several_questions": "These are {number} questions; ask one at a time.",
     "incomplete_question": "It is not clear what you want to know about {topic}; ask a whole question.",
+    "missing_subject": (
+        "The question does not say what it is about; name an organ or a finding, or ask for the modality or the plane."
+    ),
     "unknown_word": "The model does not know the word {words}; ask again without it.",
     "unknown_words": "The model does not know the words {words}; ask again without them.",
     "untrained_term": "None of the model's training questions is about {terms}; ask again without it.",

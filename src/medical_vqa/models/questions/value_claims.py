@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.plain_words import rest_of, statement_of
+from medical_vqa.models.questions.presence import LARGEST_ORGAN
 from medical_vqa.text import is_chinese
 
 _NUMBERS = {
@@ -82,8 +83,7 @@ def value_claims(question: str) -> tuple[ValueClaim, ...]:
         return _attribute(text, rest, mentions[0][0], name, chinese=chinese)
     if rest_of(_LARGEST.sub(" ", rest)):
         return ()
-    open_question = "图片中最大的器官是什么?" if chinese else "What is the largest organ in the picture?"
-    return (ValueClaim(open_question, re.compile(rf"^{re.escape(name)}$"), re.compile(r"^(?!yes$|no$)\D+$")),)
+    return (ValueClaim(LARGEST_ORGAN[chinese], re.compile(rf"^{re.escape(name)}$"), re.compile(r"^(?!yes$|no$)\D+$")),)
 
 
 def _attribute(text: str, rest: str, word: str, name: str, *, chinese: bool) -> tuple[ValueClaim, ...]:
