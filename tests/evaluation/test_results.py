@@ -9,10 +9,10 @@ import pytest
 
 from medical_vqa.errors import ConfigError, DataError
 from medical_vqa.evaluation.protocols.base import Context
-from medical_vqa.evaluation.reporting.summary import headline, plain_words, row_lines, without_leaks_line
+from medical_vqa.evaluation.reporting.summary import headline, plain_words, row_lines, withheld_line, without_leaks_line
 from medical_vqa.evaluation.scoring import LeakedRows, find_metric
 from medical_vqa.schema.prediction_card import AnsweringModel
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.records import Example, GuardRecord, Prediction
 from medical_vqa.schema.result_files import read_results, write_results
 
 MODEL = AnsweringModel(name="compact", family="compact")
@@ -265,3 +265,50 @@ def test_a_hundred_thousand_predictions_are_joined_and_scored(score):
     found = score(rows, given)
     assert (found.counts.scored, found.excluded[0].n) == (n - 1, 1)
     assert found.metrics[0].score.value == pytest.approx(0.75, abs=1e-4)
+
+
+def guarded(predictions, withheld):
+    """The predictions, each with a decision of the guards; `withheld` are id -> reason code."""
+    return [replace(one, guards=GuardRecord(one.id in withheld, withheld.get(one.id))) for one in predictions]
+
+
+def test_what_the_guards_withhold_is_scored_apart_and_changes_no_other_score(examples, predictions, score):
+    codes = {"3": "contradiction", "5": "low_confidence", "6": "low_confidence", "1": "contradiction"}
+    plain, results = score(examples, predictions), score(examples, guarded(predictions, codes))
+    assert results.model_copy(update={"withheld": None}) == plain
+    guards = results.withheld
+    assert (guards.checked, guards.withheld) == (6, 4)
+    assert dict(guards.reasons) == {"contradiction": 2, "low_confidence": 2}
+    assert (guards.visible["em"].value, guards.visible["em"].n, guards.visible["em"].clusters) == (1.0, 2, 2)
+    assert (guards.hidden["em"].value, guards.hidden["em"].n) == (0.25, 4)
+    assert plain.withheld is None
+    assert withheld_line(plain) == ""
+    assert withheld_line(results).startswith(
+        "guards withhold 4 of 6 answers (contradiction 2, low confidence 2) · EM 100.0 ["
+    )
+    assert " on the 2 shown · EM 25.0 " in withheld_line(results)
+    sentence = next(line for line in plain_words(results) if "guards" in line)
+    assert (
+        "withhold 4 of 6 (contradiction 2, low confidence 2); of the 2 that are shown, 100 in 100 are right" in sentence
+    )
+    assert sentence.endswith("of the withheld ones 25 in 100.")
+
+
+@pytest.mark.parametrize(
+    ("withheld", "line", "sentence"),
+    [
+        ((), "guards withhold 0 of 6 answers · EM 50.0 [", "The guards withhold none of 6 answers."),
+        ("123456", "guards withhold 6 of 6 answers (quality 6) · EM – [no interval]", "; nothing is shown, of the"),
+    ],
+)
+def test_guards_that_withhold_nothing_or_everything(examples, predictions, score, withheld, line, sentence):
+    results = score(examples, guarded(predictions, dict.fromkeys(withheld, "quality")))
+    assert withheld_line(results).startswith(line)
+    assert any(sentence in words for words in plain_words(results))
+
+
+def test_only_scored_answers_count_as_withheld(examples, predictions, score):
+    given = guarded(
+        [*predictions, Prediction("other", "lung"), Prediction("1", "lung")], {"other": "quality", "1": "quality"}
+    )
+    assert (score(examples, given).withheld.checked, score(examples, given).withheld.withheld) == (5, 0)

@@ -172,7 +172,7 @@ def score(
     if metric is not None and not by:
         raise ConfigError(f"--metric {metric!r}: is the metric of --by; name a fact too, such as --by answer_type")
     from medical_vqa.evaluation.reporting.protocol_table import protocol_table
-    from medical_vqa.evaluation.reporting.summary import row_lines, without_leaks_line
+    from medical_vqa.evaluation.reporting.summary import row_lines, withheld_line, without_leaks_line
 
     scores = api.score(
         predictions,
@@ -196,6 +196,8 @@ def score(
         echo(line, err=as_json)
     if results.without_leaks:
         echo(without_leaks_line(results), err=as_json)
+    if results.withheld:
+        echo(withheld_line(results), err=as_json)
     if protocol and not as_json:
         echo(f"\n{protocol_table(results.protocols)}")
     for table in tables:

@@ -330,6 +330,21 @@ class WithoutLeaks(SchemaModel):
     """Baseline name -> metric name -> value on the remaining rows."""
 
 
+class Withheld(SchemaModel):
+    """What the guards do to the scored answers, by the predictions file; all other scores are of all answers."""
+
+    checked: Count
+    """Number of scored answers that the guards decided about."""
+    withheld: Count
+    """Number of those that a person is not shown."""
+    reasons: Mapping[str, Count]
+    """Reason code (``low_confidence``, ``contradiction`` ...) -> number of answers, the most frequent first."""
+    visible: Mapping[str, Score]
+    """Metric name -> score of the answers that are shown."""
+    hidden: Mapping[str, Score]
+    """Metric name -> score of the answers that are withheld."""
+
+
 class Reasoning(SchemaModel):
     """Answers whose text holds reasoning, such as ``<think>...</think><answer>CT</answer>``."""
 
@@ -368,6 +383,8 @@ class Results(SchemaModel):
     """Metrics of the protocol; the first is the headline."""
     without_leaks: WithoutLeaks | None = None
     """Scores without leaked rows; null where no training part is known to share an image."""
+    withheld: Withheld | None = None
+    """What the guards withhold; null where the predictions carry no decisions (``predict --guards`` records them)."""
     protocols: tuple[ProtocolScore, ...] = ()
     """The same predictions under the requested published protocols."""
     breakdowns: tuple[Breakdown, ...] = ()

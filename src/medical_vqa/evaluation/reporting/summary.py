@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
-from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score, WithoutLeaks
+from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score, Withheld, WithoutLeaks
 
 
 def headline(results: Results) -> str:
@@ -84,6 +84,25 @@ def left_out(clean: WithoutLeaks) -> str:
     return ", ".join(parts)
 
 
+def withheld_line(results: Results) -> str:
+    """What the guards withhold and how good the rest is, in one line; empty if the predictions have no decisions."""
+    guards = results.withheld
+    if guards is None:
+        return ""
+    on_visible = f" on the {guards.checked - guards.withheld:,} shown"
+    parts = [(guards.visible, on_visible), (guards.hidden, " on those withheld")][: 2 if guards.withheld else 1]
+    scores = [
+        ", ".join(f"{m.label} {percent(of[m.name].value)} {bounds(of[m.name].interval)}" for m in results.metrics) + on
+        for of, on in parts
+    ]
+    reasons = f" ({_reasons(guards)})" if guards.withheld else ""
+    return " · ".join([f"guards withhold {guards.withheld:,} of {count(guards.checked, 'answer')}{reasons}", *scores])
+
+
+def _reasons(guards: Withheld) -> str:
+    return ", ".join(f"{code.replace('_', ' ')} {n:,}" for code, n in guards.reasons.items())
+
+
 def plain_words(results: Results) -> list[str]:
     """Sentences: accuracy, unanswered rows, leaks, certainty, gain over the baseline, weakest group."""
     first = results.metrics[0]
@@ -92,6 +111,7 @@ def plain_words(results: Results) -> list[str]:
         _unanswered(first),
         _reasoning(results),
         _leaks(first, results),
+        _guards(first, results),
         _certainty(first, results),
         _baseline(first),
         _weakest_group(results),
@@ -190,6 +210,25 @@ def may_be_learned(results: Results) -> bool:
     if clean is None or not leaked_rows(results):
         return False
     return clean.trained_on != 0 or clean.near_duplicates > 0 or clean.same_group > 0
+
+
+def _guards(metric: MetricResult, results: Results) -> str:
+    """What a person would see of these answers."""
+    guards = results.withheld
+    if guards is None:
+        return ""
+    visible, hidden = guards.visible[metric.name], guards.hidden[metric.name]
+    if not guards.withheld:
+        return f"The guards withhold none of {count(guards.checked, 'answer')}."
+    of_shown = "nothing is shown"
+    if visible.value is not None:
+        right = f"{_in_hundred(visible.value)} in 100 are right {bounds(visible.interval)}"
+        of_shown = f"of the {visible.n:,} that are shown, {right}"
+    return (
+        f"The scores are of all answers. A person is not shown all of them: the guards withhold "
+        f"{guards.withheld:,} of {guards.checked:,} ({_reasons(guards)}); {of_shown}, of the withheld ones "
+        f"{_in_hundred(hidden.value or 0.0)} in 100."
+    )
 
 
 def _certainty(metric: MetricResult, results: Results) -> str:
