@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medical_vqa.data.imaging import stack
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.models.base import Localization
@@ -357,6 +358,14 @@ def test_a_single_upload_keeps_its_values_where_it_has_more_than_8_bits(client):
     body = {"image_id": wide["image_id"], "question": "Is it?", "window": "60000,1000"}
     answer = client.post("/ask_question", json=body).json()
     assert (answer["answer"], answer["frame"], answer["slices"]) == ("0 Is it?", 0, [])
+
+
+def test_of_more_frames_than_decode_in_the_time_of_one_the_picture_alone_is_stored(client, monkeypatch):
+    monkeypatch.setattr(stack, "_MOST_FRAMES", 2)  # the server decodes in this process
+    image_id = client.post("/upload_image", files={"image_file": enhanced()}).json()["image_id"]
+    assert client.get(f"/images/{image_id}").json()["values"] is None
+    assert "upload it to /series" in problem(client.get(f"/images/{image_id}/values"), 404, "no_values")
+    assert upload(client, enhanced()).series[0].planes["axial"] == 3
 
 
 def test_a_picture_of_8_bits_has_one_view_and_no_values(client):

@@ -327,9 +327,9 @@ def read_questions(body: bytes) -> list[bytes]:
         try:
             lines.append(JobQuestion.model_validate_json(line).model_dump_json().encode() + b"\n")
         except ValidationError as error:
-            first = {**error.errors(include_url=False, include_input=False)[0]}
-            first["loc"] = ("line", *(first["loc"] or ("line",)))
-            raise ApiError(422, "invalid", f"line {number}: {validation_message([first])}") from None
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ("body", *(first["loc"] or ("line",)))
+            raise ApiError(422, "invalid", f"line {number}: {validation_message([{**first, 'loc': place}])}") from None
     if not lines:
         raise ApiError(422, "invalid", "expected one JSON object with image_id and question per line, got none")
     return lines

@@ -25,6 +25,7 @@ _LEVELS = 65_535
 _WHITE = 255  # of 8 bits
 _MOST_VALUES = 24_000_000  # of one picture
 _MOST_STACKED = 8_000_000  # of all frames: decoding them must not take much longer than decoding one
+_MOST_FRAMES = 1_000  # each takes a millisecond, however small it is
 
 
 def read_stack(data: bytes, decoded: DecodedFrame, *, limits: DecodeLimits) -> Volume | None:
@@ -78,6 +79,8 @@ def _dicom_stack(data: bytes, decoded: DecodedFrame, limits: DecodeLimits) -> Vo
         return data
 
     rows, columns = int(decoded.header_fields["Rows"]), int(decoded.header_fields["Columns"])
+    if decoded.frames > _MOST_FRAMES:
+        return None
     if decoded.frames * rows * columns > (_MOST_VALUES if decoded.frames == 1 else _MOST_STACKED):
         return None
     reader = SliceReader("the file", limits)

@@ -34,6 +34,8 @@ class DecoderLimits:
     """Uploads that may wait, or be decoded, at once."""
     deadline: float
     """Seconds in which an upload is decoded or refused, the wait for a decoder included."""
+    timeout_setting: str = "MEDICAL_VQA_DECODE_TIMEOUT"
+    """The setting that raises `timeout`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +60,8 @@ class DecoderPool:
         """
         self._limits = limits
         self._threads = DaemonThreads(max(1, processes), "decode")
-        self._processes = [DecoderProcess(limits.memory_bytes, limits.timeout) for _ in range(processes)]
+        advice = f"make it smaller, or raise {limits.timeout_setting}"
+        self._processes = [DecoderProcess(limits.memory_bytes, limits.timeout, advice) for _ in range(processes)]
         self._idle: list[DecoderProcess | None] = [*self._processes] if processes else [None]
         self._queue: FairQueue[_Waiting] = FairQueue()
         self._running: set[asyncio.Task[None]] = set()

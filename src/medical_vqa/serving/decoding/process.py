@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -37,9 +38,10 @@ class Job(Protocol[Result_co]):
 class DecoderProcess:
     """One process, started with the first upload unless `start` was called, and again after it has died."""
 
-    def __init__(self, memory_bytes: int, timeout: float) -> None:
+    def __init__(self, memory_bytes: int, timeout: float, advice: str = "make it smaller") -> None:
         self._memory_bytes = memory_bytes
         self._timeout = timeout
+        self._advice = advice  # where the time is over
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -68,7 +70,7 @@ class DecoderProcess:
                 if not pipe.poll(min(self._timeout, remaining)):
                     if remaining < self._timeout:
                         raise deadline_exceeded(self._timeout)
-                    raise ImageError(f"{UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; make it smaller")
+                    raise ImageError(f"{UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; {self._advice}")
                 result = pipe.recv()
             except (EOFError, OSError) as error:
                 self.stop()
@@ -152,6 +154,7 @@ def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _import_readers()
     _limit_memory(memory_bytes)  # beyond that of the decoders, which this module has imported with `upload`
     pipe.send(None)
     while True:
@@ -169,6 +172,13 @@ def _decode_jobs(pipe: Connection, memory_bytes: int) -> None:
         del job
         pipe.send(result)
         del result
+
+
+def _import_readers() -> None:
+    """Import what reads the formats of hospitals: on a busy machine that takes seconds, which no file must wait for."""
+    for module in ("dicom.slices", "nifti"):
+        with contextlib.suppress(ImportError):  # packages of an extra, whose absence the first such file reports
+            importlib.import_module(f"medical_vqa.data.imaging.{module}")
 
 
 def _end_with_parent() -> None:

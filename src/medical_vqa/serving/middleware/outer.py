@@ -130,7 +130,7 @@ class OuterMiddleware:
             await problem_response(error, scope["path"])(scope, receive, send_response)
         finally:
             self._metrics.http_in_progress.dec()
-            scope |= {name: answered[name] for name in ("route", "client_name") if name in answered}
+            scope.update({name: answered[name] for name in ("route", "client_name") if name in answered})
             self._write(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - start)
 
     def _record(self, error: ApiError, exception: Exception) -> None:

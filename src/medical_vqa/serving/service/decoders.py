@@ -43,6 +43,7 @@ class Decoders:
                 timeout=settings.series_timeout,
                 queue_size=_SERIES_QUEUE,
                 deadline=settings.deadline + settings.series_timeout,
+                timeout_setting="MEDICAL_VQA_SERIES_TIMEOUT",
             ),
         )
         self._limits = DecodeLimits(
