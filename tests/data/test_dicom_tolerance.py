@@ -36,7 +36,7 @@ def dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
         pytest.skip("DCMTK is not installed")
     source, target = folder / "in.dcm", folder / "out.pgm"
     source.write_bytes(data)
-    subprocess.run(["dcm2pnm", "--write-raw-pnm", *options, source, target], check=True, capture_output=True)
+    subprocess.run(["dcmj2pnm", "--write-raw-pnm", *options, source, target], check=True, capture_output=True)
     return np.asarray(Image.open(target))
 
 
@@ -237,6 +237,45 @@ def test_values_above_unused_low_bits_are_what_dcmtk_shows(dtype: Any, tmp_path:
     shifted = made((plain << 4).astype(dtype), BitsStored=12, HighBit=15, **window)
     assert np.array_equal(decode_image(shifted).pixels, decode_image(made(plain, **window)).pixels)
     assert np.abs(decode_image(shifted).pixels[:, :, 0].astype(int) - dcmtk(shifted, tmp_path, "+Wi", "1")).max() <= 1
+
+
+@pytest.mark.parametrize("frame", range(3))
+def test_frames_of_one_bit_follow_each_other_without_filling_bits(frame: int) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (3, 9, 11)).astype(np.uint8)  # 99 bits a frame
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    data = made(bits, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=packed)
+    assert np.array_equal(decode_image(data, frame=frame).pixels[:, :, 0], 255 * bits[frame])
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+
+
+def colored(photometric: str) -> bytes:
+    elements = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PixelData": RGB.tobytes()}
+    return made(RGB[:, :, 0], PhotometricInterpretation=photometric, **elements)
+
+
+@pytest.mark.parametrize("photometric", ["HSV", "CMYK", "ARGB", "YBR_PARTIAL_422", "YBR_PARTIAL_420"])
+def test_colors_of_a_kind_that_is_not_read_are_refused_and_never_taken_for_red_green_and_blue(photometric: str) -> None:
+    with pytest.raises(UnsupportedImageError, match="PhotometricInterpretation; convert them to RGB"):
+        decode_image(colored(photometric))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_a_color_space_in_small_letters_is_the_same_one() -> None:
+    assert np.array_equal(decode_image(colored("rgb")).pixels, RGB)
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    inverted = decode_image(made(ramp, PhotometricInterpretation="monochrome1")).pixels[:, :, 0]
+    assert np.array_equal(inverted, 255 - ramp)
+
+
+def test_colors_of_a_compressed_stream_are_those_of_dcmtk_whatever_the_header_calls_them(tmp_path: Path) -> None:
+    dataset = dcmread(SHIPPED / "SC_rgb_dcmtk_+eb+cy+np.dcm")
+    dataset.PhotometricInterpretation = "YBR_PARTIAL_422"
+    out = io.BytesIO()
+    dataset.save_as(out)
+    expected = dcmtk(out.getvalue(), tmp_path)
+    assert np.abs(decode_image(out.getvalue()).pixels.astype(int) - expected).max() <= 3
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])

@@ -61,6 +61,7 @@ _DECODERS = {
     HTJ2KLosslessRPCL: "pylibjpeg",
     HTJ2K: "pylibjpeg",
 }
+_COLORS = {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
 _MAX_FRAGMENTS = 65_536
 _ITEM = b"\xfe\xff\x00\xe0"
 _BITS = {"PixelData": (1, 8, 16, 32, 64), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
@@ -96,6 +97,11 @@ def check_dataset(dataset: Dataset, name: str, limits: DecodeLimits, index: int 
     samples, frames = _needed(dataset, "SamplesPerPixel", name), _frame_count(dataset)
     if samples not in (1, 3):
         raise UnsupportedImageError(f"{name}: has {samples} samples in a pixel; give a gray or an RGB picture")
+    if samples == 3 and dataset.PhotometricInterpretation not in _COLORS:
+        raise UnsupportedImageError(
+            f"{name}: has colors of another kind than RGB, YBR_FULL and YBR_FULL_422 in the DICOM element "
+            "PhotometricInterpretation; convert them to RGB"
+        )
     if frames > limits.frames:
         raise TooLargeError(
             f"{name}: has {frames:,} frames; give a part of at most {limits.frames:,}{limits.advice('frames')}"
@@ -132,7 +138,12 @@ def _frame_count(dataset: Dataset) -> int:
 
 def _complete(dataset: Dataset) -> None:
     """Add elements that writers leave out although others determine them."""
-    photometric = str(dataset.get("PhotometricInterpretation") or "")
+    photometric = stated = str(dataset.get("PhotometricInterpretation") or "")
+    photometric = photometric.strip().upper()
+    if photometric.startswith("YBR_PARTIAL") and dataset.file_meta.TransferSyntaxUID not in PLAIN_SYNTAXES:
+        photometric = "YBR_FULL_422"  # a stream says itself how its colors are stored, as DCMTK reads it
+    if photometric != stated:
+        dataset.PhotometricInterpretation = photometric
     if dataset.get("SamplesPerPixel") is None:
         colored = photometric.startswith(("RGB", "YBR"))
         dataset.SamplesPerPixel = 3 if colored else 1
@@ -157,6 +168,8 @@ def stored_values(frame: Frame) -> NDArray[Any]:
     plugin = _DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
     if not plugin:
         shift = _check_length(frame, keyword, bits)
+        if bits == 1:
+            return _single_bits(frame)
         values = _decoded(frame, "")
         return values >> shift if shift else values
     if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and _needed(dataset, "BitsStored", name) > 8:
@@ -197,6 +210,15 @@ def _check_length(frame: Frame, keyword: str, bits: int) -> int:
         return 0
     dataset.BitsStored = int(high[0]) + 1  # so that the decoder does not cut the high bits off
     return shift
+
+
+def _single_bits(frame: Frame) -> NDArray[np.uint8]:
+    """A frame of 1 bit a pixel; frames follow each other without filling bits. Source: PS3.5, 8.1.1."""
+    rows, columns = int(frame.dataset.Rows), int(frame.dataset.Columns)
+    first = frame.index * rows * columns
+    packed = np.frombuffer(frame.dataset.PixelData, np.uint8)[first // 8 : (first + rows * columns + 7) // 8]
+    bits = np.unpackbits(packed, bitorder="little")[first % 8 :][: rows * columns]
+    return bits.reshape(rows, columns)
 
 
 def _decoded(frame: Frame, plugin: str) -> NDArray[Any]:
