@@ -1,5 +1,6 @@
 """Two models on the same questions: differences, tests and their corrections, against SciPy where it has them."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,14 @@ from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
 from medical_vqa.evaluation.reporting.comparison_text import comparison_text, conclusion, p_value
-from medical_vqa.evaluation.statistics import intervals
-from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, permutation_test, shared_rows
+from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, permutation_tests, shared_rows
 from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap
 
 BOOTSTRAP = Bootstrap(resamples=400)
+MODELS = {"good": 0.8, "middle": 0.6, "bad": 0.3}
+"""Probability of a right answer."""
 
 
 def rows(images=30, per_image=4):
@@ -89,14 +91,32 @@ def test_under_the_null_the_permutation_test_errs_as_often_as_it_says():
     assert 0.0 <= np.mean(np.array(found) <= 0.1) <= 0.2
 
 
-def test_very_many_groups_are_swapped_in_bundles(monkeypatch):
+def test_very_many_groups_are_swapped_in_bundles():
     """Ten bundles of four groups can be swapped in 1,024 ways, of which two keep the largest difference."""
-    monkeypatch.setattr(intervals, "_MAX_CLUSTERS", 10)
     examples = rows(images=40, per_image=1)
     first, second = (
         tally(exact_match(), examples, {row.id: Prediction(row.id, text) for row in examples}) for text in ("yes", "no")
     )
-    assert permutation_test(first, second, resamples=20_000, seed=0) == pytest.approx(2 / 1024, rel=0.5)
+    (found,) = permutation_tests([(first, second)], resamples=20_000, seed=0, most_groups=10)
+    assert found == pytest.approx(2 / 1024, rel=0.5)
+
+
+def test_all_pairs_are_tested_under_the_same_permutations_as_exactly_as_each(monkeypatch):
+    """Of models on nine images the 512 ways to swap are counted out; of ten models as many permutations are drawn."""
+    examples, rng = rows(images=9), np.random.default_rng(7)
+    models = {name: answers(examples, lambda *_, best=best: rng.random() < best) for name, best in MODELS.items()}
+    image_of = np.array([int(row.id.split("-")[0]) for row in examples])
+    signs = np.array(list(itertools.product((-1, 1), repeat=9)))
+    for pair in compare(exact_match(), models, Bootstrap(resamples=20_000)):
+        first, second = (tally(exact_match(), examples, models[name].answers) for name in (pair.first, pair.second))
+        by_image = np.bincount(image_of, first.counts[:, 0] - second.counts[:, 0])
+        exact = np.mean(np.abs(signs @ by_image) >= abs(by_image.sum()) - 1e-9)
+        assert pair.permutation_p == pytest.approx(exact, abs=0.015)
+    drawn, generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: drawn.append(seed) or generator(seed))
+    ten = {f"{name} {copy}": one for copy in range(4) for name, one in models.items() if copy < 3 or name == "good"}
+    assert len(compare(exact_match(), ten, Bootstrap(resamples=7))) == 45
+    assert len(drawn) == 2  # for the intervals, and for the permutations
 
 
 def test_rows_that_only_some_models_answered_are_compared_like_the_others():

@@ -54,8 +54,12 @@ def compare_files(
     split: Split | None = None,
     where: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
+    metric: str | None = None,
 ) -> list[Comparison]:
-    """`compare`, with the name of each file: model name -> predictions file; the other arguments are the same."""
+    """`compare`, with the name of each file: model name -> predictions file; the other arguments are the same.
+
+    Only the pairs of one `metric` are computed where it is named.
+    """
     rows = answered_rows_of_all(list(files.values()), selection, split, where)
     require_same_rows(list(files.values()), rows)
     examples = rows[0].examples()
@@ -82,5 +86,6 @@ def compare_files(
             for name, answered in joined.items()
         }
         scored, metrics = squad_answers(paired)
-    pairs = [pair for metric in metrics for pair in compare_models(metric, scored)]
+    named_metrics = [one for one in metrics if metric in (None, one.name)]
+    pairs = [pair for one in named_metrics for pair in compare_models(one, scored)]
     return [pair.model_copy(update={"notes": tuple(sentences)}) for pair in pairs]

@@ -99,7 +99,7 @@ def _tested(entries: Sequence[Entry]) -> Board:
     if len(present) > _MAX_MODELS:
         return Board(entries, untested=f"Not tested in pairs: more than {_MAX_MODELS} models.")
     try:
-        pairs = [pair for pair in compare_files(present) if pair.metric == entries[0].headline.name]
+        pairs = compare_files(present, metric=entries[0].headline.name)
     except MedicalVqaError as error:
         return Board(entries, untested=f"Not tested in pairs: {error}")
     return Board(entries, pairs)

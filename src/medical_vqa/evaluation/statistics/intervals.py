@@ -148,15 +148,13 @@ def _drawn_weights(seed: int, resamples: int, clusters: int) -> Iterator[Weights
         yield np.bincount(draws.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.uint8)
 
 
-def bundled(sums: Floats, seed: int) -> Floats:
-    """The sums of `_MAX_CLUSTERS` random bundles of clusters; where there are no more clusters, the sums themselves.
+def bundled(sums: Floats, seed: int, most: int = _MAX_CLUSTERS) -> Floats:
+    """The sums of so many random bundles of clusters; where there are no more clusters, the sums themselves.
 
     Sums of independent groups are independent, and so many of them vary as the single ones do: a million groups then
     cost no more than ten thousand, and the interval stays the same to the third digit.
     """
-    if len(sums) <= _MAX_CLUSTERS:
+    if len(sums) <= most:
         return sums
-    bundle = np.random.default_rng(seed).permutation(len(sums)) % _MAX_CLUSTERS
-    of_bundles = np.zeros((_MAX_CLUSTERS, sums.shape[1]))
-    np.add.at(of_bundles, bundle, sums)
-    return of_bundles
+    bundle = np.random.default_rng(seed).permutation(len(sums)) % most
+    return np.stack([np.bincount(bundle, column, most) for column in sums.T], axis=1)
