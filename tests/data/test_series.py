@@ -358,6 +358,45 @@ def test_padding_of_a_series_is_dark_and_does_not_count_as_in_a_single_slice(tmp
     assert (read_series(tmp_path).view().pixels[:, :12] <= 3).all()
 
 
+@pytest.mark.parametrize(("unit", "scale"), [("mm", 1.0), ("meter", 0.001), ("micron", 1000.0), ("unknown", 1.0)])
+def test_a_nifti_volume_is_measured_in_millimeters_whatever_its_unit(unit: str, scale: float, tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(patient(), np.diag([-2 * scale, -3 * scale, 4 * scale, 1]))
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "a.nii")
+    assert read_series(tmp_path / "a.nii").spacing == pytest.approx((2, 3, 4))
+
+
+def test_a_nifti_volume_without_an_orientation_has_no_sides_and_one_plane(tmp_path: Path) -> None:
+    nibabel.Nifti1Image(patient(), None).to_filename(tmp_path / "a.nii")
+    volume = read_series(tmp_path / "a.nii")
+    alone = decode_image((tmp_path / "a.nii").read_bytes())
+    assert (volume.located, list(volume.slices), alone.plane, volume.view().plane) == (False, ["axial"], None, None)
+    for warnings in (volume.warnings, alone.warnings):
+        assert any("does not state how it lies in the patient" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_of_several_nifti_volumes_the_first_is_read_alone_and_this_is_said(name: str, tmp_path: Path) -> None:
+    values = np.stack([patient(), 2 * patient(), 3 * patient()], axis=-1)
+    nibabel.Nifti1Image(values, np.diag([-1, -1, 3, 1])).to_filename(tmp_path / name)
+    volume = read_series(tmp_path / name, limits=DecodeLimits(inflated_bytes=4000))  # of 3840 bytes each
+    assert (volume.values.max(), volume.warnings) == (HEAD, ("the file holds 3 volumes, of which the first was read",))
+    limits = DecodeLimits(inflated_bytes=3839, settings={"inflated_bytes": "BYTES"})
+    with pytest.raises(TooLargeError, match="its volume has 0 million bytes; give a part of it or raise BYTES"):
+        read_series(tmp_path / name, limits=limits)
+
+
+@pytest.mark.parametrize("pixdim", [0, np.nan])
+def test_a_nifti_header_whose_sizes_are_none_is_refused_by_what_is_wrong(pixdim: float, tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(patient(), None)
+    data = bytearray(image.to_bytes())
+    header = nibabel.Nifti1Header(bytes(data[:348])).structarr.copy()
+    header["pixdim"] = pixdim
+    (tmp_path / "a.nii").write_bytes(header.tobytes() + data[348:])
+    with pytest.raises(ImageError, match="expected an orientation and sizes of voxels in the NIfTI header"):
+        read_series(tmp_path / "a.nii")
+
+
 @pytest.mark.parametrize("elements", [
     {"WindowCenter": "500", "WindowWidth": "400", "VOILUTFunction": "SIGMOID"},
     {"WindowCenter": "500", "WindowWidth": "4"},

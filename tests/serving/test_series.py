@@ -315,6 +315,17 @@ def test_a_damaged_slice_and_objects_without_a_picture_are_left_out_of_a_series(
     ]
 
 
+def test_a_nifti_file_of_colors_or_of_one_slice_is_a_picture_like_any_upload(client):
+    colors = np.zeros((16, 20, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    flat = np.arange(320, dtype=np.int16).reshape(16, 20)
+    files = [nibabel.Nifti1Image(values, np.eye(4)).to_bytes() for values in (colors, flat)]
+    result = upload(client, *files)
+    assert ([(item.series, item.planes) for item in result.series], result.left_out) == (
+        [(False, {"axial": 1})] * 2,
+        [],
+    )
+
+
 def test_a_volume_with_fractions_keeps_them(client):
     values = np.linspace(0, 1, 9 * 8 * 4, dtype=np.float32).reshape(9, 8, 4)
     (item,) = upload(client, nibabel.Nifti1Image(values, np.diag([-1, -1, 2, 1])).to_bytes()).series

@@ -26,6 +26,8 @@ from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 NIFTI_ERRORS = (HeaderDataError, HeaderTypeError, OrientationError, WrapStructError)
 """What nibabel raises on damaged headers, in addition to `DECODER_ERRORS`."""
+NOT_LOCATED = "the file does not state how it lies in the patient: right and left, or head and feet, may be swapped"
+"""The warning of a file without qform and sform."""
 _PIECE = 1 << 20  # bytes inflated and discarded at once before a slice
 _HEADERS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
 _PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
@@ -76,6 +78,7 @@ def _read(
     stream: BinaryIO = gzip.GzipFile(fileobj=io.BytesIO(data)) if zipped else io.BytesIO(data)  # type: ignore[assignment]
     header = _header(stream, name)
     frames = _check(header, name, limits)
+    affine = affine_of(header, name)
     if index is None:
         shape = header.get_data_shape()
         index = int(shape[2]) // 2 if len(shape) > 2 else 0
@@ -96,8 +99,26 @@ def _read(
         window=used_window,
         spacing=spacing,
         window_source=None if used_window is None else "option" if window else "percentiles",
-        plane=_PLANES[str(aff2axcodes(header.get_best_affine())[2])],
+        plane=_PLANES[str(aff2axcodes(affine)[2])] if is_located(header) else None,
+        warnings=() if is_located(header) else (NOT_LOCATED,),
     )
+
+
+def affine_of(header: Nifti1Header, name: str) -> NDArray[np.float64]:
+    """Steps along the stored axes in millimeters, to the patient's right, front and head; raises `ImageError`."""
+    affine = np.asarray(header.get_best_affine(), float)
+    if not np.isfinite(affine).all() or not (np.linalg.norm(affine[:3, :3], axis=0) > 0).all():
+        raise ImageError(
+            f"{name}: expected an orientation and sizes of voxels in the NIfTI header (qform, sform, pixdim), got "
+            "numbers that are none; export the file again"
+        )
+    affine[:3] *= _MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
+    return affine
+
+
+def is_located(header: Nifti1Header) -> bool:
+    """Whether the header states how the volume lies in the patient: method 1 of the standard is no orientation."""
+    return int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
 
 
 def _header(stream: BinaryIO, name: str) -> Nifti1Header:

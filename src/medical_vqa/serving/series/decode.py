@@ -125,6 +125,8 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
         try:
             limits = dataclasses.replace(job.limits, inflated_bytes=remaining)
             remaining -= _add(decoded, nifti_volume(data, "the file", limits), job.spec)
+        except UnsupportedImageError:  # colors, or one slice
+            files.pictures.append((number, _reader(data)))
         except ImageError as error:
             decoded.left_out.append(LeftOut(number, str(error)))
     for number, read in sorted(files.pictures):
