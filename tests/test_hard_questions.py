@@ -381,3 +381,64 @@ def test_keywords_ask_for_what_they_name(model, picture):
     }
     for answer in model.ask_many(SAMPLE / picture / "source.jpg", list(forms)):
         assert answer.abstained or any(word in answer.text.lower() for word in forms[answer.question]), answer
+
+
+TYPED = {
+    "Is there a pneumonthorax?": "Is there a pneumothorax?",
+    "Is there pnuemonia?": "Is there pneumonia?",
+    "Is there a tumer?": "Is there a tumor?",
+    "Is there cardiomegally?": "Is there cardiomegaly?",
+    "Is the lung helthy?": "Is the lung healthy?",
+    "Is the liver abnormall?": "Is the liver abnormal?",
+    "Where is the spleeen?": "Where is the spleen?",
+}
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_typing_error_opens_no_way_past_the_guards(model, picture):
+    texts = [text for pair in TYPED.items() for text in pair]
+    answers = {answer.question: answer for answer in model.ask_many(SAMPLE / picture / "source.jpg", texts)}
+    for typed, meant in TYPED.items():
+        assert answers[typed].abstained or answers[typed].text == answers[meant].text, typed
+        assert answers[typed].abstained >= answers[meant].abstained, typed
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_keyword_affirms_no_organ_that_the_picture_cannot_show(model, picture):
+    _, location = sample_pictures()[picture]
+    asked = ("Left lung visible?", "liver visible here", "lungs?", "liver") if location.startswith("Brain") else ()
+    for answer in model.ask_many(SAMPLE / picture / "source.jpg", [*asked, MODALITY]):
+        assert answer.abstained or answer.text != "Yes"
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_several_organs_are_there_where_each_is(model, picture):
+    for one, other in (("liver", "spleen"), ("heart", "lung"), ("liver", "kidney")):
+        texts = [f"Does the picture contain {organ}?" for organ in (one, other)]
+        texts += [f"Are the {one} and {other} visible?", f"Does it show {one} and {other}?"]
+        first, second, *together = model.ask_many(SAMPLE / picture / "source.jpg", texts)
+        both = "Yes" if (first.text, second.text) == ("Yes", "Yes") else "No"
+        assert {answer.text for answer in together if not answer.abstained} <= {both}
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_short_chinese_questions_are_guarded_as_long_ones(model, picture):
+    texts = [
+        "图片中包含肝脏吗?",
+        "肝在哪",
+        "肝脏颜色",
+        "这是肝吗",
+        "这张图片的成像方式是什么?",
+        "T1还是T2",
+        "哪个肺更大",
+    ]
+    contains, *about, modality, weighting, side = model.ask_many(SAMPLE / picture / "source.jpg", texts)
+    if contains.text in ("不包含", "不包括", "没有"):
+        assert all(answer.abstained or answer.text == "不是" for answer in about)
+    assert weighting.abstained or modality.text in ("MRI", "核磁共振")
+    assert side.abstained or side.text != "肺"
+
+
+def test_the_quality_of_a_picture_is_not_answered(model):
+    assert model.ask(LIVER, "Is the image good?").reason_code == "untrained_term"
+    assert model.ask(LIVER, "non-CT?").reason_code == "negated_question"

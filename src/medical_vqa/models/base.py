@@ -200,6 +200,9 @@ class VqaModel(Protocol):
     def entity_in(self, text: str) -> str | None:
         """As in `ModelFamily`."""
 
+    def question_as_read(self, question: str) -> str:
+        """As in `ModelFamily`."""
+
     def question_reason(self, question: str) -> str | None:
         """As in `ModelFamily`."""
 
@@ -376,6 +379,10 @@ class ModelFamily:
     def entity_in(self, text: str) -> str | None:  # noqa: ARG002
         """The organ or finding that a text names, in lower case; None for none, and for a family without a list."""
         return None
+
+    def question_as_read(self, question: str) -> str:
+        """The question with typing errors corrected where the model reads it so: the guards go by what it reads."""
+        return question
 
     def question_reason(self, question: str) -> str | None:  # noqa: ARG002
         """Why a question cannot be answered about any picture: the part of `abstention_reason` that follows from its

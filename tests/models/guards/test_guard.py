@@ -63,6 +63,9 @@ class Fake:
             predictions.append(Prediction(query.id, text, text, 0.9, ((other, 0.1),)))
         return predictions
 
+    def question_as_read(self, question):
+        return question.replace("effusoin", "effusion")
+
     def question_reason(self, question):
         return "I do not know the word zxqv." if "zxqv" in question else None
 
@@ -123,7 +126,10 @@ def test_an_answer_that_every_picture_gets_is_named_as_usual_or_as_knowledge():
     assert not usual.abstention.abstained and not knowledge.abstention.abstained
 
 
-@pytest.mark.parametrize("question", ["Is there an effusion?", "Are there pleural effusions?", "Is the lung healthy?"])
+@pytest.mark.parametrize(
+    "question",
+    ["Is there an effusion?", "Are there pleural effusions?", "Is the lung healthy?", "Is there an effusoin?"],
+)
 def test_a_finding_question_whose_answer_no_picture_changes_is_withheld(question):
     model = Fake(is_the_lung_unhealthy="No", is_the_lung_abnormal="No")
     (answer,) = ask(model, question, references=reference())

@@ -145,6 +145,9 @@ class Model:
             for q in queries
         ]
 
+    def question_as_read(self, question):
+        return question
+
     def question_reason(self, question):
         return None
 

@@ -94,6 +94,10 @@ class CompactAnswering(ABC):
         """The organ or finding that an English text names."""
         return self.parser.entity_in(self.parser.canonical(text))
 
+    def question_as_read(self, question: str) -> str:
+        """The question with typing errors corrected."""
+        return self.parser.spelled(question)
+
     def question_reason(self, question: str) -> str | None:
         """Why a question is not understood: its length, or a language, form or words that training never used."""
         limit = self.settings.sizes.question_words
@@ -101,16 +105,17 @@ class CompactAnswering(ABC):
             return Reason("question_too_long", number=str(number), limit=str(limit))
         if (reason := question_reason(question, self.parser)) is not None:
             return reason
+        if self.parser.says_nothing(question):
+            return Reason("missing_subject")
         bank = self.question_bank
-        return self._untrained_reason(question, bank) if bank is not None and question not in bank else None
+        if bank is None or question in bank:
+            return None
+        return self._untrained_reason(self.parser.spelled(question), bank)
 
     def _untrained_reason(self, question: str, bank: QuestionBank) -> Reason | None:
         """Why a question in words that are known is like none of the training questions."""
-        topic, side, belongs = (
-            counted_topic(self.parser.canonical(question)),
-            patient_side(question),
-            organ_of_system(question),
-        )
+        topic = counted_topic(self.parser.canonical(question))
+        side, belongs = patient_side(question), organ_of_system(question)
         untrained = (
             ("where a picture was taken", asks_where_taken(question)),
             (f"the number of {topic!r}", topic is not None and topic not in bank.counted_topics),

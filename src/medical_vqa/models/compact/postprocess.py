@@ -20,7 +20,6 @@ from medical_vqa.models.compact.question_understanding import (
 from medical_vqa.models.questions.claims import FINDING, is_yes
 from medical_vqa.models.questions.form import form_reason
 from medical_vqa.models.questions.premises import is_knowledge
-from medical_vqa.models.questions.presence import takes_yes_or_no
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Prediction
@@ -129,9 +128,9 @@ def absent_entity_reason(
         image_types: Which entities the training rows mention in which type of image.
         image_type_of: The type of a query's image.
     """
-    question = parser.canonical(query.question)
+    question = parser.canonical(parser.spelled(query.question))
     entities = parser.premises(question)
-    if not entities and is_yes(prediction.answer) and takes_yes_or_no(question) and not is_knowledge(question):
+    if not entities and is_yes(prediction.answer) and not is_knowledge(question):
         entities = parser.entities_in(question)
     if entities and image_types.entities:
         image_type = image_type_of(query)

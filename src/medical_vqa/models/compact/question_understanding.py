@@ -34,6 +34,7 @@ use very want was way ways we well were will with would yes you your
 _IGNORED_WORDS = frozenset(_IGNORED_TEXT.split())
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LATIN_OR_HAN = re.compile(r"[\u0000-\u024f\u2000-\u206f\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]*")
+_LATIN_WORD = re.compile("[A-Za-z]+")
 _MIN_LETTERS = 4
 """Shorter words are not corrected: too many known words are within one letter of them."""
 _LONG_WORD_LETTERS = 8
@@ -127,6 +128,25 @@ class QuestionParser:
         """
         corrected = [self._corrected(token) for token in words(self.canonical(question))]
         return self._vocabulary.indices([word for word in corrected if word is not None][:limit])
+
+    def spelled(self, question: str) -> str:
+        """The question with typing errors corrected; words of no meaning, unknown ones and medical terms stay."""
+        canonical = self._canonical(question)
+        spellings = [*(typed for typed, _ in canonical.replaced), *(term.spelling for term in canonical.outside)]
+        terms = {word for spelling in spellings for word in words(spelling)}
+
+        def corrected(match: re.Match[str]) -> str:
+            word = match.group().lower()
+            if word in self._known or any(_is_form_of(word, term) for term in terms):
+                return match.group()
+            return self._corrected(word) or match.group()
+
+        return _LATIN_WORD.sub(corrected, question)
+
+    def says_nothing(self, question: str) -> bool:
+        """Whether all words of a question are left out (``Thanks``, ``?``)."""
+        tokens = [token for token in words(self.canonical(question)) if not _PUNCTUATION.fullmatch(token)]
+        return all(self._corrected(token) is None for token in tokens)
 
     def unknown_words(self, question: str) -> list[str]:
         """Words that carry meaning, that training never used and that no table of terms knows, each once, in order."""

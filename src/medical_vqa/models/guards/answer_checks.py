@@ -23,7 +23,7 @@ from medical_vqa.models.questions.claims import is_no, presupposes_finding
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.models.questions.image_kind import presupposed_kind
 from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
-from medical_vqa.models.questions.presence import largest_organ_question, names_as_largest
+from medical_vqa.models.questions.presence import largest_organ_question, names_as_largest, presence_claims
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.questions.value_claims import value_claims
 from medical_vqa.models.vocabulary import words
@@ -173,7 +173,7 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         elif text in presupposed:
             continue
         elif text in decisive:  # the answer follows from it, or is surer
-            if disagrees(answer, other.answer):
+            if disagrees(answer, other.answer) and not presence_claims(question):  # of several, one may be absent
                 return abstain("paraphrase_disagrees", arguments)
         elif code := disagreement(question, answer, text, other.answer):
             return abstain(code, arguments)

@@ -164,7 +164,7 @@ class Guards:
         related = {
             (query.image, query.surroundings, text): dataclasses.replace(query, question=text)
             for query in queries
-            for text in self._checks.related_questions(query.question)
+            for text in self._checks.related_questions(self.model.question_as_read(query.question))
         }
         names = {image: self._reference_answers.name(types[image], pictures.get(image)) for image in images}
         keys = [(names[query.image], query.question, query.surroundings) for query in queries]
@@ -192,7 +192,7 @@ class Guards:
             self.steps.pause()
             opposites = {
                 text: related_answers[query.image, query.surroundings, text]
-                for text in self._checks.related_questions(query.question)
+                for text in self._checks.related_questions(self.model.question_as_read(query.question))
             }
             reason = next((reasons[name] for name, _ in query.pictures if reasons[name] is not None), None)
             image_type = types[query.image]
@@ -217,7 +217,7 @@ class Guards:
         if not answer.abstention.abstained or answer.abstention.code in PICTURE_CODES:
             return answer
         image_type = self._pictures.image_type(query.visual)
-        names_finding = presupposes_finding(query.question)
+        names_finding = presupposes_finding(self.model.question_as_read(query.question))
 
         def may_be_answered(question: str) -> bool:
             return (names_finding or not presupposes_finding(question)) and not self._checks.withholds(
@@ -239,7 +239,11 @@ class Guards:
             queries: The queries.
             contexts: A query's ``image`` -> what is known of that picture.
         """
-        decided = self._decided(queries, contexts, lambda query: self._checks.must_depend_on_image(query.question))
+        decided = self._decided(
+            queries,
+            contexts,
+            lambda query: self._checks.must_depend_on_image(self.model.question_as_read(query.question)),
+        )
         return [not answer.abstention.abstained for _, answer in decided]
 
     def can_be_offered(
@@ -266,25 +270,26 @@ class Guards:
         picture_reason: PictureReason | None,
         image_type: str,
     ) -> GuardedAnswer:
-        answer = following_related(query.question, prediction, related)
+        read = dataclasses.replace(query, question=self.model.question_as_read(query.question))
+        answer = following_related(read.question, prediction, related)
         if self.model.has_closed_answers:
-            answer = of_asked_form(query.question, answer, self.model.question_bank)
+            answer = of_asked_form(read.question, answer, self.model.question_bank)
         answer = calibrated(answer, self.card)
-        answer = listed_alternatives(query.question, answer, self.model.question_bank)
+        answer = listed_alternatives(read.question, answer, self.model.question_bank)
         answer = dataclasses.replace(answer, alternatives=answer.alternatives[: self.card.decoding.alternatives])
         dependence = image_dependence(prediction, reference_answers)
         source = answer_source(
             dependence,
-            about_image=self._checks.is_about_image(query.question),
+            about_image=self._checks.is_about_image(read.question),
             names_image_type=answer.answer.lower() in image_type.lower().split(", "),
         )
-        finding = self._checks.asks_for_finding(query.question)
+        finding = self._checks.asks_for_finding(read.question)
         decision = abstention_decision(self.model, self.card, query, answer, finding=finding)
         low_confidence = decision.code in LOW_CONFIDENCE_CODES
         if picture_reason is not None:
             decision = abstain(picture_reason.code, picture_reason.arguments)
         elif not decision.abstained or low_confidence:
-            decision = self._checks.decision(query, answer, dependence, related, image_type) or decision
+            decision = self._checks.decision(read, answer, dependence, related, image_type) or decision
         return GuardedAnswer(answer, decision, dependence, source, meant_side(answer.answer), raw=prediction)
 
     def _encoded(self, queries: Sequence[Query]) -> list[Query]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from medical_vqa.models.questions.claims import is_no, is_yes
+from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.image_kind import (
     KindClaim,
     follows,
@@ -17,18 +18,20 @@ from medical_vqa.models.questions.image_kind import (
     yes_or_no,
 )
 from medical_vqa.models.questions.presence import (
+    PresenceClaim,
     largest_organ_question,
     names_as_largest,
     names_organ,
+    presence_claims,
     presence_wording,
 )
 from medical_vqa.models.questions.value_claims import ValueClaim, value_claims
 from medical_vqa.schema.records import Prediction
 
 
-def claims_of(question: str) -> Sequence[KindClaim | ValueClaim]:
-    """What a yes or no question says that the answer to open questions is; empty for others."""
-    return kind_claims(question) or value_claims(question)
+def claims_of(question: str) -> Sequence[KindClaim | ValueClaim | PresenceClaim]:
+    """What a yes or no question says that the answer to other questions is; empty for others."""
+    return kind_claims(question) or value_claims(question) or presence_claims(question)
 
 
 def decisive_questions(question: str) -> tuple[str, ...]:
@@ -86,9 +89,10 @@ def following_related(question: str, prediction: Prediction, related: Mapping[st
         decides = surer and (is_yes(same.answer) or is_no(same.answer))
     if not decides:
         return prediction
-    return dataclasses.replace(
-        prediction, answer=same.answer, confidence=same.confidence, alternatives=same.alternatives
-    )
+    text, others = same.answer, same.alternatives
+    if names_organ(question) is not None and asks_yes_or_no(question):  # ``这是肝吗?`` is answered by 是的, not by 包含
+        text, others = yes_or_no(is_yes(same.answer), question), ()
+    return dataclasses.replace(prediction, answer=text, confidence=same.confidence, alternatives=others)
 
 
 def leaves_no_answer(question: str, text: str, answer: str) -> bool:

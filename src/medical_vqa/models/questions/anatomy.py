@@ -62,6 +62,10 @@ class Anatomy:
             for match in _pattern_of(tuple(self.english), words=True).finditer(lower)
         ]
 
+    def chinese_name(self, name: str) -> str:
+        """The first Chinese spelling of a structure in the table, which is that of most questions."""
+        return next(spelling for spelling, other in self.chinese.items() if other == name)
+
     def body_parts_in(self, text: str) -> frozenset[str]:
         """The body parts that a description of a picture names, or that its organs lie in.
 

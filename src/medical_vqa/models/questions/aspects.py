@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.disease_knowledge import disease_aspect
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.plain_words import rest_of, statement_of
 from medical_vqa.text import is_chinese
 
 Aspect = Literal[
-    "modality", "weighting", "plane", "body part", "organ", "place", "number", "color", "shape", "function"
-]
+    "modality", "weighting", "plane", "body part", "organ", "side", "place", "number", "color", "shape", "function",
+    "prevention", "treatment", "symptoms", "cause",
+]  # fmt: skip
 
 _SIDES = "left|right|upper|lower|top|bottom|cent(?:er|re)|middle"
 _PARTS = "parts?|regions?|areas?"
@@ -28,7 +30,8 @@ _NOUNS: Mapping[Aspect, str] = {
     "modality": "modality|imaging technique|(?:scan|image|imaging|study) (?:type|kind)",
     "body part": f"body (?:{_PARTS})|{_PARTS}|(?:organ |body )?systems?",
     "organ": "organs?",
-    "place": "places?|locations?|positions?|sides?|lobes?|hemispheres?|quadrants?",
+    "side": "sides?|lobes?|hemispheres?",
+    "place": "places?|locations?|positions?|quadrants?",
     "number": "numbers?",
     "color": "colou?rs?",
     "shape": "shapes?",
@@ -39,6 +42,7 @@ _VALUES: Mapping[Aspect, str] = {
     "weighting": r"\bt[12]",
     "plane": r"\b(?:transvers|axial|transaxial|coronal|sagittal|cross)",
     "modality": r"\b(?:ct|cat|mri?|x-? ?rays?|ultrasound|pet)\b",
+    "side": rf"\b(?:{_SIDES})\b",
     "place": rf"\b(?:{_SIDES})\b",
     "color": r"\b(?:black|white|gr[ae]y|dark|bright)\b",
     "shape": r"\b(?:oval|round|irregular|circular)\b",
@@ -59,6 +63,7 @@ _KIND = r"(?:kind|type|sort) of (?:an? )?"
 _FORMS: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
     ("number", re.compile(r"\bhow many\b|^\W*count\b")),
     ("place", re.compile(r"\bwhere\b|^\W*locate\b")),
+    ("side", re.compile(r"\b(?:which|what) (?:lung|kidney|eye|ear|parotid)s?\b")),
     ("weighting", re.compile(rf"\b{_KIND}(?:mri?|magnetic resonance)\b(?! or\b)")),
     (
         "modality",
@@ -81,16 +86,19 @@ _CHINESE: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
     ("color", re.compile("颜色")),
     ("shape", re.compile("形状")),
     ("function", re.compile("功能|作用")),
-    ("place", re.compile("在哪|位于.*哪|哪里|哪儿|哪一?个?(?:部位|部分|位置|方位|侧|边|叶)|位置")),
+    ("side", re.compile("哪一?[个只侧边]?(?:肺|肾脏?|眼睛?|耳朵?)(?!叶)|哪一?[侧边]")),
+    ("place", re.compile("在哪|位于.*哪|哪里|哪儿|哪一?个?(?:部位|部分|位置|方位|叶)|位置")),
 )
 _CHINESE_ASKS = re.compile("哪|什么|几|多少|怎")
 _MOST_CHINESE_KEYWORDS = 8
-_OF_SOMETHING = frozenset(("place", "number", "color", "shape", "function"))
+_OF_SOMETHING = frozenset(get_args(Aspect)) - {"modality", "weighting", "plane", "body part", "organ"}
 """Aspects of an organ or a finding: a question for one of them is incomplete where it names nothing."""
 _ASKING_TEXT = """
 what which where who how many much count counts number numbers locate color colors colour colours shape shapes location
 locations position positions place places side sides lobe lobes hemisphere hemispheres quadrant function functions
-effect effects role purpose hand half left right upper lower top bottom center centre middle or and total
+effect effects role purpose treat treated treatment cure therapy prevent prevention symptom symptoms cause causes
+caused reason reasons how anything something thing hand half left right upper lower top bottom center centre
+middle or and total
 """
 _ASKING_WORDS = frozenset(_ASKING_TEXT.split())
 _CHINESE_ASKING_WORDS = re.compile(
@@ -115,8 +123,10 @@ def asked_aspect(question: str) -> Aspect | None:
     text = statement_of(question)
     if asks_yes_or_no(question):
         return None
+    if (aspect := disease_aspect(question)) is not None:
+        return aspect
     if _SIDE_CHOICE.search(text) is not None:
-        return "place"
+        return "side"
     if _CHOICE.search(text) is not None:
         return None
     return _chinese_aspect(text) if is_chinese(question) else _english_aspect(text)
@@ -132,7 +142,7 @@ def _english_aspect(text: str) -> Aspect | None:
     if len(text.split()) > _MOST_KEYWORDS:
         return None
     aspect = _noun_aspect(text)
-    if aspect is None or aspect == "organ":  # ``organ?`` may ask whether there is one
+    if aspect is None or aspect in ("organ", "side"):  # ``organ?`` and ``left lobe?`` may ask whether there is one
         return None
     return None if aspect in _VALUES and re.search(_VALUES[aspect], text) is not None else aspect
 
@@ -158,19 +168,17 @@ def _chinese_aspect(text: str) -> Aspect | None:
 
 
 def names_no_subject(question: str) -> bool:
-    """Whether a question says nothing of what it is about (``How many?``, ``Where is it?``, ``Left or right?``)."""
+    """Whether a question says nothing of what it is about (``How many?``, ``Where is it?``, ``Is it on the left?``)."""
     text = statement_of(question)
-    aspect = asked_aspect(question)
-    asks = re.search(r"\b(?:what|which|who|where|how many)\b|哪|什么", text) is not None
-    if (
-        (aspect is None and not asks)
-        or (aspect is not None and aspect not in _OF_SOMETHING)
-        or asks_yes_or_no(question)
-    ):
-        return False
     if _SUBJECT.search(text) is not None or anatomy().structures_in(text):
         return False
-    return not rest_of(_CHINESE_ASKING_WORDS.sub(" ", text), _ASKING_WORDS)
+    if rest_of(_CHINESE_ASKING_WORDS.sub(" ", text), _ASKING_WORDS):
+        return False
+    aspect = asked_aspect(question)
+    if asks_yes_or_no(question):
+        return re.search(rf"\b(?:{_SIDES})\b|[左右]", text) is not None
+    asks = re.search(r"\b(?:what|which|who|where|how many)\b|哪|什么", text) is not None
+    return asks if aspect is None else aspect in _OF_SOMETHING
 
 
 _WHERE_TAKEN = re.compile(

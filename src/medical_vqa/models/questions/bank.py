@@ -43,6 +43,7 @@ FORM_WORDS = frozenset(_FORM_TEXT.split())
 """Words that do not say what a question is about."""
 _BADLY_WORDED = re.compile(r"\b(?:the|an?) (?:on|in|at|of|the|an?)\b|\b([a-z]+) \1\b", re.IGNORECASE)
 """An article before a preposition, and a word twice: errors of the datasets, in which no question is offered."""
+_NAMES_SIDE = re.compile(r"\b(?:left|right|both)\b|[左右双]")
 _FORM = re.compile(r"how many|what colou?r|how|where|which|what|why|who|when")
 
 
@@ -191,8 +192,14 @@ class QuestionBank:
 
         None where what a question asks for is not known (`asked_aspect`), and where no training question asks for it.
         """
-        aspect = asked_aspect(question)
-        return None if aspect is None else self._aspect_answers.get((is_chinese(question), aspect))
+        aspect, chinese = asked_aspect(question), is_chinese(question)
+        if aspect is None:
+            return None
+        answers = self._aspect_answers.get((chinese, aspect))
+        if aspect == "side" and answers is not None:  # ``Right Lung`` says which lung, as ``Right`` does
+            places = self._aspect_answers.get((chinese, "place"), frozenset())
+            return answers | {place for place in places if _NAMES_SIDE.search(place)}
+        return answers
 
     def __contains__(self, question: object) -> bool:
         """Whether a text is a training question, apart from case and punctuation."""

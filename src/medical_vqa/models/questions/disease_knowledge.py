@@ -40,11 +40,16 @@ class DiseaseQuestion(NamedTuple):
     """The first organ or body part that the question names, as in the table of anatomy; empty where it names none."""
 
 
+def disease_aspect(question: str) -> Aspect | None:
+    """What a question wants to know of a disease, whatever the disease; None for any other question."""
+    return next((name for name, pattern in _ASPECTS if pattern.search(question)), None)
+
+
 def disease_question(question: str) -> DiseaseQuestion | None:
     """What an open question wants to know of the disease in the picture; None for any other question."""
     if _DISEASE.search(question) is None or _IN_PICTURE.search(question) is None or asks_yes_or_no(question):
         return None
-    aspect = next((name for name, pattern in _ASPECTS if pattern.search(question)), None)
+    aspect = disease_aspect(question)
     if aspect is None:
         return None
     organs = [one.name for one in anatomy().structures_in(question) if one.kind in ("organ", "part")]

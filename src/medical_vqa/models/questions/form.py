@@ -43,7 +43,7 @@ _NEGATION = re.compile(
     r"(?P<short>n['\u2019]t)\b"
     r"|\b(?P<word>(?:not|no|without|never|none|neither|nor|nothing)\b(?! normal| healthy| enlarged)(?!\W*$)"
     r"|(?:cannot|other than|anything but|rather than|instead of|except|lacks?|lacking|missing|absent|invisible|"
-    r"impossible)\b)",
+    r"impossible)\b|non[- ]?(?=(?:ct|mri?|x-? ?rays?|axial|coronal|sagittal|transverse)\b))",
     re.IGNORECASE,
 )
 """Words that deny or exclude; not those before a state, which is a claim of its own."""

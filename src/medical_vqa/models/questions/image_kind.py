@@ -54,7 +54,7 @@ _ONE_OF = {
     )
     for attribute, names in _NAMES.items()
 }
-_WEIGHTED = re.compile(r"\bt[12]w?\b|\bflair\b|\bweight(?:ed|ing)\b|\bsequences?\b|加权|权重|序列")
+_WEIGHTED = re.compile(r"(?<![a-z0-9])t[12]w?(?![a-z0-9])|\bflair\b|\bweight(?:ed|ing)\b|\bsequences?\b|加权|权重|序列")
 """Words that only magnetic resonance imaging has."""
 _TAIL = r"(?:[ -](?:images?|imaging|scans?|planes?|sections?|views?|weight(?:ed|ing)))*"
 _CHINESE_TAIL = "(?:图像|图片|影像|扫描|检查|成像|加权|的)*"

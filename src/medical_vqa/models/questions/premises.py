@@ -14,7 +14,7 @@ from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
-from medical_vqa.models.questions.presence import presence_wording, takes_yes_or_no
+from medical_vqa.models.questions.presence import presence_wording
 from medical_vqa.text import is_chinese
 
 BODY_PART_QUESTION = "Which part of the body does this image belong to?"
@@ -148,8 +148,7 @@ def presence_questions(question: str) -> tuple[str, ...]:
     organs = organs if compares else organs[:1]
     if not is_chinese(question):
         return tuple(f"Does the picture contain {organ}?" for organ in organs)
-    spelled = {anatomy().chinese[text]: text for text in sorted(anatomy().chinese, key=len) if text in question}
-    return tuple(f"图片中包含{spelled[organ]}吗?" for organ in organs if organ in spelled)
+    return tuple(f"图片中包含{anatomy().chinese_name(organ)}吗?" for organ in organs)
 
 
 def _compares(question: str) -> bool:
@@ -177,7 +176,7 @@ def _affirms(question: str, answer: str) -> bool:
         return False
     if _COUNT.search(question) is not None:
         return answer.strip().lower().rstrip(".。") not in _NONE
-    return is_yes(answer) and takes_yes_or_no(question)
+    return is_yes(answer)
 
 
 def _affirmed_by(answer: str) -> list[Structure]:

@@ -7,9 +7,11 @@ picture contain lung?``.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.claims import is_no, is_yes
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.plain_words import rest_of
 from medical_vqa.text import is_chinese
@@ -27,6 +29,44 @@ _IDENTITY = re.compile(
 _IN_ORDER = re.compile(r"\b(?:ok|okay|well|correct|true|right)\b|[好对]吗")
 LARGEST_ORGAN = ("What is the largest organ in the picture?", "图片中最大的器官是什么?")
 """The question for the largest organ, in English and in Chinese: what it names is in the picture."""
+
+
+_BOTH = re.compile(r"\b(?:and|both|as well as)\b|[,\uff0c、和与及]")
+_CHOICE = re.compile(r"\bor\b|还是|或")
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceClaim:
+    """What a question says of one of several organs: that the picture shows it."""
+
+    open_question: str
+    """Question whose answer decides."""
+
+    def yes(self, open_answer: str) -> bool | None:
+        """Whether the answer to `open_question` agrees; None where it decides nothing."""
+        return is_yes(open_answer) if is_yes(open_answer) or is_no(open_answer) else None
+
+
+@lru_cache(maxsize=4096)
+def presence_claims(question: str) -> tuple[PresenceClaim, ...]:
+    """The organs that a yes or no question names together (``Are the liver and spleen visible?``); empty for others."""
+    lower = question.lower()
+    mentions = anatomy().mentions_in(question)
+    if len(mentions) < 2 or any(anatomy().structures[name].kind != "organ" for _, name in mentions):
+        return ()
+    if not asks_yes_or_no(question) or _CHOICE.search(lower) or not _BOTH.search(lower) or not _PRESENCE.search(lower):
+        return ()
+    rest = _BOTH.sub(" ", lower)
+    for word, _ in mentions:
+        rest = rest.replace(word, " ", 1)
+    if rest_of(rest):
+        return ()
+    chinese = is_chinese(question)
+    forms = [
+        f"图片中包含{anatomy().chinese_name(name)}吗?" if chinese else f"Does the picture contain {name}?"
+        for _, name in mentions
+    ]
+    return tuple(PresenceClaim(form) for form in dict.fromkeys(forms))
 
 
 @lru_cache(maxsize=4096)
@@ -47,7 +87,7 @@ def presence_wording(question: str) -> str | None:
     if kind == "system":
         english = f"Do any of the organs in the picture belong to the {name}?"
         return f"图片中有属于{word}的器官吗?" if chinese else english
-    return f"图片中包含{word}吗?" if chinese else f"Does the picture contain {name}?"
+    return f"图片中包含{anatomy().chinese_name(name)}吗?" if chinese else f"Does the picture contain {name}?"
 
 
 @lru_cache(maxsize=4096)
