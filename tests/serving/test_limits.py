@@ -7,8 +7,10 @@ import contextlib
 import io
 import json
 import resource
+import select
 import socket
 import time
+from urllib.parse import urlsplit
 
 import live
 import numpy as np
@@ -153,6 +155,40 @@ def test_what_is_not_http_gets_a_problem(client):
 def test_a_content_length_of_many_digits_is_the_clients_mistake(client, digits):
     head = b"POST /ask_question HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " + digits + b"\r\n\r\n"
     assert asyncio.run(received(str(client.base_url).rstrip("/"), head))[9:12] in (b"400", b"413")
+
+
+def refused_upload(url):
+    """A connection whose body was refused by its announced length, and which has read nothing of the response."""
+    connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=live.PATIENCE)
+    connection.sendall(b"POST /ask_question HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+    select.select([connection], [], [], live.PATIENCE)
+    return connection
+
+
+def test_a_client_that_sends_all_of_a_refused_body_before_it_reads_receives_the_reason(client):
+    """A connection that is closed while bytes arrive is reset, and the response with it."""
+    with refused_upload(str(client.base_url)) as connection:
+        for _ in range(90):
+            connection.sendall(bytes(100_000))
+        text = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert text.startswith(b"HTTP/1.1 413") and b"send less" in text
+
+
+def test_a_client_that_goes_on_sending_a_refused_body_is_cut_off(monkeypatch):
+    monkeypatch.setattr(http_protocol, "LINGER_TIMEOUT", 0.05)
+    with live.serving(make_engine()) as url, refused_upload(url) as connection, pytest.raises(ConnectionError):
+        while True:
+            connection.sendall(bytes(100_000))
+
+
+def test_a_stop_does_not_wait_for_the_rest_of_a_refused_body(monkeypatch):
+    monkeypatch.setattr(http_protocol, "LINGER_TIMEOUT", 1e6)
+    with contextlib.ExitStack() as closing:
+        with live.serving(make_engine()) as url:
+            connection = closing.enter_context(refused_upload(url))
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(bytes(100_000))
 
 
 def test_requests_that_are_sent_without_waiting_are_bounded(client):

@@ -5,13 +5,14 @@ headers have at most `MAX_HEADER_BYTES` and `MAX_HEADERS`, its address `MAX_ADDR
 `HEADER_TIMEOUT` seconds; a body does not consist of tiny chunks; a connection has at most `MAX_PIPELINED` requests
 waiting, and is ended where its client reads nothing for `WRITE_TIMEOUT` seconds; and a server has a bounded number of
 connections. One too many takes the place of the connection that has waited longest for its client, so that clients that
-send nothing keep nobody out.
+send nothing keep nobody out. A connection that ends before its body has arrived is not closed at once: the system would
+reset it, and its client never read why.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -30,6 +31,8 @@ HEADER_TIMEOUT = 10.0
 """Seconds from a connection, or a request's first byte, to the end of its headers."""
 WRITE_TIMEOUT = 20.0
 """Seconds in which a client must read some of a response that is larger than the system's buffers."""
+LINGER_TIMEOUT = 20.0
+"""Seconds in which a client may send the rest of a body that was refused, which is read and dropped."""
 MAX_SMALL_PIECES = 10_000
 """Pieces of a body after which they must have `LEAST_PIECE` bytes on average: each takes time, however small."""
 LEAST_PIECE = 64
@@ -46,6 +49,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
     _unparsed = 0  # bytes since the last complete header, piece of a body, or message
     _pieces = 0  # of this request's body
     _piece_bytes = 0
@@ -53,7 +57,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request; of too many connections, end the one that has waited longest, or else this one."""
-        super().connection_made(transport)
+        super().connection_made(_LingeringTransport(transport, self))  # type: ignore[arg-type]
         if len(self.connections) > self.max_connections:
             longest = next(iter(self.waiting_for_clients), None)
             if longest is None:
@@ -67,8 +71,36 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Stop waiting."""
         self._stop_header_timer()
         self._stop_write_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         self.waiting_for_clients.pop(self, None)
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection once it has answered; one that lingers, now."""
+        if self.lingering:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    @property
+    def lingering(self) -> bool:
+        """Whether the rest of a body that was refused is read and dropped."""
+        return self._linger_timer is not None
+
+    def linger(self, transport: asyncio.Transport) -> bool:
+        """Whether to leave a transport open for now that is to be closed: its client is still sending a body."""
+        if self.lingering:
+            return True
+        if self.cycle is None or not self.cycle.more_body or transport.is_closing() or not transport.can_write_eof():
+            return False
+        self.cycle.disconnected |= not self.cycle.response_complete
+        self.cycle.message_event.set()
+        self._linger_timer = self.loop.call_later(LINGER_TIMEOUT, transport.abort)
+        self._wait_for_client()
+        transport.write_eof()
+        self.flow.resume_reading()
+        return True
 
     def _wait_for_client(self) -> None:
         """Begin to wait, behind the connections that wait already."""
@@ -78,7 +110,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _give_way(self) -> None:
         """End the connection for another one."""
         del self.waiting_for_clients[self]
-        if self.transport.get_write_buffer_size():  # a client that does not read
+        if self.lingering or self.transport.get_write_buffer_size():  # a client that does not read
             self.transport.abort()
         else:
             self.transport.close()
@@ -189,6 +221,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             fields = b"".join(b"%b: %b\r\n" % field for field in response.raw_headers)
             self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, fields, bytes(response.body)))
         self.transport.close()
+
+
+class _LingeringTransport:
+    """A transport that lingers, and says that it is closing meanwhile."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: LimitedHttpProtocol) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self.write = transport.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close, now or once the client has sent its body."""
+        if not self._protocol.linger(self._transport):
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is read or written."""
+        return self._protocol.lingering or self._transport.is_closing()
 
 
 def limited_protocol(max_connections: int) -> type[LimitedHttpProtocol]:
