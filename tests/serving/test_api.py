@@ -242,6 +242,24 @@ def test_head_is_answered_as_get_without_a_body(client, path):
     assert client.get("/healthz").json() == {"status": "ok"}  # on the same connection
 
 
+@pytest.mark.parametrize("path", ["/ask_question", "/ask_questions", "/v1/chat/completions", "/ask_question/stream"])
+def test_a_body_that_is_no_json_is_refused_by_where_it_ends_to_be(client, path):
+    reply = client.post(path, content=b'{"image_id": nothing}', headers={"Content-Type": "application/json"})
+    error = reply.json()["error"] if path.startswith("/v1/") else reply.json()["detail"]
+    assert (reply.status_code, error["message"]) == (422, "body: invalid json: expected ident at line 1 column 15")
+    assert error.get("param") is None
+
+
+@pytest.mark.parametrize(("form", "message"), [
+    ({"files": [("image_file", png())] * 200}, "cannot be read: too many files. Maximum number of files is 100"),
+    ({"data": {f"a{n}": "b" for n in range(20)}}, "the form cannot be read: too many fields"),
+    ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "missing boundary in multipart"),
+])  # fmt: skip
+def test_a_form_that_cannot_be_read_is_refused_by_what_is_wrong(client, form, message):
+    form = {"files": {"other": b"x"}, **form} if "data" in form else form
+    assert message in refused(client.post("/upload_image", **form), 400, "invalid")
+
+
 def test_missing_fields_and_unknown_paths_have_their_codes(client):
     refused(client.post("/upload_image", data={"x": "y"}), 422, "invalid")
     refused(client.get("/nothing"), 404, "not_found")

@@ -85,8 +85,9 @@ def test_a_job_that_runs_can_be_canceled(tmp_path):
         ("", "expected one JSON object"),
         ('{"image_id": "x"}', "line 1: question: field required"),
         ('{"image_id": "x", "question": "a"}\nno', "line 2"),
+        ('{"image_id": "x", "id": "' + "a" * 20_000 + '"}', "line 1: expected at most 16,384 bytes, got 20,"),
         ('{"image_id": "x", "question": " "}', "line 1: question: expected a question of one line"),
-        ('{"image_id": "x", "question": "a"}\r{"image_id": "x", "question": "a"}', "line 1: line: invalid json"),
+        ('{"image_id": "x", "question": "a"}\r{"image_id": "x", "question": "a"}', "line 1: body: invalid json"),
     ],
 )
 def test_a_body_that_is_no_job_names_the_line(tmp_path, body, message):

@@ -44,6 +44,7 @@ MAX_JOBS = 100
 """Jobs of one tenant at once."""
 MAX_LINES = 50_000
 """Questions of one job."""
+_MAX_LINE = 16 * 1024  # bytes: the longest question, escaped, and more
 _AT_ONCE = 8  # questions of a job that wait for the model
 _JOBS_AT_ONCE = 8  # of one tenant; others wait
 _BLOCK = 256 * 1024  # bytes of a file that are read at once
@@ -324,12 +325,14 @@ def read_questions(body: bytes) -> list[bytes]:
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
+        if len(line) > _MAX_LINE:
+            raise ApiError(422, "invalid", f"line {number}: expected at most {_MAX_LINE:,} bytes, got {len(line):,}")
         try:
             lines.append(JobQuestion.model_validate_json(line).model_dump_json().encode() + b"\n")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            place = ("body", *(first["loc"] or ("line",)))
-            raise ApiError(422, "invalid", f"line {number}: {validation_message([{**first, 'loc': place}])}") from None
+            first["loc"] = ("body", *first["loc"])
+            raise ApiError(422, "invalid", f"line {number}: {validation_message([first])}") from None
     if not lines:
         raise ApiError(422, "invalid", "expected one JSON object with image_id and question per line, got none")
     return lines

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, Response
 
 from medical_vqa.errors import ModelError
@@ -70,6 +71,10 @@ def to_api_error(error: BaseException) -> ApiError:
 def _of_http(error: HTTPException) -> ApiError:
     if isinstance(error.__cause__, OSError):  # while the body arrived, which FastAPI takes for the client's mistake
         return no_room()
+    if isinstance(error.__context__, MultiPartException):  # its texts have nothing of the form
+        reason = error.__context__.message.rstrip(".")
+        message = f"the form cannot be read: {reason[:1].lower()}{reason[1:]}"
+        return ApiError(error.status_code, "invalid", message, error.headers)
     message = _MESSAGES.get(error.status_code, "this request cannot be read; see /docs for what is expected")
     return ApiError(error.status_code, _CODES.get(error.status_code, "invalid"), message, error.headers)
 
@@ -103,6 +108,8 @@ def validated_field(errors: Sequence[Any]) -> str | None:
 
 def _place(error: Any) -> list[str | int]:
     """Where the error is, without pydantic's names of a union's members, and without a key that is no field's name."""
+    if error["type"] == "json_invalid":  # of FastAPI: the place is a number of characters, and in the text too
+        return []
     place = [part for part in error["loc"][1:] if part != "str" and "[" not in str(part)]
     if error["type"] == "extra_forbidden" and place and not _FIELD_NAME.fullmatch(str(place[-1])):
         place.pop()  # perhaps a question, where the body is not what its content type says
@@ -118,6 +125,8 @@ def _without_alternatives(errors: Sequence[Any]) -> list[Any]:
 def _reason(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such field"
+    if error["type"] == "json_invalid" and "error" in error.get("ctx", {}):
+        return f"invalid json: {error['ctx']['error']}"
     if error["type"] == "union_tag_invalid":
         return f"expected type {error['ctx']['expected_tags']}"
     if error["type"] == "union_tag_not_found":
