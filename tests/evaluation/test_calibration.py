@@ -44,7 +44,7 @@ def sampled(n, temperature, seed=0):
 
 def test_two_bins_by_hand():
     pairs = [(0.95, True), (0.95, False), (0.15, False), (0.15, False)]
-    assert [(one.n, one.confidence, one.accuracy) for one in reliability_bins(pairs)] == [
+    assert [(one.n, one.confidence, one.accuracy) for one in reliability_bins([(*pair, "scan") for pair in pairs])] == [
         (2, pytest.approx(0.15), 0.0),
         (2, pytest.approx(0.95), 0.5),
     ]
@@ -53,9 +53,20 @@ def test_two_bins_by_hand():
 
 
 def test_confidences_are_binned_with_both_ends_inside():
-    first, last = reliability_bins([(1.0, True), (0.05, False)])
+    first, last = reliability_bins([(1.0, True, "scan-1"), (0.05, False, "scan-2")])
     assert (first.low, first.n, first.accuracy) == (0.0, 1, 0.0)
     assert (last.high, last.n, last.accuracy) == (1.0, 1, 1.0)
+
+
+def test_the_interval_of_a_bin_covers_its_accuracy_where_the_answers_about_an_image_depend_on_each_other():
+    """Thirty images of ten answers, of which most are right or wrong together: single answers would cover half."""
+    rng, covered = np.random.default_rng(3), 0
+    for _ in range(400):
+        image = rng.random(30) < 0.7
+        right = [bool(image[n] if rng.random() < 0.8 else rng.random() < 0.7) for n in range(30) for _ in range(10)]
+        (one,) = reliability_bins([(0.75, correct, f"scan-{n // 10}") for n, correct in enumerate(right)])
+        covered += one.interval.low <= 0.7 <= one.interval.high
+    assert 0.92 <= covered / 400 <= 0.98
 
 
 def test_ece_equals_torchmetrics():

@@ -33,7 +33,8 @@ def test_labels_are_escaped():
 
 
 def test_the_histogram_stacks_wrong_answers_on_right_ones():
-    bins = reliability_bins([(0.05, False), (0.95, True), (0.95, True), (1.0, True), (0.91, False)])
+    outcomes = [(0.05, False), (0.95, True), (0.95, True), (1.0, True), (0.91, False)]
+    bins = reliability_bins([(*outcome, f"scan-{number}") for number, outcome in enumerate(outcomes)])
     bars = parsed(figures.confidence_histogram(bins)).findall("rect")
     assert [bar.find("title").text for bar in bars] == ["1 wrong", "3 right", "1 wrong"]
     assert float(bars[2].get("y")) + float(bars[2].get("height")) == pytest.approx(float(bars[1].get("y")), abs=0.2)

@@ -5,7 +5,13 @@ from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.metrics.bleu import bleu_1
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
-from medical_vqa.evaluation.statistics.intervals import cluster_sums, clustered_bootstrap, count_clusters, wilson
+from medical_vqa.evaluation.statistics.intervals import (
+    cluster_sums,
+    clustered_bootstrap,
+    count_clusters,
+    wilson,
+    wilson_clustered,
+)
 from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.schema.records import Example, Prediction
 from medical_vqa.schema.results import Bootstrap
@@ -109,6 +115,18 @@ def test_wilson_equals_scipy(right, n):
     expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
     found = wilson(right, n)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_wilson_of_clusters_counts_between_one_trial_a_row_and_one_a_cluster():
+    right = np.array([True, False] * 20)
+    alone = wilson_clustered(right, np.arange(40))
+    assert (alone.low, alone.high) == pytest.approx((wilson(20, 40).low, wilson(20, 40).high), abs=0.005)
+    together = wilson_clustered(np.repeat([True, False] * 5, 4), np.repeat(np.arange(10), 4))
+    assert (together.low, together.high) == pytest.approx((wilson(5, 10).low, wilson(5, 10).high), abs=0.02)
+    all_right = wilson_clustered(np.ones(40, bool), np.repeat(np.arange(10), 4))
+    assert (all_right.low, all_right.high) == pytest.approx((wilson(10, 10).low, 1.0))
+    one_image = wilson_clustered(right, np.zeros(40, int))
+    assert one_image.high - one_image.low > 0.8
 
 
 def test_a_share_that_no_resample_moves_gets_wilsons_interval_over_groups():

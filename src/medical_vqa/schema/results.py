@@ -217,7 +217,7 @@ class CalibrationBin(SchemaModel):
     accuracy: Fraction
     """Fraction of correct answers."""
     interval: Interval
-    """Wilson interval of the accuracy."""
+    """Wilson interval of the accuracy, with the number of answers divided by the design effect of groups."""
 
 
 class Abstention(SchemaModel):

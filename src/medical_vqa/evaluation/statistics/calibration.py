@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.statistics.abstention import Outcome, apply_threshold, choose_threshold, half_of
 from medical_vqa.evaluation.statistics.correctness import JudgedAnswer
-from medical_vqa.evaluation.statistics.intervals import wilson
+from medical_vqa.evaluation.statistics.intervals import cluster_numbers, wilson_clustered
 from medical_vqa.models.calibration import MIN_DISTANCE, temperature_scaled
 from medical_vqa.schema.results import Abstention, Calibration, CalibrationBin
 
@@ -79,7 +80,7 @@ def calibrate(
         brier=brier_score(outcomes),
         brier_constant=accuracy * (1 - accuracy),
         aurc=area_under(curve),
-        bins=reliability_bins(outcomes),
+        bins=reliability_bins(confident),
         risk_coverage=_thinned(curve),
         temperature=temperature,
         temperature_source=temperature_source,
@@ -106,8 +107,9 @@ def fit_temperature(outcomes: Outcomes) -> float:
 
 def expected_calibration_error(outcomes: Outcomes) -> float:
     """ECE over ten bins of equal width."""
-    bins = reliability_bins(outcomes)
-    return sum(part.n * abs(part.confidence - part.accuracy) for part in bins) / len(outcomes)
+    parts = [outcomes_of_bin for outcomes_of_bin in _binned(outcomes) if outcomes_of_bin]
+    distances = (abs(sum(confidence for confidence, _ in part) - sum(right for _, right in part)) for part in parts)
+    return sum(distances) / len(outcomes)
 
 
 def brier_score(outcomes: Outcomes) -> float:
@@ -115,26 +117,34 @@ def brier_score(outcomes: Outcomes) -> float:
     return sum((confidence - correct) ** 2 for confidence, correct in outcomes) / len(outcomes)
 
 
-def reliability_bins(outcomes: Outcomes) -> tuple[CalibrationBin, ...]:
-    """Confidence and accuracy in ten bins of equal width, without empty ones."""
-    parts: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
-    for confidence, correct in outcomes:
-        parts[min(int(confidence * BINS), BINS - 1)].append((confidence, correct))
+def reliability_bins(outcomes: Sequence[Outcome]) -> tuple[CalibrationBin, ...]:
+    """Confidence and accuracy in ten bins of equal width, without empty ones; intervals are clustered by group."""
     bins = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(_binned(outcomes)):
         if part:
-            n, right = len(part), sum(correct for _, correct in part)
+            right = np.array([correct for _, correct, _ in part], bool)
             bins.append(
                 CalibrationBin(
                     low=number / BINS,
                     high=(number + 1) / BINS,
-                    n=n,
-                    confidence=sum(confidence for confidence, _ in part) / n,
-                    accuracy=right / n,
-                    interval=wilson(right, n),
+                    n=len(part),
+                    confidence=sum(confidence for confidence, *_ in part) / len(part),
+                    accuracy=float(right.mean()),
+                    interval=wilson_clustered(right, cluster_numbers([group for *_, group in part])),
                 )
             )
     return tuple(bins)
+
+
+_AnyOutcome = TypeVar("_AnyOutcome", tuple[float, bool], Outcome)
+
+
+def _binned(outcomes: Sequence[_AnyOutcome]) -> list[list[_AnyOutcome]]:
+    """The outcomes of each of ten bins of equal width."""
+    parts: list[list[_AnyOutcome]] = [[] for _ in range(BINS)]
+    for outcome in outcomes:
+        parts[min(int(outcome[0] * BINS), BINS - 1)].append(outcome)
+    return parts
 
 
 def risk_coverage(outcomes: Outcomes) -> list[tuple[float, float]]:

@@ -24,6 +24,7 @@ Clusters = Sequence[str] | NDArray[np.intp]
 METHOD = "percentile bootstrap over groups"
 WILSON = "Wilson score interval"
 WILSON_OF_GROUPS = "Wilson score interval, a group as one trial"
+WILSON_CLUSTERED = "Wilson score interval, trials divided by the design effect of groups"
 _MAX_WEIGHTS = 4_000_000  # resamples x groups in one matrix product: 32 MB
 _MAX_CACHED = 20_000_000  # resamples x groups kept for the next metric, a byte each
 _MAX_CLUSTERS = 10_000
@@ -116,11 +117,38 @@ def wilson(right: int, n: int, level: float = 0.95) -> Interval:
         raise ConfigError(f"a proportion needs 0 <= right <= n and 0 < level < 1, got {right} of {n} and {level}")
     if n == 0:
         return Interval(low=None, high=None, level=level, method=WILSON, reason="nothing to count")
+    return _wilson(right / n, n, level, WILSON)
+
+
+def _wilson(rate: float, trials: float, level: float, method: str) -> Interval:
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    half_width = z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
-    center = (right / n + z * z / (2 * n)) / (1 + z * z / n)
-    low, high = max(0.0, center - half_width), min(1.0, center + half_width)
-    return Interval(low=low, high=high, level=level, method=WILSON)
+    half_width = z * math.sqrt(rate * (1 - rate) * trials + z * z / 4) / (trials + z * z)
+    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    return Interval(low=max(0.0, center - half_width), high=min(1.0, center + half_width), level=level, method=method)
+
+
+def wilson_clustered(right: NDArray[np.bool_], clusters: NDArray[np.intp], level: float = 0.95) -> Interval:
+    """Wilson's interval of a proportion whose trials depend on each other within clusters, of few trials too.
+
+    The number of trials is divided by the design effect: the variance of the proportion over clusters, as a multiple of
+    what independent trials would have; at least 1, and where all or none are right a cluster counts as one trial.
+
+    Args:
+        right: Whether each trial is a success, at least one trial.
+        clusters: The cluster of each trial, by number.
+        level: Nominal coverage in (0, 1).
+
+    Source: Kish, "Survey sampling" (1965); Dean and Pagano, J. Surv. Stat. Methodol. 3 (2015), for Wilson's interval.
+    """
+    right_of, trials_of = cluster_sums(np.stack([right, np.ones(len(right))], axis=1), clusters).T
+    trials, groups = float(trials_of.sum()), len(trials_of)
+    rate = float(right_of.sum()) / trials
+    largest = float((trials_of**2).sum()) / trials  # where all trials of a cluster have one outcome
+    effect = largest
+    if 0 < rate < 1 and groups > 1:
+        variance = groups / (groups - 1) * float(((right_of - rate * trials_of) ** 2).sum()) / trials**2
+        effect = min(max(variance * trials / (rate * (1 - rate)), 1.0), largest)
+    return _wilson(rate, trials / effect, level, WILSON_CLUSTERED)
 
 
 def wilson_of_groups(all_right: bool, groups: int, level: float = 0.95) -> Interval:
