@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -507,6 +508,20 @@ def test_a_series_is_scrolled_played_cut_in_planes_and_asked_about(browser, url,
         page.locator(".options select").select_option("slice")
         ask(page, "Which organ?")
         expect(answers(page)).to_have_count(2)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_no_sides_are_claimed_of_a_volume_that_does_not_state_them(browser, url, code):
+    image = nibabel.Nifti1Image(np.arange(20 * 30 * 10, dtype=np.int16).reshape(20, 30, 10), np.eye(4))
+    image.set_sform(np.eye(4), code)
+    image.set_qform(np.eye(4), code)
+    with opened(browser, url) as page:
+        file = {"name": "volume.nii", "mimeType": "", "buffer": image.to_bytes()}
+        page.set_input_files("input[data-testid=files]", file)
+        page.wait_for_selector(".stage[data-shown]")
+        expect(page.locator(".status b")).to_contain_text("/ 10")
+        expect(page.locator(".stage .side")).to_have_text(["R", "L", "A", "P"] if code else [])
+        expect(page.locator(".convention")).to_have_count(0)
 
 
 SHOWN = """(columns) => {

@@ -287,7 +287,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
     return () => element.removeEventListener("wheel", onWheel);
   });
 
-  const letters = lettersOf(facts?.orientation[plane], facts !== null, item);
+  const letters = lettersOf(facts?.orientation[plane], facts, item);
   const sides = geometry.turnedSides(letters.sides, view);
   const bar = spacing && pixels ? geometry.scaleBar(scale / Math.min(...spacing), size.width) : null;
   const line = measured?.frame === frame && measured.plane === plane ? measured.ends : null;
@@ -413,12 +413,12 @@ function presetName(name: string, index: number): string {
   return `${index + 1} ${hasText(key) ? t(key) : name}`;
 }
 
-/** The letters at the edges: those of the files, or by convention R at the left; none where they are not known. */
-function lettersOf(letters: string[] | undefined, hasFacts: boolean, item: Case): { sides: geometry.Sides; conventional: boolean } {
+/** The letters at the edges: those of the files, or of a single picture by convention R at the left; none where they are not known. */
+function lettersOf(letters: string[] | undefined, facts: ImageItem | null, item: Case): { sides: geometry.Sides; conventional: boolean } {
   const word = (letter = "") => (SIDES[letter] ? t(`viewer.${SIDES[letter]}`) : letter);
   if (letters?.length === 4) return { sides: { left: word(letters[0]), right: word(letters[1]), top: word(letters[2]), bottom: word(letters[3]) }, conventional: false };
-  const sagittal = item.image.plane === "sagittal";
-  if (sagittal || (hasFacts && item.image.format === "DICOM" && item.image.plane)) return { sides: { left: "", right: "", top: "", bottom: "" }, conventional: false };
+  const known = item.image.plane === "sagittal" || (facts !== null && item.image.format === "DICOM" && item.image.plane);
+  if (known || facts?.series || item.image.format === "NIFTI") return { sides: { left: "", right: "", top: "", bottom: "" }, conventional: false };
   return { sides: { left: word("R"), right: word("L"), top: "", bottom: "" }, conventional: true };
 }
 
