@@ -16,6 +16,7 @@ from medical_vqa.io import (
     TemporaryFailure,
     atomic_path,
     atomic_write,
+    describe_disk_errors,
     file_lock,
     retry,
     sha256,
@@ -63,6 +64,11 @@ def test_a_disk_that_refuses_is_described(
     with pytest.raises(DataError, match=message):
         atomic_write(tmp_path / "file", "abc", durable=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_described_also_where_it_is_not_known_how_much_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the disk is full; free some space"), describe_disk_errors(tmp_path, 0):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path: Path) -> None:

@@ -221,9 +221,8 @@ def describe_disk_errors(folder: Path, bytes_needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"{folder}: the disk is full, {bytes_needed:,} more bytes are needed; free some space and run it again"
-            ) from error
+            needed = f", {bytes_needed:,} more bytes are needed" if bytes_needed else ""
+            raise DataError(f"{folder}: the disk is full{needed}; free some space and run it again") from error
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}); choose another folder or change its permissions"
         ) from error

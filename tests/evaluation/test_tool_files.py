@@ -8,6 +8,7 @@ import pytest
 
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.tables import import_answers
+from medical_vqa.evaluation.joining import join
 from medical_vqa.schema.records import Example
 
 
@@ -189,6 +190,34 @@ def test_a_failed_request_of_a_batch_is_named(tmp_path, rows):
     assert (len(found.predictions), found.failed) == (5, (rows[2].id,))
 
 
+def test_a_failed_request_of_vlmevalkit_or_inspect_is_no_wrong_answer(tmp_path, rows):
+    excel, log = vlmevalkit(rows), inspect_samples(rows)
+    excel[2]["prediction"] = "Failed to obtain answer via API."
+    log[2] |= {"output": {"model": "", "choices": [], "completion": ""}, "error": {"message": "timeout"}}
+    (tmp_path / "a.json").write_text(json.dumps(excel))
+    (tmp_path / "log.json").write_text(json.dumps({"eval": {}, "samples": log}))
+    for name in ("a.json", "log.json"):
+        found = import_answers(tmp_path / name, None, rows)
+        assert (found.failed, len(found.predictions)) == ((rows[2].id,), len(rows) - 1)
+
+
+def test_one_of_several_targets_of_inspect_is_the_reference(tmp_path, rows):
+    log = [{**row, "target": [row["target"], "another word"]} for row in inspect_samples(rows)]
+    (tmp_path / "log.json").write_text(json.dumps({"eval": {}, "samples": log}))
+    found = import_answers(tmp_path / "log.json", None, rows)
+    assert [(one.id, one.answer) for one in found.predictions] == [(row.id, f"a{n}") for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("layout", [inspect_samples, lmms])
+def test_several_answers_to_every_question_are_called_so(tmp_path, rows, layout):
+    """Inspect's epochs and the filters of lm-eval write a row each for every question."""
+    content = layout(rows) * 3
+    path = tmp_path / ("log.json" if layout is inspect_samples else "samples.jsonl")
+    path.write_text(json.dumps({"eval": {}, "samples": content}) if path.name == "log.json" else lines(content))
+    with pytest.raises(DataError, match=r"every question it answers has several predictions \(slake/test/11 has 3\)"):
+        join(rows, import_answers(path, None, rows).predictions).require_scored()
+
+
 def one_question_each(rows):
     return [replace(row, image_id=f"vqa-med-2020/synpic{n}") for n, row in enumerate(rows)]
 
@@ -327,3 +356,11 @@ def test_a_table_that_pandas_wrote_by_column_is_read(tmp_path, rows):
     for name in ("answers.json", "answers.xlsx"):
         found = import_answers(tmp_path / name, None, rows)
         assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_a_table_that_pandas_wrote_by_row_number_is_read(tmp_path, rows):
+    content = {str(n): {"question_id": row.facts["qid"], "answer": f"a{n}"} for n, row in enumerate(rows)}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = import_answers(tmp_path / "a.json", None, rows)
+    assert [(one.id, one.answer) for one in found.predictions] == [(row.id, f"a{n}") for n, row in enumerate(rows)]
+    assert found.columns["id"] == "question_id"

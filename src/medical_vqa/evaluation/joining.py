@@ -51,6 +51,13 @@ class AnsweredQuestions:
         if not self.predictions:
             raise DataError(f"{file}has no answers; write one row per question")
         if not self.scored:
+            repeated = next((part for part in self.excluded if part.reason == _DUPLICATE), None)
+            if repeated is not None:
+                times = self.predictions.ids.count(repeated.ids[0])
+                raise DataError(
+                    f"{file}every question it answers has several predictions ({repeated.ids[0]} has {times}); keep "
+                    "one for each question, such as those of one epoch, trial or filter"
+                )
             file_ids, split_ids = ([row.id for row in rows[:3]] for rows in (self.predictions, self.examples))
             raise DataError(
                 f"{file}none of {len(self.predictions)} predictions answers one of {len(self.examples)} questions with "

@@ -105,6 +105,8 @@ def json_rows(path: Path) -> Iterator[Row]:
             content = _transposed(content, path)
         elif _is_by_column(content):
             content = _transposed({name: list(column.values()) for name, column in content.items()}, path)
+        elif _is_by_row_number(content):
+            content = list(content.values())
         else:
             content = [
                 {"id": key, **value} if isinstance(value, dict) else {"id": key, "answer": value}
@@ -135,6 +137,14 @@ def _is_by_column(content: Mapping[str, Any]) -> bool:
         return False
     numbers = list(columns[0])
     return all(map(str.isdigit, numbers)) and all(list(column) == numbers for column in columns)
+
+
+def _is_by_row_number(content: Mapping[str, Any]) -> bool:
+    """Whether an object holds rows with an id under their numbers: ``{"0": {"question_id": "q1", ...}, "1": ...}``."""
+    has_ids = all(
+        isinstance(row, dict) and any(str(name).lower().endswith("id") for name in row) for row in content.values()
+    )
+    return has_ids and list(content) == [str(number) for number in range(len(content))]
 
 
 def _transposed(columns: Mapping[str, Sequence[Any]], path: Path) -> list[dict[str, Any]]:

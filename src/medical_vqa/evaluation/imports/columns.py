@@ -75,7 +75,8 @@ def guess_map(columns: Iterable[str], file: object = "the file") -> dict[str, st
     if "answer" not in mapping or not {"id", "question", "image"} & set(mapping):
         raise DataError(
             f"{file}: its columns are {', '.join(names) or 'none'}, and it is not clear which hold the answer and the "
-            "id; name them, such as --map id=question_id,answer=text"
+            "id; name them, such as --map id=question_id,answer=text, or --map position=#,answer=text for rows in the "
+            "order of the split"
         )
     return mapping
 

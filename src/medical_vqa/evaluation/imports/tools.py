@@ -30,6 +30,8 @@ from medical_vqa.io import json_type, json_value
 from medical_vqa.schema.records import Example
 
 _FIELDS = ("id", "image", "question", "reference", "answer", "position")
+_VLMEVALKIT_FAILED = "Failed to obtain answer via API."
+"""What VLMEvalKit writes in place of the answer to a failed request."""
 _JOINS: Sequence[tuple[str, ...]] = (
     ("id", "question", "reference"),
     ("question", "reference"),
@@ -140,7 +142,7 @@ def _vlmevalkit(row: Row) -> dict[str, Any]:
         "id": as_id(row.get("id") or row["index"]),
         "question": as_text(row["question"]),
         "reference": as_text(row["answer"]),
-        "answer": row["prediction"],
+        **({} if _VLMEVALKIT_FAILED in as_text(row["prediction"]) else {"answer": row["prediction"]}),
         "position": as_id(row["index"]),
     }
 
@@ -197,11 +199,12 @@ def _inspect(row: Row) -> dict[str, Any]:
     if isinstance(answer, list) and any(isinstance(part, Mapping) for part in answer):
         texts_of = [part for part in answer if isinstance(part, Mapping) and part.get("type") == "text"]
         answer = "\n".join(as_text(part.get("text")) for part in texts_of)
-    answer = lookup(row, "output.completion") if answer is MISSING else answer
+    if answer is MISSING and not row.get("error"):  # a sample that failed has an empty completion
+        answer = lookup(row, "output.completion")
     return {
         "id": as_id(row.get("id")),
         "question": "\n".join(texts),
-        "reference": as_text(row.get("target")),
+        "reference": as_text(_first(row.get("target"))),  # each of several is a right answer
         **({} if answer is MISSING else {"answer": answer}),
     }
 
