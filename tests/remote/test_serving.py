@@ -226,6 +226,38 @@ def test_openai_clients_read_turns_and_stream(server, fake):
     assert [message["role"] for message in fake.asked[-1]["messages"]] == ["user", "assistant", "user"]
 
 
+def streamed(server, **sent):
+    url = f"data:image/png;base64,{base64.b64encode(textured()).decode()}"
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is shown?"}]
+    messages = [{"role": "user", "content": parts}]
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="x", max_retries=0) as client:
+        return list(client.chat.completions.create(model="m", messages=messages, stream=True, **sent))
+
+
+def content_of(chunks):
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def test_a_stream_ends_where_the_client_says(server, fake):
+    fake.stream("Left", " lu", "ng is", " shown")
+    for sent, text, reason in (
+        ({"stop": "lung"}, "Left ", "stop"),
+        ({"max_tokens": 2}, "Left lung", "length"),
+        ({}, "Left lung is shown", "stop"),
+    ):
+        chunks = streamed(server, **sent, stream_options={"include_usage": True})
+        assert (content_of(chunks), chunks[-2].choices[0].finish_reason) == (text, reason)
+        assert chunks[-1].usage.completion_tokens == len(text.split())
+
+
+def test_an_abstention_follows_what_was_streamed(server, fake):
+    fake.stream("I cannot ", "interpret medical images.")
+    chunks = streamed(server)
+    answer = chunks[-1].medical_vqa
+    assert answer["abstained"]
+    assert content_of(chunks).startswith(f"I cannot interpret medical images.\n\n{answer['reason']}")
+
+
 def test_the_page_sends_the_turns_and_the_earlier_images_that_were_chosen(server, fake):
     backend = Backend(server)
     model = backend.model()

@@ -17,6 +17,7 @@ from live import png
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.api.openai import image_urls
 from medical_vqa.serving.api.openai.answering import message_of
+from medical_vqa.serving.api.openai.parameters import End
 from medical_vqa.serving.api.openai.structured import output_schema
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.middleware.access import hash_key
@@ -59,6 +60,79 @@ def test_a_picture_counts_in_the_usage(client):
         for turns in (text, messages())
     )
     assert (without, with_picture) == (3, 4)
+
+
+def test_the_usage_counts_what_the_model_reads(remembering, client):
+    """Earlier turns and the system message are read by a model that remembers, and by no other."""
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        user("What is it?", gray(40)),
+        assistant("A CT scan"),
+        user("And now?"),
+    ]
+    counted = [
+        one.chat.completions.create(model="echo-1", messages=conversation).usage.prompt_tokens
+        for one in (client, remembering[1])
+    ]
+    assert counted == [1 + 2, 1 + 2 + 2 + 3 + 3]
+
+
+def parameters(client, **sent):
+    return client.chat.completions.create(model="echo-1", messages=messages(), **sent)
+
+
+def test_parameters_that_are_not_read_are_named(client):
+    reply = parameters(
+        client,
+        temperature=0.7,
+        top_p=0.5,
+        presence_penalty=1,
+        logit_bias={"1": 2},
+        seed=3,
+        user="x",
+        extra_body={"top_k": 5, "n" * 99: 1},
+    )
+    assert sorted(reply.ignored) == ["logit_bias", "n" * 64, "presence_penalty", "temperature", "top_k", "top_p"]
+    streamed = list(parameters(client, temperature=1, stream=True))
+    assert streamed[-1].ignored == ["temperature"]
+
+
+def test_parameters_that_ask_for_what_is_done_are_not_named(client):
+    neutral = {"temperature": 0, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}}
+    assert parameters(client, **neutral, store=False, modalities=["text"], tool_choice="none").ignored == []
+
+
+def test_many_unknown_parameters_are_named_in_part(client):
+    assert len(parameters(client, extra_body={f"p{n}": n for n in range(40)}).ignored) == 20
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "reason"),
+    [
+        ({"max_tokens": 2}, "60 What", "length"),
+        ({"max_completion_tokens": 1, "max_tokens": 3}, "60", "length"),
+        ({"max_tokens": 4}, "60 What is it?", "stop"),
+        ({"stop": " is"}, "60 What", "stop"),
+        ({"stop": ["absent", "it", "What"]}, "60 ", "stop"),
+    ],
+)
+def test_an_answer_ends_where_the_client_says(client, sent, text, reason):
+    choice = parameters(client, **sent).choices[0]
+    assert (choice.message.content, choice.finish_reason) == (text, reason)
+    chunks = [chunk.choices[0] for chunk in parameters(client, **sent, stream=True)]
+    assert ("".join(chunk.delta.content or "" for chunk in chunks), chunks[-1].finish_reason) == (text, reason)
+
+
+def test_what_was_cut_off_is_not_counted(client):
+    assert parameters(client, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_a_stop_is_held_back_while_it_may_still_begin():
+    end = End(stops=("lung",))
+    assert [end.cut_unfinished(text) for text in ("Left", "Left lu", "Left lungs", "Left lu?")] == [
+        "Left", "Left ", "Left ", "Left lu?"
+    ]  # fmt: skip
+    assert End(words=2).cut_unfinished("The left lung") == "The left"
 
 
 def test_a_stream_has_the_same_answer(client):
@@ -377,6 +451,19 @@ def test_a_response_fits_a_schema_or_is_a_refusal(client, unsure):
     assert message.content[0].refusal.startswith("The model is not sure")
 
 
+def test_a_response_that_is_cut_off_says_so(client):
+    asked = {"model": "echo-1", "input": items(), "max_output_tokens": 2, "temperature": 1}
+    reply = client.responses.create(**asked)
+    assert (reply.output_text, reply.status, reply.incomplete_details.reason) == (
+        "60 What",
+        "incomplete",
+        "max_output_tokens",
+    )
+    assert (reply.output[0].status, reply.usage.output_tokens, reply.ignored) == ("incomplete", 2, ["temperature"])
+    last = list(client.responses.create(**asked, stream=True))[-1]
+    assert (last.type, last.response.output_text) == ("response.incomplete", "60 What")
+
+
 def test_a_response_reads_earlier_turns_and_text_alone(client):
     turns = [*items("First?"), {"role": "assistant", "content": [{"type": "output_text", "text": "60 First?"}]}]
     reply = client.responses.create(model="echo-1", input=[*turns, {"role": "user", "content": "And now?"}])
@@ -389,6 +476,9 @@ def test_a_response_reads_earlier_turns_and_text_alone(client):
     [
         ({"model": "gpt-5"}, "model"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"tools": [{"type": "function", "name": "f", "parameters": {}}]}, "tools"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "number"}}}}, "text.format"),
         ({"input": items(url="data:image/png;base64,!!!")}, "input"),
@@ -430,6 +520,11 @@ def test_a_refused_response_names_the_parameter(client, changes, param):
         ({"messages": messages(url=DATA.partition(",")[2])}, 400, "expected the image as data:image/...;base64"),
         ({"messages": messages(url="file:///etc/passwd")}, 400, "expected the image as data:image/...;base64"),
         ({"n": 3}, 422, "n:"),
+        ({"temperature": 3}, 422, "temperature"),
+        ({"max_tokens": 0}, 422, "max_tokens"),
+        ({"stop": ["a"] * 5}, 422, "stop"),
+        ({"stop": ""}, 422, "stop"),
+        ({"extra_body": {"medical_vqa": {"frames": 3}}}, 422, "frames"),
         ({"messages": []}, 422, "messages"),
     ],
 )
@@ -438,7 +533,7 @@ def test_refusals_have_openais_shape(client, changes, status, message):
         client.chat.completions.create(**{"model": "echo-1", "messages": messages(), **changes})
     assert error.value.status_code == status
     assert message in error.value.body["message"]
-    assert error.value.param.split("[")[0] in changes
+    assert error.value.param.split("[")[0].split(".")[0] in changes | changes.get("extra_body", {})
     assert "union" not in error.value.body["message"]
 
 

@@ -7,7 +7,8 @@ import dataclasses
 from fastapi import Request
 
 from medical_vqa.serving.api.openai.chat_types import ChatMessage, Usage
-from medical_vqa.serving.api.openai.conversation import Received, prepare
+from medical_vqa.serving.api.openai.conversation import Prepared, Received, prepare
+from medical_vqa.serving.api.openai.parameters import End, FinishReason
 from medical_vqa.serving.api.openai.structured import OutputSchema
 from medical_vqa.serving.api.requests import while_connected
 from medical_vqa.serving.errors import ApiError
@@ -24,18 +25,23 @@ class Result:
 
     message: ChatMessage
     """The answer's turn."""
-    question: str
-    """That was asked."""
+    prompt_words: int
+    """Words that the model read, a picture as one."""
     ignored: list[str]
-    """Parts of the conversation that the model does not read."""
+    """Parts of the request that the model does not read."""
     answer: Answer | None = None
     """The full answer; None where no image was sent."""
-    pictures: int = 0
-    """Number of images that were read."""
+    finish_reason: FinishReason = "stop"
+    """``length`` where the client's limit has cut it off."""
+
+    @property
+    def usage(self) -> Usage:
+        """What was read and written."""
+        return usage_of(self.prompt_words, self.message.content or self.message.refusal or "")
 
 
 async def answer_conversation(
-    request: Request, service: Service, client: str, received: Received, schema: OutputSchema | None
+    request: Request, service: Service, client: str, received: Received, schema: OutputSchema | None, end: End
 ) -> Result:
     """Ask what a conversation asks.
 
@@ -45,6 +51,7 @@ async def answer_conversation(
         client: Who asks.
         received: The conversation.
         schema: Of the answer; None: text.
+        end: Where the answer ends.
 
     Raises:
         ApiError: The request cannot be answered.
@@ -53,7 +60,7 @@ async def answer_conversation(
     if not prepared.uploads:
         if schema is not None:
             raise ApiError(400, "invalid", f"no image in {field}; add one to ask for JSON", param=field)
-        return Result(ChatMessage(content=NO_IMAGE), prepared.question, prepared.ignored)
+        return _ended(ChatMessage(content=NO_IMAGE), prepared, end)
     work = service.questions.ask_once(prepared.uploads, prepared.question, context=prepared.context, client=client)
     try:
         answer = await while_connected(request, work)
@@ -61,7 +68,15 @@ async def answer_conversation(
         if error.code in ("not_an_image", "too_large", "unsupported_media_type"):
             error.param = field
         raise
-    return Result(message_of(answer, schema), prepared.question, prepared.ignored, answer, len(prepared.uploads))
+    return _ended(message_of(answer, schema), prepared, end, answer)
+
+
+def _ended(message: ChatMessage, prepared: Prepared, end: End, answer: Answer | None = None) -> Result:
+    reason: FinishReason = "stop"
+    if message.content is not None:
+        content, reason = end.cut(message.content)
+        message = message.model_copy(update={"content": content})
+    return Result(message, prepared.words, prepared.ignored, answer, reason)
 
 
 def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:
@@ -74,8 +89,7 @@ def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:
     return ChatMessage(content=schema.text(answer))
 
 
-def usage_of(result: Result) -> Usage:
-    """The words of question and answer, and the pictures, without which clients conclude that none was read."""
-    prompt_words = len(result.question.split()) + result.pictures
-    answer_words = len((result.message.content or result.message.refusal or "").split())
-    return Usage(prompt_tokens=prompt_words, completion_tokens=answer_words, total_tokens=prompt_words + answer_words)
+def usage_of(prompt_words: int, text: str) -> Usage:
+    """The words that were read and written; pictures count, or clients would conclude that none was read."""
+    words = len(text.split())
+    return Usage(prompt_tokens=prompt_words, completion_tokens=words, total_tokens=prompt_words + words)

@@ -60,13 +60,13 @@ async def chat(request: Request, body: ChatRequest, client: ClientDependency) ->
     schema = body.output_schema
     if body.functions:
         raise no_tools("functions")
-    received = Received(body.messages, "messages", body.tools, body.medical_vqa)
+    received = Received(body.messages, "messages", body.tools, body.medical_vqa, body.unread)
     if body.stream and isinstance(service.engine, RemoteEngine) and schema is None:
         prepared = await prepare(received, service)
         if prepared.uploads:
             events = live_events(service, body, prepared, client)
             return StreamingResponse(events, media_type=_EVENTS)
-    result = await answer_conversation(request, service, client, received, schema)
+    result = await answer_conversation(request, service, client, received, schema, body.end)
     reply = chat_reply(body, result, service.model.name)
     if body.stream:
         return StreamingResponse(stream_events(reply, body), media_type=_EVENTS)

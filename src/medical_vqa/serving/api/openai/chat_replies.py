@@ -27,22 +27,22 @@ def chat_reply(request: ChatRequest, result: Result, model_name: str) -> ChatRep
         result: The answer.
         model_name: Of the model that answered.
     """
-    logprobs = None
-    if request.logprobs and result.answer is not None:
-        logprobs = _logprobs(result.answer, request.top_logprobs or 0)
+    logprobs = _logprobs(request, result.answer) if result.answer is not None else None
     return ChatReply(
         id=f"chatcmpl-{secrets.token_hex(12)}",
         created=int(time.time()),
         model=model_name,
-        choices=[Choice(message=result.message, logprobs=logprobs)],
-        usage=usage_of(result),
+        choices=[Choice(message=result.message, logprobs=logprobs, finish_reason=result.finish_reason)],
+        usage=result.usage,
         medical_vqa=result.answer,
         ignored=result.ignored,
     )
 
 
-def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
-    """The answer as one token, whose probability is its confidence."""
+def _logprobs(request: ChatRequest, answer: Answer) -> dict[str, Any] | None:
+    """The answer as one token, whose probability is its confidence; None where the client did not ask for it."""
+    if not request.logprobs:
+        return None
     ranked = [(answer.answer, answer.confidence)]
     ranked += [(alternative.answer, alternative.confidence) for alternative in answer.alternatives]
     tokens = [
@@ -50,7 +50,10 @@ def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
         for text, confidence in ranked
         if confidence is not None
     ]
-    return {"content": [{**tokens[0], "top_logprobs": tokens[:top]}] if tokens else [], "refusal": None}
+    return {
+        "content": [{**tokens[0], "top_logprobs": tokens[: request.top_logprobs or 0]}] if tokens else [],
+        "refusal": None,
+    }
 
 
 async def live_events(service: Service, request: ChatRequest, prepared: Prepared, client: str) -> AsyncIterator[str]:
@@ -80,20 +83,33 @@ async def live_events(service: Service, request: ChatRequest, prepared: Prepared
             if part is None:
                 yield BEAT
                 continue
-            text = part if isinstance(part, str) else message_of(part, None).content or ""
-            # The final text may differ by its Markdown: it is in medical_vqa.
+            if isinstance(part, Answer):
+                text, reason = request.end.cut(_whole_text(part, written))
+            else:
+                text = request.end.cut_unfinished(part)
             if text.startswith(written) and text != written:
                 yield _event(header, [_delta({"content": text[len(written) :]})])
                 written = text
             if isinstance(part, Answer):
                 extension = {"medical_vqa": part.model_dump(), "ignored": prepared.ignored}
-                yield _event(header | extension, [_delta({}) | {"finish_reason": "stop"}])
+                last = _delta({}) | {"logprobs": _logprobs(request, part), "finish_reason": reason}
+                yield _event(header | extension, [last])
                 if request.stream_options and request.stream_options.include_usage:
-                    result = Result(message_of(part, None), prepared.question, [], pictures=len(prepared.uploads))
-                    yield _event(header | {"usage": usage_of(result).model_dump()}, [])
+                    yield _event(header | {"usage": usage_of(prepared.words, written).model_dump()}, [])
     except ApiError as error:
         yield f"data: {json.dumps({'error': {'message': error.message, 'code': error.code}}, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"
+
+
+def _whole_text(answer: Answer, written: str) -> str:
+    """The whole text of an answer of which the beginning was sent.
+
+    An abstention follows what it withholds. A text that differs in its Markdown alone is in `medical_vqa`.
+    """
+    text = message_of(answer, None).content or ""
+    if text.startswith(written):
+        return text
+    return f"{written}\n\n{text}" if answer.abstained else written
 
 
 def _delta(delta: dict[str, Any]) -> dict[str, Any]:

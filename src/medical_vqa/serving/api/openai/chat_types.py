@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
+from medical_vqa.serving.api.openai.parameters import End, FinishReason, Parameters, Stop
 from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.schema.common import QUESTION_EXAMPLE
@@ -92,7 +93,9 @@ class StreamOptions(RequestPart):
 
 
 class ImageOptions(RequestPart):
-    """How the image is decoded: an extension of the protocol."""
+    """How the image is decoded: an extension of the protocol, of which a misspelled name is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     frame: int | None = Field(None, ge=0, le=1_000_000, description="Which of several frames or slices, from 0.")
     window: tuple[float, float] | None = Field(None, description="Center and width, for DICOM and NIfTI.")
@@ -102,8 +105,8 @@ RefusedList = Annotated[list[Any], WithJsonSchema({"type": "array", "maxItems": 
 """Refused unless empty, with the field's name, which a limit of the type would not report so."""
 
 
-class ChatRequest(RequestPart):
-    """A conversation to continue."""
+class ChatRequest(Parameters):
+    """A conversation to continue; `ignored` in the reply names the parameters that are not read."""
 
     model: str = Field(description="As GET /v1/models lists it.", max_length=200)
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -112,12 +115,25 @@ class ChatRequest(RequestPart):
     n: int | None = Field(1, ge=1, le=1, description="One answer only.")
     logprobs: bool | None = Field(False, description="Adds the answer's confidence as a log-probability.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="How many alternatives to add.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="Most words of the answer; the rest is cut off.")
+    max_tokens: int | None = Field(None, ge=1, description="The former name of max_completion_tokens.")
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = Field(
+        None, description="Texts before which the answer ends."
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Read as 0, as temperature is.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="Read as 0, as temperature is.")
     response_format: dict[str, Any] | None = Field(
         None, description="A JSON schema of an enum, a boolean, a string or an object with an answer."
     )
     tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
     functions: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
     medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
+
+    @property
+    def end(self) -> End:
+        """Where the answer ends."""
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return End(self.max_completion_tokens or self.max_tokens, stops)
 
     @property
     def output_schema(self) -> OutputSchema | None:
@@ -161,11 +177,11 @@ class Choice(BaseModel):
     index: int = 0
     message: ChatMessage
     logprobs: dict[str, Any] | None = None
-    finish_reason: Literal["stop"] = "stop"
+    finish_reason: FinishReason = Field("stop", description="length: cut off after so many words as were asked for.")
 
 
 class Usage(BaseModel):
-    """Counted in words, a picture as one: the model families have different tokens, or none."""
+    """What the model read and wrote, in words, a picture as one: the model families have different tokens, or none."""
 
     prompt_tokens: int
     completion_tokens: int

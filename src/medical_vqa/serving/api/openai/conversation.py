@@ -28,7 +28,9 @@ class Prepared:
     context: QuestionContext
     """Earlier turns, for a model that reads them."""
     ignored: list[str]
-    """Parts of the conversation that the model does not read."""
+    """Parts of the request that the model does not read."""
+    words: int
+    """That the model reads, a picture as one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Received:
     """Tools that the model may call; refused unless empty."""
     options: ImageOptions | None = None
     """Frame and window of the image."""
+    unread: Sequence[str] = ()
+    """Names of parameters that are not read."""
 
 
 async def prepare(received: Received, service: Service) -> Prepared:
@@ -64,12 +68,16 @@ async def prepare(received: Received, service: Service) -> Prepared:
         ignored.append("oldest images")
     if conversation.unanswered and model.max_turns:
         ignored.append("questions without an answer")
+    ignored += received.unread
     context = QuestionContext(
         turns=conversation.turns,
         system=conversation.system if model.reads_system else "",
         places=conversation.places if turns_read or len(uploads) > 1 else (),
     )
-    return Prepared(uploads, conversation.question, context, ignored)
+    newest = conversation.turns[len(conversation.turns) - turns_read :]
+    texts = [context.system, *(text for turn in newest for text in turn), conversation.question]
+    words = sum(len(text.split()) for text in texts) + len(uploads)
+    return Prepared(uploads, conversation.question, context, ignored, words)
 
 
 def no_tools(param: str) -> ApiError:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from medical_vqa.serving.api.openai.answering import answer_conversation, usage_of
+from medical_vqa.serving.api.openai.answering import answer_conversation
 from medical_vqa.serving.api.openai.chat_types import (
     MAX_MESSAGES,
     MAX_PARTS,
@@ -31,6 +31,7 @@ from medical_vqa.serving.api.openai.chat_types import (
 )
 from medical_vqa.serving.api.openai.conversation import Received
 from medical_vqa.serving.api.openai.errors import DESCRIPTIONS, error_replies
+from medical_vqa.serving.api.openai.parameters import End, Parameters
 from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
 from medical_vqa.serving.errors import ApiError
@@ -92,8 +93,8 @@ class TextOptions(RequestPart):
     format: dict[str, Any] | None = None
 
 
-class ResponseRequest(RequestPart):
-    """A conversation to continue."""
+class ResponseRequest(Parameters):
+    """A conversation to continue; `ignored` in the reply names the parameters that are not read."""
 
     model: str = Field(description="As GET /v1/models lists it.", max_length=200)
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
@@ -102,10 +103,15 @@ class ResponseRequest(RequestPart):
     )
     stream: bool | None = False
     text: TextOptions | None = None
+    max_output_tokens: int | None = Field(None, ge=1, description="Most words of the answer; the rest is cut off.")
     tools: RefusedList | None = Field(None, description="Refused unless empty.", max_length=128)
     previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(
         None, description="Refused: nothing is stored."
     )
+    conversation: Annotated[Any, WithJsonSchema({"type": "null"})] = Field(
+        None, description="Refused: nothing is stored."
+    )
+    background: bool | None = Field(False, description="True is refused: nothing is stored.")
     medical_vqa: ImageOptions | None = Field(None, description="Frame and window of the image.")
 
     @property
@@ -131,9 +137,9 @@ class ResponseReply(BaseModel):
     id: str
     object: Literal["response"] = "response"
     created_at: int
-    status: Literal["completed", "in_progress"] = "completed"
+    status: Literal["completed", "incomplete", "in_progress"] = "completed"
     error: None = None
-    incomplete_details: None = None
+    incomplete_details: dict[str, str] | None = Field(None, description="Why the answer was cut off.")
     instructions: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     model: str
@@ -160,17 +166,21 @@ class ResponseReply(BaseModel):
 async def respond(request: Request, body: ResponseRequest, client: ClientDependency) -> Any:
     """Ask about the image in a conversation, as OpenAI's agents do."""
     service = choose_service(request, body.model)
-    if body.previous_response_id:
-        message = "this server stores no conversations; send the earlier turns in input"
-        raise ApiError(400, "invalid", message, param="previous_response_id")
+    for param in ("previous_response_id", "conversation", "background"):
+        if getattr(body, param):
+            message = "this server stores no conversations; send the earlier turns in input, and await the answer"
+            raise ApiError(400, "invalid", message, param=param)
     schema = body.output_schema
-    received = Received(body.messages, "input", body.tools, body.medical_vqa)
-    result = await answer_conversation(request, service, client, received, schema)
-    item = _message_item(result.message)
-    usage = usage_of(result)
+    received = Received(body.messages, "input", body.tools, body.medical_vqa, body.unread)
+    result = await answer_conversation(request, service, client, received, schema, End(body.max_output_tokens))
+    is_cut = result.finish_reason == "length"
+    item = _message_item(result.message, "incomplete" if is_cut else "completed")
+    usage = result.usage
     reply = ResponseReply(
         id=f"resp_{secrets.token_hex(16)}",
         created_at=int(time.time()),
+        status=item["status"],
+        incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
         instructions=body.instructions,
         model=service.model.name,
         output=[item],
@@ -189,7 +199,7 @@ async def respond(request: Request, body: ResponseRequest, client: ClientDepende
     return JSONResponse(reply.model_dump())
 
 
-def _message_item(message: ChatMessage) -> dict[str, Any]:
+def _message_item(message: ChatMessage, status: Literal["completed", "incomplete"]) -> dict[str, Any]:
     content: dict[str, Any]
     if message.content is None:
         content = {"type": "refusal", "refusal": message.refusal}
@@ -199,7 +209,7 @@ def _message_item(message: ChatMessage) -> dict[str, Any]:
         "id": f"msg_{secrets.token_hex(16)}",
         "type": "message",
         "role": "assistant",
-        "status": "completed",
+        "status": status,
         "content": [content],
     }
 
@@ -209,7 +219,9 @@ def _events(reply: ResponseReply, item: dict[str, Any]) -> Iterator[str]:
     (part,) = item["content"]
     kind = "refusal" if part["type"] == "refusal" else "text"
     name = "response.refusal" if kind == "refusal" else "response.output_text"
-    initial = reply.model_dump() | {"status": "in_progress", "output": [], "usage": None, "medical_vqa": None}
+    initial = reply.model_dump() | {
+        "status": "in_progress", "incomplete_details": None, "output": [], "usage": None, "medical_vqa": None
+    }  # fmt: skip
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     logprobs: dict[str, Any] = {} if kind == "refusal" else {"logprobs": []}
     events: list[tuple[str, dict[str, Any]]] = [
@@ -221,7 +233,7 @@ def _events(reply: ResponseReply, item: dict[str, Any]) -> Iterator[str]:
         (f"{name}.done", {**place, kind: part[kind], **logprobs}),
         ("response.content_part.done", {**place, "part": part}),
         ("response.output_item.done", {"output_index": 0, "item": item}),
-        ("response.completed", {"response": reply.model_dump()}),
+        (f"response.{reply.status}", {"response": reply.model_dump()}),
     ]
     for number, (event, fields) in enumerate(events):
         data = json.dumps({"type": event, "sequence_number": number, **fields}, ensure_ascii=False)
