@@ -110,7 +110,7 @@ class Offers:
         answered = ask(list(missing.values())) if missing else []
         for (key, query), is_answered in zip(missing.items(), answered, strict=True):
             known[key] = is_answered
-            if key[1] and self._bank is not None and query.question in self._bank:
+            if key[1] and self._bank is not None and self._bank.offers(query.question):
                 with self._lock:
                     self._answered[key] = is_answered
         return [known[key] for key in keys]

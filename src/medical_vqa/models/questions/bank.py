@@ -17,6 +17,7 @@ from medical_vqa.models.questions.meaning import meaning_similarities
 from medical_vqa.models.questions.premises import counted_topic, organ_of_system, patient_side
 from medical_vqa.models.questions.subjects import Relation, Subject
 from medical_vqa.models.questions.terms import canonical_terms
+from medical_vqa.models.questions.wording import misspellings, well_worded
 from medical_vqa.models.vocabulary import words
 from medical_vqa.schema.records import Example
 from medical_vqa.text import is_chinese, squad_normalize
@@ -42,7 +43,8 @@ situated visible would will if s t
 FORM_WORDS = frozenset(_FORM_TEXT.split())
 """Words that do not say what a question is about."""
 _BADLY_WORDED = re.compile(r"\b(?:the|an?) (?:on|in|at|of|the|an?)\b|\b([a-z]+) \1\b", re.IGNORECASE)
-"""An article before a preposition, and a word twice: errors of the datasets, in which no question is offered."""
+"""An article before a preposition, and a word twice: errors of the datasets, in which no question is offered; others
+are corrected (`well_worded`)."""
 _NAMES_SIDE = re.compile(r"\b(?:left|right|both)\b|[左右双]")
 _FORM = re.compile(r"how many|what colou?r|how|where|which|what|why|who|when")
 
@@ -101,7 +103,7 @@ class QuestionBank:
         return [[q.text, q.question_type, q.rows, list(q.answers)] for q in self.questions]
 
     def nearest(self, question: str, limit: int, accept: Callable[[str], bool] | None = None) -> list[str]:
-        """Training questions nearest in meaning, in the language of the question, the nearest first.
+        """Training questions nearest in meaning, in the language of the question, the nearest first, as `well_worded`.
 
         Questions about the same subject (`subject_relation`) come first. Among them, and among the others, they are
         compared by their words, after `canonical_terms`, where rare words weigh more than common ones; in English by
@@ -120,7 +122,7 @@ class QuestionBank:
             if entry.content in contents or entry.is_badly_worded or (accept is not None and not accept(entry.text)):
                 continue
             contents.add(entry.content)
-            nearest.append(entry.text)
+            nearest.append(entry.offered)
             if len(nearest) == limit:
                 break
         return nearest
@@ -145,7 +147,7 @@ class QuestionBank:
         )
 
     def commonest(self, limit: int, *, chinese: bool, accept: Callable[[str], bool] | None = None) -> list[str]:
-        """The questions with most training rows in a language, at most two of each type.
+        """The questions with most training rows in a language, at most two of each type, as `well_worded`.
 
         Args:
             limit: Most questions.
@@ -153,6 +155,7 @@ class QuestionBank:
             accept: Whether a training question may be offered; None: all may.
         """
         questions: list[TrainingQuestion] = []
+        offered: dict[str, None] = {}
         for place in self._places_by_rows:
             question, entry = self.questions[place], self._entries[place]
             if entry.is_chinese != chinese or entry.is_badly_worded:
@@ -160,9 +163,10 @@ class QuestionBank:
             of_type = sum(other.question_type == question.question_type for other in questions)
             if of_type < 2 and (accept is None or accept(question.text)):
                 questions.append(question)
-            if len(questions) == limit:
+                offered[entry.offered] = None
+            if len(offered) == limit:
                 break
-        return [question.text for question in questions]
+        return list(offered)
 
     def answers_like(self, question: str) -> frozenset[str] | None:
         """Normalized answers to training questions of the same type and form; None where no question is like this."""
@@ -200,6 +204,10 @@ class QuestionBank:
             places = self._aspect_answers.get((chinese, "place"), frozenset())
             return answers | {place for place in places if _NAMES_SIDE.search(place)}
         return answers
+
+    def offers(self, question: str) -> bool:
+        """Whether a text is a training question or one as `well_worded`."""
+        return question in self or question in self._offered
 
     def __contains__(self, question: object) -> bool:
         """Whether a text is a training question, apart from case and punctuation."""
@@ -248,7 +256,15 @@ class QuestionBank:
 
     @cached_property
     def _entries(self) -> list[_Entry]:
-        return [_Entry.of(q, self._weighted(dict.fromkeys(_content(q.text), 1.0))) for q in self.questions]
+        rows_of_word: Counter[str] = Counter()
+        for question in self.questions:
+            rows_of_word.update(dict.fromkeys(words(question.text), question.rows))
+        meant = misspellings(rows_of_word)
+        return [_Entry.of(q, self._weighted(dict.fromkeys(_content(q.text), 1.0)), meant) for q in self.questions]
+
+    @cached_property
+    def _offered(self) -> frozenset[str]:
+        return frozenset(entry.offered for entry in self._entries)
 
     @cached_property
     def _places_by_rows(self) -> list[int]:
@@ -338,6 +354,7 @@ class _Entry:
     """What a search needs of a training question, computed once."""
 
     text: str
+    offered: str
     weights: Mapping[str, float]
     length: float
     content: frozenset[str]
@@ -348,14 +365,16 @@ class _Entry:
     subject: Subject
 
     @classmethod
-    def of(cls, question: TrainingQuestion, weights: Mapping[str, float]) -> Self:
+    def of(cls, question: TrainingQuestion, weights: Mapping[str, float], meant: Mapping[str, str]) -> Self:
+        chinese = is_chinese(question.text)
         return cls(
             text=question.text,
+            offered=question.text if chinese else well_worded(question.text, meant),
             weights=weights,
             length=math.sqrt(sum(weight**2 for weight in weights.values())),
             content=frozenset(weights),
             form=_form(question.text),
-            is_chinese=is_chinese(question.text),
+            is_chinese=chinese,
             is_badly_worded=_BADLY_WORDED.search(question.text) is not None,
             frequency_bonus=_FREQUENCY_BONUS * math.log(question.rows),
             subject=Subject.of(question.text),
