@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from medical_vqa.errors import ImageError, MedicalVqaError
+from medical_vqa.errors import ImageError, MedicalVqaError, TooLargeError
 from medical_vqa.serving.decoding.upload import UPLOAD_NAME
 from medical_vqa.serving.errors import deadline_exceeded
 
@@ -70,7 +70,8 @@ class DecoderProcess:
                 if not pipe.poll(min(self._timeout, remaining)):
                     if remaining < self._timeout:
                         raise deadline_exceeded(self._timeout)
-                    raise ImageError(f"{UPLOAD_NAME}: takes more than {self._timeout:g} s to decode; {self._advice}")
+                    limit = f"{self._timeout:g} s"
+                    raise TooLargeError(f"{UPLOAD_NAME}: takes more than {limit} to decode; {self._advice}")
                 result = pipe.recv()
             except (EOFError, OSError) as error:
                 self.stop()
