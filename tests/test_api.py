@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import io
 import json
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -203,6 +206,28 @@ def test_an_image_that_is_no_path(shipped, image):
     with pytest.raises(mv.MedicalVqaError, match="image: expected a path") as error:
         shipped.ask(image, "Is this a CT?")
     sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("https://example.org/scan.png", "got the address 'https://example.org/scan.png'; download it"),
+        (f"data:image/png;base64,{'A' * 999}", "got the address 'data:image/png;base64,A"),
+        (np.zeros((8, 8, 3), np.uint8), "a Pillow image, got ndarray; pass PIL.Image.fromarray"),
+        (io.BytesIO(b"x"), "got BytesIO; pass what its read"),
+        ([IMAGE], "expected a path, the bytes of a file or a Pillow image, got list; pass one"),
+    ],
+)
+def test_what_holds_an_image_and_cannot_be_read_says_what_to_pass(shipped, image, words):
+    with pytest.raises(mv.MedicalVqaError) as error:
+        shipped.ask(image, "What is shown?")
+    assert words in str(error.value) and len(str(error.value)) < 220
+
+
+def test_a_loaded_model_says_that_it_cannot_be_sent_to_another_process(shipped):
+    for copied in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(mv.MedicalVqaError, match=r"call .*load in each process"):
+            copied(shipped)
 
 
 def test_an_image_that_is_missing_a_folder_or_damaged(shipped, tmp_path):
@@ -653,6 +678,9 @@ def test_a_pillow_image_and_the_bytes_of_a_file_are_what_the_file_is(shipped, tm
         (lambda m: m.ask(IMAGE, "What?", others=IMAGE), "takes one picture in one question, got 2"),
         (lambda m: m.ask(IMAGE, "What?", others=str(IMAGE)), "takes one picture in one question, got 2"),
         (lambda m: m.ask(IMAGE, "What?", turns=[{"role": "user", "content": "Where?"}]), "turns: expected pairs"),
+        (lambda m: m.ask(IMAGE, "What?", turns=iter([("Where?", "here")])), "turns: expected pairs"),
+        (lambda m: m.ask(IMAGE, "What?", turns=None), "turns: expected pairs"),
+        (lambda m: m.ask_series(IMAGE, "What?", slices="5"), "slices: expected a whole number from 1, got '5'"),
     ],
 )
 def test_other_images_and_turns_are_refused_in_one_short_sentence(shipped, call, message):

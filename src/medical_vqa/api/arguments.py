@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -24,6 +25,9 @@ StrPath = str | os.PathLike[str]
 ImageInput: TypeAlias = "StrPath | bytes | PilImage"
 """An image: the path of a file, the bytes of one, or a Pillow image."""
 _WITHOUT_PNG = ("CMYK", "YCbCr", "LAB", "HSV", "RGBX")  # modes of color pictures
+_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_QUOTED = 80
+"""Characters of an address that a message repeats."""
 RISK = 0.1
 """Default of the tolerated fraction of wrong answers among those that are given."""
 
@@ -212,14 +216,23 @@ def as_image(image: ImageInput, what: str = "image") -> Path | bytes:
         what: Name of the argument, for messages.
 
     Raises:
-        ConfigError: It is none of these, or a Pillow image whose mode no PNG file has.
+        ConfigError: It is none of these, an address, or a Pillow image whose mode no PNG file has.
     """
     from PIL import Image
 
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
-    if not isinstance(image, Image.Image):
+    if isinstance(image, str) and _ADDRESS.match(image):
+        raise ConfigError(
+            f"{what}: expected a path, got the address {image[:_QUOTED]!r}; download it, and pass the file or its bytes"
+        )
+    if isinstance(image, str | os.PathLike):
         return as_path(image, what)
+    if not isinstance(image, Image.Image):
+        raise ConfigError(
+            f"{what}: expected a path, the bytes of a file or a Pillow image, got {type(image).__name__}; "
+            f"{_pass_instead(image)}"
+        )
     file = io.BytesIO()
     picture = image.convert("RGB") if image.mode in _WITHOUT_PNG else image
     try:
@@ -231,6 +244,15 @@ def as_image(image: ImageInput, what: str = "image") -> Path | bytes:
     return file.getvalue()
 
 
+def _pass_instead(image: object) -> str:
+    """What to pass in place of something that holds an image."""
+    if hasattr(image, "read"):
+        return "pass what its read() returns"
+    if hasattr(image, "__array__"):
+        return "pass PIL.Image.fromarray(array) of an array of bytes, gray (rows, columns) or RGB (rows, columns, 3)"
+    return "pass one"
+
+
 def as_images(images: ImageInput | Sequence[ImageInput], what: str) -> list[Path | bytes]:
     """One or several images."""
     several = isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
@@ -240,8 +262,9 @@ def as_images(images: ImageInput | Sequence[ImageInput], what: str) -> list[Path
 
 def as_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Earlier questions with their answers."""
-    pairs = [tuple(turn) for turn in turns if isinstance(turn, list | tuple)]
-    if len(pairs) != len(turns) or not all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs):
+    listed = turns if isinstance(turns, Sequence) else [turns]
+    pairs = [tuple(turn) for turn in listed if isinstance(turn, list | tuple)]
+    if len(pairs) != len(listed) or not all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs):
         raise ModelError(f"turns: expected pairs of a question and its answer, got {turns!r}; correct it")
     return [(as_questions([question])[0], answer) for question, answer in pairs]
 
@@ -273,6 +296,13 @@ def as_frame(frame: int | None) -> int | None:
     if frame is not None and (isinstance(frame, bool) or not hasattr(frame, "__index__")):
         raise ConfigError(f"frame: expected a whole number from 0, got {frame!r}; correct it")
     return None if frame is None else int(frame)
+
+
+def as_slices(slices: int) -> int:
+    """A number of slices, of any type of whole numbers."""
+    if isinstance(slices, bool) or not hasattr(slices, "__index__"):
+        raise ConfigError(f"slices: expected a whole number from 1, got {slices!r}; correct it")
+    return int(slices)
 
 
 def as_plane(plane: str | None) -> Plane | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from medical_vqa.api.arguments import (
     ImageInput,
@@ -15,10 +15,12 @@ from medical_vqa.api.arguments import (
     as_images,
     as_plane,
     as_questions,
+    as_slices,
     as_turns,
     as_window,
     optional_path,
 )
+from medical_vqa.errors import ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -40,6 +42,12 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<medical_vqa.Model {self.name!r}, family {self.family}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise ModelError(
+            "a loaded model cannot be copied or sent to another process: call medical_vqa.load in each process, or ask "
+            "from several threads"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +198,7 @@ class Model:
             self._loaded,
             as_path(source, "source"),
             [text],
-            slices=slices,
+            slices=as_slices(slices),
             plane=as_plane(plane),
             window=as_window(window),
         )[0]

@@ -128,7 +128,7 @@ def load(
         if is_set and not for_any_model:
             raise _not_of_local(option, name)
     bundle = bundle_folder(name)
-    model, card = load_model(bundle, device)
+    model, card = load_model(bundle, str(device))  # a torch.device too
     named = isinstance(name, str) and (name == SHIPPED or name.startswith(HUB))
     guards = Guards.load(model, card, bundle, image_dependence=image_dependence)
     return LoadedModel(model, card, bundle, RUNS / card.name if named else bundle.parent, guards)
