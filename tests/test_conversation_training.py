@@ -20,6 +20,7 @@ from medical_vqa.pipelines.ask import ask
 from medical_vqa.pipelines.load import load
 from medical_vqa.pipelines.plan import plan
 from medical_vqa.pipelines.predict import predict
+from medical_vqa.pipelines.preflight import check_bundle
 from medical_vqa.pipelines.prepare import prepare_dataset
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.pipelines.score import score
@@ -127,6 +128,15 @@ def test_a_run_on_conversations_resumes_exactly_and_its_bundle_predicts_with_all
     shuffled = predict(loaded, split="validation", shuffle_images=True).read()
     assert [p.id for p in shuffled] == [p.id for p in predictions.read()]
     assert [p.confidence for p in shuffled] != [p.confidence for p in predictions.read()]
+
+
+def test_a_row_beyond_the_models_context_is_refused_before_training(recipe):
+    inputs = training_inputs(recipe())
+    row = max(inputs.rows, key=inputs.length_of)
+    assert (len(row.turns), len(row.other_image_ids)) == (2, 2)
+    inputs.options["prompt"] = "Be short. " * 30 + "{question}"
+    with pytest.raises(ModelError, match=r"reads 512 in all: .* \(checked before training; nothing was trained\)"):
+        check_bundle(inputs, "cpu")
 
 
 def test_a_chat_model_is_asked_about_several_files_and_with_earlier_turns(recipe, tmp_path, watcher, prepared):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import MedicalVqaError, ModelError
@@ -17,17 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medical_vqa.models.base import VqaModel
-    from medical_vqa.pipelines.training_inputs import TrainingInputs
-
-_TOKENS = 4
-"""Longest answer of the check; its content does not matter."""
+    from medical_vqa.models.base import Trainable, VqaModel
+    from medical_vqa.pipelines.training_inputs import TrainingInputs, TrainingPart
+    from medical_vqa.schema.records import Example
 
 
 def check_bundle(inputs: TrainingInputs, device: str) -> None:
     """Save, read back and ask an untrained model about a picture that is in no cache, as `ask` does after training.
 
-    One model is in memory at a time.
+    The questions are the longest, so that one with more tokens than the model reads is refused here. One model is in
+    memory at a time.
 
     Args:
         inputs: What the recipe resolves to.
@@ -47,8 +47,11 @@ def check_bundle(inputs: TrainingInputs, device: str) -> None:
             write_bundle(folder, model_card(inputs, model), model.save)
             del model
             loaded, card = load_bundle(folder, device=torch.device(device))
-            decoding = card.decoding.model_copy(update={"max_tokens": min(_TOKENS, card.decoding.max_tokens)})
-            loaded.answer([_new_query(inputs, loaded)], decoding)
+            query = _longest(inputs, [(part, row) for part in inputs.parts for row in part.rows], loaded)
+            loaded.answer([query], card.decoding)
+            cast("Trainable", loaded).collate([query])
+            if held_out := [(part, row) for part in inputs.parts for row in part.validation_rows]:
+                loaded.answer([_longest(inputs, held_out, loaded)], card.decoding)
         except torch.OutOfMemoryError:
             raise
         except MedicalVqaError as error:
@@ -61,17 +64,15 @@ def check_bundle(inputs: TrainingInputs, device: str) -> None:
             ) from error
 
 
-def _new_query(inputs: TrainingInputs, model: VqaModel) -> Query:
-    """A question of the first dataset about pictures that are in no cache; a conversation where it has one."""
-    rows, images, spec = inputs.parts[0].rows, inputs.selected.dataset.images, model.picture
-    row = rows[0]
-    if model.reads_conversations:
-        row = next((row for row in rows if row.other_image_ids or row.turns or row.system), row)
+def _longest(inputs: TrainingInputs, rows: Sequence[tuple[TrainingPart, Example]], model: VqaModel) -> Query:
+    """The longest of some rows as a question about pictures that are in no cache, with its answer."""
+    part, row = max(rows, key=lambda pair: inputs.length_of(pair[1]))
+    images, spec = part.selected.dataset.images, model.picture
 
     def picture(image_id: str) -> NDArray[np.uint8]:
         return NO_PICTURE if spec is None else prepare_picture(images.load(image_id), spec)
 
-    query = Query(row.id, row.question, row.image_id, picture(row.image_id))
+    query = Query(row.id, row.question, row.image_id, picture(row.image_id), next(iter(row.answers), None))
     if not model.reads_conversations:
         return query
     return replace(

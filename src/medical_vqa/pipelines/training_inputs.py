@@ -105,16 +105,15 @@ class TrainingInputs:
         """Characters of each row's question and answer, an estimate of its tokens; None without length buckets."""
         if not self.recipe.training.length_buckets:
             return None
+        return [self.length_of(row) for row in self.rows]
+
+    def length_of(self, row: Example) -> int:
+        """Characters of what the family reads of a row, its answer included; an image counts as a number of them."""
+        length = len(row.question) + len(row.answers[0] if row.answers else "")
         if not self.family.reads_conversations:
-            return [len(row.question) + len(row.answers[0]) for row in self.rows]
-        return [
-            len(row.answers[0])
-            + len(row.system)
-            + sum(map(len, row.questions))
-            + sum(len(turn.answer) for turn in row.turns)
-            + _IMAGE_CHARACTERS * len(row.other_image_ids)
-            for row in self.rows
-        ]
+            return length
+        before = len(row.system) + sum(len(turn.question) + len(turn.answer) for turn in row.turns)
+        return length + before + _IMAGE_CHARACTERS * len(row.other_image_ids)
 
     @property
     def note(self) -> str | None:

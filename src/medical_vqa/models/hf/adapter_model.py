@@ -12,6 +12,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -48,6 +49,9 @@ from medical_vqa.schema.records import Example, Prediction
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Batch
+
+_QUOTED = 60
+"""Characters of a question that an error message repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +197,28 @@ class AdapterModel(PublishedNetwork):
         device: torch.device = self.module.base.get_input_embeddings().weight.device
         return device
 
+    @cached_property
+    def context(self) -> int | None:
+        """Most tokens of a prompt and its answer together; None where positions are relative (T5)."""
+        config = self.module.base.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
+    def check_length(self, query: Query, prompt: int, answer: int) -> None:
+        """Raise `ModelError` when a question is too long for the positions of the language model.
+
+        Args:
+            query: The question.
+            prompt: Tokens of its prompt, those of the pictures included.
+            answer: Tokens of its answer, at most.
+        """
+        if self.context is not None and prompt + answer > self.context:
+            start = query.question[:_QUOTED] + ("..." if len(query.question) > _QUOTED else "")
+            raise ModelError(
+                f"the question {start!r} takes {prompt:,} tokens with its pictures and what precedes it, and its "
+                f"answer up to {answer:,}; {self.settings.checkpoint.name} reads {self.context:,} in all: shorten it, "
+                "leave earlier turns or pictures out, or lower decoding.max_tokens"
+            )
+
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the device of the language model."""
         return {key: value.to(self.device) for key, value in batch.items()}
@@ -206,6 +232,8 @@ class AdapterModel(PublishedNetwork):
         if decoding.method == "rank":
             return self.rank(queries, decoding)
         network, inputs = self.generation_inputs(queries)
+        for query, length in zip(queries, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            self.check_length(query, length, decoding.max_tokens)
         config = generation_config(decoding)
         with explain_errors(f"an answer of {self.settings.checkpoint.name}", GENERATION_FAILED):
             output = network.generate(**inputs, generation_config=config)

@@ -203,6 +203,8 @@ class Blip2(AdapterModel, Blip2Family):
         prompts = self._prompts(queries)
         decodes = self.module.is_encoder_decoder
         answers = self.tokenizer(text_target=targets).input_ids if decodes else [*map(self._continuation, targets)]
+        for query, prompt, answer in zip(queries, prompts, answers, strict=True):
+            self.check_length(query, self.module.base.config.num_query_tokens + len(prompt), len(answer))
         rows = list(zip(prompts, answers, batch.pop("image_of").tolist(), strict=True))
         batch["supervised"] = torch.tensor(sum(map(len, answers)))
         lengths = [len(prompt) + (0 if decodes else len(answer)) for prompt, answer, _ in rows]
@@ -282,6 +284,7 @@ class Blip2(AdapterModel, Blip2Family):
         tokens = (labels != IGNORED_LABEL).sum(1)
         predictions = []
         for row, query in enumerate(queries):
+            self.check_length(query, int(mask[row].sum()), labels.shape[1])
             scores = score(context[row : row + 1], mask[row : row + 1], labels)
             predictions.append(rank_candidates(query.id, candidates, scores, tokens, decoding.alternatives))
         return predictions

@@ -229,7 +229,7 @@ class ChatVlm(AdapterModel, ChatFamily):
         """Input of `ChatNet.forward`, with labels (N, A) and supervised (), the number of answer tokens."""
         answers = [self.format.answer(target) for target in targets_of(queries)]
         self.refuse_stale_features(queries)
-        return self._with_answers(self._prompts(queries, self.settings.augment), answers)
+        return self._with_answers(queries, self._prompts(queries, self.settings.augment), answers)
 
     def _prompts(self, queries: Sequence[Query], augment: Augment | None = None) -> Batch:
         """Left-padded prompts, and the features or pixels of each image.
@@ -289,8 +289,11 @@ class ChatVlm(AdapterModel, ChatFamily):
         inputs = self.format.image(augment_pictures([visual], augment)[0])
         return _prefix_features(inputs) | {f"pixels.{name}": value for name, value in inputs.pixels.items()}
 
-    def _with_answers(self, prompts: Batch, answers: Sequence[Sequence[int]]) -> Batch:
-        """The prompts continued by answers, one for each row."""
+    def _with_answers(self, queries: Sequence[Query], prompts: Batch, answers: Sequence[Sequence[int]]) -> Batch:
+        """The prompts of queries continued by answers, one for each row."""
+        lengths = prompts["row.attention_mask"].sum(1).tolist()
+        for query, length, answer in zip(queries, lengths, answers, strict=True):
+            self.check_length(query, length, len(answer))
         labels = pad(answers, IGNORED_LABEL)
         is_paligemma = self.module.base.config.model_type == "paligemma"
         continuations = {
@@ -327,7 +330,8 @@ class ChatVlm(AdapterModel, ChatFamily):
         scores = []
         for start in range(0, len(answers), _RANK_ROWS):
             part = answers[start : start + _RANK_ROWS]
-            batch = self._with_answers(self._prompts([encoded] * len(part)), part)
+            rows = [encoded] * len(part)
+            batch = self._with_answers(rows, self._prompts(rows), part)
             logits, labels = self.module.answer_logits(self.to_device(batch))
             scores.append(log_likelihood(logits, labels))
         tokens = torch.tensor([len(answer) for answer in answers], device=self.device)

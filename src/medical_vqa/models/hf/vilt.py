@@ -161,6 +161,18 @@ class Vilt(ViltFamily):
         words = {key: text[key] for key in ("input_ids", "attention_mask")}
         return {**words, **pixels, "image_of": torch.tensor(image_of)}
 
+    def question_reason(self, question: str) -> str | None:
+        """That a question has more tokens than are read: the rest is cut off."""
+        most = self.module.model.config.max_position_embeddings
+        tokens = len(self.tokenizer(question.strip()).input_ids)
+        if tokens <= most:
+            return None
+        return f"The question has {tokens} tokens, of which this model reads the first {most}. Shorten it."
+
+    def abstention_reason(self, query: Query, prediction: Prediction) -> str | None:
+        """As in `ModelFamily`, and `question_reason`."""
+        return self.question_reason(query.question) or super().abstention_reason(query, prediction)
+
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Prediction]:
         """The most probable training answer to each question, with its probability."""
