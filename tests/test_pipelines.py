@@ -136,7 +136,7 @@ def test_a_finished_run_is_not_overwritten_unless_asked(tiny, tmp_path, watcher)
     train_stage.train(recipe, tmp_path / "r", watcher=watcher)
     with pytest.raises(ConfigError, match="finished; train with --fresh"):
         train_stage.train(recipe, tmp_path / "r", watcher=watcher)
-    with pytest.raises(ConfigError, match="another recipe"):
+    with pytest.raises(ConfigError, match=r"another recipe \(training.epochs: \d, now \d\); train"):
         train_stage.train(tiny(epochs=2, batch_size=512), tmp_path / "r", watcher=watcher)
     train_stage.train(recipe, tmp_path / "r", watcher=watcher, fresh=True)
 

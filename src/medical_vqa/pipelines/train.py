@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medical_vqa.config import Recipe, load_recipe
 from medical_vqa.errors import ConfigError
@@ -17,6 +17,7 @@ from medical_vqa.pipelines.plan import plan_of
 from medical_vqa.pipelines.preflight import check_bundle
 from medical_vqa.pipelines.queries import main_process_first, queries
 from medical_vqa.pipelines.training_inputs import TrainingInputs, TrainingPart, model_card, training_inputs
+from medical_vqa.schema.mistakes import shown
 
 if TYPE_CHECKING:
     from medical_vqa.models.base import Trainable
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from medical_vqa.schema.bundle_card import Decoding
     from medical_vqa.training.journal import Journal
     from medical_vqa.training.settings import FitResult, Scores, Watcher
+
+_MOST_CHANGES = 3
+"""Changed keys of a recipe that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,10 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
             raise ConfigError(f"{folder} holds files and no run, and --fresh would delete them; choose another --run")
         journal.clear()
     if (folder / "recipe.yaml").is_file():
-        if load_recipe(folder / "recipe.yaml").digest() != inputs.recipe.digest():
+        if changes := _changes(load_recipe(folder / "recipe.yaml"), inputs.recipe):
             raise ConfigError(
-                f"{folder} holds a run of another recipe; train with --fresh to replace it, or into --run DIR"
+                f"{folder} holds a run of another recipe ({', '.join(changes)}); train with --fresh to replace it, or "
+                "into --run DIR"
             )
         if journal.finished:
             raise ConfigError(
@@ -101,6 +106,21 @@ def start_or_resume(journal: Journal, inputs: TrainingInputs, *, fresh: bool) ->
         recipe_yaml=inputs.recipe.to_yaml(),
         environment=environment() | {"dataset_manifest": manifest, "device": device},
     )
+
+
+def _changes(before: Recipe, now: Recipe) -> list[str]:
+    """Each value of a recipe that differs from the one before, as ``training.epochs: 3, now 5``."""
+
+    def values(content: Any, key: str = "") -> dict[str, Any]:
+        if not isinstance(content, Mapping) or not content:
+            return {key: content}
+        parts = [values(value, f"{key}.{name}" if key else name) for name, value in content.items()]
+        return {name: value for part in parts for name, value in part.items()}
+
+    old, new = (values(recipe.model_dump(mode="json")) for recipe in (before, now))
+    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    shown_keys = [f"{key}: {shown(old.get(key))}, now {shown(new.get(key))}" for key in keys[:_MOST_CHANGES]]
+    return [*shown_keys, *(["..."] if len(keys) > _MOST_CHANGES else [])]
 
 
 def _fit(inputs: TrainingInputs, compute: ComputeChoice, journal: Journal, watcher: Watcher) -> FitResult:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from medical_vqa.serving.api.openai.parameters import End, FinishReason, Parameters, Stop
-from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
+from medical_vqa.serving.api.openai.structured import OutputSchema, requested_schema
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.schema.common import QUESTION_EXAMPLE
 
@@ -138,11 +138,9 @@ class ChatRequest(Parameters):
     @property
     def output_schema(self) -> OutputSchema | None:
         """The schema of the answer; raises `ApiError` (400) where no answer fits it."""
-        form = self.response_format or {"type": "text"}
-        if form.get("type") == "json_schema":
-            wrapped = form.get("json_schema")
-            return output_schema(wrapped.get("schema") if isinstance(wrapped, dict) else None, "response_format")
-        return output_schema(ANY_OBJECT, "response_format") if form.get("type") == "json_object" else None
+        form = self.response_format
+        wrapped = form.get("json_schema") if form else None
+        return requested_schema(form, wrapped.get("schema") if isinstance(wrapped, dict) else None, "response_format")
 
 
 class ModelEntry(BaseModel):

@@ -32,7 +32,7 @@ from medical_vqa.serving.api.openai.chat_types import (
 from medical_vqa.serving.api.openai.conversation import Received
 from medical_vqa.serving.api.openai.errors import DESCRIPTIONS, error_replies
 from medical_vqa.serving.api.openai.parameters import End, Parameters
-from medical_vqa.serving.api.openai.structured import ANY_OBJECT, OutputSchema, output_schema
+from medical_vqa.serving.api.openai.structured import OutputSchema, requested_schema
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, choose_service
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.schema.answers import Answer
@@ -125,10 +125,8 @@ class ResponseRequest(Parameters):
     @property
     def output_schema(self) -> OutputSchema | None:
         """The schema of the answer; raises `ApiError` (400) where no answer fits it."""
-        form = (self.text.format if self.text else None) or {"type": "text"}
-        if form.get("type") == "json_schema":
-            return output_schema(form.get("schema"), "text.format")
-        return output_schema(ANY_OBJECT, "text.format") if form.get("type") == "json_object" else None
+        form = self.text.format if self.text else None
+        return requested_schema(form, form.get("schema") if form else None, "text.format")
 
 
 class ResponseReply(BaseModel):

@@ -132,6 +132,25 @@ def output_schema(schema: Any, param: str) -> OutputSchema:
     return OutputSchema(schema, param)
 
 
+def requested_schema(form: Mapping[str, Any] | None, schema: Any, param: str) -> OutputSchema | None:
+    """The schema of a requested format of the answer, None for text; raises `ApiError` (400) for any other format.
+
+    Args:
+        form: The format, with its ``type``; None: text.
+        schema: That it holds, for the type ``json_schema``.
+        param: Name of the request's field, for errors.
+    """
+    kind = (form or {}).get("type", "text")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return output_schema(ANY_OBJECT, param)
+    if kind == "json_schema":
+        return output_schema(schema, param)
+    message = f"unknown format {kind!r:.60}; expected the type text, json_object or json_schema"
+    raise ApiError(400, "invalid", message, param=param)
+
+
 def _values(schema: Mapping[str, Any]) -> list[Any]:
     values = schema.get("enum")
     return values if isinstance(values, list) else []
