@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -90,23 +91,26 @@ def as_selection(
     """
     from medical_vqa.schema.selection import Selection
 
+    facts = optional_facts(where)
     if dataset is None:
-        if (where and not has_card) or root is not None:
+        if (facts and not has_card) or root is not None:
             raise ConfigError("root and where need --dataset (dataset=), which names the rows they select from")
         return None
     name, folder = as_dataset(dataset, root)
-    return Selection(dataset=name, root=folder, where=as_texts(where or {}, "where", "language"))
+    return Selection(dataset=name, root=folder, where=facts)
 
 
 def optional_facts(where: Mapping[str, str] | None) -> dict[str, str]:
     """Facts that rows must have; empty for None."""
-    return as_texts(where or {}, "where", "language")
+    return {} if where is None else as_texts(where, "where", "language")
 
 
 def as_resplit(resplit: str | None) -> Literal["clean"] | None:
     """How a dataset is split again, or None."""
-    if resplit in (None, "clean"):
-        return "clean" if resplit else None
+    if resplit is None:
+        return None
+    if isinstance(resplit, str) and resplit == "clean":
+        return "clean"
     raise ConfigError(f"resplit: expected 'clean', got {resplit!r}; correct it or leave it out")
 
 
@@ -151,7 +155,7 @@ def as_protocols(protocol: str | Sequence[str]) -> list[str]:
     """Names of published rules: one, several, or ``all``."""
     from medical_vqa import registry
 
-    if protocol == "all":
+    if isinstance(protocol, str) and protocol == "all":
         return registry.names("protocols")
     return as_list(protocol, "protocol")
 
@@ -298,11 +302,11 @@ def as_frame(frame: int | None) -> int | None:
     return None if frame is None else int(frame)
 
 
-def as_slices(slices: int) -> int:
-    """A number of slices, of any type of whole numbers."""
-    if isinstance(slices, bool) or not hasattr(slices, "__index__"):
-        raise ConfigError(f"slices: expected a whole number from 1, got {slices!r}; correct it")
-    return int(slices)
+def as_count(count: int, what: str) -> int:
+    """A number of things, of any type of whole numbers; `what` is the argument's name, for the message."""
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise ConfigError(f"{what}: expected a whole number from 1, got {reprlib.repr(count)}; correct it")
+    return int(count)
 
 
 def as_plane(plane: str | None) -> Plane | None:

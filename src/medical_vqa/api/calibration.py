@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import RISK, StrPath, as_predictions, as_risk
+from medical_vqa.api.arguments import RISK, StrPath, as_predictions, as_risk, optional_path
 
 if TYPE_CHECKING:
     from medical_vqa.schema.results import Calibration
@@ -38,5 +37,5 @@ def calibrate(predictions: StrPath | None = None, *, risk: float = RISK, refit: 
     return stage(
         newest_predictions(default) if predictions is None else as_predictions(predictions),
         risk=as_risk(risk),
-        refit=None if refit is None else Path(refit),
+        refit=optional_path(refit, "refit"),
     )

@@ -68,7 +68,7 @@ def prepare(
         return prepare_dataset(
             as_name(dataset, "dataset"),
             root=as_root(root),
-            source="hub" if source == "hub" else optional_path(source, "source"),
+            source="hub" if isinstance(source, str) and source == "hub" else optional_path(source, "source"),
             partial=partial,
             skip_unreadable=skip_unreadable,
             name=None if name is None else as_name(name, "name"),

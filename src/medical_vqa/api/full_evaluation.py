@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import RISK, StrPath, as_risk, as_split
+from medical_vqa.api.arguments import RISK, StrPath, as_count, as_risk, as_split
 from medical_vqa.api.models import Model, load
 from medical_vqa.api.predicting import predict
 from medical_vqa.api.predicting import probe as ask_probe
@@ -111,7 +111,7 @@ def evaluate(
     from medical_vqa.pipelines.runs import output_path
 
     as_risk(risk)
-    if probe_images is not None and (not probe or probe_images < 1):
+    if probe_images is not None and (not probe or as_count(probe_images, "probe_images") < 1):
         raise ConfigError(
             f"--probe-images (probe_images=) is {probe_images}: "
             + ("ask about at least one image" if probe else "leave it out, since nothing is probed")

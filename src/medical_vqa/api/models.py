@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from medical_vqa.api.arguments import (
     ImageInput,
     StrPath,
+    as_count,
     as_frame,
     as_image,
     as_images,
     as_plane,
     as_questions,
-    as_slices,
     as_turns,
     as_window,
     optional_path,
@@ -198,7 +198,7 @@ class Model:
             self._loaded,
             as_path(source, "source"),
             [text],
-            slices=as_slices(slices),
+            slices=as_count(slices, "slices"),
             plane=as_plane(plane),
             window=as_window(window),
         )[0]

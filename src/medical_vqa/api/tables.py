@@ -50,7 +50,7 @@ def leaderboard(results: Sequence[StrPath], *, page: StrPath | None = None) -> L
     from medical_vqa.pipelines.leaderboard import leaderboard as stage
     from medical_vqa.pipelines.leaderboard import leaderboard_page
 
-    if isinstance(results, str | bytes) or not results:
+    if isinstance(results, str | bytes) or not isinstance(results, Sequence) or not results:
         raise ConfigError(f"results: expected a list of results files or folders, got {results!r}; pass [path, ...]")
     paths = [as_path(file, "results") for file in results]
     path = optional_output(page, "page")
