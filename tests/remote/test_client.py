@@ -33,6 +33,23 @@ from medical_vqa.schema.selection import Selection
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_was_cut_off_is_counted_and_noted(connect, fake, streamed):
+    model = connect(max_tokens=5, probe=True)
+    fake.count_pictures().say("x", finish_reason="length")
+    model.check()  # asks for one token, which cuts no answer off
+    assert (model.usage.cut_off, model.notes) == (0, ())
+    fake.answer = None
+    fake.say("There is no", finish_reason="length")
+    if streamed:
+        fake.stream("There ", "is no")
+        fake.events[-2] = fake.events[-2].replace('"stop"', '"length"')
+    (query,) = questions(1, "Is it {}?")
+    assert model.submit(query, (lambda _: None) if streamed else None).result().answer == "There is no"
+    assert model.usage.cut_off == 1
+    assert model.notes == ("1 answer was cut off after 5 tokens; raise max_tokens in models.yaml",)
+
+
 def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):
     model, (answer,) = ask()
     assert (answer.id, answer.answer, answer.raw) == ("0", "Yes", " Yes\n")
@@ -44,7 +61,7 @@ def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):
     picture_sent = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].partition(",")[2])))
     assert (picture_sent.size, picture_sent.mode, picture_sent.getpixel((0, 0))) == ((6, 8), "L", 7)
     assert {k.lower(): v for k, v in fake.headers[0].items()}["authorization"] == "Bearer k"
-    counts = {"requests": 1, "retries": 0, "prompt_tokens": 10, "completion_tokens": 2, "filtered": 0}
+    counts = {"requests": 1, "retries": 0, "prompt_tokens": 10, "completion_tokens": 2, "filtered": 0, "cut_off": 0}
     assert model.usage.to_json() == counts
 
 

@@ -80,6 +80,8 @@ def predict(
         price = price or predictions.price
         cost = f", cost {usage.cost(per_million_in=price[0], per_million_out=price[1]):.4f}" if price else ""
         withheld = f", {usage.filtered:,} answers withheld by a content filter" if usage.filtered else ""
+        if usage.cut_off:
+            withheld += f", {usage.cut_off:,} answers cut off at max_tokens (models.yaml)"
         echo(
             f"spent: {usage.requests:,} requests, {usage.retries:,} retries, {usage.prompt_tokens:,} tokens in, "
             f"{usage.completion_tokens:,} out{withheld}{cost}"

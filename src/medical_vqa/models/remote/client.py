@@ -275,8 +275,7 @@ class EndpointClient:
             raise failures.not_compatible(self.endpoint, content.decode(errors="replace")) from error
         finish_reason = getattr(choice, "finish_reason", None)
         usage = getattr(completion, "usage", None)
-        filtered = finish_reason == "content_filter"
-        self.usage.add(usage, answers=answers, retries=retries, filtered=filtered)
+        self.usage.add(usage, answers=answers, retries=retries, finish_reason=finish_reason)
         counted, refused = prompt_tokens(usage), is_refusal(choice.message)
         return Reply(text[:_LONGEST_TEXT], _tokens(choice), finish_reason, counted, refused)
 
@@ -304,7 +303,7 @@ class EndpointClient:
                         on_text(now)
         except (aiohttp.ClientError, TimeoutError, TypeError, ValueError) as error:
             raise failures.BrokenOffError(failures.connection_problem(error, self.endpoint.timeout)) from error
-        self.usage.add(usage, retries=retries, filtered=reply.finish_reason == "content_filter")
+        self.usage.add(usage, retries=retries, finish_reason=reply.finish_reason)
         reply.text = "".join(pieces)
         reply.prompt_tokens = prompt_tokens(usage)
         return reply
@@ -312,7 +311,7 @@ class EndpointClient:
     async def _failed(self, refusal: Refusal, options: Sequence[str], address: str, retries: int) -> Reply:
         """The empty answer of a content filter; otherwise raises what the refusal means."""
         if failures.is_filtered(refusal):
-            self.usage.add(None, retries=retries, filtered=True)
+            self.usage.add(None, retries=retries, finish_reason="content_filter")
             return Reply(finish_reason="content_filter")
         self.usage.add_retries(retries)
         if (option := failures.unsupported_option(refusal, options)) is not None:

@@ -92,8 +92,13 @@ class RemoteModel(RemoteFamily):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was changed to suit the endpoint, one sentence each."""
-        return tuple(self._client.notes)
+        """What was changed to suit the endpoint, and how many answers it cut off, one sentence each."""
+        cut_off = self.usage.cut_off
+        if not cut_off:
+            return tuple(self._client.notes)
+        answers = "1 answer was" if cut_off == 1 else f"{cut_off:,} answers were"
+        limit = f"cut off after {self.endpoint.max_tokens} tokens; raise max_tokens in models.yaml"
+        return (*self._client.notes, f"{answers} {limit}")
 
     @property
     def picture(self) -> PictureSpec | None:

@@ -26,21 +26,24 @@ class Usage:
     """Tokens of answers, as the endpoint counts them."""
     filtered: int = 0
     """Answers that the endpoint's content filter withheld; they are empty."""
+    cut_off: int = 0
+    """Answers that ended at ``max_tokens``, and not by themselves."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def add(self, tokens: Any, *, answers: int = 1, retries: int = 0, filtered: bool = False) -> None:
+    def add(self, tokens: Any, *, answers: int = 1, retries: int = 0, finish_reason: str | None = None) -> None:
         """Count one request.
 
         Args:
             tokens: The endpoint's ``usage``, or None; fields that it lacks count as zero.
             answers: 1, or 0 for a probe, of which only the tokens count.
             retries: Repetitions before it.
-            filtered: Whether a content filter withheld the answer.
+            finish_reason: Why the answer ended, in the protocol's words; None: not known.
         """
         with self._lock:
             self.requests += answers
             self.retries += retries
-            self.filtered += filtered
+            self.filtered += finish_reason == "content_filter"
+            self.cut_off += answers * (finish_reason == "length")
             self.prompt_tokens += _count(tokens, _PROMPT) or 0
             self.completion_tokens += _count(tokens, _COMPLETION) or 0
 
@@ -51,7 +54,7 @@ class Usage:
 
     def to_json(self) -> dict[str, int]:
         """The counts."""
-        names = ("requests", "retries", "prompt_tokens", "completion_tokens", "filtered")
+        names = ("requests", "retries", "prompt_tokens", "completion_tokens", "filtered", "cut_off")
         return {name: getattr(self, name) for name in names}
 
     def cost(self, *, per_million_in: float, per_million_out: float) -> float:
