@@ -562,7 +562,7 @@ def test_a_fresh_run_deletes_an_earlier_run_and_no_other_folder(work, tmp_path):
         (lambda: mv.calibrate(refit=7), "refit"),
         (lambda: mv.leaderboard(7), "results"),
         (lambda: mv.leaderboard(Path("runs")), "results"),
-        (lambda: mv.evaluate(probe_images="5"), "probe_images"),
+        (lambda: mv.evaluate("shipped", probe_images="5"), "probe_images"),
         (lambda: mv.report(where=np.zeros(2)), "where"),
         (lambda: mv.score(protocol=np.zeros(2)), "protocol"),
         (lambda: mv.prepare("slake-mini", resplit=np.zeros(2)), "resplit"),

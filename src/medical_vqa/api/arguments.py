@@ -303,7 +303,7 @@ def as_frame(frame: int | None) -> int | None:
 
 
 def as_count(count: int, what: str) -> int:
-    """A number of things, of any type of whole numbers; `what` is the argument's name, for the message."""
+    """A count, of any type of whole numbers; `what` is the argument's name, for the message."""
     if isinstance(count, bool) or not hasattr(count, "__index__"):
         raise ConfigError(f"{what}: expected a whole number from 1, got {reprlib.repr(count)}; correct it")
     return int(count)

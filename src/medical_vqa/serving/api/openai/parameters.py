@@ -1,4 +1,4 @@
-"""Parameters of OpenAI's protocols beside the conversation: where an answer ends, and those that nothing here reads."""
+"""Parameters of OpenAI's protocols: where an answer ends, and those that nothing here reads."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Parameters(BaseModel):
     @property
     def unread(self) -> list[str]:
         """Names of the parameters that ask for something else than what is done."""
-        sent = {name: getattr(self, name, None) for name in _NEUTRAL} | (self.model_extra or {})
+        values = {name: getattr(self, name, None) for name in _NEUTRAL} | (self.model_extra or {})
         names = [
             name[:_LONGEST_NAME]
-            for name, value in sent.items()
+            for name, value in values.items()
             if value is not None and name not in _WITHOUT_EFFECT and value != _NEUTRAL.get(name)
         ]
         return names[:_MOST_NAMES]
@@ -79,8 +79,8 @@ class End:
 
     def cut_unfinished(self, text: str) -> str:
         """An unfinished answer up to its end, without what may be the beginning of a stop."""
-        shown, _ = self.cut(text)
-        if shown != text:
-            return shown
+        part, _ = self.cut(text)
+        if part != text:
+            return part
         sizes = (size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
         return text[: len(text) - max(sizes, default=0)]
