@@ -442,3 +442,22 @@ def test_short_chinese_questions_are_guarded_as_long_ones(model, picture):
 def test_the_quality_of_a_picture_is_not_answered(model):
     assert model.ask(LIVER, "Is the image good?").reason_code == "untrained_term"
     assert model.ask(LIVER, "non-CT?").reason_code == "negated_question"
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Is there blood present?", "Is there gas?", "Is there gastric fullness?", "How many organs are on the left?",
+     "What is an MRI?"],
+)  # fmt: skip
+def test_what_training_never_asked_for_is_not_said_to_be_there_or_not(model, question):
+    for picture in (LIVER, HEAD):
+        assert model.ask(picture, question).reason_code in ("untrained_term", "untrained_terms")
+
+
+@pytest.mark.parametrize("picture", sample_pictures())
+def test_a_count_of_what_is_abnormal_and_a_density_are_guarded(model, picture):
+    lungs, density = model.ask_many(
+        SAMPLE / picture / "source.jpg", ["How many lungs are abnormal?", "What is/are the density of abnormality?"]
+    )
+    assert lungs.abstained or lungs.text == "0"
+    assert density.abstained or "dense" in density.text

@@ -3,7 +3,13 @@
 import pytest
 
 from medical_vqa.models.guards.alternatives import of_asked_form
-from medical_vqa.models.questions.aspects import asked_aspect, asks_where_taken, names_no_subject
+from medical_vqa.models.questions.aspects import (
+    asked_aspect,
+    asks_meaning,
+    asks_where_taken,
+    existence_noun,
+    names_no_subject,
+)
 from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion
 from medical_vqa.models.questions.image_kind import kind_claims, kind_question
 from medical_vqa.models.questions.premises import counted_topic
@@ -36,6 +42,8 @@ from medical_vqa.schema.records import Prediction
         ("What is the function of the organ on the left?", "function"),
         ("Which lung is larger?", "side"),
         ("What symptoms would this patient present with?", "symptoms"),
+        ("What density is the abnormality?", "density"),
+        ("Is the abnormality hyperdense or hypodense?", "density"),
         ("Is the plane axial?", None),
         ("哪个肺更大?", "side"),
         ("这是什么序列?", "weighting"),
@@ -64,8 +72,13 @@ def test_what_a_question_asks_for(question, aspect):
         ("What modality is this?", False),
         ("Which organ is this?", False),
         ("What was used to take this?", False),
-        ("Is it there?", False),
+        ("Is it there?", True),
         ("Is it on the left?", True),
+        ("Are there any organs?", True),
+        ("Is the picture black?", True),
+        ("Is this image normal?", False),
+        ("Is this T1?", False),
+        ("Do the organs in the image exist in the head?", False),
         ("What caused this?", True),
         ("How to treat the disease in this image?", False),
         ("plane?", False),
@@ -99,12 +112,35 @@ def test_where_a_picture_was_taken(question, is_place):
         ("How many lungs are in the chest and abdomen?", "lung"),
         ("How many organs are there in this image?", "organ"),
         ("How many are there?", None),
+        ("How many organs are on the left?", "organ on one side"),
+        ("How many kidneys are left?", "kidney"),
         ("图中有多少个器官?", "器官"),
         ("图中有多少个肺和肾脏?", "kidney and lung"),
     ],
 )
 def test_what_a_question_counts(question, topic):
     assert counted_topic(question) == topic
+
+
+@pytest.mark.parametrize(
+    ("question", "thing"),
+    [
+        ("Is there blood present?", "blood"),
+        ("Is/Are there food in the stomach?", "food"),
+        ("Is there a liver?", None),
+        ("Is there a tumor?", None),
+        ("Are there organs that can detoxicate?", None),
+        ("Is there anything abnormal?", None),
+        ("Is the blood red?", None),
+    ],
+)
+def test_what_a_question_asks_whether_there_is(question, thing):
+    assert existence_noun(question) == thing
+
+
+def test_a_question_for_the_meaning_of_a_word():
+    assert asks_meaning("What is an MRI?")
+    assert not asks_meaning("What is the organ on the left?")
 
 
 def test_a_noun_without_a_value_asks_and_claims_nothing():

@@ -32,6 +32,8 @@ from medical_vqa.models.questions.findings import concerns_finding
         "Is there 肿瘤?",
         "Does the patient have 肺炎?",
         "Is the 肝脏 healthy?",
+        "How many lungs are abnormal?",
+        "图中有多少个肺是异常的?",
         "What is the diagnosis?",
         "What is the most likely diagnosis?",
         "Give a differential diagnosis.",
@@ -50,6 +52,8 @@ def test_a_question_whether_something_is_abnormal_concerns_a_finding(question):
 @pytest.mark.parametrize(
     "question",
     [
+        "How many kinds of abnormalities are there in this image?",
+        "该图像中有多少种异常?",
         "Where is the tumor?",
         "Which organ is abnormal?",
         "Is the tumor hyperdense or hypodense?",

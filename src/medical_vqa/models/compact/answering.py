@@ -25,7 +25,7 @@ from medical_vqa.models.compact.postprocess import (
 )
 from medical_vqa.models.compact.question_understanding import QuestionParser, entity_names
 from medical_vqa.models.compact.settings import CompactSettings
-from medical_vqa.models.questions.aspects import asks_where_taken, names_no_subject
+from medical_vqa.models.questions.aspects import asks_meaning, asks_where_taken, existence_noun, names_no_subject
 from medical_vqa.models.questions.bank import QuestionBank
 from medical_vqa.models.questions.premises import counted_topic, organ_of_system, patient_side
 from medical_vqa.models.questions.reasons import Reason
@@ -115,10 +115,12 @@ class CompactAnswering(ABC):
     def _untrained_reason(self, question: str, bank: QuestionBank) -> Reason | None:
         """Why a question in words that are known is like none of the training questions."""
         topic = counted_topic(self.parser.canonical(question))
-        side, belongs = patient_side(question), organ_of_system(question)
+        side, belongs, noun = patient_side(question), organ_of_system(question), existence_noun(question)
         untrained = (
             ("where a picture was taken", asks_where_taken(question)),
+            ("the meaning of a word", asks_meaning(question)),
             (f"the number of {topic!r}", topic is not None and topic not in bank.counted_topics),
+            (repr(noun), noun is not None and noun not in bank.existence_nouns),
             (repr(side), side is not None and not bank.names_patient_side),
             (f"{belongs!r} together", belongs is not None and not bank.names_organ_of_system),
         )

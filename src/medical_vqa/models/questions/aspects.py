@@ -12,14 +12,15 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from medical_vqa.models.questions.anatomy import anatomy
+from medical_vqa.models.questions.claims import FINDING
 from medical_vqa.models.questions.disease_knowledge import disease_aspect
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.plain_words import rest_of, statement_of
 from medical_vqa.text import is_chinese
 
 Aspect = Literal[
-    "modality", "weighting", "plane", "body part", "organ", "side", "place", "number", "color", "shape", "function",
-    "prevention", "treatment", "symptoms", "cause",
+    "modality", "weighting", "plane", "body part", "organ", "side", "place", "number", "color", "density", "shape",
+    "function", "prevention", "treatment", "symptoms", "cause",
 ]  # fmt: skip
 
 _SIDES = "left|right|upper|lower|top|bottom|cent(?:er|re)|middle"
@@ -34,6 +35,7 @@ _NOUNS: Mapping[Aspect, str] = {
     "place": "places?|locations?|positions?|quadrants?",
     "number": "numbers?",
     "color": "colou?rs?",
+    "density": "densit(?:y|ies)|intensit(?:y|ies)|attenuation",
     "shape": "shapes?",
     "function": "functions?|effects?|roles?|purposes?",
 }
@@ -78,12 +80,15 @@ _MOST_KEYWORDS = 6
 """Words of a text without a verb that is read as keywords."""
 _SIDE_CHOICE = re.compile(rf"\b(?:{_SIDES})\b.*\bor\b.*\b(?:{_SIDES})\b|[左右上下].*还是.*[左右上下]")
 _CHOICE = re.compile(r"\bor\b|还是|或")
+_DESCRIBED = re.compile(r"\b(?:black|white|gr[ae]y|dark|bright|(?:hyper|hypo|iso)dense)\b|[黑白灰]色?|[高低等]密度")
+_DENSE = re.compile(r"\b(?:hyper|hypo|iso)dense\b|[高低等]密度")
 _CHINESE: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
     ("number", re.compile("多少|几(?!乎)")),
     ("weighting", re.compile("加权|权重|序列")),
     ("plane", re.compile("平面|切面|断面")),
     ("modality", re.compile("成像|模态|怎么拍|拍摄方式|类型的(?:医学)?图像")),
     ("color", re.compile("颜色")),
+    ("density", re.compile("密度")),
     ("shape", re.compile("形状")),
     ("function", re.compile("功能|作用")),
     ("side", re.compile("哪一?[个只侧边]?(?:肺|肾脏?|眼睛?|耳朵?)(?!叶)|哪一?[侧边]")),
@@ -97,8 +102,8 @@ _ASKING_TEXT = """
 what which where who how many much count counts number numbers locate color colors colour colours shape shapes location
 locations position positions place places side sides lobe lobes hemisphere hemispheres quadrant function functions
 effect effects role purpose treat treated treatment cure therapy prevent prevention symptom symptoms cause causes
-caused reason reasons how anything something thing hand half left right upper lower top bottom center centre
-middle or and total
+caused reason reasons density intensity how anything something thing hand half left right upper lower top bottom
+center centre middle or and total
 """
 _ASKING_WORDS = frozenset(_ASKING_TEXT.split())
 _CHINESE_ASKING_WORDS = re.compile(
@@ -128,7 +133,7 @@ def asked_aspect(question: str) -> Aspect | None:
     if _SIDE_CHOICE.search(text) is not None:
         return "side"
     if _CHOICE.search(text) is not None:
-        return None
+        return "density" if _DENSE.search(text) is not None else None
     return _chinese_aspect(text) if is_chinese(question) else _english_aspect(text)
 
 
@@ -170,13 +175,15 @@ def _chinese_aspect(text: str) -> Aspect | None:
 def names_no_subject(question: str) -> bool:
     """Whether a question says nothing of what it is about (``How many?``, ``Where is it?``, ``Is it on the left?``)."""
     text = statement_of(question)
-    if _SUBJECT.search(text) is not None or anatomy().structures_in(text):
+    closed = asks_yes_or_no(question)
+    if anatomy().structures_in(text) or (_SUBJECT.search(text) is not None and not closed):
         return False
-    if rest_of(_CHINESE_ASKING_WORDS.sub(" ", text), _ASKING_WORDS):
+    described = _DESCRIBED.sub(" ", text) if closed else text
+    if rest_of(_CHINESE_ASKING_WORDS.sub(" ", described), _ASKING_WORDS):
         return False
+    if closed:
+        return True
     aspect = asked_aspect(question)
-    if asks_yes_or_no(question):
-        return re.search(rf"\b(?:{_SIDES})\b|[左右]", text) is not None
     asks = re.search(r"\b(?:what|which|who|where|how many)\b|哪|什么", text) is not None
     return asks if aspect is None else aspect in _OF_SOMETHING
 
@@ -186,6 +193,37 @@ _WHERE_TAKEN = re.compile(
     r"|\bfrom where\b"
     "|(?:哪里|哪儿|何处|哪个(?:医院|地方|城市|国家)|在哪)(?:里|儿)?(?:被|所)?(?:拍|做|采集|扫描|获得|获取)"
 )
+
+
+_EXISTENCE_NOUN = re.compile(
+    r"^\W*(?:is|are|is/are|was|were) there (?:(?:any|an?|some|the|evidence of|signs? of) )*(?P<noun>[a-z][a-z -]*?)"
+    r"(?: (?:present|visible|seen|shown|here|in|on|at|within|inside)\b.*)?\W*$"
+)
+_OTHER_NOUN = re.compile(
+    r"\b(?:organs?|tissues?|parts?|areas?|regions?|structures?|anything|something|one|two|only|more|less|abnormal\w*|normal|"
+    r"unusual|wrong|difference|problems?)\b"
+)
+
+
+def existence_noun(question: str) -> str | None:
+    """What an English question asks whether there is, where that is no organ and no finding (``Is there blood?``)."""
+    match = _EXISTENCE_NOUN.search(statement_of(question))
+    if match is None:
+        return None
+    noun = match.group("noun")
+    is_other = _OTHER_NOUN.search(noun) or FINDING.search(noun) or anatomy().structures_in(noun) or not rest_of(noun)
+    return None if is_other else noun
+
+
+_MEANING = re.compile(
+    r"^\W*what(?:['\u2019]?s| is| are) an? [a-z0-9 -]+\W*$|\bstands? for\b|\b(?:mean|meaning|definition)\b"
+    r"|什么意思|的(?:定义|含义)"
+)
+
+
+def asks_meaning(question: str) -> bool:
+    """Whether a question is what a word means (``What is an MRI?``), whatever the picture."""
+    return _MEANING.search(question.lower()) is not None
 
 
 def asks_where_taken(question: str) -> bool:

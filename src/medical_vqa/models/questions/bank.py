@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
-from medical_vqa.models.questions.aspects import Aspect, asked_aspect
+from medical_vqa.models.questions.aspects import Aspect, asked_aspect, existence_noun
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.meaning import meaning_similarities
@@ -223,6 +223,12 @@ class QuestionBank:
         """The organs and findings that training questions count."""
         topics = (counted_topic(question.text) for question in self.questions)
         return frozenset(topic for topic in topics if topic is not None)
+
+    @cached_property
+    def existence_nouns(self) -> frozenset[str]:
+        """What training questions ask whether there is, other than organs and findings."""
+        nouns = (existence_noun(question.text) for question in self.questions)
+        return frozenset(noun for noun in nouns if noun is not None)
 
     @cached_property
     def names_patient_side(self) -> bool:

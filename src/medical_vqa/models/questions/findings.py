@@ -12,6 +12,12 @@ _OPEN = re.compile(
     r"\b(?:which|what|where|how|why|who|when|describe)\b|哪|什么|怎|几个|几种|多少|为何|谁",
     re.IGNORECASE,
 )
+_COUNT_OF_STATE = re.compile(
+    r"\bhow many\b.*\b(?:normal|abnormal|healthy|unhealthy|diseased|enlarged)\b"
+    "|(?:几个|多少).*(?:是异常|异常的|正常|健康)",
+    re.IGNORECASE,
+)
+"""A count of what is abnormal (``How many lungs are abnormal?``); training counts kinds of abnormalities as such."""
 _CHOICE = re.compile(r"\bor\b|还是|或者", re.IGNORECASE)
 _STATE = re.compile(
     r"\b(?:normal|abnormal|healthy|unhealthy|clear|malignant|benign|cancerous|metastatic|wrong|problems?|issues?|sick|ill|"
@@ -43,7 +49,7 @@ def concerns_finding(question: str) -> bool:
     if _DIAGNOSIS.search(question) is not None:
         return True
     if _OPEN.search(question) is not None:
-        return False
+        return _COUNT_OF_STATE.search(question) is not None
     if _STATE.search(question) is not None:
         return True
     names = FINDING.search(question) is not None or re.search(CHINESE_FINDING, question) is not None

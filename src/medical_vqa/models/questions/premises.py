@@ -55,6 +55,10 @@ _COUNTS_TOGETHER = re.compile(
     "|(?:多少|几)[^?\uff1f]*(?:和|与|及)[^?\uff1f]*",
     re.IGNORECASE,
 )
+_ONE_SIDE = re.compile(
+    r"\b(?:on|in|at|to) the (?:\w+ )?(?:left|right|top|bottom|upper|lower|center|middle)\b|[左右](?:侧|边|半)",
+    re.IGNORECASE,
+)
 _COMPARISON = re.compile(r"\bthan (?:the |a |an )?(?!normal\b|usual\b)\w|比", re.IGNORECASE)
 _PATIENT_SIDE = re.compile(
     r"\b(?:left|right)(?: hand)?(?: side| half| part)? (?:of|to) (?:the|this|that|a) (?:patient|person)\b"
@@ -123,6 +127,12 @@ def counted_topic(question: str) -> str | None:
     """
     if _COUNT.search(question) is None:
         return None
+    topic = _named_topic(question)
+    return f"{topic} on one side" if topic is not None and _ONE_SIDE.search(question) is not None else topic
+
+
+def _named_topic(question: str) -> str | None:
+    """What the words of a question name that counts something."""
     structures = anatomy().structures_in(question)
     if structures:
         joined = _COUNTS_TOGETHER.search(question)
@@ -144,11 +154,12 @@ def presence_questions(question: str) -> tuple[str, ...]:
     counts = _COUNT.search(question) is not None
     if is_knowledge(question) or not (compares or counts or takes_for_granted(question)):
         return ()
+    mentions = {name: word for word, name in reversed(anatomy().mentions_in(question))}  # the first word of each
     organs = [one.name for one in anatomy().structures_in(question) if one.kind == "organ"]
     organs = organs if compares else organs[:1]
     if not is_chinese(question):
         return tuple(f"Does the picture contain {organ}?" for organ in organs)
-    return tuple(f"图片中包含{anatomy().chinese_name(organ)}吗?" for organ in organs)
+    return tuple(f"图片中包含{anatomy().chinese_name(organ, mentions[organ])}吗?" for organ in organs)
 
 
 def _compares(question: str) -> bool:

@@ -63,8 +63,8 @@ def presence_claims(question: str) -> tuple[PresenceClaim, ...]:
         return ()
     chinese = is_chinese(question)
     forms = [
-        f"图片中包含{anatomy().chinese_name(name)}吗?" if chinese else f"Does the picture contain {name}?"
-        for _, name in mentions
+        f"图片中包含{anatomy().chinese_name(name, word)}吗?" if chinese else f"Does the picture contain {name}?"
+        for word, name in mentions
     ]
     return tuple(PresenceClaim(form) for form in dict.fromkeys(forms))
 
@@ -87,7 +87,7 @@ def presence_wording(question: str) -> str | None:
     if kind == "system":
         english = f"Do any of the organs in the picture belong to the {name}?"
         return f"图片中有属于{word}的器官吗?" if chinese else english
-    return f"图片中包含{anatomy().chinese_name(name)}吗?" if chinese else f"Does the picture contain {name}?"
+    return f"图片中包含{anatomy().chinese_name(name, word)}吗?" if chinese else f"Does the picture contain {name}?"
 
 
 @lru_cache(maxsize=4096)
