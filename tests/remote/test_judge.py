@@ -132,3 +132,9 @@ def test_kappa_of_equal_constant_judgments_is_undefined() -> None:
     assert cohen_kappa([True, True], [True, True], ["a", "b"]).value is None
     assert cohen_kappa([True, False], [True, False], ["a", "b"]).value == 1.0
     assert json.loads(cohen_kappa([True, False], [False, True], ["a", "b"]).model_dump_json())["value"] == -1.0
+
+
+def test_resamples_without_a_kappa_are_not_counted_as_one_of_zero() -> None:
+    judgments = [True, True, True, False]
+    interval = cohen_kappa(judgments, judgments, list("abcd")).interval
+    assert (interval.low, interval.reason) == (None, "every resample gives the same score")

@@ -34,7 +34,7 @@ def cohen_kappa(
     interval = clustered_bootstrap(
         counts,
         groups,
-        lambda totals: np.nan_to_num(_kappa(totals)),
+        _kappa,
         resamples=bootstrap.resamples,
         level=bootstrap.level,
         seed=bootstrap.seed,
