@@ -24,7 +24,7 @@ from medical_vqa.models.base import Query
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.models.remote.model import RemoteModel
 from medical_vqa.models.remote.retries import seconds_before_retry
-from medical_vqa.pipelines.load import remote, remote_named
+from medical_vqa.pipelines.load import load, remote, remote_named
 from medical_vqa.pipelines.predict import predict
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import read_predictions
@@ -48,6 +48,20 @@ def test_an_answer_that_was_cut_off_is_counted_and_noted(connect, fake, streamed
     assert model.submit(query, (lambda _: None) if streamed else None).result().answer == "There is no"
     assert model.usage.cut_off == 1
     assert model.notes == ("1 answer was cut off after 5 tokens; raise max_tokens in models.yaml",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"concurrency": "8"}, "concurrency is '8'"),
+        ({"concurrency": 1.5}, "concurrency is 1.5"),
+        ({"api_key": 7}, "api_key: expected the key as text, got int"),
+        ({"base_url": 7}, "--base-url 7: expected http"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        load("openai:m", **{"base_url": "http://127.0.0.1:1/v1", **settings})
 
 
 def test_question_and_picture_are_sent_and_the_answer_comes_back(ask, fake):

@@ -1,13 +1,16 @@
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from medical_vqa.errors import ConfigError, TrainingError
+from medical_vqa.runtime.devices import seed_everything
 from medical_vqa.training.journal import Journal
 from medical_vqa.training.loop import check_fsdp
 
@@ -123,3 +126,12 @@ def test_a_sharing_of_weights_that_cannot_work_is_refused(version, efficient):
     check_fsdp(SimpleNamespace(fsdp_version=2, cpu_ram_efficient_loading=False))
     with pytest.raises(ConfigError, match=r"expected fsdp_version: 2 .*recipes/accelerate/fsdp\.yaml"):
         check_fsdp(SimpleNamespace(fsdp_version=version, cpu_ram_efficient_loading=efficient))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**23])
+def test_any_whole_number_is_a_seed(seed):
+    drawn = []
+    for _ in range(2):
+        seed_everything(seed)
+        drawn.append((random.random(), float(np.random.random()), float(torch.rand(()))))
+    assert drawn[0] == drawn[1]

@@ -81,8 +81,10 @@ class EndpointClient:
             ConfigError: `concurrency` is less than one, the key cannot be sent, or would be without encryption.
             MissingDependencyError: The package `aiohttp` is not installed.
         """
-        if concurrency < 1:
-            raise ConfigError(f"concurrency is {concurrency}; at least one request must run")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ConfigError(f"concurrency is {concurrency!r}; at least one request must run")
+        if not isinstance(api_key, str):
+            raise ConfigError(f"api_key: expected the key as text, got {type(api_key).__name__}; pass the text")
         api_key = api_key.strip()
         endpoint.check_key(api_key)
         try:

@@ -113,7 +113,7 @@ def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
         is_address = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
-    except ValueError:  # a port that is no number, or half of a bracket
+    except (ValueError, AttributeError):  # a port that is no number, half of a bracket, or no text
         is_address = False
     if not is_address or any(letter.isspace() for letter in address):
         raise ConfigError(f"--base-url {address!r}: expected http://HOST or https://HOST, up to and with /v1")
