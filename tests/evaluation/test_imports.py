@@ -400,3 +400,38 @@ def test_a_part_that_fits_everywhere_is_not_compared_everywhere(tmp_path, rows, 
     with pytest.raises(DataError, match="only 0 of 50 rows can be joined by their question"):
         read_mapped(path, parse_map("question=question,reference=reference,answer=pred"), alike)
     assert starts == [0, 1]
+
+
+def test_confidences_of_another_unit_are_all_ignored(tmp_path, rows):
+    """In per cent two of six are numbers from 0 to 1 too, which would be taken for a hundred times as much."""
+    content = [
+        {"id": row.id, "answer": "a", "confidence": value}
+        for row, value in zip(rows, (95, 80, 0.4, 77, 1, 60), strict=True)
+    ]
+    found = import_answers(table(tmp_path, content), None, rows)
+    assert [one.confidence for one in found.predictions] == [None] * 6
+    assert sorted(found.without_confidence) == sorted(row.id for row in rows)
+    content[0]["confidence"], content[1]["confidence"] = 0.95, 0.8
+    content[3]["confidence"] = 0.77
+    found = import_answers(table(tmp_path, content), None, rows)
+    assert [one.confidence for one in found.predictions] == [0.95, 0.8, 0.4, 0.77, 1.0, None]
+    assert found.without_confidence == (rows[5].id,)
+
+
+def test_a_judgment_that_is_neither_right_nor_wrong_is_named(tmp_path, rows):
+    judged = ("1.0", "0.0", "maybe", "", "0.5", "correct")
+    content = [{"id": row.id, "answer": "a", "right": value} for row, value in zip(rows, judged, strict=True)]
+    found = import_answers(table(tmp_path, content), parse_map("id=id,answer=answer,right=right"), rows)
+    assert [one.judged_right for one in found.predictions] == [True, False, None, None, None, True]
+    assert found.without_judgment == (rows[2].id, rows[4].id)
+    assert "judgment that is neither right nor wrong" in found.warnings[0].reason
+
+
+def test_a_guessed_column_that_holds_the_references_is_called_so(tmp_path, rows):
+    many = [replace(row, id=f"{row.id}/{n}") for n in range(4) for row in rows]
+    content = [{"id": row.id, "answer": row.answers[0]} for row in many]
+    found = import_answers(table(tmp_path, content), None, many)
+    assert [(part.n, part.reason[:40]) for part in found.warnings] == [(24, "answer that is its reference to the lett")]
+    assert not import_answers(table(tmp_path, content), parse_map("id=id,answer=answer"), many).warnings
+    content[5]["answer"] = "other"
+    assert not import_answers(table(tmp_path, content), None, many).warnings

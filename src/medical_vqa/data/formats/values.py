@@ -122,9 +122,9 @@ def as_confidence(value: Any) -> float | None:
 def as_judgement(value: Any) -> bool | None:
     """A judgement: true, right, 1 ... or false, wrong, 0 ...; None where it gave none."""
     text = as_text(value).strip().lower()
-    if text in ("yes", "true", "right", "correct", "1"):
+    if text in ("yes", "true", "right", "correct", "1", "1.0"):
         return True
-    return False if text in ("no", "false", "wrong", "incorrect", "0") else None
+    return False if text in ("no", "false", "wrong", "incorrect", "0", "0.0") else None
 
 
 def lookup(row: Any, column: str) -> Any:

@@ -9,7 +9,7 @@ within lists (``answer=choices.0.message.content``). What else is named, or can 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medical_vqa.data.formats.table_files import Row, columns_of, table_rows
@@ -31,8 +31,14 @@ _INTERCHANGEABLE = (
 
 
 _USELESS_CONFIDENCE = "confidence that is no number from 0 to 1, such as one in per cent, and is ignored"
-_NO_CONFIDENCE = ("", "nan", "none", "null", "n/a", "na")
-"""How programs write that a row has no confidence."""
+_USELESS_JUDGMENT = "judgment that is neither right nor wrong (yes, no, 1, 0, correct ...), and is ignored"
+_ALL_EQUAL = (
+    "answer that is its reference to the letter, as all of this file are: name the column of the model's answers with "
+    "--map if this one holds the references"
+)
+_FEWEST_EQUAL = 20  # of fewer answers all may be right
+_NOT_STATED = ("", "nan", "none", "null", "n/a", "na")
+"""How programs write that a row has no confidence, or no judgment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class ImportedAnswers:
     """Name of the tool whose file it is; empty for any other table."""
     without_confidence: tuple[str, ...] = ()
     """Ids of examples whose confidence in the file is no number from 0 to 1, and is ignored."""
+    without_judgment: tuple[str, ...] = ()
+    """Ids of examples whose judgment in the file is neither right nor wrong, and is ignored."""
+    references: tuple[str, ...] = ()
+    """Ids of all examples where the guessed column of answers holds exactly their references; otherwise empty."""
     interchangeable: frozenset[str] = frozenset()
     """Ids of examples whose answers may be those of each other: see `matching.interchangeable`."""
 
@@ -60,6 +70,8 @@ class ImportedAnswers:
         reasons = {
             "row of the file without an answer, such as a failed request": self.failed,
             _USELESS_CONFIDENCE: self.without_confidence,
+            _USELESS_JUDGMENT: self.without_judgment,
+            _ALL_EQUAL: self.references,
             _INTERCHANGEABLE: sorted(self.interchangeable),
         }
         return [named_rows(reason, ids) for reason, ids in reasons.items() if ids]
@@ -146,6 +158,7 @@ def joined_answers(
     predictions: list[Prediction] = []
     failed: list[str] = []
     without_confidence: list[str] = []
+    without_judgment: list[str] = []
     matches = match_rows(path, rows, examples)
     known = {example.id for example in examples}
     for row, matched in zip(rows, matches, strict=True):
@@ -157,15 +170,41 @@ def joined_answers(
         answer = row.text("answer")
         stated = row.value("confidence")
         confidence = as_confidence(stated)
-        if confidence is None and as_text(stated).strip().lower() not in _NO_CONFIDENCE:
+        if confidence is None and _is_stated(stated):
             without_confidence += ids
+        if judged_right is None and _is_stated(row.value("right")):
+            without_judgment += ids
         predictions += [Prediction(id_, answer.strip(), answer, confidence, judged_right=judged_right) for id_ in ids]
+    if len(without_confidence) > sum(one.confidence is not None for one in predictions):
+        # another unit, in which a few numbers are below 1 by chance
+        without_confidence += [one.id for one in predictions if one.confidence is not None]
+        predictions = [replace(one, confidence=None) for one in predictions]
     answers = {prediction.id: (prediction.answer, prediction.judged_right) for prediction in predictions}
     groups = interchangeable(rows, matches, examples)
     different = frozenset(id_ for group in groups if len(set(map(answers.get, group))) > 1 for id_ in group)
     return ImportedAnswers(
-        predictions, columns if not tool else {}, tuple(failed), guessed, tool, tuple(without_confidence), different
+        predictions,
+        columns if not tool else {},
+        tuple(failed),
+        guessed,
+        tool,
+        tuple(without_confidence),
+        tuple(without_judgment),
+        _all_equal(predictions, examples) if guessed else (),
+        different,
     )
+
+
+def _is_stated(value: object) -> bool:
+    return as_text(value).strip().lower() not in _NOT_STATED
+
+
+def _all_equal(predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[str, ...]:
+    """Ids of the predictions, if they are many and each is the reference of its example; otherwise empty."""
+    reference = {example.id: example.answers[0] for example in examples if example.answers}
+    if len(predictions) < _FEWEST_EQUAL or any(one.raw != reference.get(one.id) for one in predictions):
+        return ()
+    return tuple(one.id for one in predictions)
 
 
 def _own_id(row: FileRow, known: Collection[str]) -> str:
