@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import RAMP, SHIPPED, lut, made, shipped
 
 from medical_vqa.data.imaging.decode import decode_image
-from medical_vqa.errors import ImageError, UnsupportedImageError
+from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
 WINDOW = {"WindowCenter": "40", "WindowWidth": "400"}
 
@@ -237,6 +237,17 @@ def test_values_above_unused_low_bits_are_what_dcmtk_shows(dtype: Any, tmp_path:
     shifted = made((plain << 4).astype(dtype), BitsStored=12, HighBit=15, **window)
     assert np.array_equal(decode_image(shifted).pixels, decode_image(made(plain, **window)).pixels)
     assert np.abs(decode_image(shifted).pixels[:, :, 0].astype(int) - dcmtk(shifted, tmp_path, "+Wi", "1")).max() <= 1
+
+
+def test_a_sequence_of_a_million_items_is_refused_before_they_are_parsed() -> None:
+    """Which took minutes, of a file of 8 MB."""
+    data = made(RAMP, PerFrameFunctionalGroupsSequence=[Dataset()])
+    start = data.index(b"\x00\x52\x30\x92SQ")
+    head, rest = data[:start], data[start + 12 + 8 :]
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 1_000_000
+    sequence = b"\x00\x52\x30\x92SQ\0\0" + len(items).to_bytes(4, "little") + items
+    with pytest.raises(TooLargeError, match="more than 100,000 items in the sequences of its DICOM header"):
+        decode_image(head + sequence + rest)
 
 
 @pytest.mark.parametrize("frame", range(3))

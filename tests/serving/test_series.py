@@ -425,6 +425,20 @@ class Localizing(Echo):
         return [Localization("Liver", "mask", np.full((1, 1), mean / 255))]
 
 
+def test_a_frame_is_never_answered_by_that_of_another_file_with_one_frame_in_common(client):
+    frames = np.full((3, 256, 256), 50, np.uint8)
+    other = frames.copy()
+    apart = sorted(set(range(256)) - set(np.linspace(0, 255, 128).astype(int)))  # not in its statistics
+    other[0][:, apart] = 250
+    answers = []
+    for values in (frames, other):
+        data = made(values, WindowCenter="128", WindowWidth="256")
+        image_id = client.post("/upload_image", files={"image_file": data}).json()["image_id"]
+        body = {"image_id": image_id, "question": "Is it?", "frame": 0}
+        answers.append(client.post("/ask_question", json=body).json()["answer"])
+    assert answers[0] != answers[1]
+
+
 def test_slices_that_show_what_the_question_names_are_chosen():
     with live.serving(make_engine(Localizing())) as url, live.client_of(base_url=url) as client:
         (item,) = upload(client, *[dicom_slice(z) for z in range(8)]).series

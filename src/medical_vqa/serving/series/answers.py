@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from cachetools import LRUCache
 
 from medical_vqa.data.imaging.picture_statistics import PictureContext
@@ -33,7 +35,6 @@ from medical_vqa.serving.schema.answers import SliceAnswer
 from medical_vqa.serving.series.views import Selection, chosen_window, facts_of, frame_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from medical_vqa.data.imaging.decoded_frame import DecodedFrame
@@ -181,18 +182,20 @@ class SliceAnswers:
         The values are held only until the pictures are there, and of few series at once: while the model encodes them,
         many questions about other series may wait.
         """
-        digests = {index: f"{image.digest}/{plane or facts_of(image).plane}/{index}/{window}" for index in indices}
+        places = {index: f"{plane or facts_of(image).plane}/{index}/{window}" for index in indices}
         known = {
-            index: self._prepared[image.id, one] for index, one in digests.items() if (image.id, one) in self._prepared
+            index: self._prepared[image.id, one] for index, one in places.items() if (image.id, one) in self._prepared
         }
-        missing = [index for index in digests if index not in known]
+        missing = [index for index in places if index not in known]
         pictures = await self._pictures(image, missing, plane, window) if missing else []
         for index, (frame, picture) in zip(missing, pictures, strict=True):
-            digest = digests[index]
+            # Files with one frame in common, or of the same values with other windows, have other slices.
+            content = hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()[:32]
+            digest = f"{image.digest}/{places[index]}/{content}"
             features = await self._engine.encode(digest, picture)
             visual = picture if features is None else features
             known[index] = StoredImage(image.id, digest, visual, context=PictureContext.of(frame))
-            self._prepared[image.id, digest] = known[index]
+            self._prepared[image.id, places[index]] = known[index]
         return [known[index] for index in indices]
 
     async def _pictures(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
@@ -55,6 +56,9 @@ TAGS: list[Any] = [
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 """Keywords of the elements that hold a picture."""
 
+_SEQUENCES = {0x00283000, 0x00283010, 0x52009229, 0x52009230}
+_MAX_ITEMS = 100_000  # of sequences, each of which takes some ten microseconds when the sequence is used
+_ITEMS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}  # the tag that begins an item, by byte order
 _MAX_READS = 500_000  # of the parser, which takes microseconds for each: limits the elements of a header
 
 
@@ -143,9 +147,23 @@ def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: list[Any] 
             f"{name}: expected a DICOM header, but an element of it is damaged ({type(error).__name__} in the "
             f"{len(body):,} bytes after the file meta information); export the file again"
         ) from error
+    if _unparsed_items(dataset, _ITEMS[syntax != ExplicitVRBigEndian]) > _MAX_ITEMS:
+        raise TooLargeError(
+            f"{name}: has more than {_MAX_ITEMS:,} items in the sequences of its DICOM header; give a part of it"
+        )
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == DeflatedExplicitVRLittleEndian else syntax
     return dataset
+
+
+def _unparsed_items(dataset: Dataset, item: bytes) -> int:
+    """How many items the sequences hold that are parsed only when they are used."""
+    values = [
+        element.value
+        for element in dataset.values()
+        if isinstance(element, RawDataElement) and element.tag in _SEQUENCES
+    ]
+    return sum(value.count(item) for value in values if isinstance(value, bytes))
 
 
 def _file_meta(data: bytes) -> tuple[UID, int]:
