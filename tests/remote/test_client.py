@@ -51,6 +51,20 @@ def test_an_answer_that_was_cut_off_is_counted_and_noted(connect, fake, streamed
 
 
 @pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}),
+        (402, {"message": "Insufficient Balance", "code": "invalid_request_error"}),
+    ],
+)
+def test_an_account_without_credit_is_named_and_not_asked_again(connect, fake, status, error):
+    fake.answer = lambda _: (status, {"error": error})
+    with pytest.raises(ModelError, match=rf"has no credit left for this key \(HTTP {status}: {error['message']}\)"):
+        connect().answer(questions(1), Decoding())
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"concurrency": "8"}, "concurrency is '8'"),

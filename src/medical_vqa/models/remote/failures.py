@@ -124,9 +124,16 @@ def has_no_vision(refusal: Refusal) -> bool:
     return _NO_VISION.search(refusal.words) is not None
 
 
+def lacks_credit(refusal: Refusal) -> bool:
+    """Whether the account of the key is used up; OpenAI says so with the status of too many requests."""
+    return refusal.status == 402 or refusal.code == "insufficient_quota"
+
+
 def is_temporary(refusal: Refusal) -> bool:
     """Whether the same request may succeed later."""
     if has_no_vision(refusal):  # llama.cpp's server says so with 500
+        return False
+    if lacks_credit(refusal):
         return False
     return refusal.status in TEMPORARY or refusal.status >= 500
 
@@ -144,10 +151,13 @@ def refused(refusal: Refusal, endpoint: Endpoint) -> ModelError:
     if refusal.status < 400:
         target = refusal.location.removesuffix("/chat/completions") or "another address"
         return EndpointError(f"{address} redirects to {target}; write --base-url {target} if you trust it")
-    if refusal.status in (401, 403):
+    if refusal.status in (401, 403) or lacks_credit(refusal):
+        reason = f"(HTTP {refusal.status}: {words})"
+        problem = f"refused the key {reason}; set"
+        if lacks_credit(refusal):
+            problem = f"has no credit left for this key {reason}; add credit at its provider, set"
         return EndpointError(
-            f"{address} refused the key (HTTP {refusal.status}: {words}); set the variable {endpoint.api_key_env}, "
-            "or name another one with --api-key-env"
+            f"{address} {problem} the variable {endpoint.api_key_env}, or name another one with --api-key-env"
         )
     if has_no_vision(refusal):
         return no_vision(endpoint)
