@@ -215,8 +215,8 @@ class AdapterModel(PublishedNetwork):
             start = query.question[:_QUOTED] + ("..." if len(query.question) > _QUOTED else "")
             raise ModelError(
                 f"the question {start!r} takes {prompt:,} tokens with its pictures and what precedes it, and its "
-                f"answer up to {answer:,}; {self.settings.checkpoint.name} reads {self.context:,} in all: shorten it, "
-                "leave earlier turns or pictures out, or lower decoding.max_tokens"
+                f"answer up to {answer:,}; the model reads {self.context:,} in all: shorten it, leave earlier turns or "
+                "pictures out, or lower decoding.max_tokens"
             )
 
     def to_device(self, batch: Batch) -> Batch:
