@@ -174,8 +174,9 @@ def test_a_client_that_sends_all_of_a_refused_body_before_it_reads_receives_the_
     assert text.startswith(b"HTTP/1.1 413") and b"send less" in text
 
 
-def test_a_client_that_goes_on_sending_a_refused_body_is_cut_off(monkeypatch):
-    monkeypatch.setattr(http_protocol, "LINGER_TIMEOUT", 0.05)
+@pytest.mark.parametrize(("limit", "value"), [("LINGER_TIMEOUT", 0.05), ("MAX_LINGERING", 0)])
+def test_a_client_that_goes_on_sending_a_refused_body_is_cut_off(monkeypatch, limit, value):
+    monkeypatch.setattr(http_protocol, limit, value)
     with live.serving(make_engine()) as url, refused_upload(url) as connection, pytest.raises(ConnectionError):
         while True:
             connection.sendall(bytes(100_000))

@@ -33,6 +33,8 @@ WRITE_TIMEOUT = 20.0
 """Seconds in which a client must read some of a response that is larger than the system's buffers."""
 LINGER_TIMEOUT = 20.0
 """Seconds in which a client may send the rest of a body that was refused, which is read and dropped."""
+MAX_LINGERING = 64
+"""Connections that linger so at once; further ones are closed, since what they send costs time to drop."""
 MAX_SMALL_PIECES = 10_000
 """Pieces of a body after which they must have `LEAST_PIECE` bytes on average: each takes time, however small."""
 LEAST_PIECE = 64
@@ -46,6 +48,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     """Connections that a server has at once; a further one is refused while all others have requests to answer."""
     waiting_for_clients: ClassVar[dict[LimitedHttpProtocol, None]] = {}
     """Connections without a complete request, or whose client does not read; those that wait longest come first."""
+    lingering_connections: ClassVar[set[LimitedHttpProtocol]] = set()
+    """Those whose refused body is read and dropped."""
 
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -74,6 +78,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         self.waiting_for_clients.pop(self, None)
+        self.lingering_connections.discard(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -86,7 +91,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     @property
     def lingering(self) -> bool:
         """Whether the rest of a body that was refused is read and dropped."""
-        return self._linger_timer is not None
+        return self in self.lingering_connections
 
     def linger(self, transport: asyncio.Transport) -> bool:
         """Whether to leave a transport open for now that is to be closed: its client is still sending a body."""
@@ -94,6 +99,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return True
         if self.cycle is None or not self.cycle.more_body or transport.is_closing() or not transport.can_write_eof():
             return False
+        if len(self.lingering_connections) >= MAX_LINGERING:
+            return False
+        self.lingering_connections.add(self)
         self.cycle.disconnected |= not self.cycle.response_complete
         self.cycle.message_event.set()
         self._linger_timer = self.loop.call_later(LINGER_TIMEOUT, transport.abort)
@@ -246,5 +254,5 @@ class _LingeringTransport:
 
 def limited_protocol(max_connections: int) -> type[LimitedHttpProtocol]:
     """The protocol of a server with a number of connections."""
-    members = {"max_connections": max_connections, "waiting_for_clients": {}}
+    members = {"max_connections": max_connections, "waiting_for_clients": {}, "lingering_connections": set()}
     return type("BoundedHttpProtocol", (LimitedHttpProtocol,), members)
