@@ -33,7 +33,9 @@ WRITE_TIMEOUT = 20.0
 """Seconds in which a client must read some of a response that is larger than the system's buffers."""
 LINGER_TIMEOUT = 20.0
 """Seconds in which a client may send the rest of a body that was refused, which is read and dropped."""
-MAX_LINGERING = 64
+LINGER_PAUSE = 0.02
+"""Seconds between two pieces that are dropped, each of at most 256 KiB."""
+MAX_LINGERING = 16
 """Connections that linger so at once; further ones are closed, since what they send costs time to drop."""
 MAX_SMALL_PIECES = 10_000
 """Pieces of a body after which they must have `LEAST_PIECE` bytes on average: each takes time, however small."""
@@ -125,6 +127,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a header that is too long."""
+        if self.lingering:
+            self.transport.pause_reading()
+            self.loop.call_later(LINGER_PAUSE, self.transport.resume_reading)
         if self.transport.is_closing():
             return
         self._unparsed += len(data)
