@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from medical_vqa.data.imaging.preprocessing import prepare_picture
 from medical_vqa.errors import MedicalVqaError, ModelError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medical_vqa.models.base import Trainable, VqaModel
+    from medical_vqa.models.base import VqaModel
     from medical_vqa.pipelines.training_inputs import TrainingInputs, TrainingPart
     from medical_vqa.schema.records import Example
 
@@ -47,11 +47,10 @@ def check_bundle(inputs: TrainingInputs, device: str) -> None:
             write_bundle(folder, model_card(inputs, model), model.save)
             del model
             loaded, card = load_bundle(folder, device=torch.device(device))
-            query = _longest(inputs, [(part, row) for part in inputs.parts for row in part.rows], loaded)
-            loaded.answer([query], card.decoding)
-            cast("Trainable", loaded).collate([query])
-            if held_out := [(part, row) for part in inputs.parts for row in part.validation_rows]:
-                loaded.answer([_longest(inputs, held_out, loaded)], card.decoding)
+            learned = [(part, row) for part in inputs.parts for row in part.rows]
+            held_out = [(part, row) for part in inputs.parts for row in part.validation_rows]
+            for rows in filter(None, (learned, held_out)):
+                loaded.answer([_longest(inputs, rows, loaded)], card.decoding)
         except torch.OutOfMemoryError:
             raise
         except MedicalVqaError as error:
@@ -65,14 +64,14 @@ def check_bundle(inputs: TrainingInputs, device: str) -> None:
 
 
 def _longest(inputs: TrainingInputs, rows: Sequence[tuple[TrainingPart, Example]], model: VqaModel) -> Query:
-    """The longest of some rows as a question about pictures that are in no cache, with its answer."""
+    """The longest of some rows as a question about pictures that are in no cache."""
     part, row = max(rows, key=lambda pair: inputs.length_of(pair[1]))
     images, spec = part.selected.dataset.images, model.picture
 
     def picture(image_id: str) -> NDArray[np.uint8]:
         return NO_PICTURE if spec is None else prepare_picture(images.load(image_id), spec)
 
-    query = Query(row.id, row.question, row.image_id, picture(row.image_id), next(iter(row.answers), None))
+    query = Query(row.id, row.question, row.image_id, picture(row.image_id))
     if not model.reads_conversations:
         return query
     return replace(
