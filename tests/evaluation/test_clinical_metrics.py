@@ -67,6 +67,17 @@ def test_numbers_are_compared_with_their_unit_and_a_tolerance(predicted, gold, e
     assert counts(numeric_match(), predicted, gold) == (expected, 1.0)
 
 
+@pytest.mark.parametrize("gold", ["-5 HU", "\u22125 HU", "(-5)", "- -5"])
+def test_a_negative_reference_is_negative(gold):
+    assert counts(numeric_match(), "-5", gold) == (1.0, 1.0)
+    assert counts(numeric_match(), "\u22125 HU", gold) == (1.0, 1.0)
+    assert counts(numeric_match(), "5 HU", gold) == (0.0, 1.0)
+
+
+def test_a_dash_before_a_number_is_no_sign():
+    assert counts(numeric_match(), "5", "- 5") == (1.0, 1.0)
+
+
 def test_an_answer_that_is_no_number_is_not_scored_as_one():
     assert counts(numeric_match(), "2", "T2 weighted") is None
     assert counts(numeric_match(), "2", "2 lungs and a heart") is None

@@ -15,7 +15,7 @@ _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _MILLIMETERS = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "毫米": 1.0, "厘米": 10.0}
 _OTHER_UNITS = ("%", "hu", "ml", "kg", "g", "years", "year")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?")
-_ONLY_NUMBER = re.compile(r"^\W*([-+]?\d+(?:\.\d+)?)\s*([a-z%\u4e00-\u9fff]*)\W*$")
+_ONLY_NUMBER = re.compile(r"^\W*?([-+]?\d++(?:\.\d++)?)\s*+([a-z%\u4e00-\u9fff]*+)\W*+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def numeric_match() -> Mean:
         predicted = first_quantity(prediction.answer)
         return float(predicted is not None and any(equal(predicted, reference) for reference in references))
 
-    rule = f"rows:a number in the reference|counts:equal|measurements:{TOLERANCE}|lengths:unit converted|v:1"
+    rule = f"rows:a number in the reference|counts:equal|measurements:{TOLERANCE}|lengths:unit converted|v:2"
     return Mean("numeric", "numbers", rule, score, by_text=True)
 
 
@@ -71,8 +71,8 @@ def equal(first: Quantity, second: Quantity) -> bool:
 
 
 def _digits(answer: str) -> str:
-    """Lower case, number words as digits, thousands without separators."""
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer.lower())
+    """Lower case, number words as digits, thousands without separators, the minus sign of typesetters as a hyphen."""
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer.lower()).replace("\u2212", "-")
     return re.sub(rf"\b({'|'.join(_WORDS)})\b", lambda word: str(_WORDS.index(word[0])), text)
 
 
