@@ -113,7 +113,7 @@ def test_the_values_of_few_series_are_read_at_once_however_many_are_asked_about(
 def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(tmp_path):
     folder = tmp_path / "store"
     quick = {"deadline": 0.5, "drain_timeout": 1.0}
-    first = live.Instance("shipped", store=str(folder), **quick).wait()
+    first = live.Instance("shipped", store=str(folder)).wait()
     image_id = live.request("POST", f"{first.url}/upload_image", files={"image_file": live.png()}).json()["image_id"]
     first.stop()
     path = folder / image_id[:2] / f"{image_id}.image"
