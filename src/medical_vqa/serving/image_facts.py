@@ -87,7 +87,8 @@ def facts_of_volume(volume: Volume, *, frame: int | None = None) -> ImageFacts:
 
 def _steps(curve: Curve) -> list[tuple[int, int]]:
     """The table as pairs of a value and the brightness from it on; at most 256 where brightness only rises or falls."""
-    changes = np.flatnonzero(np.diff(curve.entries, prepend=curve.entries[:1] ^ 1))
+    before_first = curve.entries[:1] ^ 1  # another brightness, so that the first entry counts as a change
+    changes = np.flatnonzero(np.diff(curve.entries, prepend=before_first))
     return [(curve.first + int(index), int(curve.entries[index])) for index in changes]
 
 

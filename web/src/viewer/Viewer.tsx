@@ -389,7 +389,7 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
   );
 }
 
-/** What the server shows the values by; null where it has only a picture, which is shown by then. */
+/** What the server shows the values by; null where it has only a picture in 8 bits. */
 function standardOf(facts: ImageItem | null): Preset | null {
   if (!facts?.window || !facts.values) return null;
   const { name, center, width } = facts.window;

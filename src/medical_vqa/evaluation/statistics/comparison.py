@@ -97,7 +97,7 @@ def compare(
         seed=bootstrap.seed,
     )
     return [
-        _compare(names, tallies, scores, right, bootstrap).model_copy(update={"permutation_p": p, "holm_p": corrected})
+        _compare(names, tallies, scores, right, bootstrap, permutation_p=p, holm_p=corrected)
         for names, p, corrected in zip(combinations, p_values, holm(p_values), strict=True)
     ]
 
@@ -203,6 +203,9 @@ def _compare(
     scores: Mapping[str, Score],
     right: Mapping[str, NDArray[np.bool_]],
     bootstrap: Bootstrap,
+    *,
+    permutation_p: float,
+    holm_p: float,
 ) -> Comparison:
     first, second = (tallies[name] for name in names)
     first_right, second_right = (right[name] for name in names)
@@ -220,7 +223,7 @@ def _compare(
         only_first_correct=only_first,
         only_second_correct=only_second,
         mcnemar_p=mcnemar_exact(only_first, only_second),
-        permutation_p=1.0,
-        holm_p=1.0,
+        permutation_p=permutation_p,
+        holm_p=holm_p,
         detectable_difference=detectable_difference(difference),
     )

@@ -188,13 +188,6 @@ def names_no_subject(question: str) -> bool:
     return asks if aspect is None else aspect in _OF_SOMETHING
 
 
-_WHERE_TAKEN = re.compile(
-    r"\bwhere\b.*\b(?:taken|acquired|obtained|made|performed|scanned|captured|recorded|produced|done|shot|from)\b"
-    r"|\bfrom where\b"
-    "|(?:哪里|哪儿|何处|哪个(?:医院|地方|城市|国家)|在哪)(?:里|儿)?(?:被|所)?(?:拍|做|采集|扫描|获得|获取)"
-)
-
-
 _EXISTENCE_NOUN = re.compile(
     r"^\W*(?:is|are|is/are|was|were) there (?:(?:any|an?|some|the|evidence of|signs? of) )*(?P<noun>[a-z][a-z -]*?)"
     r"(?: (?:present|visible|seen|shown|here|in|on|at|within|inside)\b.*)?\W*$"
@@ -224,6 +217,13 @@ _MEANING = re.compile(
 def asks_meaning(question: str) -> bool:
     """Whether a question is what a word means (``What is an MRI?``), whatever the picture."""
     return _MEANING.search(question.lower()) is not None
+
+
+_WHERE_TAKEN = re.compile(
+    r"\bwhere\b.*\b(?:taken|acquired|obtained|made|performed|scanned|captured|recorded|produced|done|shot|from)\b"
+    r"|\bfrom where\b"
+    "|(?:哪里|哪儿|何处|哪个(?:医院|地方|城市|国家)|在哪)(?:里|儿)?(?:被|所)?(?:拍|做|采集|扫描|获得|获取)"
+)
 
 
 def asks_where_taken(question: str) -> bool:

@@ -14,7 +14,7 @@ from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.form import asks_yes_or_no
-from medical_vqa.models.questions.presence import presence_wording
+from medical_vqa.models.questions.presence import presence_question, presence_wording
 from medical_vqa.text import is_chinese
 
 BODY_PART_QUESTION = "Which part of the body does this image belong to?"
@@ -157,9 +157,8 @@ def presence_questions(question: str) -> tuple[str, ...]:
     mentions = {name: word for word, name in reversed(anatomy().mentions_in(question))}  # the first word of each
     organs = [one.name for one in anatomy().structures_in(question) if one.kind == "organ"]
     organs = organs if compares else organs[:1]
-    if not is_chinese(question):
-        return tuple(f"Does the picture contain {organ}?" for organ in organs)
-    return tuple(f"图片中包含{anatomy().chinese_name(organ, mentions[organ])}吗?" for organ in organs)
+    chinese = is_chinese(question)
+    return tuple(presence_question(organ, mentions.get(organ, organ), chinese=chinese) for organ in organs)
 
 
 def _compares(question: str) -> bool:

@@ -47,6 +47,17 @@ class PresenceClaim:
         return is_yes(open_answer) if is_yes(open_answer) or is_no(open_answer) else None
 
 
+def presence_question(name: str, word: str, *, chinese: bool) -> str:
+    """Whether the picture contains a structure, in the words that training asks most.
+
+    Args:
+        name: The structure's name.
+        word: Its spelling in the question that is asked.
+        chinese: Whether to ask in Chinese.
+    """
+    return f"图片中包含{anatomy().chinese_name(name, word)}吗?" if chinese else f"Does the picture contain {name}?"
+
+
 @lru_cache(maxsize=4096)
 def presence_claims(question: str) -> tuple[PresenceClaim, ...]:
     """The organs that a yes or no question names together (``Are the liver and spleen visible?``); empty for others."""
@@ -62,10 +73,7 @@ def presence_claims(question: str) -> tuple[PresenceClaim, ...]:
     if rest_of(rest):
         return ()
     chinese = is_chinese(question)
-    forms = [
-        f"图片中包含{anatomy().chinese_name(name, word)}吗?" if chinese else f"Does the picture contain {name}?"
-        for word, name in mentions
-    ]
+    forms = [presence_question(name, word, chinese=chinese) for word, name in mentions]
     return tuple(PresenceClaim(form) for form in dict.fromkeys(forms))
 
 
@@ -87,7 +95,7 @@ def presence_wording(question: str) -> str | None:
     if kind == "system":
         english = f"Do any of the organs in the picture belong to the {name}?"
         return f"图片中有属于{word}的器官吗?" if chinese else english
-    return f"图片中包含{anatomy().chinese_name(name, word)}吗?" if chinese else f"Does the picture contain {name}?"
+    return presence_question(name, word, chinese=chinese)
 
 
 @lru_cache(maxsize=4096)
