@@ -16,6 +16,7 @@ from medical_vqa.models.base import Query
 from medical_vqa.models.compact.image_encoder import EncodedImages, foreground_frame, local_contrast
 from medical_vqa.models.compact.model import Compact, CompactVision, Regularization
 from medical_vqa.models.compact.network import CompactNet, ImageMemory, WordLayout
+from medical_vqa.models.compact.quantization import dequantized
 from medical_vqa.models.compact.question_understanding import ImageTypes
 from medical_vqa.models.compact.region_heads import presence_loss, region_loss
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes
@@ -178,7 +179,7 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path):
 
 def test_the_network_of_the_shipped_bundle_names_its_weights_as_the_bundle_does():
     model = Compact.load(shipped_bundle(), device=torch.device("cpu"))
-    stored = load_file(shipped_bundle() / WEIGHTS_FILE)
+    stored = dequantized(load_file(shipped_bundle() / WEIGHTS_FILE))
     assert model.module.state_dict().keys() == stored.keys()
     assert {name.partition(".")[0] for name in stored} == {"image_encoder", "question_encoder", "layers", "head"}
 
@@ -411,7 +412,7 @@ def test_an_answer_without_a_mirror_image_is_left_out_of_the_loss():
 
 def test_a_bundle_contains_what_the_model_needs_to_answer_and_to_abstain(tmp_path):
     model = regional(image_types=ImageTypes("is it?", {"no": ("mass",)}))
-    model.save(tmp_path, half=True)
+    model.save(tmp_path, small=True)
     assert (tmp_path / "weights.safetensors").stat().st_size < 2.5 * sum(
         p.numel() for p in model.module.parameters()
     ) + 9_000

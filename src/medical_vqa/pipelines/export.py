@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def ship(bundle: Path, to: Path) -> Path:
-    """Export a compact bundle for the package: 16 bits per weight, and no local path in its card."""
+    """Export a compact bundle for the package: 8 bits a weight, and no local path in its card."""
     import torch
 
     from medical_vqa.models.bundle import load_bundle, write_bundle
@@ -31,9 +31,9 @@ def ship(bundle: Path, to: Path) -> Path:
         selection = card.data.selection.model_copy(update={"root": None})
         card = card.model_copy(update={"data": card.data.model_copy(update={"selection": selection})})
     with tempfile.TemporaryDirectory() as temporary:
-        half = Path(temporary) / "bundle"
-        write_bundle(half, card, lambda folder: model.save(folder, half=True))
-        return export_onnx(half, to)[0]
+        small = Path(temporary) / "bundle"
+        write_bundle(small, card, lambda folder: model.save(folder, small=True))
+        return export_onnx(small, to)[0]
 
 
 def export(bundle: Path, *, to: str, repository: str | None = None, public: bool = False) -> str:

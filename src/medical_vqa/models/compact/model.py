@@ -26,6 +26,7 @@ from medical_vqa.models.compact.image_encoder import to_unit_range
 from medical_vqa.models.compact.initialization import NamedNetwork, copy_weights
 from medical_vqa.models.compact.network import CompactNet, ImageMemory, image_features
 from medical_vqa.models.compact.postprocess import stack_pictures
+from medical_vqa.models.compact.quantization import dequantized, quantized
 from medical_vqa.models.compact.question_understanding import ImageTypes, QuestionParser, entity_names
 from medical_vqa.models.compact.rewording import reword, rule_phrases
 from medical_vqa.models.compact.settings import WEIGHTS_FILE, CompactSettings, Sizes, damaged_bundle
@@ -277,18 +278,16 @@ class Compact(CompactAnswering, CompactFamily):
         words = torch.from_numpy(self.encode_words([query.question for query in queries]))
         return memory, torch.tensor(image_of, device=device), words.to(device)
 
-    def save(self, folder: Path, *, half: bool = False) -> None:
+    def save(self, folder: Path, *, small: bool = False) -> None:
         """Write ``weights.safetensors`` and ``compact.json``.
 
         Args:
             folder: An existing folder.
-            half: Store 16 bits per weight; `load` converts them to 32.
+            small: Store 8 bits a weight, as in `quantization`; `load` computes 32 from them.
         """
         state = unsharded_state(self.module)
         weights = {k: v.contiguous().cpu() for k, v in state.items()}
-        if half:
-            weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        save_file(weights, folder / WEIGHTS_FILE)
+        save_file(quantized(weights) if small else weights, folder / WEIGHTS_FILE)
         self.settings.write(folder)
 
     @classmethod
@@ -296,7 +295,7 @@ class Compact(CompactAnswering, CompactFamily):
         """Read what `save` wrote; raises `BundleError` when a file is damaged or does not fit."""
         try:
             model = cls(CompactSettings.read(folder))
-            model.module.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            model.module.load_state_dict(dequantized(load_file(folder / WEIGHTS_FILE)))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise damaged_bundle(folder, error) from error
         model.module.to(device).eval()

@@ -3,7 +3,8 @@
 ONNX stores large tensors outside the graph as a file name, an offset and a length (`external data`_). A safetensors
 file is a JSON header followed by the raw tensors (`format`_), so an initializer can point into it. Where the exporter
 changed a weight (transposed it, joined it with a batch norm, or reordered the gates of a recurrent net), the graph
-computes the change from the stored tensor; ONNX Runtime folds that, and the cast from 16 bits, when it opens the graph.
+computes the change from the stored tensor; ONNX Runtime folds that, and the conversion from 8 or 16 bits, when it opens
+the graph.
 
 .. _external data: https://onnx.ai/onnx/repo-docs/ExternalData.html
 .. _format: https://huggingface.co/docs/safetensors/index
@@ -12,6 +13,7 @@ computes the change from the stored tensor; ONNX Runtime folds that, and the cas
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from medical_vqa.errors import ModelError
+from medical_vqa.models.compact.quantization import SCALE_SUFFIX
 
 _SMALL = 256
 """Initializers of at most so many bytes stay in the graph: shapes, indices, constants of the exporter."""
-_TYPES = {"F32": (TensorProto.FLOAT, np.float32), "F16": (TensorProto.FLOAT16, np.float16)}
+_TYPES = {
+    "F32": (TensorProto.FLOAT, np.float32),
+    "F16": (TensorProto.FLOAT16, np.float16),
+    "I8": (TensorProto.INT8, np.int8),
+}
 _WEIGHT_NAMES = ("net.", "onnx::")
 """How torch's two exporters name what comes from a module's parameters."""
 _GATES = (1, 0, 2)
@@ -40,7 +47,7 @@ class StoredTensor:
     """Where a tensor lies in a safetensors file."""
 
     dtype: str
-    """``F32`` or ``F16``."""
+    """``F32``, ``F16`` or ``I8``."""
     shape: tuple[int, ...]
     """Its shape."""
     offset: int
@@ -50,7 +57,7 @@ class StoredTensor:
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The floating-point tensors of a safetensors file, by name."""
+    """The weights of a safetensors file and the scales of those in 8 bits, by name."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -110,10 +117,18 @@ class _Sharing:
         self._epsilons = epsilons
         self._stored = stored_tensors(weights_path)
         content = weights_path.read_bytes()
-        self._values: dict[str, Array] = {}
-        for name, tensor in self._stored.items():
-            stored = np.frombuffer(content[tensor.offset : tensor.offset + tensor.length], _TYPES[tensor.dtype][1])
-            self._values[name] = stored.reshape(tensor.shape).astype(np.float32)
+        stored = {
+            name: np.frombuffer(content, _TYPES[tensor.dtype][1], math.prod(tensor.shape), tensor.offset)
+            .reshape(tensor.shape)
+            .astype(np.float32)
+            for name, tensor in self._stored.items()
+        }
+        scales = {name: f"{name}{SCALE_SUFFIX}" for name, tensor in self._stored.items() if tensor.dtype == "I8"}
+        self._values: dict[str, Array] = {
+            name: value * stored[scales[name]] if name in scales else value
+            for name, value in stored.items()
+            if name not in scales.values()
+        }
         self._widened: set[str] = set()
         self.initializers: list[TensorProto] = []
 
@@ -213,10 +228,23 @@ class _Sharing:
         if name in self._widened:
             return
         self._widened.add(name)
+        match self._stored[name].dtype:
+            case "F32":
+                self._read(name, name)
+            case "F16":
+                self._read(name, f"{name}.stored")
+                yield helper.make_node("Cast", [f"{name}.stored"], [name], to=TensorProto.FLOAT)
+            case _:  # not DequantizeLinear, which ONNX Runtime would compute for every picture and question
+                self._read(name, f"{name}.stored")
+                self._read(name + SCALE_SUFFIX, name + SCALE_SUFFIX)
+                yield helper.make_node("Cast", [f"{name}.stored"], [f"{name}.unscaled"], to=TensorProto.FLOAT)
+                yield helper.make_node("Mul", [f"{name}.unscaled", name + SCALE_SUFFIX], [name])
+
+    def _read(self, name: str, initializer: str) -> None:
+        """Add an initializer that is read from the place of a stored tensor in its file."""
         stored = self._stored[name]
-        half = stored.dtype == "F16"
         tensor = TensorProto(
-            name=f"{name}.stored" if half else name,
+            name=initializer,
             data_type=_TYPES[stored.dtype][0],
             dims=stored.shape,
             data_location=TensorProto.EXTERNAL,
@@ -224,8 +252,6 @@ class _Sharing:
         for key, value in (("location", self._file), ("offset", stored.offset), ("length", stored.length)):
             tensor.external_data.add(key=key, value=str(value))
         self.initializers.append(tensor)
-        if half:
-            yield helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT)
 
 
 def _gate_rows(count: int) -> NDArray[np.int64]:
