@@ -361,7 +361,7 @@ def test_the_largest_organ_of_a_picture_is_in_it_in_all_words(model, picture):
         SAMPLE / picture / "source.jpg", ["What is the largest organ in the picture?", *asked]
     )
     given = {answer.question: answer.text for answer in answers if not answer.abstained}
-    assert len(given) >= 10
+    assert len(given) >= (10 if not largest.abstained else 5)
     assert set(given.values()) <= {"Yes", "No"}
     if not largest.abstained:
         assert not {q for q, text in given.items() if text == "No" and asked[q] == largest.text.lower()}

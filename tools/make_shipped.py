@@ -1,7 +1,7 @@
 """Make the shipped model again: `python tools/make_shipped.py --source SLAKE`, about an hour and a half.
 
 1. Prepares SLAKE, trains ``recipes/slake-compact-trunk.yaml`` or ``--recipe`` on the training rows, stores the bundle
-   with 16 bits a weight in ``benchmarks/models/``, answers the validation split with what is stored, writes
+   with 8 bits a weight in ``benchmarks/models/``, answers the validation split with what is stored, writes
    temperature, thresholds and guards into it, and measures where it localizes organs and findings. Every figure on the
    validation split is of this model.
 2. Trains the same recipe on the training and validation rows, stores that in the package, and gives it the calibration
