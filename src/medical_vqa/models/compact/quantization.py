@@ -47,7 +47,7 @@ def dequantized(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = weights.pop(name + SCALE_SUFFIX, None)
         expected = (len(stored[name]), *(1 for _ in stored[name].shape[1:]))
         if scale is None or scale.shape != expected:
-            found = "none" if scale is None else f"scales of shape {tuple(scale.shape)}"
-            raise ValueError(f"{name} is stored in 8 bits: expected scales of shape {expected}, found {found}")
+            received = "none" if scale is None else f"scales of shape {tuple(scale.shape)}"
+            raise ValueError(f"{name} is stored in 8 bits: expected scales of shape {expected}, received {received}")
         weights[name] = stored[name].float() * scale.float()
     return weights
