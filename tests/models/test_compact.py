@@ -412,7 +412,7 @@ def test_an_answer_without_a_mirror_image_is_left_out_of_the_loss():
 
 def test_a_bundle_contains_what_the_model_needs_to_answer_and_to_abstain(tmp_path):
     model = regional(image_types=ImageTypes("is it?", {"no": ("mass",)}))
-    model.save(tmp_path, small=True)
+    model.save(tmp_path, quantize=True)
     assert (tmp_path / "weights.safetensors").stat().st_size < 2.5 * sum(
         p.numel() for p in model.module.parameters()
     ) + 9_000

@@ -71,7 +71,7 @@ def test_a_bundle_in_8_bits_answers_alike_in_torch_and_as_graphs(model, tmp_path
     for name in ("large", "small", "onnx"):
         (tmp_path / name).mkdir()
     model.save(tmp_path / "large")
-    model.save(tmp_path / "small", small=True)
+    model.save(tmp_path / "small", quantize=True)
     sizes = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("large", "small")]
     assert sizes[1] < 0.5 * sizes[0]
     small = Compact.load(tmp_path / "small", device=torch.device("cpu"))
@@ -83,14 +83,14 @@ def test_a_bundle_in_8_bits_answers_alike_in_torch_and_as_graphs(model, tmp_path
     write_graphs(small, tmp_path / "small" / "weights.safetensors", tmp_path / "onnx")
     graphs = CompactOnnx.load(tmp_path / "onnx")
     assert check(small, graphs, [query]) < 1e-4
-    small.save(tmp_path / "large", small=True)  # once more changes nothing
+    small.save(tmp_path / "large", quantize=True)  # once more changes nothing
     first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("small", "large"))
     assert all(torch.equal(first[name], second[name]) for name in first if first[name].dtype == torch.int8)
 
 
 @pytest.mark.parametrize("scales", [None, (1,), (16, 2)])
 def test_weights_without_their_scales_are_a_damaged_bundle(model, tmp_path, scales):
-    model.save(tmp_path, small=True)
+    model.save(tmp_path, quantize=True)
     stored = load_file(tmp_path / "weights.safetensors")
     name = next(name for name, tensor in stored.items() if tensor.dtype == torch.int8)
     del stored[f"{name}_scale"]

@@ -32,7 +32,7 @@ def ship(bundle: Path, to: Path) -> Path:
         card = card.model_copy(update={"data": card.data.model_copy(update={"selection": selection})})
     with tempfile.TemporaryDirectory() as temporary:
         small = Path(temporary) / "bundle"
-        write_bundle(small, card, lambda folder: model.save(folder, small=True))
+        write_bundle(small, card, lambda folder: model.save(folder, quantize=True))
         return export_onnx(small, to)[0]
 
 

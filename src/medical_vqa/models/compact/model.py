@@ -278,16 +278,16 @@ class Compact(CompactAnswering, CompactFamily):
         words = torch.from_numpy(self.encode_words([query.question for query in queries]))
         return memory, torch.tensor(image_of, device=device), words.to(device)
 
-    def save(self, folder: Path, *, small: bool = False) -> None:
+    def save(self, folder: Path, *, quantize: bool = False) -> None:
         """Write ``weights.safetensors`` and ``compact.json``.
 
         Args:
             folder: An existing folder.
-            small: Store 8 bits a weight, as in `quantization`; `load` computes 32 from them.
+            quantize: Store 8 bits a weight, as in `quantization`; `load` computes 32 from them.
         """
         state = unsharded_state(self.module)
         weights = {k: v.contiguous().cpu() for k, v in state.items()}
-        save_file(quantized(weights) if small else weights, folder / WEIGHTS_FILE)
+        save_file(quantized(weights) if quantize else weights, folder / WEIGHTS_FILE)
         self.settings.write(folder)
 
     @classmethod

@@ -13,7 +13,6 @@ the graph.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load_file
 
 from medical_vqa.errors import ModelError
-from medical_vqa.models.compact.quantization import SCALE_SUFFIX
+from medical_vqa.models.compact.quantization import SCALE_SUFFIX, dequantized
 
 _SMALL = 256
 """Initializers of at most so many bytes stay in the graph: shapes, indices, constants of the exporter."""
-_TYPES = {
-    "F32": (TensorProto.FLOAT, np.float32),
-    "F16": (TensorProto.FLOAT16, np.float16),
-    "I8": (TensorProto.INT8, np.int8),
-}
+_TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
 _WEIGHT_NAMES = ("net.", "onnx::")
 """How torch's two exporters name what comes from a module's parameters."""
 _GATES = (1, 0, 2)
@@ -116,19 +112,8 @@ class _Sharing:
         self._file = weights_path.name
         self._epsilons = epsilons
         self._stored = stored_tensors(weights_path)
-        content = weights_path.read_bytes()
-        stored = {
-            name: np.frombuffer(content, _TYPES[tensor.dtype][1], math.prod(tensor.shape), tensor.offset)
-            .reshape(tensor.shape)
-            .astype(np.float32)
-            for name, tensor in self._stored.items()
-        }
-        scales = {name: f"{name}{SCALE_SUFFIX}" for name, tensor in self._stored.items() if tensor.dtype == "I8"}
-        self._values: dict[str, Array] = {
-            name: value * stored[scales[name]] if name in scales else value
-            for name, value in stored.items()
-            if name not in scales.values()
-        }
+        weights = dequantized(load_file(weights_path))
+        self._values: dict[str, Array] = {n: w.float().numpy() for n, w in weights.items() if w.is_floating_point()}
         self._widened: set[str] = set()
         self.initializers: list[TensorProto] = []
 
@@ -245,7 +230,7 @@ class _Sharing:
         stored = self._stored[name]
         tensor = TensorProto(
             name=initializer,
-            data_type=_TYPES[stored.dtype][0],
+            data_type=_TYPES[stored.dtype],
             dims=stored.shape,
             data_location=TensorProto.EXTERNAL,
         )
