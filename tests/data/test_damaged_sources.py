@@ -434,7 +434,7 @@ def test_a_column_that_the_first_row_lacks_is_read(tmp_path: Path) -> None:
         ("q.jsonl", [FLAT, {}], "q.jsonl row 2: there is no column 'image'; it has none"),
         ("q.csv", "image,question,answer\n1.png,What?,lung\n1.png,Wh", "q.csv row 2: is cut off after 2 of 3 cells"),
         ("q.json", {"train": [FLAT], "test": [FLAT]}, "holds several lists of rows (train and test)"),
-        ("q.json", json.dumps(FLAT) + "\n" + json.dumps(FLAT), "name a file of JSON lines .jsonl"),
+        ("q.json", json.dumps(FLAT, indent=1) + "\n" + json.dumps(FLAT), "name a file of JSON lines .jsonl"),
         ("q.json", [FLAT, None], "q.json row 2: expected an object, got null"),
         ("q.json", None, "expected a list of objects, one per row, got null"),
     ],

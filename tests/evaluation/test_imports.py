@@ -378,6 +378,36 @@ def test_every_kind_of_table_is_read_and_ids_may_have_decimals(tmp_path, rows, n
     assert (found.columns, found.guessed) == ({"id": "question_id", "answer": "response"}, True)
 
 
+@pytest.mark.parametrize("name", ["p.csv", "u16.csv", "semicolons.csv", "p.tsv", "p.xlsx", "p.parquet", "p.jsonl"])
+def test_ids_that_lost_their_leading_zeros_are_joined(tmp_path, rows, name):
+    numbered = [replace(row, id=f"d/test/{n:04d}", facts={}) for n, row in enumerate(rows)]
+    written(tmp_path / name, {"id": list(range(len(rows))), "answer": [f"a{n}" for n in range(len(rows))]})
+    found = import_answers(tmp_path / name, None, numbered)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(numbered)}
+
+
+def test_a_number_that_two_ids_are_is_joined_to_neither_but_exact_ids_are(tmp_path, rows):
+    twice = [replace(rows[0], id="d/test/007", facts={}), replace(rows[1], id="d/test/0007", facts={})]
+    (tmp_path / "p.csv").write_text("id,answer\n7,a\n007,b\n00007,c\n")
+    found = import_answers(tmp_path / "p.csv", None, twice)
+    assert pairs(found.predictions) == [("7", "a", None), ("d/test/007", "b", None), ("00007", "c", None)]
+
+
+@pytest.mark.parametrize("extra", [{}, {"id": ["d/test/1", "d/test/2"]}])
+def test_images_that_lost_their_leading_zeros_are_joined(tmp_path, rows, extra):
+    named = [replace(row, id=f"d/test/{n}", image_id=f"d/00{n}.png") for n, row in enumerate(rows[:2], 1)]
+    questions = [row.question for row in named]
+    written(tmp_path / "p.csv", {**extra, "image": [1, 2], "question": questions, "answer": ["a", "b"]})
+    found = import_answers(tmp_path / "p.csv", None, named)
+    assert pairs(found.predictions) == [("d/test/1", "a", None), ("d/test/2", "b", None)]
+
+
+def test_of_very_many_columns_a_message_names_the_first(tmp_path, rows):
+    (tmp_path / "p.jsonl").write_text(json.dumps({f"q{n}": "lung" for n in range(1000)}) + "\n")
+    with pytest.raises(DataError, match=r"its columns are q0, q1, .* and 980 more, and it is not clear"):
+        import_answers(tmp_path / "p.jsonl", None, rows)
+
+
 def test_columns_that_cannot_be_guessed_are_listed(tmp_path, rows):
     (tmp_path / "p.csv").write_text("key,value\n1,lung\n")
     with pytest.raises(DataError, match=r"its columns are key, value.*--map id="):

@@ -1,5 +1,6 @@
 """Result files of other evaluation tools, in the layouts that their code writes."""
 
+import gzip
 import json
 import zipfile
 from dataclasses import replace
@@ -28,6 +29,24 @@ def lmms(rows):
         line = {"doc_id": n, "target": row.answers[0], "filtered_resps": [f"a{n}"], "input": prompt}
         lines.append({**line, "doc_hash": "x", "slake_accuracy": record})
     return lines
+
+
+def lm_harness(rows):
+    """lm_eval/loggers/evaluation_tracker.py: the row of the dataset, and the prompt as the first argument."""
+    return [
+        {
+            "doc_id": n,
+            "doc": {"qid": int(row.facts["qid"]), "question": row.question, "answer": row.answers[0]},
+            "target": row.answers[0],
+            "arguments": {"gen_args_0": {"arg_0": f"<image>{row.question}\nAnswer:", "arg_1": {"until": ["\n"]}}},
+            "resps": [[f"a{n}"]],
+            "filtered_resps": [f"a{n}"],
+            "filter": "none",
+            "metrics": ["exact_match"],
+            "exact_match": 0.0,
+        }
+        for n, row in enumerate(rows)
+    ]
 
 
 def llava(rows):
@@ -110,6 +129,7 @@ def lines(content):
     ("tool", "name", "text"),
     [
         ("lmms-eval", "20260801_samples_slake_en.jsonl", lambda rows: lines(lmms(rows))),
+        ("lmms-eval", "samples_slake_2026-08-01.jsonl", lambda rows: lines(reversed(lm_harness(rows)))),
         ("llava", "answer-file.jsonl", lambda rows: lines(llava(rows))),
         ("medevalkit", "results.json", lambda rows: json.dumps(medevalkit(rows))),
         ("openai-batch", "batch_output.jsonl", lambda rows: lines(batch(rows))),
@@ -124,6 +144,84 @@ def test_a_tool_s_file_is_recognized_and_joined(tmp_path, rows, tool, name, text
     found = import_answers(tmp_path / name, None, rows)
     assert found.tool == tool
     assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("samples.json", lambda rows: lines(lmms(rows)).encode()),
+        ("scenario_state.json.gz", lambda rows: gzip.compress(json.dumps(helm(rows)).encode())),
+        ("results.jsonl", lambda rows: json.dumps(medevalkit(rows), indent=2).encode("utf-16")),
+    ],
+)
+def test_a_tool_s_file_is_recognized_by_its_content_and_not_by_its_ending(tmp_path, rows, name, text):
+    (tmp_path / name).write_bytes(text(rows))
+    found = import_answers(tmp_path / name, None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+    assert found.tool
+
+
+def helm_trials(rows):
+    """Two sets of examples in the prompt, and two seeds each: adapters/in_context_learning_adapter.py."""
+    content = helm(rows)
+    states = content["request_states"]
+    content["request_states"] = [
+        {
+            **state,
+            "train_trial_index": trial,
+            "request": {"random": seed},
+            "result": {"completions": [{"text": state["result"]["completions"][0]["text"] + suffix}]},
+        }
+        for trial, seed, suffix in ((0, None, ""), (0, "1", "b"), (1, None, "c"), (1, "1", "d"))
+        for state in states
+    ]
+    return json.dumps(content)
+
+
+def inspect_epochs(rows):
+    samples = [
+        {**sample, "epoch": epoch, "output": {"choices": [{"message": {"content": f"a{n}{suffix}"}}]}}
+        for n, sample in enumerate(inspect_samples(rows))
+        for epoch, suffix in ((1, ""), (2, "b"))
+    ]
+    return json.dumps({"eval": {}, "samples": samples})
+
+
+def harness_filters(rows):
+    content = lm_harness(rows)
+    return lines([*content, *({**row, "filter": "flexible-extract", "filtered_resps": ["other"]} for row in content)])
+
+
+def lmms_repeats(rows):
+    """`repeats` with the filter ``take_first_k``, which the tracker writes as one list."""
+    return lines(
+        {**row, "filtered_resps": [*row["filtered_resps"], "other"], "slake_accuracy": 1} for row in lmms(rows)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scenario_state.json", helm_trials),
+        ("log.json", inspect_epochs),
+        ("samples_slake.jsonl", harness_filters),
+        ("1_samples_slake.jsonl", lmms_repeats),
+    ],
+)
+def test_of_several_answers_to_a_question_the_first_is_read_and_the_others_are_named(tmp_path, rows, name, text):
+    (tmp_path / name).write_text(text(rows))
+    found = import_answers(tmp_path / name, None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+    assert len(found.predictions) == len(rows)
+    assert [(one.n, "the first answer is read" in one.reason) for one in found.warnings] == [(len(rows), True)]
+
+
+def test_a_question_that_the_first_trial_lacks_has_the_answer_of_the_next(tmp_path, rows):
+    content = json.loads(helm_trials(rows))
+    del content["request_states"][0]
+    (tmp_path / "scenario_state.json").write_text(json.dumps(content))
+    found = import_answers(tmp_path / "scenario_state.json", None, rows)
+    assert {p.id: p.answer for p in found.predictions}[rows[0].id] == "a0b"
 
 
 def test_an_excel_file_of_vlmevalkit_and_a_binary_log_of_inspect(tmp_path, rows):
@@ -210,7 +308,7 @@ def test_one_of_several_targets_of_inspect_is_the_reference(tmp_path, rows):
 
 @pytest.mark.parametrize("layout", [inspect_samples, lmms])
 def test_several_answers_to_every_question_are_called_so(tmp_path, rows, layout):
-    """Inspect's epochs and the filters of lm-eval write a row each for every question."""
+    """Rows that nothing tells apart, as where a file was appended to itself."""
     content = layout(rows) * 3
     path = tmp_path / ("log.json" if layout is inspect_samples else "samples.jsonl")
     path.write_text(json.dumps({"eval": {}, "samples": content}) if path.name == "log.json" else lines(content))
@@ -356,6 +454,56 @@ def test_a_table_that_pandas_wrote_by_column_is_read(tmp_path, rows):
     for name in ("answers.json", "answers.xlsx"):
         found = import_answers(tmp_path / name, None, rows)
         assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+ORIENTS = ["split", "records", "index", "columns", "table"]
+
+
+@pytest.mark.parametrize("compressed", ["", ".gz"])
+@pytest.mark.parametrize("orient", [*ORIENTS, "lines"])
+@pytest.mark.parametrize("ids", ["column", "column of a part", "index"])
+def test_every_layout_of_pandas_is_read(tmp_path, rows, orient, ids, compressed):
+    import pandas
+
+    frame = pandas.DataFrame([{"qid": row.facts["qid"], "answer": f"a{n}"} for n, row in enumerate(rows)])
+    part = rows if ids == "column" else rows[1:]
+    frame = frame if ids == "column" else frame[1:]
+    path = tmp_path / f"a.json{compressed}"
+    if ids == "index":
+        frame = frame.set_index("qid")
+        if orient in ("records", "lines"):  # these lose the index
+            orient = "split"
+    frame.to_json(path, **({"orient": "records", "lines": True} if orient == "lines" else {"orient": orient}))
+    found = import_answers(path, None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{rows.index(row)}" for row in part}
+
+
+@pytest.mark.parametrize("orient", ["split", "index", "table"])
+def test_one_column_of_pandas_with_the_ids_as_its_index_is_read(tmp_path, rows, orient):
+    import pandas
+
+    pandas.Series([f"a{n}" for n in range(len(rows))], [row.id for row in rows], name="answer").to_json(
+        tmp_path / "a.json", orient=orient
+    )
+    found = import_answers(tmp_path / "a.json", None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_a_layout_of_pandas_without_the_names_of_its_columns_is_refused(tmp_path, rows):
+    import pandas
+
+    pandas.DataFrame({"id": [row.id for row in rows], "answer": "a"}).to_json(tmp_path / "a.json", orient="values")
+    with pytest.raises(DataError, match=r"a.json row 1: expected an object, got a list; .*to_json\(orient=.records.\)"):
+        import_answers(tmp_path / "a.json", None, rows)
+
+
+def test_a_table_that_pandas_split_with_rows_of_another_length_is_refused(tmp_path, rows):
+    (tmp_path / "a.json").write_text(json.dumps({"columns": ["id", "answer"], "data": [["1", "a"], ["2"]]}))
+    with pytest.raises(DataError, match=r"a.json row 2: has 1 cells for 2 columns"):
+        import_answers(tmp_path / "a.json", None, rows)
+    (tmp_path / "a.json").write_text(json.dumps({"columns": ["id", "answer"], "index": [3], "data": [["1", "a"]] * 2}))
+    with pytest.raises(DataError, match=r"a.json: has 1 entries of the index for 2 rows"):
+        import_answers(tmp_path / "a.json", None, rows)
 
 
 def test_a_table_that_pandas_wrote_by_row_number_is_read(tmp_path, rows):

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from medical_vqa.data.formats.values import lookup
 from medical_vqa.errors import DataError, MissingDependencyError
 from medical_vqa.io import describe_read_errors, json_type, json_value
 from medical_vqa.text import one_line
@@ -27,6 +28,10 @@ ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".parquet", ".
 _GZIP = b"\x1f\x8b"
 """First bytes of a compressed file, whatever it is called."""
 _SEPARATORS = ",;\t|"
+_ANSWER_COLUMNS = frozenset({"answer", "prediction", "pred", "response", "output", "text"})
+"""Names by which an object of columns differs from an object of rows."""
+_ID_COLUMNS = frozenset({"id", "qid", "question_id", "questionid"})
+"""Names of columns of ids; in a table with one of them the numbers of its rows are no ids."""
 _BATCH = 1024  # rows of parquet that are in memory at once, at most
 _BATCH_BYTES = 32 << 20  # of a batch of rows, whose images may have megabytes
 
@@ -37,7 +42,7 @@ Row = Mapping[str, Any]
 
 def is_table(path: Path) -> bool:
     """Whether the file's name ends like that of a table."""
-    return _ending(path) in ENDINGS
+    return ending_of(path) in ENDINGS
 
 
 def table_rows(path: Path) -> Iterator[Row]:
@@ -50,7 +55,7 @@ def table_rows(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise DataError(f"no file at {path}; name a table such as answers.csv, .jsonl, .xlsx or .parquet")
     with describe_read_errors(path), path.open("rb"):
-        ending = _ending(path)
+        ending = ending_of(path)
     if ending == ".parquet":
         yield from _parquet_rows(path)
     elif ending == ".arrow":
@@ -66,12 +71,17 @@ def table_rows(path: Path) -> Iterator[Row]:
     else:
         raise DataError(
             f"{path}: expected a file ending in .csv, .tsv, .json, .jsonl, .xlsx or .parquet (or one of these with "
-            ".gz); rename it to its format"
+            ".gz); write it in one of these formats, or rename it to its own"
         )
 
 
-def json_content(path: Path) -> Any:
-    """What a JSON file holds; raises `DataError` where it is not JSON."""
+def json_content(path: Path, *, or_lines: bool = False) -> Any:
+    """What a JSON file holds; raises `DataError` where it is not JSON.
+
+    Args:
+        path: The file.
+        or_lines: Whether it may be JSON lines too, whose objects are returned as a list.
+    """
     with open_text(path, "JSON") as file:
         try:
             return json_value(file.read())
@@ -82,6 +92,8 @@ def json_content(path: Path) -> Any:
             line = f":{cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
             advice = "get the file again"
             if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data" and cause.lineno > 1:
+                if or_lines and "\n" not in cause.doc[: cause.pos].strip():
+                    return list(json_objects(io.StringIO(cause.doc), path))
                 advice = "write one list of all rows, or name a file of JSON lines .jsonl"
             raise DataError(f"{path}{line}: is not JSON ({error}); {advice}") from error
 
@@ -89,10 +101,13 @@ def json_content(path: Path) -> Any:
 def json_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON file: a list of objects; an object that holds one, or columns; or an object of id -> answer.
 
-    The columns of the last are ``id`` and ``answer``.
+    The columns of the last are ``id`` and ``answer``. All layouts of pandas that name the columns are read; an
+    index that is more than row numbers becomes a column.
     """
-    content = json_content(path)
-    if isinstance(content, dict):
+    content = json_content(path, or_lines=True)
+    if isinstance(content, dict) and _is_split(content):
+        content = _joined(content, path)
+    elif isinstance(content, dict):
         lists = [
             value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
         ]
@@ -100,11 +115,16 @@ def json_rows(path: Path) -> Iterator[Row]:
             names = " and ".join(key for key, value in content.items() if value in lists)
             raise DataError(f"{path}: holds several lists of rows ({names}); write each into a file of its own")
         if len(lists) == 1:
+            index_is_a_column = lookup(content, "schema.primaryKey") == ["index"]  # orient="table" of pandas
             content = lists[0]
+            if index_is_a_column and all(isinstance(row, dict) for row in content):
+                index = [row.pop("index", None) for row in content]
+                content = _with_index(content, index)
         elif content and all(isinstance(value, list) for value in content.values()):
             content = _transposed(content, path)
         elif _is_by_column(content):
-            content = _transposed({name: list(column.values()) for name, column in content.items()}, path)
+            columns = {name: list(column.values()) for name, column in content.items()}
+            content = _with_index(_transposed(columns, path), list(next(iter(content.values()))))
         elif _is_by_row_number(content):
             content = list(content.values())
         else:
@@ -116,7 +136,10 @@ def json_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: expected a list of objects, one per row, got {json_type(content)}; write it so")
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path} row {number}: expected an object, got {json_type(row)}; write one per row")
+            raise DataError(
+                f"{path} row {number}: expected an object, got {json_type(row)}; write one with the names of the "
+                'columns per row, as to_json(orient="records") of pandas does'
+            )
     yield from content
 
 
@@ -125,7 +148,8 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(column) for row in rows for column in row))
 
 
-def _ending(path: Path) -> str:
+def ending_of(path: Path) -> str:
+    """The ending of a table file's name in lower case, without ``.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
 
@@ -135,15 +159,56 @@ def _is_by_column(content: Mapping[str, Any]) -> bool:
     columns = list(content.values())
     if not columns or not all(isinstance(column, dict) and column for column in columns):
         return False
-    numbers = list(columns[0])
-    return all(map(str.isdigit, numbers)) and all(list(column) == numbers for column in columns)
+    index = list(columns[0])
+    names_of_answers = _ANSWER_COLUMNS & set(content) and not _ANSWER_COLUMNS & set(index)
+    return bool(all(map(str.isdigit, index)) or names_of_answers) and all(list(column) == index for column in columns)
+
+
+def _is_split(content: Mapping[str, Any]) -> bool:
+    """Whether an object holds a table as pandas' orient="split" writes it: ``columns``, ``index`` and ``data``."""
+    lists = [content.get(key) for key in ("index", "data", "columns") if key in content]
+    return (
+        "data" in content
+        and len(lists) > 1
+        and {"columns", "name"} & content.keys() != set()
+        and all(isinstance(one, list) for one in lists)
+    )
+
+
+def _joined(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Rows of a table or of a single column in the layout of `_is_split`."""
+    names = content.get("columns", [content.get("name") or "answer"])
+    cells = content["data"] if "columns" in content else [[value] for value in content["data"]]
+    for number, row in enumerate(cells, 1):
+        if not isinstance(row, list) or len(row) != len(names):
+            length = len(row) if isinstance(row, list) else 1
+            raise DataError(f"{path} row {number}: has {length} cells for {len(names)} columns; write the file again")
+    rows = [dict(zip(map(str, names), row, strict=True)) for row in cells]
+    index = content.get("index") or []
+    if len(index) not in (0, len(rows)):
+        raise DataError(f"{path}: has {len(index):,} entries of the index for {len(rows):,} rows; write the file again")
+    return _with_index(rows, index)
+
+
+def _with_index(rows: list[dict[str, Any]], index: Sequence[Any]) -> list[dict[str, Any]]:
+    """The rows with the index of their table, if it holds more than their numbers.
+
+    Its name is ``id`` where no other column says which question a row answers.
+    """
+    if not rows or [str(entry) for entry in index] in ([], [str(number) for number in range(len(rows))]):
+        return rows
+    identified = any(name.lower().endswith(("id", "question", "image")) for name in rows[0])
+    return [{"index" if identified else "id": entry, **row} for entry, row in zip(index, rows, strict=True)]
 
 
 def _is_by_row_number(content: Mapping[str, Any]) -> bool:
     """Whether an object holds rows with an id under their numbers: ``{"0": {"question_id": "q1", ...}, "1": ...}``."""
-    has_ids = all(
-        isinstance(row, dict) and any(str(name).lower().endswith("id") for name in row) for row in content.values()
-    )
+    rows = list(content.values())
+    if not all(isinstance(row, dict) for row in rows):
+        return False
+    if all(map(str.isdigit, content)) and all(_ID_COLUMNS & {str(name).lower() for name in row} for row in rows):
+        return True
+    has_ids = all(any(str(name).lower().endswith("id") for name in row) for row in rows)
     return has_ids and list(content) == [str(number) for number in range(len(content))]
 
 
@@ -256,7 +321,9 @@ def _unique(cells: Sequence[str], path: Path) -> list[str]:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     with open_text(path, "JSON lines") as lines:
-        yield from json_objects(lines, path)
+        holds_a_list = lines.read(1) == "["
+        lines.seek(0)
+        yield from json_rows(path) if holds_a_list else json_objects(lines, path)
 
 
 def json_objects(lines: Iterable[str], path: Path) -> Iterator[Row]:

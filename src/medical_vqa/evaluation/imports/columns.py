@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from medical_vqa.errors import ConfigError, DataError
 
 FIELDS = ("id", "position", "image", "question", "answer", "reference", "confidence", "right")
+_MAX_SHOWN = 20  # columns in a message
+_MAX_NAME = 40  # characters of the name of one
 ROW_ORDER = "#"
 """In place of a column of `position`: the rows are in the order of the split."""
 _KNOWN_NAMES: Mapping[str, Sequence[str]] = {
@@ -73,10 +75,12 @@ def guess_map(columns: Iterable[str], file: object = "the file") -> dict[str, st
     names = list(columns)
     mapping = guess_fields(names)
     if "answer" not in mapping or not {"id", "question", "image"} & set(mapping):
+        listed = ", ".join(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..." for name in names[:_MAX_SHOWN])
+        further = f" and {len(names) - _MAX_SHOWN:,} more" if len(names) > _MAX_SHOWN else ""
         raise DataError(
-            f"{file}: its columns are {', '.join(names) or 'none'}, and it is not clear which hold the answer and the "
+            f"{file}: its columns are {listed or 'none'}{further}, and it is not clear which hold the answer and the "
             "id; name them, such as --map id=question_id,answer=text, or --map position=#,answer=text for rows in the "
-            "order of the split"
+            "order of the split; a table without names needs a first line with them"
         )
     return mapping
 

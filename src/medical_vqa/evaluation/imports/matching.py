@@ -158,7 +158,22 @@ def _by_id(rows: Sequence[FileRow], examples: Sequence[Example]) -> Matches:
             ids[name].append(example.id)
     unique = {name: places for name, places in ids.items() if len(places) == 1}
     unique |= {example.id: [example.id] for example in examples}
-    return [unique.get(as_id(row.value("id")), []) for row in rows]
+    numbers: defaultdict[str, set[str]] = defaultdict(set)
+    for name in ids:
+        numbers[_without_zeros(name)].update(ids[name])
+
+    def named(name: str) -> list[str]:
+        if name in ids or name in unique:
+            return unique.get(name, [])
+        same_number = numbers.get(_without_zeros(name), set()) if name.isdigit() else set()
+        return list(same_number) if len(same_number) == 1 else []
+
+    return [named(as_id(row.value("id"))) for row in rows]
+
+
+def _without_zeros(name: str) -> str:
+    """A number without the zeros before it, which programs that read ids as numbers lose: ``007`` is ``7``."""
+    return (name.lstrip("0") or "0") if name.isdigit() else name
 
 
 class _Images:
@@ -171,12 +186,14 @@ class _Images:
             hashed = hashed or bool(_HASHED.search(image_id))
             for name in image_names(image_id):
                 self._ids[name].add(image_id)
+                self._ids[_without_zeros(name)].add(image_id)
         self._pseudonyms = Pseudonyms.local() if hashed else None
 
     def named(self, text: str) -> Iterator[str]:
         """The images that a text may name, by the most specific name first; names of several images name none."""
         names = image_names(text)
         names += [self._pseudonyms.of("image", name) for name in names] if self._pseudonyms else []
+        names += [_without_zeros(name) for name in names if name.isdigit()]
         for name in names:
             candidates = self._ids.get(name, set())
             if len(candidates) == 1:
@@ -362,7 +379,8 @@ def _same_reference(text: str, example: Example) -> bool:
 
 
 def _same_image(text: str, example: Example) -> bool:
-    return bool(set(image_names(text)) & set(image_names(example.image_id)))
+    names, of_example = ({*map(_without_zeros, image_names(name))} for name in (text, example.image_id))
+    return bool(names & of_example)
 
 
 def _difference(

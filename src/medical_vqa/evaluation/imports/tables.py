@@ -36,6 +36,10 @@ _ALL_EQUAL = (
     "answer that is its reference to the letter, as all of this file are: name the column of the model's answers with "
     "--map if this one holds the references"
 )
+_ANSWERED_AGAIN = (
+    "question that the file answers several times, in trials, epochs, filters or repeats: the first answer is read, "
+    "and the others are not"
+)
 _FEWEST_EQUAL = 20  # of fewer answers all may be right
 _NOT_STATED = ("", "nan", "none", "null", "n/a", "na")
 """How programs write that a row has no confidence, or no judgment."""
@@ -63,6 +67,8 @@ class ImportedAnswers:
     """Ids of all examples where the guessed column of answers holds exactly their references; otherwise empty."""
     interchangeable: frozenset[str] = frozenset()
     """Ids of examples whose answers may be those of each other: see `matching.interchangeable`."""
+    answered_again: tuple[str, ...] = ()
+    """Ids of examples that the tool answered several times (trials, epochs, filters), of which the first is read."""
 
     @property
     def warnings(self) -> list[NamedRows]:
@@ -73,6 +79,7 @@ class ImportedAnswers:
             _USELESS_JUDGMENT: self.without_judgment,
             _ALL_EQUAL: self.references,
             _INTERCHANGEABLE: sorted(self.interchangeable),
+            _ANSWERED_AGAIN: self.answered_again,
         }
         return [named_rows(reason, ids) for reason, ids in reasons.items() if ids]
 
@@ -192,6 +199,9 @@ def joined_answers(
         tuple(without_judgment),
         _all_equal(predictions, examples) if guessed else (),
         different,
+        tuple(id_ for row, ids in zip(rows, matches, strict=True) if row.content.get("answered_again") for id_ in ids)
+        if tool
+        else (),
     )
 
 

@@ -1,6 +1,6 @@
 """Result files of other evaluation tools, recognized by their fields and read as they are.
 
-* lmms-eval: ``..._samples_TASK.jsonl`` (``doc_id``, ``filtered_resps``, ``target``, ``input``)
+* lmms-eval, lm-evaluation-harness: ``..._samples_TASK.jsonl`` (``doc_id``, ``filtered_resps``, ``target``)
 * VLMEvalKit: xlsx, tsv or json (``index``, ``question``, ``answer``, ``prediction``)
 * MedEvalKit: ``results.json`` (``response``, ``answer``, ``question`` or ``prompt``)
 * LLaVA: answer files (``question_id``, ``prompt``, ``text``, ``model_id``)
@@ -9,8 +9,11 @@
 * Inspect: logs as JSON or ``.eval`` (``samples`` with ``target`` and ``output``)
 * VQA-Med: run files of the challenge (``synpic1|mass``, no header)
 
-Each is joined by its id, then by the question and the reference, then by the order of its rows, or by the
-image; the first join that agrees with all that the file says is taken.
+Each is joined by its id, then by the image, by the question and the reference, or by the order of its rows; the first
+join that agrees with all that the file says is taken.
+
+Some tools ask a question several times: HELM in trials, Inspect in epochs, lm-evaluation-harness and lmms-eval by
+``repeats``, and the filters of the harness answer it again. The first answer is read; the others are named.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medical_vqa.data.formats.table_files import Row, json_content, open_text, table_rows
+from medical_vqa.data.formats.table_files import Row, ending_of, json_content, open_text, table_rows
 from medical_vqa.data.formats.values import MISSING, as_id, as_text, lookup
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.imports.columns import ROW_ORDER, guess_fields
-from medical_vqa.evaluation.imports.matching import FileRow, match_rows
+from medical_vqa.evaluation.imports.matching import FileRow, image_name, match_rows
 from medical_vqa.io import json_type, json_value
 from medical_vqa.schema.records import Example
 
@@ -34,9 +37,9 @@ _VLMEVALKIT_FAILED = "Failed to obtain answer via API."
 """What VLMEvalKit writes in place of the answer to a failed request."""
 _JOINS: Sequence[tuple[str, ...]] = (
     ("id", "question", "reference"),
+    ("image", "question", "reference"),
     ("question", "reference"),
     ("position", "question", "reference"),
-    ("image",),
 )
 
 
@@ -47,7 +50,10 @@ class ToolFile:
     tool: str
     """Name of the tool."""
     rows: Sequence[Mapping[str, Any]]
-    """Rows with the fields id, image, question, reference, answer and position, as far as the tool states them."""
+    """Rows with the fields id, image, question, reference, answer and position, as far as the tool states them.
+
+    Those that answer a question again are left out; ``answered_again`` is true in the row of its first answer.
+    """
 
 
 def read_tool_file(path: Path) -> ToolFile | None:
@@ -57,20 +63,34 @@ def read_tool_file(path: Path) -> ToolFile | None:
         DataError: The file is damaged.
     """
     if path.suffix.lower() == ".eval":
-        return ToolFile("inspect", [_inspect(row) for row in _objects(path, _eval_samples(path))])
+        return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, _eval_samples(path)))))
     if path.suffix.lower() == ".txt" and (run := _run_file(path)):
         return ToolFile("vqa-med", run)
-    if path.suffix.lower() == ".json":
-        content = json_content(path)
+    if ending_of(path) == ".json":
+        content = json_content(path, or_lines=True)
         if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
-            return ToolFile("helm", [_helm(row) for row in _objects(path, content["request_states"])])
+            return ToolFile("helm", _first_answers(map(_helm, _objects(path, content["request_states"]))))
         if isinstance(content, Mapping) and isinstance(content.get("samples"), list) and "eval" in content:
-            return ToolFile("inspect", [_inspect(row) for row in _objects(path, content["samples"])])
+            return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, content["samples"]))))
     rows = list(table_rows(path))
     for tool, fields, convert in _TOOLS:
         if rows and all(fields <= row.keys() for row in rows):
-            return ToolFile(tool, [convert(row) for row in rows])
+            return ToolFile(tool, _first_answers(map(convert, rows)))
     return None
+
+
+def _first_answers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those that answer a question in a further ``round``: a trial, an epoch or a filter."""
+    first: dict[str, dict[str, Any]] = {}
+    first_answers: list[dict[str, Any]] = []
+    for row in rows:
+        question = row.get("position") or row.get("id") or ""
+        earlier = first.setdefault(question, row) if question else row
+        if earlier.get("round") == row.get("round"):
+            first_answers.append(row)
+        else:
+            earlier["answered_again"] = True
+    return first_answers
 
 
 def join_tool_file(path: Path, file: ToolFile, examples: Sequence[Example]) -> list[FileRow]:
@@ -125,15 +145,31 @@ def _first(value: Any) -> Any:
     return value
 
 
+def _are_several(answers: Any) -> bool:
+    """Whether a tool's list of answers, which may stand in a list for each request, has more than one."""
+    while isinstance(answers, list) and len(answers) == 1:
+        answers = answers[0]
+    return isinstance(answers, list) and len(answers) > 1
+
+
 def _lmms(row: Row) -> dict[str, Any]:
     records = [value for value in row.values() if isinstance(value, Mapping) and "prediction" in value]
     record = records[0] if records else {}
+    content = row.get("doc")
+    doc: Row = content if isinstance(content, Mapping) else {}  # which lm-evaluation-harness writes
+    columns = guess_fields(list(map(str, doc)))
+    stated = {field: doc[columns[field]] for field in ("id", "image", "question") if field in columns}
+    prompt = row.get("input", lookup(row, "arguments.gen_args_0.arg_0"))
+    answers = record.get("prediction", row["filtered_resps"])
     return {
-        "id": as_text(record.get("id")),
-        "question": as_text(_first(row.get("input"))),
+        "id": as_id(record.get("id", stated.get("id"))),
+        "image": as_text(image_name(stated.get("image"))),
+        "question": as_text(_first(stated.get("question", prompt))),
         "reference": as_text(row.get("target")),
-        "answer": record.get("prediction", _first(row["filtered_resps"])),
+        "answer": _first(answers),
         "position": as_id(row["doc_id"]),
+        "round": as_text(row.get("filter")),
+        "answered_again": any(map(_are_several, (answers, row["filtered_resps"], row.get("resps")))),
     }
 
 
@@ -167,7 +203,11 @@ def _openai_batch(row: Row) -> dict[str, Any]:
         parts = [part for message in messages if isinstance(message, list) for part in message]
         texts = [as_text(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part]
         content = "\n".join(texts) if texts else MISSING
-    return {"id": as_text(row["custom_id"]), **({} if content is MISSING else {"answer": content})}
+    return {
+        "id": as_text(row["custom_id"]),
+        **({} if content is MISSING else {"answer": content}),
+        "answered_again": _are_several(lookup(body, "choices")),
+    }
 
 
 def _helm(row: Row) -> dict[str, Any]:
@@ -185,6 +225,10 @@ def _helm(row: Row) -> dict[str, Any]:
         "question": " ".join(text for text in texts if text) or as_text(lookup(row, "instance.input.text")),
         "reference": as_text(_first(right) if right else ""),
         **({} if answer is MISSING else {"answer": answer}),
+        "round": tuple(
+            as_text(lookup(row, part)) for part in ("instance.perturbation.name", "train_trial_index", "request.random")
+        ),
+        "answered_again": _are_several(lookup(row, "result.completions")),
     }
 
 
@@ -206,6 +250,8 @@ def _inspect(row: Row) -> dict[str, Any]:
         "question": "\n".join(texts),
         "reference": as_text(_first(row.get("target"))),  # each of several is a right answer
         **({} if answer is MISSING else {"answer": answer}),
+        "round": as_text(row.get("epoch")),
+        "answered_again": _are_several(lookup(row, "output.choices")),
     }
 
 
