@@ -5,18 +5,16 @@ The parser receives the list, so names, dates and identifiers of patients are ne
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +23,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from medical_vqa.data.imaging.dicom.elements import ElementReader
 from medical_vqa.data.imaging.raster import DECODER_ERRORS
 from medical_vqa.data.imaging.recognition import LONG_VALUE_REPRESENTATIONS, bare_encoding
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
@@ -41,7 +40,7 @@ PLAIN_SYNTAXES = {
     DeflatedExplicitVRLittleEndian,
 }
 """Transfer syntaxes whose pixels are not compressed."""
-TAGS: list[Any] = [
+TAGS: Collection[int] = [
     0x00080016, 0x00080060, 0x00180015, 0x00185101, 0x00280301,  # class, Modality, BodyPartExamined, ViewPosition, ...
     0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colors, frames, rows, columns
     0x00280030, 0x00280034, 0x00181164, 0x00182010,  # size of the pixels
@@ -55,25 +54,6 @@ TAGS: list[Any] = [
 """The elements that are read."""
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 """Keywords of the elements that hold a picture."""
-
-_SEQUENCES = {0x00283000, 0x00283010, 0x52009229, 0x52009230}
-_MAX_ITEMS = 100_000  # of sequences, each of which takes some ten microseconds when the sequence is used
-_ITEMS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}  # the tag that begins an item, by byte order
-_MAX_READS = 500_000  # of the parser, which takes microseconds for each: limits the elements of a header
-
-
-class _Reader(io.BytesIO):
-    """A file with a limited number of reads."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.remaining = _MAX_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.remaining -= 1
-        if self.remaining < 0:
-            raise ValueError(f"more than {_MAX_READS:,} reads")
-        return super().read(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +73,9 @@ class Frame:
         """A module's attributes for this frame: its functional group in an enhanced object, else the dataset."""
         for place, index in (("PerFrameFunctionalGroupsSequence", self.index), ("SharedFunctionalGroupsSequence", 0)):
             groups = self.dataset.get(place) or []
-            if index < len(groups) and groups[index].get(sequence):
-                return groups[index][sequence].value[0]  # type: ignore[no-any-return]
+            items = groups[index].get(sequence) if index < len(groups) else None
+            if items:
+                return items[0]  # type: ignore[no-any-return]
         return self.dataset
 
     def numbers(self, module: Dataset, keyword: str) -> list[float] | None:
@@ -115,7 +96,7 @@ class Frame:
             self.warnings.append(sentence)
 
 
-def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: list[Any] = TAGS) -> Dataset:
+def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: Collection[int] = TAGS) -> Dataset:
     """The elements on the allow-list; deflated ones are inflated no further than the limit.
 
     Args:
@@ -126,44 +107,26 @@ def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: list[Any] 
 
     Raises:
         UnsupportedImageError: The transfer syntax is unknown.
-        TooLargeError: It inflates to more than allowed.
+        TooLargeError: It inflates to more than allowed, or has too many elements.
         ImageError: The header cannot be parsed.
     """
     syntax, start = _file_meta(data)
     if not syntax:
         syntax = _syntax_of_bare_dataset(data, start, name)
-    body = data[start:]
-    if syntax == DeflatedExplicitVRLittleEndian:
-        body = _inflated(body, name, limits)
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    if deflated:
+        data, start = _inflated(data[start:], name, limits), 0
     try:
-        dataset = read_dataset(
-            _Reader(body),
-            is_implicit_VR=syntax == ImplicitVRLittleEndian,
-            is_little_endian=syntax != ExplicitVRBigEndian,
-            specific_tags=tags,
-        )
+        reader = ElementReader(data, name, little_endian=syntax != ExplicitVRBigEndian)
+        dataset = reader.dataset(start, implicit=syntax == ImplicitVRLittleEndian, tags=tags)
     except DICOM_ERRORS as error:  # its text may quote the header
         raise ImageError(
             f"{name}: expected a DICOM header, but an element of it is damaged ({type(error).__name__} in the "
-            f"{len(body):,} bytes after the file meta information); export the file again"
+            f"{len(data) - start:,} bytes after the file meta information); export the file again"
         ) from error
-    if _unparsed_items(dataset, _ITEMS[syntax != ExplicitVRBigEndian]) > _MAX_ITEMS:
-        raise TooLargeError(
-            f"{name}: has more than {_MAX_ITEMS:,} items in the sequences of its DICOM header; give a part of it"
-        )
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == DeflatedExplicitVRLittleEndian else syntax
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if deflated else syntax
     return dataset
-
-
-def _unparsed_items(dataset: Dataset, item: bytes) -> int:
-    """How many items the sequences hold that are parsed only when they are used."""
-    values = [
-        element.value
-        for element in dataset.values()
-        if isinstance(element, RawDataElement) and element.tag in _SEQUENCES
-    ]
-    return sum(value.count(item) for value in values if isinstance(value, bytes))
 
 
 def _file_meta(data: bytes) -> tuple[UID, int]:

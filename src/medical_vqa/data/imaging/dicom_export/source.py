@@ -10,10 +10,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS
+from medical_vqa.data.imaging.decode import LOCAL_LIMITS
+from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, read_elements
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.errors import ImageError
 
@@ -27,10 +28,10 @@ _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceU
 
 def read_source(data: bytes, name: str = "the file") -> Dataset:
     """The elements of a DICOM file that an exported object repeats or refers to; raises `ImageError`."""
-    tags: list[Any] = list(_KEYWORDS)
+    tags = [tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
     try:
         with suppress_warnings("pydicom"):
-            dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=tags, force=True)
+            dataset = read_elements(data, name, LOCAL_LIMITS, tags)
             return source(**{key: dataset.get(key) for key in _KEYWORDS if dataset.get(key) is not None})
     except DICOM_ERRORS as error:
         raise ImageError(

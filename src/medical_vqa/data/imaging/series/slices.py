@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from medical_vqa.data.imaging.decode import LOCAL_LIMITS
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.geometry import Spacing, valid_spacing
-from medical_vqa.errors import ImageError
+from medical_vqa.errors import ImageError, TooLargeError
 
 _SAME_SPACING = 1e-4  # millimeters
 _SAME_COSINE = 1e-3
-_HEADER_TAGS: list[Any] = [
+_HEADER_TAGS = [
     0x00080008, 0x00080060, 0x00180015, 0x00185101, 0x00280301, 0x0020000E, 0x00200013, 0x00200032, 0x00200037,
     0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00080016, 0x52009229, 0x52009230,
 ]  # fmt: skip
@@ -84,7 +82,7 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
 
     Raises:
         NoPictureError: It is a report, a segmentation or another object without a picture of its own.
-        DamagedError: Its header cannot be read.
+        DamagedError: Its header cannot be read, or not within the limits.
     """
     from medical_vqa.data.imaging.dicom.dataset import (  # noqa: PLC0415 - pydicom is an extra
         DICOM_ERRORS,
@@ -98,13 +96,15 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
     )
 
     try:
-        dataset = read_elements(data, "", LOCAL_LIMITS, _HEADER_TAGS)
+        dataset = read_elements(data, "", limits, _HEADER_TAGS)
         if is_about_images(dataset) or dataset.get("Rows") is dataset.get("Columns") is None:
             raise NoPictureError(f"is {describe_without_picture(dataset)[0]}")
         size = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
     except NoPictureError:
         raise
+    except TooLargeError as error:
+        raise DamagedError(str(error).removeprefix(": ")) from error
     except (*DICOM_ERRORS, ImageError) as error:
         raise DamagedError("is DICOM, but its header is damaged; export it again") from error
     slices = []
