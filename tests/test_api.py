@@ -299,6 +299,20 @@ def test_options_of_endpoints_are_not_ignored_for_a_local_model(options, name):
     assert "secret" not in str(error.value)
 
 
+def test_a_device_is_not_ignored_for_a_remote_model():
+    with pytest.raises(mv.MedicalVqaError, match="openai:m runs on the machine of its endpoint; leave it out") as error:
+        mv.load("openai:m", base_url="http://localhost:8000/v1", device="cpu")
+    sentence(error)
+
+
+@pytest.mark.parametrize("function", [mv.predict, mv.probe, mv.evaluate])
+def test_options_of_load_are_not_ignored_for_a_loaded_model(work, function):
+    model = mv.load("shipped")
+    with pytest.raises(mv.MedicalVqaError, match=r"device= is an argument of load, and .* is loaded already") as error:
+        function(model, dataset="slake-mini", device="cpu")
+    sentence(error)
+
+
 def test_a_bundle_on_the_hub_is_loaded_from_the_local_cache(work, tmp_path, monkeypatch):
     snapshot = tmp_path / "models--user--demo" / "snapshots" / ("a" * 40)
     shutil.copytree("runs/demo/bundle", snapshot)

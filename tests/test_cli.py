@@ -368,6 +368,47 @@ def test_half_precision_on_a_cpu(refused, root):
     assert "fp16" in err
 
 
+REMOTE = ("--model", "openai:m", "--base-url", "http://localhost:9/v1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ask", "a.png", "Is it CT?", *REMOTE, "--device", "cpu"), "openai:m runs on the machine of its endpoint"),
+        (("ask", "a.png", "Is it CT?", "--model", "named", "--device", "cpu"), "named runs on the machine of its"),
+        (("predict", "openai:m", *REMOTE[2:], "--device", "cpu"), "openai:m runs on the machine of its endpoint"),
+        (("probe", "openai:m", *REMOTE[2:], "--device", "cpu"), "openai:m runs on the machine of its endpoint"),
+        (("evaluate", "openai:m", *REMOTE[2:], "--device", "cpu"), "openai:m runs on the machine of its endpoint"),
+        (("serve", *REMOTE, "--device", "cpu"), "openai:m runs on the machine of its endpoint"),
+        (("mcp", "--model", "named", "--device", "cpu"), "named runs on the machine of its endpoint"),
+        (("predict", "shipped", "--price", 1, 2), "--price is what the tokens of a remote model cost, and shipped is"),
+        (("evaluate", "shipped", "--price", 1, 2), "--price is what the tokens of a remote model cost, and shipped is"),
+        (("predict", "shipped", "--image-dependence"), "is what the guards measure, and they are off; add --guards"),
+        (("predict", "shipped", "--no-image-dependence"), "is what the guards measure, and they are off"),
+        (("mcp", "--port", 9000), "--port 9000 is where --http listens; add --http"),
+        (("app", "--streamlit", "--store", "pictures"), "--store pictures: the thin page keeps nothing"),
+        (("export", "shipped", "--to", "onnx", "--public"), "--public (public=) is for a repository on the hub"),
+        (("export", "shipped", "USER/NAME", "--to", "folder"), "names the folder to write, and so does USER/NAME"),
+    ],
+)
+def test_an_option_that_the_model_or_the_command_cannot_use_is_refused(refused, arguments, message):
+    Image.new("L", (64, 64), 90).save("a.png")
+    Path("models.yaml").write_text("models:\n  named:\n    model: openai:m\n    base_url: http://localhost:9/v1\n")
+    assert message in refused(*arguments)
+
+
+@pytest.mark.enable_socket
+def test_of_several_models_each_receives_the_options_that_are_its_own(call, monkeypatch):
+    monkeypatch.setenv("KEY", "k")
+    shutil.copy(SAMPLE / "imgs/xmlab112/source.jpg", "a.jpg")
+    names = ("--model", "shipped", "--model", "openai:m", "--base-url", "http://localhost:9/v1")
+    code, out, errors = call("ask", "a.jpg", "Is it CT?", *names, "--device", "cpu", "--api-key-env", "KEY", "--json")
+    assert code == 0, errors
+    answers = json.loads(out)
+    assert answers["shipped"][0]["answer"]
+    assert "did not answer" in answers["openai:m"]["error"]
+
+
 @pytest.mark.parametrize(
     "command",
     [

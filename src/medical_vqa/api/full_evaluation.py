@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import RISK, StrPath, as_count, as_risk, as_split
-from medical_vqa.api.models import Model, load
+from medical_vqa.api.models import Model, loaded_model
 from medical_vqa.api.predicting import predict
 from medical_vqa.api.predicting import probe as ask_probe
 from medical_vqa.api.scoring import score
@@ -89,7 +89,7 @@ def evaluate(
             shows the result.
         probe_images: Probe so many images, drawn at random; all by default.
         risk: Tolerated fraction of wrong answers, from which the abstention threshold is computed.
-        device: As in `load`; ignored for a loaded model, as the following four.
+        device: As in `load`, of which this and the following four are options.
         base_url: As in `load`.
         api_key: As in `load`.
         api_key_env: As in `load`.
@@ -116,15 +116,14 @@ def evaluate(
             f"--probe-images (probe_images=) is {probe_images}: "
             + ("ask about at least one image" if probe else "leave it out, since nothing is probed")
         )
-    if not isinstance(model, Model):
-        model = load(
-            model,
-            device=device,
-            base_url=base_url,
-            api_key=api_key,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-        )
+    model = loaded_model(
+        model,
+        device=device,
+        base_url=base_url,
+        api_key=api_key,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+    )
     folder = None if out is None else as_path(out, "out")
 
     def answer(word: str, *, other_images: bool) -> Predictions:

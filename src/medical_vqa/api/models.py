@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from medical_vqa.api.arguments import (
     ImageInput,
@@ -20,7 +20,7 @@ from medical_vqa.api.arguments import (
     as_window,
     optional_path,
 )
-from medical_vqa.errors import ModelError
+from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -303,6 +303,21 @@ def load(
     return Model(loaded)
 
 
+def loaded_model(model: StrPath | Model, **options: Any) -> Model:
+    """The model itself, or what `load` loads by that name with these options.
+
+    Raises:
+        ConfigError: The model is loaded already and an option is set, which would change nothing.
+    """
+    if not isinstance(model, Model):
+        return load(model, **options)
+    defaults = load.__kwdefaults__ or {}
+    for name, value in options.items():
+        if value != defaults[name]:
+            raise ConfigError(f"{name}= is an argument of load, and {model.name} is loaded already; pass it to load")
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """Where a model was exported to."""
@@ -340,6 +355,10 @@ def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public
     from medical_vqa.pipelines import export as stage
     from medical_vqa.pipelines.load import bundle_folder
 
+    if public and to != "hub":
+        raise ConfigError(f"--public (public=) is for a repository on the hub, and not for --to {to}; leave it out")
+    if target is not None and to not in ("hub", "onnx", "merged", "vllm", "gguf"):
+        raise ConfigError(f"--to {to} names the folder to write, and so does {target}; leave one of them out")
     bundle = bundle_folder(model if isinstance(model, str) else as_path(model, "model"))
     if to == "onnx":
         folder, difference = stage.export_onnx(bundle, optional_path(target, "target"))

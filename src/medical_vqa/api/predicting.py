@@ -11,7 +11,8 @@ from medical_vqa.api.arguments import (
     as_split,
     optional_output,
 )
-from medical_vqa.api.models import Model, load
+from medical_vqa.api.models import Model, loaded_model
+from medical_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.predict import Predictions
@@ -51,7 +52,7 @@ def predict(
         shuffle_images: Whether to ask every question about another row's image: a baseline that `score` then shows.
         guards: Whether every prediction also carries what the guards decide about it: whether the answer is withheld,
             why, and where it comes from. The answers stay the model's own, so that no score changes.
-        image_dependence: As in `load`; ignored for a loaded model, as the following seven.
+        image_dependence: As in `load`, of which this and the following seven are options; needs `guards`.
         device: As in `load`.
         base_url: As in `load`.
         api_key: As in `load`.
@@ -77,18 +78,22 @@ def predict(
     from medical_vqa.pipelines.runs import newest_run
     from medical_vqa.progress import counting
 
-    if not isinstance(model, Model):
-        model = load(
-            newest_run() if model is None else model,
-            device=device,
-            base_url=base_url,
-            api_key=api_key,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            logprobs=logprobs,
-            allow_http=allow_http,
-            image_dependence=image_dependence,
+    if image_dependence is not None and not guards:
+        raise ConfigError(
+            "--image-dependence (image_dependence=) is what the guards measure, and they are off; add --guards "
+            "(guards=True) or leave it out"
         )
+    model = loaded_model(
+        newest_run() if model is None else model,
+        device=device,
+        base_url=base_url,
+        api_key=api_key,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+        logprobs=logprobs,
+        allow_http=allow_http,
+        image_dependence=image_dependence,
+    )
     with counting(f"answering with {model.name}", "questions", enabled=progress) as count:
         return stage(
             model._loaded,
@@ -134,7 +139,7 @@ def probe(
         where: Facts that rows must have; needs `dataset`.
         limit: Ask about so many images, drawn at random; all by default. A larger limit adds to a smaller one.
         seed: Seed of the replaced pictures and of the drawn images.
-        device: As in `load`; ignored for a loaded model, as the following five.
+        device: As in `load`, of which this and the following five are options.
         base_url: As in `load`.
         api_key: As in `load`.
         api_key_env: As in `load`.
@@ -157,16 +162,15 @@ def probe(
     from medical_vqa.pipelines.runs import newest_run
     from medical_vqa.progress import counting
 
-    if not isinstance(model, Model):
-        model = load(
-            newest_run() if model is None else model,
-            device=device,
-            base_url=base_url,
-            api_key=api_key,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            allow_http=allow_http,
-        )
+    model = loaded_model(
+        newest_run() if model is None else model,
+        device=device,
+        base_url=base_url,
+        api_key=api_key,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+        allow_http=allow_http,
+    )
     with counting(f"probing {model.name}", "answers", enabled=progress) as count:
         return stage(
             model._loaded,

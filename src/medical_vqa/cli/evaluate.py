@@ -10,6 +10,7 @@ from medical_vqa.cli.options import (
     Endpoint,
     NamedPath,
     Rows,
+    check_price,
     device_option,
     endpoint_options,
     image_dependence_option,
@@ -60,6 +61,7 @@ def predict(
     """
     from medical_vqa import api
 
+    check_price(price, model, endpoint["base_url"])
     predictions = api.predict(
         model,
         split=split,

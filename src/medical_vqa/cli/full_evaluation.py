@@ -10,6 +10,7 @@ from medical_vqa.cli.options import (
     Endpoint,
     NamedPath,
     Rows,
+    check_price,
     device_option,
     endpoint_options,
     price_option,
@@ -53,6 +54,7 @@ def evaluate(
     from medical_vqa import api
     from medical_vqa.evaluation.reporting.protocol_table import protocol_table
 
+    check_price(price, model, endpoint["base_url"])
     loaded = api.load(
         model,
         device=device,

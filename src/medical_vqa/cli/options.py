@@ -40,7 +40,20 @@ _AMOUNT = click.FloatRange(min=0)
 price_option = click.option(
     "--price", type=(_AMOUNT, _AMOUNT), metavar="IN OUT", help="Per million tokens: prints the cost."
 )
-device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, mps or auto, for a local model."
+)
+
+
+def check_price(price: tuple[float, float] | None, model: str | None, base_url: str | None) -> None:
+    """Raise `ConfigError` for a price of a local model."""
+    from medical_vqa.pipelines.load import remote_named
+
+    if price is not None and (model is None or remote_named(model, {"base_url": base_url}) is None):
+        raise ConfigError(
+            f"--price is what the tokens of a remote model cost, and {model or 'the newest run'} is a local one; leave "
+            "it out"
+        )
 
 
 class Endpoint(TypedDict):

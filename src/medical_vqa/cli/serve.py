@@ -222,12 +222,17 @@ def _answers_of(
     window: tuple[float, float] | None,
     others: tuple[Path, ...],
 ) -> list[Answer] | MedicalVqaError:
-    """One model's answers, or why it gives none; a base URL belongs to the remote models alone."""
+    """One model's answers, or why it gives none; an endpoint belongs to the remote models, a device to the others."""
     from medical_vqa import api
     from medical_vqa.models.remote.endpoint import split_name
+    from medical_vqa.pipelines.load import remote_named
 
     own = {**where, "base_url": where["base_url"] if split_name(name) else None}
     try:
+        if remote_named(name, {"base_url": own["base_url"]}) is None:
+            own |= {"api_key_env": None, "allow_http": False}
+        else:
+            own["device"] = "auto"
         with api.load(name, **own) as loaded:
             return loaded.ask_many(image, question, frame=frame, window=window, others=others)
     except MedicalVqaError as error:
@@ -252,7 +257,7 @@ def _as_json(answers: Mapping[str, list[Answer] | MedicalVqaError]) -> dict[str,
 @click.option("--port", type=int, help="0 takes any free one.  [default: $PORT, or 8000]")
 @click.option("--store", help="Where uploads live: memory://, a folder, s3://, gs://, redis://.  [default: memory://]")
 @click.option("--workers", type=int, help="Processes, about one for each core; they need a --store.  [default: 1]")
-@click.option("--device", help="cpu, cuda, mps or auto.  [default: auto]")
+@click.option("--device", help="cpu, cuda, mps or auto, for a local model.  [default: auto]")
 @click.option("--new-key", is_flag=True, help="Print a key for a client and what to set for it, and serve nothing.")
 def serve(
     model: str | None,
@@ -276,21 +281,24 @@ def serve(
         click.echo(f"for the client:  {key}\nfor the server:  MEDICAL_VQA_API_KEYS={digest}")
         return
     from medical_vqa.pipelines import serve as serve_stage
+    from medical_vqa.pipelines.load import device_of_remote, remote_named
     from medical_vqa.serving.settings import read_settings
 
-    serve_stage.serve(
-        read_settings(
-            model=model,
-            base_url=endpoint["base_url"],
-            api_key_env=endpoint["api_key_env"],
-            allow_http=endpoint["allow_http"] or None,
-            host=host,
-            port=port,
-            store=store,
-            workers=workers,
-            device=device,
-        )
+    settings = read_settings(
+        model=model,
+        base_url=endpoint["base_url"],
+        api_key_env=endpoint["api_key_env"],
+        allow_http=endpoint["allow_http"] or None,
+        host=host,
+        port=port,
+        store=store,
+        workers=workers,
+        device=device,
     )
+    remote = settings.model is not None and remote_named(settings.model, {"base_url": settings.base_url}) is not None
+    if device not in (None, "auto") and remote and not settings.further_models:
+        raise device_of_remote(settings.model or "")
+    serve_stage.serve(settings)
 
 
 @click.command()
@@ -304,8 +312,8 @@ def serve(
     help="Folder whose image files agents may name.",
 )
 @click.option("--http", is_flag=True, help="Listen on 127.0.0.1 instead of standard input and output.")
-@click.option("--port", default=8001, show_default=True, help="Port, with --http.")
-def mcp(model: str | None, device: str, images: Path, http: bool, port: int) -> None:
+@click.option("--port", type=int, help="Port, with --http.  [default: 8001]")
+def mcp(model: str | None, device: str, images: Path, http: bool, port: int | None) -> None:
     """Offer a model to agents as tools (Model Context Protocol).
 
     Over standard input and output, as desktop agents start it, or over HTTP on this machine.
@@ -313,9 +321,11 @@ def mcp(model: str | None, device: str, images: Path, http: bool, port: int) -> 
     from medical_vqa import api
     from medical_vqa.serving.mcp_server import create_mcp_server
 
+    if port is not None and not http:
+        raise ConfigError(f"--port {port} is where --http listens; add --http, or leave the port out")
     server = create_mcp_server(api.load(model, device=device), images)
     if http:
-        server.run("streamable-http", host="127.0.0.1", port=port)
+        server.run("streamable-http", host="127.0.0.1", port=8001 if port is None else port)
     else:
         server.run("stdio")
 
@@ -380,6 +390,10 @@ def app(
     process. `--backend` and `--compare` belong to the thin page.
     """
     if streamlit or backend or compare or os.environ.get("MEDICAL_VQA_BACKEND"):
+        if store is not None:
+            raise ConfigError(
+                f"--store {store}: the thin page keeps nothing; set MEDICAL_VQA_STORE for the server, or leave it out"
+            )
         _thin_page(
             model=model or named,
             endpoint=endpoint,

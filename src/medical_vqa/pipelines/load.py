@@ -89,12 +89,14 @@ def load(
         allow_http: Whether the key may be sent to another machine without encryption.
         image_dependence: Whether the guards measure how much the picture moves an answer; None where it is cheap.
         tries: Attempts per question; None: 6, or what ``models.yaml`` says.
-        for_any_model: Whether the options of endpoints are those of a configuration for any model, and so are ignored
-            for a local one; otherwise they are refused. A `base_url` always is.
+        for_any_model: Whether the options are those of a configuration for any model, so that those of endpoints are
+            ignored for a local one, and the device for a remote one; otherwise they are refused. A `base_url` is in
+            either case.
 
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
-        ConfigError: The device is not available, or an option of endpoints is set for a local model.
+        ConfigError: The device is not available or that of a remote model, or an option of endpoints is set for a local
+            one.
         ModelError: The hub has no such repository.
         OfflineError: The hub cannot be reached and its local cache does not hold the repository.
     """
@@ -105,8 +107,10 @@ def load(
         "allow_http": allow_http or None,
         "tries": tries,
     }
-    remote_name = remote_named(name, {field: value for field, value in changes.items() if value is not None})
+    remote_name = remote_named(name, changes)
     if remote_name is not None:
+        if str(device) != "auto" and not for_any_model:
+            raise device_of_remote(name)
         key = os.environ.get(remote_name.endpoint.api_key_env, "") if api_key is None else api_key
         workers = (remote_name.concurrency or CONCURRENCY) if concurrency is None else concurrency
         return remote(
@@ -138,13 +142,25 @@ def _not_of_local(option: str, name: str | Path) -> ConfigError:
     return ConfigError(f"{option} belongs to a remote model and not to {name}; leave it out or name openai:MODEL")
 
 
+def device_of_remote(name: str | Path) -> ConfigError:
+    """The error for a device that is set for a remote model."""
+    return ConfigError(
+        f"--device (device=) is where a local model runs, and {name} runs on the machine of its endpoint; leave it out"
+    )
+
+
 def remote_named(name: str | Path, changes: dict[str, Any] | None = None) -> RemoteName | None:
-    """The remote model that a name stands for, None for a local one; raises as `named_models.resolve` does."""
+    """The remote model that a name stands for, None for a local one; raises as `named_models.resolve` does.
+
+    Args:
+        name: What a person calls the model.
+        changes: Fields of its endpoint that differ from the defaults or from ``models.yaml``; None: as they are there.
+    """
     if not isinstance(name, str) or name == SHIPPED or name.startswith(HUB):
         return None
     from medical_vqa.models.remote.named_models import resolve
 
-    return resolve(name, changes or {})
+    return resolve(name, {field: value for field, value in (changes or {}).items() if value is not None})
 
 
 def bundle_folder(name: str | Path) -> Path:
