@@ -45,15 +45,20 @@ app: $(VENV)/.app
 page:
 	cd web && npm ci && npm run check && npm test && npm run build
 
-test: check coverage
+# The checks run beside the tests, at a lower priority, and report after them.
+test: $(VENV)/.dev
+	@mkdir -p .cache
+	nice $(MAKE) check >.cache/check.log 2>&1 & checks=$$!; $(MAKE) coverage; tests=$$?; \
+	wait $$checks; checks=$$?; cat .cache/check.log; test $$tests$$checks = 00
 
 quick: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
 
 # The second command prints the table and is the gate: with several workers the first would print one of them alone.
+# The processes that the tests start read compiled modules, also where the environment says to write none.
 coverage: $(VENV)/.dev
 	@mkdir -p $(dir $(COVERAGE))
-	OMP_NUM_THREADS=1 $(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m slipcover --merge $(COVERAGE) --out $(COVERAGE) --missing-width 40 --fail-under $(COVERAGE_GATE)
 
 dist: $(VENV)/.dev
