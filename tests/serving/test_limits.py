@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 from echo_model import Echo, make_engine
 from PIL import Image
+from starlette.types import Message
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.serving import http_protocol, server
+from medical_vqa.serving.api.app import create_app
 from medical_vqa.serving.fair_queue import FairQueue
-from medical_vqa.serving.middleware.body_limits import BodyBudget
+from medical_vqa.serving.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
 
 
 @pytest.fixture(scope="module")
@@ -425,3 +427,82 @@ def test_removed_items_are_never_served():
     assert (len(queue), list(queue), queue.pop()) == (1, [0], ("a", 0))
     with pytest.raises(LookupError):
         queue.pop()
+
+
+def form_of(files: int) -> bytes:
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
+    return part * files + b"--b--\r\n"
+
+
+def test_a_form_of_a_thousand_files_leaves_other_requests_their_turns():
+    """Which was parsed, read and closed at once: nobody else was answered for a third of a second."""
+    app = create_app(make_engine(), live.settings())
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    scope = {"type": "http", "method": "POST", "path": "/series", "headers": headers, "query_string": b""}
+    body = form_of(1000)
+    turns = 0
+    counted: list[int] = []
+
+    class Decoded(Exception):
+        pass
+
+    async def upload_series(files, *, client):
+        counted.append(turns)
+        assert len(files) == 1000
+        raise Decoded
+
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def run():
+        app.state.service.upload_series = upload_series
+        app.state.models.default.upload_series = upload_series
+        other = asyncio.create_task(count_turns())
+        await app(
+            scope | {"app": app, "client": ("127.0.0.1", 1), "http_version": "1.1", "scheme": "http"}, receive, send
+        )
+        other.cancel()
+
+    asyncio.run(run())
+    assert counted
+    assert counted[0] > 1000
+
+
+@pytest.mark.parametrize("size", [1, 8_191, 8_192, 8_193, 100_000])
+def test_a_form_arrives_whole_in_pieces(size):
+    body = bytes(n % 251 for n in range(size))
+    messages = [
+        {"type": "http.request", "body": body, "more_body": True},
+        {"type": "http.request", "body": b"", "more_body": True},
+        {"type": "http.request", "body": body[::-1], "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    received: list[Message] = []
+
+    async def application(scope, receive, send):
+        while not received or received[-1]["type"] != "http.disconnect":
+            received.append(await receive())
+
+    async def receive():
+        return messages.pop(0)
+
+    layer = BodyLimitsMiddleware(application, max_bytes=1 << 20, timeout=60, budget=BodyBudget(1 << 20, 1 << 20))
+    headers = [(b"content-type", b"Multipart/form-data; boundary=b")]
+    scope = {"type": "http", "path": "/upload_image", "headers": headers}
+    asyncio.run(layer(scope, receive, receive))
+    *pieces, end = received
+    assert b"".join(piece["body"] for piece in pieces) == body + body[::-1]
+    assert max(len(piece["body"]) for piece in pieces) <= 8_192
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert end == {"type": "http.disconnect"}

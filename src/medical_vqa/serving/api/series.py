@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.datastructures import UploadFile
 
 from medical_vqa.serving.api.requests import BoundedJsonRoute, ClientDependency, ServiceDependency, while_connected
 from medical_vqa.serving.api.routes import IMAGE_ERRORS, UPLOAD_ERRORS, ImageId, errors
@@ -69,10 +71,18 @@ async def upload_series(request: Request, service: ServiceDependency, client: Cl
             parts = form.getlist("files")
             if not parts or len(parts) < len(form.multi_items()):
                 raise ApiError(422, "invalid", "expected the field files with one file or more, and no other field")
-            files = [await part.read() for part in parts if not isinstance(part, str)]
+            files = [await _content(part) for part in parts if not isinstance(part, str)]
     except OSError as error:
         raise no_room() from error
     return await while_connected(request, service.upload_series(files, client=client))
+
+
+async def _content(part: UploadFile) -> bytes:
+    """The bytes of a part, which is closed; a form may have many, and other requests have their turn between two."""
+    await asyncio.sleep(0)
+    content = await part.read()
+    await part.close()
+    return content
 
 
 @json_router.post("/images/dicomweb", status_code=201, responses=errors(401, 403, 408, 413, 415, 422, 429, 503, 400))
