@@ -1,6 +1,7 @@
 """Two models on the same questions: differences, tests and their corrections, against SciPy where it has them."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ from medical_vqa.errors import DataError
 from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.metrics.token_overlap import token_f1
+from medical_vqa.evaluation.reporting.compare_report import write_comparison
 from medical_vqa.evaluation.reporting.comparison_text import comparison_text, conclusion, p_value
 from medical_vqa.evaluation.statistics.comparison import compare, holm, mcnemar_exact, permutation_tests, shared_rows
 from medical_vqa.evaluation.statistics.tally import tally
-from medical_vqa.schema.records import Example, Prediction
+from medical_vqa.schema.records import Example, GuardRecord, Prediction
 from medical_vqa.schema.results import Bootstrap
 
 BOOTSTRAP = Bootstrap(resamples=400)
@@ -190,3 +192,63 @@ def test_a_clear_lead_is_significant_among_many_models(examples):
     against_best = [pair for pair in compare(exact_match(), models, Bootstrap(resamples=50)) if pair.first == "best"]
     assert len(against_best) == 15
     assert all(pair.holm_p < 0.01 for pair in against_best)
+
+
+def guarded(examples, withheld):
+    """Right answers, of which the guards withhold those in `withheld`."""
+    return join(
+        examples,
+        [
+            Prediction(e.id, "yes", guards=GuardRecord(e.id in withheld, "quality" if e.id in withheld else None))
+            for e in examples
+        ],
+    )
+
+
+def test_what_the_guards_withhold_stands_next_to_the_scores(tmp_path):
+    examples = rows(4, 2)
+    models = {
+        "careful": guarded(examples, {"0-0", "0-1"}),
+        "plain": answers(examples, lambda i, q: q == 0),
+        "bold": guarded(examples, set()),
+    }
+    pairs = compare(exact_match(), models, BOOTSTRAP)
+    first, second = pairs[0].withheld
+    assert (first.checked, first.withheld, first.visible["em"].n, second) == (8, 2, 6, None)
+    lines = comparison_text(pairs).splitlines()
+    assert lines[1].startswith("careful: guards withhold 2 of 8 answers (quality 2) · EM 100.0 [")
+    assert lines[2].startswith("bold: guards withhold 0 of 8 answers · EM 100.0 [")
+    assert lines[3] == ""
+    write_comparison(
+        tmp_path / "c.html", models=models, baselines={}, protocols={}, title="A", files=["a"], bootstrap=BOOTSTRAP
+    )
+    page = (tmp_path / "c.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert cells(page, "shown") == ["75.0", "–", "100.0"]
+    assert cells(page, "EM of the shown") == ["100.0", "–", "100.0"]
+    assert "of all answers" in page
+
+
+def test_only_answers_to_the_compared_questions_count_as_withheld():
+    examples = rows(4, 2)
+    models = {
+        "a": guarded(examples, {"0-0", "3-1"}),
+        "b": join(examples[:2], predictions(examples[:2], lambda *_: True)),
+    }
+    first, _ = compare(exact_match(), {**models, "b": join(examples, models["b"].answers.predictions)}, BOOTSTRAP)[
+        0
+    ].withheld
+    assert (first.checked, first.withheld) == (2, 1)
+
+
+def test_a_page_of_models_without_guards_says_nothing_of_them(tmp_path):
+    models = {name: answers(rows(4, 2), lambda i, q: q == 0) for name in "ab"}
+    write_comparison(
+        tmp_path / "c.html", models=models, baselines={}, protocols={}, title="A", files=["a"], bootstrap=BOOTSTRAP
+    )
+    assert "guards" not in (tmp_path / "c.html").read_text()
+    assert "guards" not in comparison_text(compare(exact_match(), models, BOOTSTRAP))
+
+
+def cells(page, label):
+    return re.findall(f'data-label="{label}">([^<]*)</td>', page)

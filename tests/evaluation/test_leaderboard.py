@@ -1,6 +1,7 @@
 """Tables of many models, from results files."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from medical_vqa.schema.bundle_card import ModelFacts
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Prediction
 from medical_vqa.schema.result_files import write_results
+from medical_vqa.schema.results import Withheld
 
 
 @pytest.fixture
@@ -75,6 +77,24 @@ def test_the_page_says_why_models_were_not_tested_and_escapes_names(tmp_path, en
     assert "Not tested in pairs: no files." in page
     assert "http://" not in page.replace("http-equiv", "")
     assert "Not tested in pairs: no files." in leaderboard_text([board])
+
+
+def test_the_part_of_the_answers_that_guards_show_stands_next_to_the_score(tmp_path, entry):
+    one, other = entry("guarded", 4), entry("plain", 3)
+    score = one.headline.score
+    withheld = Withheld(checked=6, withheld=3, reasons={"quality": 3}, visible={"em": score}, hidden={"em": score})
+    guarded = Entry("guarded", one.results.model_copy(update={"withheld": withheld}), one.file)
+    text = leaderboard_text([Board([guarded, other])])
+    assert re.search(r"n +shown +EM of the shown +baseline", text)
+    assert re.search(r"guarded +66.7 .* 6 +50.0 +66.7 ", text)
+    assert re.search(r"plain +50.0 .* 6 +– +– ", text)
+    write_leaderboard(tmp_path / "l.html", [Board([guarded, other])], title="Leaderboard", reproduce=[])
+    page = (tmp_path / "l.html").read_text()
+    assert re.findall('data-label="shown">([^<]*)<', page) == ["50.0", "–"]
+    assert re.findall('data-label="EM of the shown">([^<]*)<', page) == ["66.7", "–"]
+    assert "shown" not in leaderboard_text([Board([other])])
+    write_leaderboard(tmp_path / "l.html", [Board([other])], title="Leaderboard", reproduce=[])
+    assert "guards" not in (tmp_path / "l.html").read_text()
 
 
 def test_results_in_folders_are_collected_and_equal_names_told_apart(tmp_path, entry):

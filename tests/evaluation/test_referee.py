@@ -1,5 +1,7 @@
 """A claimed score against every protocol."""
 
+from dataclasses import replace
+
 from medical_vqa import registry
 from medical_vqa.evaluation.reporting.referee import (
     EXCLUDED,
@@ -9,7 +11,7 @@ from medical_vqa.evaluation.reporting.referee import (
     referee_text,
     write_referee_page,
 )
-from medical_vqa.schema.records import Prediction
+from medical_vqa.schema.records import GuardRecord, Prediction
 
 
 def scored(score, examples, predictions, baseline):
@@ -30,6 +32,15 @@ def test_the_rules_that_give_the_claim_come_first(examples, predictions, baselin
 def test_a_claim_that_no_rule_gives_is_named_with_the_nearest_number(examples, predictions, baseline, score):
     text = referee_text(examine(scored(score, examples, predictions, baseline), 99.9, 1))
     assert "No protocol reproduces the claim of 99.9 from these predictions; the nearest is" in text
+
+
+def test_what_the_guards_withhold_is_said_before_the_table(examples, predictions, baseline, score):
+    guarded = [
+        replace(one, guards=GuardRecord(one.id == "1", "quality" if one.id == "1" else None)) for one in predictions
+    ]
+    head, _, table = referee_text(examine(scored(score, examples, guarded, baseline), 50.0, 1)).partition("\n\n")
+    assert "guards withhold 1 of 6 answers (quality 1) · EM " in head
+    assert "squad_v2" in table
 
 
 def test_the_claim_is_compared_at_its_own_precision(examples, baseline, score):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +25,7 @@ from medical_vqa.evaluation.statistics.correctness import judge
 from medical_vqa.evaluation.statistics.findings import finding_scores
 from medical_vqa.evaluation.statistics.intervals import cluster_numbers
 from medical_vqa.evaluation.statistics.tally import AnswerTable, Tally, tally
+from medical_vqa.evaluation.statistics.withheld import withheld_answers
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.prediction_table import AnswersById, PredictionTable
@@ -40,8 +40,6 @@ from medical_vqa.schema.results import (
     ProtocolRef,
     Reasoning,
     Results,
-    Score,
-    Withheld,
     WithoutLeaks,
 )
 from medical_vqa.text import plain_letters
@@ -153,7 +151,7 @@ def score_answers(
             for number, counted in enumerate(tallies)
         ],
         without_leaks=_without_leaks(leaks, tallies, baseline_tallies, bootstrap) if leaks else None,
-        withheld=_withheld(answered.answers.predictions, tallies, bootstrap),
+        withheld=withheld_answers(answered.answers.predictions, tallies, bootstrap),
         protocols=protocol_scores(
             [registry.find("protocols", name) for name in settings.published_protocols],
             published,
@@ -311,31 +309,6 @@ def _without_leaks(
             name: {counted.metric.name: remaining(counted).total() for counted in group}
             for name, group in baselines.items()
         },
-    )
-
-
-def _withheld(answers: PredictionTable, tallies: Sequence[Tally], bootstrap: Bootstrap) -> Withheld | None:
-    """The scores of what the guards show and withhold; None where no prediction has a decision of theirs."""
-    decisions = {row.id: row.guards for row in answers.further.values() if row.guards is not None}
-    if not decisions:
-        return None
-    reasons = Counter(decision.reason_code or "other" for decision in decisions.values() if decision.withheld)
-
-    def scores(withheld: bool) -> dict[str, Score]:
-        ids = {id_ for id_, decision in decisions.items() if decision.withheld is withheld}
-        return {
-            counted.metric.name: counted.subset(
-                [row for row, id_ in enumerate(counted.examples.ids) if id_ in ids]
-            ).score(bootstrap)
-            for counted in tallies
-        }
-
-    return Withheld(
-        checked=len(decisions),
-        withheld=reasons.total(),
-        reasons=dict(reasons.most_common()),
-        visible=scores(False),
-        hidden=scores(True),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medical_vqa.evaluation.joining import AnsweredQuestions
-from medical_vqa.evaluation.reporting.comparison_text import conclusion, p_value
+from medical_vqa.evaluation.reporting.comparison_text import conclusion, p_value, withheld_by_model
 from medical_vqa.evaluation.reporting.page import write_page
 from medical_vqa.evaluation.scoring import squad_answers
 from medical_vqa.evaluation.statistics.breakdown import by_levels, default_facts, is_small
@@ -90,6 +90,7 @@ def write_comparison(
         for scores in zip(*protocols.values(), strict=True)
         if any(score.published.n for score in scores)
     ]
+    pairs = [pair for metric in metrics for pair in compare(metric, models, bootstrap)]
     write_page(
         path,
         "compare.html.j2",
@@ -98,7 +99,8 @@ def write_comparison(
         models=list(models),
         scores={name: [counted.score(bootstrap) for counted in group] for name, group in tallies.items()},
         baselines=list(baselines),
-        pairs=[pair for metric in metrics for pair in compare(metric, models, bootstrap)],
+        pairs=pairs,
+        withheld=withheld_by_model(pairs),
         conclusion=conclusion,
         p_value=p_value,
         fact_rows=fact_rows({name: tallies[name][0] for name in models}),

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medical_vqa.evaluation.reporting.summary import withheld_text
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent
 from medical_vqa.evaluation.statistics.comparison import SIGNIFICANCE, Comparison
+from medical_vqa.schema.results import Withheld
 
 
 def comparison_text(pairs: Sequence[Comparison]) -> str:
-    """Each pair in a few lines: scores, difference, the three p-values, and what it means."""
+    """Each pair in a few lines: scores, difference, the three p-values, and what it means.
+
+    Before them: what the guards withhold of each model's answers, which count in all these scores.
+    """
     scope = pairs[0].difference
-    head = f"{count(scope.n, 'question')} that all answered, in {count(scope.clusters, 'group')}"
-    return "\n\n".join([head, *("\n".join(_lines(pair)) for pair in pairs)])
+    head = [f"{count(scope.n, 'question')} that all answered, in {count(scope.clusters, 'group')}"]
+    label = {pairs[0].metric: pairs[0].label}
+    head += [f"{name}: {withheld_text(guards, label)}" for name, guards in withheld_by_model(pairs).items()]
+    return "\n\n".join(["\n".join(head), *("\n".join(_lines(pair)) for pair in pairs)])
+
+
+def withheld_by_model(pairs: Sequence[Comparison]) -> dict[str, Withheld]:
+    """Model -> what the guards withhold of its answers, under the first metric; without models that have no guards."""
+    of_first = [pair for pair in pairs if pair.metric == pairs[0].metric]
+    named = [item for pair in of_first for item in zip((pair.first, pair.second), pair.withheld, strict=True)]
+    return {name: guards for name, guards in named if guards is not None}
 
 
 def conclusion(pair: Comparison) -> str:

@@ -53,6 +53,19 @@ class Entry:
         return next((score.value for score in self.headline.baselines.values()), None)
 
     @property
+    def coverage(self) -> float | None:
+        """Fraction of the answers that the guards do not withhold; None where the predictions have no decisions."""
+        guards = self.results.withheld
+        return (guards.checked - guards.withheld) / guards.checked if guards and guards.checked else None
+
+    @property
+    def visible_score(self) -> float | None:
+        """The score of the answers that the guards do not withhold; None where there is none."""
+        guards = self.results.withheld
+        score = guards.visible.get(self.headline.name) if guards else None
+        return score.value if score else None
+
+    @property
     def without_leaks(self) -> float | None:
         """The score without rows that training may have shown; None where none are known."""
         leaks = self.results.without_leaks
@@ -82,6 +95,11 @@ class Board:
     def signature(self) -> str:
         """Everything that affects the numbers."""
         return self.entries[0].headline.signature
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the decisions of guards are known for a model."""
+        return any(entry.results.withheld for entry in self.entries)
 
     @property
     def notes(self) -> list[str]:
@@ -131,7 +149,9 @@ def leaderboard_text(tables: Sequence[Board]) -> str:
     """The tables for a terminal."""
     parts = []
     for board in tables:
-        head = ("", "model", board.entries[0].headline.label, "", "n", "baseline", "without leaks", "parameters")
+        label = board.entries[0].headline.label
+        coverage_head = ("shown", f"{label} of the shown") if board.guarded else ()
+        head = ("", "model", label, "", "n", *coverage_head, "baseline", "without leaks", "parameters")
         rows = [
             (
                 str(rank),
@@ -139,6 +159,7 @@ def leaderboard_text(tables: Sequence[Board]) -> str:
                 percent(entry.headline.score.value),
                 bounds(entry.headline.score.interval),
                 f"{entry.headline.score.n:,}",
+                *((percent(entry.coverage), percent(entry.visible_score)) if board.guarded else ()),
                 percent(entry.baseline),
                 percent(entry.without_leaks),
                 size_text(entry.parameters),

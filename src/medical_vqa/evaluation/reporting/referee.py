@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medical_vqa.evaluation.reporting.page import write_page
-from medical_vqa.evaluation.reporting.summary import headline, plain_words, row_lines, without_leaks_line
+from medical_vqa.evaluation.reporting.summary import headline, plain_words, row_lines, withheld_line, without_leaks_line
 from medical_vqa.evaluation.reporting.text_table import aligned
 from medical_vqa.evaluation.reporting.wording import bounds, percent
 from medical_vqa.evaluation.statistics.comparison import detectable_difference
@@ -141,7 +141,13 @@ def referee_text(referee: Referee) -> str:
         )
         for candidate in referee.candidates
     ]
-    lines = [headline(referee.results), referee.conclusion(), without_leaks_line(referee.results), referee.power()]
+    lines = [
+        headline(referee.results),
+        referee.conclusion(),
+        withheld_line(referee.results),
+        without_leaks_line(referee.results),
+        referee.power(),
+    ]
     return "\n".join([*(line for line in lines if line), "", aligned([head, *rows], left=(0, 1, 6))])
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medical_vqa.evaluation.reporting.wording import bounds, count, percent, title
 from medical_vqa.schema.results import MetricResult, NamedRows, Results, Score, Withheld, WithoutLeaks
@@ -86,13 +86,18 @@ def left_out(clean: WithoutLeaks) -> str:
 
 def withheld_line(results: Results) -> str:
     """What the guards withhold and how good the rest is, in one line; empty if the predictions have no decisions."""
-    guards = results.withheld
-    if guards is None:
+    if results.withheld is None:
         return ""
+    return withheld_text(results.withheld, {metric.name: metric.label for metric in results.metrics})
+
+
+def withheld_text(guards: Withheld, labels: Mapping[str, str]) -> str:
+    """The same as `withheld_line`, of some metrics: name -> label."""
     on_visible = f" on the {guards.checked - guards.withheld:,} shown"
     parts = [(guards.visible, on_visible), (guards.hidden, " on those withheld")][: 2 if guards.withheld else 1]
     scores = [
-        ", ".join(f"{m.label} {percent(of[m.name].value)} {bounds(of[m.name].interval)}" for m in results.metrics) + on
+        ", ".join(f"{label} {percent(of[name].value)} {bounds(of[name].interval)}" for name, label in labels.items())
+        + on
         for of, on in parts
     ]
     reasons = f" ({_reasons(guards)})" if guards.withheld else ""

@@ -20,8 +20,9 @@ from medical_vqa.evaluation.joining import AnsweredQuestions
 from medical_vqa.evaluation.metrics.base import Metric
 from medical_vqa.evaluation.statistics.intervals import bundled, cluster_sums
 from medical_vqa.evaluation.statistics.tally import Tally, per_resample, tally
+from medical_vqa.evaluation.statistics.withheld import withheld_answers
 from medical_vqa.schema.example_table import ExampleTable
-from medical_vqa.schema.results import Bootstrap, Score
+from medical_vqa.schema.results import Bootstrap, Score, Withheld
 
 POWER = 0.8
 PERMUTATIONS_PER_PAIR = 400
@@ -64,6 +65,8 @@ class Comparison(BaseModel):
     """The permutation p-value after Holm's correction over all comparisons of a table."""
     detectable_difference: float | None
     """The difference that a test set like this one would show in four of five cases; null without an interval."""
+    withheld: tuple[Withheld | None, Withheld | None] = (None, None)
+    """What the guards withhold of both models' answers to these questions; null where a file has no decisions."""
     notes: tuple[str, ...] = ()
     """Sentences on the compared files: columns that were guessed, rows that are not scored, missing answers."""
 
@@ -87,7 +90,11 @@ def compare(
     if len(models) < 2:
         raise DataError(f"a comparison needs at least two prediction files, got {len(models)}; name another")
     rows = shared_rows(models)
-    tallies = {name: tally(metric, rows, answered.answers.of_rows(rows)) for name, answered in models.items()}
+    answers = {name: answered.answers.of_rows(rows) for name, answered in models.items()}
+    tallies = {name: tally(metric, rows, of_name) for name, of_name in answers.items()}
+    withheld = {
+        name: withheld_answers(of_name.predictions, [tallies[name]], bootstrap) for name, of_name in answers.items()
+    }
     scores = {name: counted.score(bootstrap) for name, counted in tallies.items()}
     right = {name: counted.right() for name, counted in tallies.items()}
     combinations = list(itertools.combinations(tallies, 2))
@@ -96,10 +103,11 @@ def compare(
         resamples=max(bootstrap.resamples, PERMUTATIONS_PER_PAIR * len(combinations)),
         seed=bootstrap.seed,
     )
-    return [
+    pairs = [
         _compare(names, tallies, scores, right, bootstrap, permutation_p=p, holm_p=corrected)
         for names, p, corrected in zip(combinations, p_values, holm(p_values), strict=True)
     ]
+    return [pair.model_copy(update={"withheld": (withheld[pair.first], withheld[pair.second])}) for pair in pairs]
 
 
 def shared_rows(models: Mapping[str, AnsweredQuestions]) -> ExampleTable:
