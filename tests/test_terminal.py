@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa.cli.terminal import answer_lines
+from medical_vqa.cli.terminal import answer_lines, answer_table
 from medical_vqa.pipelines.ask import Answer, ImageView
 from medical_vqa.schema.evidence import Evidence, MultiPolygon
 
@@ -54,6 +54,14 @@ def test_an_answer_without_a_side_says_nothing_of_sides():
 def test_an_answer_says_what_it_rests_on(source, words):
     assert any(words in line for line in answer_lines(answer(source=source)))
     assert not any(words in line for line in answer_lines(answer(source=source, abstained=True)))
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_an_answer_without_its_end_is_called_so(cut_off):
+    said = answer(cut_off=cut_off)
+    assert any("ended at the limit of tokens" in line for line in answer_lines(said)) is cut_off
+    assert ("ended at the limit" in answer_table({"m": [said]})) is cut_off
+    assert said.to_dict()["cut_off"] is cut_off
 
 
 def test_all_evidence_is_one_line():

@@ -267,6 +267,13 @@ def test_a_hundred_thousand_predictions_are_joined_and_scored(score):
     assert found.metrics[0].score.value == pytest.approx(0.75, abs=1e-4)
 
 
+def test_answers_that_were_cut_off_are_named(examples, predictions, score):
+    cut = [replace(one, cut_off=one.id in ("2", "5")) for one in predictions]
+    (warning,) = score(examples, cut).warnings
+    assert (warning.n, warning.ids) == (2, ("2", "5"))
+    assert warning.reason.startswith("answer that ended at the limit of tokens (max_tokens)")
+
+
 def guarded(predictions, withheld):
     """The predictions, each with a decision of the guards; `withheld` are id -> reason code."""
     return [replace(one, guards=GuardRecord(one.id in withheld, withheld.get(one.id))) for one in predictions]

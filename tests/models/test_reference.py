@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from medical_vqa.models.base import Query
 from medical_vqa.models.hf.blip2 import Blip2
 from medical_vqa.models.hf.chat import ChatVlm
+from medical_vqa.models.hf.generation import read_generated, to_prediction
 from medical_vqa.models.hf.vilt import Vilt
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.records import Example
@@ -126,6 +128,25 @@ def test_beams_give_alternatives_that_differ(tmp_path):
     for model in models(tmp_path):
         actual = model.answer([query(0)], Decoding(method="beam", beams=4, max_tokens=3, alternatives=3))[0]
         assert len({actual.answer, *dict(actual.alternatives)}) == 1 + len(actual.alternatives)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_an_answer_that_reaches_the_limit_of_tokens_is_cut_off(tmp_path, method):
+    for model in models(tmp_path):
+        decoding = Decoding(method=method, beams=2, max_tokens=2, alternatives=1)
+        assert model.answer([query(0)], decoding)[0].cut_off
+
+
+def test_only_an_answer_without_an_end_token_is_cut_off():
+    end, padding = 1, 0
+    tokens = torch.tensor([[5, 6, 7], [5, end, padding], [5, 6, end]])
+    logits = tuple(torch.zeros(3, 9) for _ in range(3))
+    output = SimpleNamespace(sequences=tokens, logits=logits)
+    tokenizer = SimpleNamespace(batch_decode=lambda rows, **_: [" ".join(map(str, row)) for row in rows])
+    answers = [answer for (answer,) in read_generated(output, tokenizer, [end], per_question=1)]
+    assert [(answer.text, answer.cut_off) for answer in answers] == [("5 6 7", True), ("5", False), ("5 6", False)]
+    predictions = [to_prediction("1", [answer], 0) for answer in answers]
+    assert [one.cut_off for one in predictions] == [True, False, False]
 
 
 def test_another_picture_is_another_likelihood(tmp_path):

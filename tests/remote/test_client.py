@@ -45,7 +45,8 @@ def test_an_answer_that_was_cut_off_is_counted_and_noted(connect, fake, streamed
         fake.stream("There ", "is no")
         fake.events[-2] = fake.events[-2].replace('"stop"', '"length"')
     (query,) = questions(1, "Is it {}?")
-    assert model.submit(query, (lambda _: None) if streamed else None).result().answer == "There is no"
+    prediction = model.submit(query, (lambda _: None) if streamed else None).result()
+    assert (prediction.answer, prediction.cut_off) == ("There is no", True)
     assert model.usage.cut_off == 1
     assert model.notes == ("1 answer was cut off after 5 tokens; raise max_tokens in models.yaml",)
 

@@ -250,6 +250,15 @@ def test_a_stream_ends_where_the_client_says(server, fake):
         assert chunks[-1].usage.completion_tokens == len(text.split())
 
 
+def test_a_stream_that_the_engine_cut_off_ends_with_length(server, fake):
+    fake.stream("There ", "is no")
+    fake.events[-2] = fake.events[-2].replace('"stop"', '"length"')
+    chunks = streamed(server)
+    assert (content_of(chunks), chunks[-1].choices[0].finish_reason) == ("There is no", "length")
+    assert chunks[-1].medical_vqa["cut_off"]
+    assert streamed(server, stop="is")[-1].choices[0].finish_reason == "stop"
+
+
 def test_an_abstention_follows_what_was_streamed(server, fake):
     fake.stream("I cannot ", "interpret medical images.")
     chunks = streamed(server)

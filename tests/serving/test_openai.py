@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.server
 import json
 import threading
@@ -11,7 +12,7 @@ import live
 import numpy as np
 import openai
 import pytest
-from echo_model import Remembering, make_engine
+from echo_model import Echo, Remembering, make_engine
 from live import png
 
 from medical_vqa.schema.bundle_card import BundleCard
@@ -121,6 +122,52 @@ def test_an_answer_ends_where_the_client_says(client, sent, text, reason):
     assert (choice.message.content, choice.finish_reason) == (text, reason)
     chunks = [chunk.choices[0] for chunk in parameters(client, **sent, stream=True)]
     assert ("".join(chunk.delta.content or "" for chunk in chunks), chunks[-1].finish_reason) == (text, reason)
+
+
+class CutOff(Echo):
+    """Writes until its limit of tokens."""
+
+    def answer(self, queries, decoding):
+        return [dataclasses.replace(one, cut_off=True) for one in super().answer(queries, decoding)]
+
+
+@pytest.fixture(scope="module")
+def cut_off():
+    with (
+        live.serving(make_engine(CutOff())) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "reason"),
+    [
+        ({}, "60 What is it?", "length"),
+        ({"max_tokens": 4}, "60 What is it?", "length"),
+        ({"stop": "it"}, "60 What is ", "stop"),
+    ],
+)
+def test_an_answer_that_reached_the_model_s_limit_of_tokens_ends_with_length(cut_off, sent, text, reason):
+    reply = parameters(cut_off, **sent)
+    assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == (text, reason)
+    assert reply.medical_vqa["cut_off"]
+    chunks = list(parameters(cut_off, **sent, stream=True))
+    assert ("".join(c.choices[0].delta.content or "" for c in chunks), chunks[-1].choices[0].finish_reason) == (
+        text,
+        reason,
+    )
+
+
+def test_a_response_that_reached_the_model_s_limit_of_tokens_is_incomplete(cut_off):
+    reply = cut_off.responses.create(model="echo-1", input=items())
+    assert (reply.status, reply.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+def test_the_own_routes_say_that_an_answer_was_cut_off(cut_off):
+    address = str(cut_off.base_url).removesuffix("/v1/")
+    reply = live.request("POST", f"{address}/ask", files={"image_file": png(60)}, data={"question": "What is it?"})
+    assert reply.json()["cut_off"] is True
 
 
 def test_what_was_cut_off_is_not_counted(client):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DISCLAIMER = "Research software: not a medical device and not for diagnosis."
 
+_CUT_OFF = "ended at the limit of tokens (max_tokens) and not by itself: it may lack its end"
 _SIDES = {
     "patient": "left and right: the patient's; the patient's left is at the right of the picture",
     "picture": "left and right: those of the picture, as you look at it",
@@ -69,6 +70,8 @@ def series_lines(answer: SeriesAnswer) -> list[str]:
     lines = [str(answer)]
     if answer.abstained and answer.text:
         lines.append(f"Do not rely on this: {answer.text}")
+    if answer.cut_off:
+        lines.append(_CUT_OFF)
     if answer.confidence is not None:
         lines.append(f"confidence {per_cent(answer.confidence)}, mean of the slices")
     selection = "localized by the model" if answer.selection == "localized" else "evenly spread"
@@ -86,6 +89,8 @@ def answer_lines(answer: Answer) -> list[str]:
     lines = [str(answer)]
     if answer.abstained and answer.text:
         lines.append(f"Do not rely on this: {answer.text}")
+    if answer.cut_off:
+        lines.append(_CUT_OFF)
     if answer.confidence is not None:
         basis = " (agreement of several answers)" if answer.confidence_basis == "agreement" else ""
         lines.append(f"confidence {per_cent(answer.confidence)}{basis}")
@@ -112,7 +117,8 @@ def answer_table(answers: Mapping[str, Sequence[Answer] | MedicalVqaError]) -> s
         for answer in result:
             confidence = "none" if answer.confidence is None else per_cent(answer.confidence)
             basis = " (agreement)" if answer.confidence_basis == "agreement" else ""
-            rows.append((name, answer.question, str(answer), f"{confidence}{basis}"))
+            text = f"{answer} ({_CUT_OFF})" if answer.cut_off else str(answer)
+            rows.append((name, answer.question, text, f"{confidence}{basis}"))
     return aligned(rows, left=range(4))
 
 

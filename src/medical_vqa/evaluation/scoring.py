@@ -45,6 +45,7 @@ from medical_vqa.schema.results import (
 from medical_vqa.text import plain_letters
 
 _EMPTY = "empty answer, scored as wrong"
+_CUT_OFF = "answer that ended at the limit of tokens (max_tokens) and not by itself, scored as it is"
 _HOMOGLYPHS = "scored as wrong, yet looks like the reference: other characters that look the same, or invisible ones"
 
 
@@ -166,7 +167,7 @@ def score_answers(
 
 
 def answer_warnings(metric: Mean, table: AnswerTable) -> list[NamedRows]:
-    """Wrong answers that are empty, and those that differ from the reference only in characters that look alike.
+    """Wrong answers that are empty or look like the reference in other characters, and answers that were cut off.
 
     Args:
         metric: A metric of the texts of answer and reference.
@@ -185,7 +186,9 @@ def answer_warnings(metric: Mean, table: AnswerTable) -> list[NamedRows]:
         is_right = _full_score(metric, prediction, example)
         resembles[number] = not is_right and _full_score(metric, plain_prediction, plain_example)
     ids = table.examples.ids
-    reasons = (_EMPTY, empty), (_HOMOGLYPHS, resembles[table.answer_of])
+    cut_off = np.zeros(len(ids), bool)
+    cut_off[[row for row, one in table.predictions.further.items() if one.cut_off]] = True
+    reasons = (_EMPTY, empty), (_HOMOGLYPHS, resembles[table.answer_of]), (_CUT_OFF, cut_off)
     return [
         named_rows(reason, [ids[row] for row in np.flatnonzero(rows).tolist()])
         for reason, rows in reasons

@@ -136,6 +136,9 @@ class Answer:
 
     confidence_basis: str | None = None
     """What the confidence of a remote model was computed from: ``probability`` or ``agreement``; None for others."""
+    cut_off: bool = False
+    """Whether the text ended at the limit of tokens (``decoding.max_tokens`` of the recipe, ``max_tokens`` in
+    ``models.yaml``) and not by itself, so that it may lack its end."""
     others_seen: tuple[ImageView, ...] = ()
     """The same as `seen` of the further pictures of the question, in order."""
 
@@ -161,6 +164,7 @@ class Answer:
             "side": self.side,
             "evidence": [item.model_dump(mode="json") for item in self.evidence],
             "confidence_basis": self.confidence_basis,
+            "cut_off": self.cut_off,
             "seen": self.seen.to_dict(),
             "others_seen": [view.to_dict() for view in self.others_seen],
             "model": self.model,
@@ -243,6 +247,7 @@ def ask(
                     suggestions=guarded.abstention.suggestions,
                     evidence=guarded.evidence,
                     confidence_basis=guarded.prediction.confidence_basis,
+                    cut_off=guarded.prediction.cut_off,
                     others_seen=others_seen,
                 )
             )

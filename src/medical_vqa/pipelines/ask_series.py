@@ -83,6 +83,8 @@ class SeriesAnswer:
     """Name of the model."""
     files: tuple[tuple[int, int], ...] = ()
     """Number of the file and of the frame in it of each slice that the model received, from 0; empty: not known."""
+    cut_off: bool = False
+    """Whether the text ended at the limit of tokens and not by itself, as in `Answer`."""
 
     def __str__(self) -> str:
         return self.reason or "" if self.abstained else self.text
@@ -96,6 +98,7 @@ class SeriesAnswer:
             "confidence": None if self.confidence is None else round(self.confidence, 6),
             "abstained": self.abstained,
             "reason": self.reason,
+            "cut_off": self.cut_off,
             "selection": self.selection,
             "slice_numbers": list(self.slice_numbers),
             "slices": [asdict(one) for one in self.slices],
@@ -227,6 +230,7 @@ def _answer(pictures: _Pictures, source: Path, question: str, number: int) -> Se
         ImageView.of(source, pictures.frame(indices[len(indices) // 2])),
         loaded.card.name,
         pictures.files(indices),
+        any(one.prediction.cut_off for one in guarded if one.prediction.answer == text),
     )
 
 

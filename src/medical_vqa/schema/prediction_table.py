@@ -139,7 +139,7 @@ class PredictionColumns:
         self.further |= {
             number: row
             for number, row in enumerate(rows, first)
-            if row.judged_right is not None or row.confidence_basis is not None or row.guards is not None
+            if row.judged_right is not None or row.confidence_basis is not None or row.guards is not None or row.cut_off
         }
 
     def add_columns(

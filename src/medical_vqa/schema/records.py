@@ -212,6 +212,8 @@ class Prediction:
     several answers; null without one, and for a local model, whose confidence is a probability."""
     guards: GuardRecord | None = None
     """Decision of the guards; null, and not in the file, where they were not asked."""
+    cut_off: bool = False
+    """Whether the text ended at the limit of tokens (``max_tokens``) and not by itself; not in the file where false."""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -229,6 +231,9 @@ class Prediction:
             raise DataError(f"prediction {id_!r}: judged_right is {judged_right!r}; give true, false or null")
         if basis not in (None, *_BASES):
             raise DataError(f"prediction {id_!r}: confidence_basis is {basis!r}; give {' or '.join(_BASES)}, or null")
+        cut_off = row.get("cut_off", False)
+        if not isinstance(cut_off, bool):
+            raise DataError(f"prediction {id_!r}: cut_off is {_excerpt(cut_off)}; give true or false")
         return cls(
             id_,
             answer,
@@ -238,6 +243,7 @@ class Prediction:
             judged_right,
             basis,
             _guard_record(id_, row.get("guards")),
+            cut_off,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -252,6 +258,7 @@ class Prediction:
             "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
             **({} if self.judged_right is None else {"judged_right": self.judged_right}),
             **basis,
+            **({"cut_off": True} if self.cut_off else {}),
         }
         return row if self.guards is None else row | {"guards": asdict(self.guards)}
 

@@ -84,6 +84,8 @@ class GeneratedAnswer:
     """Text without special tokens."""
     confidence: float
     """exp of the mean log-probability of its tokens, the end token included; in [0, 1]."""
+    cut_off: bool = False
+    """Whether it has no end token, because the limit of tokens was reached."""
 
 
 def isolate_special_tokens(network: Any, generating: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -162,7 +164,10 @@ def read_generated(
         [row[in_answer].tolist() for row, in_answer in zip(new, counted & ~is_end, strict=True)],
         skip_special_tokens=True,
     )
-    answers = [GeneratedAnswer(text, min(1.0, value)) for text, value in zip(texts, mean.exp().tolist(), strict=True)]
+    answers = [
+        GeneratedAnswer(text, min(1.0, value), not ended)
+        for text, value, ended in zip(texts, mean.exp().tolist(), is_end.any(1).tolist(), strict=True)
+    ]
     return [answers[start : start + per_question] for start in range(0, len(answers), per_question)]
 
 
@@ -187,7 +192,8 @@ def to_prediction(id_: str, answers: Sequence[GeneratedAnswer], alternatives: in
         text = answer.text.strip()
         if text != best.text.strip():
             others.setdefault(text, answer.confidence)
-    return Prediction(id_, best.text.strip(), best.text, best.confidence, tuple(others.items())[:alternatives])
+    alternative = tuple(others.items())[:alternatives]
+    return Prediction(id_, best.text.strip(), best.text, best.confidence, alternative, cut_off=best.cut_off)
 
 
 def rank_candidates(

@@ -193,6 +193,7 @@ class RemoteModel(RemoteFamily):
             certainty.value,
             certainty.alternatives,
             confidence_basis=certainty.basis,
+            cut_off=reply.finish_reason == "length",
         )
 
     def check(self) -> None:

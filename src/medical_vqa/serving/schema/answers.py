@@ -73,6 +73,10 @@ class Answer(Wire):
         description="For a remote model, what the confidence was computed from: the probabilities of its tokens, or "
         "the agreement of several answers.",
     )
+    cut_off: bool = Field(
+        False,
+        description="Whether the answer ended at the model's limit of tokens and not by itself: it may lack its end.",
+    )
     alternatives: list[Alternative] = Field(default_factory=list, description="The next best answers, best first.")
     abstained: bool = Field(False, description="Whether the model abstains: the answer should not be relied on.")
     reason: str | None = Field(None, description="One sentence, why the model abstains; null when it answers.")

@@ -238,7 +238,11 @@ def _combined(results: Sequence[EngineAnswer]) -> tuple[EngineAnswer, int]:
     best = max(places, key=fitness)
     one = results[best]
     prediction = dataclasses.replace(
-        one.answer.prediction, answer=text, confidence=confidence, alternatives=alternatives
+        one.answer.prediction,
+        answer=text,
+        confidence=confidence,
+        alternatives=alternatives,
+        cut_off=any(prediction.cut_off for prediction in predictions if prediction.answer == text),
     )
     over_slices = EngineAnswer(
         dataclasses.replace(one.answer, prediction=prediction),

@@ -38,6 +38,7 @@ def wire_answer(
         answer=prediction.answer,
         confidence=prediction.confidence,
         confidence_basis=prediction.confidence_basis,
+        cut_off=prediction.cut_off,
         turns_read=turns_read,
         alternatives=[
             Alternative.model_construct(answer=other, confidence=confidence)

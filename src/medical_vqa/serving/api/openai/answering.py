@@ -32,7 +32,7 @@ class Result:
     answer: Answer | None = None
     """The full answer; None where no image was sent."""
     finish_reason: FinishReason = "stop"
-    """``length`` where the client's limit has cut it off."""
+    """``length`` where the client's limit or the model's own has cut it off."""
 
     @property
     def usage(self) -> Usage:
@@ -74,9 +74,17 @@ async def answer_conversation(
 def _ended(message: ChatMessage, prepared: Prepared, end: End, answer: Answer | None = None) -> Result:
     reason: FinishReason = "stop"
     if message.content is not None:
-        content, reason = end.cut(message.content)
+        content, reason = ended(message.content, end, answer)
         message = message.model_copy(update={"content": content})
     return Result(message, prepared.words, prepared.ignored, answer, reason)
+
+
+def ended(text: str, end: End, answer: Answer | None) -> tuple[str, FinishReason]:
+    """A text up to its end, and why it ends there: also ``length`` where the model wrote to its own limit of tokens."""
+    content, reason = end.cut(text)
+    if content == text and answer is not None and answer.cut_off:
+        return content, "length"
+    return content, reason
 
 
 def message_of(answer: Answer, schema: OutputSchema | None) -> ChatMessage:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from medical_vqa.serving.api.openai.answering import Result, message_of, usage_of
+from medical_vqa.serving.api.openai.answering import Result, ended, message_of, usage_of
 from medical_vqa.serving.api.openai.chat_types import ChatReply, ChatRequest, Choice
 from medical_vqa.serving.api.openai.conversation import Prepared
 from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
@@ -84,7 +84,7 @@ async def live_events(service: Service, request: ChatRequest, prepared: Prepared
                 yield BEAT
                 continue
             if isinstance(part, Answer):
-                text, reason = request.end.cut(_whole_text(part, written))
+                text, reason = ended(_whole_text(part, written), request.end, part)
             else:
                 text = request.end.cut_unfinished(part)
             if text.startswith(written) and text != written:

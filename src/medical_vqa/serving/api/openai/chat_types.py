@@ -175,7 +175,10 @@ class Choice(BaseModel):
     index: int = 0
     message: ChatMessage
     logprobs: dict[str, Any] | None = None
-    finish_reason: FinishReason = Field("stop", description="length: cut off after so many words as were asked for.")
+    finish_reason: FinishReason = Field(
+        "stop",
+        description="length: cut off after so many words as were asked for, or at the model's own limit of tokens.",
+    )
 
 
 class Usage(BaseModel):
