@@ -241,6 +241,60 @@ def test_a_question_about_a_picture_of_another_kind_is_withheld():
     assert ask(model, "Which organ does this CT show?", references=reference())[0].abstention.code is None
 
 
+class LessSure(Fake):
+    """A fake that is as sure of every answer as it is told, trained on open and closed questions for modality."""
+
+    def __init__(self, sure, **answers):
+        modality = "What modality is used to take this image?"
+        closed = ("Is this a CT?", "Is this an MRI?", "Is this a X-Ray?")
+        is_ct = {"is_this_a_ct": "Yes", "is_this_an_mri": "No", "is_this_a_x-ray": "No"}
+        super().__init__(**({"what_modality_is_used_to_take_this_image": "CT"} | is_ct | answers))
+        self.sure = sure
+        self.question_bank = QuestionBank(
+            [
+                TrainingQuestion(modality, "Modality", 9, ("ct", "mri")),
+                *(TrainingQuestion(text, "Modality", 3, ("yes", "no")) for text in closed),
+            ]
+        )
+
+    def answer(self, queries, decoding):
+        return [replace(answer, confidence=self.sure) for answer in super().answer(queries, decoding)]
+
+
+@pytest.mark.parametrize("question", ["What modality is used to take this image?", "Is this a CT?", "CT or MRI?"])
+@pytest.mark.parametrize(
+    ("sure", "answers", "against"),
+    [
+        (0.7, {}, None),
+        (0.7, {"is_this_an_mri": "Yes"}, {"opposite": "Is this an MRI?", "other_answer": "Yes"}),
+        (0.7, {"is_this_a_ct": "No"}, {"opposite": "Is this a CT?", "other_answer": "No"}),
+        (0.95, {"is_this_an_mri": "Yes"}, None),
+    ],
+)
+def test_a_kind_of_which_the_model_is_not_sure_is_shown_where_each_kind_by_itself_confirms_it(
+    question, sure, answers, against
+):
+    (answer,) = ask(LessSure(sure, **answers), question, references=reference())
+    assert answer.abstention.code == (None if against is None else "other_answer_excludes")
+    assert dict(answer.abstention.arguments) == (against or {})
+
+
+def test_a_no_to_a_kind_needs_no_more_than_the_no_to_that_kind_by_itself():
+    model = LessSure(0.7, is_this_an_mri="Yes")
+    answers = ask(model, "Is it an X-ray?", "Is it an MRI?", "Is it a CT?", references=reference())
+    assert [answer.abstention.abstained for answer in answers] == [False, True, True]
+    assert answers[0].prediction.answer == "No"
+
+
+def test_a_weighting_is_withheld_where_it_is_not_certain_that_the_picture_is_an_mri():
+    (answer,) = ask(
+        LessSure(0.7, what_modality_is_used_to_take_this_image="MRI", is_this_an_mri="Yes"),
+        "What is the weighting of this MRI?",
+        references=reference(),
+    )
+    assert dict(answer.abstention.arguments) == {"opposite": "Is this a CT?", "other_answer": "Yes"}
+
+
 def test_a_header_that_the_model_contradicts_is_refused_and_one_that_it_confirms_is_not():
     question = "what modality is used to take this image"
     for seen, code in (("CT", "modality_contradicts_header"), ("X-Ray", None)):

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from medical_vqa.models.base import Query, VqaModel
-from medical_vqa.models.guards.abstention import AbstentionDecision, abstain
+from medical_vqa.models.guards.abstention import AbstentionDecision, abstain, calibrated
 from medical_vqa.models.guards.contradiction import disagreement, related_questions
 from medical_vqa.models.guards.pictures.comparison import PictureComparison
 from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
 from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
 from medical_vqa.models.guards.related_answers import (
+    confirming_questions,
     decisive_questions,
     disagrees,
     free_wording_questions,
     leaves_no_answer,
+    unconfirmed,
 )
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import is_no, presupposes_finding
@@ -75,9 +77,11 @@ class AnswerChecks:
         presence = tuple(text for text in presence_questions(question) if bank is None or text in bank)
         values = tuple(claim.open_question for claim in value_claims(question))  # of organs that training may not name
         free = free_wording_questions(question) if bank is None or question not in bank else ()
-        others = (*decisive_questions(question), *presupposed_kind(question), *free)
+        confirming = confirming_questions(question)
+        others = (*decisive_questions(question), *presupposed_kind(question), *free, *confirming)
         decisive = tuple(text for text in others if bank is not None and (text in bank or text in values))
-        texts = tuple(text for text in dict.fromkeys((*texts, *presence, *decisive)) if text != question)
+        texts = tuple(dict.fromkeys((*texts, *presence, *decisive)))
+        texts = tuple(text for text in texts if text != question or text in confirming)
         if bank is None:
             return texts
         known = bank.words | set(words(question))
@@ -127,12 +131,23 @@ class AnswerChecks:
                 return decision
         if (decision := related_decision(query.question, answer.answer, related)) is not None:
             return decision
+        if (against := self._unconfirmed(query.question, answer, related)) is not None:
+            text, other_answer = against
+            return abstain("other_answer_excludes", {"opposite": text, "other_answer": other_answer})
         if (row := self._unreliable(query.question, image_type)) is not None:
             return _unreliable_decision(row)
         if dependence is None or dependence.changes_answer or not self.must_depend_on_image(query.question):
             return None
         compared = self._reference_answers.has_pictures(image_type)
         return abstain("picture_does_not_matter" if compared else "same_answer_without_picture", {})
+
+    def _unconfirmed(
+        self, question: str, answer: Prediction, related: Mapping[str, Prediction]
+    ) -> tuple[str, str] | None:
+        """What speaks against the kind of picture that an answer is about, where the model is not sure of it."""
+        if self._card.calibration is None:
+            return None
+        return unconfirmed(question, answer, {text: calibrated(other, self._card) for text, other in related.items()})
 
     def _unreliable(self, question: str, image_type: str) -> TypeReliability | None:
         """The row of the question's finding or type on this modality that is not above its baseline.
@@ -160,6 +175,7 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
     """
     presence, decisive = presence_questions(question), decisive_questions(question)
     presupposed, free = presupposed_kind(question), free_wording_questions(question)
+    confirming = frozenset(confirming_questions(question)) - frozenset(decisive)
     for text, other in related.items():
         arguments = {"opposite": text, "answer": answer, "other_answer": other.answer}
         if leaves_no_answer(question, text, other.answer):
@@ -170,7 +186,7 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         elif text in free:
             if text == largest_organ_question(question) and is_no(answer) and names_as_largest(question, other.answer):
                 return abstain("other_answer_excludes", {"opposite": text, "other_answer": other.answer})
-        elif text in presupposed:
+        elif text in presupposed or text in confirming:
             continue
         elif text in decisive:  # the answer follows from it, or is surer
             if disagrees(answer, other.answer) and not presence_claims(question):  # of several, one may be absent

@@ -48,6 +48,23 @@ _OPEN_QUESTIONS: dict[Attribute, tuple[str, str]] = {
     "plane": ("What is the scanning plane of this image?", "这个图像的扫描平面是什么?"),
     "body part": (BODY_PART_QUESTION, "这个图像属于身体的哪个部位?"),
 }
+_CLOSED_QUESTIONS: dict[Attribute, dict[str, str]] = {
+    "modality": {"Is this a CT?": "ct", "Is this an MRI?": "mri", "Is this a X-Ray?": "x-ray"},
+    "weighting": {
+        "Is this an MRI image with T1 weighted?": "t1",
+        "Is this an MRI image with T2 weighted?": "t2",
+        "这是T1加权的核磁共振图像吗?": "t1",
+        "这是T2加权的核磁共振图像吗?": "t2",
+    },
+    "body part": {
+        "Is this a study of the chest?": "chest",
+        "Is this a study of the abdomen?": "abdomen",
+        "Is this a study of the head?": "head",
+        "Is this a study of the neck?": "neck",
+        "Is this a study of the pelvic cavity?": "pelvis",
+    },
+}
+"""Yes or no questions for one kind, as training asks them; of weightings in both languages, for it asks few."""
 _ONE_OF = {
     attribute: re.compile(
         "|".join(rf"(?P<v{n}>(?<![a-z0-9])(?:{name})(?![a-z0-9]))" for n, name in enumerate(names.values()))
@@ -172,6 +189,25 @@ def presupposed_kind(question: str) -> Mapping[str, tuple[Attribute, frozenset[s
         for attribute in attributes
         if attribute in words
     }
+
+
+@lru_cache(maxsize=4096)
+def kind_attributes(question: str) -> Mapping[Attribute, str]:
+    """The attributes of a picture that the answer to a question states or follows from, with the open question of each.
+
+    A question takes some of them for granted (``What weighting has this MRI?``: the modality).
+    """
+    choice, kind = kind_choice(question), kind_question(question)
+    stated = {claim.attribute: claim.open_question for claim in kind_claims(question)}
+    stated |= {one.attribute: one.open_question for one in (choice, kind) if one is not None}
+    if not stated:
+        return {}
+    return {attribute: text for text, (attribute, _) in presupposed_kind(question).items()} | stated
+
+
+def closed_questions(attribute: Attribute) -> Mapping[str, str]:
+    """Yes or no questions for one kind each, with the kind; a picture is of one kind where one of them has a yes."""
+    return _CLOSED_QUESTIONS.get(attribute, {})
 
 
 class Claim(Protocol):
