@@ -19,17 +19,23 @@ from pathlib import Path
 
 import psutil
 import pytest
+from echo_model import make_engine
 from live import PATIENCE, SOURCE, png
 from PIL import Image
 
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.preprocessing import PictureSpec
-from medical_vqa.errors import ImageError
+from medical_vqa.errors import ConfigError, ImageError
+from medical_vqa.pipelines import serve
+from medical_vqa.serving import server
 from medical_vqa.serving.decoding import process as decoding_process
 from medical_vqa.serving.decoding import upload
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
 from medical_vqa.serving.decoding.upload import DecodeJob, decode
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.service.decoders import Decoders
+from medical_vqa.serving.service.service import Service
+from medical_vqa.serving.settings import read_settings
 
 SPEC = PictureSpec(side=8)
 MEBIBYTE = 1 << 20
@@ -121,6 +127,29 @@ def test_a_pool_that_is_closed_while_its_processes_start_leaves_none():
     pool.close()
     for starting in set(threading.enumerate()) - threads:
         starting.join(PATIENCE)
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_decoders_start_before_the_model_is_loaded_and_are_those_of_the_server(monkeypatch):
+    """The first upload otherwise waited until they had imported what they need."""
+    events: list[tuple[str, object]] = []
+    monkeypatch.setattr(Decoders, "start", lambda self: events.append(("decoders", self)))
+    monkeypatch.setattr(serve, "build_engine", lambda _: events.append(("model", None)))
+    monkeypatch.setattr(server, "run", lambda *_, decoders, **__: events.append(("server", decoders)))
+    serve.serve(read_settings({}))
+    assert [name for name, _ in events] == ["decoders", "model", "server"]
+    assert events[0][1] is events[2][1]
+    assert Service(make_engine(), read_settings({}), decoders=events[0][1])._decoders is events[0][1]
+
+
+def test_a_server_whose_model_cannot_be_loaded_leaves_no_decoder(monkeypatch):
+    def fail(_):
+        raise ConfigError("there is no such model")
+
+    before = set(multiprocessing.active_children())
+    monkeypatch.setattr(serve, "build_engine", fail)
+    with pytest.raises(ConfigError, match="no such model"):
+        serve.serve(read_settings({}))
     assert set(multiprocessing.active_children()) <= before
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import live
 import pytest
 from echo_model import make_engine
+from fastapi import routing
 from starlette.types import Message
 
 from medical_vqa.serving.api.openai import chat
@@ -206,3 +207,15 @@ def test_what_a_refused_request_held_is_freed_at_once_and_not_with_the_next_coll
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+def test_no_request_waits_until_the_routes_are_worked_out(monkeypatch):
+    """FastAPI puts that off until a first request, which kept the event loop for more than a tenth of a second."""
+    calls: list[str] = []
+    worked_out = routing.get_dependant
+    monkeypatch.setattr(routing, "get_dependant", lambda **rest: calls.append(rest["path"]) or worked_out(**rest))
+    with live.serving(make_engine()) as url, live.client_of(base_url=url) as client:
+        prepared = len(calls)
+        for path in ("/model", "/series", "/images/a/view", "/conversations", "/nothing"):
+            client.get(path)
+    assert len(calls) == prepared > 20

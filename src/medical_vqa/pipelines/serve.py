@@ -68,15 +68,22 @@ def _serve_here(
 ) -> None:
     from medical_vqa.serving.engine.remote import RemoteEngine
     from medical_vqa.serving.server import run
+    from medical_vqa.serving.service.decoders import Decoders
 
-    engine = build_engine(settings)
-    if isinstance(engine, RemoteEngine):
-        engine.check()  # before anything listens, so that a wrong key or name is one sentence
+    decoders = Decoders(settings)
+    decoders.start()  # before the model is loaded, which takes as long, so that the first upload waits for neither
+    try:
+        engine = build_engine(settings)
+        if isinstance(engine, RemoteEngine):
+            engine.check()  # before anything listens, so that a wrong key or name is one sentence
+    except BaseException:
+        decoders.close()
+        raise
 
     def load_model(name: str, metrics: Metrics) -> Engine | RemoteEngine:
         return build_engine(settings.model_copy(update={"model": name, "base_url": None}), metrics)
 
-    run(engine, settings, announce, load_model, listener=listener)
+    run(engine, settings, announce, load_model, listener=listener, decoders=decoders)
 
 
 def build_engine(settings: Settings, metrics: Metrics | None = None) -> Engine | RemoteEngine:

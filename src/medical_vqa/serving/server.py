@@ -24,6 +24,7 @@ from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.http_protocol import limited_protocol
 from medical_vqa.serving.logs import configure_logging
 from medical_vqa.serving.models import LoadModel
+from medical_vqa.serving.service.decoders import Decoders
 from medical_vqa.serving.settings import Settings
 
 _LOG = structlog.get_logger("medical_vqa.serving")
@@ -42,6 +43,7 @@ def run(
     load_model: LoadModel | None = None,
     *,
     listener: socket.socket | None = None,
+    decoders: Decoders | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; running requests are then answered within `settings.drain_timeout` seconds.
 
@@ -51,6 +53,7 @@ def run(
         announce: Receives the server's address once it listens there.
         load_model: Loads further models; None: there will be none.
         listener: Where to accept connections; None: at the address of the settings.
+        decoders: Decode the uploads, perhaps started already; None: new ones.
 
     Raises:
         ConfigError: The address is in use or the store is unavailable.
@@ -58,7 +61,7 @@ def run(
     configure_logging(settings.log_level, style=settings.log_format)
     _return_freed_memory()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    app = create_app(engine, settings, load_model=load_model)
+    app = create_app(engine, settings, load_model=load_model, decoders=decoders)
     app.state.service.store.check()
     listener = listener or listen(settings)
     if announce is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,7 @@ from medical_vqa.serving.middleware.stack import middleware_stack
 from medical_vqa.serving.models import LoadModel, Models
 from medical_vqa.serving.problems import leave_errors_to_the_outermost_layer
 from medical_vqa.serving.rate_limit import RateLimiter
+from medical_vqa.serving.service.decoders import Decoders
 from medical_vqa.serving.service.service import Service
 from medical_vqa.serving.settings import Settings
 
@@ -43,6 +45,7 @@ def create_app(
     store: ImageStore | None = None,
     *,
     load_model: LoadModel | None = None,
+    decoders: Decoders | None = None,
 ) -> FastAPI:
     """The application; it starts the engine when it starts, and closes it when it ends.
 
@@ -51,12 +54,13 @@ def create_app(
         settings: Limits, keys, and what is served.
         store: Where uploads live; None: the one that `settings.store` names.
         load_model: Loads further models; None: there will be none.
+        decoders: Decode the uploads, perhaps started already; None: new ones. They are closed when it ends.
 
     Raises:
         ConfigError: The store's address makes no sense.
         MissingDependencyError: A package for the store or for tracing is not installed.
     """
-    service = Service(engine, settings, store)
+    service = Service(engine, settings, store, decoders)
     models = Models(service, load_model)
     jobs = Jobs(settings.jobs, models) if settings.jobs is not None else None
     rate_limiter = RateLimiter(settings.rate_limit, settings.store)
@@ -66,7 +70,7 @@ def create_app(
         async with AsyncExitStack() as closing:  # also where another cannot start, or cannot be closed
             closing.push_async_callback(rate_limiter.close)
             closing.push_async_callback(models.close)
-            await models.start(settings.further_models)
+            await asyncio.gather(models.start(settings.further_models), asyncio.to_thread(_prepare_routes, app))
             if jobs is not None:
                 closing.push_async_callback(jobs.close)
                 jobs.start()
@@ -123,6 +127,13 @@ def create_app(
             return Response(engine.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _prepare_routes(app: FastAPI) -> None:
+    """Have FastAPI work out what each route needs, which it puts off until a first request, and all others wait."""
+    scope = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(scope)
 
 
 def _telemetry(*, enabled: bool) -> TelemetryConfig:

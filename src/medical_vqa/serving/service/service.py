@@ -41,18 +41,25 @@ _VIEWS_AT_ONCE = 2  # pictures and slices that are read and drawn: with more, qu
 class Service:
     """Accepts uploads, and answers questions about them with one model: `questions`."""
 
-    def __init__(self, engine: Engine | RemoteEngine, settings: Settings, store: ImageStore | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine | RemoteEngine,
+        settings: Settings,
+        store: ImageStore | None = None,
+        decoders: Decoders | None = None,
+    ) -> None:
         """Set everything up without starting it.
 
         Args:
             engine: Answers the questions.
             settings: Limits and sizes.
             store: Where uploads live; None: the one that `settings.store` names.
+            decoders: Decode the uploads; None: those of the settings.
         """
         self.settings = settings
         self.store = store or open_store(settings.store, ttl=settings.store_ttl, max_bytes=settings.store_bytes)
         self.store_calls = StoreCalls(self.store)
-        self._decoders = Decoders(settings)
+        self._decoders = decoders or Decoders(settings)
         self._view_turns = FairTurns(_VIEWS_AT_ONCE, settings.queue_size, settings.deadline)
         self._audit = Audit(settings)
         self._store_checked_at = -math.inf
