@@ -58,6 +58,20 @@ class ModelError(MedicalVqaError):
     """A model cannot be built, or received a question that it does not take."""
 
 
+class ContextLengthError(ModelError):
+    """A question, with what precedes it, is longer than the model reads."""
+
+    def __init__(self, message: str, for_client: str = "") -> None:
+        """Describe the error.
+
+        Args:
+            message: For the person who runs the model.
+            for_client: The same for a client of a server, who cannot change the model's settings; empty: the message.
+        """
+        super().__init__(message)
+        self.for_client = for_client or message
+
+
 class EndpointError(ModelError):
     """A remote model cannot be asked: its address, key or name is wrong, or it sees no pictures."""
 

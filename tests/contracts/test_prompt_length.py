@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medical_vqa.errors import ModelError
+from medical_vqa.errors import ContextLengthError, ModelError
 from medical_vqa.models.guards.abstention import abstention_decision
 from medical_vqa.schema.bundle_card import BundleCard, Decoding
 
@@ -29,9 +29,11 @@ def model(request, written):
 def test_a_question_beyond_the_positions_is_refused_with_the_numbers(model, method):
     long = replace(queries(model)[0], question="Is it white? " * (model.context // 13))
     with pytest.raises(
-        ModelError, match=rf"'Is it white\? .*' takes \d+ tokens .* reads {model.context} in all: shorten"
-    ):
+        ContextLengthError, match=rf"'Is it white\? .*' takes \d+ tokens .* reads {model.context} in all: shorten"
+    ) as error:
         model.answer([queries(model)[1], long], Decoding(max_tokens=4, method=method))
+    assert "white" not in error.value.for_client and "max_tokens" not in error.value.for_client
+    assert f"the model reads {model.context} in all: shorten it, or leave" in error.value.for_client
 
 
 def test_prompt_and_answer_are_counted_together(model):

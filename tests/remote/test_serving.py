@@ -182,6 +182,19 @@ def test_a_wrong_key_or_name_is_the_engines_failure_and_not_the_questions(server
     assert sentence in problem["message"]
 
 
+def test_a_conversation_longer_than_the_engine_reads_has_openai_s_code_and_the_engine_s_numbers(server, fake):
+    words = "This model's maximum context length is 2048 tokens. However, you requested 3000 tokens."
+    fake.answer = lambda _: (400, {"error": {"message": words, "code": "context_length_exceeded"}})
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(model="m", messages=chat_messages())
+        assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+        assert "2048 tokens" in refused.value.body["message"]
+        with pytest.raises(openai.APIError) as within_the_stream:
+            list(client.chat.completions.create(model="m", messages=chat_messages(), stream=True))
+        assert (within_the_stream.value.code, within_the_stream.value.param) == ("context_length_exceeded", "messages")
+
+
 def test_a_server_with_a_wrong_name_does_not_start_and_says_why(fake, refused):
     fake.answer = lambda _: (404, {"error": {"message": "The model `m` does not exist"}})
     fake.models = ["medgemma"]
@@ -227,11 +240,14 @@ def test_openai_clients_read_turns_and_stream(server, fake):
 
 
 def streamed(server, **sent):
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="x", max_retries=0) as client:
+        return list(client.chat.completions.create(model="m", messages=chat_messages(), stream=True, **sent))
+
+
+def chat_messages():
     url = f"data:image/png;base64,{base64.b64encode(textured()).decode()}"
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is shown?"}]
-    messages = [{"role": "user", "content": parts}]
-    with openai.OpenAI(base_url=f"{server}/v1", api_key="x", max_retries=0) as client:
-        return list(client.chat.completions.create(model="m", messages=messages, stream=True, **sent))
+    return [{"role": "user", "content": parts}]
 
 
 def content_of(chunks):

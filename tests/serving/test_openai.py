@@ -15,6 +15,7 @@ import pytest
 from echo_model import Echo, Remembering, make_engine
 from live import png
 
+from medical_vqa.errors import ContextLengthError
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.api.openai import image_urls
 from medical_vqa.serving.api.openai.answering import message_of
@@ -157,6 +158,42 @@ def test_an_answer_that_reached_the_model_s_limit_of_tokens_ends_with_length(cut
         text,
         reason,
     )
+
+
+class Short(Echo):
+    """Reads no question that is called long."""
+
+    def answer(self, queries, decoding):
+        if any("long" in query.question for query in queries):
+            raise ContextLengthError(
+                "'Is it long?' takes 700 tokens", "the question takes 700 tokens; the model reads 512"
+            )
+        return super().answer(queries, decoding)
+
+
+def test_a_conversation_that_is_too_long_is_refused_with_openai_s_code_and_the_numbers():
+    with (
+        live.serving(make_engine(Short())) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for ask, param in (
+            (lambda: client.chat.completions.create(model="echo-1", messages=messages("Is it long?")), "messages"),
+            (
+                lambda: client.chat.completions.create(model="echo-1", messages=messages("Is it long?"), stream=True),
+                "messages",
+            ),
+            (lambda: client.responses.create(model="echo-1", input=items("Is it long?")), "input"),
+        ):
+            with pytest.raises(openai.BadRequestError) as refused:
+                ask()
+            error = refused.value
+            assert (error.status_code, error.code, error.type, error.param) == (
+                400, "context_length_exceeded", "invalid_request_error", param
+            )  # fmt: skip
+            assert error.body["message"] == "the question takes 700 tokens; the model reads 512"
+        reply = live.request("POST", f"{url}/ask", files={"image_file": png(60)}, data={"question": "Is it long?"})
+        assert (reply.status_code, reply.json()["detail"]["code"]) == (422, "invalid")
+        assert parameters(client).choices[0].message.content == "60 What is it?"
 
 
 def test_a_response_that_reached_the_model_s_limit_of_tokens_is_incomplete(cut_off):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from medical_vqa.errors import MedicalVqaError
+from medical_vqa.errors import ContextLengthError, MedicalVqaError, ModelError
 from medical_vqa.serving.schema.errors import ErrorCode
 
 _LONGEST_WAIT = 86_400.0  # seconds, in Retry-After
@@ -42,6 +42,17 @@ class ApiError(MedicalVqaError):
         self.message = message
         self.headers = dict(headers or {})
         self.param = param
+        self.is_context_length = False
+        """Whether the question is longer than the model reads, for which OpenAI's protocol has a code of its own."""
+
+
+def refused_by_model(error: ModelError) -> ApiError:
+    """422: the model does not take this question."""
+    if not isinstance(error, ContextLengthError):
+        return ApiError(422, "invalid", str(error))
+    refused = ApiError(422, "invalid", error.for_client)
+    refused.is_context_length = True
+    return refused
 
 
 def unknown_image() -> ApiError:

@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, Response
 
 from medical_vqa.errors import ModelError
-from medical_vqa.serving.errors import ApiError, internal_error, no_room
+from medical_vqa.serving.errors import ApiError, internal_error, no_room, refused_by_model
 from medical_vqa.serving.schema.common import BIRTH_DATE, MODEL_NAME, QUESTION, UID, WINDOW
 from medical_vqa.serving.schema.errors import ErrorCode, Problem, ProblemDetail
 
@@ -41,14 +41,22 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 def problem_response(error: ApiError, path: str = "") -> JSONResponse:
     """The response for an error; in OpenAI's format under ``/v1/``."""
-    content: dict[str, Any]
     if path.startswith("/v1/"):
-        default_type = "server_error" if error.status >= 500 else "invalid_request_error"
-        error_type = _OPENAI_TYPES.get(error.status, default_type)
-        content = {"error": {"message": error.message, "type": error_type, "param": error.param, "code": error.code}}
-    else:
-        content = Problem(detail=ProblemDetail(code=error.code, message=error.message)).model_dump()
+        status = 400 if error.is_context_length else error.status
+        return JSONResponse({"error": openai_error(error)}, status, error.headers)
+    content = Problem(detail=ProblemDetail(code=error.code, message=error.message)).model_dump()
     return JSONResponse(content, error.status, error.headers)
+
+
+def openai_error(error: ApiError) -> dict[str, Any]:
+    """An error in OpenAI's format."""
+    default_type = "server_error" if error.status >= 500 else "invalid_request_error"
+    return {
+        "message": error.message,
+        "type": _OPENAI_TYPES.get(error.status, default_type),
+        "param": error.param,
+        "code": "context_length_exceeded" if error.is_context_length else error.code,
+    }
 
 
 def to_api_error(error: BaseException) -> ApiError:
@@ -62,7 +70,7 @@ def to_api_error(error: BaseException) -> ApiError:
         errors = [to_api_error(part) for part in error.exceptions]
         return next((part for part in errors if part.status < 500), errors[0])
     if isinstance(error, ModelError):
-        return ApiError(422, "invalid", str(error))
+        return refused_by_model(error)
     if isinstance(error, RequestValidationError):
         return ApiError(422, "invalid", validation_message(error.errors()), param=validated_field(error.errors()))
     return _of_http(error) if isinstance(error, HTTPException) else internal_error()

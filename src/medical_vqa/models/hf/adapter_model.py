@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 
-from medical_vqa.errors import ModelError
+from medical_vqa.errors import ContextLengthError, ModelError
 from medical_vqa.models.augment import Augment
 from medical_vqa.models.base import Query, Vision
 from medical_vqa.models.hf.adapter_net import AdapterNet
@@ -204,7 +204,7 @@ class AdapterModel(PublishedNetwork):
         return getattr(config, "max_position_embeddings", None)
 
     def check_length(self, query: Query, prompt: int, answer: int) -> None:
-        """Raise `ModelError` when a question is too long for the positions of the language model.
+        """Raise `ContextLengthError` when a question is too long for the positions of the language model.
 
         Args:
             query: The question.
@@ -213,10 +213,13 @@ class AdapterModel(PublishedNetwork):
         """
         if self.context is not None and prompt + answer > self.context:
             start = query.question[:_QUOTED] + ("..." if len(query.question) > _QUOTED else "")
-            raise ModelError(
-                f"the question {start!r} takes {prompt:,} tokens with its pictures and what precedes it, and its "
-                f"answer up to {answer:,}; the model reads {self.context:,} in all: shorten it, leave earlier turns or "
-                "pictures out, or lower decoding.max_tokens"
+            numbers = (
+                f"takes {prompt:,} tokens with its pictures and what precedes it, and its answer up to {answer:,}; the "
+                f"model reads {self.context:,} in all: shorten it"
+            )
+            raise ContextLengthError(
+                f"the question {start!r} {numbers}, leave earlier turns or pictures out, or lower decoding.max_tokens",
+                f"the question {numbers}, or leave earlier turns or pictures out",
             )
 
     def to_device(self, batch: Batch) -> Batch:

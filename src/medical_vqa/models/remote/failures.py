@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from medical_vqa.errors import EndpointDownError, EndpointError, ModelError
+from medical_vqa.errors import ContextLengthError, EndpointDownError, EndpointError, ModelError
 from medical_vqa.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def refused(refusal: Refusal, endpoint: Endpoint) -> ModelError:
     if has_no_vision(refusal):
         return no_vision(endpoint)
     if _CONTEXT.search(words):
-        return ModelError(
+        return ContextLengthError(
             f"question and picture are longer than {endpoint.model} can read ({words}); use a smaller picture side, "
             "fewer turns, fewer max_tokens, or serve the model with a longer context"
         )

@@ -17,7 +17,7 @@ from medical_vqa.models.guards.steps import Steps
 from medical_vqa.serving.engine.answer_cache import AnswerCache, Key
 from medical_vqa.serving.engine.answers import ModelAnswer
 from medical_vqa.serving.engine.work import Task, Work
-from medical_vqa.serving.errors import ApiError, internal_error
+from medical_vqa.serving.errors import internal_error, refused_by_model
 
 Features = Mapping[str, Any]
 """Named tensors: torch's, or numpy's from a model that runs without torch."""
@@ -52,7 +52,7 @@ class Computation:
             if len(batch) > 1:
                 return [self.compute([work])[0] for work in batch]
             if isinstance(error, ModelError):
-                return [ApiError(422, "invalid", str(error))]
+                return [refused_by_model(error)]
             batch[0].context.run(_LOG.exception, "the model failed")
             return [internal_error()]
 

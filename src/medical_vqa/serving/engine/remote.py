@@ -37,7 +37,7 @@ from medical_vqa.models.questions.premises import BODY_PART_QUESTION
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine.answer_cache import Key
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer
-from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, shutting_down
+from medical_vqa.serving.errors import ApiError, deadline_exceeded, overloaded, refused_by_model, shutting_down
 from medical_vqa.serving.metrics import Metrics
 from medical_vqa.serving.schema.errors import ErrorCode
 from medical_vqa.text import squad_normalize
@@ -242,7 +242,7 @@ class RemoteEngine:
             code: ErrorCode = "engine_unavailable" if isinstance(error, EndpointDownError) else "engine_refused"
             raise ApiError(503, code, str(error), {"Retry-After": "5"}) from None
         except ModelError as error:
-            raise ApiError(422, "invalid", str(error)) from None
+            raise refused_by_model(error) from None
         finally:
             self._waiting -= 1
             still_stored = self._running.pop(request, None) is not None

@@ -65,7 +65,7 @@ async def answer_conversation(
     try:
         answer = await while_connected(request, work)
     except ApiError as error:
-        if error.code in ("not_an_image", "too_large", "unsupported_media_type"):
+        if error.code in ("not_an_image", "too_large", "unsupported_media_type") or error.is_context_length:
             error.param = field
         raise
     return _ended(message_of(answer, schema), prepared, end, answer)

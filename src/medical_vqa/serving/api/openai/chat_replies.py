@@ -15,6 +15,7 @@ from medical_vqa.serving.api.openai.chat_types import ChatReply, ChatRequest, Ch
 from medical_vqa.serving.api.openai.conversation import Prepared
 from medical_vqa.serving.api.streams import BEAT, OnText, texts_then_answer
 from medical_vqa.serving.errors import ApiError
+from medical_vqa.serving.problems import openai_error
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.service.service import Service
 
@@ -97,7 +98,9 @@ async def live_events(service: Service, request: ChatRequest, prepared: Prepared
                 if request.stream_options and request.stream_options.include_usage:
                     yield _event(header | {"usage": usage_of(prepared.words, written).model_dump()}, [])
     except ApiError as error:
-        yield f"data: {json.dumps({'error': {'message': error.message, 'code': error.code}}, ensure_ascii=False)}\n\n"
+        if error.is_context_length:
+            error.param = "messages"
+        yield f"data: {json.dumps({'error': openai_error(error)}, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"
 
 
