@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from forks import FAMILIES, ForkServer
 from PIL import Image
 from tiny_model import TINY_MODEL, Silent
 
@@ -81,6 +82,14 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(parse_recipe(content, origin="test"), folder, watcher=Silent())
     predict(load(folder, device="cpu"), split="validation")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Any:
+    """Runs commands that need torch and transformers in processes that have them imported."""
+    server = ForkServer(FAMILIES)
+    yield server
+    server.close()
 
 
 @pytest.fixture

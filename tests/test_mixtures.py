@@ -134,9 +134,11 @@ def test_the_plan_counts_the_steps_that_training_takes(recipe, tmp_path, watcher
 
 
 def test_a_run_of_a_mixture_that_was_killed_goes_on_exactly(recipe, tmp_path, watcher, monkeypatch):
-    mixed = recipe(mixture=[{"name": "talks", "weight": 1.5}], epochs=3, batch_size=32, checkpoint_minutes=0)
-    train(mixed, tmp_path / "one", watcher=watcher)
+    settings = {"mixture": [{"name": "talks", "weight": 1.5}], "epochs": 3, "batch_size": 64}
+    train(recipe(**settings), tmp_path / "one", watcher=watcher)
     losses = [(row["step"], row["loss"]) for row in Journal(tmp_path / "one").rows() if "loss" in row]
+
+    mixed = recipe(**settings, checkpoint_minutes=0)
 
     def kill(*, done: int, **_: Any) -> None:
         if done >= len(losses) // 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -185,7 +184,7 @@ WHOLE = {"lora": {"language": "full"}}
 )
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, watcher, monkeypatch, caplog):
-    settings = {"epochs": 3, "checkpoint_minutes": 0, "batch_size": 16, "evaluate_every": 9, "model": model}
+    settings = {"epochs": 3, "batch_size": 16, "evaluate_every": 9, "model": model}
     train(recipe(family, **settings), tmp_path / "whole", watcher=watcher)
     steps = losses(tmp_path / "whole")
 
@@ -194,15 +193,16 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, 
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(watcher, "step", lambda *, done, **_: kill() if done >= len(steps) // 2 else None)
-        train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+        train(recipe(family, checkpoint_minutes=0, **settings), tmp_path / "cut", watcher=watcher)
     checkpoint = Journal(tmp_path / "cut").checkpoint()
     assert checkpoint is not None
-    train(recipe(family, **settings), tmp_path / "cut", watcher=watcher)
+    train(recipe(family, checkpoint_minutes=0, **settings), tmp_path / "cut", watcher=watcher)
     assert losses(tmp_path / "cut") == steps
     assert "shared tensor" not in caplog.text
 
 
 @pytest.mark.slow
+@pytest.mark.enable_socket
 @pytest.mark.parametrize(
     ("family", "trained"),
     [
@@ -210,23 +210,16 @@ def test_a_run_that_was_killed_goes_on_exactly(recipe, family, model, tmp_path, 
         *(("chat", lora) for lora in ({}, VISION["lora"], PROJECTOR["lora"], WHOLE["lora"])),
     ],
 )
-def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path, watcher):
+def test_two_processes_take_the_steps_of_one(recipe, family, trained, tmp_path, watcher, forks):
     lora = {"lora": trained | {"dropout": 0.0}}
     settings = {"learning_rate": 1e-2, "grouping": "question", "epochs": 2, "micro_batch": 3}
     rows = len(SelectedDataset.open(select_rows(recipe())).rows("train"))
     whole = next(size for size in range(6, rows, 2) if rows % size == 1)  # one row is left over
     train(recipe(family, model=lora, batch_size=whole, **settings), tmp_path / "one", watcher=watcher)
     (tmp_path / "two.yaml").write_text(recipe(family, model=lora, batch_size=whole // 2, **settings).to_yaml())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "medical_vqa"]
-    done = subprocess.run(
-        [*command, "train", "two.yaml", "--run-dir", "two"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = ["-m", "medical_vqa", "train", "two.yaml", "--run-dir", "two"]
+    for done in forks.launch(2, words, tmp_path):
+        assert done.returncode == 0, done.stderr[-2000:]
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-4)
@@ -238,11 +231,11 @@ FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "T5Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
 }  # fmt: skip
 
 
 @pytest.mark.slow
+@pytest.mark.enable_socket
 @pytest.mark.parametrize(
     ("family", "trained", "layer"),
     [
@@ -254,24 +247,22 @@ FSDP = {
     ],
 )
 def test_weights_shared_out_take_the_steps_of_one_process_and_survive_a_kill(
-    recipe, family, trained, layer, tmp_path, watcher
+    recipe, family, trained, layer, tmp_path, watcher, forks
 ):
     rate = 1e-3 if trained == WHOLE["lora"] else 1e-2  # as docs/how-to/fine-tune.md says
     settings = {"model": {"lora": trained | {"dropout": 0.0}}, "learning_rate": rate, "epochs": 2}
     one = train(recipe(family, batch_size=16, **settings), tmp_path / "one", watcher=watcher)
     (tmp_path / "recipe.yaml").write_text(recipe(family, batch_size=8, **settings).to_yaml(), encoding="utf-8")
     script = Path(__file__).parent / "training" / "sharded.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", str(script)]
 
-    def launch(**changes: str) -> subprocess.CompletedProcess[str]:
-        words = [*command, "train", "recipe.yaml", "--run", "two"]
-        environment = os.environ | FSDP | {"FSDP_TRANSFORMER_CLS_TO_WRAP": layer} | changes
-        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)  # noqa: PLW1510 - the killed one fails
+    def launch(**changes: str) -> list[subprocess.CompletedProcess[str]]:
+        words = [script, "train", "recipe.yaml", "--run", "two"]
+        return forks.launch(2, words, tmp_path, **FSDP | {"FSDP_TRANSFORMER_CLS_TO_WRAP": layer} | changes)
 
-    assert launch(STOP_AFTER="8").returncode != 0
+    assert [stopped.returncode for stopped in launch(STOP_AFTER="8")] == [9, 9]
     assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["step-00000008"]
-    done = launch()
-    assert done.returncode == 0, done.stderr[-2000:]
+    for done in launch():
+        assert done.returncode == 0, done.stderr[-2000:]
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in found] == [step for step, _ in expected]
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-4)

@@ -1,8 +1,8 @@
 """Every snippet of the README and the documentation is executed, in the order of its page, or says why it is not.
 
 A page is executed in a folder that holds the recipes, an image ``scan.png``, the image of the sample that it is a copy
-of, and two small trained runs, ``runs/demo`` and ``runs/other``. An HTML comment before a fence marks what cannot run
-here, with the reason.
+of, and two small trained runs, ``runs/demo`` and ``runs/other``. What it trains for two epochs is as small. An HTML
+comment before a fence marks what cannot run here, with the reason.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 from ports import free_port
+
+import medical_vqa as mv
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,7 +51,8 @@ FENCE = re.compile(
 LANGUAGES = {"sh": "bash", "bash": "bash", "python": "python"}
 NOT_CODE = {"text", "yaml", "json", "toml", "csv", "js"}
 MINUTES = 10
-TINY = "--set model.picture.side=32 --set model.channels=[8,16] --set model.width=16 --set model.heads=2"
+TINY_OVERRIDES = {"model.picture.side": 32, "model.channels": [8, 16], "model.width": 16, "model.heads": 2}
+TINY = " ".join(f"--set {key}={value}".replace(", ", ",") for key, value in TINY_OVERRIDES.items())
 
 
 @dataclass(frozen=True)
@@ -114,21 +117,20 @@ def trained(tmp_path_factory):
     """Two runs with predictions, as a reader of the how-to guides has them."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
-    commands = "medical-vqa prepare slake-mini\n"
-    for seed, name in enumerate(("demo", "other")):
-        commands += (
-            f"medical-vqa train demo --run runs/{name} {TINY} --set training.epochs=1 --set training.seed={seed}\n"
-            f"medical-vqa predict runs/{name} --split validation\n"
-        )
-    subprocess.run(
-        ["bash", "-euc", commands], cwd=folder, env=environment(folder / "home"), check=True, capture_output=True
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MEDICAL_VQA_HOME", str(folder / "home"))
+        mv.prepare("slake-mini", progress=False)
+        for seed, name in enumerate(("demo", "other")):
+            changes = TINY_OVERRIDES | {"training.epochs": 1, "training.seed": seed}
+            run = mv.train("demo", run=f"runs/{name}", overrides=changes, progress=False)
+            mv.predict(run, split="validation", progress=False)
     return folder
 
 
 @pytest.fixture
-def folder(trained, tmp_path):
-    """A copy of the trained folder, with an image."""
+def folder(trained, tmp_path, forks):
+    """A copy of the trained folder, with an image, and the installed program as one that finds its libraries loaded."""
     place = tmp_path / "work"
     shutil.copytree(trained, place)
     for card in place.glob("runs/*/*.card.json"):
@@ -137,6 +139,8 @@ def folder(trained, tmp_path):
     for copy in (place / "scan.png", place / image):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / image, copy)
+    (tmp_path / "bin").mkdir()
+    forks.stand_in(tmp_path / "bin/medical-vqa", Path(sys.executable).with_name("medical-vqa"))
     return place
 
 
@@ -159,11 +163,14 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
 @pytest.mark.parametrize("page", EXECUTED_PAGES)
 def test_the_snippets_of_a_page_run_in_order(page, folder):
     port = free_port()
+    programs = f"{folder.parent / 'bin'}{os.pathsep}"
     variables = environment(folder / "home") | {"PORT": str(port)}
     servers: list[subprocess.Popen[bytes]] = []
     try:
         for snippet in (s for s in ALL if s.page == page and s.executed):
             code = snippet.code.replace("localhost:8000", f"127.0.0.1:{port}")
+            code = code.replace("--set training.epochs=2", f"--set training.epochs=2 {TINY}")
+            code = code.replace('"training.epochs": 2', f'"training.epochs": 2, **{TINY_OVERRIDES}')
             command = ["bash", "-euo", "pipefail", "-c", code]
             if snippet.language == "python":
                 command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code]
@@ -177,7 +184,13 @@ def test_the_snippets_of_a_page_run_in_order(page, folder):
                 wait_until_ready(servers[-1], port)
                 continue
             result = subprocess.run(
-                command, cwd=folder, env=variables, capture_output=True, text=True, timeout=60 * MINUTES, check=False
+                command,
+                cwd=folder,
+                env=variables | {"PATH": programs + variables["PATH"]},
+                capture_output=True,
+                text=True,
+                timeout=60 * MINUTES,
+                check=False,
             )
             assert result.returncode == 0, f"{page}:{snippet.line}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
     finally:

@@ -630,8 +630,10 @@ def test_two_threads_may_close_a_model(connect, fake):
 def test_an_interpreter_ends_while_a_callback_keeps_the_client():
     script = (
         "import threading\n"
+        "from medical_vqa.models.remote import client\n"
         "from medical_vqa.models.remote.endpoint import Endpoint\n"
         "from medical_vqa.models.remote.model import RemoteModel\n"
+        "client._CLOSE_SECONDS = 0.5\n"
         "model, began = RemoteModel(Endpoint('m', 'http://127.0.0.1:1/v1')), threading.Event()\n"
         "async def callback():\n"
         "    began.set()\n"

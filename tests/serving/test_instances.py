@@ -17,7 +17,7 @@ from shared_stores import bucket, redis_url
 from medical_vqa.serving.image_store import repository
 from medical_vqa.serving.image_store.memory import MemoryStore
 
-COUNTS = {"folder": 1000, "redis": 200, "s3": 60}
+COUNTS = {"folder": 300, "redis": 200, "s3": 60}
 
 
 @pytest.fixture(params=COUNTS)

@@ -518,14 +518,14 @@ def test_a_body_without_files_is_refused(client):
 
 
 def test_limits_say_which_setting_raises_them():
-    limits = live.settings(max_series_bytes=20_000, series_memory_bytes=64 << 20)
+    limits = live.settings(max_series_bytes=20_000, series_memory_bytes=64 << 20, max_upload_bytes=1 << 20)
     with live.serving(make_engine(), limits) as url, live.client_of(base_url=url) as client:
         reply = client.post("/series", files=series_files(bytes(30_000)))
         assert "raise MEDICAL_VQA_MAX_SERIES_BYTES" in problem(reply, 413, "too_large")
         huge = zipped([bytes(15 << 20)])
         reply = client.post("/series", files=series_files(huge))
         assert "raise MEDICAL_VQA_SERIES_MEMORY_BYTES" in problem(reply, 413, "too_large")
-        reply = client.post("/upload_image", files={"image_file": ("a", bytes(200 << 20))})
+        reply = client.post("/upload_image", files={"image_file": ("a", bytes(2 << 20))})
         assert "raise MEDICAL_VQA_MAX_UPLOAD_BYTES" in problem(reply, 413, "too_large")
 
 

@@ -109,12 +109,9 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     script = str(Path(__file__).with_name("line.py"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
-    def launch(folder, processes, batch_size):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        subprocess.run([*launcher, script, str(tmp_path / folder), str(batch_size)], check=True, env=environment)
-
-    launch("one", 1, 8)
-    launch("two", 2, 4)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for words in ([script, tmp_path / "one", "8"], [*launcher, script, tmp_path / "two", "4"]):
+        subprocess.run([sys.executable, *words], check=True, env=environment)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], rel=1e-5)
