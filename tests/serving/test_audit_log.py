@@ -16,7 +16,10 @@ from live import png
 from medical_vqa import cli
 from medical_vqa.errors import DataError
 from medical_vqa.serving.audit_log import AuditLog, verify
+from medical_vqa.serving.image_store.base import store_unavailable
+from medical_vqa.serving.image_store.memory import MemoryStore
 from medical_vqa.serving.middleware.access import hash_key
+from medical_vqa.serving.service import checks
 
 
 def records(folder):
@@ -144,6 +147,78 @@ def test_on_a_full_disk_nothing_is_answered_and_the_chain_stays_whole(tmp_path, 
     AuditLog(tmp_path).write("answer")
     assert [line["event"] for line in records(tmp_path)] == ["upload", "answer", "answer"]
     assert verify(tmp_path).count == 3
+
+
+def test_a_server_is_not_ready_while_its_audit_log_cannot_be_written(tmp_path, small_disk):
+    small_disk[0] = True
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path)) as url, live.client_of(base_url=url) as client:
+        assert client.get("/readyz").status_code == 200
+        small_disk[0] = False
+        assert client.post("/upload_image", files={"image_file": png()}).status_code == 503
+        for _ in range(2):
+            reply = client.get("/readyz")
+            assert (reply.status_code, reply.json()["detail"]["code"]) == (503, "not_ready")
+            assert "audit log" in reply.json()["detail"]["message"]
+        assert client.get("/healthz").status_code == 200
+        small_disk[0] = True
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/upload_image", files={"image_file": png()}).status_code == 200
+    assert verify(tmp_path).count == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "lock") == ["audit-000001.jsonl", "salt"]
+
+
+def test_readiness_notices_by_itself_that_the_audit_log_cannot_be_written(tmp_path, small_disk, monkeypatch):
+    monkeypatch.setattr(checks, "INTERVAL", 0.0)
+    small_disk[0] = True
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path)) as url:
+        statuses = []
+        for small_disk[0] in (True, False, True):
+            statuses.append(live.request("GET", f"{url}/readyz").status_code)
+    assert statuses == [200, 503, 200]
+
+
+def test_a_newest_file_that_cannot_be_opened_is_noticed(tmp_path):
+    log = AuditLog(tmp_path)
+    log.write("answer")
+    log.check()
+    (file,) = tmp_path.glob("*.jsonl")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(IsADirectoryError):
+        log.check()
+
+
+def test_what_cannot_be_recorded_is_not_deleted(tmp_path, small_disk):
+    small_disk[0] = True
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path)) as url, live.client_of(base_url=url) as client:
+        path = f"/images/{client.post('/upload_image', files={'image_file': png()}).json()['image_id']}"
+        conversation = f"/conversations/{client.post('/conversations').json()['id']}"
+        added = client.post(f"{conversation}/images", files={"image_file": png(50)}).json()["image"]["image_id"]
+        small_disk[0] = False
+        for one in (path, f"{conversation}/images/{added}"):
+            assert client.delete(one).status_code == 503
+        assert client.get(path).status_code == client.get(f"/images/{added}").status_code == 200
+        assert [case["image"]["image_id"] for case in client.get(conversation).json()["cases"]] == [added]
+        small_disk[0] = True
+        for one in (path, f"{conversation}/images/{added}"):
+            assert client.delete(one).status_code == 204
+        assert client.get(path).status_code == client.get(f"/images/{added}").status_code == 404
+    assert [line["event"] for line in records(tmp_path)] == ["upload", "upload", "delete", "delete"]
+
+
+def test_a_deletion_that_fails_after_its_line_gets_a_line_that_says_so(tmp_path):
+    class Stuck(MemoryStore):
+        def delete(self, image_id):
+            raise store_unavailable()
+
+    store = Stuck(ttl=None, max_bytes=1 << 20)
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path), store) as url:
+        image_id = live.request("POST", f"{url}/upload_image", files={"image_file": png()}).json()["image_id"]
+        assert live.request("DELETE", f"{url}/images/{image_id}").status_code == 503
+    lines = records(tmp_path)
+    assert [line["event"] for line in lines] == ["upload", "delete", "delete_failed"]
+    assert lines[2]["reason"] == "not_ready"
+    assert lines[1]["image"] == lines[2]["image"]
 
 
 def test_a_salt_that_a_full_disk_has_left_empty_is_written_again(tmp_path):

@@ -31,6 +31,8 @@ MAX_FILE_BYTES = 64 << 20
 _START = "0" * 64  # stands before the first line
 _SALT = "salt"
 _LOCK = "lock"
+_PROBE = "probe"
+_PROBE_BYTES = 64 * 1024  # more than most lines
 _TAIL = 1 << 20  # bytes: more than the longest line
 
 
@@ -101,6 +103,17 @@ class AuditLog:
             _append(self._file(), json.dumps(record, ensure_ascii=False).encode() + b"\n")
             self._end = ChainEnd(record["n"], record["hash"])
             self._written = _state(self._folder)
+
+    def check(self) -> None:
+        """Raise `OSError` where a line could not be written: the newest file, or the disk, takes none."""
+        with self._lock, file_lock(self._folder / _LOCK):
+            with self._file().open("ab"):
+                pass
+            probe = self._folder / _PROBE
+            try:
+                _append(probe, bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
 
     def _follow(self) -> None:
         """Continue behind what another process has written since; lines that were removed still break the chain."""

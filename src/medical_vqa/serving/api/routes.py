@@ -243,12 +243,12 @@ async def healthz() -> Health:
 
 @router.get("/readyz", tags=["operations"], responses=errors(503))
 async def readyz(request: Request, service: ServiceDependency) -> Health:
-    """Readiness: whether uploads are stored and questions are answered."""
+    """Readiness: whether uploads are stored, questions are answered, and both can be recorded in the audit log."""
     if request.app.state.draining.active:
         raise shutting_down()
     if not service.engine.ready:
         raise ApiError(503, "not_ready", "the model is not ready; try again soon", {"Retry-After": "2"})
-    await service.check_store()
+    await service.check_ready()
     return Health(status="ready")
 
 

@@ -267,13 +267,14 @@ class Conversations:
     async def delete_image(self, conversation_id: str, image_id: str) -> None:
         """Delete an image with its questions and answers; raises `ApiError` where it is unknown."""
         entry = await self._conversations.get(conversation_id)
-        for turn in entry.case(image_id).turns:
-            if task := entry.answering.pop(turn.key, None):
-                task.cancel()
+        entry.case(image_id)
         try:
             await self._service.delete(image_id)
         except ApiError as error:
             if error.code != "unknown_image":  # its time was over, or it was deleted elsewhere: it is gone
                 raise
+        for turn in entry.case(image_id).turns:
+            if task := entry.answering.pop(turn.key, None):
+                task.cancel()
         entry.replace([case for case in entry.conversation.cases if case.image.image_id != image_id])
         await self._conversations.save(entry)

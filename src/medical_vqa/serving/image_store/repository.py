@@ -206,6 +206,11 @@ class ImageRepository:
                 raise unknown_image()
             return await self._read(name, lambda: read(name, blob))
 
+    async def check_exists(self, image_id: str) -> None:
+        """Raise `ApiError` (404) where the client has no such image."""
+        if not await self._calls.contains(stored_name(image_id, current_client().owner)):
+            raise unknown_image()
+
     async def delete(self, image_id: str) -> None:
         """Forget the client's image and the answers about it; raises `ApiError` (404)."""
         owner = current_client().owner

@@ -11,6 +11,7 @@ from medical_vqa.serving.audit_log import AuditLog
 from medical_vqa.serving.clients import current_client
 from medical_vqa.serving.errors import ApiError
 from medical_vqa.serving.image_store.repository import ID_HEAD
+from medical_vqa.serving.service.checks import PeriodicCheck
 from medical_vqa.serving.settings import Settings
 
 
@@ -20,11 +21,21 @@ class Audit:
     def __init__(self, settings: Settings) -> None:
         """Open the log that the settings name; raises `ConfigError` or `DataError` as `AuditLog` does."""
         self._log = AuditLog(settings.audit_log, with_text=settings.audit_text) if settings.audit_log else None
+        self._check = PeriodicCheck(self._try_to_write, _unavailable)
 
     @property
     def enabled(self) -> bool:
         """Whether there is a log."""
         return self._log is not None
+
+    async def check(self) -> None:
+        """Raise `ApiError` (503) while the log, if there is one, cannot be written."""
+        if self._log is not None:
+            await self._check()
+
+    async def _try_to_write(self) -> None:
+        assert self._log is not None
+        await asyncio.to_thread(self._log.check)
 
     async def write(self, event: str, picture: str, **fields: Any) -> None:
         """Write a line, if there is a log.
@@ -53,5 +64,10 @@ class Audit:
                 **fields,
             )
         except OSError as error:
-            message = "the audit log of this server cannot be written, and nothing is done without it; try again later"
-            raise ApiError(503, "not_ready", message, {"Retry-After": "5"}) from error
+            self._check.repeat()
+            raise _unavailable() from error
+
+
+def _unavailable() -> ApiError:
+    message = "the audit log of this server cannot be written, and nothing is done without it; try again later"
+    return ApiError(503, "not_ready", message, {"Retry-After": "5"})

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import Self
 
-from medical_vqa.errors import ConfigError
 from medical_vqa.serving.engine.local import Engine
 from medical_vqa.serving.engine.remote import RemoteEngine
 from medical_vqa.serving.errors import ApiError
@@ -26,6 +24,7 @@ from medical_vqa.serving.schema.models import ModelInfo
 from medical_vqa.serving.series.decode import DecodedSeries
 from medical_vqa.serving.series.views import SliceViews, facts_of
 from medical_vqa.serving.service.audit import Audit
+from medical_vqa.serving.service.checks import PeriodicCheck
 from medical_vqa.serving.service.decoders import Decoders
 from medical_vqa.serving.service.inputs import Upload
 from medical_vqa.serving.service.model_info import model_info
@@ -33,7 +32,6 @@ from medical_vqa.serving.service.questions import Questions
 from medical_vqa.serving.service.rendering import image_item
 from medical_vqa.serving.settings import Settings
 
-_STORE_CHECK_INTERVAL, _STORE_CHECK_TIMEOUT = 5.0, 3.0  # seconds
 _MAX_SWEEP_INTERVAL, _LONGEST_SWEEP = 60.0, 3600.0  # seconds
 _VIEWS_AT_ONCE = 2  # pictures and slices that are read and drawn: with more, questions wait for the processor
 
@@ -62,8 +60,7 @@ class Service:
         self._decoders = decoders or Decoders(settings)
         self._view_turns = FairTurns(_VIEWS_AT_ONCE, settings.queue_size, settings.deadline)
         self._audit = Audit(settings)
-        self._store_checked_at = -math.inf
-        self._store_check: asyncio.Task[None] | None = None
+        self._store_check = PeriodicCheck(lambda: self.store_calls.call(self.store.check), store_unavailable)
         self._sweeper: asyncio.Task[None] | None = None
         self._use(engine)
 
@@ -88,18 +85,10 @@ class Service:
         other._use(engine)
         return other
 
-    async def check_store(self) -> None:
-        """Raise `ApiError` (503) when the store does not answer; asks it at most every few seconds."""
-        if time.monotonic() - self._store_checked_at < _STORE_CHECK_INTERVAL:
-            return
-        if self._store_check is None or self._store_check.done():
-            self._store_check = asyncio.create_task(self.store_calls.call(self.store.check))
-        try:
-            async with asyncio.timeout(_STORE_CHECK_TIMEOUT):
-                await asyncio.shield(self._store_check)
-        except (ConfigError, TimeoutError) as error:
-            raise store_unavailable() from error
-        self._store_checked_at = time.monotonic()
+    async def check_ready(self) -> None:
+        """Raise `ApiError` (503) while the store or the audit log cannot be used; tries at most every few seconds."""
+        await self._store_check()
+        await self._audit.check()
 
     async def start(self) -> None:
         """Check the store, warm the model up, begin to sweep; raises `ConfigError` when the store is unavailable."""
@@ -176,9 +165,18 @@ class Service:
         return image_item(await self.images.get(image_id))
 
     async def delete(self, image_id: str) -> None:
-        """Forget an uploaded image and the answers about it; raises `ApiError` (404)."""
-        await self.images.delete(image_id)
+        """Forget an uploaded image and the answers about it; raises `ApiError` (404, 503).
+
+        The line of the audit log comes first: what cannot be recorded is not done. Where the store then does not
+        delete, another line says so.
+        """
+        await self.images.check_exists(image_id)
         await self._audit.write("delete", image_id)
+        try:
+            await self.images.delete(image_id)
+        except ApiError as error:
+            await self._audit.write("delete_failed", image_id, reason=error.code)
+            raise
 
     async def record_report(self, image: StoredImage) -> None:
         """Write to the audit log that a DICOM report about an image was exported."""
