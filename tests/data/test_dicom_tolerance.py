@@ -18,8 +18,9 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dicom_files import RAMP, SHIPPED, lut, made, shipped
@@ -415,3 +416,30 @@ def test_a_value_that_the_standard_does_not_define_is_not_kept(keyword: str, val
 def test_frames_and_windows_are_those_of_pydicom_in_a_real_enhanced_file() -> None:
     decoded = decode_image(shipped("SC_rgb_rle_2frame.dcm"))
     assert np.array_equal(decoded.pixels, pixel_array(dcmread(SHIPPED / "SC_rgb_rle_2frame.dcm"), index=1))
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_progressive_jpeg_is_read_in_every_transfer_syntax_that_may_hold_it(syntax: str, progressive: bool) -> None:
+    smooth = np.add.outer(np.arange(64), 2 * np.arange(64)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(smooth).save(stream, "JPEG", quality=95, progressive=progressive)
+    dataset = dcmread(io.BytesIO(made(smooth)))
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    expected = np.asarray(Image.open(stream))
+    assert np.array_equal(decode_image(out.getvalue()).pixels[:, :, 0], expected)
+
+
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="DCMTK is not installed")
+@pytest.mark.parametrize("option", ["--encode-extended", "--encode-spectral", "--encode-progressive"])
+def test_12_bits_are_read_from_every_lossy_process_that_dcmtk_writes(option: str, tmp_path: Path) -> None:
+    pytest.importorskip("gdcm")
+    smooth = np.add.outer(16 * np.arange(64), 32 * np.arange(64)).astype(np.uint16)
+    plain = made(smooth, BitsStored=12, HighBit=11)
+    (tmp_path / "plain.dcm").write_bytes(plain)
+    subprocess.run(["dcmcjpeg", option, tmp_path / "plain.dcm", tmp_path / "coded.dcm"], check=True)
+    coded = decode_image((tmp_path / "coded.dcm").read_bytes()).pixels.astype(int)
+    assert np.abs(coded - decode_image(plain).pixels).max() <= 1

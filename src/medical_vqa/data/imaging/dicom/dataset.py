@@ -21,6 +21,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
 )
 
 from medical_vqa.data.imaging.dicom.elements import ElementReader
@@ -40,6 +41,11 @@ PLAIN_SYNTAXES = {
     DeflatedExplicitVRLittleEndian,
 }
 """Transfer syntaxes whose pixels are not compressed."""
+_SAME_STREAMS = {
+    UID("1.2.840.10008.1.2.4.53"): JPEGExtended12Bit,  # spectral selection, retired
+    UID("1.2.840.10008.1.2.4.55"): JPEGExtended12Bit,  # full progression, retired
+}
+"""Transfer syntaxes of older files by the one whose decoders read them: a stream says itself how it was coded."""
 TAGS: Collection[int] = [
     0x00080016, 0x00080060, 0x00180015, 0x00185101, 0x00280301,  # class, Modality, BodyPartExamined, ViewPosition, ...
     0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,  # samples, colors, frames, rows, columns
@@ -125,7 +131,7 @@ def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: Collection
             f"{len(data) - start:,} bytes after the file meta information); export the file again"
         ) from error
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if deflated else syntax
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if deflated else _SAME_STREAMS.get(syntax, syntax)
     return dataset
 
 
