@@ -15,6 +15,7 @@ MAX_PIECES = 65_536
 
 # A progressive JPEG has about ten scans. A decoder passes over all pixels in each, whose data may be a few bytes.
 _FEW_SCANS, _MANY_SCANS, _SCANNED_PIXELS = 16, 256, 400_000_000
+_EXIF, _MAX_EXIF = b"Exif\0\0", 64  # segments, which the decoder joins one by one, each time with a copy of all
 _SIZE_TAGS = (256, 257)  # ImageWidth and ImageLength of TIFF
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15 and that of JPEG-LS
 # A marker that ends entropy-coded data of a JPEG: not a stuffed zero, a fill byte, TEM, RST0-7 or SOI.
@@ -81,7 +82,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 def end_of(data: bytes) -> int:
     """Offset of the end of the image, after which other data may follow; the file's length where the format has none.
 
-    Raises `ValueError` for a file of more than `MAX_PIECES` pieces, or a JPEG of too many scans.
+    Raises `ValueError` for a file of more than `MAX_PIECES` pieces, or a JPEG of too many scans or parts of EXIF.
     """
     end = next((end for magic, end in _END_FINDERS.items() if data.startswith(magic)), len)
     try:
@@ -102,6 +103,7 @@ def _end_of_png(data: bytes) -> int:
 
 def _end_of_jpeg(data: bytes) -> int:
     at, scans, most = 2, 0, _MANY_SCANS
+    exif = 0
     for _ in range(MAX_PIECES):
         marker = _SEGMENT.search(data, at)
         if marker is None:
@@ -114,6 +116,9 @@ def _end_of_jpeg(data: bytes) -> int:
         scans += marker[1] == b"\xda"
         if scans > most:
             raise ValueError(f"more than {most} scans")
+        exif += marker[1] == b"\xe1" and data.startswith(_EXIF, marker.end() + 2)
+        if exif > _MAX_EXIF:
+            raise ValueError(f"more than {_MAX_EXIF} segments of EXIF")
         at = marker.end() + int(struct.unpack_from(">H", data, marker.end())[0])
     raise ValueError(f"more than {MAX_PIECES:,} segments")
 

@@ -48,8 +48,8 @@ _UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"P5", "a PGM picture", _ADVICE),
     (0, b"P6", "a PPM picture", _ADVICE),
 )
-_XML = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<\s*(svg|html)?", re.I | re.S)
-_META_IMAGE = re.compile(rb"^(?:\w+ *= *[^\n]*\n)*?(ObjectType|NDims) *=", re.I)
+_XML = re.compile(rb"^(?:\xef\xbb\xbf)?(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<\s*(svg|html)?", re.I | re.S)
+_META_IMAGE = re.compile(rb"^(?:\w+ *=[^\n]*\n)*?(ObjectType|NDims) *=", re.I)
 
 
 def is_dicom(data: bytes) -> bool:
