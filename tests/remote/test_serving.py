@@ -23,7 +23,7 @@ from dicom_files import made
 
 from medical_vqa.app.case import finish_asking, open_case, start_asking
 from medical_vqa.app.client import Backend
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION
+from medical_vqa.models.questions.image_kind import BODY_PART_QUESTION
 from medical_vqa.models.remote.endpoint import Endpoint
 from medical_vqa.pipelines.load import remote
 from medical_vqa.pipelines.serve import remote_engine

@@ -10,6 +10,7 @@ from medical_vqa.data.imaging.preprocessing import PictureSpec
 from medical_vqa.errors import BundleError
 from medical_vqa.models.base import Query
 from medical_vqa.models.guards.alternatives import of_asked_form
+from medical_vqa.models.guards.answer_checks import related_decision
 from medical_vqa.models.guards.contradiction import contradict, disagreement, opposite, related_questions
 from medical_vqa.models.guards.guard import Guards
 from medical_vqa.models.guards.pictures.image_dependence import without_content
@@ -809,3 +810,18 @@ def test_an_open_question_about_a_finding_is_withheld_where_every_picture_gets_i
     changing = Fake(**{question.strip("?").lower().replace(" ", "_"): ("2", "3")})
     (answer,) = ask(changing, question, references=reference())
     assert not answer.abstention.abstained
+
+
+def test_whether_an_organ_is_there_is_no_question_for_a_finding():
+    names = reference(question_types={"is there brain tumor": "Abnormality"})
+    assert names.question_type("Is there a brain?") == "Abnormality"
+    assert not names.asks_for_finding("Is there a brain?")
+    assert names.asks_for_finding("Is there a brain tumor?")
+
+
+def test_a_body_part_that_excludes_an_organ_is_not_overruled_by_another_wording():
+    body_part, presence = "Which part of the body does this image belong to?", "Does the picture contain brain?"
+    related = {body_part: Prediction("1", "Chest", "Chest", 0.95, ()), presence: Prediction("2", "Yes", "Yes", 0.9, ())}
+    assert related_decision("Is this the brain?", "No", related) is None
+    overruled = related_decision("Is the liver visible?", "No", {"Does the picture contain liver?": related[presence]})
+    assert overruled is not None and overruled.code == "paraphrase_disagrees"

@@ -3,8 +3,8 @@
 import pytest
 
 from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion
-from medical_vqa.models.questions.disease_knowledge import disease_question
-from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, takes_for_granted
+from medical_vqa.models.questions.disease_knowledge import disease_question, is_knowledge
+from medical_vqa.models.questions.premises import impossible_structure, takes_for_granted
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from medical_vqa.models.guards.related_answers import disagrees, following_related, leaves_no_answer
-from medical_vqa.models.questions.image_kind import follows, kind_choice, kind_claims, kind_named
-from medical_vqa.models.questions.presence import presence_wording
+from medical_vqa.models.questions.image_kind import (
+    follows,
+    kind_choice,
+    kind_claims,
+    kind_named,
+    kind_question,
+    yes_or_no,
+)
+from medical_vqa.models.questions.presence import names_organ, presence_wording
 from medical_vqa.schema.records import Prediction
 
 
@@ -256,8 +263,8 @@ def test_a_question_about_a_picture_of_another_kind(question, answer, differs):
         ("Does the lung belong to the respiratory system?", None),
         ("Is only the liver visible?", None),
         ("Is the liver not visible?", None),
-        ("能看到肝脏吗?", "图片中包含肝脏吗?"),
-        ("图里有没有脾脏?", "图片中包含脾脏吗?"),
+        ("能看到肝脏吗?", "Does the picture contain liver?"),
+        ("图里有没有脾脏?", "Does the picture contain spleen?"),
         ("图中没有肝脏吗?", None),
         ("Does the picture contain 肝脏?", "Does the picture contain liver?"),
         ("左肺在图中吗?", None),
@@ -278,3 +285,58 @@ def test_an_answer_follows_the_wording_that_training_asks_most():
     assert following_related("Is the lung shown?", surer, related) is surer
     assert disagrees(surer.answer, "Yes")
     assert not disagrees("CT", "Yes")
+
+
+LARGEST = "What is the largest organ in the picture?"
+
+
+@pytest.mark.parametrize("question", ["Does the picture contain brain?", "Is the brain visible?", "Is this the brain?"])
+def test_the_largest_organ_is_in_the_picture_whatever_the_wording(question):
+    related = {LARGEST: Prediction("2", "Brain", "Brain", 0.92, ())}
+    followed = following_related(question, Prediction("1", "No", "No", 0.83, (("Yes", 0.1),)), related)
+    assert (followed.answer, followed.confidence) == ("Yes", 0.92)
+    other = {LARGEST: Prediction("2", "Liver", "Liver", 0.92, ())}
+    denied = Prediction("1", "No", "No", 0.83, (("Yes", 0.1),))
+    assert following_related(question, denied, other) is denied
+
+
+@pytest.mark.parametrize(
+    ("question", "organ"),
+    [
+        ("这是脑吗?", "brain"),
+        ("是不是脑?", "brain"),
+        ("这是不是肝脏?", "liver"),
+        ("该图像是否为肺?", "lung"),
+        ("是肝脏吗?", "liver"),
+        ("肝脏是不是健康的?", None),
+        ("是不是有肝脏疾病?", None),
+        ("肝脏好吗?", None),
+    ],
+)
+def test_chinese_questions_what_organ_this_is(question, organ):
+    assert names_organ(question) == organ
+
+
+@pytest.mark.parametrize(
+    ("question", "yes", "no"),
+    [
+        ("这是脑吗?", "是的", "不是"),
+        ("图片中包含脑吗?", "包含", "不包含"),
+        ("图中有没有肝脏?", "有", "没有"),
+        ("图像中存在肺吗?", "存在", "不存在"),
+        ("图像中的器官是否存在于头部?", "是的", "不是"),
+        ("能看到肝脏吗?", "可以", "不可以"),
+        ("Is the liver visible?", "Yes", "No"),
+        ("Does the picture contain 肝脏?", "Yes", "No"),
+    ],
+)
+def test_yes_and_no_have_the_form_of_the_question(question, yes, no):
+    assert (yes_or_no(True, question), yes_or_no(False, question)) == (yes, no)
+
+
+@pytest.mark.parametrize("question", ["What is the modality of this MRI?", "MRI imaging modality used?"])
+def test_a_question_for_the_modality_may_name_one(question):
+    kind = kind_question(question)
+    assert kind is not None
+    assert (kind.attribute, kind.open_question) == ("modality", "What modality is used to take this image?")
+    assert leaves_no_answer(question, kind.open_question, "CT")

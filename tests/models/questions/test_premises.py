@@ -2,10 +2,10 @@
 
 import pytest
 
+from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.premises import (
     counted_topic,
     impossible_structure,
-    is_knowledge,
     lacks_presence,
     patient_side,
     presence_questions,
@@ -77,7 +77,7 @@ def test_presence_and_knowledge_take_nothing_for_granted():
             ["Does the picture contain liver?", "Does the picture contain spleen?"],
         ),
         ("Is the heart bigger than normal?", ["Does the picture contain heart?"]),
-        ("脾脏在哪里?", ["图片中包含脾脏吗?"]),
+        ("脾脏在哪里?", ["Does the picture contain spleen?"]),
         ("Does the picture contain spleen?", []),
         ("Which is bigger, liver or spleen?", []),
         ("What is the function of the spleen?", []),
@@ -131,3 +131,11 @@ def test_what_a_question_counts(question, topic):
 )
 def test_a_side_of_the_patient_is_not_that_of_the_picture(question, side):
     assert patient_side(question) == side
+
+
+@pytest.mark.parametrize(
+    "question", ["Is this the head?", "Is this a head CT?", "这是头部吗?", "Is this an MRI of the brain?"]
+)
+def test_what_body_part_a_picture_is_of_can_be_asked_of_any_picture(question):
+    assert not takes_for_granted(question)
+    assert impossible_structure(question, "No", "CT, Abdomen") is None

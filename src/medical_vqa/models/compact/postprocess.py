@@ -18,8 +18,8 @@ from medical_vqa.models.compact.question_understanding import (
     choices_in,
 )
 from medical_vqa.models.questions.claims import FINDING, is_yes
+from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.form import form_reason
-from medical_vqa.models.questions.premises import is_knowledge
 from medical_vqa.models.questions.reasons import Reason
 from medical_vqa.models.vocabulary import AnswerVocabulary
 from medical_vqa.schema.records import Prediction

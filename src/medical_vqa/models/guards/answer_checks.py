@@ -22,10 +22,16 @@ from medical_vqa.models.guards.related_answers import (
 )
 from medical_vqa.models.questions.anatomy import anatomy
 from medical_vqa.models.questions.claims import is_no, presupposes_finding
+from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.findings import concerns_finding
-from medical_vqa.models.questions.image_kind import presupposed_kind
-from medical_vqa.models.questions.premises import impossible_structure, is_knowledge, lacks_presence, presence_questions
-from medical_vqa.models.questions.presence import largest_organ_question, names_as_largest, presence_claims
+from medical_vqa.models.questions.image_kind import kind_claims, presupposed_kind
+from medical_vqa.models.questions.premises import impossible_structure, lacks_presence, presence_questions
+from medical_vqa.models.questions.presence import (
+    largest_organ_question,
+    names_as_largest,
+    presence_claims,
+    presence_wording,
+)
 from medical_vqa.models.questions.terms import canonical_terms
 from medical_vqa.models.questions.value_claims import value_claims
 from medical_vqa.models.vocabulary import words
@@ -189,7 +195,9 @@ def related_decision(question: str, answer: str, related: Mapping[str, Predictio
         elif text in presupposed or text in confirming:
             continue
         elif text in decisive:  # the answer follows from it, or is surer
-            if disagrees(answer, other.answer) and not presence_claims(question):  # of several, one may be absent
+            follows_from_kind = text == presence_wording(question) and bool(kind_claims(question)) and is_no(answer)
+            of_several = bool(presence_claims(question))  # one may be absent
+            if disagrees(answer, other.answer) and not of_several and not follows_from_kind:
                 return abstain("paraphrase_disagrees", arguments)
         elif code := disagreement(question, answer, text, other.answer):
             return abstain(code, arguments)

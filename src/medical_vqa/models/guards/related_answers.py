@@ -86,7 +86,7 @@ def following_related(question: str, prediction: Prediction, related: Mapping[st
     open_question = choice.open_question if choice is not None else kind.open_question if kind is not None else None
     same = related.get(open_question or presence_wording(question) or "")
     largest = related.get(largest_organ_question(question) or "")
-    if names_organ(question) is not None and largest is not None and names_as_largest(question, largest.answer):
+    if largest is not None and names_as_largest(question, largest.answer):
         answer = yes_or_no(True, question)
         return dataclasses.replace(prediction, answer=answer, confidence=largest.confidence, alternatives=())
     if same is None:
@@ -101,8 +101,9 @@ def following_related(question: str, prediction: Prediction, related: Mapping[st
     if not decides:
         return prediction
     text, others = same.answer, same.alternatives
-    if names_organ(question) is not None and asks_yes_or_no(question):  # ``这是肝吗?`` is answered by 是的, not by 包含
-        text, others = yes_or_no(is_yes(same.answer), question), ()
+    if choice is None and kind is None and asks_yes_or_no(question):  # ``这是肝吗?`` is answered by 是的, not by 包含
+        text = yes_or_no(is_yes(same.answer), question)
+        others = others if text == same.answer else ()
     return dataclasses.replace(prediction, answer=text, confidence=same.confidence, alternatives=others)
 
 

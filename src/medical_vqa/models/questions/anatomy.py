@@ -11,7 +11,6 @@ from importlib import resources
 from typing import Literal, get_args
 
 from medical_vqa.errors import DataError
-from medical_vqa.text import is_chinese
 
 Kind = Literal["part", "organ", "finding", "system"]
 """What a structure is; the head of ``anatomy.csv`` defines them."""
@@ -62,16 +61,6 @@ class Anatomy:
             (match.group(), self.english[match.group(1)])
             for match in _pattern_of(tuple(self.english), words=True).finditer(lower)
         ]
-
-    def chinese_name(self, name: str, word: str) -> str:
-        """The first Chinese spelling of a structure in the table, which is that of most questions.
-
-        Args:
-            name: The structure's name.
-            word: Its spelling in a text; returned where it is another word, and no shorter or longer form.
-        """
-        first = next((spelling for spelling, other in self.chinese.items() if other == name), word)
-        return first if word in first or first in word or not is_chinese(word) else word
 
     def body_parts_in(self, text: str) -> frozenset[str]:
         """The body parts that a description of a picture names, or that its organs lie in.

@@ -76,6 +76,8 @@ _FORMS: tuple[tuple[Aspect, re.Pattern[str]], ...] = (
         ),
     ),
 )
+_USED = re.compile(r"\b(?:modality|technique|sequence|weighting|plane)s? used\b")
+"""Keywords with these ask what it was, whatever value they name (``MRI sequence used?``)."""
 _MOST_KEYWORDS = 6
 """Words of a text without a verb that is read as keywords."""
 _SIDE_CHOICE = re.compile(rf"\b(?:{_SIDES})\b.*\bor\b.*\b(?:{_SIDES})\b|[左右上下].*还是.*[左右上下]")
@@ -123,7 +125,7 @@ def asked_aspect(question: str) -> Aspect | None:
     """What an open question asks for; None for one that is answered by yes or no, offers a choice, or is not known.
 
     A few words without a verb ask for the noun that they end in (``liver location``, ``location of the liver``), except
-    with a value of it (``axial plane?``).
+    with a value of it (``axial plane?``) and without ``used``.
     """
     text = statement_of(question)
     if asks_yes_or_no(question):
@@ -144,11 +146,14 @@ def _english_aspect(text: str) -> Aspect | None:
     asks = _ASKS.search(text)
     if asks is not None:
         return _noun_aspect(_LEADING.sub("", text[asks.end() :]))
-    if len(text.split()) > _MOST_KEYWORDS:
+    names_use = _USED.search(text) is not None
+    if len(text.split()) > _MOST_KEYWORDS and not names_use:
         return None
     aspect = _noun_aspect(text)
     if aspect is None or aspect in ("organ", "side"):  # ``organ?`` and ``left lobe?`` may ask whether there is one
         return None
+    if names_use:
+        return aspect
     return None if aspect in _VALUES and re.search(_VALUES[aspect], text) is not None else aspect
 
 

@@ -31,6 +31,13 @@ _IN_PICTURE = re.compile(
 """The picture, or a disease with the definite article or a place: it is that of the picture."""
 
 
+_KNOWLEDGE = re.compile(
+    r"\b(?:functions?|effects?|roles?|systems?|prevent\w*|treat\w*|cures?|caused?|causes|symptoms?)\b"
+    r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
+)
+"""Questions with these words are about an organ or finding in general, whatever the picture shows."""
+
+
 class DiseaseQuestion(NamedTuple):
     """What a question wants to know of the disease that a picture shows."""
 
@@ -54,3 +61,11 @@ def disease_question(question: str) -> DiseaseQuestion | None:
         return None
     organs = [one.name for one in anatomy().structures_in(question) if one.kind in ("organ", "part")]
     return DiseaseQuestion(aspect, organs[0] if organs else "")
+
+
+def is_knowledge(question: str) -> bool:
+    """Whether a question is about an organ or finding in general, whatever the picture shows.
+
+    The treatment of the disease that the picture shows is not (`disease_question`).
+    """
+    return _KNOWLEDGE.search(question.lower()) is not None and disease_question(question) is None

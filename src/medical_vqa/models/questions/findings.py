@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of
-from medical_vqa.models.questions.disease_knowledge import disease_question
-from medical_vqa.models.questions.premises import is_knowledge
+from medical_vqa.models.questions.disease_knowledge import disease_question, is_knowledge
 
 _OPEN = re.compile(
     r"\b(?:which|what|where|how|why|who|when|describe)\b|哪|什么|怎|几个|几种|多少|为何|谁",

@@ -14,10 +14,12 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 from medical_vqa.models.questions.aspects import asked_aspect
+from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.plain_words import rest_of, statement_of
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION, is_knowledge
 from medical_vqa.text import is_chinese
 
+BODY_PART_QUESTION = "Which part of the body does this image belong to?"
+"""Asked of a model about a picture whose body part nothing else says."""
 Attribute = Literal["modality", "weighting", "plane", "body part"]
 
 _NAMES: dict[Attribute, dict[str, str]] = {
@@ -80,6 +82,13 @@ _OF_CHOICE = frozenset(("which", "what", "either", "between"))
 _CHINESE_OF_CHOICE = re.compile("哪一?[个种类]?|什么")
 _OF_OPEN = frozenset(("what", "which", "how", "name", "state", "specify", "give", "list", "system"))
 _CHINESE_OF_OPEN = re.compile("哪一?[个种类]?|什么|怎么样?|怎|样|序列|权重")
+_ENGLISH_VERB = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|has|have)\b", re.IGNORECASE)
+_CHINESE_VERB = re.compile("包含|包括|存在(?!于)|有|可以|能")
+_CHINESE_ANSWERS = {
+    "包含": ("包含", "不包含"), "包括": ("包括", "不包括"), "存在": ("存在", "不存在"), "有": ("有", "没有"),
+    "可以": ("可以", "不可以"), "能": ("可以", "不可以"),
+}  # fmt: skip
+"""Verb of a Chinese question -> yes and no to it, as training answers; ``是的`` and ``不是`` to any other."""
 _PART = re.compile("brain|skull|cranium|大?脑部?")
 
 
@@ -165,8 +174,8 @@ def kind_question(question: str) -> KindQuestion | None:
     """What kind of picture is all that an open question asks for (``Which sequence is this?``); None for others."""
     aspect = asked_aspect(question)
     attribute = next((one for one in _OPEN_QUESTIONS if one == aspect), None)
-    words, rest = _names_in(statement_of(question))
-    if attribute is None or attribute in words or rest_of(_CHINESE_OF_OPEN.sub(" ", rest), _OF_OPEN):
+    _, rest = _names_in(statement_of(question))
+    if attribute is None or rest_of(_CHINESE_OF_OPEN.sub(" ", rest), _OF_OPEN):
         return None
     return KindQuestion(attribute, _OPEN_QUESTIONS[attribute][is_chinese(question)])
 
@@ -242,10 +251,15 @@ def kind_named(answer: str, attribute: Attribute) -> str | None:
 
 
 def yes_or_no(yes: bool, question: str) -> str:
-    """Yes or no in the language of a question."""
-    if is_chinese(question):
-        return "是的" if yes else "不是"
-    return "Yes" if yes else "No"
+    """Yes or no in the language of a question, in Chinese with its verb (``包含`` to ``图片中包含肝脏吗?``).
+
+    A question that begins with an English verb is English, also where it names the organ in Chinese.
+    """
+    if not is_chinese(question) or _ENGLISH_VERB.match(question) is not None:
+        return "Yes" if yes else "No"
+    verb = _CHINESE_VERB.search(question)
+    forms = _CHINESE_ANSWERS.get(verb.group() if verb is not None else "", ("是的", "不是"))
+    return forms[not yes]
 
 
 def _names_in(text: str) -> tuple[dict[Attribute, dict[str, str]], str]:

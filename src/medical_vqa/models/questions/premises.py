@@ -12,13 +12,12 @@ from collections.abc import Mapping
 
 from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
-from medical_vqa.models.questions.disease_knowledge import disease_question
+from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.form import asks_yes_or_no
+from medical_vqa.models.questions.image_kind import kind_claims
 from medical_vqa.models.questions.presence import presence_question, presence_wording
 from medical_vqa.text import is_chinese
 
-BODY_PART_QUESTION = "Which part of the body does this image belong to?"
-"""Asked of a model about a picture whose body part nothing else says."""
 EXISTENCE = re.compile(
     r"\b(contains?|includes?|exists?|existing|there|visible|visuali[sz]ed|observed|seen|see|appears?|presented?|present|any|"
     r"many|number|count|study|shows?|shown|have|has|bigger|biggest|larger|largest|smaller|smallest|signs?|system)\b"
@@ -30,11 +29,6 @@ _PATIENT_HAS = re.compile(
 _CHINESE_EXISTENCE = re.compile(
     r"包含|包括|存在|有|看到|看见|观察|显示|出现|可见|几|多少|最大|最小|更大|更小|较大|较小"
 )
-_KNOWLEDGE = re.compile(
-    r"\b(?:functions?|effects?|roles?|systems?|prevent\w*|treat\w*|cures?|caused?|causes|symptoms?)\b"
-    r"|功能|作用|效果|影响|系统|属于|预防|治疗|导致|引起|症状|原因"
-)
-"""Questions with these words are about an organ or finding in general, whatever the picture shows."""
 _ATTRIBUTE = re.compile(
     r"^\W*(?:where\b|(?:what|which|in what|in which) (?:colou?rs?|shapes?|sizes?|density|densities|position|place)\b)"
     r"|颜色|形状|大小|密度|在哪|位置",
@@ -81,23 +75,15 @@ _SHOWN_WITH: Mapping[str, frozenset[str]] = {
 """Body part -> those that a picture of it may show as well, at its edge."""
 
 
-def is_knowledge(question: str) -> bool:
-    """Whether a question is about an organ or finding in general, whatever the picture shows.
-
-    The treatment of the disease that the picture shows is not (`disease_question`).
-    """
-    return _KNOWLEDGE.search(question.lower()) is not None and disease_question(question) is None
-
-
 def takes_for_granted(question: str) -> bool:
     """Whether a question presupposes that the picture can show what it names.
 
-    Whether an organ is in the picture can be asked of any picture (``Is the liver visible?``). Whether it is healthy,
-    or has a finding, presupposes it (``Is there a tumor in the liver?``), and a finding presupposes pictures that can
-    show it (``Does this patient have pneumonia?``).
+    Whether an organ is in the picture, and whether the picture is of a body part, can be asked of any picture (``Is the
+    liver visible?``, ``Is this a head CT?``). Whether it is healthy, or has a finding, presupposes it (``Is there a
+    tumor in the liver?``), and a finding presupposes pictures that can show it (``Does this patient have pneumonia?``).
     """
     text = question.lower()
-    if is_knowledge(text) or presence_wording(question) is not None:
+    if is_knowledge(text) or presence_wording(question) is not None or kind_claims(question):
         return False
     if _ATTRIBUTE.search(text) is not None:
         return True
@@ -154,11 +140,8 @@ def presence_questions(question: str) -> tuple[str, ...]:
     counts = _COUNT.search(question) is not None
     if is_knowledge(question) or not (compares or counts or takes_for_granted(question)):
         return ()
-    mentions = {name: word for word, name in reversed(anatomy().mentions_in(question))}  # the first word of each
     organs = [one.name for one in anatomy().structures_in(question) if one.kind == "organ"]
-    organs = organs if compares else organs[:1]
-    chinese = is_chinese(question)
-    return tuple(presence_question(organ, mentions.get(organ, organ), chinese=chinese) for organ in organs)
+    return tuple(map(presence_question, organs if compares else organs[:1]))
 
 
 def _compares(question: str) -> bool:

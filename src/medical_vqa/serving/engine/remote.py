@@ -33,7 +33,7 @@ from medical_vqa.models.guards.answer_checks import premise_decision
 from medical_vqa.models.guards.pictures.image_dependence import ImageDependence, answer_source, image_dependence
 from medical_vqa.models.guards.pictures.picture import statistics_reason
 from medical_vqa.models.guards.sides import meant_side
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION
+from medical_vqa.models.questions.image_kind import BODY_PART_QUESTION
 from medical_vqa.schema.records import Prediction
 from medical_vqa.serving.engine.answer_cache import Key
 from medical_vqa.serving.engine.answers import EngineAnswer, EngineOptions, ModelAnswer

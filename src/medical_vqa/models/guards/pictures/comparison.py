@@ -22,7 +22,7 @@ from medical_vqa.models.guards.pictures.picture import (
 )
 from medical_vqa.models.guards.pictures.reference import ReferenceSet
 from medical_vqa.models.guards.steps import Steps
-from medical_vqa.models.questions.premises import BODY_PART_QUESTION
+from medical_vqa.models.questions.image_kind import BODY_PART_QUESTION
 from medical_vqa.schema.bundle_card import BundleCard
 
 if TYPE_CHECKING:

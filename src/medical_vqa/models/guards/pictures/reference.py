@@ -25,6 +25,7 @@ from medical_vqa.models.guards.pictures.picture import ReferenceFeatures
 from medical_vqa.models.questions.bank import FORM_WORDS
 from medical_vqa.models.questions.disease_knowledge import disease_question
 from medical_vqa.models.questions.findings import concerns_finding
+from medical_vqa.models.questions.presence import presence_wording
 from medical_vqa.text import squad_normalize
 
 ARRAYS_FILE, NAMES_FILE = "guards.npz", "guards.json"
@@ -90,6 +91,8 @@ class ReferenceSet:
 
     def asks_for_finding(self, question: str) -> bool:
         """Whether a question asks if something is abnormal, or for a finding, in whatever words."""
+        if presence_wording(question) is not None:
+            return False
         if concerns_finding(question) or self.question_type(question).lower() in FINDING_TYPES:
             return True
         return bool(self.finding(question))
