@@ -591,6 +591,14 @@ def test_an_argument_that_cannot_be_used(work, call, words):
     assert words in sentence(error)
 
 
+def test_a_table_in_place_of_a_file_is_one_sentence():
+    import pandas
+
+    with pytest.raises(mv.MedicalVqaError, match="predictions: expected a path as text") as error:
+        mv.score(pandas.DataFrame({"id": ["a", "b"], "answer": ["CT", "MRI"]}))
+    sentence(error)
+
+
 def test_a_dataset_that_is_not_prepared(tmp_path):
     with pytest.raises(mv.MedicalVqaError, match="is not prepared under") as error:
         mv.train("demo", data=tmp_path / "nothing", run=tmp_path / "run", progress=False)
@@ -629,6 +637,8 @@ def test_scores_have_bounds_and_are_written(work):
     assert json.loads(scores.write().read_text()) == scores.to_dict()
     assert scores.write(Path("runs/other.json")).is_file()
     assert mv.score().em == mv.score(Path("runs/demo/predictions-validation.jsonl")).em == scores.em
+    assert repr(scores) == f"<medical_vqa.Scores '{scores}', of 'runs/demo/predictions-validation.jsonl'>"
+    assert repr(mv.referee(scores.file, 84.4)).startswith("<medical_vqa.Examination ")
     with pytest.raises(mv.MedicalVqaError, match="unknown metric 'emm'"):
         scores.metric("emm")
 

@@ -353,6 +353,15 @@ def test_a_bad_predictions_file(refused, tmp_path, line, words):
     assert words in refused("score", path)
 
 
+@pytest.mark.parametrize(
+    "command", [("score",), ("report",), ("compare", "b.jsonl"), ("referee", "--claim", "3"), ("calibrate",)]
+)
+def test_predictions_that_are_not_there(refused, command):
+    name, *options = command
+    message = refused(name, "a.jsonl", *options)
+    assert "no predictions at a.jsonl; expected a predictions.jsonl written by `medical-vqa predict`" in message
+
+
 def test_rows_need_a_dataset_to_be_selected_from(refused, run):
     assert "--dataset" in refused("predict", run, "--where", "modality=CT")
 

@@ -40,7 +40,8 @@ def as_path(value: object, what: str) -> Path:
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {reprlib.repr(value)}; pass one")
+        received = " ".join(reprlib.repr(value).split())  # a table is several lines
+        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {received}; pass one")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for a user that does not exist
 
 

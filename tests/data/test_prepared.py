@@ -49,6 +49,23 @@ def test_facts_select_rows(root: Path) -> None:
         data.examples("train", {"organ": "knee"})
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("slake", "slake --source DIR"),
+        ("slake-mini", "slake-mini"),
+        ("slake-clean", "slake --source DIR --resplit clean"),
+        ("my-own", "folder --source DIR --as my-own"),
+        ("mien", "folder --source DIR --as mien"),
+    ],
+)
+def test_the_command_that_prepares_what_is_not_there_is_one_that_works(root: Path, name: str, command: str) -> None:
+    with pytest.raises(DataError) as error:
+        PreparedDataset.open(name, root)
+    assert str(error.value).endswith(f"; run: medical-vqa prepare {command} --root {root}")
+    assert ("(there is 'mine')" in str(error.value)) is (name == "mien")
+
+
 def test_what_is_not_there_is_named(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"slake is not prepared under .*medical-vqa prepare slake --source DIR --root "

@@ -38,6 +38,9 @@ class Examination:
         """The numbers that equal the claim, as ``PROTOCOL (NUMBER)``."""
         return [f"{candidate.protocol} ({candidate.label})" for candidate in self.referee.reproduced_by]
 
+    def __repr__(self) -> str:
+        return f"<medical_vqa.Examination {self.referee.conclusion()!r}>"
+
     def __str__(self) -> str:
         from medical_vqa.evaluation.reporting.referee import referee_text
 

@@ -24,6 +24,10 @@ class Leaderboard:
     page: Path | None
     """The HTML page; None if none was requested."""
 
+    def __repr__(self) -> str:
+        sizes = [len(table.entries) for table in self.tables]
+        return f"<medical_vqa.Leaderboard with tables of {' and '.join(map(str, sizes))} models>"
+
     def __str__(self) -> str:
         from medical_vqa.evaluation.reporting.leaderboard import leaderboard_text
 

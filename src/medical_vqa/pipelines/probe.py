@@ -71,6 +71,9 @@ class WrittenProbe:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def __repr__(self) -> str:
+        return f"<medical_vqa.WrittenProbe {self.probe.headline!r}, in {str(self.path)!r}>"
+
     def __str__(self) -> str:
         return self.probe.headline
 

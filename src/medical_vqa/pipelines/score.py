@@ -83,6 +83,9 @@ class Scores:
     interchangeable: frozenset[str] = frozenset()
     """Ids of rows whose answers may be about each other's image, which no comparison by question can use."""
 
+    def __repr__(self) -> str:
+        return f"<medical_vqa.Scores {str(self)!r}, of {str(self.file)!r}>"
+
     @property
     def paired(self) -> AnsweredQuestions:
         """The answered questions that can be compared with another model's, one by one."""

@@ -96,6 +96,10 @@ def read_prediction_card(predictions: Path) -> PredictionCard:
     try:
         return read_document(card_path(predictions), PredictionCard, advice=advice, error=DataError)
     except FileNotFoundError:
+        if not predictions.exists():
+            raise DataError(
+                f"no predictions at {predictions}; expected a predictions.jsonl written by `medical-vqa predict`"
+            ) from None
         raise DataError(
             f"{predictions} has no card {card_path(predictions).name} next to it, which names the rows that it "
             f"answers; {advice}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medical_vqa import registry
 from medical_vqa.data.cache.regions import RegionStore
 from medical_vqa.data.imaging.raster import open_image_file
 from medical_vqa.data.prepared.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -19,7 +20,7 @@ from medical_vqa.schema.audit import Audit, read_audit
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.records import SPLITS, Example, Split
 from medical_vqa.schema.table_files import read_examples
-from medical_vqa.text import did_you_mean
+from medical_vqa.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,8 +78,10 @@ class PreparedDataset:
         """Open the dataset that was prepared under a name; raises `DataError` when there is none, or it is damaged."""
         root = root or default_root()
         if not (root / name / MANIFEST_NAME).is_file():
+            similar = nearest(name, [manifest.parent.name for manifest in root.glob(f"*/{MANIFEST_NAME}")])
+            hint = f" (there is {similar!r})" if similar else ""
             raise DataError(
-                f"{name} is not prepared under {root}; run: medical-vqa prepare {name} --source DIR --root {root}"
+                f"{name} is not prepared under {root}{hint}; run: medical-vqa prepare {_arguments(name)} --root {root}"
             )
         return cls(root / name, read_manifest(root / name))
 
@@ -159,3 +162,12 @@ def select(examples: ExampleTable, where: Mapping[str, str]) -> ExampleTable:
             raise ConfigError(f"no question has {fact} {value!r}; {did_you_mean(value, sorted(values))}")
     matches = examples.facts.per_row(lambda facts: all(facts.get(fact) == value for fact, value in where.items()))
     return examples if matches.all() else examples.take(np.flatnonzero(matches))
+
+
+def _arguments(name: str) -> str:
+    """What `medical-vqa prepare` takes for a dataset of this name; one of no known name is a person's own."""
+    published = name.removesuffix("-clean")
+    if published not in registry.names("datasets"):
+        return f"folder --source DIR --as {name}"
+    source = "" if registry.create("datasets", published).bundled() is not None else " --source DIR"
+    return f"{published}{source}{' --resplit clean' if name != published else ''}"
