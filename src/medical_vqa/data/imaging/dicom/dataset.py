@@ -74,6 +74,8 @@ class Frame:
     """What messages call the image."""
     warnings: list[str] = field(default_factory=list)
     """Sentences on what could not be used; each names elements and never their values."""
+    streams: list[bytes] | None = None
+    """The compressed frames of the dataset, filled with all of them when the first is used; None: one is used alone."""
 
     def group(self, sequence: str) -> Dataset:
         """A module's attributes for this frame: its functional group in an enhanced object, else the dataset."""

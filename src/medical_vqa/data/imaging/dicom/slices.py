@@ -57,6 +57,7 @@ class SliceReader:
         self._limits = limits
         self._read: Callable[[], bytes] | None = None
         self._dataset = Dataset()
+        self._streams: list[bytes] = []
         self.warnings: list[str] = []
 
     def values(self, read: Callable[[], bytes], index: int) -> NDArray[Any]:
@@ -102,8 +103,9 @@ class SliceReader:
         if read is not self._read:
             self._dataset = read_elements(read(), self._name, self._limits)
             self._read = read
+            self._streams = []
         check_dataset(self._dataset, self._name, self._limits, index)
-        return Frame(self._dataset, index, self._name)
+        return Frame(self._dataset, index, self._name, streams=self._streams)
 
 
 def _without_padding(stored: NDArray[Any], frame: Frame) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate, generate_frames, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
@@ -63,6 +63,11 @@ _DECODERS = {
 }
 _COLORS = {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
 _MAX_FRAGMENTS = 65_536
+_PIXEL_MODULE = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+"""What a decoder must know."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _BITS = {"PixelData": (1, 8, 16, 32, 64), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
 
@@ -170,7 +175,7 @@ def stored_values(frame: Frame) -> NDArray[Any]:
         shift = _check_length(frame, keyword, bits)
         if bits == 1:
             return _single_bits(frame)
-        values = _decoded(frame, "")
+        values = _decoded(frame, dataset, frame.index, "")
         return values >> shift if shift else values
     if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and _needed(dataset, "BitsStored", name) > 8:
         plugin = "gdcm"
@@ -178,7 +183,7 @@ def stored_values(frame: Frame) -> NDArray[Any]:
     stream = _check_stream(frame)
     if plugin == "gdcm" and dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
         return _decoded_by_gdcm(frame, stream)
-    return _decoded(frame, plugin)
+    return _decoded(frame, _of_one_frame(dataset, stream), 0, plugin)
 
 
 def _check_length(frame: Frame, keyword: str, bits: int) -> int:
@@ -221,10 +226,22 @@ def _single_bits(frame: Frame) -> NDArray[np.uint8]:
     return bits.reshape(rows, columns)
 
 
-def _decoded(frame: Frame, plugin: str) -> NDArray[Any]:
+def _of_one_frame(dataset: Dataset, stream: bytes) -> Dataset:
+    """A dataset of one compressed frame, without the others, among which a decoder would search for it again."""
+    single = Dataset()
+    for keyword in _PIXEL_MODULE:
+        if keyword in dataset:
+            single[keyword] = dataset[keyword]
+    single.PixelData = encapsulate([stream])
+    single["PixelData"].is_undefined_length = True
+    single.file_meta = dataset.file_meta
+    return single
+
+
+def _decoded(frame: Frame, source: Dataset, index: int, plugin: str) -> NDArray[Any]:
     dataset = frame.dataset
     try:
-        return pixel_array(dataset, index=frame.index, decoding_plugin=plugin)
+        return pixel_array(source, index=index, decoding_plugin=plugin)
     except BaseException as error:
         if isinstance(error, DICOM_ERRORS) or type(error).__name__ == "PanicException":  # of a decoder in Rust
             size = len(next(dataset[key].value or b"" for key in PIXEL_KEYWORDS if key in dataset))
@@ -255,12 +272,10 @@ def _check_plugin(frame: Frame, plugin: str) -> None:
 def _check_stream(frame: Frame) -> bytes:
     """The compressed frame; raises `ImageError` where it decodes to another size than the header states."""
     dataset, name = frame.dataset, frame.name
-    if dataset.PixelData.count(_ITEM) > _MAX_FRAGMENTS:
+    if not frame.streams and dataset.PixelData.count(_ITEM) > _MAX_FRAGMENTS:
         raise ImageError(f"{name}: its picture is cut into too many fragments; export the file again")
-    extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths) if 0x7FE00001 in dataset else None
-    frames = int(dataset.get("NumberOfFrames") or 1)
     try:
-        stream = get_frame(dataset.PixelData, frame.index, extended_offsets=extended, number_of_frames=frames)
+        stream = _stream(frame)
         if dataset.file_meta.TransferSyntaxUID == RLELossless:
             return stream  # its decoder allocates by the header alone
         width, height, components = stream_size(stream)
@@ -283,6 +298,18 @@ def _check_stream(frame: Frame) -> bytes:
             f"{width}x{height}; export the file again"
         )
     return stream
+
+
+def _stream(frame: Frame) -> bytes:
+    """The compressed frame. Without a table of their offsets all must be searched, which is done once for a series."""
+    dataset, streams = frame.dataset, frame.streams
+    extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths) if 0x7FE00001 in dataset else None
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if streams is None:
+        return get_frame(dataset.PixelData, frame.index, extended_offsets=extended, number_of_frames=frames)
+    if not streams:
+        streams += generate_frames(dataset.PixelData, extended_offsets=extended, number_of_frames=frames)
+    return streams[frame.index]
 
 
 def _decoded_by_gdcm(frame: Frame, stream: bytes) -> NDArray[Any]:
