@@ -280,11 +280,13 @@ def test_a_kind_of_which_the_model_is_not_sure_is_shown_where_each_kind_by_itsel
     assert dict(answer.abstention.arguments) == (against or {})
 
 
-def test_a_no_to_a_kind_needs_no_more_than_the_no_to_that_kind_by_itself():
+def test_a_no_to_a_kind_needs_the_no_to_that_kind_by_itself_and_a_yes_to_another_modality():
     model = LessSure(0.7, is_this_an_mri="Yes")
     answers = ask(model, "Is it an X-ray?", "Is it an MRI?", "Is it a CT?", references=reference())
     assert [answer.abstention.abstained for answer in answers] == [False, True, True]
     assert answers[0].prediction.answer == "No"
+    (of_no_kind,) = ask(LessSure(0.7, is_this_a_ct="No"), "Is it an X-ray?", references=reference())
+    assert dict(of_no_kind.abstention.arguments) == {"opposite": "Is this a CT?", "other_answer": "No"}
 
 
 def test_a_weighting_is_withheld_where_it_is_not_certain_that_the_picture_is_an_mri():

@@ -134,7 +134,8 @@ def unconfirmed(question: str, answer: Prediction, related: Mapping[str, Predict
 
     Of a picture unlike those of training, the open question for its modality or body part gets an answer too, which is
     less sure than of a picture like them. Then the picture must be of that kind alone when each is asked for by itself;
-    for a no to one kind (``Is this the chest?`` of a head) that one must get a no.
+    for a no to one kind (``Is this the chest?`` of a head) that one must get a no, and
+    any other modality a yes, of which training asks more than of body parts.
 
     Args:
         question: The question.
@@ -148,10 +149,11 @@ def unconfirmed(question: str, answer: Prediction, related: Mapping[str, Predict
         if named is None or open_answer.confidence is None or open_answer.confidence >= _SURE_OF_KIND:
             continue
         denied = claimed.get(attribute, named)
-        for text, value in closed_questions(attribute).items():
-            if text not in related or denied not in (named, value):
-                continue
-            if is_yes(related[text].answer) != (value == named):
+        closed = {text: value for text, value in closed_questions(attribute).items() if text in related}
+        none_confirmed = attribute == "modality" and not any(is_yes(related[text].answer) for text in closed)
+        for text, value in closed.items():
+            compared = denied in (named, value) or (none_confirmed and value == named)
+            if compared and is_yes(related[text].answer) != (value == named):
                 return text, related[text].answer
     return None
 
