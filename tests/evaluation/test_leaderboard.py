@@ -106,6 +106,17 @@ def test_results_in_folders_are_collected_and_equal_names_told_apart(tmp_path, e
     assert predictions_of(board.entries[0].file) is None
 
 
+def test_results_of_predictions_with_another_name_are_collected_with_their_predictions(tmp_path, entry):
+    for name, right in (("mine-results.json", 2), ("results-test.json", 4)):
+        write_results(tmp_path / name, entry(name, right).results)
+    (board,) = leaderboard([tmp_path])
+    assert [one.file.name for one in board.entries] == ["results-test.json", "mine-results.json"]
+    assert predictions_of(tmp_path / "mine-results.json") is None
+    for name in ("mine.jsonl", "mine.card.json"):
+        (tmp_path / name).write_text("{}")
+    assert predictions_of(tmp_path / "mine-results.json") == tmp_path / "mine.jsonl"
+
+
 def test_results_without_a_metric_are_refused(tmp_path, entry):
     path = tmp_path / "results.json"
     write_results(path, entry("a", 3).results)

@@ -38,7 +38,7 @@ def leaderboard(results: Sequence[StrPath], *, page: StrPath | None = None) -> L
     """Put results files of many models and datasets into tables: only equal rows under an equal rule share one.
 
     Args:
-        results: Results files, or folders that are searched for ``results*.json``.
+        results: Results files, or folders that are searched for ``results*.json`` and ``*-results.json``.
         page: HTML page to write; it needs no connection.
 
     Returns:

@@ -319,8 +319,9 @@ def judge(
 def leaderboard(results: tuple[Path, ...], out: Path | None) -> None:
     """Put many models on many datasets into one page, from their results files.
 
-    RESULTS are files that `score` wrote, or folders that are searched for results*.json. Only scores of the same rows
-    under the same rule share a table. Models whose predictions lie next to their results are tested in pairs.
+    RESULTS are files that `score` wrote, or folders that are searched for results*.json and *-results.json. Only scores
+    of the same rows under the same rule share a table. Models whose predictions lie next to their results are tested in
+    pairs.
     """
     from medical_vqa import api
 

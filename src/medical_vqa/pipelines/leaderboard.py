@@ -15,6 +15,8 @@ from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.result_files import read_results
 
 _PREDICTIONS_MISSING = "Not tested in pairs: that needs the predictions next to every results file."
+_PATTERNS = ("results*.json", "*-results.json")
+"""Names of the files that `score` writes: of ``predictions-test.jsonl`` and of ``answers.csv``."""
 _MAX_MODELS = 30  # models of a table that are compared in pairs: 435 pairs
 
 
@@ -22,7 +24,7 @@ def leaderboard(paths: Sequence[Path]) -> list[Board]:
     """The tables of results files.
 
     Args:
-        paths: Results files, or folders that are searched for ``results*.json``.
+        paths: Results files, or folders that are searched for ``results*.json`` and ``*-results.json``.
 
     Raises:
         DataError: There is no results file, one is damaged, or two disagree on how many questions a split has.
@@ -40,10 +42,10 @@ def results_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.rglob("results*.json"))
+            inside = sorted({file for pattern in _PATTERNS for file in path.rglob(pattern)})
             if not inside:
                 raise DataError(
-                    f"{path}: expected results*.json under it, there is none; run `medical-vqa score` first"
+                    f"{path}: expected {' or '.join(_PATTERNS)} under it, there is none; run `medical-vqa score` first"
                 )
             files += inside
         else:
@@ -107,5 +109,6 @@ def _tested(entries: Sequence[Entry]) -> Board:
 
 def predictions_of(results: Path) -> Path | None:
     """The predictions file next to a results file that `score` wrote from it; None without one that has a card."""
-    file = results.with_name(results.name.replace("results", "predictions", 1)).with_suffix(".jsonl")
-    return file if file.is_file() and card_path(file).is_file() else None
+    names = (results.name.replace("results", "predictions", 1), results.name.removesuffix("-results.json"))
+    files = (results.with_name(name.removesuffix(".json") + ".jsonl") for name in names)
+    return next((file for file in files if file.is_file() and card_path(file).is_file()), None)
