@@ -109,6 +109,7 @@ def test_train_predict_score_report_ask_on_a_terminal(call, root, tmp_path):
         "raw",
         "confidence",
         "confidence_basis",
+        "cut_off",
         "others_seen",
         "alternatives",
         "model",
