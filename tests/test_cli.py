@@ -363,6 +363,12 @@ def test_predictions_that_are_not_there(refused, command):
     assert "no predictions at a.jsonl; expected a predictions.jsonl written by `medical-vqa predict`" in message
 
 
+def test_a_file_without_a_card_needs_its_split(refused, root):
+    Path("a.csv").write_text("id,answer\n1,lung\n")
+    message = refused("score", "a.csv", "--dataset", "slake-mini", "--root", root)
+    assert "a.csv: nothing says which split of slake-mini it answers; add --split" in message
+
+
 def test_rows_need_a_dataset_to_be_selected_from(refused, run):
     assert "--dataset" in refused("predict", run, "--where", "modality=CT")
 

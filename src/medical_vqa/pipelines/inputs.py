@@ -66,6 +66,11 @@ def answered_rows(
         DataError: There is no card and the rows are not named, or the dataset is not prepared.
     """
     card = None
+    if selection is not None and split is None and predictions.is_file() and not card_path(predictions).is_file():
+        raise DataError(
+            f"{predictions}: nothing says which split of {selection.dataset} it answers; add --split (split=) with "
+            "train, validation or test"
+        )
     if selection is None or split is None or card_path(predictions).is_file():
         card = read_prediction_card(predictions)
         recorded = card.selection.model_copy(update={"where": {**card.selection.where, **(where or {})}})
