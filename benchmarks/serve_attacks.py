@@ -338,6 +338,47 @@ async def archives(port: int) -> str:
     return counted(await asyncio.gather(*(post(port, "/series", part, FORM) for part in parts * 2)))
 
 
+async def many_files(port: int) -> str:
+    """Forms of a thousand files: of a few bytes, of spaces, and small pictures."""
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n'
+    contents = (b"x" * 10, b" " * 4096, tiny_png())
+    bodies = [(part + content + b"\r\n") * 1000 + b"--b--\r\n" for content in contents]
+    turns = itertools.count()
+    return await flood(port, 4, 10.0, lambda: post(port, "/series", bodies[next(turns) % 3], FORM))
+
+
+async def dicom_headers(port: int) -> str:
+    """Headers of DICOM files that nest without end, or hold values without end, or a character set of megabytes."""
+    undefined = 0xFFFFFFFF
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, undefined)
+    ends = struct.pack("<HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    nested = struct.pack("<HH2sHI", 0x27, 0x1010, b"UN", 0, undefined) + item
+    endless = struct.pack("<HH2sHI", 0x27, 0x1011, b"OB", 0, undefined) + bytes(20)
+    names = b"A\\" * 5_000_000
+    headers = (
+        nested * 8_000,
+        nested * 100 + endless * 5_000 + ends * 100,
+        nested + (item + endless) * 5_000,
+        struct.pack("<HH2sHI", 0x5200, 0x9230, b"SQ", 0, undefined) + (item + ends[:8]) * 90_000 + ends[8:],
+        struct.pack("<HH2sHI", 0x08, 0x05, b"UC", 0, len(names)) + names,
+    )
+    start = bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
+    start += struct.pack("<HH2sH", 8, 0x60, b"CS", 2) + b"CT"
+    turns = itertools.count()
+    polite: list[str] = []
+
+    async def ask() -> None:
+        for _ in range(20):
+            polite.append(await post(port, "/ask", multipart(tiny_png(), question="Is it a CT?"), FORM, "127.0.0.9"))
+            await asyncio.sleep(0.5)
+
+    def attack() -> Awaitable[str]:
+        return post(port, "/upload_image", multipart(start + headers[next(turns) % len(headers)]), FORM)
+
+    note, _ = await asyncio.gather(flood(port, 4, 10.0, attack), ask())
+    return f"{note}; polite {counted(polite)}"
+
+
 async def many_uploads(port: int) -> str:
     """Different small pictures, eight at a time, for 15 seconds."""
     values = iter(range(1_000_000))
@@ -454,7 +495,8 @@ ATTACKS: tuple[Callable[[int], Awaitable[str]], ...] = (
     half_bodies, long_content_length, large_pictures, largest_pictures, nested_objects, huge_numbers, escaped_text,
     many_words, wide_text, many_lines_of_base64, many_messages, many_parts, many_form_fields, long_queries,
     many_headers, slow_bodies, slow_headers, tiny_chunks, pipelined_requests, idle_connections, websockets,
-    compressed_bombs, archives, many_uploads, many_conversations, long_conversation, many_jobs, slow_readers,
+    compressed_bombs, archives, many_files, dicom_headers, many_uploads, many_conversations, long_conversation,
+    many_jobs, slow_readers,
     picture_flood, many_views, waiting_readers,
 )  # fmt: skip
 IN_FOLDER = {"picture_flood"}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import resource
 import select
+import signal
 import socket
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -506,3 +509,20 @@ def test_a_form_arrives_whole_in_pieces(size):
     assert max(len(piece["body"]) for piece in pieces) <= 8_192
     assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
     assert end == {"type": "http.disconnect"}
+
+
+def test_the_search_for_garbage_leaves_out_what_lives_as_long_as_the_server(monkeypatch):
+    """It kept the event loop for a fifth of a second each time that many objects had been made."""
+    frozen: list[int] = []
+    monkeypatch.setattr(server.Server, "run", lambda *_, **__: frozen.append(gc.get_freeze_count()))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(server, "configure_logging", lambda *_, **__: None)
+    interval = sys.getswitchinterval()
+    before = gc.get_freeze_count()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server.run(make_engine(), live.settings(), listener=listener)
+        assert frozen[0] > before + 10_000
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)

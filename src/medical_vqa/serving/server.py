@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import math
 import os
 import signal
@@ -78,6 +79,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once every request is answered
     server = Server(uvicorn_config(app, settings))
     server.closing_seconds = _CLOSING_SECONDS
+    gc.freeze()  # modules and the model, which every full search for garbage would pass over while all requests wait
     server.run(sockets=[listener])
 
 
