@@ -39,6 +39,12 @@ def test_an_answer_says_where_it_comes_from_and_whose_sides_it_names(texts, sour
     assert texts(f"side_{side}").replace("'", "&#x27;") in html
 
 
+@pytest.mark.parametrize("texts", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_an_answer_at_the_limit_of_tokens_says_that_its_end_is_missing(texts):
+    assert texts("cut_off") in cards.answer(texts, answer(cut_off=True))
+    assert texts("cut_off") not in cards.answer(texts, answer())
+
+
 def test_what_was_not_measured_is_not_mentioned():
     assert "mv-notes" not in cards.answer(ENGLISH, answer())
 

@@ -70,6 +70,23 @@ def test_four_questions_within_fifty_milliseconds_are_all_answered(browser, url)
         expect(page.locator(".turn h2")).to_have_text([f"Question {number}?" for number in (1, 2, 3, 4)])
 
 
+def test_an_answer_at_the_limit_of_tokens_says_that_its_end_is_missing_in_both_languages(browser, url):
+    notes = []
+    for locale in ("en-GB", "zh-CN"):
+        with opened(browser, url, locale=locale) as page:
+            add(page, png())
+            ask(page, "Which organ?")
+            expect(answers(page)).to_have_count(1)
+            expect(page.locator(".turn .reason")).to_have_count(0)
+            ask(page, "A report without end?")
+            expect(page.locator(".turn .reason")).to_have_count(1)
+            notes.append(page.locator(".turn .reason").inner_text())
+    assert notes == [
+        "The end is missing: the answer reached the limit of its length.",
+        "结尾缺失：回答达到了长度上限。",
+    ]
+
+
 def test_several_lines_are_several_questions(browser, url):
     with opened(browser, url) as page:
         add(page, png())

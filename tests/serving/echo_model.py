@@ -39,7 +39,8 @@ class MeanVision:
 
 
 class Echo(ModelFamily):
-    """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse".
+    """Answers ``MEAN QUESTION``; sleeps `seconds` per call; refuses questions that contain "refuse", and
+    reaches the limit of tokens at "without end".
 
     With `hold` it begins to answer and continues only once `release` is called: what happens meanwhile is then a
     matter of order and not of time.
@@ -74,7 +75,12 @@ class Echo(ModelFamily):
             raise ModelError("I refuse; ask something else")
         if any("crash" in query.question for query in queries):
             raise ZeroDivisionError("a bug")
-        return [Prediction(q.id, self._words(q), self._words(q), 0.8, (("other", 0.1),)) for q in queries]
+        return [
+            Prediction(
+                q.id, self._words(q), self._words(q), 0.8, (("other", 0.1),), cut_off="without end" in q.question
+            )
+            for q in queries
+        ]
 
     def _words(self, query: Query) -> str:
         mean = query.visual["mean"].item() if isinstance(query.visual, Mapping) else float(query.visual.mean())

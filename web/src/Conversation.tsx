@@ -4,7 +4,7 @@ import type { Answer, Case, Turn } from "./api.ts";
 import * as api from "./api.ts";
 import { differ } from "./differ.ts";
 import { language, nameOf, t } from "./i18n/index.ts";
-import { isUnsure, reasonText } from "./reasons.ts";
+import { answerText, isUnsure, reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
 /** The choice of all models; no model has this name. */
@@ -224,8 +224,7 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
   const inView = answer.frame == null || (slice?.frame === answer.frame && slice.plane === (answer.plane ?? slice.plane));
   const shown = store.shownTurn.value === turn.key && inView;
   const copy = () => {
-    const words = answer.abstained ? reasonText(answer) : answer.answer;
-    void navigator.clipboard?.writeText(`${turn.question}\n${words}\n${t("safety")}`).then(() => setCopied(true));
+    void navigator.clipboard?.writeText(`${turn.question}\n${answer.abstained ? reasonText(answer) : answerText(answer)}\n${t("safety")}`).then(() => setCopied(true));
   };
   return (
     <div class={`card ${answer.abstained ? "abstained" : ""}`}>
@@ -251,6 +250,7 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
       ) : (
         <>
           <p class="answer">{answer.answer}</p>
+          {answer.cut_off && <p class="reason">{t("turn.cut_off")}</p>}
           <p class="facts">
             <span>{answer.confidence === null ? t("turn.no_confidence") : t(answer.confidence_basis === "agreement" ? "turn.agreement" : "turn.confidence", { percent: percent(answer.confidence) })}</span>
             {answer.source && <span>{t(`source.${answer.source}`)}</span>}

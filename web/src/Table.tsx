@@ -3,6 +3,7 @@ import type { Turn } from "./api.ts";
 import { percent } from "./Conversation.tsx";
 import { Dialog } from "./Dialog.tsx";
 import { captionOf, t } from "./i18n/index.ts";
+import { answerText } from "./reasons.ts";
 import { csv, download } from "./report.ts";
 import * as store from "./store.ts";
 
@@ -15,7 +16,7 @@ export function Table({ close }: { close: () => void }) {
   const cell = (turn: Turn | undefined): string => {
     if (!turn) return "";
     if (!turn.answer) return turn.status === "failed" ? store.failureText(turn.failure ?? "internal") : "…";
-    return turn.answer.abstained ? t("turn.withheld") : turn.answer.answer;
+    return turn.answer.abstained ? t("turn.withheld") : answerText(turn.answer);
   };
   const save = () => {
     const rows = questions.map((question) => [question, ...cases.map((item) => cell(latest(item.turns, question)))]);

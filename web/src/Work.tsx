@@ -146,6 +146,6 @@ function pathOf(file: File): string {
 }
 
 function tableOf(table: Row[]): string {
-  const head = ["picture", "question", "answer", "confidence", "abstained", "reason_code", "model", "failure"];
-  return csv([head, ...table.map((row) => [row.picture, row.question, row.answer?.answer, row.answer?.confidence, row.answer?.abstained, row.answer?.reason_code, row.answer?.model.id, row.failure])]);
+  const head = ["picture", "question", "answer", "confidence", "abstained", "cut_off", "reason_code", "model", "failure"];
+  return csv([head, ...table.map((row) => [row.picture, row.question, row.answer?.answer, row.answer?.confidence, row.answer?.abstained, row.answer?.cut_off, row.answer?.reason_code, row.answer?.model.id, row.failure])]);
 }

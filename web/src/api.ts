@@ -19,6 +19,8 @@ export type Answer = {
   confidence_basis?: "probability" | "agreement" | null;
   alternatives: { answer: string; confidence: number }[];
   abstained: boolean;
+  /** Whether the text ended at the limit of tokens, and not by itself. */
+  cut_off?: boolean;
   reason: string | null;
   reason_code: string | null;
   reason_arguments: Record<string, string>;

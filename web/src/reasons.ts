@@ -10,5 +10,8 @@ export function reasonText(answer: Pick<Answer, "reason_code" | "reason_argument
   return /\{\w+\}/.test(text) ? (answer.reason ?? "") : text; // an argument of a newer server
 }
 
+/** The answer in words to copy or to print, with a note where its end is missing. */
+export const answerText = (answer: Pick<Answer, "answer" | "cut_off">): string => (answer.cut_off ? `${answer.answer} (${t("turn.cut_off")})` : answer.answer);
+
 /** Whether the confidence is too low for an answer, and not the question or the picture unsuitable. */
 export const isUnsure = (answer: Answer): boolean => answer.abstained && [null, "low_confidence", "never_sure_enough"].includes(answer.reason_code);

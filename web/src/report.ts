@@ -3,7 +3,7 @@ import type { Answer, Case, Turn } from "./api.ts";
 import { dicomReport, pictureBlob } from "./api.ts";
 import { captionOf, language, nameOf, t } from "./i18n/index.ts";
 import { mapToShow } from "./localizable.ts";
-import { reasonText } from "./reasons.ts";
+import { answerText, reasonText } from "./reasons.ts";
 import * as store from "./store.ts";
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
@@ -30,11 +30,11 @@ export const csv = (table: readonly (readonly unknown[])[]): string => `\ufeff${
 export const digestOf = (item: Case): string => item.image.image_id.slice(0, 24);
 
 export function downloadCsv(): void {
-  const head = ["picture", "digest", "question", "answer", "confidence", "confidence_basis", "abstained", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
+  const head = ["picture", "digest", "question", "answer", "confidence", "confidence_basis", "abstained", "cut_off", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
   const lines = rows().map(({ item, turn }) => {
     const a = turn.answer;
     const region = turn.region ? [turn.region.left, turn.region.top, turn.region.right, turn.region.bottom].map(Math.round).join(" ") : "";
-    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.confidence_basis, a?.abstained, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
+    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.confidence_basis, a?.abstained, a?.cut_off, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
   });
   download("medical-vqa.csv", "text/csv;charset=utf-8", csv([head, ...lines]));
 }
@@ -94,7 +94,8 @@ function outlined(bitmap: ImageBitmap, item: Case): string {
   return canvas.toDataURL("image/png");
 }
 
-const words = (answer: Answer): string => (answer.abstained ? `${t("turn.withheld")}: ${reasonText(answer)}` : answer.answer);
+
+const words = (answer: Answer): string => (answer.abstained ? `${t("turn.withheld")}: ${reasonText(answer)}` : answerText(answer));
 
 function turnRow(turn: Turn): string {
   const answer = turn.answer!;

@@ -39,7 +39,11 @@ def _sentence(reply: Reply, texts: Texts) -> str:
     confidence = "" if reply.confidence is None else f" ({texts('confidence')} {per_cent(reply.confidence)})"
     answer = f"{reply.answer}{confidence}, {reply.model.name}"
     if not reply.abstained:
-        keys = [f"source_{reply.source}" if reply.source else "", f"side_{reply.side}" if reply.side else ""]
+        keys = [
+            "cut_off" if reply.cut_off else "",
+            f"source_{reply.source}" if reply.source else "",
+            f"side_{reply.side}" if reply.side else "",
+        ]
         return ". ".join([answer, *(texts(key) for key in keys if key)])
     reason = texts.reason(reply.reason_code, reply.reason_arguments, reply.reason)
     return f"{texts.abstained(reply.reason_code)}. {reason} {texts('best_guess')}: {answer}"

@@ -211,6 +211,7 @@ export const en = {
   "turn.slices": "Slices that were asked about",
   "turn.go_to": "Show slice {number}",
   "turn.on_slice": "The evidence lies on slice {number}.",
+  "turn.cut_off": "The end is missing: the answer reached the limit of its length.",
   "turn.shown": "shown in the picture",
   "rate.title": "Is this answer right?",
   "rate.right": "Right",

@@ -212,6 +212,7 @@ export const zh: Record<Key, string> = {
   "turn.slices": "所询问的层面",
   "turn.go_to": "显示第 {number} 层",
   "turn.on_slice": "定位结果位于第 {number} 层。",
+  "turn.cut_off": "结尾缺失：回答达到了长度上限。",
   "turn.shown": "已在图像中显示",
   "rate.title": "这个答案正确吗？",
   "rate.right": "正确",

@@ -131,8 +131,10 @@ def _abstained(texts: Texts, reply: Answer) -> str:
 
 
 def _notes(texts: Texts, reply: Answer) -> str:
-    """Where the answer comes from, whose left and right it names, and what is outlined."""
+    """Whether its end is missing, where the answer comes from, whose left and right it names, and what is outlined."""
     notes = []
+    if reply.cut_off:
+        notes.append(("mv-cut-off", texts("cut_off")))
     if reply.source is not None:
         notes.append((f"mv-source mv-source-{reply.source}", texts(f"source_{reply.source}")))
     if reply.side is not None:

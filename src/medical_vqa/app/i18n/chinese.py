@@ -85,6 +85,7 @@ TEXTS: Mapping[str, str] = {
     "source_usual": "依据一般情况：同类其他图像会得到同样的答案，把握也相同。",
     "source_knowledge": "依据一般知识，并非来自本图像。",
     "outline_toggle": "轮廓",
+    "cut_off": "结尾缺失：回答达到了长度上限。",
     "outlined": "图像中已勾出：{names}",
     "outlined_box": "{name}（大致范围）",
     "outlined_area": "{name}，{area} 平方厘米",

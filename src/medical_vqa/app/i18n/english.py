@@ -86,6 +86,7 @@ TEXTS: Mapping[str, str] = {
     "source_usual": "From what is usual: other pictures of this type get the same answer just as surely.",
     "source_knowledge": "General knowledge, not read from this picture.",
     "outline_toggle": "Outline",
+    "cut_off": "The end is missing: the answer reached the limit of its length.",
     "outlined": "Outlined in the picture: {names}",
     "outlined_box": "{name} (roughly)",
     "outlined_area": "{name}, {area} cm²",
