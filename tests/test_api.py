@@ -309,8 +309,10 @@ def test_a_device_is_not_ignored_for_a_remote_model():
 def test_options_of_load_are_not_ignored_for_a_loaded_model(work, function):
     model = mv.load("shipped")
     with pytest.raises(mv.MedicalVqaError, match=r"device= is an argument of load, and .* is loaded already") as error:
-        function(model, dataset="slake-mini", device="cpu")
+        function(model, dataset="slake-mini", device="cuda")
     sentence(error)
+    with pytest.raises(mv.MedicalVqaError, match="concurrency= is an argument of load"):
+        function(model, dataset="slake-mini", device="cpu", concurrency=3)  # that is where it runs
 
 
 def test_a_bundle_on_the_hub_is_loaded_from_the_local_cache(work, tmp_path, monkeypatch):

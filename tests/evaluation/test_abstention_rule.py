@@ -8,6 +8,7 @@ from medical_vqa.evaluation.statistics.abstention import (
     apply_threshold,
     choose_threshold,
     clustered_upper_bound,
+    stored_threshold,
 )
 from medical_vqa.evaluation.statistics.calibration import abstention_on_other_images
 
@@ -95,3 +96,13 @@ def test_what_a_threshold_does_is_stated_on_images_that_did_not_choose_it():
     assert rule.chosen_on == "the other half of the images"
     assert 150 < rule.groups < 250  # of 400 images
     assert apply_threshold(outcomes, 0.9, 0.1, chosen_on="x").answered == 1200
+
+
+def test_the_threshold_as_it_is_stored_gives_the_answer_that_it_was_chosen_at():
+    assert stored_threshold(0.47889) == 0.4788
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        outcomes = [(float(rng.random()), True, str(group)) for group in range(60)]
+        rule = choose_threshold(outcomes, 0.1)
+        given = apply_threshold(outcomes, stored_threshold(rule.threshold), 0.1, chosen_on="")
+        assert given.answered >= rule.answered > 0

@@ -307,15 +307,23 @@ def loaded_model(model: StrPath | Model, **options: Any) -> Model:
     """The model itself, or what `load` loads by that name with these options.
 
     Raises:
-        ConfigError: The model is loaded already and an option is set, which would change nothing.
+        ConfigError: The model is loaded already and an option is set that would change something.
     """
     if not isinstance(model, Model):
         return load(model, **options)
     defaults = load.__kwdefaults__ or {}
     for name, value in options.items():
-        if value != defaults[name]:
+        if value != defaults[name] and not (name == "device" and _runs_on(model, value)):
             raise ConfigError(f"{name}= is an argument of load, and {model.name} is loaded already; pass it to load")
     return model
+
+
+def _runs_on(model: Model, device: object) -> bool:
+    """Whether a local model runs on the device of this name."""
+    if model.usage is not None:
+        return False
+    own = getattr(model._loaded.model, "device", "cpu")  # ONNX Runtime's: the processor
+    return str(device) in (str(own), getattr(own, "type", own))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from medical_vqa.errors import DataError
 from medical_vqa.evaluation.joining import join
 from medical_vqa.evaluation.metrics.exact_match import exact_match
-from medical_vqa.evaluation.statistics.abstention import choose_threshold
+from medical_vqa.evaluation.statistics.abstention import choose_threshold, stored_threshold
 from medical_vqa.evaluation.statistics.calibration import calibrate as measure_calibration
 from medical_vqa.evaluation.statistics.correctness import judge
 from medical_vqa.models.bundle import write_bundle
@@ -72,12 +72,12 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True, refit: Pat
     if calibration is None:
         raise DataError(f"{predictions} gives no confidence; a temperature needs a model that does")
     outcomes = [(a.confidence, a.correct, a.example.group) for a in judged if a.confidence is not None]
-    temperature, abstention = calibration.temperature, choose_threshold(outcomes, risk)
+    temperature, abstention = round(calibration.temperature, 4), choose_threshold(outcomes, risk)
     fitted = ConfidenceCalibration(
-        temperature=round(temperature, 4),
+        temperature=temperature,
         fitted_on=f"{rows.data.selection.dataset} validation, {calibration.n:,} answers",
         risk=risk,
-        threshold=round(temperature_scaled(abstention.threshold, temperature), 4) if abstention else None,
+        threshold=stored_threshold(temperature_scaled(abstention.threshold, temperature)) if abstention else None,
         coverage=round(abstention.coverage, 4) if abstention else None,
     )
     card = read_bundle_card(bundle).model_copy(update={"calibration": fitted})

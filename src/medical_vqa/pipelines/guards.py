@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medical_vqa.data.prepared.selected import SelectedDataset
-from medical_vqa.evaluation.statistics.abstention import choose_threshold
+from medical_vqa.evaluation.statistics.abstention import choose_threshold, stored_threshold
 from medical_vqa.io import sha256_file
 from medical_vqa.models.baselines import QuestionLookup
 from medical_vqa.models.guards.guard import Guards
@@ -169,9 +169,9 @@ def _thresholds(
     answered += sum(c >= finding for c, *_ in findings)
     return calibration.model_copy(
         update={
-            "threshold": round(rule.threshold, 4) if rule else None,
+            "threshold": stored_threshold(rule.threshold) if rule else None,
             "coverage": round(answered / len(examples), 4),
-            "finding_threshold": round(finding, 4),
+            "finding_threshold": stored_threshold(finding),
         }
     )
 

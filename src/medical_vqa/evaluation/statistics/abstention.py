@@ -69,6 +69,11 @@ def choose_threshold(outcomes: Sequence[Outcome], risk: float) -> Abstention | N
     return rule
 
 
+def stored_threshold(threshold: float) -> float:
+    """A threshold with four decimals, rounded down, so that the answer that it was chosen at is still given."""
+    return math.floor(threshold * 1e4) / 1e4
+
+
 def apply_threshold(outcomes: Sequence[Outcome], threshold: float, risk: float, *, chosen_on: str) -> Abstention:
     """What a threshold does on some rows.
 
