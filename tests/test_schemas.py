@@ -141,6 +141,9 @@ def test_each_way_a_card_can_be_wrong_is_one_sentence(tmp_path, change, message)
 )
 def test_a_file_that_is_no_card_is_one_sentence(tmp_path, content, message):
     predictions = tmp_path / "predictions-test.jsonl"
+    with pytest.raises(DataError, match=r"no predictions at .*predictions-test\.jsonl"):
+        read_prediction_card(predictions)
+    predictions.touch()
     with pytest.raises(DataError, match=r"has no card predictions-test\.card\.json next to it"):
         read_prediction_card(predictions)
     card_path(predictions).write_bytes(content)
