@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -70,7 +69,8 @@ def create_app(
         async with AsyncExitStack() as closing:  # also where another cannot start, or cannot be closed
             closing.push_async_callback(rate_limiter.close)
             closing.push_async_callback(models.close)
-            await asyncio.gather(models.start(settings.further_models), asyncio.to_thread(_prepare_routes, app))
+            _prepare_routes(app)  # before other threads: meanwhile it changes the filters of warnings
+            await models.start(settings.further_models)
             if jobs is not None:
                 closing.push_async_callback(jobs.close)
                 jobs.start()
