@@ -45,7 +45,7 @@ app: $(VENV)/.app
 page:
 	cd web && npm ci && npm run check && npm test && npm run build
 
-# The checks run beside the tests, at a lower priority, and report after them.
+# The checks run at the same time as the tests, at a lower priority, and report after them.
 test: $(VENV)/.dev
 	@mkdir -p .cache
 	nice $(MAKE) check >.cache/check.log 2>&1 & checks=$$!; $(MAKE) coverage; tests=$$?; \

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.ask import Answer
     from medical_vqa.pipelines.ask_series import SeriesAnswer
 
+_MCP_PORT = 8001
+
 
 @click.command()
 @click.argument("image")
@@ -312,7 +314,7 @@ def serve(
     help="Folder whose image files agents may name.",
 )
 @click.option("--http", is_flag=True, help="Listen on 127.0.0.1 instead of standard input and output.")
-@click.option("--port", type=int, help="Port, with --http.  [default: 8001]")
+@click.option("--port", type=int, help=f"Port, with --http.  [default: {_MCP_PORT}]")
 def mcp(model: str | None, device: str, images: Path, http: bool, port: int | None) -> None:
     """Offer a model to agents as tools (Model Context Protocol).
 
@@ -325,7 +327,7 @@ def mcp(model: str | None, device: str, images: Path, http: bool, port: int | No
         raise ConfigError(f"--port {port} is where --http listens; add --http, or leave the port out")
     server = create_mcp_server(api.load(model, device=device), images)
     if http:
-        server.run("streamable-http", host="127.0.0.1", port=8001 if port is None else port)
+        server.run("streamable-http", host="127.0.0.1", port=_MCP_PORT if port is None else port)
     else:
         server.run("stdio")
 

@@ -134,8 +134,8 @@ def unconfirmed(question: str, answer: Prediction, related: Mapping[str, Predict
 
     Of a picture unlike those of training, the open question for its modality or body part gets an answer too, which is
     less sure than of a picture like them. Then the picture must be of that kind alone when each is asked for by itself;
-    for a no to one kind (``Is this the chest?`` of a head) that one must get a no, and
-    any other modality a yes, of which training asks more than of body parts.
+    for a no to one kind (``Is this the chest?`` of a head) that one must get a no, and any other modality a yes, of
+    which training asks more than of body parts.
 
     Args:
         question: The question.
