@@ -216,6 +216,86 @@ def test_of_several_answers_to_a_question_the_first_is_read_and_the_others_are_n
     assert [(one.n, "the first answer is read" in one.reason) for one in found.warnings] == [(len(rows), True)]
 
 
+@pytest.mark.parametrize("version", ["objects", "lists"])
+def test_of_choices_whose_likelihoods_a_harness_compares_the_most_likely_is_the_answer(tmp_path, rows, version):
+    """lm_eval/api/task.py, output_type multiple_choice: the target is a number, and no answer is written."""
+    content = lm_harness(rows)
+    for n, row in enumerate(content):
+        choices = [" other", f" a{n}", f" {rows[n].answers[0]}"]
+        if version == "objects":  # since 0.4.3, in which all are texts
+            row["arguments"] = {f"gen_args_{k}": {"arg_0": "x", "arg_1": text} for k, text in enumerate(choices)}
+            row["filtered_resps"] = [["-7.5", "True"], ["-0.25", "False"], ["-10.0", "False"]]
+        else:
+            row["arguments"] = [["x", text] for text in choices]
+            row["filtered_resps"] = [[-7.5, True], [-0.25, False], [-10.0, False]]
+        row |= {"resps": [[pair] for pair in row["filtered_resps"]], "target": 2}
+    (tmp_path / "samples_slake.jsonl").write_text(lines(content))
+    found = import_answers(tmp_path / "samples_slake.jsonl", None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+    assert not found.warnings
+
+
+def test_one_of_several_targets_of_lmms_eval_is_the_reference(tmp_path, rows):
+    content = [{**row, "target": [row["target"], "another word"]} for row in lmms(rows)]
+    (tmp_path / "samples.jsonl").write_text(lines(content))
+    found = import_answers(tmp_path / "samples.jsonl", None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def helm_display(folder, rows, **fields):
+    """display_predictions.json and instances.json of a run folder: presentation/run_display.py."""
+    instances = [state["instance"] for state in helm(rows)["request_states"]]
+    predictions = [
+        {"instance_id": one["id"], "train_trial_index": 0, "predicted_text": f" a{n}", "stats": {"f1": 0.0}, **fields}
+        for n, one in enumerate(instances)
+    ]
+    (folder / "instances.json").write_text(json.dumps(instances))
+    (folder / "display_predictions.json").write_text(json.dumps(predictions))
+    return folder / "display_predictions.json"
+
+
+def test_displayed_predictions_of_helm_are_joined_by_the_instances_next_to_them(tmp_path, rows):
+    path = helm_display(tmp_path, rows)
+    found = import_answers(path, None, rows)
+    assert found.tool == "helm"
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+
+
+def test_displayed_predictions_of_helm_without_their_instances_are_refused(tmp_path, rows):
+    path = helm_display(tmp_path, rows)
+    (tmp_path / "instances.json").write_text(json.dumps([]))
+    with pytest.raises(DataError, match=r"row 1: answers the instance id0, which .*instances.json does not have"):
+        import_answers(path, None, rows)
+    (tmp_path / "instances.json").unlink()
+    with pytest.raises(DataError, match=r"without their questions; put instances.json of the same run folder next"):
+        import_answers(path, None, rows)
+
+
+def test_of_displayed_trials_of_helm_the_first_is_read(tmp_path, rows):
+    path = helm_display(tmp_path, rows)
+    first = json.loads(path.read_text())
+    again = [{**row, "train_trial_index": 1, "predicted_text": "other"} for row in first]
+    seeds = [{**row, "predicted_text": "another"} for row in first]
+    perturbed = [{**row, "perturbation": {"name": "typos"}, "predicted_text": "typo"} for row in first]
+    path.write_text(json.dumps([*first, *perturbed, *again, *seeds]))
+    found = import_answers(path, None, rows)
+    assert {p.id: p.answer for p in found.predictions} == {row.id: f"a{n}" for n, row in enumerate(rows)}
+    assert [(one.n, "the first answer is read" in one.reason) for one in found.warnings] == [(len(rows), True)]
+
+
+def test_a_letter_that_helm_maps_to_a_choice_is_read_as_the_choice(tmp_path, rows):
+    """adaptation/adapters/multiple_choice_joint_adapter.py: metrics see the choice, and what is no letter as it is."""
+    state = helm(rows)
+    for n, one in enumerate(state["request_states"]):
+        one |= {"output_mapping": {"A": f"a{n}", "B": "x"}, "result": {"completions": [{"text": " A"}]}}
+    state["request_states"][0]["result"]["completions"][0]["text"] = "neither"
+    (tmp_path / "scenario_state.json").write_text(json.dumps(state))
+    answers = [p.answer for p in import_answers(tmp_path / "scenario_state.json", None, rows).predictions]
+    assert answers == ["neither", *(f"a{n}" for n in range(1, len(rows)))]
+    path = helm_display(tmp_path, rows, predicted_text="A", mapped_output="liver")
+    assert {p.answer for p in import_answers(path, None, rows).predictions} == {"liver"}
+
+
 def test_a_question_that_the_first_trial_lacks_has_the_answer_of_the_next(tmp_path, rows):
     content = json.loads(helm_trials(rows))
     del content["request_states"][0]

@@ -5,7 +5,7 @@
 * MedEvalKit: ``results.json`` (``response``, ``answer``, ``question`` or ``prompt``)
 * LLaVA: answer files (``question_id``, ``prompt``, ``text``, ``model_id``)
 * OpenAI: batch output (``custom_id``, ``response``, ``error``)
-* HELM: ``scenario_state.json`` (``request_states``)
+* HELM: ``scenario_state.json`` (``request_states``), or ``display_predictions.json`` with ``instances.json`` next to it
 * Inspect: logs as JSON or ``.eval`` (``samples`` with ``target`` and ``output``)
 * VQA-Med: run files of the challenge (``synpic1|mass``, no header)
 
@@ -19,6 +19,7 @@ Some tools ask a question several times: HELM in trials, Inspect in epochs, lm-e
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ from medical_vqa.io import json_type, json_value
 from medical_vqa.schema.records import Example
 
 _FIELDS = ("id", "image", "question", "reference", "answer", "position")
+_HELM_DISPLAY = frozenset({"instance_id", "predicted_text", "train_trial_index"})
+"""Fields of every row of HELM's ``display_predictions.json``."""
+_GREEDY = ("True", "False")
+"""How lm-evaluation-harness writes whether a choice is what a greedy decoder writes."""
 _VLMEVALKIT_FAILED = "Failed to obtain answer via API."
 """What VLMEvalKit writes in place of the answer to a failed request."""
 _JOINS: Sequence[tuple[str, ...]] = (
@@ -66,16 +71,24 @@ def read_tool_file(path: Path) -> ToolFile | None:
         return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, _eval_samples(path)))))
     if path.suffix.lower() == ".txt" and (run := _run_file(path)):
         return ToolFile("vqa-med", run)
-    if ending_of(path) == ".json":
-        content = json_content(path, or_lines=True)
-        if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
-            return ToolFile("helm", _first_answers(map(_helm, _objects(path, content["request_states"]))))
-        if isinstance(content, Mapping) and isinstance(content.get("samples"), list) and "eval" in content:
-            return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, content["samples"]))))
+    if ending_of(path) == ".json" and (run := _run_of(path, json_content(path, or_lines=True))):
+        return run
     rows = list(table_rows(path))
     for tool, fields, convert in _TOOLS:
         if rows and all(fields <= row.keys() for row in rows):
             return ToolFile(tool, _first_answers(map(convert, rows)))
+    return None
+
+
+def _run_of(path: Path, content: Any) -> ToolFile | None:
+    """The rows of HELM or Inspect, whose files hold more than rows, or rows without their questions."""
+    if isinstance(content, Mapping) and isinstance(content.get("request_states"), list):
+        return ToolFile("helm", _first_answers(map(_helm, _objects(path, content["request_states"]))))
+    if isinstance(content, Mapping) and isinstance(content.get("samples"), list) and "eval" in content:
+        return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, content["samples"]))))
+    rows = content if isinstance(content, list) else []
+    if rows and all(isinstance(row, Mapping) and row.keys() >= _HELM_DISPLAY for row in rows):
+        return ToolFile("helm", _first_answers(_helm_display(path, rows)))
     return None
 
 
@@ -160,17 +173,44 @@ def _lmms(row: Row) -> dict[str, Any]:
     columns = guess_fields(list(map(str, doc)))
     stated = {field: doc[columns[field]] for field in ("id", "image", "question") if field in columns}
     prompt = row.get("input", lookup(row, "arguments.gen_args_0.arg_0"))
-    answers = record.get("prediction", row["filtered_resps"])
+    answers, target = record.get("prediction", row["filtered_resps"]), _first(row.get("target"))
+    choices = _likelihoods(row)
+    if choices:
+        answers = max(choices, key=lambda choice: choice[0])[1]
+        target = choices[target][1] if isinstance(target, int) and 0 <= target < len(choices) else target
     return {
         "id": as_id(record.get("id", stated.get("id"))),
         "image": as_text(image_name(stated.get("image"))),
         "question": as_text(_first(stated.get("question", prompt))),
-        "reference": as_text(row.get("target")),
-        "answer": _first(answers),
+        "reference": as_text(target),
+        **({} if answers is MISSING else {"answer": _first(answers)}),
         "position": as_id(row["doc_id"]),
         "round": as_text(row.get("filter")),
-        "answered_again": any(map(_are_several, (answers, row["filtered_resps"], row.get("resps")))),
+        "answered_again": not choices and any(map(_are_several, (answers, row["filtered_resps"], row.get("resps")))),
     }
+
+
+def _likelihoods(row: Row) -> list[tuple[float, Any]]:
+    """Log likelihood and text of each choice, where a task compares those and writes no answer; otherwise empty.
+
+    The harness writes ``[-1.5, false]`` for each choice: whether a greedy decoder would write it does not matter.
+    """
+    responses = row["filtered_resps"]
+    pairs = responses if isinstance(responses, list) else []
+    if len(pairs) < 2 or not all(isinstance(one, list) and len(one) == 2 and str(one[1]) in _GREEDY for one in pairs):
+        return []
+    texts = [
+        lookup(row, f"arguments.{name}{number}.{place}")
+        for number in range(len(pairs))
+        for name, place in (("gen_args_", "arg_1"), ("", "1"))
+        if lookup(row, f"arguments.{name}{number}") is not MISSING
+    ]
+    if len(texts) != len(pairs):
+        texts = [MISSING] * len(pairs)
+    try:
+        return [(float(likelihood), text) for (likelihood, _), text in zip(pairs, texts, strict=True)]
+    except (TypeError, ValueError):
+        return []
 
 
 def _vlmevalkit(row: Row) -> dict[str, Any]:
@@ -211,25 +251,71 @@ def _openai_batch(row: Row) -> dict[str, Any]:
 
 
 def _helm(row: Row) -> dict[str, Any]:
-    objects = lookup(row, "instance.input.multimedia_content.media_objects")
-    texts = [part.get("text", "") for part in objects if isinstance(part, Mapping)] if isinstance(objects, list) else []
-    references = lookup(row, "instance.references")
-    right = [
-        lookup(one, "output.text")
-        for one in (references if isinstance(references, list) else ())
-        if isinstance(one, Mapping) and "correct" in (one.get("tags") or ())
-    ]
     answer = lookup(row, "result.completions.0.text")
+    choices = row.get("output_mapping")  # of the letters in the prompt to the choices
+    if isinstance(choices, Mapping):
+        answer = choices.get(as_text(answer).strip(), answer)
     return {
-        "id": as_text(lookup(row, "instance.id")),
-        "question": " ".join(text for text in texts if text) or as_text(lookup(row, "instance.input.text")),
-        "reference": as_text(_first(right) if right else ""),
+        **_helm_instance(lookup(row, "instance")),
         **({} if answer is MISSING else {"answer": answer}),
         "round": tuple(
             as_text(lookup(row, part)) for part in ("instance.perturbation.name", "train_trial_index", "request.random")
         ),
         "answered_again": _are_several(lookup(row, "result.completions")),
     }
+
+
+def _helm_instance(instance: Any) -> dict[str, Any]:
+    """Id, question and reference of an instance of HELM."""
+    objects = lookup(instance, "input.multimedia_content.media_objects")
+    texts = [part.get("text", "") for part in objects if isinstance(part, Mapping)] if isinstance(objects, list) else []
+    references = lookup(instance, "references")
+    right = [
+        lookup(one, "output.text")
+        for one in (references if isinstance(references, list) else ())
+        if isinstance(one, Mapping) and "correct" in (one.get("tags") or ())
+    ]
+    return {
+        "id": as_text(lookup(instance, "id")),
+        "question": " ".join(text for text in texts if text) or as_text(lookup(instance, "input.text")),
+        "reference": as_text(_first(right) if right else ""),
+    }
+
+
+def _helm_display(path: Path, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """The answers of ``display_predictions.json`` with the questions of ``instances.json`` of the same run folder.
+
+    Raises:
+        DataError: There is no such file next to it, or it is of another run.
+    """
+    names = dict.fromkeys((path.name.replace("display_predictions", "instances"), "instances.json"))
+    siblings = [path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()]
+    if not siblings:
+        raise DataError(
+            f"{path}: has the answers of a run of HELM without their questions; put instances.json of the same run "
+            "folder next to it, or name scenario_state.json of that folder"
+        )
+    content = json_content(siblings[0])
+    instances: dict[str, dict[str, Any]] = {}
+    for one in _objects(siblings[0], content if isinstance(content, list) else [content]):
+        instance = _helm_instance(one)
+        instances.setdefault(instance["id"], instance)  # the perturbed ones follow
+    times: Counter[tuple[str, str, str]] = Counter()
+    for number, row in enumerate(rows, 1):
+        id_ = as_text(row["instance_id"])
+        if id_ not in instances:
+            raise DataError(
+                f"{path} row {number}: answers the instance {id_}, which {siblings[0]} does not have; put "
+                "instances.json of the same run folder next to it"
+            )
+        trial = (id_, as_text(lookup(row, "perturbation.name")), as_text(row["train_trial_index"]))
+        times[trial] += 1
+        answer = row.get("mapped_output")
+        yield {
+            **instances[id_],
+            "answer": row["predicted_text"] if answer is None else answer,
+            "round": (*trial[1:], times[trial]),
+        }
 
 
 def _inspect(row: Row) -> dict[str, Any]:
