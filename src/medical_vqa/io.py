@@ -14,6 +14,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Number
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,21 +29,30 @@ Result = TypeVar("Result")
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
-def as_path(value: object, what: str) -> Path:
+def as_path(value: object, what: str, advice: str = "pass one") -> Path:
     """A path that a person passed as text or as a path object, with ``~`` expanded.
 
     Args:
         value: The text or path object.
         what: Name of the argument, for the message.
+        advice: What to pass in place of something else, for the message.
 
     Raises:
         ConfigError: It is neither, or it is empty.
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        received = " ".join(reprlib.repr(value).split())  # a table is several lines
-        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {received}; pass one")
+        raise ConfigError(f"{what}: expected a path as text or as pathlib.Path, got {received(value)}; {advice}")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for a user that does not exist
+
+
+def received(value: object) -> str:
+    """What a person passed, as a message repeats it: in one short line, or by its type if it is no plain value."""
+    if type(value).__module__ == "builtins" or isinstance(value, os.PathLike | Number):
+        text = " ".join(reprlib.repr(value).split())
+        if not text.startswith("<"):
+            return text
+    return f"an object of type {type(value).__name__}"
 
 
 # --- hashes -----------------------------------------------------------------------------------------------------------

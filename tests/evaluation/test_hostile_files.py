@@ -364,6 +364,23 @@ def test_an_input_is_not_overwritten(write_to: Callable[..., Outcome], command: 
 
 
 @pytest.mark.parametrize("command", WRITING)
+def test_a_file_of_another_kind_is_not_overwritten(write_to: Callable[..., Outcome], command: str) -> None:
+    """As where a second predictions file stands after --out."""
+    write(answer_rows(), "valuable.jsonl")
+    before = contents()
+    outcome = write_to(command, "valuable.jsonl")
+    assert outcome.status == 2
+    kind = "results file" if command == "score" else "HTML page"
+    assert f"valuable.jsonl exists, is no {kind} and would be lost; name another file to write" in outcome.error
+    assert contents() == before
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_what_the_same_command_wrote_is_overwritten(write_to: Callable[..., Outcome], command: str) -> None:
+    assert [write_to(command, "out").status, write_to(command, "out").status] == [0, 0]
+
+
+@pytest.mark.parametrize("command", WRITING)
 def test_a_pipe_or_a_device_is_not_replaced_by_a_file(write_to: Callable[..., Outcome], command: str) -> None:
     os.mkfifo("pipe")
     before = contents()
@@ -408,6 +425,13 @@ def test_a_claim_that_is_no_plain_number_is_refused(run: Callable[..., Outcome],
     outcome = run("referee", write(answer_rows()), f"--claim={claim}")
     assert (outcome.status, outcome.out) == (2, "")
     assert f"--claim '{claim}': expected a score in per cent, such as 84.9" in outcome.error
+
+
+@pytest.mark.parametrize(("claim", "per_cent"), [("0.849", "84.9"), ("0.4", "40"), ("0.5000", "50")])
+def test_a_claim_that_is_a_fraction_is_refused(run: Callable[..., Outcome], claim: str, per_cent: str) -> None:
+    outcome = run("referee", write(answer_rows()), f"--claim={claim}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert f"expected a score in per cent, got a fraction of 1; write {per_cent}\n" in outcome.error
 
 
 def test_spaces_around_a_claim_are_no_decimals(run: Callable[..., Outcome]) -> None:

@@ -6,13 +6,12 @@ import io
 import json
 import os
 import re
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from medical_vqa.errors import ConfigError, DataError, ModelError
-from medical_vqa.io import as_path
+from medical_vqa.io import as_path, received
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -59,7 +58,7 @@ def as_root(root: StrPath | None) -> Path:
 def as_name(name: str, what: str) -> str:
     """A name that can also be that of a folder."""
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or {"/", os.sep, "\0"} & set(name):
-        raise ConfigError(f"{what}: expected a name such as slake-mini, got {name!r}; correct it")
+        raise ConfigError(f"{what}: expected a name such as slake-mini, got {received(name)}; correct it")
     return name
 
 
@@ -71,7 +70,8 @@ def as_dataset(dataset: StrPath, root: StrPath | None) -> tuple[str, Path]:
         return dataset, as_root(root)
     if root is not None:
         raise ConfigError(f"root belongs to the name of a dataset and not to the folder {dataset}; leave root out")
-    folder = as_path(dataset, "dataset").resolve()
+    advice = "write it to a file, prepare it with prepare(), and pass what that returns"
+    folder = as_path(dataset, "dataset", "pass one" if dataset is None else advice).resolve()
     return folder.name, folder.parent
 
 
@@ -111,21 +111,25 @@ def as_resplit(resplit: str | None) -> Literal["clean"] | None:
         return None
     if isinstance(resplit, str) and resplit == "clean":
         return "clean"
-    raise ConfigError(f"resplit: expected 'clean', got {resplit!r}; correct it or leave it out")
+    raise ConfigError(f"resplit: expected 'clean', got {received(resplit)}; correct it or leave it out")
 
 
 def as_texts(values: Mapping[str, str], what: str, example: str) -> dict[str, str]:
     """A mapping of text to text."""
     if isinstance(values, Mapping) and all(isinstance(text, str) for pair in values.items() for text in pair):
         return dict(values)
-    raise ConfigError(f"{what}: expected names and texts such as {{{example!r}: ...}}, got {values!r}; correct it")
+    raise ConfigError(
+        f"{what}: expected names and texts such as {{{example!r}: ...}}, got {received(values)}; correct it"
+    )
 
 
 def as_overrides(overrides: Mapping[str, object] | None) -> dict[str, str]:
     """Changes to a recipe as ``--set`` takes them: dotted keys, and values as YAML."""
     texts = {} if overrides is None else overrides
     if not isinstance(texts, Mapping) or not all(isinstance(key, str) for key in texts):
-        raise ConfigError(f'overrides: expected keys and values such as {{"training.epochs": 5}}, got {texts!r}')
+        raise ConfigError(
+            f'overrides: expected keys and values such as {{"training.epochs": 5}}, got {received(texts)}'
+        )
     return {key: value if isinstance(value, str) else as_yaml(value) for key, value in texts.items()}
 
 
@@ -142,7 +146,7 @@ def as_split(split: str) -> Split:
     from medical_vqa.config import where_split
 
     if not isinstance(split, str):
-        raise ConfigError(f"split: expected train, validation or test, got {split!r}; pass one of them")
+        raise ConfigError(f"split: expected train, validation or test, got {received(split)}; pass one of them")
     return where_split(split)
 
 
@@ -164,7 +168,7 @@ def as_list(texts: str | Sequence[str], what: str) -> list[str]:
     """One text or several."""
     several = [texts] if isinstance(texts, str) else texts
     if not isinstance(several, Sequence) or not all(isinstance(text, str) for text in several):
-        raise ConfigError(f"{what}: expected text or a list of texts, got {texts!r}; correct it")
+        raise ConfigError(f"{what}: expected text or a list of texts, got {received(texts)}; correct it")
     return list(several)
 
 
@@ -181,7 +185,7 @@ def as_fact_groups(by: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     """Facts to cross, each group as text with commas or as a sequence."""
     groups = [by] if isinstance(by, str) else by
     if not isinstance(groups, Sequence):
-        raise ConfigError(f"by: expected facts such as ['modality,organ'], got {by!r}; correct it")
+        raise ConfigError(f"by: expected facts such as ['modality,organ'], got {received(by)}; correct it")
     parted = [
         tuple(fact.strip() for fact in (group.split(",") if isinstance(group, str) else as_list(group, "by")))
         for group in groups
@@ -194,7 +198,7 @@ def as_fact_groups(by: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
 def as_risk(risk: float) -> float:
     """A tolerated fraction of wrong answers."""
     if isinstance(risk, bool) or not isinstance(risk, int | float) or not 0 < risk < 1:
-        raise ConfigError(f"risk: expected a fraction between 0 and 1, such as 0.05, got {risk!r}; correct it")
+        raise ConfigError(f"risk: expected a fraction between 0 and 1, such as 0.05, got {received(risk)}; correct it")
     return risk
 
 
@@ -205,10 +209,11 @@ def as_questions(questions: str | Sequence[str]) -> list[str]:
     if isinstance(questions, str):
         return questions_in(questions)
     if not isinstance(questions, Sequence):
-        raise ModelError(f"expected a list of questions, got {questions!r}; pass the questions as text")
+        raise ModelError(f"expected a list of questions, got {received(questions)}; pass the questions as text")
     for question in questions:
         if not isinstance(question, str):
-            raise ModelError(f"expected a question as text, got {question!r}; pass it as text")
+            advice = "ask several with ask_many" if isinstance(question, list | tuple) else "pass it as text"
+            raise ModelError(f"expected a question as text, got {received(question)}; {advice}")
     return list(questions)
 
 
@@ -269,23 +274,44 @@ def as_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     listed = turns if isinstance(turns, Sequence) else [turns]
     pairs = [tuple(turn) for turn in listed if isinstance(turn, list | tuple)]
     if len(pairs) != len(listed) or not all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs):
-        raise ModelError(f"turns: expected pairs of a question and its answer, got {turns!r}; correct it")
+        raise ModelError(f"turns: expected pairs of a question and its answer, got {received(turns)}; correct it")
     return [(as_questions([question])[0], answer) for question, answer in pairs]
 
 
 def as_predictions(predictions: StrPath) -> Path:
     """A predictions file."""
-    path = as_path(predictions, "predictions")
+    path = as_path(predictions, "predictions", _file_instead(predictions))
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a predictions file, such as predictions-validation.jsonl in it")
     return path
 
 
-def as_files(predictions: StrPath | Sequence[StrPath]) -> list[Path]:
+def _file_instead(value: object) -> str:
+    """What to pass in place of something that is no path to predictions."""
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str | os.PathLike) for one in value):
+        return "pass one of them; compare and report take several"
+    if isinstance(value, list | tuple | Mapping):
+        return 'write a line {"id": ..., "answer": ...} for each question to answers.jsonl, and pass "answers.jsonl"'
+    if hasattr(value, "to_csv"):
+        return 'write it with to_csv("answers.csv", index=False), and pass "answers.csv"'
+    if hasattr(value, "read"):
+        return "pass the path of the file"
+    for attribute in ("file", "predictions"):  # of scores and of a full evaluation
+        if isinstance(getattr(value, attribute, None), os.PathLike):
+            return f"pass its {attribute}"
+    return "pass one"
+
+
+def as_several(values: tuple[object, ...]) -> list[object]:
+    """What was passed to a function that takes several: one by one, or as one list, tuple, set, or `Path.glob`."""
+    first = values[0] if len(values) == 1 else values
+    is_text = isinstance(first, str | bytes | os.PathLike) or hasattr(first, "read")
+    return list(first) if isinstance(first, Sequence | Set | Iterator) and not is_text else list(values)
+
+
+def as_files(*predictions: StrPath | Sequence[StrPath]) -> list[Path]:
     """One or several predictions files."""
-    if isinstance(predictions, str | bytes) or not isinstance(predictions, Sequence):
-        return [as_predictions(predictions)]
-    files = [as_predictions(file) for file in predictions]
+    files = [as_predictions(cast("StrPath", file)) for file in as_several(predictions)]
     if not files:
         raise DataError("expected one predictions file or several, got none; pass what predict() returned")
     names: dict[Path, Path] = {}
@@ -298,21 +324,21 @@ def as_files(predictions: StrPath | Sequence[StrPath]) -> list[Path]:
 def as_frame(frame: int | None) -> int | None:
     """A frame number, of any type of whole numbers."""
     if frame is not None and (isinstance(frame, bool) or not hasattr(frame, "__index__")):
-        raise ConfigError(f"frame: expected a whole number from 0, got {frame!r}; correct it")
+        raise ConfigError(f"frame: expected a whole number from 0, got {received(frame)}; correct it")
     return None if frame is None else int(frame)
 
 
 def as_count(count: int, what: str) -> int:
     """A count, of any type of whole numbers; `what` is the argument's name, for the message."""
     if isinstance(count, bool) or not hasattr(count, "__index__"):
-        raise ConfigError(f"{what}: expected a whole number from 1, got {reprlib.repr(count)}; correct it")
+        raise ConfigError(f"{what}: expected a whole number from 1, got {received(count)}; correct it")
     return int(count)
 
 
 def as_plane(plane: str | None) -> Plane | None:
     """The name of a plane."""
     if plane not in (None, "axial", "coronal", "sagittal"):
-        raise ConfigError(f"plane: expected axial, coronal or sagittal, got {plane!r}; correct it")
+        raise ConfigError(f"plane: expected axial, coronal or sagittal, got {received(plane)}; correct it")
     return cast("Plane | None", plane)
 
 
@@ -324,6 +350,6 @@ def as_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
         center, width = (float(value) for value in window)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"window: expected center and width, such as (40, 400), got {window!r}; correct it"
+            f"window: expected center and width, such as (40, 400), got {received(window)}; correct it"
         ) from error
     return center, width

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import RISK, StrPath, as_predictions, as_risk, optional_path
+from medical_vqa.api.calls import public
 
 if TYPE_CHECKING:
     from medical_vqa.schema.results import Calibration
 
 
+@public
 def calibrate(predictions: StrPath | None = None, *, risk: float = RISK, refit: StrPath | None = None) -> Calibration:
     """Fit temperature and abstention threshold on validation predictions, and keep both in the model's bundle.
 

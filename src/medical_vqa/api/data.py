@@ -16,12 +16,14 @@ from medical_vqa.api.arguments import (
     optional_output,
     optional_path,
 )
+from medical_vqa.api.calls import public
 
 if TYPE_CHECKING:
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.schema.audit import Audit
 
 
+@public
 def prepare(
     dataset: str,
     *,
@@ -78,6 +80,7 @@ def prepare(
         )
 
 
+@public
 def audit(
     dataset: StrPath,
     *,
@@ -109,13 +112,14 @@ def audit(
     """
     from medical_vqa.data.prepared.dataset import PreparedDataset
     from medical_vqa.pipelines import audit as stage
-    from medical_vqa.pipelines.runs import require_outside_dataset
+    from medical_vqa.pipelines.runs import PAGE, require_outside_dataset, require_replaceable
     from medical_vqa.progress import stages
 
     page_path = optional_output(page, "page")
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
     if page_path is not None:
         require_outside_dataset(page_path, prepared.folder)
+        require_replaceable(page_path, *PAGE)
     with stages(enabled=progress) as report_stage:
         findings = stage.audit(prepared, compare_images=compare_images, progress=report_stage)
     if page_path is not None:
@@ -123,6 +127,7 @@ def audit(
     return findings
 
 
+@public
 def convert(dataset: StrPath, layout: str, out: StrPath, *, root: StrPath | None = None) -> list[Path]:
     """Write a prepared dataset in the layout of another program.
 

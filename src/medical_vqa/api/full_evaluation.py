@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import RISK, StrPath, as_count, as_risk, as_split
+from medical_vqa.api.calls import public
 from medical_vqa.api.models import Model, loaded_model
 from medical_vqa.api.predicting import predict
 from medical_vqa.api.predicting import probe as ask_probe
@@ -54,6 +55,7 @@ class Evaluation:
         return (self.usage["prompt_tokens"] * price_in + self.usage["completion_tokens"] * price_out) / 1e6
 
 
+@public
 def evaluate(
     model: StrPath | Model,
     *,

@@ -14,11 +14,13 @@ from medical_vqa.api.arguments import (
     optional_output,
     optional_split,
 )
+from medical_vqa.api.calls import public
 
 if TYPE_CHECKING:
     from medical_vqa.pipelines.judge import Judged
 
 
+@public
 def judge(
     predictions: StrPath,
     judge_model: str,

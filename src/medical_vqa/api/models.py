@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from medical_vqa.api.arguments import (
     as_window,
     optional_path,
 )
+from medical_vqa.api.calls import public
 from medical_vqa.errors import ConfigError, ModelError
 from medical_vqa.io import as_path
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.ask_series import SeriesAnswer
     from medical_vqa.pipelines.load import LoadedModel
     from medical_vqa.schema.bundle_card import BundleCard
+
+
+_ADVICE = 'pass a name or path such as "shipped" or "runs/mine"; a model of your own is a family that a package adds'
 
 
 class Model:
@@ -80,6 +85,7 @@ class Model:
         """What was changed to suit the endpoint of a remote model, one sentence each; empty for a local model."""
         return self._loaded.model.notes
 
+    @public
     def ask(
         self,
         image: ImageInput,
@@ -118,6 +124,7 @@ class Model:
         """
         return self.ask_many(image, [question], frame=frame, window=window, others=others, turns=turns)[0]
 
+    @public
     def ask_many(
         self,
         image: ImageInput,
@@ -160,6 +167,7 @@ class Model:
             turns=as_turns(turns),
         )
 
+    @public
     def ask_series(
         self,
         source: StrPath,
@@ -203,6 +211,7 @@ class Model:
             window=as_window(window),
         )[0]
 
+    @public
     def attention_map(
         self,
         image: ImageInput,
@@ -239,6 +248,7 @@ class Model:
         self._loaded.close()
 
 
+@public
 def load(
     model: StrPath | None = None,
     *,
@@ -290,7 +300,7 @@ def load(
     if model is None:
         model = newest_run() if has_finished_run() else SHIPPED
     loaded = load_model(
-        model if isinstance(model, str) else as_path(model, "model"),
+        model if isinstance(model, str) else as_path(model, "model", _ADVICE),
         device=device,
         base_url=base_url,
         api_key=api_key,
@@ -311,9 +321,9 @@ def loaded_model(model: StrPath | Model, **options: Any) -> Model:
     """
     if not isinstance(model, Model):
         return load(model, **options)
-    defaults = load.__kwdefaults__ or {}
+    parameters = inspect.signature(load).parameters
     for name, value in options.items():
-        if value != defaults[name] and not (name == "device" and _runs_on(model, value)):
+        if value != parameters[name].default and not (name == "device" and _runs_on(model, value)):
             raise ConfigError(f"{name}= is an argument of load, and {model.name} is loaded already; pass it to load")
     return model
 
@@ -338,6 +348,7 @@ class Exported:
     """Largest difference of the exported model's logits on the shipped sample; None unless exported to ONNX."""
 
 
+@public
 def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public: bool = False) -> Exported:
     """Write a trained model with its model card for use elsewhere.
 
@@ -367,7 +378,7 @@ def export(model: StrPath, target: StrPath | None = None, *, to: StrPath, public
         raise ConfigError(f"--public (public=) is for a repository on the hub, and not for --to {to}; leave it out")
     if target is not None and to not in ("hub", "onnx", "merged", "vllm", "gguf"):
         raise ConfigError(f"--to {to} names the folder to write, and so does {target}; leave one of them out")
-    bundle = bundle_folder(model if isinstance(model, str) else as_path(model, "model"))
+    bundle = bundle_folder(model if isinstance(model, str) else as_path(model, "model", "pass what load takes"))
     if to == "onnx":
         folder, difference = stage.export_onnx(bundle, optional_path(target, "target"))
         return Exported(str(folder), logit_difference=difference)

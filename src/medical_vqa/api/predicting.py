@@ -11,6 +11,7 @@ from medical_vqa.api.arguments import (
     as_split,
     optional_output,
 )
+from medical_vqa.api.calls import public
 from medical_vqa.api.models import Model, loaded_model
 from medical_vqa.errors import ConfigError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.probe import WrittenProbe
 
 
+@public
 def predict(
     model: StrPath | Model | None = None,
     *,
@@ -106,6 +108,7 @@ def predict(
         )
 
 
+@public
 def probe(
     model: StrPath | Model | None = None,
     *,

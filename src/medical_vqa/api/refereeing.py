@@ -16,6 +16,7 @@ from medical_vqa.api.arguments import (
     optional_output,
     optional_split,
 )
+from medical_vqa.api.calls import public
 
 if TYPE_CHECKING:
     from medical_vqa.evaluation.reporting.referee import Referee
@@ -47,6 +48,7 @@ class Examination:
         return referee_text(self.referee)
 
 
+@public
 def referee(
     predictions: StrPath,
     claim: str | float,

@@ -21,6 +21,7 @@ from medical_vqa.api.arguments import (
     optional_output,
     optional_split,
 )
+from medical_vqa.api.calls import public
 from medical_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from medical_vqa.pipelines.score import Scores
 
 
+@public
 def score(
     predictions: StrPath | None = None,
     *,
@@ -107,6 +109,7 @@ class Report:
         return str(self.page)
 
 
+@public
 def report(
     predictions: StrPath | Sequence[StrPath] | None = None,
     out: StrPath | None = None,
@@ -148,6 +151,7 @@ def report(
     from medical_vqa.pipelines.runs import newest_predictions, output_path
     from medical_vqa.pipelines.score import score as score_file
 
+    page = optional_output(out, "out")
     files = [newest_predictions()] if predictions is None else as_files(predictions)
     if len(files) > 1 and (by or risk != RISK):
         raise ConfigError("by and risk belong to the report of one file, which has breakdowns; leave them out")
@@ -159,7 +163,6 @@ def report(
         score_file(file, rows=rows, protocols=as_protocols("all"), **options)
         for file, rows in zip(files, all_rows, strict=True)
     )
-    page = optional_output(out, "out")
     if len(files) > 1:
         return Report(
             stage.comparison_page(
@@ -172,9 +175,9 @@ def report(
     return Report(written, scores, scores[0].write())
 
 
+@public
 def compare(
-    predictions: Sequence[StrPath],
-    *,
+    *predictions: StrPath | Sequence[StrPath],
     split: str | None = None,
     columns: str | Mapping[str, str] | None = None,
     dataset: StrPath | None = None,
@@ -184,7 +187,7 @@ def compare(
     """Compare predictions of the same rows, every two of them, under EM and F1.
 
     Args:
-        predictions: Two or more predictions files, or what `predict` returned.
+        predictions: Two or more predictions files, or what `predict` returned: one by one, or as one list.
         split: As in `score`.
         columns: As in `score`.
         dataset: As in `score`.
@@ -198,13 +201,13 @@ def compare(
         MedicalVqaError: As in `score`, or the files answer different rows.
 
     Examples:
-        >>> [(pair.metric, pair.difference.value) for pair in mv.compare(["a.jsonl", "b.jsonl"])]
+        >>> [(pair.metric, pair.difference.value) for pair in mv.compare("a.jsonl", "b.jsonl")]
         [('em', 0.02), ('f1', 0.03)]
     """
     from medical_vqa.pipelines.compare import compare as stage
 
     return stage(
-        as_files(predictions),
+        as_files(*predictions),
         selection=as_selection(dataset, root, where, has_card=True),
         split=optional_split(split),
         where=optional_facts(where),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medical_vqa.api.arguments import StrPath, optional_output
+from medical_vqa.api.arguments import StrPath, as_several, optional_output
+from medical_vqa.api.calls import public
 from medical_vqa.errors import ConfigError
 from medical_vqa.io import as_path
 
@@ -34,11 +35,13 @@ class Leaderboard:
         return leaderboard_text(self.tables)
 
 
-def leaderboard(results: Sequence[StrPath], *, page: StrPath | None = None) -> Leaderboard:
+@public
+def leaderboard(*results: StrPath | Sequence[StrPath], page: StrPath | None = None) -> Leaderboard:
     """Put results files of many models and datasets into tables: only equal rows under an equal rule share one.
 
     Args:
-        results: Results files, or folders that are searched for ``results*.json`` and ``*-results.json``.
+        results: Results files, or folders that are searched for ``results*.json`` and ``*-results.json``: one by one,
+            or as one list.
         page: HTML page to write; it needs no connection.
 
     Returns:
@@ -49,14 +52,22 @@ def leaderboard(results: Sequence[StrPath], *, page: StrPath | None = None) -> L
         MedicalVqaError: There is no results file, or one is damaged.
 
     Examples:
-        >>> print(mv.leaderboard(["runs"], page="leaderboard.html"))
+        >>> print(mv.leaderboard("runs", page="leaderboard.html"))
     """
     from medical_vqa.pipelines.leaderboard import leaderboard as stage
     from medical_vqa.pipelines.leaderboard import leaderboard_page
 
-    if isinstance(results, str | bytes) or not isinstance(results, Sequence) or not results:
-        raise ConfigError(f"results: expected a list of results files or folders, got {results!r}; pass [path, ...]")
-    paths = [as_path(file, "results") for file in results]
+    several = as_several(results)
+    if not several:
+        raise ConfigError("results: expected results files or folders, got none; pass one or more")
+    paths = [as_path(one, "results", _results_instead(one)) for one in several]
     path = optional_output(page, "page")
     tables = stage(paths)
     return Leaderboard(tables, None if path is None else leaderboard_page(tables, paths, path))
+
+
+def _results_instead(value: object) -> str:
+    """What to pass in place of something that is no path to results."""
+    if not hasattr(value, "results"):
+        return "pass one"
+    return "pass its results" if isinstance(value.results, Path) else "pass what its write() returns"

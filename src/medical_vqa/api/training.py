@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from medical_vqa.api.arguments import StrPath, as_dataset, as_overrides, as_yaml
+from medical_vqa.api.calls import public
 from medical_vqa.io import as_path
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from medical_vqa.training.settings import Watcher
 
 
+@public
 def load_recipe(recipe: StrPath | Recipe | Mapping[str, Any], overrides: Mapping[str, object] | None = None) -> Recipe:
     """Read a recipe.
 
@@ -42,6 +44,7 @@ def load_recipe(recipe: StrPath | Recipe | Mapping[str, Any], overrides: Mapping
     return config.load_recipe(config.find_recipe(as_path(recipe, "recipe")), texts)
 
 
+@public
 def train(
     recipe: StrPath | Recipe | Mapping[str, Any],
     *,

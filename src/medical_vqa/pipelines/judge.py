@@ -24,7 +24,7 @@ from medical_vqa.evaluation.statistics.tally import tally
 from medical_vqa.io import atomic_write, file_name, remove_half_line
 from medical_vqa.pipelines.inputs import answered_rows, read_answers
 from medical_vqa.pipelines.load import CONCURRENCY, remote_named
-from medical_vqa.pipelines.runs import output_path
+from medical_vqa.pipelines.runs import output_path, require_other_file
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Example, Prediction, Split, read_jsonl, write_jsonl
 from medical_vqa.schema.results import Bootstrap, Score
@@ -145,6 +145,7 @@ def judge(
     answered = join(rows.examples(), read_answers(predictions, columns, rows.examples()).predictions)
     answered.require_scored()
     path = out or output_path(predictions, "judged", ".jsonl")
+    require_other_file(path, (predictions, card_path(predictions)))
     endpoint = replace(name.endpoint, max_tokens=max(name.endpoint.max_tokens, _MAX_TOKENS), logprobs=False)
     settled = {row.id: _settled(row, answered.answers[row.id]) for row in answered.scored}
     pairs = {row.id: _pair(row, answered.answers[row.id]) for row in answered.scored if settled[row.id] is None}

@@ -10,7 +10,7 @@ from pathlib import Path
 from medical_vqa.errors import DataError, MedicalVqaError
 from medical_vqa.evaluation.reporting.leaderboard import Board, Entry, boards, write_leaderboard
 from medical_vqa.pipelines.compare import compare_files
-from medical_vqa.pipelines.runs import require_other_file
+from medical_vqa.pipelines.runs import PAGE, require_other_file, require_replaceable
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.result_files import read_results
 
@@ -59,6 +59,7 @@ def results_files(paths: Sequence[Path]) -> list[Path]:
 def leaderboard_page(tables: Sequence[Board], paths: Sequence[Path], path: Path) -> Path:
     """Write the tables as one HTML page; returns its path."""
     require_other_file(path, (entry.file for table in tables for entry in table.entries))
+    require_replaceable(path, *PAGE)
     command = shlex.join(["medical-vqa", "leaderboard", *map(str, paths), "--out", str(path)])
     write_leaderboard(path, tables, title="Leaderboard", reproduce=[command])
     return path

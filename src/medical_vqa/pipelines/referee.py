@@ -6,12 +6,13 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 from medical_vqa import registry
 from medical_vqa.errors import ConfigError
 from medical_vqa.evaluation.reporting.referee import Referee, examine, write_referee_page
-from medical_vqa.pipelines.runs import require_other_file, require_outside_dataset
+from medical_vqa.pipelines.runs import PAGE, require_other_file, require_outside_dataset, require_replaceable
 from medical_vqa.pipelines.score import Scores, score
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Split
@@ -47,6 +48,9 @@ def referee(
     value = float(claim) if _PER_CENT.fullmatch(claim) else math.inf
     if value > 100:
         raise ConfigError(f"--claim {claim!r}: expected a score in per cent, such as 84.9; write it so")
+    if 0 < value < 1:
+        per_cent = f"{(Decimal(claim) * 100).normalize():f}"
+        raise ConfigError(f"--claim {claim!r}: expected a score in per cent, got a fraction of 1; write {per_cent}")
     decimals = len(claim.partition(".")[2])
     scores = score(
         predictions,
@@ -63,6 +67,7 @@ def referee(
 def referee_page(result: Referee, scores: Scores, path: Path) -> Path:
     """Write the comparison as one HTML page; returns its path."""
     require_other_file(path, (scores.file, card_path(scores.file)))
+    require_replaceable(path, *PAGE)
     require_outside_dataset(path, scores.rows.data.dataset.folder)
     selection = scores.rows.data.selection
     claim = f"{result.claim:.{result.decimals}f}"

@@ -11,7 +11,7 @@ from medical_vqa.evaluation.reporting.compare_report import write_comparison
 from medical_vqa.evaluation.reporting.report import write_report
 from medical_vqa.evaluation.statistics.calibration import DEFAULT_RISK
 from medical_vqa.pipelines.inputs import SHUFFLED, display_names, require_same_rows
-from medical_vqa.pipelines.runs import require_other_file, require_outside_dataset
+from medical_vqa.pipelines.runs import PAGE, require_other_file, require_outside_dataset, require_replaceable
 from medical_vqa.pipelines.score import Scores
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.probe import Probe, probe_path, read_probe
@@ -23,6 +23,7 @@ def report(scores: Scores, path: Path) -> Path:
     data, model = scores.rows.data, scores.results.model
     name = model.name if model else scores.file.stem
     require_other_file(path, (scores.file, card_path(scores.file)))
+    require_replaceable(path, *PAGE, "name another file to write, and files to compare together, in Python as one list")
     require_outside_dataset(path, data.dataset.folder)
     audit = data.dataset.audit
     write_report(
@@ -56,6 +57,7 @@ def comparison_page(scores: Sequence[Scores], path: Path) -> Path:
     """Write one page that compares models over the questions all of them answered; returns its path."""
     files = [one.file for one in scores]
     require_other_file(path, (*files, *map(card_path, files)))
+    require_replaceable(path, *PAGE)
     require_outside_dataset(path, scores[0].rows.data.dataset.folder)
     require_same_rows(files, [one.rows for one in scores])
     models = dict(zip(display_names(files), scores, strict=True))

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medical_vqa.errors import ConfigError
+from medical_vqa.io import describe_read_errors
 from medical_vqa.schema.prediction_card import card_path
 
 RUNS = Path("runs")
+PAGE = (b"<", "HTML page")
+"""How a page begins and what it is called, for `require_replaceable`."""
+RESULTS = (b"{\n", "results file")
 
 
 def newest_run() -> Path:
@@ -49,6 +53,23 @@ def require_other_file(path: Path, inputs: Iterable[Path]) -> None:
     for file in inputs:
         if path.resolve() == file.resolve():
             raise ConfigError(f"{path} is a file that is read; name another file to write, or the input would be lost")
+
+
+def require_replaceable(path: Path, start: bytes, kind: str, advice: str = "name another file to write") -> None:
+    """Raise `ConfigError` where a file exists that something of another kind would replace.
+
+    Args:
+        path: The file to write.
+        start: How every file of the kind begins.
+        kind: What is written, for the message.
+        advice: What to do, for the message.
+    """
+    if not path.is_file():
+        return
+    with describe_read_errors(path), path.open("rb") as file:
+        content = file.read(100).lstrip()
+    if content and not content.startswith(start):
+        raise ConfigError(f"{path} exists, is no {kind} and would be lost; {advice}")
 
 
 def require_outside_dataset(path: Path, folder: Path) -> None:

@@ -30,7 +30,13 @@ from medical_vqa.pipelines.inputs import (
     of_another_preparation,
     shuffled_baseline,
 )
-from medical_vqa.pipelines.runs import output_path, require_other_file, require_outside_dataset
+from medical_vqa.pipelines.runs import (
+    RESULTS,
+    output_path,
+    require_other_file,
+    require_outside_dataset,
+    require_replaceable,
+)
 from medical_vqa.schema.bundle_card import Decoding
 from medical_vqa.schema.example_table import ExampleTable
 from medical_vqa.schema.prediction_card import card_path
@@ -160,6 +166,7 @@ class Scores:
         """
         path = path or output_path(self.file, "results", ".json")
         require_other_file(path, (self.file, card_path(self.file)))
+        require_replaceable(path, *RESULTS)
         require_outside_dataset(path, self.rows.data.dataset.folder)
         write_results(path, self.results)
         return path
