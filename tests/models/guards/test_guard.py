@@ -17,6 +17,7 @@ from medical_vqa.models.guards.pictures.image_dependence import without_content
 from medical_vqa.models.guards.pictures.picture import ReferenceFeatures, visual_features
 from medical_vqa.models.guards.pictures.reference import ARRAYS_FILE, ReferenceSet, reference_pictures
 from medical_vqa.models.guards.reasons import SENTENCES
+from medical_vqa.models.guards.related_answers import stated_body_part
 from medical_vqa.models.guards.reliability import area_under_roc, reliability_rows
 from medical_vqa.models.guards.sides import meant_side
 from medical_vqa.models.questions.bank import QuestionBank, TrainingQuestion
@@ -296,6 +297,67 @@ def test_a_weighting_is_withheld_where_it_is_not_certain_that_the_picture_is_an_
         references=reference(),
     )
     assert dict(answer.abstention.arguments) == {"opposite": "Is this a CT?", "other_answer": "Yes"}
+
+
+BODY_PART = "Which part of the body does this image belong to?"
+
+
+def of_body_part(sure, **answers):
+    """A model that answers the abdomen, and the head where it is asked for each body part by itself."""
+    closed = {f"is_this_a_study_of_the_{part}": "No" for part in ("chest", "abdomen", "neck", "pelvic_cavity")}
+    named = {"which_part_of_the_body_does_this_image_belong_to": "Abdomen", "is_this_a_study_of_the_head": "Yes"}
+    model = LessSure(sure, **(closed | named | answers))
+    texts = [BODY_PART, *(f"{key.replace('_', ' ').capitalize()}?" for key in (*closed, "is_this_a_study_of_the_head"))]
+    model.question_bank = QuestionBank([TrainingQuestion(text, "Position", 3, ("yes", "no")) for text in texts])
+    return model
+
+
+ABDOMEN = {"image_types": ("CT, Abdomen",), "pictures": {"CT, Abdomen": (picture(60), picture(190))}}
+
+
+@pytest.mark.parametrize("question", ["Is the liver visible?", "Where is the liver?", "图片中包含肝脏吗?"])
+@pytest.mark.parametrize(
+    ("sure", "answers", "against"),
+    [
+        (0.7, {}, {"opposite": "Is this a study of the head?", "other_answer": "Yes"}),
+        (0.7, {"is_this_a_study_of_the_head": "No"}, None),
+        (0.95, {}, None),
+        (
+            0.95,
+            {"which_part_of_the_body_does_this_image_belong_to": "Head"},
+            {"opposite": BODY_PART, "other_answer": "Head"},
+        ),
+    ],
+)
+def test_an_organ_is_withheld_where_the_body_part_that_the_model_is_surest_of_has_none(
+    question, sure, answers, against
+):
+    (answer,) = ask(of_body_part(sure, **answers), question, references=reference(**ABDOMEN))
+    assert answer.abstention.code == (None if against is None else "other_answer_excludes")
+    assert dict(answer.abstention.arguments) == (against or {})
+
+
+def test_the_absence_of_an_organ_needs_no_body_part_which_is_asked_once_of_a_picture():
+    model = of_body_part(0.7, is_the_liver_visible="No")
+    guards = Guards(model, CARD, reference(**ABDOMEN), image_dependence=False)
+    absent, *present = (
+        guards.answer([Query("q", text, "image", picture(120))], suggest=False)[0]
+        for text in ("Is the liver visible?", "Is the spleen visible?", "Is the stomach visible?")
+    )
+    assert [one.abstention.abstained for one in (absent, *present)] == [False, True, True]
+    assert model.batches == [1, 1, 1, 6, 1]  # the modality of the picture and a question; then the body part, once
+
+
+def test_the_surest_yes_decides_about_the_body_part_where_the_open_answer_is_not_sure():
+    def answers(**sure):
+        texts = {"open": BODY_PART, "chest": "Is this a study of the chest?", "head": "Is this a study of the head?"}
+        words = {"open": "Abdomen", "chest": "Yes", "head": "Yes"}
+        return {texts[name]: Prediction("1", words[name], words[name], value) for name, value in sure.items()}
+
+    assert stated_body_part(answers(open=0.9, head=0.99)).value == "abdomen"
+    assert stated_body_part(answers(open=0.5, head=0.8, chest=0.9)).value == "chest"
+    assert stated_body_part(answers(open=0.5)).value == "abdomen"
+    assert stated_body_part({}) is None
 
 
 def test_a_header_that_the_model_contradicts_is_refused_and_one_that_it_confirms_is_not():

@@ -13,11 +13,13 @@ from medical_vqa.models.guards.pictures.image_dependence import ImageDependence
 from medical_vqa.models.guards.pictures.reference import KNOWLEDGE_TYPES, ReferenceSet, modality_of
 from medical_vqa.models.guards.pictures.reference_answers import ReferenceAnswers
 from medical_vqa.models.guards.related_answers import (
+    body_part_questions,
     confirming_questions,
     decisive_questions,
     disagrees,
     free_wording_questions,
     leaves_no_answer,
+    stated_body_part,
     unconfirmed,
 )
 from medical_vqa.models.questions.anatomy import anatomy
@@ -25,7 +27,13 @@ from medical_vqa.models.questions.claims import is_no, presupposes_finding
 from medical_vqa.models.questions.disease_knowledge import is_knowledge
 from medical_vqa.models.questions.findings import concerns_finding
 from medical_vqa.models.questions.image_kind import kind_claims, presupposed_kind
-from medical_vqa.models.questions.premises import impossible_structure, lacks_presence, presence_questions
+from medical_vqa.models.questions.premises import (
+    impossible_structure,
+    lacks_presence,
+    needed_structures,
+    not_shown_with,
+    presence_questions,
+)
 from medical_vqa.models.questions.presence import (
     largest_organ_question,
     names_as_largest,
@@ -129,12 +137,8 @@ class AnswerChecks:
             related: Answers to the `related_questions`.
             image_type: Of the picture; empty where it is not known.
         """
-        in_answer = bool(image_type) and bool(anatomy().structures_in(answer.answer))  # worth no further question
-        if in_answer or anatomy().structures_in(query.question):
-            may_ask = self._model.usage is None or self._asks_body_part
-            description = image_type or (self._pictures.body_part(query) if may_ask else "")
-            if (decision := premise_decision(query.question, answer.answer, description)) is not None:
-                return decision
+        if (decision := self._impossible(query, answer.answer, image_type)) is not None:
+            return decision
         if (decision := related_decision(query.question, answer.answer, related)) is not None:
             return decision
         if (against := self._unconfirmed(query.question, answer, related)) is not None:
@@ -146,6 +150,32 @@ class AnswerChecks:
             return None
         compared = self._reference_answers.has_pictures(image_type)
         return abstain("picture_does_not_matter" if compared else "same_answer_without_picture", {})
+
+    def _impossible(self, query: Query, answer: str, image_type: str) -> AbstentionDecision | None:
+        """Abstain where a question, or its answer, is about what the picture cannot show, by its type or the model."""
+        in_answer = bool(image_type) and bool(anatomy().structures_in(answer))  # worth no further question
+        if not in_answer and not anatomy().structures_in(query.question):
+            return None
+        may_ask = self._model.usage is None or self._asks_body_part
+        description = image_type or (self._pictures.body_part(query) if may_ask else "")
+        return premise_decision(query.question, answer, description) or self._excluded_by_body_part(query, answer)
+
+    def _excluded_by_body_part(self, query: Query, answer: str) -> AbstentionDecision | None:
+        """Abstain where the model itself says that the picture is of a body part without what an answer is about.
+
+        Of a picture unlike those of training, the type of the nearest ones says little.
+        """
+        bank = self._model.question_bank
+        if bank is None or self._card.calibration is None or self._model.usage is not None:
+            return None
+        needed = needed_structures(query.question, answer)
+        if not needed:
+            return None
+        answers = self._pictures.body_part_answers(query, body_part_questions(bank))
+        stated = stated_body_part({text: calibrated(other, self._card) for text, other in answers.items()})
+        if stated is None or not_shown_with(needed, [stated.value]) is None:
+            return None
+        return abstain("other_answer_excludes", {"opposite": stated.question, "other_answer": stated.answer})
 
     def _unconfirmed(
         self, question: str, answer: Prediction, related: Mapping[str, Prediction]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
 
 from medical_vqa.models.questions.claims import is_no, is_yes
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.image_kind import (
+    BODY_PART_QUESTION,
     KindClaim,
     closed_questions,
     follows,
@@ -156,6 +158,46 @@ def unconfirmed(question: str, answer: Prediction, related: Mapping[str, Predict
             if compared and is_yes(related[text].answer) != (value == named):
                 return text, related[text].answer
     return None
+
+
+class StatedBodyPart(NamedTuple):
+    """The body part that a picture is of by a model's own answers."""
+
+    value: str
+    """The body part: ``head``."""
+    question: str
+    """Question whose answer says so."""
+    answer: str
+    """The answer."""
+
+
+def body_part_questions(bank: Container[str]) -> tuple[str, ...]:
+    """The open question for the body part of a picture and those for each by itself, of those that training asks."""
+    return tuple(text for text in (BODY_PART_QUESTION, *closed_questions("body part")) if text in bank)
+
+
+def stated_body_part(answers: Mapping[str, Prediction]) -> StatedBodyPart | None:
+    """The body part that a picture is of by what a model is surest of; None where it names none.
+
+    An open answer that is not sure names, of heads unlike those of training, mostly another body part. Then the surest
+    yes to a question for one body part decides, where there is one.
+
+    Args:
+        answers: Answers to the `body_part_questions`, with calibrated confidence.
+    """
+    open_answer = answers.get(BODY_PART_QUESTION)
+    named = kind_named(open_answer.answer, "body part") if open_answer is not None else None
+    stated = None
+    if open_answer is not None and named is not None:
+        stated = StatedBodyPart(named, BODY_PART_QUESTION, open_answer.answer)
+        if open_answer.confidence is None or open_answer.confidence >= _SURE_OF_KIND:
+            return stated
+    closed = closed_questions("body part")
+    confirmed = [text for text in closed if text in answers and is_yes(answers[text].answer)]
+    if not confirmed:
+        return stated
+    surest = max(confirmed, key=lambda text: answers[text].confidence or 0.0)
+    return StatedBodyPart(closed[surest], surest, answers[surest].answer)
 
 
 def disagrees(answer: str, other_answer: str) -> bool:

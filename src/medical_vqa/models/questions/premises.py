@@ -8,7 +8,7 @@ themselves; for every other, `impossible_structure` compares with the body part 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
@@ -179,24 +179,36 @@ def _affirmed_by(answer: str) -> list[Structure]:
     return [one for one in anatomy().structures_in(answer) if one.kind in ("organ", "finding")]
 
 
-def impossible_structure(question: str, answer: str, picture: str) -> Structure | None:
-    """What a question takes for granted, or its answer affirms, that the picture cannot show; None for nothing.
+def needed_structures(question: str, answer: str) -> list[Structure]:
+    """What a picture must be able to show: a question takes it for granted, or its answer affirms it.
 
     Args:
         question: The question.
         answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names; an organ
             or finding affirms itself (``Which is smaller, kidney or liver?`` of a picture of the head).
-        picture: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
     """
     if is_knowledge(question):
-        return None
+        return []
     named = _affirmed_by(answer)
     if takes_for_granted(question) or _affirms(question, answer):
         named = [*anatomy().structures_in(question), *named]
-    if not named:
-        return None
-    parts = anatomy().body_parts_in(picture.replace("_", " "))
-    if not parts:
-        return None
+    return [one for one in named if one.body_parts]
+
+
+def not_shown_with(structures: Sequence[Structure], parts: Iterable[str]) -> Structure | None:
+    """The first of some structures that no picture of these body parts shows, also at its edge; None for none."""
     visible = frozenset().union(*(_SHOWN_WITH[part] for part in parts))
-    return next((one for one in named if one.body_parts and not one.body_parts & visible), None)
+    return next((one for one in structures if not one.body_parts & visible), None)
+
+
+def impossible_structure(question: str, answer: str, picture: str) -> Structure | None:
+    """What a question takes for granted, or its answer affirms, that the picture cannot show; None for nothing.
+
+    Args:
+        question: The question.
+        answer: Its answer, as in `needed_structures`.
+        picture: What the picture shows, in words: ``CT, Abdomen``, or a model's answer to `BODY_PART_QUESTION`.
+    """
+    needed = needed_structures(question, answer)
+    parts = anatomy().body_parts_in(picture.replace("_", " ")) if needed else frozenset()
+    return not_shown_with(needed, parts) if parts else None

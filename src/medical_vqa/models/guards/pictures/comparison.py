@@ -26,7 +26,10 @@ from medical_vqa.models.questions.image_kind import BODY_PART_QUESTION
 from medical_vqa.schema.bundle_card import BundleCard
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from medical_vqa.models.base import Visual
+    from medical_vqa.schema.records import Prediction
 
 _CACHED_PICTURES = 1024
 """Pictures whose image type and distance to the training pictures are kept."""
@@ -49,7 +52,7 @@ class PictureComparison:
         self._reference = reference
         self.steps = Steps()
         self._compared: LRUCache[bytes, tuple[str, bool]] = LRUCache(_CACHED_PICTURES)
-        self._body_parts: LRUCache[bytes, str] = LRUCache(_CACHED_PICTURES)
+        self._body_parts: LRUCache[bytes, dict[str, Prediction]] = LRUCache(_CACHED_PICTURES)
 
     def image_type(self, visual: Visual) -> str:
         """The type of the nearest training pictures; empty without features."""
@@ -112,15 +115,25 @@ class PictureComparison:
 
     def body_part(self, query: Query) -> str:
         """What the model takes the picture of a query for, in its own words; empty where it sees none."""
+        answers = self.body_part_answers(query, [BODY_PART_QUESTION])
+        return answers[BODY_PART_QUESTION].answer if answers else ""
+
+    def body_part_answers(self, query: Query, questions: Sequence[str]) -> Mapping[str, Prediction]:
+        """What the model answers to questions for the body part of the picture of a query; nothing where it sees none.
+
+        Args:
+            query: Any question about the picture.
+            questions: The questions for its body part, each of which is asked once of a picture.
+        """
         if self._model.picture is None:
-            return ""
+            return {}
         if not isinstance(query.visual, np.ndarray) and visual_features(query.visual) is None:
-            return ""
-        key = _visual_key(query.visual)
-        if key not in self._body_parts:
-            probe = query.alone(BODY_PART_QUESTION)
-            self._body_parts[key] = self._model.answer([probe], self._card.decoding)[0].answer
-        return self._body_parts[key]
+            return {}
+        answers = self._body_parts.setdefault(_visual_key(query.visual), {})
+        missing = [query.alone(text) for text in questions if text not in answers]
+        fresh = self.steps.run(lambda part: self._model.answer(part, self._card.decoding), missing)
+        answers |= {probe.question: answer for probe, answer in zip(missing, fresh, strict=True)}
+        return {text: answers[text] for text in questions}
 
 
 def _visual_key(visual: Visual) -> bytes:
