@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import sys
@@ -24,8 +25,11 @@ from pydicom import dcmread
 from waiting import TIMEOUT, drag, expect_accessible, until, wait_for_rectangles, wait_until_nothing_overflows
 
 from medical_vqa.models.base import Localization
+from medical_vqa.schema.bundle_card import BundleCard
+from medical_vqa.serving.middleware.access import hash_key
 
-SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390), (700, 450)]  # the last: a laptop at 200 %
+# The last two: laptops at 200 %.
+SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390), (700, 450), (640, 360)]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +243,40 @@ def test_deletion_asks_first_and_its_failure_is_reported(browser, url):
         expect(page.locator(".start")).to_be_visible()
 
 
+def test_deletion_is_asked_about_by_the_keyboard_and_a_held_key_keeps_the_picture(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.get_by_role("button", name="Delete scan.png").press("Enter")
+        expect(page.get_by_role("alertdialog")).to_contain_text("scan.png")
+        expect(page.get_by_role("button", name="Keep")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("alertdialog")).to_have_count(0)
+        expect(page.get_by_role("button", name="Delete scan.png")).to_be_focused()
+        for _ in range(4):  # the dialog opens, and the picture is kept; twice
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("alertdialog")).to_have_count(0)
+        expect(page.locator(".cases .case")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_picture_its_deletion_and_its_comparison_are_each_clicked_in_their_middle(browser, url, width, height):
+    with opened(browser, url, width=width, height=height) as page:
+        add(page, png(64), "one.png")
+        add(page, png(48), "two.png")
+        page.get_by_role("button", name="Show one.png next to the current picture").click()
+        expect(page.locator(".stage")).to_have_count(2)
+        page.locator(".cases .case").first.click()
+        expect(page.locator(".cases li.current .name")).to_have_text("one.png")
+        page.get_by_role("button", name="Delete two.png").click()
+        question = page.get_by_role("alertdialog")
+        expect(question).to_be_in_viewport(ratio=1)
+        page.wait_for_function(
+            """() => [...document.querySelectorAll("dialog *")].every(e => e.scrollWidth <= e.clientWidth || !e.clientWidth)"""
+        )
+        question.get_by_role("button", name="Delete", exact=True).click()
+        expect(page.locator(".cases .case")).to_have_count(1)
+
+
 def test_the_whole_page_is_chinese_in_a_chinese_browser(browser, url):
     with opened(browser, url, locale="zh-CN") as page:
         add(page, png(), "图.png")
@@ -348,6 +386,48 @@ def test_everything_is_reached_by_the_keyboard_alone(browser, url):
         expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
 
 
+def test_the_list_of_keys_is_closed_by_its_button_and_by_escape_wherever_the_focus_is(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        keys = page.locator(".key-list")
+        for key in ("Space", "Enter"):
+            page.locator(".stage").press("?")
+            keys.get_by_role("button", name="Close").press(key)
+            expect(keys).to_have_count(0)
+            assert page.evaluate("document.fullscreenElement") is None
+        page.get_by_role("button", name="Keys").click()
+        expect(keys).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(keys).to_have_count(0)
+
+
+def test_an_answer_is_copied_on_a_page_without_the_clipboard_interface(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        page.evaluate("() => delete Navigator.prototype.clipboard")  # as on a page without TLS
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        page.get_by_role("button", name="Copy").click()
+        expect(page.get_by_role("button", name="Copied")).to_be_focused()
+        page.locator("#question").press("Control+v")
+        expect(page.locator("#question")).to_have_value(re.compile(r"^Which organ\?\n\d+ Which organ\?\nResearch"))
+        page.evaluate("() => { document.execCommand = () => false; }")
+        ask(page, "Which plane?")
+        page.get_by_role("button", name="Copy").click()
+        expect(page.locator(".notices .error")).to_contain_text("does not let the page copy")
+
+
+def test_a_wrong_key_is_called_wrong(browser):
+    with serving(make_engine(), settings(page=True, api_keys=hash_key("right"))) as url, opened(browser, url) as page:
+        field = page.get_by_label("This server needs a key")
+        field.fill("guess")
+        field.press("Enter")
+        expect(page.locator(".notices .error")).to_have_text("The key is missing or wrong.")
+        field.fill("right")
+        field.press("Enter")
+        expect(page.locator(".examples")).to_be_visible()
+
+
 def test_a_picture_stays_when_an_older_version_of_the_conversation_arrives_after_it(browser, url):
     """The page asks for the conversation's changes while it uploads; the answer may be older than the picture."""
     with opened(browser, url) as page:
@@ -424,7 +504,7 @@ def test_a_batch_is_corrected_exported_and_compared_with_another_reader(browser,
         (folder / f"{number}.png").write_bytes(png(40 + number))
     with opened(browser, url) as page:
         page.get_by_role("button", name="Batch and annotation").click()
-        page.set_input_files("input[data-testid=folder]", sorted(folder.iterdir()))
+        page.set_input_files("input[data-testid=folder]", folder)  # a folder is chosen, and not files
         page.get_by_label("Questions").fill("Which organ?\nWhich plane?")
         page.get_by_label("Annotation").check()
         page.get_by_role("button", name="Ask all").click()
@@ -439,6 +519,64 @@ def test_a_batch_is_corrected_exported_and_compared_with_another_reader(browser,
         download.value.save_as(exported)
         page.set_input_files("input[data-testid=other-reader]", exported)
         expect(page.get_by_role("dialog").get_by_text("Cohen's kappa 1.00")).to_be_visible()
+        for text in ("image,question,answer\n", '{"image": "0.png"}\n', "7\n"):
+            exported.write_text(text, encoding="utf-8")
+            page.set_input_files("input[data-testid=other-reader]", exported)
+            expect(page.get_by_text("theirs.jsonl is not a reader's file")).to_be_visible()
+            exported.write_text("", encoding="utf-8")
+            page.set_input_files("input[data-testid=other-reader]", exported)
+            expect(page.get_by_text("has no answer to the same questions")).to_be_visible()
+
+
+def test_a_batch_asks_every_question_and_takes_no_answer_about_a_file_that_was_not_read(browser, url, tmp_path):
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
+    with opened(browser, url) as page:
+        page.get_by_role("button", name="Batch and annotation").click()
+        page.set_input_files("input[data-testid=folder]", tmp_path)
+        page.get_by_label("Questions").fill("\n".join(f"Which organ {number}?" for number in range(40)))
+        page.get_by_label("Annotation").check()
+        page.get_by_role("button", name="Ask all").click()
+        rows = page.get_by_role("dialog").locator("tbody tr")
+        expect(rows).to_have_count(41)
+        expect(page.get_by_label("Right answer")).to_have_count(40)
+        expect(rows.filter(has_text="notes.txt").get_by_label("Right answer")).to_have_count(0)
+        expect(page.get_by_role("button", name="Ask all")).to_be_enabled()
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+
+
+def test_the_table_counts_slices_as_the_viewer_does_and_says_which_answers_are_withheld(browser, ct_zip, tmp_path):
+    unsure = {"temperature": 1.0, "fitted_on": "nine answers", "threshold": 0.9, "risk": 0.1}
+    card = BundleCard(family="echo", name="echo-1", created="2026-11-24T10:00:00+00:00", calibration=unsure)
+    with serving(make_engine(card=card), settings(page=True)) as url, opened(browser, url) as page:
+        page.set_input_files("input[data-testid=files]", {"name": "ct.zip", "mimeType": "", "buffer": ct_zip})
+        expect(page.locator(".status b")).to_have_text("13 / 24")
+        page.get_by_role("button", name="Box").click()
+        drag(page, page.locator(".stage"), (300, 300), (380, 380))
+        expect(page.locator(".scope")).to_be_visible()
+        ask(page, "Which organ?")
+        expect(page.locator(".card.abstained")).to_have_count(2)
+        with page.expect_download() as download:
+            page.get_by_label("Export").select_option("csv")
+        download.value.save_as(tmp_path / "table.csv")
+        with (tmp_path / "table.csv").open(encoding="utf-8-sig", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["slice"], row["abstained"], row["region_abstained"]) == ("13", "true", "true")
+
+
+def test_the_page_prints_itself_or_the_report_of_the_session_as_it_is(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        page.emulate_media(media="print")
+        expect(page.locator(".turn")).to_be_visible()
+        page.get_by_label("Export").select_option("print")
+        expect(page.locator("#report")).to_contain_text("Which organ?")
+        expect(page.locator(".turn")).to_be_hidden()
+        page.emulate_media(media="screen")
+        ask(page, "Which plane?")
+        expect(page.locator("#report")).to_have_count(0)
 
 
 def test_the_report_names_everything(browser, url, tmp_path):

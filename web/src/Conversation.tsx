@@ -5,6 +5,7 @@ import * as api from "./api.ts";
 import { differ } from "./differ.ts";
 import { language, nameOf, t } from "./i18n/index.ts";
 import { answerText, isUnsure, reasonText } from "./reasons.ts";
+import { copyText } from "./report.ts";
 import * as store from "./store.ts";
 
 /** The choice of all models; no model has this name. */
@@ -224,7 +225,8 @@ function AnswerCard({ imageId, turn, answer, ask, part = false }: AnswerProps) {
   const inView = answer.frame == null || (slice?.frame === answer.frame && slice.plane === (answer.plane ?? slice.plane));
   const shown = store.shownTurn.value === turn.key && inView;
   const copy = () => {
-    void navigator.clipboard?.writeText(`${turn.question}\n${answer.abstained ? reasonText(answer) : answerText(answer)}\n${t("safety")}`).then(() => setCopied(true));
+    const text = `${turn.question}\n${answer.abstained ? reasonText(answer) : answerText(answer)}\n${t("safety")}`;
+    void copyText(text).then((worked) => (worked ? setCopied(true) : store.notify(t("turn.not_copied"), true)));
   };
   return (
     <div class={`card ${answer.abstained ? "abstained" : ""}`}>

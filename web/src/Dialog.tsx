@@ -3,13 +3,15 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { t } from "./i18n/index.ts";
 
-export function Dialog({ title, close, wide = false, children }: { title: string; close: () => void; wide?: boolean; children: ComponentChildren }) {
+type Props = { title: string; close: () => void; wide?: boolean; role?: "dialog" | "alertdialog"; children: ComponentChildren };
+
+export function Dialog({ title, close, wide = false, role = "dialog", children }: Props) {
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     element.current!.showModal();
   }, []);
   return (
-    <dialog ref={element} class={wide ? "wide" : ""} aria-label={title} onClose={close} onClick={(event) => event.target === element.current && element.current!.close()}>
+    <dialog ref={element} role={role} class={wide ? "wide" : ""} aria-label={title} onClose={close} onClick={(event) => event.target === element.current && element.current!.close()}>
       <div class="dialog">
         <header>
           <h2>{title}</h2>

@@ -14,7 +14,6 @@ import * as store from "./store.ts";
 type Row = { picture: string; question: string; answer: Answer | null; failure: string; correct: string };
 type Line = { id: string; image: string; question: string; answer: string; reader: string };
 
-const MOST_QUESTIONS = 32; // in one request
 export const workOpen = signal(false);
 const rows = signal<Row[]>([]);
 
@@ -22,18 +21,20 @@ export function Work() {
   const [files, setFiles] = useState<File[]>([]);
   const [questions, setQuestions] = useState("");
   const [done, setDone] = useState<number | null>(null);
+  const [running, setRunning] = useState(false);
   const [annotating, setAnnotating] = useState(false);
   const [reader, setReader] = useState("");
   const [kappa, setKappa] = useState("");
   const stopped = useRef(false);
   const folder = useRef<HTMLInputElement>(null);
   const other = useRef<HTMLInputElement>(null);
-  const texts = questions.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, MOST_QUESTIONS);
+  const texts = questions.split("\n").map((line) => line.trim()).filter(Boolean);
 
   const run = async () => {
     stopped.current = false;
     rows.value = [];
     setDone(0);
+    setRunning(true);
     for (const [index, file] of files.entries()) {
       if (stopped.current) break;
       const picture = pathOf(file);
@@ -45,6 +46,7 @@ export function Work() {
       }
       setDone(index + 1);
     }
+    setRunning(false);
   };
   const correct = (index: number, value: string) => (rows.value = rows.value.map((row, i) => (i === index ? { ...row, correct: value } : row)));
   const lines = (): Line[] =>
@@ -52,7 +54,8 @@ export function Work() {
       .filter((row) => row.answer && row.correct.trim())
       .map((row, index) => ({ id: `${reader || "reader"}-${index}`, image: row.picture, question: row.question, answer: row.correct.trim(), reader: reader || "reader" }));
   const compare = async (file: File) => {
-    const theirs = (await file.text()).split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line) as Line);
+    const theirs = linesOf(await file.text());
+    if (!theirs) return setKappa(t("work.not_lines", { name: file.name }));
     const answers = new Map(theirs.map((line) => [`${line.image}\n${line.question}`, line.answer]));
     const pairs = lines().flatMap((line) => {
       const theirAnswer = answers.get(`${line.image}\n${line.question}`);
@@ -76,7 +79,7 @@ export function Work() {
           hidden
           multiple
           data-testid="folder"
-          {...{ webkitdirectory: "" }}
+          {...{ webkitdirectory: true }}
           onChange={(event) => setFiles([...(event.currentTarget.files ?? [])].filter((file) => !file.name.startsWith(".")))}
         />
         <label>
@@ -85,8 +88,8 @@ export function Work() {
       </div>
       <textarea aria-label={t("work.questions")} placeholder={t("work.questions")} rows={3} value={questions} onInput={(event) => setQuestions(event.currentTarget.value)} />
       <div class="line">
-        <button class="primary" disabled={!files.length || !texts.length} onClick={() => void run()}>{t("work.run")}</button>
-        {done !== null && done < files.length && <button onClick={() => (stopped.current = true)}>{t("work.stop")}</button>}
+        <button class="primary" disabled={running || !files.length || !texts.length} onClick={() => void run()}>{t("work.run")}</button>
+        {running && <button onClick={() => (stopped.current = true)}>{t("work.stop")}</button>}
         {done !== null && <progress max={files.length} value={done} aria-label={t("work.progress", { done, all: files.length })} />}
         {done !== null && <span role="status">{t("work.progress", { done, all: files.length })}</span>}
       </div>
@@ -112,7 +115,7 @@ export function Work() {
                     <td>{row.answer?.confidence != null && !row.answer.abstained ? percent(row.answer.confidence) : ""}</td>
                     {annotating && (
                       <td>
-                        <input aria-label={`${t("work.correct")}: ${row.picture}, ${row.question}`} value={row.correct} onInput={(event) => correct(index, event.currentTarget.value)} />
+                        {row.answer && <input aria-label={`${t("work.correct")}: ${row.picture}, ${row.question}`} value={row.correct} onInput={(event) => correct(index, event.currentTarget.value)} />}
                       </td>
                     )}
                   </tr>
@@ -127,7 +130,18 @@ export function Work() {
                 <input aria-label={t("work.reader")} placeholder={t("work.reader")} value={reader} onInput={(event) => setReader(event.currentTarget.value)} />
                 <button onClick={() => download("questions.jsonl", "application/jsonl", lines().map((line) => `${JSON.stringify(line)}\n`).join(""))}>{t("work.export")}</button>
                 <button onClick={() => other.current!.click()}>{t("work.compare")}</button>
-                <input ref={other} type="file" hidden accept=".jsonl" data-testid="other-reader" onChange={(event) => event.currentTarget.files?.[0] && void compare(event.currentTarget.files[0])} />
+                <input
+                  ref={other}
+                  type="file"
+                  hidden
+                  accept=".jsonl"
+                  data-testid="other-reader"
+                  onChange={(event) => {
+                    const file = event.currentTarget.files?.[0];
+                    event.currentTarget.value = ""; // the same file may be chosen again
+                    if (file) void compare(file);
+                  }}
+                />
               </>
             )}
           </div>
@@ -137,6 +151,16 @@ export function Work() {
       )}
     </Dialog>
   );
+}
+
+/** The rows of a reader's exported file; null where it is no such file. */
+function linesOf(text: string): Line[] | null {
+  try {
+    const lines: Line[] = text.split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
+    return lines.every((line) => [line?.image, line?.question, line?.answer].every((value) => typeof value === "string")) ? lines : null;
+  } catch {
+    return null;
+  }
 }
 
 /** The path inside the folder that was chosen. */

@@ -261,13 +261,20 @@ export async function imageItem(imageId: string): Promise<ImageItem | null> {
 export const sliceValues = (imageId: string, slice: Slice): Promise<Response> => request(`/images/${imageId}/values?frame=${slice.frame}&plane=${slice.plane}`);
 export const sliceView = async (imageId: string, slice: Slice): Promise<Blob> => (await request(`/images/${imageId}/view?frame=${slice.frame}&plane=${slice.plane}`)).blob();
 
+const MOST_QUESTIONS = 32; // in one request
+
 /** Questions about a picture that is not kept: for a batch. */
 export async function askOnce(file: Blob, name: string, questions: string[]): Promise<Answer[]> {
   const form = new FormData();
   form.append("image_file", file, name);
   const image: UploadedImage = await (await request("/upload_image", { method: "POST", body: form })).json();
   try {
-    return (await (await request("/ask_questions", json({ image_id: image.image_id, questions }))).json()).answers;
+    const answers: Answer[] = [];
+    for (let first = 0; first < questions.length; first += MOST_QUESTIONS) {
+      const some = { image_id: image.image_id, questions: questions.slice(first, first + MOST_QUESTIONS) };
+      answers.push(...(await (await request("/ask_questions", json(some))).json()).answers);
+    }
+    return answers;
   } finally {
     await request(`/images/${image.image_id}`, { method: "DELETE" }).catch(() => undefined);
   }

@@ -15,6 +15,23 @@ export function download(name: string, type: string, content: string | Blob): vo
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
+/** Copies text, also on a page without TLS, where there is no clipboard interface; whether it worked. */
+export async function copyText(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const focused = document.activeElement as HTMLElement | null;
+    const field = Object.assign(document.createElement("textarea"), { value: text });
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    focused?.focus();
+    return copied;
+  }
+}
+
 const rows = (): { item: Case; turn: Turn }[] => (store.conversation.value?.cases ?? []).flatMap((item) => item.turns.map((turn) => ({ item, turn })));
 
 /** A cell of a table; a leading sign would be read as a formula. */
@@ -30,11 +47,11 @@ export const csv = (table: readonly (readonly unknown[])[]): string => `\ufeff${
 export const digestOf = (item: Case): string => item.image.image_id.slice(0, 24);
 
 export function downloadCsv(): void {
-  const head = ["picture", "digest", "question", "answer", "confidence", "confidence_basis", "abstained", "cut_off", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "model", "time"];
+  const head = ["picture", "digest", "question", "answer", "confidence", "confidence_basis", "abstained", "cut_off", "reason_code", "reason", "source", "side", "slice", "region", "region_answer", "region_abstained", "model", "time"];
   const lines = rows().map(({ item, turn }) => {
     const a = turn.answer;
     const region = turn.region ? [turn.region.left, turn.region.top, turn.region.right, turn.region.bottom].map(Math.round).join(" ") : "";
-    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.confidence_basis, a?.abstained, a?.cut_off, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame, region, turn.region_answer?.answer, a?.model.id, new Date(turn.asked_at).toISOString()];
+    return [item.name, digestOf(item), turn.question, a?.answer, a?.confidence, a?.confidence_basis, a?.abstained, a?.cut_off, a?.reason_code, a?.reason, a?.source, a?.side, a?.frame == null ? "" : a.frame + 1, region, turn.region_answer?.answer, turn.region_answer?.abstained, a?.model.id, new Date(turn.asked_at).toISOString()];
   });
   download("medical-vqa.csv", "text/csv;charset=utf-8", csv([head, ...lines]));
 }
@@ -157,5 +174,11 @@ export async function printReport(): Promise<void> {
   document.getElementById("report")?.remove();
   document.body.append(area);
   await Promise.all([...area.querySelectorAll("img")].map((image) => image.decode().catch(() => undefined)));
+  const printed = store.conversation.value;
+  const stop = store.conversation.subscribe((now) => {
+    if (now === printed) return;
+    area.remove(); // it is no longer what the session holds, and a deleted picture leaves it too
+    stop();
+  });
   print();
 }

@@ -122,6 +122,7 @@ export async function useKey(key: string): Promise<void> {
   api.useKey(key);
   needsKey.value = false;
   await start();
+  if (needsKey.value) notify(failureText("unauthorized"), true);
 }
 
 function leave(): void {

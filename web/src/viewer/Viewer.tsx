@@ -214,7 +214,6 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
       c: () => frames > 1 && setPlaying(!playing),
       " ": fullScreen,
       "?": () => setKeys(!keys),
-      Escape: () => setKeys(false),
       PageDown: () => goTo(frame + 1),
       PageUp: () => goTo(frame - 1),
       Home: () => goTo(0),
@@ -224,11 +223,19 @@ export function Viewer({ item, answer, question, region = null, main }: Props) {
       ArrowUp: () => (frames > 1 ? goTo(frame - 1) : move(0, 40)),
       ArrowDown: () => (frames > 1 ? goTo(frame + 1) : move(0, -40)),
     };
+    if (event.target !== stage.current) return; // of a button in the list of keys
     const action = actions[event.key] ?? actions[event.key.toLowerCase()] ?? (/^[1-9]$/.test(event.key) ? () => usePreset(Number(event.key) - 1) : null);
     if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
     action();
     event.preventDefault();
   };
+
+  useEffect(() => {
+    if (!keys) return;
+    const close = (event: KeyboardEvent) => event.key === "Escape" && setKeys(false);
+    addEventListener("keydown", close); // wherever the focus is: the list is also opened by its button
+    return () => removeEventListener("keydown", close);
+  }, [keys]);
 
   const onPointerDown = (event: PointerEvent) => {
     if (event.button === 2) return;
