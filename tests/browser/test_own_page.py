@@ -271,7 +271,8 @@ def test_a_picture_its_deletion_and_its_comparison_are_each_clicked_in_their_mid
         question = page.get_by_role("alertdialog")
         expect(question).to_be_in_viewport(ratio=1)
         page.wait_for_function(
-            """() => [...document.querySelectorAll("dialog *")].every(e => e.scrollWidth <= e.clientWidth || !e.clientWidth)"""
+            """() => [...document.querySelectorAll("dialog *")]
+                .every(e => e.scrollWidth <= e.clientWidth || !e.clientWidth)"""
         )
         question.get_by_role("button", name="Delete", exact=True).click()
         expect(page.locator(".cases .case")).to_have_count(1)
@@ -399,6 +400,28 @@ def test_the_list_of_keys_is_closed_by_its_button_and_by_escape_wherever_the_foc
         expect(keys).to_be_visible()
         page.keyboard.press("Escape")
         expect(keys).to_have_count(0)
+
+
+def test_an_arrow_key_opens_the_list_of_exports_and_exports_nothing(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        ask(page, "Which organ?")
+        expect(answers(page)).to_have_count(1)
+        page.get_by_label("Export").press("ArrowDown")
+        page.wait_for_function("() => document.querySelector('.export').matches(':open')")
+        expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_another_language_keeps_what_the_viewer_shows(browser, url):
+    with opened(browser, url) as page:
+        add(page, png())
+        drag(page, page.locator(".stage"), (100, 100), (160, 130))
+        expect(page.locator(".status")).not_to_contain_text("Window 150 / 100")
+        before = page.locator(".status").inner_text().removeprefix("Window ").split(" / ")
+        page.locator(".stage").press("+")
+        page.get_by_label("Language").select_option("zh")
+        expect(page.locator(".status")).to_contain_text(f"窗位 {before[0]} / 窗宽 {before[1]}")
+        expect(page.locator(".status")).to_contain_text("125 %")
 
 
 def test_an_answer_is_copied_on_a_page_without_the_clipboard_interface(browser, url):

@@ -12,6 +12,14 @@ import { workOpen } from "./Work.tsx";
 type Theme = "system" | "dark" | "light";
 const theme = signal<Theme>((localStorage.getItem("theme") as Theme | null) ?? "system");
 
+/** The arrow keys open a closed list of actions: else they would choose the next one, which acts at once. */
+function openList(event: KeyboardEvent & { currentTarget: HTMLSelectElement }): void {
+  const list = event.currentTarget;
+  if (!/^Arrow(Up|Down)$/.test(event.key) || event.altKey || !CSS.supports("selector(:open)") || list.matches(":open")) return;
+  event.preventDefault();
+  list.showPicker();
+}
+
 export function Header() {
   const [about, setAbout] = useState(false);
   const [table, setTable] = useState(false);
@@ -37,7 +45,13 @@ export function Header() {
       <span class="spacer" />
       <button class="quiet" onClick={() => (workOpen.value = true)}>{t("work.open")}</button>
       {hasTurns && (
-        <select class="export" aria-label={t("export.title")} value="" onChange={(event) => (exportAs(event.currentTarget.value), (event.currentTarget.value = ""))}>
+        <select
+          class="export"
+          aria-label={t("export.title")}
+          value=""
+          onKeyDown={openList}
+          onChange={(event) => (exportAs(event.currentTarget.value), (event.currentTarget.value = ""))}
+        >
           <option value="">{t("export.title")}</option>
           <option value="table">{t("export.table")}</option>
           <option value="print">{t("export.report")}</option>

@@ -16,7 +16,7 @@ function Page() {
     <>
       <Header />
       {!store.online.value && <p class="banner" role="status">{t("offline")}</p>}
-      {store.needsKey.value ? <KeyForm /> : store.ended.value ? <Ended /> : item ? <Workspace key={language.value} /> : <Start />}
+      {store.needsKey.value ? <KeyForm /> : store.ended.value ? <Ended /> : item ? <Workspace /> : <Start />}
       {workOpen.value && <Work />}
       <div class="notices" role="status" aria-live="polite">
         {store.notices.value.map((notice) => <p key={notice.id} class={notice.error ? "error" : ""}>{notice.text}</p>)}

@@ -15,7 +15,7 @@ TEXTS: Mapping[str, str] = {
     "upload_browse": "选择文件",
     "upload_drop": "或拖放到此处",
     "examples": "或从示例开始",
-    "examples_source": "示例来源：{source}",
+    "examples_source": "示例来源：{source}。自带模型用这些图像训练过：它对这些图像的回答不能说明它对其他图像的表现。",
     "new_image": "换一张图像",
     "back_to": "返回 {name}",
     "opening": "正在读取图像……",

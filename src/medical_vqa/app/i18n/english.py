@@ -16,7 +16,8 @@ TEXTS: Mapping[str, str] = {
     "upload_browse": "Choose a file",
     "upload_drop": "or drop it here",
     "examples": "Or start with an example",
-    "examples_source": "Examples: {source}",
+    "examples_source": "Examples: {source}. The shipped model was trained on these pictures: its answers about them do "
+    "not show how good it is on others.",
     "new_image": "Another image",
     "back_to": "Back to {name}",
     "opening": "Reading the image…",
