@@ -15,6 +15,7 @@ from live import png
 
 from medical_vqa import cli
 from medical_vqa.errors import DataError
+from medical_vqa.serving import audit_log
 from medical_vqa.serving.audit_log import AuditLog, verify
 from medical_vqa.serving.image_store.base import store_unavailable
 from medical_vqa.serving.image_store.memory import MemoryStore
@@ -147,6 +148,28 @@ def test_on_a_full_disk_nothing_is_answered_and_the_chain_stays_whole(tmp_path, 
     AuditLog(tmp_path).write("answer")
     assert [line["event"] for line in records(tmp_path)] == ["upload", "answer", "answer"]
     assert verify(tmp_path).count == 3
+
+
+def test_of_the_images_of_one_request_all_are_in_the_log_or_none(tmp_path, monkeypatch):
+    pictures = [("files", png(gray)) for gray in (10, 60)]
+    append = audit_log._append
+    full = False
+
+    def limited(path, line):
+        """A disk with room for one line."""
+        if full and sum(file.stat().st_size for file in tmp_path.glob("*.jsonl")) + len(line) > 500:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, line)
+
+    monkeypatch.setattr(audit_log, "_append", limited)
+    with live.serving(make_engine(), live.settings(audit_log=tmp_path)) as url, live.client_of(base_url=url) as client:
+        full = True
+        assert client.post("/series", files=pictures).status_code == 503
+        assert records(tmp_path) == []
+        full = False
+        stored = client.post("/series", files=pictures).json()["series"]
+    assert len(records(tmp_path)) == len(stored) == verify(tmp_path).count == 2
+    assert len({line["image"] for line in records(tmp_path)}) == 2
 
 
 def test_a_server_is_not_ready_while_its_audit_log_cannot_be_written(tmp_path, small_disk):

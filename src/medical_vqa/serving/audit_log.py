@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,23 +85,35 @@ class AuditLog:
         return text if self._with_text else self.digest(text)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line; it is with the operating system when this returns.
+        """Append one line, as `write_all` does."""
+        self.write_all(event, [fields])
+
+    def write_all(self, event: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Append the lines of one request; they are with the operating system when this returns.
+
+        Args:
+            event: What was done.
+            lines: The other fields of each line.
 
         Raises:
-            OSError: It cannot be written, and nothing of it is there.
+            OSError: They cannot be written, and nothing of any is there.
         """
         with self._lock, file_lock(self._folder / _LOCK):
             self._follow()
-            record = {
-                "n": self._end.count + 1,
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "event": event,
-                **fields,
-                "previous": self._end.hash,
-            }
-            record["hash"] = _hash(record)
-            _append(self._file(), json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            self._end = ChainEnd(record["n"], record["hash"])
+            end, written = self._end, b""
+            for fields in lines:
+                record = {
+                    "n": end.count + 1,
+                    "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "event": event,
+                    **fields,
+                    "previous": end.hash,
+                }
+                record["hash"] = _hash(record)
+                written += json.dumps(record, ensure_ascii=False).encode() + b"\n"
+                end = ChainEnd(record["n"], record["hash"])
+            _append(self._file(), written)
+            self._end = end
             self._written = _state(self._folder)
 
     def check(self) -> None:

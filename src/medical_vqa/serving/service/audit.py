@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -38,31 +39,30 @@ class Audit:
         await asyncio.to_thread(self._log.check)
 
     async def write(self, event: str, picture: str, **fields: Any) -> None:
-        """Write a line, if there is a log.
+        """Write a line about one image, as `write_all` does."""
+        await self.write_all(event, [picture], **fields)
+
+    async def write_all(self, event: str, pictures: Sequence[str], **fields: Any) -> None:
+        """Write a line about each image of one request, or about none; nothing where there is no log.
 
         Args:
             event: What was done, such as ``upload``.
-            picture: Key of the image, which is named by its head.
-            fields: What else the line has; a question is written as the settings say.
+            pictures: Key of each image, which is named by its head.
+            fields: What else each line has; a question is written as the settings say.
 
         Raises:
-            ApiError: It cannot be written (503): what is not recorded is not given out.
+            ApiError: They cannot be written (503): what is not recorded is not given out.
         """
         if self._log is None:
             return
         log, client = self._log, current_client()
         if "question" in fields:
             fields["question"] = log.question(fields["question"])
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        who = {"client": client.name, "tenant": client.tenant, "request_id": request_id}
+        lines = [{**who, "image": log.digest(picture[:ID_HEAD]), **fields} for picture in pictures]
         try:
-            await asyncio.to_thread(
-                log.write,
-                event,
-                client=client.name,
-                tenant=client.tenant,
-                request_id=structlog.contextvars.get_contextvars().get("request_id"),
-                image=log.digest(picture[:ID_HEAD]),
-                **fields,
-            )
+            await asyncio.to_thread(log.write_all, event, lines)
         except OSError as error:
             self._check.repeat()
             raise _unavailable() from error

@@ -153,11 +153,11 @@ class Service:
     async def _record_uploads(self, images: Sequence[StoredImage]) -> None:
         """Write uploads into the audit log, or delete them where it cannot be written; raises `ApiError` (503)."""
         try:
-            for image in images:
-                await self._audit.write("upload", image.digest)
+            await self._audit.write_all("upload", [image.digest for image in images])
         except ApiError:
             for image in images:
-                await self.images.delete(image.id)
+                with contextlib.suppress(ApiError):  # of one that the store does not delete now, nobody has the id
+                    await self.images.delete(image.id)
             raise
 
     async def describe(self, image_id: str) -> ImageItem:
