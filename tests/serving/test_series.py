@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import io
 import json
+import multiprocessing
+import socket
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,10 +23,13 @@ from echo_model import Echo, make_engine
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medical_vqa.data.imaging import stack
 from medical_vqa.data.imaging.decode import decode_image
 from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.dicom import slices
+from medical_vqa.data.imaging.series.report import LeftOut
 from medical_vqa.models.base import Localization
 from medical_vqa.serving.decoding.pool import DecoderLimits, DecoderPool
 from medical_vqa.serving.errors import ApiError, deadline_exceeded
@@ -29,12 +37,14 @@ from medical_vqa.serving.middleware.access import hash_key
 from medical_vqa.serving.schema.answers import Answer
 from medical_vqa.serving.schema.errors import Problem
 from medical_vqa.serving.schema.images import ImageItem, NamedWindow, SeriesUpload, ValueRange
+from medical_vqa.serving.series import decode as series_decode
 from medical_vqa.serving.series.decode import SeriesJob
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from dicom_files import lut, made
+from dicom_files import lut, made, shipped
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
 def dicom_slice(z: int, *, level: int = 0, series: str = "1.2.3", rows: int = 12, **elements: Any) -> bytes:
@@ -56,16 +66,17 @@ def dicom_slice(z: int, *, level: int = 0, series: str = "1.2.3", rows: int = 12
     return made(values, **(header | elements))
 
 
+def group(**elements: Any) -> Sequence:
+    item = Dataset()
+    for keyword, value in elements.items():
+        setattr(item, keyword, value)
+    return Sequence([item])
+
+
 def enhanced(values: np.ndarray | None = None) -> bytes:
     """An enhanced CT: frames from head to feet, their positions in functional groups, as PS3.3, A.38 lays them out."""
     if values is None:
         values = np.stack([np.full((12, 16), 100 * z, np.int16) for z in (2, 1, 0)])
-
-    def group(**elements: Any) -> Sequence:
-        item = Dataset()
-        for keyword, value in elements.items():
-            setattr(item, keyword, value)
-        return Sequence([item])
 
     shared, frames = Dataset(), []
     shared.PixelMeasuresSequence = group(PixelSpacing=[0.5, 0.5])
@@ -76,15 +87,17 @@ def enhanced(values: np.ndarray | None = None) -> bytes:
         frames.append(frame)
     return made(
         values,
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        SOPClassUID=ENHANCED_CT,
         SharedFunctionalGroupsSequence=Sequence([shared]),
         PerFrameFunctionalGroupsSequence=Sequence(frames),
     )
 
 
-def zipped(files: list[bytes]) -> bytes:
+def zipped(files: list[bytes], folders: tuple[str, ...] = ()) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in folders:
+            archive.writestr(folder, b"")
         for number, data in enumerate(files):
             archive.writestr(f"Doe Jane/{number}", data)
     return out.getvalue()
@@ -507,6 +520,8 @@ def test_a_deleted_series_is_gone_with_its_values(client):
 @pytest.mark.parametrize(("files", "status", "code", "message"), [
     ([b"a text"], 400, "not_an_image", "expected pictures or slices, but of 1 files none can be used"),
     ([b"PK\x03\x04 damaged"], 400, "not_an_image", "expected a whole zip archive"),
+    ([shipped("dicomdirtests/DICOMDIR")], 400, "not_an_image", "the first: the file is a DICOMDIR, a list of files"),
+    ([zipped([], folders=("empty/",))], 400, "not_an_image", "the first: there is no file"),
 ])  # fmt: skip
 def test_what_is_no_series_is_refused(client, files, status, code, message):
     assert message in problem(client.post("/series", files=series_files(*files)), status, code)
@@ -559,12 +574,121 @@ def test_uploads_and_questions_about_series_are_in_the_audit_log_and_no_header_i
     assert not list((tmp_path / "store").rglob("*.image"))
 
 
+@pytest.mark.parametrize("kind", ["series", "volumes"])
+def test_a_request_has_at_most_64_series_of_any_kind(kind):
+    """Each is prepared for the model and encoded: two thousand of two slices fit into a megabyte."""
+    volume = nibabel.Nifti1Image(np.zeros((8, 8, 3), np.int16), np.eye(4)).to_bytes()
+    files = [volume] * 70
+    if kind == "series":
+        files = [dicom_slice(z, series=f"1.2.{n}") for n in range(70) for z in range(2)]
+    decoded = SeriesJob(tuple(files), DecodeLimits(), None).run()
+    assert len(decoded.items) == 64
+    assert len(decoded.left_out) == len(files) * 6 // 70
+    assert {one.reason for one in decoded.left_out} == {
+        "the request holds more than 64 series and single pictures; send the rest in another one"
+    }
+
+
+def deflated(number: int) -> bytes:
+    """A deflated picture of some kilobytes, whose header inflates to 900,000 bytes."""
+    elements = {"EncapsulatedDocument": bytes(900_000), "SeriesInstanceUID": f"1.2.9.{number}"}
+    return made(np.full((8, 8), number, np.uint16), DeflatedExplicitVRLittleEndian, **elements)
+
+
+def cut_off(number: int) -> bytes:
+    """A compressed volume of 900,000 bytes, without the end of its middle slice."""
+    values = np.full((100, 100, 90), number, np.uint8)
+    return gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes()[:454_000])
+
+
+def archive(number: int) -> bytes:
+    return zipped([bytes(900_000) + bytes([number])])
+
+
+@pytest.mark.parametrize(("compressed", "most", "within"), [(deflated, 2, 2), (archive, 2, 2), (cut_off, 16, 34)])
+def test_files_that_inflate_to_too_much_together_are_left_out_and_the_others_kept(compressed, most, within):
+    """Each is within the limits of a file. A hundred took the decoder more than its minute."""
+    files = [compressed(number) for number in range(40)] + [dicom_slice(z) for z in range(4)]
+    limits = DecodeLimits(file_bytes=500_000, inflated_bytes=1_000_000, settings={"inflated_bytes": "NAME"})
+    decoded = SeriesJob(tuple(files), limits, None, keep_sources=True).run()
+    assert decoded.items[0].info.frames == 4
+    reason = f"belongs to a request whose compressed files inflate to more than {most} million bytes"
+    refused = [one for one in decoded.left_out if f"{reason}; send it in another one or raise NAME" in one.reason]
+    assert [one.file for one in refused] == list(range(within, 40))
+    assert limits.budget.inflated_bytes_left == limits.budget.inflated_bytes  # that of another request
+
+
+def test_headers_with_too_many_elements_together_are_left_out_and_the_other_files_kept(monkeypatch):
+    monkeypatch.setattr(series_decode, "_MAX_ELEMENTS", 5_000)
+    long = Sequence([Dataset() for _ in range(1_000)])
+    files = [dicom_slice(z) for z in range(4)]
+    files += [dicom_slice(0, series=f"1.2.9.{n}", PerFrameFunctionalGroupsSequence=long) for n in range(20)]
+    decoded = SeriesJob(tuple(files), DecodeLimits(), None).run()
+    assert decoded.items[0].info.frames == 4
+    assert {one.file for one in decoded.left_out} == set(range(8, 24))
+    assert decoded.left_out[-1].reason == (
+        "the file belongs to a request whose DICOM headers have more than 5,000 elements and items; send it in another "
+        "one"
+    )
+
+
+def test_a_file_with_damaged_functional_groups_is_left_out_and_the_others_kept():
+    data = enhanced()
+    at = data.index(b"\x00\x52\x30\x92SQ") + 12
+    damaged = data[:at] + b"\xfe\xff\x00\xe0" + b"\xff" * 4 + data[at + 8 :]  # an item without an end
+    decoded = SeriesJob((*[dicom_slice(z) for z in range(4)], damaged), DecodeLimits(), None).run()
+    assert decoded.items[0].info.frames == 4
+    assert decoded.left_out == [LeftOut(4, "the file is DICOM, but its header is damaged; export it again")]
+
+
+def test_files_whose_frames_lie_between_each_other_are_parsed_once_each(monkeypatch):
+    frames = 20
+    data = []
+    for offset in (0.0, 1.0):
+        positions = [group(PlanePositionSequence=group(ImagePositionPatient=[0, 0, 2 * z + offset]))[0]
+                     for z in range(frames)]  # fmt: skip
+        values = np.full((frames, 8, 8), 100 + offset, np.int16)
+        data.append(
+            made(
+                values,
+                SOPClassUID=ENHANCED_CT,
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                SeriesInstanceUID="1.2.7",
+                PerFrameFunctionalGroupsSequence=Sequence(positions),
+            )
+        )
+    parsed = []
+    read_elements = slices.read_elements
+    monkeypatch.setattr(slices, "read_elements", lambda *options: parsed.append(0) or read_elements(*options))
+    (item,) = SeriesJob(tuple(data), DecodeLimits(), None).run().items
+    assert item.volume.values[0, 0].tolist() == [100, 101] * frames
+    assert len(parsed) <= 3
+
+
 def test_a_stored_series_has_nothing_of_its_headers(tmp_path):
     with live.serving(make_engine(), live.settings(store=str(tmp_path))) as url, live.client_of(base_url=url) as client:
         upload(client, *[dicom_slice(z) for z in range(4)])
     stored = [path.read_bytes() for path in tmp_path.rglob("*.image")]
     assert len(stored) == 2
     assert not [data for data in stored if b"Doe" in data or b"1.2.3" in data]
+
+
+def test_the_decoder_starts_while_the_first_series_arrives():
+    before = set(multiprocessing.active_children())
+    form = live.client_of().build_request("POST", "http://x/series", files=series_files(*map(dicom_slice, range(3))))
+    body = form.read()
+    head = f"POST /series HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    with contextlib.ExitStack() as opened:
+        url = opened.enter_context(live.serving(make_engine(), live.settings(decoder_processes=1)))
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        connection = opened.enter_context(socket.create_connection(address, live.PATIENCE))
+        connection.sendall(f"{head}Content-Type: {form.headers['content-type']}\r\n\r\n".encode() + body[:100])
+        until = time.monotonic() + live.PATIENCE
+        while len(set(multiprocessing.active_children()) - before) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(set(multiprocessing.active_children()) - before) == 2  # that of single files is one
+        connection.sendall(body[100:])
+        assert connection.recv(15) == b"HTTP/1.1 201 Cr"
 
 
 @pytest.mark.slow

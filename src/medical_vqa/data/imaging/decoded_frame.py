@@ -1,13 +1,15 @@
-"""A decoded image file, `DecodedFrame`, and the limits of decoding, `DecodeLimits`."""
+"""A decoded image file, `DecodedFrame`, and the limits of decoding: `DecodeLimits` and `ReadingBudget`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from medical_vqa.data.imaging.geometry import PictureGeometry, Spacing
 from medical_vqa.data.imaging.raster import MAX_PIXELS, to_pillow
+from medical_vqa.errors import TooLargeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +19,30 @@ if TYPE_CHECKING:
 
 WindowSource = Literal["option", "header", "header LUT", "percentiles"]
 """Where a window came from: the caller, the header's window or lookup table, or percentiles of the values."""
+
+
+@dataclass(slots=True)
+class ReadingBudget:
+    """What the files of one request may cost together, those that are then refused included."""
+
+    inflated_bytes: int = sys.maxsize
+    """Bytes that compressed files inflate to: deflated DICOM, NIfTI in gzip, members of zip archives."""
+    elements: int = sys.maxsize
+    """Elements and items of DICOM headers that are walked over."""
+    inflated_bytes_left: int = field(init=False)
+    """How many of the bytes are left; negative after the file that exceeded them."""
+    elements_left: int = field(init=False)
+    """How many of the elements are left."""
+
+    def __post_init__(self) -> None:
+        self.inflated_bytes_left = self.inflated_bytes
+        self.elements_left = self.elements
+
+    def renew(self, times: int) -> None:
+        """Count anew, up to so many times as much: for further readings of files that were within the budget."""
+        self.inflated_bytes *= times
+        self.elements *= times
+        self.__post_init__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +59,22 @@ class DecodeLimits:
     """Size of an uncompressed NIfTI volume; a compressed one is inflated in pieces and never held."""
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Name of the setting that raises each limit, by the names above; empty where nothing raises them."""
+    budget: ReadingBudget = field(default_factory=ReadingBudget, compare=False)
+    """What all files of a request may cost together; by default the other limits, of each file, are the only ones."""
 
     def advice(self, limit: str) -> str:
         """What messages add about raising a limit: `` or raise NAME``; empty where nothing raises it."""
         return f" or raise {self.settings[limit]}" if limit in self.settings else ""
+
+    def spend(self, inflated_bytes: int, name: str) -> None:
+        """Count bytes that are inflated towards the budget; raises `TooLargeError` where they exceed it."""
+        self.budget.inflated_bytes_left -= inflated_bytes
+        if self.budget.inflated_bytes_left < 0:
+            raise TooLargeError(
+                f"{name}: belongs to a request whose compressed files inflate to more than "
+                f"{self.budget.inflated_bytes / 1e6:,.0f} million bytes; send it in another one"
+                f"{self.advice('inflated_bytes')}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,8 @@ def _slice(stream: BinaryIO, header: Nifti1Header, index: int, name: str, limits
             f"{name}: frame {index} ends {start + size:,} bytes into the volume; give a part of the volume"
             f"{limits.advice('inflated_bytes')}"
         )
+    if isinstance(stream, gzip.GzipFile):
+        limits.spend(start + size, name)
     before = start - stream.tell()
     while before > 0 and (piece := stream.read(min(before, _PIECE))):
         before -= len(piece)

@@ -66,6 +66,7 @@ async def upload_series(request: Request, service: ServiceDependency, client: Cl
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "unsupported_media_type", "expected a form (multipart/form-data) with the field files")
+    service.expect_series()
     try:
         async with request.form(max_files=MAX_FILES, max_fields=0) as form:
             parts = form.getlist("files")

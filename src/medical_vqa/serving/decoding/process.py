@@ -49,8 +49,9 @@ class DecoderProcess:
         self._kill: Callable[[], object] = lambda: None
 
     def start(self) -> None:
-        """Start the process in the background, so that the first upload does not wait for it."""
-        threading.Thread(target=self._start_early, daemon=True).start()
+        """Start the process in the background, unless it runs, so that the next upload does not wait for it."""
+        if self._process is None:
+            threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
         with self._lock:

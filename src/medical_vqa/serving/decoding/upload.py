@@ -71,22 +71,25 @@ def decode(job: DecodeJob) -> DecodedImage:
     sources = ""
     if job.keep_sources and frame.format == "DICOM":
         slices = range(frame.frames) if volume is not None else [frame.frame]
-        sources = read_sources({0: lambda: job.data}, [(0, number) for number in slices])
+        sources = read_sources({0: lambda: job.data}, [(0, number) for number in slices], job.limits)
         facts = facts.model_copy(update={"dicom_report": bool(sources)})
     context = PictureContext.of(frame)
     return DecodedImage(digest.hexdigest(), png_of(frame.image), picture, info, context, volume, facts, sources)
 
 
-def read_sources(files: Mapping[int, Callable[[], bytes]], slices: Sequence[tuple[int, int]]) -> str:
+def read_sources(
+    files: Mapping[int, Callable[[], bytes]], slices: Sequence[tuple[int, int]], limits: DecodeLimits
+) -> str:
     """What a DICOM report about a series or a file must repeat, as text; empty where the files do not have it.
 
     Args:
         files: Functions that return the bytes of a file, by its number.
         slices: Number of the file and frame, from 0, of each slice of the stored plane.
+        limits: Limits of what a file inflates to.
     """
     from medical_vqa.data.imaging.dicom_export.stored_sources import StoredSources  # noqa: PLC0415 - pydicom: an extra
 
-    sources = StoredSources.read(files, slices)
+    sources = StoredSources.read(files, slices, limits)
     return "" if sources is None else sources.to_json()
 
 

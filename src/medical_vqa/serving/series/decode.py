@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits, ReadingBudget
 from medical_vqa.data.imaging.dicomweb import DicomwebAddress, retrieve
 from medical_vqa.data.imaging.picture_statistics import PictureContext
 from medical_vqa.data.imaging.recognition import is_zip
 from medical_vqa.data.imaging.series.files import zip_members
 from medical_vqa.data.imaging.series.nifti_volume import nifti_volume
-from medical_vqa.data.imaging.series.reading import sort_files, volume_of
+from medical_vqa.data.imaging.series.reading import SortedFiles, sort_files, volume_of
 from medical_vqa.data.imaging.series.report import LeftOut
 from medical_vqa.data.imaging.stack import storable
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 MAX_ITEMS = 64
 """Series and single pictures of one request; what is beyond is left out."""
+_TOO_MANY = f"the request holds more than {MAX_ITEMS} series and single pictures; send the rest in another one"
+_MAX_INFLATED = 2  # times the bytes that the values of a request may have: what its compressed files may hold
+_MAX_ELEMENTS = 3_000_000  # of the headers of all files; each takes about a microsecond
+_READINGS = 8  # of a file that is used, at most: in each window of the model, and for values and reports
 _NAME = "the series"  # in messages: a client's file name is never repeated
 
 
@@ -101,12 +105,18 @@ class DecodedSeries:
 
 
 def _decoded(job: SeriesJob) -> DecodedSeries:
+    budget = ReadingBudget(inflated_bytes=_MAX_INFLATED * job.limits.inflated_bytes, elements=_MAX_ELEMENTS)
+    job = dataclasses.replace(job, limits=dataclasses.replace(job.limits, budget=budget))
     files = sort_files(_members(job), _NAME, limits=job.limits)
+    budget.renew(_READINGS)
     decoded = DecodedSeries(left_out=list(files.left_out))
     remaining = job.limits.inflated_bytes
     for slices in files.series:
         limits = dataclasses.replace(job.limits, inflated_bytes=remaining)
         numbers = sorted({one.file for one in slices})
+        if len(decoded.items) >= MAX_ITEMS:
+            decoded.left_out += [LeftOut(number, _TOO_MANY) for number in numbers]
+            continue
         try:
             if len(slices) == 1:
                 raise ImageError("one slice")
@@ -119,9 +129,12 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
             continue
         remaining -= _add(decoded, volume, job.spec)
         if job.keep_sources:
-            _add_sources(decoded.items[-1], volume, {one.file: one.read for one in slices})
+            _add_sources(decoded.items[-1], volume, {one.file: one.read for one in slices}, job.limits)
         decoded.left_out += left_out
     for number, data in files.volumes:
+        if len(decoded.items) >= MAX_ITEMS:
+            decoded.left_out.append(LeftOut(number, _TOO_MANY))
+            continue
         try:
             limits = dataclasses.replace(job.limits, inflated_bytes=remaining)
             remaining -= _add(decoded, nifti_volume(data, "the file", limits), job.spec)
@@ -129,10 +142,22 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
             files.pictures.append((number, _reader(data)))
         except ImageError as error:
             decoded.left_out.append(LeftOut(number, str(error)))
+    _add_pictures(decoded, files, job)
+    decoded.left_out.sort(key=lambda one: one.file)
+    if not decoded.items:
+        first = decoded.left_out[0].reason if decoded.left_out else "there is no file"
+        too_large = decoded.left_out and all("raise MEDICAL_VQA" in one.reason for one in decoded.left_out)
+        kind = TooLargeError if too_large else ImageError
+        raise kind(f"{_NAME}: expected pictures or slices, but of {len(decoded.left_out)} files none can be used; "
+                   f"the first: {first}")  # fmt: skip
+    return decoded
+
+
+def _add_pictures(decoded: DecodedSeries, files: SortedFiles, job: SeriesJob) -> None:
+    """Add the files that are in no series, each as a picture."""
     for number, read in sorted(files.pictures):
         if len(decoded.items) >= MAX_ITEMS:
-            reason = f"the request holds more than {MAX_ITEMS} series and single pictures; send the rest in another one"
-            decoded.left_out.append(LeftOut(number, reason))
+            decoded.left_out.append(LeftOut(number, _TOO_MANY))
             continue
         try:
             decoded.items.append(
@@ -140,13 +165,6 @@ def _decoded(job: SeriesJob) -> DecodedSeries:
             )
         except ImageError as error:
             decoded.left_out.append(LeftOut(number, str(error)))
-    decoded.left_out.sort(key=lambda one: one.file)
-    if not decoded.items:
-        first = decoded.left_out[0].reason if decoded.left_out else "there is no file"
-        kind = TooLargeError if all("raise MEDICAL_VQA" in one.reason for one in decoded.left_out) else ImageError
-        raise kind(f"{_NAME}: expected pictures or slices, but of {len(decoded.left_out)} files none can be used; "
-                   f"the first: {first}")  # fmt: skip
-    return decoded
 
 
 def _members(job: SeriesJob) -> Iterator[Callable[[], bytes]]:
@@ -161,10 +179,12 @@ def _reader(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def _add_sources(item: DecodedImage, volume: Volume, files: Mapping[int, Callable[[], bytes]]) -> None:
+def _add_sources(
+    item: DecodedImage, volume: Volume, files: Mapping[int, Callable[[], bytes]], limits: DecodeLimits
+) -> None:
     """Add what a DICOM report about the series must repeat."""
     used = {number: files[number] for number in sorted({number for number, _ in volume.files})}
-    item.sources = read_sources(used, volume.files)
+    item.sources = read_sources(used, volume.files, limits)
     if item.facts is not None:
         item.facts = item.facts.model_copy(update={"dicom_report": bool(item.sources)})
 

@@ -61,8 +61,12 @@ class Decoders:
         )
 
     def start(self) -> None:
-        """Start those of single files in advance, in the background; the one of series starts with the first series."""
+        """Start those of single files in advance, in the background."""
         self._single.start()
+
+    def expect_series(self) -> None:
+        """Start that of series in the background, unless it runs: the files begin to arrive."""
+        self._series.start()
 
     async def decode(
         self, upload: Upload, spec: PictureSpec | None, client: str, received: float, *, to_store: bool = False

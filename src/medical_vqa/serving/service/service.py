@@ -126,6 +126,10 @@ class Service:
         info = dataclasses.asdict(decoded.info)
         return UploadedImage(image_id=image.id, expires_in_seconds=ttl, dicom_report=reportable, **info)
 
+    def expect_series(self) -> None:
+        """Have a decoder ready for files that begin to arrive."""
+        self._decoders.expect_series()
+
     async def upload_series(self, files: Sequence[bytes], *, client: str = "") -> SeriesUpload:
         """Sort a client's files into series and single pictures, and store each; raises `ApiError`."""
         return await self._add_series(await self._decoders.decode_series(files, self.engine.model.picture, client))

@@ -60,6 +60,7 @@ TAGS: Collection[int] = [
 """The elements that are read."""
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 """Keywords of the elements that hold a picture."""
+_PIECE = 1 << 14  # bytes of a deflated dataset that are inflated at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ def read_elements(data: bytes, name: str, limits: DecodeLimits, tags: Collection
     if deflated:
         data, start = _inflated(data[start:], name, limits), 0
     try:
-        reader = ElementReader(data, name, little_endian=syntax != ExplicitVRBigEndian)
+        little_endian = syntax != ExplicitVRBigEndian
+        reader = ElementReader(data, name, little_endian=little_endian, budget=limits.budget)
         dataset = reader.dataset(start, implicit=syntax == ImplicitVRLittleEndian, tags=tags)
     except DICOM_ERRORS as error:  # its text may quote the header
         raise ImageError(
@@ -173,20 +175,31 @@ def _syntax_of_bare_dataset(data: bytes, start: int, name: str) -> UID:
 
 
 def _inflated(body: bytes, name: str, limits: DecodeLimits) -> bytes:
-    limit = 4 * limits.file_bytes
+    limit = min(4 * limits.file_bytes, limits.inflated_bytes)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated: list[bytes] = []
+    remaining = limit
     try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, limit + 1)
+        for at in range(0, len(body), _PIECE):
+            limits.spend(0, name)  # nothing where earlier files have exceeded the budget
+            most = min(remaining, limits.budget.inflated_bytes_left) + 1
+            inflated.append(inflater.decompress(body[at : at + _PIECE], most))
+            remaining -= len(inflated[-1])
+            limits.spend(len(inflated[-1]), name)
+            if remaining < 0 or inflater.eof:
+                break
     except zlib.error as error:
         raise ImageError(
             f"{name}: expected a deflated DICOM dataset, but its {len(body):,} bytes cannot be inflated; "
             "export the file again"
         ) from error
-    if len(inflated) > limit:
+    if remaining < 0:
+        setting = "inflated_bytes" if limit == limits.inflated_bytes else "file_bytes"
         raise TooLargeError(
             f"{name}: inflates to more than {limit / 1e6:g} million bytes; convert it to an "
-            f"uncompressed transfer syntax{limits.advice('file_bytes')}"
+            f"uncompressed transfer syntax{limits.advice(setting)}"
         )
-    return inflated
+    return b"".join(inflated)
 
 
 def transfer_syntax_name(syntax: UID) -> str:

@@ -18,6 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.values import convert_string
 
+from medical_vqa.data.imaging.decoded_frame import ReadingBudget
 from medical_vqa.data.imaging.recognition import LONG_VALUE_REPRESENTATIONS
 from medical_vqa.errors import TooLargeError
 
@@ -45,13 +46,14 @@ _PIXEL_GROUP = 0x7FE0
 class ElementReader:
     """Reads the requested elements of one file."""
 
-    def __init__(self, data: bytes, name: str, *, little_endian: bool) -> None:
+    def __init__(self, data: bytes, name: str, *, little_endian: bool, budget: ReadingBudget) -> None:
         """Set up without reading.
 
         Args:
             data: The file's bytes.
             name: What messages call the image.
             little_endian: Order of the bytes of numbers.
+            budget: Of the request that the file belongs to.
         """
         order = "<" if little_endian else ">"
         self._data = data
@@ -64,6 +66,7 @@ class ElementReader:
             struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) for tag in (_ITEM, _SEQUENCE_END)
         )
         self._remaining = MAX_ELEMENTS
+        self._budget = budget
 
     def dataset(self, start: int, *, implicit: bool, tags: Collection[int]) -> Dataset:
         """The requested elements of the dataset that begins at `start` and ends with the file.
@@ -74,7 +77,7 @@ class ElementReader:
             tags: The elements to read.
 
         Raises:
-            TooLargeError: It has too many elements.
+            TooLargeError: It has too many elements, or the files of its request have together.
             EOFError: It ends within an element.
         """
         representation = self._data[start + 4 : start + 6]
@@ -201,6 +204,12 @@ class ElementReader:
     def _header(self, at: int, *, implicit: bool) -> tuple[int, bytes | None, int, int]:
         """Tag, value representation and length of the element at an offset, and the offset of its value."""
         self._remaining -= 1
+        self._budget.elements_left -= 1
+        if self._budget.elements_left < 0:
+            raise TooLargeError(
+                f"{self._name}: belongs to a request whose DICOM headers have more than {self._budget.elements:,} "
+                "elements and items; send it in another one"
+            )
         if self._remaining < 0:
             raise TooLargeError(
                 f"{self._name}: has more than {MAX_ELEMENTS:,} elements and items in its DICOM header; "

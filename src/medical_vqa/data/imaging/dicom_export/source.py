@@ -14,6 +14,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from medical_vqa.data.imaging.decode import LOCAL_LIMITS
+from medical_vqa.data.imaging.decoded_frame import DecodeLimits
 from medical_vqa.data.imaging.dicom.dataset import DICOM_ERRORS, read_elements
 from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.errors import ImageError
@@ -26,12 +27,12 @@ _KEYWORDS = (
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
-def read_source(data: bytes, name: str = "the file") -> Dataset:
+def read_source(data: bytes, name: str = "the file", limits: DecodeLimits = LOCAL_LIMITS) -> Dataset:
     """The elements of a DICOM file that an exported object repeats or refers to; raises `ImageError`."""
     tags = [tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
     try:
         with suppress_warnings("pydicom"):
-            dataset = read_elements(data, name, LOCAL_LIMITS, tags)
+            dataset = read_elements(data, name, limits, tags)
             return source(**{key: dataset.get(key) for key in _KEYWORDS if dataset.get(key) is not None})
     except DICOM_ERRORS as error:
         raise ImageError(

@@ -16,6 +16,8 @@ from medical_vqa.errors import ImageError
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from medical_vqa.data.imaging.decoded_frame import DecodeLimits
+
 _COMMON = (
     "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate",
     "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
@@ -34,15 +36,18 @@ class StoredSources:
     """Place among the instances and frame, from 0, of each slice of the stored plane; empty: not known."""
 
     @classmethod
-    def read(cls, files: Mapping[int, Callable[[], bytes]], slices: Sequence[tuple[int, int]]) -> StoredSources | None:
+    def read(
+        cls, files: Mapping[int, Callable[[], bytes]], slices: Sequence[tuple[int, int]], limits: DecodeLimits
+    ) -> StoredSources | None:
         """Those of a series or a single file; None where a file has no UIDs, or there are several series.
 
         Args:
             files: Functions that return the bytes of a file, by its number.
             slices: Number of the file and frame, from 0, of each slice.
+            limits: Limits of what a file inflates to.
         """
         try:
-            datasets = {number: read_source(read()) for number, read in files.items()}
+            datasets = {number: read_source(read(), limits=limits) for number, read in files.items()}
         except ImageError:
             return None
         if len({(str(one.StudyInstanceUID), str(one.SeriesInstanceUID)) for one in datasets.values()}) != 1:

@@ -31,28 +31,31 @@ def dicom_volume(slices: list[Slice], name: str, limits: DecodeLimits, report: R
         )
     reader = SliceReader(name, limits)
     values = np.empty((len(slices), rows, columns), np.int16)
-    intact: list[Slice] = []
-    damaged: list[Slice] = []
+    intact: list[int] = []
     first_error: ImageError | None = None
-    for one in slices:
+    for place in sorted(range(len(slices)), key=lambda place: (slices[place].file, slices[place].frame)):
+        one = slices[place]  # by file, so that one of several frames is read once wherever these lie
         try:
             decoded = reader.values(one.read, one.frame)
         except TooLargeError:
             raise
         except ImageError as error:
             first_error = first_error or error
-            damaged.append(one)
             continue
         if not np.can_cast(decoded.dtype, values.dtype) and values.dtype == np.int16:
             values = values.astype(np.float32)
-        values[len(intact)] = decoded
-        intact.append(one)
+        values[place] = decoded
+        intact.append(place)
     if first_error is not None and len(intact) < MIN_SLICES:
         raise first_error
-    if damaged:
+    intact.sort()
+    if first_error is not None:
+        for new, place in enumerate(intact):
+            values[new] = values[place]
+        damaged = [slices[place] for place in sorted(set(range(len(slices))) - set(intact))]
         sentence = f"{len(damaged)} damaged slices were left out: {listed([_place(one, slices) for one in damaged])}"
         report.add("damaged_left_out", f"{sentence}, counted from 0", damaged, "the slice is damaged; export it again")
-    slices, values = intact, values[: len(intact)]
+    slices, values = [slices[place] for place in intact], values[: len(intact)]
     report_geometry(slices, report)
     middle = reader.description(slices[len(slices) // 2].read, slices[len(slices) // 2].frame)
     directions = _directions(slices)

@@ -86,6 +86,7 @@ def zip_members(data: bytes, name: str, limits: DecodeLimits) -> Iterator[Callab
         )
 
     def read(member: zipfile.ZipInfo) -> bytes:
+        limits.spend(member.file_size, name)
         try:
             with archive.open(member) as file:
                 return file.read(member.file_size)  # its own size may be a lie

@@ -43,6 +43,8 @@ def nifti_volume(data: bytes, name: str, limits: DecodeLimits) -> Volume:
                 f"{name}: its volume has {size / 1e6:,.0f} million bytes; give a part of it"
                 f"{limits.advice('inflated_bytes')}"
             )
+        if isinstance(stream, gzip.GzipFile):
+            limits.spend(size, name)
         first = tuple([slice(None)] * 3 + [0] * (image.ndim - 3))
         values = np.asarray(image.dataobj[first])
         affine = affine_of(image.header, name)

@@ -26,6 +26,8 @@ from medical_vqa.data.imaging.suppress_warnings import suppress_warnings
 from medical_vqa.data.imaging.volume import Volume
 from medical_vqa.errors import ImageError, TooLargeError, UnsupportedImageError
 
+_DIRECTORY = "the file is a DICOMDIR, a list of files without a picture; give the files that it lists too"
+
 
 @dataclass(slots=True)
 class SortedFiles:
@@ -38,7 +40,7 @@ class SortedFiles:
     pictures: list[tuple[int, Callable[[], bytes]]] = field(default_factory=list)
     """Number of each other file, and what reads it."""
     left_out: list[LeftOut] = field(default_factory=list)
-    """Files without a picture of their own, and damaged ones."""
+    """Files without a picture of their own, and damaged ones; a DICOMDIR only where no file has a picture."""
 
 
 def read_series(source: Path | Sequence[Path], *, limits: DecodeLimits = LOCAL_LIMITS) -> Volume:
@@ -117,10 +119,12 @@ def sort_files(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decod
     """
     slices: list[Slice] = []
     sorted_files = SortedFiles()
+    directories: list[LeftOut] = []
     for number, read in enumerate(files):
         try:
             data = read()
             if is_dicom_directory(data):
+                directories.append(LeftOut(number, _DIRECTORY))
                 continue
             if is_nifti(data):
                 sorted_files.volumes.append((number, data))
@@ -130,8 +134,12 @@ def sort_files(files: Iterator[Callable[[], bytes]], name: str, *, limits: Decod
                 sorted_files.pictures.append((number, read))
         except (NoPictureError, DamagedError) as error:
             sorted_files.left_out.append(LeftOut(number, f"the file {error}"))
+        except TooLargeError as error:
+            sorted_files.left_out.append(LeftOut(number, f"the file {str(error).removeprefix(f'{name}: ')}"))
         _check_count(slices, name, limits)
     sorted_files.series = by_series(slices)
+    if not (slices or sorted_files.volumes or sorted_files.pictures):
+        sorted_files.left_out += directories
     return sorted_files
 
 

@@ -101,35 +101,35 @@ def slices_of(read: Callable[[], bytes], data: bytes, number: int, limits: Decod
             raise NoPictureError(f"is {describe_without_picture(dataset)[0]}")
         size = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
+        localizer = "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])]
+        instance = Frame(dataset, 0, "").numbers(dataset, "InstanceNumber")
+        computed = is_computed(dataset)
+        slices = []
+        for index in range(min(frames, limits.frames + 1)):
+            frame = Frame(dataset, index, "")
+            spacing = valid_spacing(frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing"))
+            position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
+            orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
+            slices.append(
+                Slice(
+                    read,
+                    number,
+                    index,
+                    str(dataset.get("SeriesInstanceUID") or ""),
+                    (instance[0] if instance else 0.0) + index / frames,
+                    bool(instance) or frames > 1,
+                    tuple(position) if position and len(position) == 3 else None,
+                    tuple(orientation) if orientation and len(orientation) == 6 else None,
+                    size,
+                    spacing,
+                    localizer,
+                    computed,
+                )
+            )
     except NoPictureError:
         raise
     except TooLargeError as error:
         raise DamagedError(str(error).removeprefix(": ")) from error
     except (*DICOM_ERRORS, ImageError) as error:
         raise DamagedError("is DICOM, but its header is damaged; export it again") from error
-    slices = []
-    localizer = "LOCALIZER" in [str(part).upper() for part in np.ravel(dataset.get("ImageType") or [])]
-    instance = Frame(dataset, 0, "").numbers(dataset, "InstanceNumber")
-    computed = is_computed(dataset)
-    for index in range(min(frames, limits.frames + 1)):
-        frame = Frame(dataset, index, "")
-        spacing = valid_spacing(frame.numbers(frame.group("PixelMeasuresSequence"), "PixelSpacing"))
-        position = frame.numbers(frame.group("PlanePositionSequence"), "ImagePositionPatient")
-        orientation = frame.numbers(frame.group("PlaneOrientationSequence"), "ImageOrientationPatient")
-        slices.append(
-            Slice(
-                read,
-                number,
-                index,
-                str(dataset.get("SeriesInstanceUID") or ""),
-                (instance[0] if instance else 0.0) + index / frames,
-                bool(instance) or frames > 1,
-                tuple(position) if position and len(position) == 3 else None,
-                tuple(orientation) if orientation and len(orientation) == 6 else None,
-                size,
-                spacing,
-                localizer,
-                computed,
-            )
-        )
     return slices
