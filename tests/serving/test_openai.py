@@ -19,6 +19,8 @@ from medical_vqa.errors import ContextLengthError
 from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.api.openai import image_urls
 from medical_vqa.serving.api.openai.answering import message_of
+from medical_vqa.serving.api.openai.chat_types import ImagePart, Message, TextPart
+from medical_vqa.serving.api.openai.conversation import read_messages
 from medical_vqa.serving.api.openai.parameters import End
 from medical_vqa.serving.api.openai.structured import output_schema
 from medical_vqa.serving.errors import ApiError
@@ -400,6 +402,23 @@ def assistant(text):
 
 def means(query):
     return [round(visual["mean"].item()) for _, visual in query.pictures]
+
+
+def test_each_part_of_a_message_is_divided_into_words_once():
+    """A long text before 63 parts was divided again with each of them, while nobody else had a turn."""
+    divided = []
+
+    class Text(str):
+        def split(self, *options):
+            divided.append(len(self))
+            return super().split(*options)
+
+    image = ImagePart(type="image_url", image_url="data:,")
+    texts = [Text("  a  " * 100), Text(""), Text("b c")]
+    parts = [image, *(TextPart.model_construct(type="text", text=text) for text in texts), image]
+    messages = [Message.model_construct(role="user", content=parts, refusal=None)]
+    assert read_messages(messages, most_pictures=2).places == [(0, 0), (0, 203)]
+    assert divided == [500, 0, 3]
 
 
 def test_a_model_that_remembers_reads_the_system_message_the_turns_and_every_picture_at_its_place(remembering):

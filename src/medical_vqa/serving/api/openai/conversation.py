@@ -175,10 +175,10 @@ def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], list[tup
 def _image_places(message: Message) -> list[int]:
     """Characters of the message's text before each image; 0 where all images stand behind the text, as many clients
     send them: the model was trained with the images first."""
-    text, places = "", list[int]()
+    characters, places = 0, list[int]()
     for part in message.parts:
         if isinstance(part, ImagePart):
-            places.append(len(text))
-        else:
-            text = " ".join(f"{text} {part.text}".split())
-    return [0] * len(places) if set(places) == {len(text)} else places
+            places.append(characters)
+        elif text := " ".join(part.text.split()):
+            characters += bool(characters) + len(text)  # a space stands before it
+    return [0] * len(places) if set(places) == {characters} else places
