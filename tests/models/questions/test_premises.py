@@ -29,6 +29,9 @@ from medical_vqa.models.questions.premises import (
         ("图中肺和肝脏哪个更大?", "肺", "CT, Brain_Tissue", "lung"),
         ("What is the largest organ in the picture?", "Liver", "CT, Head", "liver"),
         ("What diseases are included in the picture?", "Pneumonia", "MRI, Brain", "pneumonia"),
+        ("Which organs in the picture belong to the respiratory system?", "Lung", "MRI, Brain", "lung"),
+        ("图片中哪个器官属于呼吸系统?", "肺", "CT, Head", "lung"),
+        ("Is the liver bigger than the spleen?", "No", "MRI, Brain", "liver"),
     ],
 )
 def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
@@ -49,6 +52,8 @@ def test_what_the_body_part_cannot_show_is_named(question, answer, shown, name):
         ("Where is the liver?", "Left", ""),
         ("Which is bigger, brain or liver?", "Brain", "MRI, Brain"),
         ("Which organ belongs to the circulatory system?", "Heart", "MRI, Brain"),
+        ("What is the function of the lung in this picture?", "Breathe", "MRI, Brain"),
+        ("Which organs in the picture belong to the nervous system?", "Brain", "MRI, Brain"),
         ("Which part of the body does this image belong to?", "Chest", "CT, Head"),
         ("What do you see?", "The picture of the head shows no liver.", "CT, Head"),
         ("What do you see?", "A brain; the liver lies elsewhere in the body.", "CT, Head"),

@@ -47,6 +47,11 @@ class DiseaseQuestion(NamedTuple):
     """The first organ or body part that the question names, as in the table of anatomy; empty where it names none."""
 
 
+def names_picture(question: str) -> bool:
+    """Whether a question names the picture, the patient, or a disease that must be that of the picture."""
+    return _IN_PICTURE.search(question) is not None
+
+
 def disease_aspect(question: str) -> Aspect | None:
     """What a question wants to know of a disease, whatever the disease; None for any other question."""
     return next((name for name, pattern in _ASPECTS if pattern.search(question)), None)
@@ -54,7 +59,7 @@ def disease_aspect(question: str) -> Aspect | None:
 
 def disease_question(question: str) -> DiseaseQuestion | None:
     """What an open question wants to know of the disease in the picture; None for any other question."""
-    if _DISEASE.search(question) is None or _IN_PICTURE.search(question) is None or asks_yes_or_no(question):
+    if _DISEASE.search(question) is None or not names_picture(question) or asks_yes_or_no(question):
         return None
     aspect = disease_aspect(question)
     if aspect is None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from medical_vqa.models.questions.anatomy import Structure, anatomy
 from medical_vqa.models.questions.claims import CHINESE_FINDING, FINDING, claim_of, is_no, is_yes
-from medical_vqa.models.questions.disease_knowledge import is_knowledge
+from medical_vqa.models.questions.disease_knowledge import is_knowledge, names_picture
 from medical_vqa.models.questions.form import asks_yes_or_no
 from medical_vqa.models.questions.image_kind import kind_claims
 from medical_vqa.models.questions.presence import presence_question, presence_wording
@@ -183,14 +183,15 @@ def needed_structures(question: str, answer: str) -> list[Structure]:
     """What a picture must be able to show: a question takes it for granted, or its answer affirms it.
 
     Args:
-        question: The question.
+        question: The question; a comparison takes both organs for granted, whatever its answer.
         answer: Its answer: a yes, or a number above 0 of how many there are, affirms what the question names; an organ
-            or finding affirms itself (``Which is smaller, kidney or liver?`` of a picture of the head).
+            or finding affirms itself (``Which is smaller, kidney or liver?`` of a picture of the head), also to a
+            question of knowledge about the picture (``Which organs in it belong to the nervous system?``).
     """
-    if is_knowledge(question):
-        return []
     named = _affirmed_by(answer)
-    if takes_for_granted(question) or _affirms(question, answer):
+    if is_knowledge(question):
+        named = named if names_picture(question) else []
+    elif takes_for_granted(question) or _compares(question) or _affirms(question, answer):
         named = [*anatomy().structures_in(question), *named]
     return [one for one in named if one.body_parts]
 
