@@ -135,6 +135,29 @@ def test_a_bright_spot_names_no_side():
     assert sides("a bright spot, upright") == frozenset()
 
 
+def test_a_metric_that_gives_no_number_for_one_answer_is_refused_by_its_name():
+    """As one that divides by the length of an empty answer: the score of all others would be lost."""
+    rows = [Example(id_, "scan", "What is it?", ("lung",), "scan") for id_ in ("1", "2")]
+    answers = {"1": Prediction("1", "lung"), "2": Prediction("2", "")}
+    for by_text in (False, True):
+        metric = Mean("of_ours", "ours", "v:1", lambda answer, _: 1.0 if answer.answer else math.nan, by_text=by_text)
+        with pytest.raises(ConfigError, match=r"the metric of_ours gives \[nan, 1.0\] for the answer to 2; expected"):
+            tally(metric, rows, answers)
+
+
+@pytest.mark.parametrize("counts", [(1.0,), ("right", 1.0)])
+def test_a_metric_whose_counts_do_not_add_up_is_refused_by_its_name(counts):
+    class Ours:
+        name, label = "of_ours", "ours"
+
+        def counts(self, prediction, example):
+            return counts if prediction.id == "2" else (1.0, 1.0)
+
+    rows = [Example(id_, "scan", "What is it?", ("lung",), "scan") for id_ in ("1", "2")]
+    with pytest.raises(ConfigError, match="the metric of_ours gives what are not always 2 numbers"):
+        tally(Ours(), rows, {row.id: Prediction(row.id, "lung") for row in rows})
+
+
 @pytest.mark.parametrize("value", [37.2, -0.5, math.inf])
 def test_a_metric_that_gives_no_score_is_refused_by_its_name(value):
     """As a metric of another package that counts in per cent."""

@@ -57,6 +57,11 @@ def as_root(root: StrPath | None) -> Path:
 
 def as_name(name: str, what: str) -> str:
     """A name that can also be that of a folder."""
+    if what == "dataset" and isinstance(name, str | os.PathLike) and {"/", os.sep} & set(str(name)):
+        raise ConfigError(
+            f"dataset: expected the name of a dataset or layout, such as slake or folder, got the path "
+            f"{os.fspath(name)!r}; pass it as --source (source=), behind such a name"
+        )
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or {"/", os.sep, "\0"} & set(name):
         raise ConfigError(f"{what}: expected a name such as slake-mini, got {received(name)}; correct it")
     return name

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from medical_vqa.errors import DataError
-from medical_vqa.io import remove_half_line
+from medical_vqa.errors import DataError, ModelError
+from medical_vqa.io import received, remove_half_line
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.bundle_card import Decoding
@@ -67,6 +67,9 @@ def predict(
 
     Returns:
         The number of queries that were answered in this run.
+
+    Raises:
+        ModelError: The model gives something other than one prediction for each query.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,16 +78,28 @@ def predict(
     partial.write_text("".join(map(_line, previous)), encoding="utf-8")  # without an incomplete last line
     answered = {prediction.id for prediction in previous}
     remaining = [index for index, id_ in enumerate(queries.ids) if id_ not in answered]
+    unanswered = {queries.ids[index] for index in remaining}
     done = len(queries.ids) - len(remaining)
     with partial.open("a", encoding="utf-8") as file:
         batches = image_batches(queries.images, remaining, batch_size)
         loaded = ([queries[index] for index in batch] for batch in batches)
         for prediction in model.answer_batches(loaded, decoding):
+            if not isinstance(prediction, Prediction) or prediction.id not in unanswered:
+                raise ModelError(
+                    f"the model gives {received(getattr(prediction, 'id', prediction))} for an answer, expected one "
+                    "Prediction for each query, with its id: correct the answer() of its class"
+                )
+            unanswered.remove(prediction.id)
             file.write(_line(prediction))
             file.flush()
             done += 1
             if progress is not None:
                 progress(done, len(queries.ids))
+    if unanswered:
+        raise ModelError(
+            f"the model gives no answer to {len(unanswered):,} of {len(queries.ids):,} queries, such as "
+            f"{min(unanswered)}; expected one Prediction for each: correct the answer() of its class"
+        )
     card_path(partial).replace(card_path(path))
     partial.replace(path)
     return len(remaining)

@@ -149,7 +149,7 @@ class AnswerTable:
         return [(best_score(score, text, of), 1.0) if of else None for text, of in zip(texts, accepted, strict=True)]
 
     def tally(self, metric: Metric) -> Tally:
-        """Count every row that the metric applies to."""
+        """Count every row that the metric applies to; raises `ConfigError` where its counts are no numbers."""
         once = getattr(metric, "by_text", False)
         if isinstance(metric, Mean) and metric.pair_score is not None:
             once, scores = True, self._pair_counts(metric.pair_score)
@@ -158,8 +158,20 @@ class AnswerTable:
             scores = [metric.counts(prediction, example) for prediction, example in pairs]
         width = next((len(score) for score in scores if score is not None), 1)
         no_score = (np.nan,) * width
-        table = np.array([no_score if score is None else score for score in scores], float).reshape(-1, width)
         applies = np.array([score is not None for score in scores], bool)
+        try:
+            table = np.array([no_score if score is None else score for score in scores], float).reshape(-1, width)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the metric {metric.name} gives what are not always {width} numbers; expected as many for every "
+                "answer, or None where it does not apply: correct its counts()"
+            ) from error
+        if (unusable := np.flatnonzero(applies & np.isnan(table).any(axis=1))).size:
+            row = self.rows[unusable[0]] if once else unusable[0]
+            raise ConfigError(
+                f"the metric {metric.name} gives {table[unusable[0]].tolist()} for the answer to "
+                f"{self.examples.ids[row]}; expected numbers, or None where it does not apply: correct its counts()"
+            )
         if once:
             table, applies = table[self.answer_of], applies[self.answer_of]
         if applies.all():
