@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medical_vqa.errors import DataError, ModelError
-from medical_vqa.io import received, remove_half_line
+from medical_vqa.io import atomic_write, received, remove_half_line
 from medical_vqa.models.base import Query, VqaModel
 from medical_vqa.runtime import ProgressCallback
 from medical_vqa.schema.bundle_card import Decoding
@@ -52,7 +52,7 @@ def predict(
     batch_size: int,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Answer every query into a file, which appears once it is complete.
+    """Answer every query into a file, which appears once it is complete, in the order of the queries.
 
     Answers of an interrupted run are reused if its card is the same, and dropped otherwise.
 
@@ -100,6 +100,11 @@ def predict(
             f"the model gives no answer to {len(unanswered):,} of {len(queries.ids):,} queries, such as "
             f"{min(unanswered)}; expected one Prediction for each: correct the answer() of its class"
         )
+    written = read_predictions(partial)
+    if [prediction.id for prediction in written] != list(queries.ids):  # batches are of images, in any order
+        position = {id_: number for number, id_ in enumerate(queries.ids)}
+        written.sort(key=lambda prediction: position[prediction.id])
+        atomic_write(partial, "".join(map(_line, written)))
     card_path(partial).replace(card_path(path))
     partial.replace(path)
     return len(remaining)
