@@ -208,6 +208,22 @@ def test_a_file_that_is_too_large_is_a_sentence(browser):
         expect(page.locator(".cases .case")).to_have_count(1)
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_message_covers_neither_question_nor_safety_note_and_can_be_closed(browser, url, width, height):
+    with opened(browser, url, width=width, height=height) as page:
+        add(page, png())
+        text = {"name": "notes.txt", "mimeType": "", "buffer": b"hello"}
+        page.set_input_files("input[data-testid=files]", text)
+        message = page.locator(".notices .error")
+        expect(message).to_be_in_viewport(ratio=1)
+        for selector in (".ask", ".safety"):
+            wait_for_rectangles(
+                page, ".notices", selector, "a.bottom <= b.top || a.top >= b.bottom || a.right <= b.left"
+            )
+        message.get_by_role("button", name="Close").click()
+        expect(message).to_have_count(0)
+
+
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_a_file_that_is_dropped_on_the_viewer_or_pasted_is_opened(browser, url, event):
     with opened(browser, url) as page:
@@ -445,7 +461,7 @@ def test_a_wrong_key_is_called_wrong(browser):
         field = page.get_by_label("This server needs a key")
         field.fill("guess")
         field.press("Enter")
-        expect(page.locator(".notices .error")).to_have_text("The key is missing or wrong.")
+        expect(page.locator(".notices .error")).to_contain_text("The key is missing or wrong.")
         field.fill("right")
         field.press("Enter")
         expect(page.locator(".examples")).to_be_visible()

@@ -19,7 +19,11 @@ function Page() {
       {store.needsKey.value ? <KeyForm /> : store.ended.value ? <Ended /> : item ? <Workspace /> : <Start />}
       {workOpen.value && <Work />}
       <div class="notices" role="status" aria-live="polite">
-        {store.notices.value.map((notice) => <p key={notice.id} class={notice.error ? "error" : ""}>{notice.text}</p>)}
+        {store.notices.value.map((notice) => (
+          <p key={notice.id} class={notice.error ? "error" : ""}>
+            {notice.text} <button aria-label={t("keys.close")} onClick={() => store.dismiss(notice.id)}>×</button>
+          </p>
+        ))}
       </div>
     </>
   );

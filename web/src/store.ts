@@ -39,7 +39,11 @@ let noticeNumber = 0;
 export function notify(text: string, error = false): void {
   const id = ++noticeNumber;
   notices.value = [...notices.value, { id, text, error }];
-  setTimeout(() => (notices.value = notices.value.filter((notice) => notice.id !== id)), error ? 15_000 : 5_000);
+  setTimeout(() => dismiss(id), error ? 15_000 : 5_000);
+}
+
+export function dismiss(id: number): void {
+  notices.value = notices.value.filter((notice) => notice.id !== id);
 }
 
 /** What went wrong, and what to do, in the page's language. */
