@@ -114,3 +114,18 @@ def test_an_open_file_in_place_of_its_path_is_not_read(rows):
         pytest.raises(mv.MedicalVqaError, match="TextIOWrapper; pass the path of the file"),
     ):
         mv.score(file, **rows)
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (("predictions-test.jsonl", "results-test.json"), "predictions-test.jsonl"),
+        (("display_predictions.json", "instances.json"), "display_predictions.json"),
+        ((), "predictions-validation.jsonl"),
+    ],
+)
+def test_a_folder_in_place_of_a_file_says_which_of_its_files_to_pass(tmp_path, files, named):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(mv.MedicalVqaError, match=f"is a folder; expected a predictions file, such as {named} in it"):
+        mv.score(tmp_path)

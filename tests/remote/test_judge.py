@@ -108,6 +108,13 @@ def test_earlier_judgments_are_compared_by_kappa(fake: FakeEndpoint, file: Path)
     assert "Cohen's kappa 0.50" in str(judged)
 
 
+def test_the_judged_file_is_not_overwritten(fake: FakeEndpoint, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=r"predictions-test.jsonl is a file that is read; name another file to write"):
+        judge(file, "openai:m", base_url=fake.url, api_key="k", out=file)
+    assert (file.read_bytes(), fake.asked) == (before, [])
+
+
 def test_a_local_model_is_no_judge(file: Path) -> None:
     with pytest.raises(ConfigError, match="no remote model"):
         judge(file, "shipped")

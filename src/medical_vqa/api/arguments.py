@@ -287,7 +287,10 @@ def as_predictions(predictions: StrPath) -> Path:
     """A predictions file."""
     path = as_path(predictions, "predictions", _file_instead(predictions))
     if path.is_dir():
-        raise DataError(f"{path} is a folder; expected a predictions file, such as predictions-validation.jsonl in it")
+        patterns = ("predictions-*.jsonl", "scenario_state.json", "display_predictions.json")
+        inside = [file.name for pattern in patterns for file in sorted(path.glob(pattern))]
+        such_as = inside[0] if inside else "predictions-validation.jsonl"
+        raise DataError(f"{path} is a folder; expected a predictions file, such as {such_as} in it")
     return path
 
 
