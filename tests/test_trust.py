@@ -27,6 +27,7 @@ from medical_vqa.pipelines.score import dataset_ref, score
 from medical_vqa.schema.bundle_card import read_bundle_card
 from medical_vqa.schema.prediction_card import card_path
 from medical_vqa.schema.records import Prediction, read_predictions, write_jsonl
+from medical_vqa.schema.selection import Selection
 
 
 @pytest.fixture
@@ -196,12 +197,25 @@ def test_a_dataset_without_readable_images_still_has_its_report(mine, root, tmp_
     copy = tmp_path / "root"
     shutil.copytree(root, copy)
     shutil.rmtree(copy / "slake-mini" / "images")
-    from medical_vqa.schema.selection import Selection
-
     path = mine / "predictions-validation.jsonl"
     scored = score(path, selection=Selection(dataset="slake-mini", root=copy, where={"language": "en"}))
     page = report(scored, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "image not available" in page
+
+
+def test_a_report_says_whether_the_dataset_was_audited(mine, root, tmp_path):
+    shutil.copytree(root, tmp_path / "root", ignore=shutil.ignore_patterns("audit.json"))
+    selection = Selection(dataset="slake-mini", root=tmp_path / "root", where={"language": "en"})
+    path, page = mine / "predictions-validation.jsonl", tmp_path / "report.html"
+    report(score(path, selection=selection), page)
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "This dataset was not audited" in text
+    command = text.split("Run `medical-vqa ")[1].split("`")[0]
+    call(*shlex.split(command), "--out", tmp_path / "audit.html")
+    report(score(path, selection=selection), page)
+    text = page.read_text(encoding="utf-8")
+    assert "This dataset was not audited" not in text
+    assert "near-duplicates (another size" in text
 
 
 def test_a_nan_confidence_in_a_file_of_ours_is_refused_with_its_row(tmp_path):

@@ -25,7 +25,6 @@ def report(scores: Scores, path: Path) -> Path:
     require_other_file(path, (scores.file, card_path(scores.file)))
     require_replaceable(path, *PAGE, "name another file to write, and files to compare together, in Python as one list")
     require_outside_dataset(path, data.dataset.folder)
-    audit = data.dataset.audit
     write_report(
         path,
         results=scores.results,
@@ -36,10 +35,24 @@ def report(scores: Scores, path: Path) -> Path:
         card=model.model_dump(mode="json", exclude_none=True) if model else None,
         history=Journal(scores.file.parent).rows() or None,
         reproduce=commands(scores),
-        audit=findings(audit) if audit else (),
+        audit=audit_of(scores),
         probe=probe_of(scores),
     )
     return path
+
+
+def audit_of(scores: Scores) -> list[str]:
+    """Findings of the dataset's audit, a sentence each; where there is none, that near-duplicates are not known."""
+    data, selection = scores.rows.data.dataset, scores.rows.data.selection
+    if data.audit is not None:
+        return findings(data.audit)
+    if scores.rows.split == "train" or "train" not in data.splits:
+        return []
+    command = shlex.join(["medical-vqa", "audit", selection.dataset, "--root", str(selection.root)])
+    return [
+        "This dataset was not audited: of the images that two splits share, equal files alone are known, and no "
+        f"near-duplicates. Run `{command}`, and then this report again."
+    ]
 
 
 def probe_of(scores: Scores) -> Probe | None:
