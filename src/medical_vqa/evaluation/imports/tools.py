@@ -71,8 +71,8 @@ def read_tool_file(path: Path) -> ToolFile | None:
         return ToolFile("inspect", _first_answers(map(_inspect, _objects(path, _eval_samples(path)))))
     if path.suffix.lower() == ".txt" and (run := _run_file(path)):
         return ToolFile("vqa-med", run)
-    if ending_of(path) == ".json" and (run := _run_of(path, json_content(path, or_lines=True))):
-        return run
+    if ending_of(path) == ".json" and (known := _run_of(path, json_content(path, or_lines=True))):
+        return known
     rows = list(table_rows(path))
     for tool, fields, convert in _TOOLS:
         if rows and all(fields <= row.keys() for row in rows):
