@@ -100,6 +100,13 @@ def test_a_call_that_cannot_work_says_what_to_write(call, words):
     assert "\n" not in str(error.value)
 
 
+def test_answers_of_another_program_cannot_calibrate_a_model(rows):
+    with pytest.raises(
+        mv.MedicalVqaError, match=r"a\.jsonl has no card .* which names the model to calibrate; predict"
+    ):
+        mv.calibrate("a.jsonl")
+
+
 def test_scores_in_place_of_a_file_say_which_of_their_files_to_pass(rows):
     scores = mv.score("a.jsonl", **rows)
     with pytest.raises(mv.MedicalVqaError, match="got an object of type Scores; pass its file"):

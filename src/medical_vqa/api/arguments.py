@@ -67,16 +67,16 @@ def as_name(name: str, what: str) -> str:
     return name
 
 
-def as_dataset(dataset: StrPath, root: StrPath | None) -> tuple[str, Path]:
-    """Name and root of a prepared dataset that is passed by name or by folder."""
+def as_dataset(dataset: StrPath, root: StrPath | None, what: str = "dataset") -> tuple[str, Path]:
+    """Name and root of a prepared dataset that is passed by name or by folder; `what` is the argument's name."""
     if isinstance(dataset, str) and not dataset.strip():
-        raise ConfigError(f"dataset: expected the name or folder of a prepared dataset, got {dataset!r}; pass one")
+        raise ConfigError(f"{what}: expected the name or folder of a prepared dataset, got {dataset!r}; pass one")
     if isinstance(dataset, str) and not {"/", os.sep} & set(dataset):
         return dataset, as_root(root)
     if root is not None:
         raise ConfigError(f"root belongs to the name of a dataset and not to the folder {dataset}; leave root out")
     advice = "write it to a file, prepare it with prepare(), and pass what that returns"
-    folder = as_path(dataset, "dataset", "pass one" if dataset is None else advice).resolve()
+    folder = as_path(dataset, what, "pass one" if dataset is None else advice).resolve()
     return folder.name, folder.parent
 
 

@@ -305,7 +305,7 @@ def load(
         base_url=base_url,
         api_key=api_key,
         api_key_env=api_key_env,
-        concurrency=concurrency,
+        concurrency=None if concurrency is None else as_count(concurrency, "concurrency"),
         logprobs=logprobs,
         allow_http=allow_http,
         image_dependence=image_dependence,

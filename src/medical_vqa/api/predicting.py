@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medical_vqa.api.arguments import (
     StrPath,
+    as_count,
     as_selection,
     as_split,
     optional_output,
@@ -180,7 +181,7 @@ def probe(
             split=as_split(split),
             out=optional_output(out, "out"),
             selection=as_selection(dataset, root, where),
-            limit=limit,
+            limit=None if limit is None else as_count(limit, "limit"),
             seed=seed,
             progress=count,
         )

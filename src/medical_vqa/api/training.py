@@ -84,7 +84,7 @@ def train(
 
     changes = as_overrides(overrides)
     if data is not None:
-        name, root = as_dataset(data, None)
+        name, root = as_dataset(data, None, "data")
         changes = {"data.name": as_yaml(name), "data.root": as_yaml(str(root)), **changes}
     resolved = load_recipe(recipe, changes)
     folder = RUNS / resolved.name if run is None else as_path(run, "run")

@@ -23,7 +23,7 @@ from medical_vqa.schema.bundle_card import (
     read_bundle_card,
     write_bundle_card,
 )
-from medical_vqa.schema.prediction_card import AnsweringModel
+from medical_vqa.schema.prediction_card import AnsweringModel, card_path
 from medical_vqa.schema.records import read_predictions
 from medical_vqa.schema.results import Calibration
 from medical_vqa.schema.selection import POOLED
@@ -47,6 +47,11 @@ def calibrate(predictions: Path, *, risk: float, guards: bool = True, refit: Pat
         DataError: The predictions have no confidence, are of another split, or name no bundle.
         BundleError: The bundle that made them is gone.
     """
+    if predictions.is_file() and not card_path(predictions).is_file():
+        raise DataError(
+            f"{predictions} has no card {card_path(predictions).name} next to it, which names the model to calibrate; "
+            "predict the rows with `medical-vqa predict`"
+        )
     answers = read_predictions(predictions)
     rows = answered_rows(predictions, None, None)
     if rows.split != "validation":

@@ -21,7 +21,7 @@ from medical_vqa.evaluation.metrics.exact_match import exact_match
 from medical_vqa.evaluation.protocols.judge import PROTOCOL
 from medical_vqa.evaluation.statistics.agreement import cohen_kappa
 from medical_vqa.evaluation.statistics.tally import tally
-from medical_vqa.io import atomic_write, file_name, remove_half_line
+from medical_vqa.io import atomic_write, file_name, received, remove_half_line
 from medical_vqa.pipelines.inputs import answered_rows, read_answers
 from medical_vqa.pipelines.load import CONCURRENCY, remote_named
 from medical_vqa.pipelines.runs import output_path, require_other_file
@@ -139,7 +139,8 @@ def judge(
     name = remote_named(judge_name, {key: value for key, value in changes.items() if value is not None})
     if name is None:
         raise ConfigError(
-            f"the judge {judge_name!r} is no remote model; name openai:MODEL with --base-url, or one of models.yaml"
+            f"the judge {received(judge_name)} is no remote model; name openai:MODEL with --base-url, or one of "
+            "models.yaml"
         )
     rows = answered_rows(predictions, selection, split, where=where)
     answered = join(rows.examples(), read_answers(predictions, columns, rows.examples()).predictions)

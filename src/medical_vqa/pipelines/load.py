@@ -170,10 +170,11 @@ def bundle_folder(name: str | Path) -> Path:
     if isinstance(name, str) and name.startswith(HUB):
         return download_bundle(name.removeprefix(HUB))
     folder = as_path(name, "model")
-    if not folder.exists() and folder.name == str(name):
+    if not folder.exists():
+        is_path = folder.name != str(name)
+        advice = "check the path, or write it as one of these" if is_path else did_you_mean(folder.name, [SHIPPED])
         raise BundleError(
-            f"no bundle at {name}: expected a run folder, a bundle, hub:USER/NAME or PROVIDER:MODEL; "
-            f"{did_you_mean(folder.name, [SHIPPED])}"
+            f"no bundle at {name}: expected a run folder, a bundle, hub:USER/NAME or PROVIDER:MODEL; {advice}"
         )
     return find_bundle(folder)
 

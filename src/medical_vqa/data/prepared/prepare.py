@@ -87,6 +87,11 @@ def prepare(
         IncompleteError: Part of the official dataset is missing and `partial` is false.
         DataError: A row or an image is not as expected, or the disk is full.
     """
+    if source.is_file():
+        raise DataError(
+            f"{source}: is a file, expected the folder of {dataset.card.name}; name the folder that holds it and its "
+            f"images, {source.parent}"
+        )
     if not source.is_dir():
         raise DataError(f"{source}: expected the folder of {dataset.card.name}, but it is not there; check --source")
     name = name or dataset.card.name
