@@ -37,7 +37,7 @@ MAX_ITEMS = 64
 _TOO_MANY = f"the request holds more than {MAX_ITEMS} series and single pictures; send the rest in another one"
 _MAX_INFLATED = 2  # times the bytes that the values of a request may have: what its compressed files may hold
 _MAX_ELEMENTS = 3_000_000  # of the headers of all files; each takes about a microsecond
-_READINGS = 8  # of a file that is used, at most: in each window of the model, and for values and reports
+_READINGS = 2  # of a file of a series, for its values and for reports, after that of its header
 _NAME = "the series"  # in messages: a client's file name is never repeated
 
 
