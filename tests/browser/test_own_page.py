@@ -29,7 +29,7 @@ from medical_vqa.schema.bundle_card import BundleCard
 from medical_vqa.serving.middleware.access import hash_key
 
 # The last two: laptops at 200 %.
-SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (844, 390), (700, 450), (640, 360)]
+SIZES = [(1440, 900), (1024, 768), (768, 1024), (390, 844), (320, 568), (844, 390), (700, 450), (640, 360)]
 
 
 @pytest.fixture(scope="module")
