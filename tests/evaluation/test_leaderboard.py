@@ -16,7 +16,8 @@ from medical_vqa.evaluation.reporting.leaderboard import (
     size_text,
     write_leaderboard,
 )
-from medical_vqa.pipelines.leaderboard import leaderboard, predictions_of
+from medical_vqa.pipelines.leaderboard import leaderboard, predictions_of, results_files
+from medical_vqa.pipelines.runs import output_path
 from medical_vqa.schema.bundle_card import ModelFacts
 from medical_vqa.schema.prediction_card import AnsweringModel
 from medical_vqa.schema.records import Prediction
@@ -115,6 +116,19 @@ def test_results_of_predictions_with_another_name_are_collected_with_their_predi
     for name in ("mine.jsonl", "mine.card.json"):
         (tmp_path / name).write_text("{}")
     assert predictions_of(tmp_path / "mine-results.json") == tmp_path / "mine.jsonl"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["predictions-test.jsonl", "gpt_predictions.jsonl", "display_predictions.json", "gpt-predictions-test.jsonl"],
+)
+def test_what_score_writes_by_default_is_found_in_a_folder_whatever_the_predictions_are_called(
+    tmp_path, monkeypatch, entry, name
+):
+    monkeypatch.chdir(tmp_path)
+    path = output_path(Path(name), "results", ".json")
+    write_results(path, entry("mine", 2).results)
+    assert results_files([Path()]) == [path]
 
 
 def test_results_without_a_metric_are_refused(tmp_path, entry):

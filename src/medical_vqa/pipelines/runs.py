@@ -32,9 +32,12 @@ def has_finished_run() -> bool:
 
 
 def sibling(predictions: Path, word: str, suffix: str) -> Path:
-    """A file next to a predictions file: ``results-dev.json`` of ``predictions-dev.jsonl``."""
+    """A file next to a predictions file: ``results-dev.json`` of ``predictions-dev.jsonl``.
+
+    Of a file with another name ``gpt_predictions-results.json``: `leaderboard` finds both in a folder.
+    """
     stem = predictions.stem
-    name = stem.replace("predictions", word) if "predictions" in stem else f"{stem}-{word}"
+    name = stem.replace("predictions", word, 1) if stem.startswith("predictions") else f"{stem}-{word}"
     return predictions.with_name(name + suffix)
 
 
