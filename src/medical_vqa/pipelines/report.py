@@ -23,8 +23,8 @@ def report(scores: Scores, path: Path) -> Path:
     data, model = scores.rows.data, scores.results.model
     name = model.name if model else scores.file.stem
     require_other_file(path, (scores.file, card_path(scores.file)))
-    require_replaceable(path, *PAGE, "name another file to write, and files to compare together, in Python as one list")
     require_outside_dataset(path, data.dataset.folder)
+    require_replaceable(path, *PAGE, "name another file to write, and files to compare together, in Python as one list")
     write_report(
         path,
         results=scores.results,
@@ -70,8 +70,8 @@ def comparison_page(scores: Sequence[Scores], path: Path) -> Path:
     """Write one page that compares models over the questions all of them answered; returns its path."""
     files = [one.file for one in scores]
     require_other_file(path, (*files, *map(card_path, files)))
-    require_replaceable(path, *PAGE)
     require_outside_dataset(path, scores[0].rows.data.dataset.folder)
+    require_replaceable(path, *PAGE)
     require_same_rows(files, [one.rows for one in scores])
     models = dict(zip(display_names(files), scores, strict=True))
     first = scores[0]
