@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import io
 import json
 import resource
@@ -53,6 +54,30 @@ async def received(url, *parts):
     text = await asyncio.wait_for(reader.read(), live.PATIENCE)
     await live.hang_up(writer)
     return text
+
+
+@pytest.mark.parametrize("path", ["/ask_question", "/v1/chat/completions", "/series"])
+def test_a_compressed_body_is_refused_as_such(client, path):
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    reply = client.post(path, content=gzip.compress(b'{"image_id":"x","question":"x"}'), headers=headers)
+    assert reply.status_code == 415
+    assert message_of(reply) == (
+        "the body is compressed (Content-Encoding), which this server does not undo; send it as it is"
+    )
+    assert client.get("/model", headers={"Content-Encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "field"), [
+    ("/upload_image", "image_file"), ("/upload_image", "frame"), ("/ask", "image_file"), ("/ask", "question"),
+])  # fmt: skip
+def test_a_field_that_occurs_twice_is_refused_and_none_is_silently_left_out(client, path, field):
+    picture, text = (("image_file", ("a", live.png())), ("question", (None, "Is it?")))
+    repeated = ("frame", (None, "0")) if field == "frame" else picture if field == "image_file" else text
+    once = [picture, text] if path == "/ask" else [picture]
+    assert client.post(path, files=once).status_code == 200
+    reply = client.post(path, files=[*once, repeated, *([repeated] if field == "frame" else [])])
+    assert reply.status_code == 422
+    assert message_of(reply) == "a field occurs twice; send each once, and several pictures to POST /series"
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from medical_vqa.serving.service.inputs import Upload
 from medical_vqa.serving.service.service import Service
 
 FORM_LIMITS: dict[str, Any] = {"max_files": MAX_PICTURES, "max_fields": 8, "max_part_size": 8192}
+_REPEATED = "other_files"  # the one field of a form that may occur several times
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 MAX_JSON_KEYS = 64
@@ -81,6 +82,7 @@ async def count_questions(request: Request, questions: int) -> None:
 
 
 async def read_upload(
+    request: Request,
     image_file: Annotated[UploadFile, File(description="JPEG, PNG, BMP, TIFF, WebP, GIF, DICOM or NIfTI.")],
     frame: Annotated[
         int | None, Form(ge=0, le=1_000_000, description="Which of several frames or slices, from 0.")
@@ -90,7 +92,10 @@ async def read_upload(
     ] = None,
     window_width: Annotated[float | None, Form(gt=0, le=1e6, description="Window width.")] = None,
 ) -> Upload:
-    """The fields of an upload; raises `ApiError` (422) for half a window."""
+    """The fields of an upload; raises `ApiError` (422) for half a window, or a field that occurs twice."""
+    names = [name for name, _ in (await request.form()).multi_items() if name != _REPEATED]
+    if len(set(names)) < len(names):
+        raise ApiError(422, "invalid", "a field occurs twice; send each once, and several pictures to POST /series")
     if window_center is None and window_width is None:
         return Upload(await image_file.read(), frame)
     if window_center is None or window_width is None:

@@ -65,7 +65,10 @@ class BodyBudget:
 
 
 class BodyLimitsMiddleware:
-    """413 by the announced length or once too much has arrived, 408 when the rest does not arrive, 429 for too many."""
+    """413 by the announced length or once too much has arrived, 408 when the rest does not arrive, 429 for too many.
+
+    415 for a compressed body: its size says nothing.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,10 @@ class BodyLimitsMiddleware:
             await self._app(scope, receive, send)
             return
         limit = self._limit(scope["path"])
-        announced = Headers(scope=scope).get("content-length", "0").strip()
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+            raise _compressed()
+        announced = headers.get("content-length", "0").strip()
         if not announced.isdecimal() or len(announced) > _MAX_DIGITS or int(announced) > limit:
             raise _too_large(limit, scope["path"])
         client = str(scope.get("client_name", ""))
@@ -277,6 +283,11 @@ def _too_large(max_bytes: int, path: str) -> ApiError:
         advice = " or raise MEDICAL_VQA_MAX_UPLOAD_BYTES"
     message = f"the body has more than {max_bytes:,} bytes, this route's limit; send less{advice}"
     return ApiError(413, "too_large", message, {"Connection": "close"})
+
+
+def _compressed() -> ApiError:
+    message = "the body is compressed (Content-Encoding), which this server does not undo; send it as it is"
+    return ApiError(415, "unsupported_media_type", message, {"Connection": "close"})
 
 
 def _too_slow(timeout: float) -> ApiError:
