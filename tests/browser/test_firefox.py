@@ -1,6 +1,7 @@
 """The page in Firefox: what differs among browsers. TEST_BROWSER=firefox runs all of test_own_page.py in it.
 
-Of those, three need what Playwright cannot do with Debian's Firefox: downloads, a theme of the system, held requests.
+Of those, a few need what Playwright cannot do with Debian's Firefox: downloads, folders, a theme of the system, print,
+held requests.
 """
 
 from __future__ import annotations
