@@ -252,6 +252,7 @@ class LessSure(Fake):
         is_ct = {"is_this_a_ct": "Yes", "is_this_an_mri": "No", "is_this_a_x-ray": "No"}
         super().__init__(**({"what_modality_is_used_to_take_this_image": "CT"} | is_ct | answers))
         self.sure = sure
+        self.sure_of = {}  # single questions
         self.question_bank = QuestionBank(
             [
                 TrainingQuestion(modality, "Modality", 9, ("ct", "mri")),
@@ -260,7 +261,10 @@ class LessSure(Fake):
         )
 
     def answer(self, queries, decoding):
-        return [replace(answer, confidence=self.sure) for answer in super().answer(queries, decoding)]
+        return [
+            replace(answer, confidence=self.sure_of.get(query.question, self.sure))
+            for query, answer in zip(queries, super().answer(queries, decoding), strict=True)
+        ]
 
 
 @pytest.mark.parametrize("question", ["What modality is used to take this image?", "Is this a CT?", "CT or MRI?"])
@@ -303,10 +307,11 @@ BODY_PART = "Which part of the body does this image belong to?"
 
 
 def of_body_part(sure, **answers):
-    """A model that answers the abdomen, and the head where it is asked for each body part by itself."""
+    """A model that is so sure of the abdomen, and 80 % of the head where it is asked for each body part by itself."""
     closed = {f"is_this_a_study_of_the_{part}": "No" for part in ("chest", "abdomen", "neck", "pelvic_cavity")}
     named = {"which_part_of_the_body_does_this_image_belong_to": "Abdomen", "is_this_a_study_of_the_head": "Yes"}
-    model = LessSure(sure, **(closed | named | answers))
+    model = LessSure(0.8, **(closed | named | answers))
+    model.sure_of = {BODY_PART: sure}
     texts = [BODY_PART, *(f"{key.replace('_', ' ').capitalize()}?" for key in (*closed, "is_this_a_study_of_the_head"))]
     model.question_bank = QuestionBank([TrainingQuestion(text, "Position", 3, ("yes", "no")) for text in texts])
     return model
@@ -322,6 +327,7 @@ ABDOMEN = {"image_types": ("CT, Abdomen",), "pictures": {"CT, Abdomen": (picture
         (0.7, {}, {"opposite": "Is this a study of the head?", "other_answer": "Yes"}),
         (0.7, {"is_this_a_study_of_the_head": "No"}, None),
         (0.95, {}, None),
+        (0.8, {}, None),
         (
             0.95,
             {"which_part_of_the_body_does_this_image_belong_to": "Head"},
@@ -348,13 +354,14 @@ def test_the_absence_of_an_organ_needs_no_body_part_which_is_asked_once_of_a_pic
     assert model.batches == [1, 1, 1, 6, 1]  # the modality of the picture and a question; then the body part, once
 
 
-def test_the_surest_yes_decides_about_the_body_part_where_the_open_answer_is_not_sure():
+def test_the_surest_answer_decides_about_the_body_part():
     def answers(**sure):
         texts = {"open": BODY_PART, "chest": "Is this a study of the chest?", "head": "Is this a study of the head?"}
         words = {"open": "Abdomen", "chest": "Yes", "head": "Yes"}
         return {texts[name]: Prediction("1", words[name], words[name], value) for name, value in sure.items()}
 
-    assert stated_body_part(answers(open=0.9, head=0.99)).value == "abdomen"
+    assert stated_body_part(answers(open=0.9, head=0.99)).value == "head"
+    assert stated_body_part(answers(open=0.8, head=0.7)).value == "abdomen"
     assert stated_body_part(answers(open=0.5, head=0.8, chest=0.9)).value == "chest"
     assert stated_body_part(answers(open=0.5)).value == "abdomen"
     assert stated_body_part({}) is None

@@ -177,27 +177,24 @@ def body_part_questions(bank: Container[str]) -> tuple[str, ...]:
 
 
 def stated_body_part(answers: Mapping[str, Prediction]) -> StatedBodyPart | None:
-    """The body part that a picture is of by what a model is surest of; None where it names none.
+    """The body part that a picture is of by the surest of a model's answers; None where none names one.
 
-    An open answer that is not sure names, of heads unlike those of training, mostly another body part. Then the surest
-    yes to a question for one body part decides, where there is one.
+    Of heads unlike those of training the open answer mostly names another body part, and is then less sure than the yes
+    to the question for the head alone.
 
     Args:
         answers: Answers to the `body_part_questions`, with calibrated confidence.
     """
+    named: dict[str, str] = {}
     open_answer = answers.get(BODY_PART_QUESTION)
-    named = kind_named(open_answer.answer, "body part") if open_answer is not None else None
-    stated = None
-    if open_answer is not None and named is not None:
-        stated = StatedBodyPart(named, BODY_PART_QUESTION, open_answer.answer)
-        if open_answer.confidence is None or open_answer.confidence >= _SURE_OF_KIND:
-            return stated
+    if open_answer is not None and (value := kind_named(open_answer.answer, "body part")) is not None:
+        named[BODY_PART_QUESTION] = value  # the first, which decides where another is as sure
     closed = closed_questions("body part")
-    confirmed = [text for text in closed if text in answers and is_yes(answers[text].answer)]
-    if not confirmed:
-        return stated
-    surest = max(confirmed, key=lambda text: answers[text].confidence or 0.0)
-    return StatedBodyPart(closed[surest], surest, answers[surest].answer)
+    named |= {text: part for text, part in closed.items() if text in answers and is_yes(answers[text].answer)}
+    if not named:
+        return None
+    surest = max(named, key=lambda text: answers[text].confidence or 0.0)
+    return StatedBodyPart(named[surest], surest, answers[surest].answer)
 
 
 def disagrees(answer: str, other_answer: str) -> bool:
