@@ -119,7 +119,7 @@ def audit(
     prepared = PreparedDataset.open(*as_dataset(dataset, root))
     if page_path is not None:
         require_outside_dataset(page_path, prepared.folder)
-        require_replaceable(page_path, *PAGE)
+        require_replaceable(page_path, PAGE)
     with stages(enabled=progress) as report_stage:
         findings = stage.audit(prepared, compare_images=compare_images, progress=report_stage)
     if page_path is not None:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from medical_vqa.schema.bundle_card import BundleCard
 
 
-_ADVICE = 'pass a name or path such as "shipped" or "runs/mine"; a model of your own is a family that a package adds'
+_ADVICE_ON_MODEL = (
+    'pass a name or path such as "shipped" or "runs/mine"; a model of your own is a family that a package adds'
+)
 
 
 class Model:
@@ -300,7 +302,7 @@ def load(
     if model is None:
         model = newest_run() if has_finished_run() else SHIPPED
     loaded = load_model(
-        model if isinstance(model, str) else as_path(model, "model", _ADVICE),
+        model if isinstance(model, str) else as_path(model, "model", _ADVICE_ON_MODEL),
         device=device,
         base_url=base_url,
         api_key=api_key,

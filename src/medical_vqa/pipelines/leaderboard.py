@@ -59,7 +59,7 @@ def results_files(paths: Sequence[Path]) -> list[Path]:
 def leaderboard_page(tables: Sequence[Board], paths: Sequence[Path], path: Path) -> Path:
     """Write the tables as one HTML page; returns its path."""
     require_other_file(path, (entry.file for table in tables for entry in table.entries))
-    require_replaceable(path, *PAGE)
+    require_replaceable(path, PAGE)
     command = shlex.join(["medical-vqa", "leaderboard", *map(str, paths), "--out", str(path)])
     write_leaderboard(path, tables, title="Leaderboard", reproduce=[command])
     return path

@@ -68,7 +68,7 @@ def referee_page(result: Referee, scores: Scores, path: Path) -> Path:
     """Write the comparison as one HTML page; returns its path."""
     require_other_file(path, (scores.file, card_path(scores.file)))
     require_outside_dataset(path, scores.rows.data.dataset.folder)
-    require_replaceable(path, *PAGE)
+    require_replaceable(path, PAGE)
     selection = scores.rows.data.selection
     claim = f"{result.claim:.{result.decimals}f}"
     commands = [

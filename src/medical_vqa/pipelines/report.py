@@ -24,7 +24,7 @@ def report(scores: Scores, path: Path) -> Path:
     name = model.name if model else scores.file.stem
     require_other_file(path, (scores.file, card_path(scores.file)))
     require_outside_dataset(path, data.dataset.folder)
-    require_replaceable(path, *PAGE, "name another file to write, and files to compare together, in Python as one list")
+    require_replaceable(path, PAGE, "name another file to write, and files to compare together, in Python as one list")
     write_report(
         path,
         results=scores.results,
@@ -71,7 +71,7 @@ def comparison_page(scores: Sequence[Scores], path: Path) -> Path:
     files = [one.file for one in scores]
     require_other_file(path, (*files, *map(card_path, files)))
     require_outside_dataset(path, scores[0].rows.data.dataset.folder)
-    require_replaceable(path, *PAGE)
+    require_replaceable(path, PAGE)
     require_same_rows(files, [one.rows for one in scores])
     models = dict(zip(display_names(files), scores, strict=True))
     first = scores[0]

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from medical_vqa.errors import ConfigError
 from medical_vqa.io import describe_read_errors
 from medical_vqa.schema.prediction_card import card_path
 
 RUNS = Path("runs")
-PAGE = (b"<", "HTML page")
-"""How a page begins and what it is called, for `require_replaceable`."""
-RESULTS = (b"{\n", "results file")
+
+
+class FileKind(NamedTuple):
+    """A kind of file that is written, for `require_replaceable`."""
+
+    start: bytes
+    """How every file of the kind begins."""
+    name: str
+    """What messages call it."""
+
+
+PAGE = FileKind(b"<", "HTML page")
+RESULTS = FileKind(b"{\n", "results file")
 
 
 def newest_run() -> Path:
@@ -34,7 +45,7 @@ def has_finished_run() -> bool:
 def sibling(predictions: Path, word: str, suffix: str) -> Path:
     """A file next to a predictions file: ``results-dev.json`` of ``predictions-dev.jsonl``.
 
-    Of a file with another name ``gpt_predictions-results.json``: `leaderboard` finds both in a folder.
+    Of ``gpt_predictions.csv`` it is ``gpt_predictions-results.json``; `leaderboard` finds both in a folder.
     """
     stem = predictions.stem
     name = stem.replace("predictions", word, 1) if stem.startswith("predictions") else f"{stem}-{word}"
@@ -58,21 +69,20 @@ def require_other_file(path: Path, inputs: Iterable[Path]) -> None:
             raise ConfigError(f"{path} is a file that is read; name another file to write, or the input would be lost")
 
 
-def require_replaceable(path: Path, start: bytes, kind: str, advice: str = "name another file to write") -> None:
+def require_replaceable(path: Path, kind: FileKind, advice: str = "name another file to write") -> None:
     """Raise `ConfigError` where a file exists that something of another kind would replace.
 
     Args:
         path: The file to write.
-        start: How every file of the kind begins.
-        kind: What is written, for the message.
+        kind: What is written.
         advice: What to do, for the message.
     """
     if not path.is_file():
         return
     with describe_read_errors(path), path.open("rb") as file:
         content = file.read(100).lstrip()
-    if content and not content.startswith(start):
-        raise ConfigError(f"{path} exists, is no {kind} and would be lost; {advice}")
+    if content and not content.startswith(kind.start):
+        raise ConfigError(f"{path} exists, is no {kind.name} and would be lost; {advice}")
 
 
 def require_outside_dataset(path: Path, folder: Path) -> None:

@@ -167,7 +167,7 @@ class Scores:
         path = path or output_path(self.file, "results", ".json")
         require_other_file(path, (self.file, card_path(self.file)))
         require_outside_dataset(path, self.rows.data.dataset.folder)
-        require_replaceable(path, *RESULTS)
+        require_replaceable(path, RESULTS)
         write_results(path, self.results)
         return path
 
