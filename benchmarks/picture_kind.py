@@ -1,9 +1,10 @@
-"""How well modality and body part of pictures of another source are named: `python benchmarks/picture_kind.py ROOT`.
+"""What is said of the kind and the organs of pictures of another source: `python benchmarks/picture_kind.py ROOT`.
 
 Asks the shipped model for both, of every picture of VQA-RAD's training rows, and counts the wrong answers of all and of
 those that the guards show. The body part is that of the rows (``organ``); the modality is known of pictures with a row
-of type ``MODALITY`` whose answer, or whose question with the answer yes, names one. These pictures showed what the
-limit in `guards/related_answers.py` must reach, so for it they are no test.
+of type ``MODALITY`` whose answer, or whose question with the answer yes, names one. Then it asks in three wordings for
+ten organs, and counts the shown answers that take an organ for present, by whether a picture of the body part can show
+it. Some of these pictures chose the limit and the rule in `guards/related_answers.py`, so for both they are no test.
 
 ROOT has VQA-RAD, prepared.
 """
@@ -20,7 +21,8 @@ from pathlib import Path
 from medical_vqa.data.prepared.dataset import default_root
 from medical_vqa.data.prepared.selected import SelectedDataset
 from medical_vqa.models.base import Query
-from medical_vqa.pipelines.load import load
+from medical_vqa.models.questions.claims import is_yes
+from medical_vqa.pipelines.load import LoadedModel, load
 from medical_vqa.pipelines.queries import queries
 from medical_vqa.schema.records import Example
 from medical_vqa.schema.selection import Selection
@@ -35,6 +37,19 @@ MODALITIES = {
     "x-ray": r"x-?\s?ray|radiograph|\bcxr\b|plain film",
 }
 BODY_PARTS = {"HEAD": {"head", "brain", "neck"}, "CHEST": {"chest"}, "ABD": {"abdomen", "pelvic cavity"}}
+TRUNK = {"CHEST", "ABD"}  # organs of one are seen at the edge of pictures of the other
+ORGANS = {  # organ -> its Chinese name, and the body parts whose pictures can show it
+    "liver": ("肝脏", TRUNK),
+    "spleen": ("脾脏", TRUNK),
+    "kidney": ("肾脏", TRUNK),
+    "stomach": ("胃", TRUNK),
+    "bladder": ("膀胱", {"ABD"}),
+    "heart": ("心脏", TRUNK),
+    "lung": ("肺", TRUNK),
+    "trachea": ("气管", {"HEAD", "CHEST"}),
+    "brain": ("大脑", {"HEAD"}),
+    "eye": ("眼睛", {"HEAD"}),
+}
 
 
 def main() -> None:
@@ -65,7 +80,26 @@ def main() -> None:
             "shown": len(shown),
             "wrong of the shown": sum(shown),
         }
+    figures["organs taken for present"] = organs_present(loaded, firsts, texts)
     json.dump(figures, sys.stdout, indent=1)
+
+
+def organs_present(loaded: LoadedModel, rows: list[Example], asked: list[Query]) -> dict[str, int]:
+    """Shown answers that take an organ for present, where the body part can show it and where it cannot."""
+    counts = {"possible": 0, "impossible": 0}
+    for row, query in zip(rows, asked, strict=True):
+        wordings = [
+            (text, organ)
+            for organ, (chinese, _) in ORGANS.items()
+            for text in (f"Does the picture contain {organ}?", f"Where is the {organ}?", f"图片中包含{chinese}吗?")
+        ]
+        queries_of_picture = [Query(str(n), text, query.image, query.visual) for n, (text, _) in enumerate(wordings)]
+        answers = loaded.guards.answer(queries_of_picture, suggest=False)
+        for (text, organ), answer in zip(wordings, answers, strict=True):
+            affirms = text.startswith("Where") or is_yes(answer.prediction.answer)
+            if affirms and not answer.abstention.abstained:
+                counts["possible" if row.facts["organ"] in ORGANS[organ][1] else "impossible"] += 1
+    return counts
 
 
 def modality_of(rows: list[Example]) -> set[str]:
